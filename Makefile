@@ -1,0 +1,44 @@
+# Every verb does all that it needs, on a fresh machine too.
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+
+.PHONY: setup demo test lint types bench lock servers
+.DEFAULT_GOAL := setup
+
+setup: $(SETUP) servers
+
+$(SETUP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+servers: $(SETUP)
+	@$(BIN)/python -m tools.install_servers
+
+demo: setup
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
+	$(BIN)/patchline demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(SETUP)
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/patchline bench
+
+# Pins what pyproject.toml allows; run it to take newer versions.
+lock: $(SETUP)
+	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra dev --strip-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-emit-options -o requirements.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra demo --strip-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-emit-options -c requirements.lock -o .venv/lock/demo.txt pyproject.toml
+	grep -A2 '^elpv-dataset' .venv/lock/demo.txt | grep -v '# via' > requirements-demo.lock

@@ -1,0 +1,171 @@
+"""The same contract in one process: for tests and dry runs. Nothing survives the object."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from broker.base import BrokerError, Delivery, Message, Refused, Settlement, TopologyMismatch, Unroutable
+from broker.topology import Queue, Topology
+
+
+@dataclass(eq=False)
+class _Held:
+    """A message in a queue, and how often it has been delivered."""
+
+    message: Message
+    routing_key: str
+    deliveries: int = 0
+
+
+@dataclass(eq=False)
+class _Store:
+    """A queue with its messages."""
+
+    declared: Queue
+    ready: deque[_Held] = field(default_factory=deque)
+
+    @property
+    def full(self) -> bool:
+        limit = self.declared.arguments.get("x-max-length")
+        return isinstance(limit, int) and len(self.ready) >= limit
+
+    def add(self, held: _Held) -> None:
+        if self.full and self.declared.arguments.get("x-overflow") == "drop-head":
+            self.ready.popleft()
+        self.ready.append(held)
+
+
+class MemoryBroker:
+    """Implements `broker.base.Broker`."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._exchanges: set[str] = set()
+        self._stores: dict[str, _Store] = {}
+        self._consumers: list[_MemoryConsumer] = []
+        self.connected = True
+
+    def declare(self, topology: Topology) -> None:
+        """See `broker.base.Broker`."""
+        with self._changed:
+            self._exchanges.update(topology.exchanges)
+            for queue in topology.queues:
+                known = self._stores.setdefault(queue.name, _Store(queue)).declared
+                if known.arguments != queue.arguments:
+                    raise TopologyMismatch(f"queue {queue.name} exists with {known.arguments}, not {queue.arguments}")
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        message: Message,
+        *,
+        mandatory: bool = True,
+        timeout_s: float | None = None,
+    ) -> None:
+        """See `broker.base.Broker`. Answers at once, so `timeout_s` never passes."""
+        with self._changed:
+            if not self.connected:
+                raise BrokerError("the memory broker is closed")
+            stores = [store for store in self._stores.values() if _is_bound(store.declared, exchange, routing_key)]
+            if mandatory and not stores:
+                raise Unroutable(f"no queue for exchange {exchange}, routing key {routing_key}")
+            refusing = [s for s in stores if s.full and s.declared.arguments.get("x-overflow") == "reject-publish"]
+            if refusing:
+                raise Refused(f"queue {refusing[0].declared.name} is full")
+            for store in stores:
+                store.add(_Held(message, routing_key))
+            self._changed.notify_all()
+
+    def consume(self, queue_name: str, prefetch: int) -> _MemoryConsumer:
+        """See `broker.base.Broker`."""
+        consumer = _MemoryConsumer(self._changed, self._stores[queue_name], prefetch, self._dead_letter)
+        with self._changed:
+            self._consumers.append(consumer)
+        return consumer
+
+    def close(self) -> None:
+        """See `broker.base.Broker`."""
+        self.cut()
+        self.connected = False
+
+    def cut(self) -> None:
+        """Lose the connection: every unsettled delivery becomes stale and its message goes back."""
+        with self._changed:
+            for consumer in self._consumers:
+                consumer.lose_unsettled()
+            self._changed.notify_all()
+
+    def _dead_letter(self, store: _Store, held: _Held) -> None:
+        exchange = store.declared.arguments.get("x-dead-letter-exchange")
+        for target in self._stores.values():
+            if isinstance(exchange, str) and _is_bound(target.declared, exchange, held.routing_key):
+                target.add(replace(held, deliveries=0))
+
+
+_DeadLetter = Callable[[_Store, _Held], None]
+
+
+class _MemoryConsumer:
+    """Implements `broker.base.Consumer`."""
+
+    def __init__(self, changed: threading.Condition, store: _Store, prefetch: int, dead_letter: _DeadLetter) -> None:
+        self._changed = changed
+        self._store = store
+        self._prefetch = prefetch
+        self._dead_letter = dead_letter
+        self._unsettled: set[_Held] = set()
+        self._cancelled = False
+
+    def take(self, timeout_s: float) -> Delivery | None:
+        """See `broker.base.Consumer`."""
+        with self._changed:
+            if not self._changed.wait_for(self._may_take, timeout_s):
+                return None
+            held = self._store.ready.popleft()
+            held.deliveries += 1
+            self._unsettled.add(held)
+        settle = partial(self._settle, held)
+        return Delivery(held.message, held.routing_key, held.deliveries, settle, lambda: held not in self._unsettled)
+
+    def cancel(self) -> None:
+        """See `broker.base.Consumer`."""
+        self._cancelled = True
+
+    def lose_unsettled(self) -> None:
+        """Called with the lock held."""
+        for held in self._unsettled:
+            self._store.ready.appendleft(held)
+        self._unsettled = set()
+
+    def _may_take(self) -> bool:
+        return bool(self._store.ready) and len(self._unsettled) < self._prefetch and not self._cancelled
+
+    def _settle(self, held: _Held, settlement: Settlement) -> None:
+        with self._changed:
+            if held not in self._unsettled:
+                return
+            self._unsettled.remove(held)
+            limit = self._store.declared.arguments.get("x-delivery-limit")
+            exhausted = isinstance(limit, int) and held.deliveries > limit
+            if settlement is Settlement.REQUEUE and not exhausted:
+                self._store.ready.appendleft(held)
+            elif settlement is not Settlement.ACK:
+                self._dead_letter(self._store, held)
+            self._changed.notify_all()
+
+
+def _is_bound(queue: Queue, exchange: str, routing_key: str) -> bool:
+    return any(name == exchange and _matches(pattern, routing_key) for name, pattern in queue.bindings)
+
+
+def _matches(pattern: str, routing_key: str) -> bool:
+    """AMQP 0-9-1 topic matching: `*` is one word, `#` any number of words."""
+    words = {"*": r"[^.]+", "#": r".*"}
+    expression = r"\.".join(words.get(word, re.escape(word)) for word in pattern.split("."))
+    return re.fullmatch(expression.replace(r"\..*", r"(\..*)?"), routing_key) is not None

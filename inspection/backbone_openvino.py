@@ -1,0 +1,45 @@
+"""The CPU: a backbone run by OpenVINO, which only this file imports."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from inspection.backbone import Manifest
+from inspection.errors import Reason, Retry, SetupError
+
+
+class OpenVinoBackbone:
+    """One compiled model; every calling thread has an inference request, and so a stream, of its own."""
+
+    def __init__(self, model: Path, manifest: Manifest, side: int, streams: int) -> None:
+        self.manifest = manifest
+        self.grid = (side // manifest.stride, side // manifest.stride)
+        self._of_thread = threading.local()
+        settings = {"INFERENCE_PRECISION_HINT": manifest.precision, "NUM_STREAMS": streams}
+        try:
+            graph = openvino.Core().read_model(model)
+            graph.reshape([-1, side, side, 3])
+            self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
+        except RuntimeError as error:
+            raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
+        shape = self._compiled.output(0).partial_shape
+        if shape[1] != self.grid[0] * self.grid[1] or shape[2] != manifest.dim:
+            raise SetupError(f"{model}: gives features {shape}, but its manifest says {self.grid} x {manifest.dim}")
+
+    def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [n, side, side, 3] RGB -> float32 [n, patches, dim], a copy that the caller may keep.
+
+        Raises:
+            Retry: OpenVINO refused or failed.
+        """
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        try:
+            return np.array(self._of_thread.request.infer([images])[0], np.float32)
+        except RuntimeError as error:
+            raise Retry(Reason.DEVICE_FAILED, f"OpenVINO failed: {error}") from error

@@ -1,0 +1,174 @@
+"""The memory bank: features of good parts, their nearest-neighbour search, and how they are kept. Only faiss user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import faiss
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from pydantic import Field
+
+from inspection import message
+from inspection.errors import SetupError
+
+INDEX_FILE = "nnscorer_search_index.faiss"  # the reference application's own name
+MANIFEST_FILE = "manifest.json"
+
+
+class Calibration(message.Frozen):
+    """How the thresholds came about."""
+
+    method: Literal["leave-one-image-out"]
+    images: int
+    false_reject_rate: float
+    review_rate: float
+    held_out_median: float
+    held_out_max: float
+
+
+class Manifest(message.Frozen):
+    """Everything a worker checks before it serves a bank."""
+
+    format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
+    category: message.Name
+    backbone: str
+    backbone_sha256: str
+    layer: str
+    precision: str
+    resize: int
+    imagesize: int
+    dim: int
+    patches: int
+    coreset_ratio: float
+    seed: int
+    good_images: int
+    candidate_patches: int
+    score: Literal["topk10", "max"]
+    thresholds: message.Thresholds
+    calibration: Calibration
+    index_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created_at: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """float32 features [rows, dim] of good parts, and the manifest that says where they come from."""
+
+    index: faiss.IndexFlatL2
+    features: NDArray[np.float32]
+    manifest: Manifest
+
+    @property
+    def version(self) -> str:
+        """Names this bank in verdicts: its category and the beginning of its digest."""
+        return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
+
+    def search(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Squared L2 distance of each query to its nearest neighbour in the bank.
+
+        Args:
+            queries: float32 [patches, dim].
+
+        Returns:
+            float32 [patches].
+        """
+        return nearest(self.index, self.features, queries)[0]
+
+
+def nearest(
+    index: faiss.IndexFlatL2, features: NDArray[np.float32], queries: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Nearest neighbours: found by faiss, measured anew.
+
+    faiss computes |q|^2 + |b|^2 - 2qb, which loses digits where features have a large mean. Its neighbour stands; the
+    distance is taken from the difference itself.
+
+    Args:
+        index: of `features`.
+        features: float32 [rows, dim].
+        queries: float32 [patches, dim].
+
+    Returns:
+        float32 [patches] squared distances, int64 [patches] row numbers.
+    """
+    _, neighbours = index.search(queries, 1)
+    difference = queries - features[neighbours[:, 0]]
+    return np.einsum("ij,ij->i", difference, difference), neighbours[:, 0]
+
+
+def build(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
+    """An exact index over float32 [rows, dim]."""
+    index = faiss.IndexFlatL2(features.shape[1])
+    index.add(features)
+    return index
+
+
+def encode(index: faiss.IndexFlatL2) -> bytes:
+    """The bytes of the index file."""
+    return faiss.serialize_index(index).tobytes()
+
+
+def use_threads(count: int) -> None:
+    """How many threads a search takes. OpenMP keeps this per calling thread: each lane says it for itself."""
+    faiss.omp_set_num_threads(count)
+
+
+def save(folder: Path, index_bytes: bytes, manifest: Manifest) -> None:
+    """Write a bank as a whole: aside, synced, then exchanged for the old one."""
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    _write(aside / INDEX_FILE, index_bytes)
+    _write(aside / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path) -> MemoryBank:
+    """Read a bank and check that it is whole.
+
+    Raises:
+        SetupError: a file is missing, damaged, or not what its manifest says.
+    """
+    path = folder / MANIFEST_FILE
+    again = f"fit it again with: patchline fit --category {folder.name} FOLDER"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        index_bytes = (folder / INDEX_FILE).read_bytes()
+    except pydantic.ValidationError as error:
+        raise SetupError(f"{path}: {message.describe(error)}; {again}") from error
+    except OSError as error:
+        raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); {again}") from error
+    if hashlib.sha256(index_bytes).hexdigest() != manifest.index_sha256:
+        raise SetupError(f"{folder / INDEX_FILE}: is not the index that {MANIFEST_FILE} describes; {again}")
+    index = faiss.deserialize_index(np.frombuffer(index_bytes, np.uint8))
+    if not isinstance(index, faiss.IndexFlatL2) or (index.ntotal, index.d) != (manifest.patches, manifest.dim):
+        raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {again}")
+    features = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    if not np.isfinite(features).all():
+        raise SetupError(f"{folder / INDEX_FILE}: holds features that are not finite; {again}")
+    return MemoryBank(index, features, manifest)
+
+
+def digest(index_bytes: bytes) -> str:
+    """SHA-256 of an index file, in hexadecimal."""
+    return hashlib.sha256(index_bytes).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,294 @@
+"""The command line: one subcommand for each process and tool. Only wiring."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.base import BrokerError
+from inspection import config
+from inspection.errors import PatchlineError, SetupError
+from process import log, shutdown
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Patchline inspects parts on production lines: images in over RabbitMQ, one accountable verdict for each.",
+)
+
+Settings = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.", show_default=True)]
+Line = Annotated[str, typer.Option("--line", metavar="NAME", help="The production line, such as press-3.")]
+Category = Annotated[
+    str, typer.Option("--category", metavar="NAME", help="The category of the parts, as in the configuration.")
+]
+CONFIG = Path("config.yaml")
+
+
+def main() -> None:
+    """The entry point: errors for people are one line, without a stack trace."""
+    log.set_up()
+    try:
+        app()
+    except (PatchlineError, BrokerError) as error:
+        print(f"patchline: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def worker(
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="One device, in this process: cpu, cpu:0, ascend:0.")
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE,...", help="Several devices, a supervised process each: cpu:0,cpu:1."),
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Serve this category; again for more. All by default.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of the first device; the others count up from it.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Judge images: take jobs from RabbitMQ, publish a verdict for each.
+
+    SIGTERM or Ctrl-C drains: the jobs in hand are finished, the others go back. A second one leaves at once.
+
+    Example:  patchline worker --device cpu
+    """
+    from inspection import backbone
+    from worker import process, supervisor
+
+    settings = config.load(config_file)
+    names = category or []
+    port = settings.worker.metrics_port if metrics_port is None else metrics_port
+    if device and devices:
+        raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
+    with _stoppable() as stop:
+        if devices is None:
+            process.run(settings, backbone.Device.parse(device or "cpu"), names, port, stop)
+            return
+        arguments = ["--config", str(config_file), *(word for name in names for word in ("--category", name))]
+        commands = {
+            backbone.Device.parse(each): supervisor.worker_command(
+                ["--device", each, "--metrics-port", str(port and port + number), *arguments]
+            )
+            for number, each in enumerate(devices.split(","))
+        }
+        supervisor.supervise(commands, settings.worker.drain_s + 5.0, stop)
+
+
+@app.command()
+def publish(
+    line: Line,
+    category: Category,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
+    ] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="MS", help="Time for a verdict, from sending on.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Send images as jobs: each one announced, sent and confirmed by RabbitMQ.
+
+    Prints one JSON line for each accepted job. The same file gets the same job id again.
+
+    Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
+    """
+    from inspection import image_files
+    from process import line as surroundings
+    from publisher import source
+    from publisher.publisher import Publisher
+
+    settings = config.load(config_file)
+    settings.category(category)
+    if watch and len(paths) != 1:
+        raise SetupError("--watch takes exactly one folder")
+    with _stoppable() as stop, surroundings.connect(settings, f"publisher {line}") as broker:
+        broker.declare(surroundings.plant(settings))
+        publisher = Publisher(broker, line, category, stop)
+        captures = source.watched(paths[0], stop) if watch else source.at_rate(image_files.find(paths), rate, stop)
+        for capture in captures:
+            deadline = surroundings.now_ms() + (deadline_ms or settings.publisher.deadline_ms)
+            job = publisher.publish(capture, deadline)
+            if job is not None:
+                _print_line({"job_id": job.job_id, "part_id": job.part_id, "category": category, "deadline": deadline})
+
+
+@app.command()
+def gate(line: Line, config_file: Settings = CONFIG) -> None:
+    """Act on the verdicts of one line: prints one JSON line for each part, accept or reject, once per job.
+
+    A part that was announced and has no verdict by its deadline is rejected.
+
+    Example:  patchline gate --line press-3 | your-reject-arm
+    """
+    from gate import process
+
+    settings = config.load(config_file)
+    with _stoppable() as stop:
+        process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
+
+
+@app.command()
+def fit(
+    category: Category,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of images of good parts, and of nothing else.")
+    ],
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed and images give the same memory bank.")] = 0,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make the memory bank of a category from images of good parts, and calibrate its thresholds.
+
+    Example:  patchline fit --category bottle good-bottles/
+    """
+    from tools import fit as tool
+
+    settings = config.load(config_file)
+    made = tool.fit(settings, category, folder, seed)
+    print(
+        f"{settings.paths.memory_banks / category}: {made.patches} patches of {made.dim} numbers\n"
+        f"fail from {made.thresholds.fail:.4g}, review from {made.thresholds.review:.4g}: calibrated on "
+        f"{made.calibration.images} good images, each held out in turn, for at most "
+        f"{made.calibration.false_reject_rate:.1%} of good parts rejected"
+    )
+
+
+@app.command()
+def evaluate(
+    category: Category,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="With test/good, test/<kind> and, for pixels, ground_truth/<kind>.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the JSON file and the sheet of the worst mistakes go.")
+    ] = Path("out"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Compare a category's judgement with labelled images, in the layout of MVTec AD.
+
+    Example:  patchline evaluate --category bottle mvtec/bottle
+    """
+    from tools import evaluate as tool
+
+    tool.show(tool.evaluate(config.load(config_file), category, folder, out))
+    print(f"{out / category}.json, {out / category}-mistakes.png")
+
+
+@app.command()
+def convert(
+    models: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="The folder that gets the model and its manifest.")
+    ] = Path("models"),
+) -> None:
+    """Make the default backbone, efficientnet_lite0, from its ImageNet weights. Needs the extra `convert` (torch).
+
+    Example:  pip install 'patchline[convert]' && patchline convert
+    """
+    from tools import convert as tool
+
+    made = tool.convert(models)
+    print(
+        f"{models / made.file}: {made.dim} numbers for each {made.stride} x {made.stride} pixels, sha256 {made.sha256}"
+    )
+
+
+@app.command()
+def topology(
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also the gate's queue of this line; again for more.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Declare the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, when they start.
+
+    Example:  patchline topology --line press-3 --line press-4
+    """
+    from broker import topology as queues
+    from process import line as surroundings
+
+    settings = config.load(config_file)
+    with surroundings.connect(settings, "topology") as broker:
+        for each in (surroundings.plant(settings), *(queues.gate(name) for name in line or [])):
+            broker.declare(each)
+            print("\n".join(queue.name for queue in each.queues))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of jobs, announcements and verdicts, for clients in other languages.
+
+    Example:  patchline schema > patchline.schema.json
+    """
+    from inspection import message
+
+    models = (message.Job, message.Announcement, message.Verdict)
+    print(json.dumps({model.__name__: model.model_json_schema() for model in models}, indent=2))
+
+
+@app.command()
+def services() -> None:
+    """Run private RabbitMQ, Redis and Prometheus servers on loopback until Ctrl-C, and print how to use them.
+
+    Example:  patchline services
+    """
+    from tools import services as tool
+
+    tool.serve_until_interrupted()
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the report, the summary and the memory banks go.")
+    ] = Path("out/demo"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Run the whole line on 2,624 real solar cells: fit, publish, judge, act, report. Use `make demo`.
+
+    Example:  make demo
+    """
+    from tools import demo as tool
+
+    tool.run(config.load(config_file), out)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file for the figures.")] = Path("out/bench.json"),
+) -> None:
+    """Measure the line against its own limits, in turn and in one run. Use `make bench`.
+
+    Example:  make bench
+    """
+    from tools import bench as tool
+
+    tool.run(config.load(CONFIG), out)
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    with shutdown.on_signals() as stop:
+        yield stop
+
+
+def _print_line(record: dict[str, object]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

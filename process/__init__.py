@@ -1,0 +1,1 @@
+"""What every process shares: its signals, its logs, its surroundings."""

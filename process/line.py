@@ -1,0 +1,34 @@
+"""What every process on the line needs of its surroundings: the broker, the queues, the wall clock."""
+
+from __future__ import annotations
+
+import time
+
+from broker import topology
+from broker.rabbitmq import RabbitBroker
+from inspection import config
+
+
+def connect(settings: config.Config, name: str) -> RabbitBroker:
+    """The broker of the configuration; `name` is shown in RabbitMQ's list of connections."""
+    broker = settings.broker
+    return RabbitBroker(
+        broker.url, heartbeat_s=broker.heartbeat_s, confirm_timeout_s=broker.confirm_timeout_s, name=f"patchline {name}"
+    )
+
+
+def plant(settings: config.Config) -> topology.Topology:
+    """The queues of the configuration."""
+    broker = settings.broker
+    return topology.plant(
+        max_attempts=broker.max_attempts,
+        jobs_max_length=broker.jobs_max_length,
+        jobs_max_bytes=broker.jobs_max_bytes,
+        verdicts_max_length=broker.verdicts_max_length,
+        dead_max_length=broker.dead_max_length,
+    )
+
+
+def now_ms() -> int:
+    """Epoch milliseconds, the unit of every time in a message."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,1 @@
+"""Run by people: fit, evaluate, convert, bench, services, demo."""

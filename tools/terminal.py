@@ -1,0 +1,30 @@
+"""What people see in a terminal: progress and tables. The only rich user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import rich.console
+import rich.progress
+import rich.table
+
+
+def progress() -> rich.progress.Progress:
+    """Progress bars on standard error, which vanish where it is no terminal."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description:<28}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        console=rich.console.Console(stderr=True),
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; the first column is text, the others are figures."""
+    shown = rich.table.Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        shown.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*(format(cell, ".4f") if isinstance(cell, float) else str(cell) for cell in row))
+    rich.console.Console(width=120).print(shown)

@@ -1,0 +1,1 @@
+"""The process that inspects, one per device."""

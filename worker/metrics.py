@@ -1,0 +1,119 @@
+"""Every metric of a worker, and the port that shows them. The only prometheus_client user.
+
+Each worker process has a registry and a port of its own. No label takes values without bound: lines beyond the first
+64 are counted as `other`, and a category that is not served as `unknown`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import prometheus_client
+from prometheus_client import Counter, Gauge, Histogram
+
+from inspection import message
+
+_WINDOW_S = 10.0
+_MOST_LINES = 64
+_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """Counts what lanes do."""
+
+    def __init__(self, device: str, categories: list[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self._clock = clock
+        self._categories = frozenset(categories)
+        self._lines: set[str] = set()
+        self._finished: deque[float] = deque()
+        self._lock = threading.Lock()
+        self._images = Counter(
+            "patchline_images",
+            "Verdicts confirmed by the broker.",
+            ("line", "category", "decision"),
+            registry=self.registry,
+        )
+        self._errors = Counter(
+            "patchline_errors", "Jobs without an ordinary verdict.", ("reason",), registry=self.registry
+        )
+        self._stages = Histogram(
+            "patchline_stage_seconds",
+            "Time in a stage of a job.",
+            ("stage",),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._latency = Histogram(
+            "patchline_capture_to_verdict_seconds",
+            "From the capture of an image to its confirmed verdict.",
+            buckets=(*_BUCKETS_S, 30.0, 120.0),
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("patchline_in_flight", "Jobs in the hands of this worker.", registry=self.registry)
+        self._last_verdict = Gauge(
+            "patchline_last_verdict_timestamp_seconds", "When the last verdict was confirmed.", registry=self.registry
+        )
+        self._requeued = Counter("patchline_requeued", "Jobs given back to the queue.", registry=self.registry)
+        self._redis = Counter("patchline_redis_failures", "Times Redis did not answer.", registry=self.registry)
+        fps = Gauge(
+            "patchline_fps", f"Verdicts a second over the last {_WINDOW_S:g} s.", ("device",), registry=self.registry
+        )
+        fps.labels(device).set_function(self.fps)
+
+    def serve(self, host: str, port: int) -> int:
+        """Show the metrics at `http://host:port/metrics`; returns the port, a free one where `port` is 0."""
+        server, _ = prometheus_client.start_http_server(port, addr=host, registry=self.registry)
+        return int(server.server_port)
+
+    def fps(self) -> float:
+        """Confirmed verdicts a second over the window."""
+        with self._lock:
+            self._forget_old()
+            return len(self._finished) / _WINDOW_S
+
+    def stage_took(self, stage: str, seconds: float) -> None:
+        """A stage of a job has ended."""
+        self._stages.labels(stage).observe(seconds)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """A job is in our hands."""
+        with self._in_flight.track_inprogress():
+            yield
+
+    def answered(self, verdict: message.Verdict, confirmed_at_ms: int) -> None:
+        """A verdict was confirmed."""
+        category = verdict.category if verdict.category in self._categories else message.UNKNOWN
+        self._images.labels(self._known_line(verdict.line), category, verdict.decision).inc()
+        if verdict.reason is not None:
+            self._errors.labels(verdict.reason).inc()
+        if verdict.captured_at is not None:
+            self._latency.observe(max(0, confirmed_at_ms - verdict.captured_at) / 1000)
+        self._last_verdict.set(confirmed_at_ms / 1000)
+        with self._lock:
+            self._finished.append(self._clock())
+            self._forget_old()
+
+    def requeued(self) -> None:
+        """A job went back to the queue."""
+        self._requeued.inc()
+
+    def redis_failed(self) -> None:
+        """Redis did not answer."""
+        self._redis.inc()
+
+    def _known_line(self, line: str) -> str:
+        with self._lock:
+            if line in self._lines or len(self._lines) < _MOST_LINES:
+                self._lines.add(line)
+                return line
+        return "other"
+
+    def _forget_old(self) -> None:
+        while self._finished and self._finished[0] < self._clock() - _WINDOW_S:
+            self._finished.popleft()

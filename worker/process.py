@@ -1,0 +1,90 @@
+"""One worker process: one device, its lanes, one connection to the broker."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+
+import cv2
+import structlog
+
+from broker import topology
+from inspection import config, inspector, memory_bank
+from inspection.backbone import Device
+from inspection.errors import PatchlineError, SetupError
+from process import line
+from worker import recent
+from worker.answer import Signature
+from worker.lane import Lane
+from worker.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerFailedError(PatchlineError):
+    """A lane has ended without being asked to: the process ends, so that its supervisor and its alerts see it."""
+
+
+def run(settings: config.Config, device: Device, names: list[str], metrics_port: int, stop: threading.Event) -> None:
+    """Serve categories on a device until `stop` is set, then drain.
+
+    Args:
+        settings: the configuration.
+        device: which this process has for itself.
+        names: of the categories to serve; all that have a memory bank where empty.
+        metrics_port: on `worker.metrics_host`; a free one where it is 0.
+        stop: asks for the end: lanes finish the job in hand, everything else goes back to the queue.
+
+    Raises:
+        SetupError: a category, model or memory bank cannot be used.
+        BrokerError: the broker cannot be used.
+        WorkerFailedError: a lane crashed.
+    """
+    lanes = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
+    inspectors = inspector.load(settings, names or fitted(settings), device, lanes)
+    metrics = Metrics(str(device), list(inspectors))
+    port = metrics.serve(settings.worker.metrics_host, metrics_port)
+    name = f"{socket.gethostname()}:{device}:{os.getpid()}"
+    signature = Signature(name, str(device), line.now_ms)
+    memory = recent.connect(settings.redis, metrics.redis_failed)
+    with line.connect(settings, name) as broker:
+        broker.declare(line.plant(settings))
+        jobs = broker.consume(topology.JOBS, prefetch=2 * lanes)
+        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, settings.broker.max_attempts, stop)
+        _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=lanes, metrics_port=port)
+        _carry_on(lane, lanes, settings.worker.drain_s)
+        jobs.cancel()
+    _log.info("worker has drained", device=str(device))
+
+
+def fitted(settings: config.Config) -> list[str]:
+    """The categories of the configuration that have a memory bank. Raises SetupError when there are none."""
+    banks = settings.paths.memory_banks
+    names = [name for name in settings.categories if (banks / name).is_dir()]
+    if not names:
+        raise SetupError(
+            f"{banks} holds no memory bank; make one with: patchline fit --category NAME FOLDER_OF_GOOD_IMAGES"
+        )
+    return names
+
+
+def _carry_on(lane: Lane, count: int, drain_s: float) -> None:
+    """Run the lanes until they shall stop; give the jobs in hand `drain_s` seconds to end."""
+    threads = [threading.Thread(target=_run_lane, args=(lane,), name=f"lane-{i}", daemon=True) for i in range(count)]
+    cv2.setNumThreads(1)
+    for thread in threads:
+        thread.start()
+    while not lane.stop.wait(0.5):
+        if not all(thread.is_alive() for thread in threads):
+            raise WorkerFailedError("a lane has ended; its error stands above")
+    deadline = time.monotonic() + drain_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _run_lane(lane: Lane) -> None:
+    # Each lane is a thread that keeps one core busy; its libraries must not start more.
+    memory_bank.use_threads(1)
+    lane.run()

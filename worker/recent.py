@@ -1,0 +1,95 @@
+"""Recent verdicts and scores, in Redis. The only redis user. A cache: its absence is survivable, and costs nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import pydantic
+import redis
+import structlog
+
+from inspection import config, message
+
+_log = structlog.get_logger(__name__)
+_REST_S = 5.0  # how long Redis is left alone after it failed, so that a dead one costs one timeout and no more
+
+
+class Recent(Protocol):
+    """What a lane asks for and tells."""
+
+    def known(self, job_id: str) -> message.Verdict | None:
+        """The verdict that this job was given before, if it is remembered."""
+        ...
+
+    def remember(self, verdict: message.Verdict) -> None:
+        """Keep a verdict that the broker has confirmed."""
+        ...
+
+
+class Nowhere:
+    """Redis is switched off."""
+
+    def known(self, job_id: str) -> message.Verdict | None:
+        """Never known."""
+
+    def remember(self, verdict: message.Verdict) -> None:
+        """Forgotten at once."""
+
+
+class RedisRecent:
+    """Keys: `patchline:verdict:<job id>` with a time to live, `patchline:recent:<line>:<category>` newest first."""
+
+    def __init__(
+        self, settings: config.Redis, on_failure: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._on_failure = on_failure
+        self._clock = clock
+        self._resting_until = 0.0
+        self._client = redis.Redis.from_url(
+            settings.url,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            retry=None,
+        )
+
+    def known(self, job_id: str) -> message.Verdict | None:
+        """See `Recent`."""
+        found = self._try(lambda: self._client.get(f"patchline:verdict:{job_id}"))
+        if not isinstance(found, bytes):
+            return None
+        try:
+            return message.Verdict.model_validate_json(found)
+        except pydantic.ValidationError:
+            return None  # written by another version: judge anew
+
+    def remember(self, verdict: message.Verdict) -> None:
+        """See `Recent`."""
+        self._try(lambda: self._write(verdict))
+
+    def _write(self, verdict: message.Verdict) -> None:
+        document = verdict.to_json()
+        recent = f"patchline:recent:{verdict.line}:{verdict.category}"
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(f"patchline:verdict:{verdict.job_id}", document, ex=self._settings.keep_verdict_s)
+            pipeline.lpush(recent, document)
+            pipeline.ltrim(recent, 0, self._settings.keep_recent - 1)
+            pipeline.execute()
+
+    def _try(self, action: Callable[[], object]) -> object:
+        if self._clock() < self._resting_until:
+            return None
+        try:
+            return action()
+        except redis.RedisError as error:
+            self._resting_until = self._clock() + _REST_S
+            self._on_failure()
+            _log.warning("redis does not answer", why=repr(error), again_in_s=_REST_S)
+            return None
+
+
+def connect(settings: config.Redis, on_failure: Callable[[], None]) -> Recent:
+    """Redis, or nowhere where its url is empty."""
+    return RedisRecent(settings, on_failure) if settings.url else Nowhere()
