@@ -201,10 +201,10 @@ class RabbitBroker:
 
     def _shut(self) -> None:
         self._closing = True
-        if self._connection is not None and self._connection.is_open:
-            self._connection.close()
-        else:
+        if self._connection is None or self._connection.is_closed:
             self._loop.stop()
+        elif not self._connection.is_closing:
+            self._connection.close()  # one that is still opening ends in _on_lost as well
 
 
 class _RabbitConsumer:

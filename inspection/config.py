@@ -138,6 +138,7 @@ def load(path: Path) -> Config:
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        raw = yaml.constructor.SafeConstructor().construct_document(node) if node else None
     except OSError as error:
         raise SetupError(
             f"{path}: cannot be read ({error.strerror}); name a configuration file with --config"
@@ -147,7 +148,6 @@ def load(path: Path) -> Config:
     if not isinstance(node, yaml.MappingNode):
         raise SetupError(f"{path}:1: must hold sections such as 'categories:', and holds none")
     _refuse_repeated_keys(path, node)
-    raw = yaml.constructor.SafeConstructor().construct_document(node)
     try:
         found = Config.model_validate(raw)
     except pydantic.ValidationError as error:

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import rich.progress
 from numpy.typing import NDArray
 
 from inspection import backbone, calibrate, config, coreset, decode, image_files, memory_bank, preprocess, score
@@ -97,7 +96,7 @@ def _extracted(
     settings: config.Config,
     category: config.Category,
     model: backbone.Backbone,
-    bars: rich.progress.Progress,
+    bars: terminal.Progress,
     title: str,
 ) -> Iterator[Features]:
     """float32 [patches, dim] of each image, in order."""
@@ -124,7 +123,7 @@ def _sample(patches: Features, most: int, rng: np.random.Generator) -> Features:
 
 
 def _coreset(
-    candidates: Features, category: config.Category, seed: int, bars: rich.progress.Progress
+    candidates: Features, category: config.Category, seed: int, bars: terminal.Progress
 ) -> NDArray[np.int64]:
     count = max(1, math.floor(len(candidates) * category.coreset_ratio))
     bar = bars.add_task("coreset", total=count)

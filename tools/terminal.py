@@ -8,10 +8,12 @@ import rich.console
 import rich.progress
 import rich.table
 
+Progress = rich.progress.Progress
 
-def progress() -> rich.progress.Progress:
+
+def progress() -> Progress:
     """Progress bars on standard error, which vanish where it is no terminal."""
-    return rich.progress.Progress(
+    return Progress(
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),

@@ -1,0 +1,96 @@
+"""What only a real connection shows."""
+
+import threading
+import time
+
+import pytest
+
+from broker import topology
+from broker.base import BrokerError, NotConfirmed, TopologyMismatch
+from broker.memory import _matches
+from broker.rabbitmq import RabbitBroker
+from tools import services
+
+
+def test_a_consumer_that_computes_longer_than_two_heartbeats_keeps_its_connection(servers):
+    with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
+        broker.declare(topology.gate("slow"))
+        broker.publish(topology.PARTS, "slow", _message())
+        delivery = broker.consume(topology.gate_queue("slow"), 1).take(10)
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:  # holds the GIL as Python code does
+            sum(range(10_000))
+        assert not delivery.stale
+        delivery.ack()
+        broker.publish(topology.PARTS, "slow", _message())
+
+
+def test_an_idle_publisher_keeps_its_connection(servers):
+    with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
+        broker.declare(topology.gate("idle"))
+        broker.publish(topology.PARTS, "idle", _message())
+        time.sleep(4)
+        broker.publish(topology.PARTS, "idle", _message(), timeout_s=1)
+
+
+def test_the_plants_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
+    with RabbitBroker(servers.amqp_url) as broker:
+        limits = {"jobs_max_length": 10, "jobs_max_bytes": 10**6, "verdicts_max_length": 10, "dead_max_length": 10}
+        own = topology.plant(max_attempts=3, **limits)
+        renamed = topology.Topology(
+            own.exchanges, tuple(topology.Queue(f"again.{q.name}", (), q.arguments) for q in own.queues)
+        )
+        broker.declare(renamed)
+        broker.declare(renamed)
+        other = topology.plant(max_attempts=4, **limits)
+        changed = topology.Queue("again.patchline.jobs", (), other.queues[-1].arguments)
+        with pytest.raises(TopologyMismatch, match=r"x-delivery-limit.*rabbitmqctl delete_queue.*configuration"):
+            broker.declare(topology.Topology((), (changed,)))
+
+
+def test_nobody_listening_is_said_in_one_line():
+    (port,) = services.free_ports(1)
+    with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
+        with pytest.raises(BrokerError, match="is it running"):
+            broker.declare(topology.gate("l"))
+        with pytest.raises(NotConfirmed, match=r"within 0\.2 s"):
+            broker.publish(topology.PARTS, "l", _message(), timeout_s=0.2)
+        assert not broker.connected
+
+
+@pytest.mark.parametrize("url", ["localhost:5672:x", "amqp://host:notaport"])
+def test_a_url_that_is_none_is_refused(url):
+    with pytest.raises(BrokerError, match="amqp://user:password@host:port/vhost"):
+        RabbitBroker(url)
+
+
+def test_closing_leaves_no_thread(servers):
+    def pumping():
+        return [thread for thread in threading.enumerate() if thread.name == "broker-io"]
+
+    with RabbitBroker(servers.amqp_url):
+        assert len(pumping()) == 1
+    assert pumping() == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "matches"),
+    [
+        ("#", "a.b.c", True),
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("a.*", "a.b.c", False),
+        ("a.#", "a", True),
+        ("a.#", "a.b.c", True),
+        ("a.#", "ab", False),
+        ("*.b.#", "a.b", True),
+    ],
+)
+def test_the_broker_in_memory_matches_topics_as_amqp_does(pattern, key, matches):
+    assert _matches(pattern, key) is matches
+
+
+def _message():
+    from broker.base import Message
+
+    return Message(b"x", "id")

@@ -1,0 +1,80 @@
+"""What tests share: real servers, a small plant with a fitted bank, and pictures of real surfaces."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage
+
+from inspection import config
+from tools import fit, services
+
+TEXTURES = Path(skimage.__file__).parent / "data"
+SIDE = 128
+CONFIG = """
+worker: {drain_s: 20.0, metrics_port: 0}
+broker: {max_attempts: 3}
+categories:
+  brick: {backbone: efficientnet_lite0, layer: blocks4+10, resize: 128, imagesize: 128, coreset_ratio: 0.05,
+          false_reject_rate: 0.05, review_rate: 0.1}
+"""
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Private RabbitMQ and Redis, or those of the environment; missing, a laptop skips and CI fails."""
+    missing = services.missing()
+    given = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
+    if missing and not given:
+        message = f"not installed: {', '.join(missing)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with services.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def texture_folder(tmp_path_factory):
+    """A part of one's own in MVTec layout: pieces of a brick wall, some with a drawn scratch."""
+    folder = tmp_path_factory.mktemp("brick")
+    make_textures(folder, "brick.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory, texture_folder):
+    """A folder with a configuration and a fitted bank of the category `brick`; its settings."""
+    folder = tmp_path_factory.mktemp("plant")
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "models").symlink_to(Path("models").resolve())
+    settings = config.load(folder / "config.yaml")
+    fit.fit(settings, "brick", texture_folder / "train" / "good", seed=0)
+    return folder
+
+
+def make_textures(folder, name, count=40):
+    """`train/good`, `test/good`, `test/scratch` and `ground_truth/scratch`, cut from a picture of scikit-image."""
+    wall = cv2.imread(str(TEXTURES / name))
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        y, x = rng.integers(0, 512 - SIDE, 2)
+        piece = wall[y : y + SIDE, x : x + SIDE].copy()
+        if number < count - 16:
+            _write(folder / "train" / "good" / f"{number:03}.png", piece)
+        elif number < count - 8:
+            _write(folder / "test" / "good" / f"{number:03}.png", piece)
+        else:
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            start, end = (int(v) for v in rng.integers(10, 50, 2)), (int(v) for v in rng.integers(70, 118, 2))
+            cv2.line(mask, tuple(start), tuple(end), 255, 3)
+            piece[mask > 0] = 255
+            _write(folder / "test" / "scratch" / f"{number:03}.png", piece)
+            _write(folder / "ground_truth" / "scratch" / f"{number:03}_mask.png", mask)
+
+
+def _write(path, picture):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture)

@@ -1,0 +1,49 @@
+"""A TCP proxy on loopback whose connections can be cut, as a network does it."""
+
+import contextlib
+import socket
+import threading
+
+
+class Proxy:
+    """Forwards `127.0.0.1:port` to another port until it is closed."""
+
+    def __init__(self, target_port):
+        self._target_port = target_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        """Break every connection that is open now."""
+        while self._open:
+            _close(self._open.pop())
+
+    def close(self):
+        """Break everything and accept no more."""
+        _close(self._listener)
+        self.cut()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target_port))
+                self._open += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=_forward, args=(source, target), daemon=True).start()
+
+
+def _forward(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    _close(source)
+    _close(target)
+
+
+def _close(each):
+    with contextlib.suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()

@@ -1,0 +1,89 @@
+import pytest
+
+from gate.decide import Act, Gate
+from inspection.message import Announcement, Decision, Verdict
+
+NOW = 1_800_000_000_000
+
+
+def part(job_id, deadline=NOW + 1000):
+    return Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=NOW, deadline=deadline)
+
+
+def verdict(job_id, decision):
+    return Verdict(
+        job_id=job_id,
+        line="l",
+        category="c",
+        part_id="p",
+        decision=decision,
+        worker="w",
+        device="cpu:0",
+        attempt=1,
+        received_at=NOW,
+        decided_at=NOW,
+    )
+
+
+@pytest.fixture
+def gate():
+    return Gate(Act.REJECT, grace_ms=200, remember=100)
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_only_a_pass_lets_the_part_through(gate, decision):
+    action = gate.on_verdict(verdict("j", decision), NOW)
+    assert action.action is (Act.ACCEPT if decision is Decision.PASS else Act.REJECT)
+    assert action.because == decision
+
+
+def test_review_may_be_accepted_by_configuration():
+    gate = Gate(Act.ACCEPT, grace_ms=200, remember=100)
+    assert gate.on_verdict(verdict("j", Decision.REVIEW), NOW).action is Act.ACCEPT
+    assert gate.on_verdict(verdict("k", Decision.FAIL), NOW).action is Act.REJECT
+
+
+def test_it_acts_once_per_job(gate):
+    assert gate.on_verdict(verdict("j", Decision.PASS), NOW) is not None
+    assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is None
+    assert gate.repeated_verdicts == 1
+
+
+def test_silence_rejects_after_the_deadline_and_the_grace(gate):
+    gate.on_part(part("j"))
+    assert gate.on_time(NOW + 1199) == []
+    (action,) = gate.on_time(NOW + 1200)
+    assert (action.job_id, action.action, action.because) == ("j", Act.REJECT, "no verdict in time")
+    assert gate.on_time(NOW + 5000) == []
+    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 1300) is None
+
+
+def test_a_verdict_in_time_ends_the_waiting(gate):
+    gate.on_part(part("j"))
+    assert gate.waiting == 1
+    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 900).action is Act.ACCEPT
+    assert gate.waiting == 0
+    assert gate.on_time(NOW + 9000) == []
+
+
+def test_parts_are_rejected_in_the_order_of_their_deadlines(gate):
+    for job_id, deadline in (("late", NOW + 900), ("soon", NOW + 100), ("never", None)):
+        gate.on_part(part(job_id, deadline))
+    assert [action.job_id for action in gate.on_time(NOW + 10_000)] == ["soon", "late"]
+    assert gate.waiting == 1
+
+
+def test_an_announcement_that_comes_twice_or_after_its_verdict_changes_nothing(gate):
+    gate.on_part(part("j"))
+    gate.on_part(part("j"))
+    gate.on_verdict(verdict("k", Decision.PASS), NOW)
+    gate.on_part(part("k"))
+    assert [action.job_id for action in gate.on_time(NOW + 9000)] == ["j"]
+
+
+def test_what_it_remembers_is_bounded():
+    gate = Gate(Act.REJECT, grace_ms=0, remember=3)
+    for number in range(10):
+        gate.on_verdict(verdict(f"j{number}", Decision.PASS), NOW)
+    assert gate.on_verdict(verdict("j9", Decision.PASS), NOW) is None
+    assert gate.on_verdict(verdict("j0", Decision.PASS), NOW) is not None

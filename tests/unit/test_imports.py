@@ -1,0 +1,67 @@
+"""Imports run one way, and one third-party library is used by one file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+OURS = {"broker", "gate", "inspection", "process", "publisher", "tools", "worker"}
+ALLOWED = {
+    "broker": set(),
+    "inspection": set(),
+    "process": {"broker", "inspection"},
+    "publisher": {"broker", "inspection", "process"},
+    "worker": {"broker", "inspection", "process"},
+    "gate": {"broker", "inspection", "process"},
+    "tools": {"broker", "inspection", "process"},
+}
+ONE_FILE = {
+    "pika": ["broker/rabbitmq.py"],
+    "faiss": ["inspection/memory_bank.py"],
+    "openvino": ["inspection/backbone_openvino.py"],
+    "yaml": ["inspection/config.py"],
+    "PIL": ["inspection/decode.py"],
+    "redis": ["worker/recent.py"],
+    "prometheus_client": ["worker/metrics.py"],
+    "watchfiles": ["publisher/source.py"],
+    "typer": ["patchline.py"],
+    "rich": ["tools/terminal.py"],
+    "sklearn": ["tools/measures.py"],
+    "matplotlib": ["tools/demo_report.py"],
+    "torch": ["tools/convert.py"],
+    "onnx": ["tools/convert.py"],
+}
+
+
+def imported(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def sources():
+    return [path for package in OURS for path in Path(package).rglob("*.py")] + [Path("patchline.py")]
+
+
+def test_imports_run_one_way():
+    for path in sources():
+        package = path.parts[0]
+        if package in ALLOWED:
+            wrong = imported(path) & OURS - ALLOWED[package] - {package}
+            assert not wrong, f"{path} imports {wrong}"
+
+
+def test_one_third_party_library_is_used_by_one_file():
+    users = {library: sorted(str(path) for path in sources() if library in imported(path)) for library in ONE_FILE}
+    assert users == ONE_FILE
+
+
+def test_a_publisher_needs_neither_faiss_nor_openvino():
+    script = "import publisher.publisher, publisher.source, process.line, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"faiss", "openvino", "cv2", "sklearn"} & set(loaded)

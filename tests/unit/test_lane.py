@@ -1,0 +1,278 @@
+"""The path of a job, one step at a time, on the in-memory broker: no threads, no sleeps."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from broker import topology
+from broker.base import Message, NotConfirmed, Refused
+from broker.memory import MemoryBroker
+from inspection import message
+from inspection.errors import Reason, Retry, Unusable
+from inspection.inspector import Inspection
+from inspection.message import Decision, Job, Scores, Thresholds
+from worker.answer import Signature
+from worker.lane import Lane
+from worker.metrics import Metrics
+from worker.recent import Nowhere
+
+NOW = 1_800_000_000_000
+ATTEMPTS = 3
+
+
+class FakeInspector:
+    """Answers or raises what it is told, and counts."""
+
+    def __init__(self):
+        self.outcome = Inspection(Decision.PASS, 1.0, Scores(max=2.0, topk10=1.0), (), None)
+        self.inspected = 0
+        self.thresholds = Thresholds(review=5.0, fail=9.0)
+        self.backbone = SimpleNamespace(manifest=SimpleNamespace(name="fake"))
+        self.bank = SimpleNamespace(version="bottle@123")
+        self.during = lambda: None
+
+    def inspect(self, image, content_type, stage, look=False):
+        self.inspected += 1
+        with stage("decode"):
+            self.during()
+            if isinstance(self.outcome, Exception):
+                raise self.outcome
+        return self.outcome
+
+
+class Memory(Nowhere):
+    """Remembers verdicts in a dictionary."""
+
+    def __init__(self):
+        self.verdicts = {}
+
+    def known(self, job_id):
+        return self.verdicts.get(job_id)
+
+    def remember(self, verdict):
+        self.verdicts[verdict.job_id] = verdict
+
+
+class Line:
+    """A lane with its surroundings."""
+
+    def __init__(self):
+        self.now = NOW
+        self.broker = MemoryBroker()
+        self.broker.declare(topology.plant(ATTEMPTS, 100, 10**9, 100, 100))
+        self.inspector = FakeInspector()
+        self.recent = Memory()
+        self.metrics = Metrics("cpu:0", ["bottle"])
+        self.stop = threading.Event()
+        self.lane = Lane(
+            signature=Signature("w", "cpu:0", lambda: self.now),
+            inspectors={"bottle": self.inspector},
+            broker=self.broker,
+            jobs=self.broker.consume(topology.JOBS, prefetch=2),
+            recent=self.recent,
+            metrics=self.metrics,
+            max_attempts=ATTEMPTS,
+            stop=self.stop,
+        )
+
+    def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, **headers):
+        job = Job(
+            job_id=job_id,
+            line="l",
+            category=category,
+            part_id="p",
+            captured_at=NOW - 50,
+            deadline=deadline,
+            content_type="image/png",
+        )
+        outgoing = Message(b"image", job_id, message.JOB_TYPE, job.content_type, {**job.headers(), **headers})
+        self.broker.publish(topology.JOBS, job.routing_key, outgoing)
+
+    def step(self):
+        self.lane.step(0)
+
+    def messages(self, queue):
+        consumer, found = self.broker.consume(queue, prefetch=100), []
+        while (delivery := consumer.take(0)) is not None:
+            delivery.ack()
+            found.append(delivery)
+        return found
+
+    def verdicts(self):
+        return [message.parse_verdict(each.message) for each in self.messages(topology.VERDICTS)]
+
+    def value(self, name, **labels):
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def line():
+    return Line()
+
+
+def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
+    line.send()
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.job_id, verdict.decision, verdict.score, verdict.attempt) == ("j1", Decision.PASS, 1.0, 1)
+    assert (verdict.backbone, verdict.memory_bank, verdict.worker) == ("fake", "bottle@123", "w")
+    assert "decode" in verdict.durations_ms
+    line.broker.cut()
+    line.step()
+    assert line.inspector.inspected == 1
+    assert line.recent.known("j1") == verdict
+    assert line.value("patchline_images_total", line="l", category="bottle", decision="pass") == 1
+
+
+def test_the_verdict_is_published_before_the_job_is_acknowledged(line):
+    line.send()
+    publish, stored = line.broker.publish, line.lane.jobs._store
+
+    def watch(exchange, routing_key, outgoing, **options):
+        assert len(line.lane.jobs._unsettled) == 1
+        publish(exchange, routing_key, outgoing, **options)
+
+    line.broker.publish = watch
+    line.step()
+    assert not line.lane.jobs._unsettled
+    assert not stored.ready
+
+
+def test_an_unusable_job_is_answered_with_error_and_dead_lettered(line):
+    line.inspector.outcome = Unusable(Reason.UNREADABLE_IMAGE, "truncated")
+    line.send()
+    line.step()
+    (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
+    assert (verdict.decision, verdict.reason, verdict.detail) == (Decision.ERROR, Reason.UNREADABLE_IMAGE, "truncated")
+    assert (dead.message.body, dead.message.message_id) == (b"image", "j1")
+    assert dead.message.headers["x-patchline-reason"] == "unreadable_image"
+    assert dead.message.headers["x-patchline-stage"] == "decode"
+    assert dead.message.headers["part_id"] == "p"
+    assert line.value("patchline_errors_total", reason="unreadable_image") == 1
+
+
+def test_a_message_that_is_no_job_is_answered_too(line):
+    line.broker.publish(topology.JOBS, "l.bottle", Message(b"?", None, None, None, {"line": "l"}))
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.line, verdict.category) == (Decision.ERROR, "l", "unknown")
+    assert verdict.reason is Reason.MALFORMED_MESSAGE
+    assert len(line.messages(topology.DEAD)) == 1
+
+
+def test_a_category_that_is_not_served_is_an_error(line):
+    line.send(category="can")
+    line.step()
+    (verdict,) = line.verdicts()
+    assert verdict.reason is Reason.UNKNOWN_CATEGORY
+    assert "bottle" in verdict.detail
+    assert line.value("patchline_images_total", line="l", category="unknown", decision="error") == 1
+
+
+@pytest.mark.parametrize("fault", [Retry(Reason.DEVICE_FAILED, "hiccup"), ZeroDivisionError("surprise")])
+def test_a_passing_fault_sends_the_job_back_until_its_last_attempt_answers(line, fault):
+    line.inspector.outcome = fault
+    line.send()
+    for _ in range(ATTEMPTS):
+        assert line.verdicts() == []
+        line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.attempt) == (Decision.ERROR, ATTEMPTS)
+    assert line.inspector.inspected == ATTEMPTS
+    assert len(line.messages(topology.DEAD)) == 1
+    assert line.value("patchline_requeued_total") == ATTEMPTS - 1
+
+
+def test_a_fault_that_passes_ends_in_an_ordinary_verdict(line):
+    line.inspector.outcome, ordinary = Retry(Reason.DEVICE_FAILED, "hiccup"), line.inspector.outcome
+    line.send()
+    line.step()
+    line.inspector.outcome = ordinary
+    line.step()
+    assert [(each.decision, each.attempt) for each in line.verdicts()] == [(Decision.PASS, 2)]
+
+
+def test_a_late_job_is_expired_without_being_looked_at(line):
+    line.send(deadline=NOW - 1)
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.reason) == (Decision.EXPIRED, Reason.DEADLINE_PASSED)
+    assert line.inspector.inspected == 0
+
+
+def test_a_job_that_becomes_late_during_its_inspection_is_expired(line):
+    def slow():
+        line.now += 2000
+
+    line.inspector.during = slow
+    line.send()
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.score) == (Decision.EXPIRED, None)
+
+
+def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
+    line.send()
+    line.lane.jobs.take(0)
+    line.broker.cut()  # the worker that had it died after answering
+    line.step()
+    (verdict,) = line.verdicts()
+    line.send()
+    line.lane.jobs.take(0)
+    line.broker.cut()
+    line.step()
+    assert line.verdicts() == [verdict]
+    assert line.inspector.inspected == 1
+
+
+def test_a_capture_that_is_sent_again_on_purpose_is_judged_anew(line):
+    for _ in range(2):
+        line.send()
+        line.step()
+    assert line.inspector.inspected == 2
+
+
+def test_a_verdict_that_is_refused_is_held_until_it_is_confirmed(line, monkeypatch):
+    line.send()
+    publish, refusals = line.broker.publish, iter([Refused("full"), NotConfirmed("cut"), None])
+
+    def reluctant(*arguments, **options):
+        refusal = next(refusals)
+        if refusal is not None:
+            raise refusal
+        publish(*arguments, **options)
+
+    monkeypatch.setattr("worker.lane._REFUSED_PAUSE_S", 0)
+    line.broker.publish = reluctant
+    line.step()
+    assert len(line.verdicts()) == 1
+    assert line.inspector.inspected == 1
+
+
+def test_a_job_whose_verdict_is_refused_goes_back_when_the_worker_stops(line):
+    line.send()
+
+    def refuse(*_, **__):
+        line.stop.set()
+        raise Refused("full")
+
+    line.broker.publish = refuse
+    line.step()
+    again = line.lane.jobs.take(0)
+    assert (again.message.message_id, again.attempt) == ("j1", 2)
+    assert line.recent.verdicts == {}
+
+
+def test_a_stale_job_is_left_to_the_broker(line):
+    line.send()
+
+    def cut(*_, **__):
+        line.broker.cut()
+        raise NotConfirmed("the connection is gone")
+
+    publish, line.broker.publish = line.broker.publish, cut
+    line.step()
+    line.broker.publish = publish
+    line.step()
+    assert [(each.job_id, each.attempt) for each in line.verdicts()] == [("j1", 2)]

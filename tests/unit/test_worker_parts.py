@@ -1,0 +1,130 @@
+"""Redis, metrics and the supervisor's child, each with a clock of the test's own."""
+
+import pytest
+import redis
+
+from inspection import config
+from inspection.backbone import Device
+from inspection.errors import Reason, SetupError
+from inspection.message import Decision, Verdict
+from worker import recent, supervisor
+from worker.metrics import Metrics
+
+NOW = 1_800_000_000_000
+
+
+def verdict(line="l", decision=Decision.PASS, **changes):
+    fields = {
+        "job_id": "j",
+        "line": line,
+        "category": "bottle",
+        "part_id": "p",
+        "decision": decision,
+        "worker": "w",
+        "device": "cpu:0",
+        "attempt": 1,
+        "captured_at": NOW,
+        "received_at": NOW,
+        "decided_at": NOW,
+    }
+    return Verdict(**(fields | changes))
+
+
+def test_a_dead_redis_costs_one_failure_and_then_nothing(monkeypatch):
+    now, calls, failures = [0.0], [], []
+    memory = recent.RedisRecent(config.Redis(), lambda: failures.append(1), clock=lambda: now[0])
+
+    def dead(name):
+        calls.append(name)
+        raise redis.ConnectionError("refused")
+
+    monkeypatch.setattr(memory._client, "get", dead)
+    assert memory.known("a") is None
+    assert memory.known("b") is None
+    memory.remember(verdict())
+    assert (len(calls), len(failures)) == (1, 1)
+    now[0] = 6.0
+    assert memory.known("c") is None
+    assert (len(calls), len(failures)) == (2, 2)
+
+
+def test_a_verdict_of_another_version_is_not_known(monkeypatch):
+    memory = recent.RedisRecent(config.Redis(), lambda: None)
+    monkeypatch.setattr(memory._client, "get", lambda _: b'{"job_id": "j", "colour": "red"}')
+    assert memory.known("j") is None
+
+
+def test_an_empty_url_switches_redis_off():
+    memory = recent.connect(config.Redis(url=""), lambda: None)
+    memory.remember(verdict())
+    assert memory.known("j") is None
+
+
+def test_fps_counts_the_last_ten_seconds():
+    now = [0.0]
+    metrics = Metrics("cpu:0", ["bottle"], clock=lambda: now[0])
+    for second in range(20):
+        now[0] = float(second)
+        metrics.answered(verdict(), NOW)
+        metrics.answered(verdict(), NOW)
+    assert metrics.fps() == pytest.approx(2.2)
+    assert metrics.registry.get_sample_value("patchline_fps", {"device": "cpu:0"}) == pytest.approx(2.2)
+    now[0] = 100.0
+    assert metrics.fps() == 0
+
+
+def test_metrics_tell_what_happened():
+    metrics = Metrics("cpu:0", ["bottle"])
+    metrics.answered(verdict(decision=Decision.ERROR, reason=Reason.CRASHED), NOW + 250)
+    value = metrics.registry.get_sample_value
+    assert value("patchline_images_total", {"line": "l", "category": "bottle", "decision": "error"}) == 1
+    assert value("patchline_errors_total", {"reason": "crashed"}) == 1
+    assert value("patchline_capture_to_verdict_seconds_sum") == 0.25
+    assert value("patchline_last_verdict_timestamp_seconds") == (NOW + 250) / 1000
+
+
+def test_labels_are_bounded_whatever_messages_say():
+    metrics = Metrics("cpu:0", ["bottle"])
+    for number in range(200):
+        metrics.answered(verdict(line=f"line{number}", category=f"made-up-{number}"), NOW)
+    (family,) = [each for each in metrics.registry.collect() if each.name == "patchline_images"]
+    lines = {sample.labels["line"] for sample in family.samples}
+    assert len(lines) == 65
+    assert {sample.labels["category"] for sample in family.samples} == {"unknown"}
+
+
+class Ended:
+    """A process that ends at once with a code."""
+
+    def poll(self):
+        return 1
+
+
+def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(monkeypatch):
+    child = supervisor.Child(Device("cpu", 0), ["true"], cores=None)
+    monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Ended())
+    starts, now = [], 0.0
+    while len(starts) < 6:
+        child.watch(now)
+        if child.process is not None:
+            starts.append(now)
+            child.watch(now)
+        now += 0.5
+    pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_cpu_devices_divide_the_cores(monkeypatch):
+    monkeypatch.setattr(supervisor.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    devices = [Device("cpu", 0), Device("cpu", 1), Device("ascend", 0)]
+    shares = [supervisor._share(each, devices) for each in devices]
+    assert shares == [frozenset({0, 2}), frozenset({1, 3}), None]
+
+
+@pytest.mark.parametrize("text", ["gpu", "cpu:", "cpu:-1", "ascend", "cpu:1x", ""])
+def test_devices_are_parsed_strictly(text):
+    if text == "ascend":
+        assert Device.parse(text) == Device("ascend", 0)
+        return
+    with pytest.raises(SetupError, match="is not one of"):
+        Device.parse(text)
