@@ -85,6 +85,8 @@ def _read_header(image: bytes) -> tuple[str, tuple[int, int], int, str]:
     try:
         with Image.open(io.BytesIO(image), formats=tuple(FORMATS.values())) as header:
             return header.format or "", header.size, getattr(header, "n_frames", 1), header.mode
+    except UnidentifiedImageError as error:
+        raise Unusable(Reason.UNREADABLE_IMAGE, "the bytes begin like no PNG, JPEG, BMP, TIFF or WebP file") from error
     # Pillow's parsers raise these for broken headers, and promise no smaller set.
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"no PNG, JPEG, BMP, TIFF or WebP header: {error}") from error
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise Unusable(Reason.UNREADABLE_IMAGE, f"its header is broken: {error}") from error

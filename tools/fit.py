@@ -122,9 +122,7 @@ def _sample(patches: Features, most: int, rng: np.random.Generator) -> Features:
     return patches[np.sort(rng.choice(len(patches), most, replace=False))]
 
 
-def _coreset(
-    candidates: Features, category: config.Category, seed: int, bars: terminal.Progress
-) -> NDArray[np.int64]:
+def _coreset(candidates: Features, category: config.Category, seed: int, bars: terminal.Progress) -> NDArray[np.int64]:
     count = max(1, math.floor(len(candidates) * category.coreset_ratio))
     bar = bars.add_task("coreset", total=count)
     points = coreset.project(candidates, seed)

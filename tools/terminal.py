@@ -12,7 +12,7 @@ Progress = rich.progress.Progress
 
 
 def progress() -> Progress:
-    """Progress bars on standard error, which vanish where it is no terminal."""
+    """Progress bars on standard error; where that is no terminal, only their last state."""
     return Progress(
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),

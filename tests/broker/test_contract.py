@@ -4,6 +4,7 @@ import threading
 import time
 import urllib.parse
 import uuid
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import pytest
@@ -54,22 +55,24 @@ class Setting:
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def setting(request):
-    if request.param == "memory":
-        broker = MemoryBroker()
-        setting = Setting(broker, broker.cut)
-    else:
-        url = urllib.parse.urlsplit(request.getfixturevalue("servers").amqp_url)
-        proxy = Proxy(url.port)
-        request.addfinalizer(proxy.close)
-        broker = RabbitBroker(f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}", heartbeat_s=5)
-        setting = Setting(broker, proxy.cut)
-    setting.declare()
-    yield setting
-    broker.close()
+    with ExitStack() as stack:
+        if request.param == "memory":
+            broker = MemoryBroker()
+            setting = Setting(broker, broker.cut)
+        else:
+            url = urllib.parse.urlsplit(request.getfixturevalue("servers").amqp_url)
+            proxy = stack.enter_context(closing(Proxy(url.port)))
+            broker = RabbitBroker(f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}", heartbeat_s=5)
+            setting = Setting(broker, proxy.cut)
+        stack.callback(broker.close)
+        setting.declare()
+        yield setting
 
 
 def test_a_message_arrives_as_it_was_sent(setting):
-    sent = Message(b"\x00\xff", "id-1", "some.type.v1", "image/png", {"line": "l", "captured_at": 1_800_000_000_000}, "me")
+    sent = Message(
+        b"\x00\xff", "id-1", "some.type.v1", "image/png", {"line": "l", "captured_at": 1_800_000_000_000}, "me"
+    )
     setting.broker.publish(setting.name, "line.bottle", sent)
     delivery = setting.broker.consume(setting.queue, 1).take(PATIENCE_S)
     assert delivery.message == sent
@@ -144,8 +147,7 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room(setting):
     setting.name += ".full"
     setting.declare(x_max_length=3, x_overflow="reject-publish")
     with pytest.raises(Refused):
-        for number in range(50):
-            setting.publish(b"%d" % number)
+        _fill(setting)
     consumer = setting.broker.consume(setting.queue, 100)
     while (delivery := consumer.take(1.0)) is not None:
         delivery.ack()
@@ -156,6 +158,11 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room(setting):
             break
         except Refused:
             assert time.monotonic() < deadline
+
+
+def _fill(setting):
+    for number in range(50):
+        setting.publish(b"%d" % number)
 
 
 def test_a_rejected_message_is_dead_lettered(setting):

@@ -6,9 +6,23 @@ import pytest
 from inspection import config
 from inspection.errors import SetupError
 
-MVTEC = (
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush transistor wood zipper"
-).split()
+MVTEC = [
+    "bottle",
+    "cable",
+    "capsule",
+    "carpet",
+    "grid",
+    "hazelnut",
+    "leather",
+    "metal_nut",
+    "pill",
+    "screw",
+    "tile",
+    "toothbrush",
+    "transistor",
+    "wood",
+    "zipper",
+]
 GOOD = """
 categories:
   bottle: {backbone: b, layer: l, resize: 256, imagesize: 224}
@@ -51,8 +65,14 @@ def test_a_category_alone_is_a_configuration(tmp_path):
         ("worker:\n  lanes: -1\n" + GOOD, "line.yaml:2: worker.lanes: Input should be greater than or equal to 0"),
         ("redis:\n  timeout_s: .nan\n" + GOOD, "line.yaml:2: redis.timeout_s"),
         ("worker:\n  lanes: true\n" + GOOD, "line.yaml:2: worker.lanes"),
-        (GOOD + "  can: {layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: categories.can.backbone: Field required"),
-        (GOOD + "  can: {backbone: b, layer: l, resize: 64, imagesize: 65}\n", "categories.can: imagesize 65 is larger"),
+        (
+            GOOD + "  can: {layer: l, resize: 64, imagesize: 64}\n",
+            "line.yaml:4: categories.can.backbone: Field required",
+        ),
+        (
+            GOOD + "  can: {backbone: b, layer: l, resize: 64, imagesize: 65}\n",
+            "categories.can: imagesize 65 is larger",
+        ),
         (GOOD + "  can:\n    backbone: b\n    topk: 5\n", "line.yaml:6: categories.can.topk: is not a known setting"),
         (GOOD + "  a/b: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: categories.a/b"),
         (GOOD + "  bottle: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: bottle: stands twice"),

@@ -46,7 +46,9 @@ def test_a_coreset_never_repeats_a_point_even_among_equal_ones(count, seed):
 
 def test_the_projection_keeps_distances_roughly_and_small_features_entirely():
     wide = np.random.default_rng(0).standard_normal((200, 512)).astype(np.float32)
-    ratio = np.linalg.norm(np.diff(coreset.project(wide, 0), axis=0), axis=1) / np.linalg.norm(np.diff(wide, axis=0), axis=1)
+    ratio = np.linalg.norm(np.diff(coreset.project(wide, 0), axis=0), axis=1) / np.linalg.norm(
+        np.diff(wide, axis=0), axis=1
+    )
     assert abs(ratio.mean() - 1) < 0.03
     assert coreset.project(wide[:, :100], 0) is not None
     assert np.array_equal(coreset.project(wide[:, :100], 0), wide[:, :100])

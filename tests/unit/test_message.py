@@ -140,6 +140,11 @@ def test_a_verdict_survives_json():
 
 def test_the_same_capture_has_the_same_id_and_any_difference_another():
     base = ("line", "category", "part", NOW, b"image")
-    others = [("line2", *base[1:]), (*base[:3], NOW + 1, b"image"), (*base[:4], b"imagE"), (*base[:2], "part2", *base[3:])]
+    others = [
+        ("line2", *base[1:]),
+        (*base[:3], NOW + 1, b"image"),
+        (*base[:4], b"imagE"),
+        (*base[:2], "part2", *base[3:]),
+    ]
     assert message.job_id_for(*base) == message.job_id_for(*base)
     assert len({message.job_id_for(*each) for each in [base, *others]}) == 5

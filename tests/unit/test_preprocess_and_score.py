@@ -9,7 +9,9 @@ from inspection.errors import Retry
 from inspection.message import Decision, Thresholds
 
 
-@pytest.mark.parametrize(("resize", "imagesize"), [(256, 224), (336, 320), (324, 320), (224, 224), (284, 280), (368, 320)])
+@pytest.mark.parametrize(
+    ("resize", "imagesize"), [(256, 224), (336, 320), (324, 320), (224, 224), (284, 280), (368, 320)]
+)
 def test_the_crop_is_the_references(resize, imagesize):
     rgb = np.random.default_rng(0).integers(0, 255, (300, 417, 3), dtype=np.uint8)
     corner = int((resize - imagesize) / 2)
@@ -84,7 +86,13 @@ def test_the_threshold_itself_is_no_region():
 
 @pytest.mark.parametrize(
     ("value", "decision"),
-    [(0.0, Decision.PASS), (9.99, Decision.PASS), (10.0, Decision.REVIEW), (19.99, Decision.REVIEW), (20.0, Decision.FAIL)],
+    [
+        (0.0, Decision.PASS),
+        (9.99, Decision.PASS),
+        (10.0, Decision.REVIEW),
+        (19.99, Decision.REVIEW),
+        (20.0, Decision.FAIL),
+    ],
 )
 def test_decisions_at_the_thresholds(value, decision):
     assert verdict.decide(value, Thresholds(review=10.0, fail=20.0)) is decision

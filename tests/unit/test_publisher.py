@@ -87,7 +87,8 @@ def test_a_path_without_images_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "part_id"), [("cell0001.png", "cell0001"), ("ä b.png", "part---b"), ("_x.png", "part-_x"), ("a" * 200, "a" * 128)]
+    ("name", "part_id"),
+    [("cell0001.png", "cell0001"), ("ä b.png", "part---b"), ("_x.png", "part-_x"), ("a" * 200, "a" * 128)],
 )
 def test_a_file_name_becomes_a_part_id(name, part_id):
     assert source._part_id(source.Path(name)) == part_id

@@ -1,5 +1,7 @@
 """Redis, metrics and the supervisor's child, each with a clock of the test's own."""
 
+import itertools
+
 import pytest
 import redis
 
@@ -110,7 +112,7 @@ def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(monkeypatch):
             starts.append(now)
             child.watch(now)
         now += 0.5
-    pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
 
 

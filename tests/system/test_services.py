@@ -1,0 +1,70 @@
+"""The private servers leave nothing behind, however their user ends."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.system.conftest import wait_for
+from tools import services
+
+pytestmark = pytest.mark.timeout(180)
+
+SCRIPT = """
+import time
+from tools import services
+with services.running({"nothing": [1]}) as servers:
+    print(servers.amqp_url, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_servers_end_when_their_user_is_ended(number):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
+    user = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, env=environment)
+    assert user.stdout.readline().startswith(b"amqp://")
+    started = psutil.Process(user.pid).children(recursive=True)
+    names = " ".join(process.name() for process in started)
+    for server in ("beam", "redis-server", "prometheus", "epmd"):
+        assert server in names
+    user.send_signal(number)
+    user.wait(10)
+    user.stdout.close()
+    wait_for(lambda: not any(_lives(process) for process in started))
+
+
+def test_given_servers_are_used_instead_of_private_ones(monkeypatch):
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://elsewhere")
+    monkeypatch.setenv("PATCHLINE_REDIS_URL", "redis://elsewhere")
+    with services.running() as servers:
+        assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "redis://elsewhere")
+
+
+def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
+    monkeypatch.setattr(services, "RABBITMQ", tmp_path / "none")
+    assert "rabbitmq-server" in services.missing()
+    with pytest.raises(services.ServiceError, match="apt-get install rabbitmq-server"), services.running():
+        pass
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_path):
+    monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
+    broken = tmp_path / "rabbitmq-server"
+    broken.write_text("#!/bin/sh\necho no disk left >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(services, "RABBITMQ", broken)
+    with pytest.raises(services.ServiceError, match="no disk left"), services.running():
+        pass
+
+
+def _lives(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
