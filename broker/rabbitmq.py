@@ -135,6 +135,9 @@ class RabbitBroker:
     def _on_open(self, connection: pika.SelectConnection) -> None:
         _log.info("broker connected", host=self._parameters.host, port=self._parameters.port)
         self._failures = 0
+        if self._closing:
+            connection.close()
+            return
         self._open_publishing()
         for consumer in self._consumers:
             connection.channel(on_open_callback=consumer.subscribe)
@@ -203,8 +206,9 @@ class RabbitBroker:
         self._closing = True
         if self._connection is None or self._connection.is_closed:
             self._loop.stop()
-        elif not self._connection.is_closing:
-            self._connection.close()  # one that is still opening ends in _on_lost as well
+        elif self._connection.is_open:
+            self._connection.close()
+        # One that is still opening is let to: pika 1.4 trips over a close in the middle of its handshake.
 
 
 class _RabbitConsumer:

@@ -20,8 +20,8 @@ from broker.base import Broker, Message
 from inspection import backbone, config, decode, inspector, memory_bank, message, preprocess
 from inspection.inspector import Inspector
 from process import line
+from process.stopwatch import Stopwatch
 from tools import fit, services, terminal
-from worker.stopwatch import Stopwatch
 
 _SIDE = 300
 _IMAGES = 200

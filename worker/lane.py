@@ -19,10 +19,10 @@ from inspection import message
 from inspection.errors import JobError, Reason, Retry, Unusable
 from inspection.inspector import Inspector
 from inspection.message import Job, Verdict
+from process.stopwatch import Stopwatch
 from worker.answer import Signature, verdict_message
 from worker.metrics import Metrics
 from worker.recent import Recent
-from worker.stopwatch import Stopwatch
 
 _log = structlog.get_logger(__name__)
 _IDLE_S = 0.2  # how soon a lane without work sees that it shall stop

@@ -73,6 +73,14 @@ def test_closing_leaves_no_thread(servers):
     assert pumping() == []
 
 
+def test_closing_in_the_middle_of_the_handshake_ends_cleanly(servers):
+    for number in range(60):
+        broker = RabbitBroker(servers.amqp_url)
+        time.sleep(number * 0.0002)
+        broker.close()
+        assert not broker._thread.is_alive()
+
+
 @pytest.mark.parametrize(
     ("pattern", "key", "matches"),
     [
