@@ -230,14 +230,13 @@ def topology(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of jobs, announcements and verdicts, for clients in other languages.
+    """Print the messages as an AsyncAPI document with JSON Schemas, for clients in other languages.
 
-    Example:  patchline schema > patchline.schema.json
+    Example:  patchline schema > docs/asyncapi.json
     """
-    from inspection import message
+    from tools import schema as tool
 
-    models = (message.Job, message.Announcement, message.Verdict)
-    print(json.dumps({model.__name__: model.model_json_schema() for model in models}, indent=2))
+    print(json.dumps(tool.asyncapi(), indent=2))
 
 
 @app.command()

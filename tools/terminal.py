@@ -28,5 +28,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for number, column in enumerate(columns):
         shown.add_column(column, justify="right" if number else "left")
     for row in rows:
-        shown.add_row(*(format(cell, ".4f") if isinstance(cell, float) else str(cell) for cell in row))
+        shown.add_row(*(format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row))
     rich.console.Console(width=120).print(shown)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     make_textures(folder / "gravel", "gravel.png", count=60)
     (folder / "my.yaml").write_text(CONFIG.replace("brick", "gravel"))
-    (folder / "models").symlink_to(__import__("pathlib").Path("models").resolve())
+    (folder / "models").symlink_to(Path("models").resolve())
     return folder
 
 
@@ -159,11 +160,14 @@ def test_a_broker_that_is_not_there_is_said_with_its_address(broken):
     assert "RabbitMQ at 127.0.0.1:1 cannot be used" in refusal("topology", folder=broken)
 
 
-def test_the_schema_of_the_messages_is_json_schema():
-    schema = json.loads(patchline("schema").stdout)
-    assert set(schema) == {"Job", "Announcement", "Verdict"}
-    assert "job_id" in schema["Verdict"]["required"]
-    assert schema["Verdict"]["additionalProperties"] is False
+def test_the_document_of_the_messages_is_the_committed_one():
+    made = patchline("schema").stdout
+    assert made == Path("docs/asyncapi.json").read_text(), "run: patchline schema > docs/asyncapi.json"
+    messages = {name: channel["messages"] for name, channel in json.loads(made)["channels"].items()}
+    verdict = messages["verdicts"]["Verdict"]["payload"]
+    assert "job_id" in verdict["required"]
+    assert verdict["additionalProperties"] is False
+    assert "captured_at" in messages["jobs"]["Job"]["headers"]["required"]
 
 
 def _edit(folder, before, after):
