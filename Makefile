@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test lint types bench lock servers
+.PHONY: setup demo test test-convert lint types bench lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -24,6 +24,13 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# The models against torch, in an environment of its own: nothing else needs torch.
+test-convert: setup
+	$(PYTHON) -m venv .venv-convert
+	.venv-convert/bin/pip install --quiet --require-hashes -r requirements.lock
+	.venv-convert/bin/pip install --quiet --editable '.[convert]'
+	.venv-convert/bin/python -m pytest tests/parity
+
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +45,7 @@ bench: setup
 lock: $(SETUP)
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra dev --strip-extras --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-emit-options -o requirements.lock pyproject.toml
+		--no-emit-options -o requirements.lock pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra demo --strip-extras --generate-hashes \
-		--no-emit-index-url --no-emit-find-links --no-emit-options -c requirements.lock -o .venv/lock/demo.txt pyproject.toml
+		--no-emit-options -c requirements.lock -o .venv/lock/demo.txt pyproject.toml
 	grep -A2 '^elpv-dataset' .venv/lock/demo.txt | grep -v '# via' > requirements-demo.lock

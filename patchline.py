@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from broker.base import BrokerError
 from inspection import config
 from inspection.errors import PatchlineError, SetupError
 from process import log, shutdown
+
+if TYPE_CHECKING:
+    from inspection import memory_bank
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -150,22 +153,19 @@ def fit(
         Path, typer.Argument(metavar="FOLDER", help="A folder of images of good parts, and of nothing else.")
     ],
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed and images give the same memory bank.")] = 0,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="The kind of device that will serve.")] = "cpu",
     config_file: Settings = CONFIG,
 ) -> None:
     """Make the memory bank of a category from images of good parts, and calibrate its thresholds.
 
     Example:  patchline fit --category bottle good-bottles/
     """
+    from inspection import backbone
     from tools import fit as tool
 
     settings = config.load(config_file)
-    made = tool.fit(settings, category, folder, seed)
-    print(
-        f"{settings.paths.memory_banks / category}: {made.patches} patches of {made.dim} numbers\n"
-        f"fail from {made.thresholds.fail:.4g}, review from {made.thresholds.review:.4g}: calibrated on "
-        f"{made.calibration.images} good images, each held out in turn, for at most "
-        f"{made.calibration.false_reject_rate:.1%} of good parts rejected"
-    )
+    made = tool.fit(settings, category, folder, seed, backbone.Device.parse(device))
+    _tell_bank(settings, made)
 
 
 @app.command()
@@ -190,21 +190,72 @@ def evaluate(
 
 
 @app.command()
-def convert(
-    models: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The folder that gets the model and its manifest.")
-    ] = Path("models"),
+def import_bank(
+    category: Category,
+    source: Annotated[Path, typer.Argument(metavar="INDEX", help="nnscorer_search_index.faiss, or its folder.")],
+    good: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images that the index was not made from.")],
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="The kind of device that will serve.")] = "cpu",
+    config_file: Settings = CONFIG,
 ) -> None:
-    """Make the default backbone, efficientnet_lite0, from its ImageNet weights. Needs the extra `convert` (torch).
+    """Take a memory bank from elsewhere, and calibrate the thresholds that it does not have.
 
-    Example:  pip install 'patchline[convert]' && patchline convert
+    Indices of this project, of the reference application and of amazon-science/patchcore-inspection are understood.
+
+    Example:  patchline import-bank --category bottle old/nnscorer_search_index.faiss good-bottles/
+    """
+    from inspection import backbone
+    from tools import import_bank as tool
+
+    settings = config.load(config_file)
+    _tell_bank(settings, tool.import_bank(settings, category, source, good, backbone.Device.parse(device)))
+
+
+@app.command()
+def convert(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="efficientnet_lite0, wideresnet101, resnet50, ...")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A torchvision checkpoint; downloaded without it.")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Of the image; with --layer, for one model.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="layer1, layer2 or layer3.")] = None,
+    models: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the models and manifests.")] = Path("models"),
+) -> None:
+    """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
+
+    Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
+
+    Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
     """
     from tools import convert as tool
 
-    made = tool.convert(models)
-    print(
-        f"{models / made.file}: {made.dim} numbers for each {made.stride} x {made.stride} pixels, sha256 {made.sha256}"
-    )
+    if (side is None) != (layer is None):
+        raise SetupError("--side and --layer belong together: one model; without both, the reference's four")
+    if network == tool.DEFAULT:
+        made = [tool.efficientnet_lite0(models)]
+    else:
+        wanted = tool.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
+        made = [tool.resnet(models, network, *each, weights) for each in wanted]
+    for each in made:
+        print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
+
+
+@app.command()
+def om(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of the folder: wideresnet101_224_layer2.")],
+    side: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the image, where the model takes any.")] = None,
+    air: Annotated[Path | None, typer.Option(metavar="FILE", help="Convert this .air of MindSpore instead.")] = None,
+    soc_version: Annotated[str, typer.Option(metavar="CHIP", help="As npu-smi names it.")] = "Ascend310",
+    models: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of the models.")] = Path("models"),
+) -> None:
+    """Make the .om of a model for the Ascend: writes its AIPP file and runs atc, or prints the command for it.
+
+    Example:  patchline om wideresnet101_224_layer2
+    """
+    from tools import atc as tool
+
+    print(tool.compile_om(models, model, side, air, soc_version))
 
 
 @app.command()
@@ -283,6 +334,16 @@ def bench(
 def _stoppable() -> Iterator[threading.Event]:
     with shutdown.on_signals() as stop:
         yield stop
+
+
+def _tell_bank(settings: config.Config, made: memory_bank.Manifest) -> None:
+    how = "each held out in turn" if made.calibration.method == "leave-one-image-out" else "none of them in the bank"
+    print(
+        f"{settings.paths.memory_banks / made.category}: {made.patches} patches of {made.dim} numbers\n"
+        f"fail from {made.thresholds.fail:.4g}, review from {made.thresholds.review:.4g}: calibrated on "
+        f"{made.calibration.images} good images, {how}, for at most "
+        f"{made.calibration.false_reject_rate:.1%} of good parts rejected"
+    )
 
 
 def _print_line(record: dict[str, object]) -> None:

@@ -8,23 +8,27 @@ from pathlib import Path
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor
 
-from inspection.backbone import Manifest
+from inspection.backbone import Manifest, Precision
 from inspection.errors import Reason, Retry, SetupError
 
 
 class OpenVinoBackbone:
     """One compiled model; every calling thread has an inference request, and so a stream, of its own."""
 
-    def __init__(self, model: Path, manifest: Manifest, side: int, streams: int) -> None:
+    def __init__(self, model: Path, manifest: Manifest, side: int, streams: int, precision: Precision) -> None:
         self.manifest = manifest
-        self.grid = (side // manifest.stride, side // manifest.stride)
+        self.side = side
+        self.grid = manifest.grid(side)
+        self.precision = precision
         self._of_thread = threading.local()
-        settings = {"INFERENCE_PRECISION_HINT": manifest.precision, "NUM_STREAMS": streams}
+        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams}
+        core = openvino.Core()
         try:
-            graph = openvino.Core().read_model(model)
+            graph = _taking_uint8(core.read_model(model), manifest)
             graph.reshape([-1, side, side, 3])
-            self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
+            self._compiled = core.compile_model(graph, "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
         shape = self._compiled.output(0).partial_shape
@@ -43,3 +47,18 @@ class OpenVinoBackbone:
             return np.array(self._of_thread.request.infer([images])[0], np.float32)
         except RuntimeError as error:
             raise Retry(Reason.DEVICE_FAILED, f"OpenVINO failed: {error}") from error
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def _taking_uint8(graph: openvino.Model, manifest: Manifest) -> openvino.Model:
+    """The graph with layout and normalisation inside, where the model has them not."""
+    if manifest.input == "uint8_nhwc":
+        return graph
+    editor = PrePostProcessor(graph)
+    editor.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    editor.input().model().set_layout(openvino.Layout("NCHW"))
+    steps = editor.input().preprocess().convert_element_type(openvino.Type.f32)
+    steps.mean(list(manifest.mean or ())).scale(list(manifest.std or ()))
+    return editor.build()

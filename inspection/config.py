@@ -91,6 +91,8 @@ class Category(Section):
     review_rate: Share = 0.05
     max_patches: Annotated[int, Field(ge=1000)] = 500_000
     min_region_pixels: Count = 16
+    precision: Literal["f32", "bf16", "f16"] | None = None
+    golden_tolerance: Share = 0.02
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Category:

@@ -40,5 +40,9 @@ class Unusable(JobError):
     """This job can never be judged: answer `error` and dead-letter it."""
 
 
+class DeviceLostError(PatchlineError):
+    """The device failed too often: the process ends, so that its supervisor and its alerts see it."""
+
+
 class Retry(JobError):
     """This job may succeed elsewhere or later: back to the queue, until its attempts are used up."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import faiss
@@ -20,12 +23,13 @@ from inspection.errors import SetupError
 
 INDEX_FILE = "nnscorer_search_index.faiss"  # the reference application's own name
 MANIFEST_FILE = "manifest.json"
+_HEADER = struct.Struct("<4siqqqBiQ")
 
 
 class Calibration(message.Frozen):
     """How the thresholds came about."""
 
-    method: Literal["leave-one-image-out"]
+    method: Literal["leave-one-image-out", "held-out images"]
     images: int
     false_reject_rate: float
     review_rate: float
@@ -42,6 +46,7 @@ class Manifest(message.Frozen):
     backbone_sha256: str
     layer: str
     precision: str
+    device: str
     resize: int
     imagesize: int
     dim: int
@@ -121,13 +126,23 @@ def use_threads(count: int) -> None:
     faiss.omp_set_num_threads(count)
 
 
-def save(folder: Path, index_bytes: bytes, manifest: Manifest) -> None:
-    """Write a bank as a whole: aside, synced, then exchanged for the old one."""
+def save(
+    folder: Path, index_bytes: bytes, manifest: Manifest, others: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """Write a bank as a whole: aside, synced, then exchanged for the old one.
+
+    Args:
+        folder: of the category.
+        index_bytes: the index file.
+        manifest: that describes it.
+        others: further files of the bank, by name.
+    """
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _write(aside / INDEX_FILE, index_bytes)
-    _write(aside / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
+    manifest_bytes = manifest.model_dump_json(indent=2).encode() + b"\n"
+    for name, content in {INDEX_FILE: index_bytes, MANIFEST_FILE: manifest_bytes, **others}.items():
+        _write(aside / name, content)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -153,13 +168,35 @@ def load(folder: Path) -> MemoryBank:
         raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); {again}") from error
     if hashlib.sha256(index_bytes).hexdigest() != manifest.index_sha256:
         raise SetupError(f"{folder / INDEX_FILE}: is not the index that {MANIFEST_FILE} describes; {again}")
-    index = faiss.deserialize_index(np.frombuffer(index_bytes, np.uint8))
-    if not isinstance(index, faiss.IndexFlatL2) or (index.ntotal, index.d) != (manifest.patches, manifest.dim):
+    features = _features(index_bytes, folder / INDEX_FILE)
+    if features.shape != (manifest.patches, manifest.dim):
         raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {again}")
-    features = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    return MemoryBank(build(features), features, manifest)
+
+
+def read_features(path: Path) -> NDArray[np.float32]:
+    """float32 [rows, dim] of an index file from anywhere. Raises SetupError when it is no whole IndexFlatL2."""
+    try:
+        return _features(path.read_bytes(), path)
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _features(index_bytes: bytes, path: Path) -> NDArray[np.float32]:
+    """The vectors of a flat L2 index, by the layout that faiss writes; faiss itself trusts the lengths in a file.
+
+    `IxF2`, dim (int32), rows (int64), two unused int64, trained (uint8), metric (int32, 1 is L2), count (uint64),
+    then rows * dim float32: little endian (faiss, index_write.cpp).
+    """
+    kind, dim, rows, _, _, _, metric, count = _HEADER.unpack_from(index_bytes.ljust(_HEADER.size, b"\0"))
+    if kind != b"IxF2" or metric != 1:
+        raise SetupError(f"{path}: is no IndexFlatL2 (its kind is {kind!r}); other kinds of index cannot be used")
+    if dim < 1 or rows < 1 or count != rows * dim or len(index_bytes) != _HEADER.size + 4 * rows * dim:
+        raise SetupError(f"{path}: says {rows} x {dim} features, but has {len(index_bytes)} bytes: it is damaged")
+    features = np.frombuffer(index_bytes, "<f4", offset=_HEADER.size).reshape(rows, dim).astype(np.float32)
     if not np.isfinite(features).all():
-        raise SetupError(f"{folder / INDEX_FILE}: holds features that are not finite; {again}")
-    return MemoryBank(index, features, manifest)
+        raise SetupError(f"{path}: holds features that are not finite")
+    return features
 
 
 def digest(index_bytes: bytes) -> str:

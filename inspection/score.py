@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,11 @@ def image_scores(distances: NDArray[np.float32]) -> Scores:
     """
     largest = np.partition(distances, -min(TOP_PATCHES, distances.size))[-TOP_PATCHES:]
     return Scores(max=float(largest.max()), topk10=float(largest.mean(dtype=np.float64)))
+
+
+def headline(scores: Scores, kind: Literal["topk10", "max"]) -> float:
+    """The score that a category is judged by."""
+    return scores.topk10 if kind == "topk10" else scores.max
 
 
 def heat_map(

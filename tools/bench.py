@@ -17,7 +17,7 @@ import numpy as np
 
 from broker import topology
 from broker.base import Broker, Message
-from inspection import backbone, config, decode, inspector, memory_bank, message, preprocess
+from inspection import backbone, config, decode, loading, memory_bank, message, preprocess
 from inspection.inspector import Inspector
 from process import line
 from process.stopwatch import Stopwatch
@@ -57,7 +57,7 @@ def run(settings: config.Config, out: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         settings = _small_plant(settings, Path(name), images)
         lanes = len(os.sched_getaffinity(0))
-        inspect = inspector.load(settings, [_CATEGORY], backbone.Device.parse("cpu"), lanes)[_CATEGORY]
+        inspect = loading.load(settings, [_CATEGORY], backbone.Device.parse("cpu"), lanes)[_CATEGORY]
         rows = [_inspection_row(inspect, images, lanes), *_stage_rows(inspect, images)]
         with services.running() as servers:
             settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)

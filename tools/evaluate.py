@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection import backbone, config, decode, image_files, inspector, preprocess
+from inspection import backbone, config, decode, image_files, loading, preprocess
 from inspection.errors import SetupError, Unusable
 from inspection.inspector import Inspection, Inspector
 from inspection.message import Decision, Frozen, Thresholds
@@ -59,7 +59,7 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
     Raises:
         SetupError: the layout is another, or the category cannot be used.
     """
-    inspect = inspector.load(settings, [name], backbone.Device.parse("cpu"), streams=1)[name]
+    inspect = loading.load(settings, [name], backbone.Device.parse("cpu"), streams=1)[name]
     kinds = _kinds(folder)
     with terminal.progress() as bars:
         paths = [(kind, path) for kind in kinds for path in image_files.find([folder / "test" / kind])]

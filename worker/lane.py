@@ -16,7 +16,7 @@ import structlog
 from broker import topology
 from broker.base import Broker, Consumer, Delivery, Message, NotConfirmed
 from inspection import message
-from inspection.errors import JobError, Reason, Retry, Unusable
+from inspection.errors import DeviceLostError, JobError, Reason, Retry, Unusable
 from inspection.inspector import Inspector
 from inspection.message import Job, Verdict
 from process.stopwatch import Stopwatch
@@ -65,6 +65,9 @@ class Lane:
         except Retry as error:
             self._retry(delivery, received_at, error)
             return
+        except DeviceLostError:
+            delivery.requeue()
+            raise
         except Exception as error:  # noqa: BLE001 - the last resort: a fault must not end the lane
             _log.exception("inspection crashed", job_id=delivery.message.message_id)
             crash = Retry(Reason.CRASHED, f"{type(error).__name__}: {error}")

@@ -60,6 +60,7 @@ class Metrics:
         )
         self._requeued = Counter("patchline_requeued", "Jobs given back to the queue.", registry=self.registry)
         self._redis = Counter("patchline_redis_failures", "Times Redis did not answer.", registry=self.registry)
+        self._device = Counter("patchline_device_failures", "Times the device failed.", registry=self.registry)
         fps = Gauge(
             "patchline_fps", f"Verdicts a second over the last {_WINDOW_S:g} s.", ("device",), registry=self.registry
         )
@@ -102,6 +103,10 @@ class Metrics:
     def requeued(self) -> None:
         """A job went back to the queue."""
         self._requeued.inc()
+
+    def device_failed(self) -> None:
+        """The device gave no complete answer to an image."""
+        self._device.inc()
 
     def redis_failed(self) -> None:
         """Redis did not answer."""

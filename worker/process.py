@@ -11,7 +11,7 @@ import cv2
 import structlog
 
 from broker import topology
-from inspection import config, inspector, memory_bank
+from inspection import config, loading, memory_bank
 from inspection.backbone import Device
 from inspection.errors import PatchlineError, SetupError
 from process import line
@@ -43,8 +43,9 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         WorkerFailedError: a lane crashed.
     """
     lanes = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
-    inspectors = inspector.load(settings, names or fitted(settings), device, lanes)
-    metrics = Metrics(str(device), list(inspectors))
+    served = names or fitted(settings)
+    metrics = Metrics(str(device), served)
+    inspectors = loading.load(settings, served, device, lanes, metrics.device_failed)
     port = metrics.serve(settings.worker.metrics_host, metrics_port)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     signature = Signature(name, str(device), line.now_ms)
@@ -56,6 +57,8 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=lanes, metrics_port=port)
         _carry_on(lane, lanes, settings.worker.drain_s)
         jobs.cancel()
+    for each in inspectors.values():
+        each.backbone.close()
     _log.info("worker has drained", device=str(device))
 
 

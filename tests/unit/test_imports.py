@@ -28,7 +28,7 @@ ONE_FILE = {
     "rich": ["tools/terminal.py"],
     "sklearn": ["tools/measures.py"],
     "matplotlib": ["tools/demo_report.py"],
-    "torch": ["tools/convert.py"],
+    "torch": ["tools/networks.py"],
     "onnx": ["tools/convert.py"],
 }
 

@@ -99,6 +99,7 @@ def kept(tmp_path):
         backbone_sha256="0" * 64,
         layer="blocks4+10",
         precision="f32",
+        device="cpu:0",
         resize=128,
         imagesize=128,
         dim=8,

@@ -98,6 +98,8 @@ def test_labels_are_bounded_whatever_messages_say():
 class Ended:
     """A process that ends at once with a code."""
 
+    pid = 2**22 + 1  # nobody's group
+
     def poll(self):
         return 1
 

@@ -1,0 +1,65 @@
+"""Everything a worker needs to serve its categories, loaded once, and refused when it does not fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inspection import backbone, config, golden, memory_bank
+from inspection.errors import SetupError
+from inspection.inspector import Inspector
+
+
+def load(
+    settings: config.Config,
+    names: list[str],
+    device: backbone.Device,
+    streams: int,
+    on_failure: Callable[[], None] = lambda: None,
+) -> dict[str, Inspector]:
+    """An inspector for each named category; categories with the same backbone and size share one.
+
+    Raises:
+        SetupError: a model or bank is missing, damaged or does not match, or its golden images score otherwise here.
+    """
+    loaded: dict[tuple[str, int, backbone.Precision | None], backbone.Backbone] = {}
+    inspectors = {}
+    for name in names:
+        category = settings.category(name)
+        folder = settings.paths.memory_banks / name
+        bank = memory_bank.load(folder)
+        key = (category.backbone, category.imagesize, category.precision)
+        if key not in loaded:
+            model, side, precision = key
+            loaded[key] = backbone.load(settings.paths.models, model, side, device, streams, precision, on_failure)
+        check_match(name, category, loaded[key].manifest, bank.manifest)
+        inspectors[name] = Inspector(category, settings.images, loaded[key], bank)
+        golden.require(inspectors[name], golden.read(folder), category.golden_tolerance)
+    return inspectors
+
+
+def check_match(name: str, category: config.Category, model: backbone.Manifest, bank: memory_bank.Manifest) -> None:
+    """Refuse a bank that was fitted with another recipe or another network than the one that would serve it.
+
+    Raises:
+        SetupError: with every difference.
+    """
+    expected = {
+        "category": name,
+        "backbone": category.backbone,
+        "backbone_sha256": model.sha256,
+        "layer": category.layer,
+        "resize": category.resize,
+        "imagesize": category.imagesize,
+        "dim": model.dim,
+        "score": category.score,
+    }
+    if model.layer != category.layer:
+        raise SetupError(f"category {name}: layer is {category.layer}, but backbone {model.name} gives {model.layer}")
+    faults = [
+        f"{key} was {getattr(bank, key)} and is {value}"
+        for key, value in expected.items()
+        if getattr(bank, key) != value
+    ]
+    if faults:
+        again = f"fit it again with: patchline fit --category {name} FOLDER"
+        raise SetupError(f"memory bank of {name}: {'; '.join(faults)}; {again}")

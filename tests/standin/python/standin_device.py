@@ -1,0 +1,66 @@
+"""What both surfaces of the stand-in share: the chip, which computes, and the faults, which come when asked for."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+
+class Chip:
+    """One loaded `.om`."""
+
+    def __init__(self, path):
+        om = json.loads(Path(path).read_text())
+        name, shape = om["input_shape"].split(":")
+        self.shape = tuple(int(side) for side in shape.split(","))
+        graph = openvino.Core().read_model(om["model"])
+        graph.reshape({name: self.shape})
+        self._compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._aipp = _aipp(om["aipp"]) if om["aipp"] else None
+        outputs = tuple(self._compiled.output(0).shape)
+        self.buffer = np.zeros(outputs, np.float16)  # a static-batch model has one, for all its results
+
+    @property
+    def input_bytes(self):
+        return int(np.prod(self.shape))
+
+    def compute(self, content):
+        """uint8 bytes in NHWC -> the model's own buffer with its features."""
+        side = self.shape[2]
+        image = np.frombuffer(content, np.uint8).reshape(1, side, side, 3)
+        if self._aipp is not None:
+            assert (self._aipp["src_image_size_h"], self._aipp["input_format"]) == (str(side), "RGB888_U8")
+            low = np.array([float(self._aipp[f"min_chn_{c}"]) for c in range(3)], np.float32)
+            scale = np.array([float(self._aipp[f"var_reci_chn_{c}"]) for c in range(3)], np.float32)
+            image = ((image - low) * scale).transpose(0, 3, 1, 2)
+        self.buffer[...] = self._compiled([np.ascontiguousarray(image)])[0]
+        return self.buffer
+
+
+def _aipp(text):
+    lines = [line.split(":") for line in text.splitlines() if ":" in line]
+    return {key.strip(): value.strip() for key, value in lines}
+
+
+def next_fault():
+    """The fault that is due with this image, or None."""
+    folder = os.environ.get("STANDIN_FAULTS")
+    if folder is None:
+        return None
+    folder = Path(folder)
+    count = int((folder / "count").read_text()) + 1 if (folder / "count").exists() else 1
+    (folder / "count").write_text(str(count))
+    faults = (folder / "faults").read_text().split()
+    if not faults or count % int((folder / "every").read_text()):
+        return None
+    (folder / "faults").write_text("\n".join(faults[1:]))
+    with (folder / "happened").open("a") as happened:
+        happened.write(faults[0] + "\n")
+    if faults[0] == "die":
+        os._exit(139)
+    if faults[0] == "block":
+        time.sleep(3600)
+    return faults[0]

@@ -1,0 +1,170 @@
+"""The Ascend device behind the Backbone protocol, on the stand-in SDK: parity, faults, and the whole worker."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inspection import backbone, config, loading
+from inspection.errors import DeviceLostError, Retry, SetupError
+from inspection.message import Decision
+from tests.conftest import TEXTURES
+from tests.parity.make_golden import piece
+from tools import atc
+from tools.evaluate import _untimed
+
+pytestmark = pytest.mark.timeout(300)
+STANDIN = Path(__file__).parents[1] / "standin"
+ASCEND = backbone.Device("ascend", 0)
+FAULTS = ["send", "code", "late", "empty", "size", "die", "block"]
+
+
+@pytest.fixture(scope="module")
+def ascend_plant(plant, tmp_path_factory):
+    """The plant with an .om of its model, made by the stand-in atc."""
+    folder = tmp_path_factory.mktemp("ascend") / "plant"
+    shutil.copytree(plant, folder, symlinks=True)
+    (folder / "models").unlink()
+    shutil.copytree("models", folder / "models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
+        atc.compile_om(folder / "models", "efficientnet_lite0", 128, None, "Ascend310")
+    return folder
+
+
+@pytest.fixture
+def sdk(monkeypatch, tmp_path):
+    """The environment of a machine with the SDK; returns what the next faults are written with."""
+    environment = {
+        "MX_SDK_HOME": str(STANDIN),
+        "PATCHLINE_MINDX_PYTHON": sys.executable,
+        "PATCHLINE_MINDX_TIMEOUT_MS": "300",
+        "STANDIN_FAULTS": str(tmp_path),
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    def faults(every, names):
+        (tmp_path / "every").write_text(str(every))
+        (tmp_path / "faults").write_text("\n".join(names))
+
+    faults(1, [])
+    faults.folder = tmp_path
+    return faults
+
+
+@pytest.fixture(params=["stream", "base"])
+def device(request, ascend_plant, sdk, monkeypatch):
+    """A backbone on the stand-in, through each surface of the SDK."""
+    monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", request.param)
+    loaded = backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def on_cpu():
+    return backbone.load(Path("models"), "efficientnet_lite0", 128, backbone.Device("cpu", 0), streams=1)
+
+
+def test_features_agree_with_the_cpu_as_far_as_float16_goes(device, on_cpu):
+    images = np.concatenate([piece(), 255 - piece(), np.zeros_like(piece())])
+    expected = on_cpu.extract(images)
+    found = device.extract(images)
+    assert (found.shape, found.dtype) == (expected.shape, np.float32)
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_after_a_fault_the_host_is_replaced_and_the_next_result_is_its_own_images(device, on_cpu, sdk, fault):
+    first, second = piece(), 255 - piece()
+    sdk(1, [fault])
+    with pytest.raises(Retry):
+        device.extract(first)
+    found = device.extract(second)  # a late result of `first` would be handed out here
+    assert np.abs(found - on_cpu.extract(second)).max() < 0.05
+    assert (sdk.folder / "happened").read_text().split() == [fault]
+
+
+def test_a_device_that_keeps_failing_is_given_up(device, sdk):
+    sdk(1, ["die"] * 20)
+    for _ in range(7):
+        with pytest.raises(Retry):
+            device.extract(piece())
+    with pytest.raises(DeviceLostError, match="8 times in a row"):
+        device.extract(piece())
+
+
+def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", "python-of-nobody")
+    with pytest.raises(SetupError, match="PATCHLINE_MINDX_PYTHON names"):
+        backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+    monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", sys.executable)
+    monkeypatch.setenv("MX_SDK_HOME", str(tmp_path))
+    with pytest.raises(SetupError, match=r"MindX SDK cannot be imported.*set_env\.sh"):
+        backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+
+
+def test_a_model_without_om_says_how_to_make_one():
+    with pytest.raises(SetupError, match="patchline om efficientnet_lite0"):
+        backbone.load(Path("models"), "efficientnet_lite0", 128, ASCEND, streams=1)
+
+
+def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another_image(line, ascend_plant, sdk):
+    settings = config.load(ascend_plant / "config.yaml")
+    inspect = loading.load(settings, ["brick"], backbone.Device("cpu", 0), streams=1)["brick"]
+    images = [cv2.imencode(".png", picture)[1].tobytes() for picture in _different_pictures(100)]
+    expected = [inspect.inspect(image, "image/png", _untimed).score for image in images]
+    gaps = np.diff(np.sort(expected))
+    assert np.median(gaps) > 1e-3 * inspect.thresholds.fail  # so that a score tells which image it belongs to
+    sdk(19, FAULTS * 3)
+    line.folder = ascend_plant
+    worker = line.worker("--device", "ascend:0", **_sdk_variables())
+    for number in range(500):
+        line.send(images[number % 100], f"j{number}", part_id=f"p{number}")
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(500, timeout_s=200)}
+    assert len(verdicts) == 500
+    differences = []
+    for number in range(500):
+        verdict = verdicts[f"j{number}"]
+        assert verdict.decision not in (Decision.ERROR, Decision.EXPIRED)
+        assert verdict.device == "ascend:0"
+        differences.append(abs(verdict.score / expected[number % 100] - 1))
+    assert max(differences) < 5e-3
+    happened = (sdk.folder / "happened").read_text().split()
+    assert sorted(happened) == sorted(FAULTS * 3)
+    assert line.metric(worker.metrics_port, "patchline_device_failures_total") == len(happened)
+    assert max(verdict.attempt for verdict in verdicts.values()) >= 2
+
+
+def test_a_worker_whose_device_is_lost_ends_and_gives_its_jobs_back(line, ascend_plant, sdk, monkeypatch):
+    line.folder = ascend_plant
+    worker = line.worker("--device", "ascend:0", **_sdk_variables())
+    sdk(1, ["die"] * 100)
+    image = cv2.imencode(".png", next(_different_pictures(1)))[1].tobytes()
+    for number in range(12):
+        line.send(image, f"j{number}")
+    assert worker.wait(60) == 2
+    answered = {verdict.job_id for verdict in line.verdicts(12, timeout_s=1)}
+    left = {each.message_id for each in line.messages("patchline.jobs", 12, timeout_s=3)}
+    assert answered | left == {f"j{number}" for number in range(12)}
+
+
+def _sdk_variables():
+    names = ("MX_SDK_HOME", "STANDIN_FAULTS")
+    return {name: value for name, value in os.environ.items() if name in names or name.startswith("PATCHLINE_MINDX")}
+
+
+def _different_pictures(count):
+    """Pieces of a wall with ever larger blots: each scores differently."""
+    wall = cv2.imread(str(TEXTURES / "brick.png"))
+    rng = np.random.default_rng(3)
+    for number in range(count):
+        y, x = rng.integers(0, 512 - 128, 2)
+        picture = wall[y : y + 128, x : x + 128].copy()
+        cv2.circle(picture, (64, 64), 2 + number // 2, tuple(int(v) for v in rng.integers(0, 255, 3)), -1)
+        yield picture
