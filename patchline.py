@@ -168,25 +168,44 @@ def fit(
     _tell_bank(settings, made)
 
 
+Several = Annotated[list[str] | None, typer.Option("--category", metavar="NAME", help="A category; again for more.")]
+Dataset = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="With a folder in MVTec layout for each category.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every category of the configuration.")]
+
+
 @app.command()
 def evaluate(
-    category: Category,
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="With test/good, test/<kind> and, for pixels, ground_truth/<kind>.")
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the JSON file and the sheet of the worst mistakes go.")
-    ] = Path("out"),
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="One category: with test/good, test/<kind>, ground_truth/<kind>."),
+    ] = None,
+    category: Several = None,
+    all_: All = False,
+    dataset: Dataset = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets JSON files and sheets of mistakes.")] = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
-    """Compare a category's judgement with labelled images, in the layout of MVTec AD.
+    """Compare the judgement with labelled images, in the layout of MVTec AD: one category, several, or all.
+
+    With --dataset, what was done before with the same memory bank is not done again.
 
     Example:  patchline evaluate --category bottle mvtec/bottle
+
+    Example:  patchline evaluate --all --dataset mvtec
     """
     from tools import evaluate as tool
+    from tools import reference
 
-    tool.show(tool.evaluate(config.load(config_file), category, folder, out))
-    print(f"{out / category}.json, {out / category}-mistakes.png")
+    settings = config.load(config_file)
+    if dataset is not None:
+        reference.precision(settings, _chosen(settings, category, all_), dataset, out)
+        return
+    if folder is None or category is None or len(category) != 1:
+        raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
+    tool.show(tool.evaluate(settings, category[0], folder, out))
+    print(f"{out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 
 @app.command()
@@ -319,21 +338,38 @@ def demo(
 
 @app.command()
 def bench(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file for the figures.")] = Path("out/bench.json"),
+    category: Several = None,
+    all_: All = False,
+    dataset: Dataset = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the figures as JSON.")] = Path("out"),
+    config_file: Settings = CONFIG,
 ) -> None:
-    """Measure the line against its own limits, in turn and in one run. Use `make bench`.
+    """Measure the line against its own limits, in turn and in one run; or, with --dataset, time categories.
 
-    Example:  make bench
+    Example:  patchline bench --all --dataset mvtec
     """
     from tools import bench as tool
+    from tools import reference
 
-    tool.run(config.load(CONFIG), out)
+    settings = config.load(config_file)
+    if dataset is not None:
+        reference.performance(settings, _chosen(settings, category, all_), dataset, out)
+    elif category or all_:
+        raise SetupError("categories are timed on their images: name the --dataset")
+    else:
+        tool.run(settings, out / "bench.json")
 
 
 @contextmanager
 def _stoppable() -> Iterator[threading.Event]:
     with shutdown.on_signals() as stop:
         yield stop
+
+
+def _chosen(settings: config.Config, names: list[str] | None, all_: bool) -> list[str]:
+    if bool(names) == all_:
+        raise SetupError("name categories with --category, or all of them with --all")
+    return names or list(settings.categories)
 
 
 def _tell_bank(settings: config.Config, made: memory_bank.Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection import backbone, config, decode, image_files, loading, preprocess
+from inspection import backbone, config, decode, golden, image_files, loading, preprocess
 from inspection.errors import SetupError, Unusable
 from inspection.inspector import Inspection, Inspector
 from inspection.message import Decision, Frozen, Thresholds
@@ -25,6 +26,7 @@ class Report(Frozen):
     """What an evaluation found; `decisions` counts by kind of image and decision."""
 
     category: str
+    memory_bank: str
     images: int
     instance_auroc: float
     instance_auroc_topk10: float
@@ -60,7 +62,8 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
         SetupError: the layout is another, or the category cannot be used.
     """
     inspect = loading.load(settings, [name], backbone.Device.parse("cpu"), streams=1)[name]
-    kinds = _kinds(folder)
+    kinds = check_layout(folder)
+    print(golden.compare(inspect, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
     with terminal.progress() as bars:
         paths = [(kind, path) for kind in kinds for path in image_files.find([folder / "test" / kind])]
         judged = [_judge(inspect, folder, kind, path) for kind, path in bars.track(paths, description=name)]
@@ -87,13 +90,23 @@ def worst(judged: list[Judged]) -> list[Judged]:
     return good[: _MISTAKES // 2] + defects[: _MISTAKES // 2]
 
 
-def _kinds(folder: Path) -> list[str]:
+def check_layout(folder: Path) -> list[str]:
+    """The kinds of images below `folder/test`, `good` among them.
+
+    Raises:
+        SetupError: the layout is not MVTec's: a folder is missing or empty, or only some defects of a kind have masks.
+    """
     test = folder / "test"
     kinds = sorted(each.name for each in test.iterdir() if each.is_dir()) if test.is_dir() else []
     if GOOD not in kinds or len(kinds) < 2:
         raise SetupError(
             f"{folder}: needs test/good and at least one folder of defects beside it, such as test/scratch"
         )
+    for kind in kinds:
+        paths = image_files.find([test / kind])
+        bare = [path.name for path in paths if _mask_file(folder, kind, path) is None]
+        if kind != GOOD and 0 < len(bare) < len(paths):
+            raise SetupError(f"{folder / 'ground_truth' / kind}: {len(bare)} masks are missing, such as for {bare[0]}")
     return kinds
 
 
@@ -124,16 +137,19 @@ def _mask(folder: Path, kind: str, path: Path, shape: tuple[int, int]) -> NDArra
     """Ground truth as MVTec names it, `ground_truth/<kind>/<stem>_mask.png`; all normal for good images."""
     if kind == GOOD:
         return np.zeros(shape, np.bool_)
-    truth = folder / "ground_truth" / kind
-    file = next(
-        (each for each in (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png") if each.is_file()), None
-    )
+    file = _mask_file(folder, kind, path)
     if file is None:
         return None
     mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
     if mask is None or mask.shape != shape:
         raise SetupError(f"{file}: is no mask of {shape[1]} x {shape[0]} pixels, the size of {path.name}")
     return np.asarray(mask > 0)
+
+
+def _mask_file(folder: Path, kind: str, path: Path) -> Path | None:
+    truth = folder / "ground_truth" / kind
+    names = (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png")
+    return next((each for each in names if each.is_file()), None)
 
 
 def _report(inspect: Inspector, name: str, judged: list[Judged]) -> Report:
@@ -146,6 +162,7 @@ def _report(inspect: Inspector, name: str, judged: list[Judged]) -> Report:
     pixel_auroc, aupro = _localisation(judged)
     return Report(
         category=name,
+        memory_bank=inspect.bank.version,
         images=len(judged),
         instance_auroc=measures.auroc(_scores(good, "max"), _scores(defects, "max")),
         instance_auroc_topk10=measures.auroc(_scores(good, "topk10"), _scores(defects, "topk10")),

@@ -18,7 +18,9 @@ COMMANDS = [
     "gate",
     "fit",
     "evaluate",
+    "import-bank",
     "convert",
+    "om",
     "topology",
     "schema",
     "services",
@@ -151,7 +153,7 @@ def test_what_cannot_be_used_stops_the_start_with_one_line_that_says_what_to_do(
 
 
 def test_a_device_that_is_not_there_is_refused(broken):
-    assert "give --device cpu" in refusal("worker", "--device", "ascend:0", folder=broken)
+    assert "patchline om efficientnet_lite0" in refusal("worker", "--device", "ascend:0", folder=broken)
     assert "is not one of cpu" in refusal("worker", "--device", "gpu", folder=broken)
 
 
@@ -174,3 +176,67 @@ def _edit(folder, before, after):
     path = folder / "config.yaml"
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
+
+
+@pytest.fixture(scope="module")
+def dataset(own, tmp_path_factory):
+    """Two categories in MVTec layout with banks, and a configuration that knows a third."""
+    folder = tmp_path_factory.mktemp("mvtec")
+    make_textures(folder / "gravel", "gravel.png")
+    make_textures(folder / "brick", "brick.png")
+    recipe = CONFIG.split("brick:")[1]
+    (folder / "my.yaml").write_text(CONFIG + "".join(f"  {name}:{recipe}" for name in ("gravel", "absent")))
+    (folder / "models").symlink_to(Path("models").resolve())
+    for name in ("gravel", "brick"):
+        done = patchline("fit", "--category", name, "--config", "my.yaml", f"{name}/train/good", folder=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_all_categories_are_evaluated_skipped_by_name_and_not_done_twice(dataset):
+    command = ("evaluate", "--all", "--dataset", ".", "--config", "my.yaml")
+    first = patchline(*command, folder=dataset)
+    assert first.returncode == 0, first.stderr
+    assert "skipped absent: absent is not there" in first.stderr
+    assert "golden images, efficientnet_lite0 in f32 on cpu:0 at fit time" in first.stderr
+    report = json.loads((dataset / "out" / "precision.json").read_text())
+    assert set(report["categories"]) == {"gravel", "brick"}
+    figures = [each["instance_auroc_topk10"] for each in report["categories"].values()]
+    assert report["mean_instance_auroc_topk10"] == pytest.approx(sum(figures) / 2)
+    assert report["met"] is (sum(figures) / 2 >= 0.995)
+    assert "99.5% is" in first.stdout
+    again = patchline(*command, folder=dataset)
+    assert "golden images" not in again.stderr
+    assert json.loads((dataset / "out" / "precision.json").read_text()) == report
+
+
+def test_categories_are_timed_with_decoding_listed_apart(dataset):
+    timed = patchline("bench", "--category", "brick", "--dataset", ".", "--config", "my.yaml", folder=dataset)
+    assert timed.returncode == 0, timed.stderr
+    (found,) = json.loads((dataset / "out" / "performance.json").read_text())["categories"].values()
+    parts = found["decode_ms"] + found["preprocess_ms"] + found["inference_ms"]
+    assert found["whole_ms"] == pytest.approx(parts, rel=0.5)
+    assert found["fps"] == pytest.approx(1000 / found["whole_ms"])
+
+
+def test_a_dataset_is_checked_before_anything_is_done(dataset, tmp_path):
+    folder = tmp_path / "mvtec"
+    shutil.copytree(dataset, folder, symlinks=True, ignore=shutil.ignore_patterns("out"))
+    next((folder / "gravel" / "ground_truth" / "scratch").iterdir()).unlink()
+    said = refusal("evaluate", "--all", "--dataset", ".", "--config", "my.yaml", folder=folder)
+    assert "1 masks are missing" in said
+    assert not (folder / "out").exists()
+
+
+def test_a_bank_from_elsewhere_is_calibrated_and_serves(own, tmp_path):
+    folder = tmp_path / "new"
+    shutil.copytree(own, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
+    good = folder / "gravel" / "train" / "good"
+    for path in sorted(good.iterdir())[:20]:
+        path.rename((folder / "gravel") / path.name)
+    old = own / "faiss-index-precision" / "gravel" / "nnscorer_search_index.faiss"
+    done = patchline("import-bank", "--category", "gravel", "--config", "my.yaml", str(old), str(good), folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "none of them in the bank" in done.stdout
+    evaluated = patchline("evaluate", "--category", "gravel", "--config", "my.yaml", "gravel", folder=folder)
+    assert evaluated.returncode == 0, evaluated.stderr

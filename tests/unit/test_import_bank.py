@@ -1,0 +1,112 @@
+import os
+import pickle
+import struct
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import pytest
+
+from inspection import memory_bank
+from inspection.errors import SetupError
+from tools import import_bank
+
+AMAZON = {
+    "backbone.name": "wideresnet101",
+    "layers_to_extract_from": ["layer2"],
+    "pretrain_embed_dimension": 512,
+    "target_embed_dimension": 512,
+    "patchsize": 3,
+    "patchstride": 1,
+    "input_shape": (3, 224, 224),
+    "anomaly_scorer_num_nn": 1,
+}
+OWN = SimpleNamespace(
+    model=SimpleNamespace(manifest=SimpleNamespace(name="wideresnet101_224_layer2", layer="layer2", dim=512)),
+    category=SimpleNamespace(imagesize=224),
+)
+
+
+@pytest.fixture
+def index(tmp_path):
+    features = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
+    path = tmp_path / memory_bank.INDEX_FILE
+    faiss.write_index(memory_bank.build(features), str(path))
+    return path, features
+
+
+def test_an_index_that_faiss_wrote_is_read_without_faiss(index):
+    path, features = index
+    assert np.array_equal(memory_bank.read_features(path), features)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-4], "it is damaged"),
+        (lambda content: content + b"\0", "it is damaged"),
+        (lambda content: b"", "no IndexFlatL2"),
+        (lambda content: b"IxFI" + content[4:], "no IndexFlatL2"),
+        (lambda content: content[:4] + struct.pack("<i", -16) + content[8:], "it is damaged"),
+        (lambda content: content[:8] + struct.pack("<q", 2**60) + content[16:], "it is damaged"),
+        (lambda content: content[:-4] + struct.pack("<f", float("inf")), "not finite"),
+    ],
+)
+def test_a_damaged_or_malicious_index_is_refused(index, damage, said):
+    path, _ = index
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SetupError, match=said):
+        memory_bank.read_features(path)
+
+
+def test_another_kind_of_index_is_refused(tmp_path):
+    path = tmp_path / "ip.faiss"
+    index = faiss.IndexFlatIP(8)
+    index.add(np.ones((3, 8), np.float32))
+    faiss.write_index(index, str(path))
+    with pytest.raises(SetupError, match="no IndexFlatL2"):
+        memory_bank.read_features(path)
+
+
+def kept(tmp_path, **changes):
+    path = tmp_path / import_bank.PARAMETERS
+    path.write_bytes(pickle.dumps(AMAZON | changes))
+    return path
+
+
+def test_the_same_features_of_patchcore_inspection_are_accepted(tmp_path):
+    import_bank.require_same_features(kept(tmp_path), OWN)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers_to_extract_from": ["layer2", "layer3"]},
+        {"target_embed_dimension": 1024},
+        {"patchsize": 5},
+        {"input_shape": (3, 320, 320)},
+    ],
+)
+def test_other_features_are_refused_by_name(tmp_path, changes):
+    with pytest.raises(SetupError, match=next(iter(changes))):
+        import_bank.require_same_features(kept(tmp_path, **changes), OWN)
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    path = tmp_path / import_bank.PARAMETERS
+    path.write_bytes(pickle.dumps({"layers_to_extract_from": Evil()}))
+    with pytest.raises(SetupError, match="wants to import"):
+        import_bank.require_same_features(path, OWN)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps([1, 2]), pickle.dumps(AMAZON)[:-20]])
+def test_what_is_no_pickle_of_parameters_is_refused(tmp_path, content):
+    path = tmp_path / import_bank.PARAMETERS
+    path.write_bytes(content)
+    with pytest.raises(SetupError):
+        import_bank.require_same_features(path, OWN)
