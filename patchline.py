@@ -310,6 +310,18 @@ def schema() -> None:
 
 
 @app.command()
+def doctor(config_file: Settings = CONFIG) -> None:
+    """Say what this machine can run: devices, SDK, servers, models and banks; and what to do about the rest.
+
+    Example:  patchline doctor
+    """
+    from tools import doctor as tool
+
+    if not tool.run(config.load(config_file)):
+        raise typer.Exit(1)
+
+
+@app.command()
 def services() -> None:
     """Run private RabbitMQ, Redis and Prometheus servers on loopback until Ctrl-C, and print how to use them.
 

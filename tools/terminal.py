@@ -22,11 +22,11 @@ def progress() -> Progress:
     )
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; the first column is text, the others are figures."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], wide: bool = False) -> None:
+    """Print a table; the first column is text, the others are figures, or text too where it is `wide`."""
     shown = rich.table.Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="right" if number else "left")
+        shown.add_column(column, justify="left" if wide or not number else "right")
     for row in rows:
         shown.add_row(*(format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row))
     rich.console.Console(width=120).print(shown)

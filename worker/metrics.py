@@ -16,9 +16,11 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 from inspection import message
+from process import npu
 
 _WINDOW_S = 10.0
 _MOST_LINES = 64
+_CHIP_S = 15.0
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -60,6 +62,12 @@ class Metrics:
         )
         self._requeued = Counter("patchline_requeued", "Jobs given back to the queue.", registry=self.registry)
         self._redis = Counter("patchline_redis_failures", "Times Redis did not answer.", registry=self.registry)
+        self._chip = {
+            "temperature_celsius": Gauge("patchline_device_temperature_celsius", "Of the chip.", registry=None),
+            "memory_used_bytes": Gauge("patchline_device_memory_used_bytes", "Of the chip.", registry=None),
+            "memory_total_bytes": Gauge("patchline_device_memory_total_bytes", "Of the chip.", registry=None),
+            "healthy": Gauge("patchline_device_healthy", "1 where nothing is reported of the chip.", registry=None),
+        }
         self._device = Counter("patchline_device_failures", "Times the device failed.", registry=self.registry)
         fps = Gauge(
             "patchline_fps", f"Verdicts a second over the last {_WINDOW_S:g} s.", ("device",), registry=self.registry
@@ -103,6 +111,23 @@ class Metrics:
     def requeued(self) -> None:
         """A job went back to the queue."""
         self._requeued.inc()
+
+    def watch_chip(self, number: int, stop: threading.Event) -> None:
+        """Show the state of an Ascend chip until `stop` is set; without an answer of npu-smi the metrics are absent."""
+        registered = False
+        while not stop.is_set():
+            try:
+                (chip,) = [each for each in npu.read() if each.device == number]
+            except (npu.NpuError, ValueError):
+                chip = None
+            if chip is not None:
+                for name, gauge in self._chip.items():
+                    gauge.set(getattr(chip, name))
+            if registered != (chip is not None):
+                registered = not registered
+                for gauge in self._chip.values():
+                    (self.registry.register if registered else self.registry.unregister)(gauge)
+            stop.wait(_CHIP_S)
 
     def device_failed(self) -> None:
         """The device gave no complete answer to an image."""

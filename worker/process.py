@@ -46,6 +46,8 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     served = names or fitted(settings)
     metrics = Metrics(str(device), served)
     inspectors = loading.load(settings, served, device, lanes, metrics.device_failed)
+    if device.kind == "ascend":
+        threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
     port = metrics.serve(settings.worker.metrics_host, metrics_port)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     signature = Signature(name, str(device), line.now_ms)

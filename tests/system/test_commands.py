@@ -23,6 +23,7 @@ COMMANDS = [
     "om",
     "topology",
     "schema",
+    "doctor",
     "services",
     "demo",
     "bench",
@@ -122,6 +123,13 @@ def test_a_folder_without_defects_cannot_be_evaluated(own):
     assert "needs test/good" in said
 
 
+def _other_golden_scores(folder):
+    path = folder / "faiss-index-precision" / "brick" / "golden.json"
+    document = json.loads(path.read_text())
+    document["images"][1]["scores"]["topk10"] *= 1.1
+    path.write_text(json.dumps(document))
+
+
 @pytest.fixture
 def broken(plant, tmp_path):
     """A copy of the plant that a test may damage."""
@@ -142,6 +150,7 @@ def broken(plant, tmp_path):
         (lambda f: (f / "faiss-index-precision/brick/manifest.json").write_text("{}"), "fit it again"),
         (lambda f: (f / "models/efficientnet_lite0.onnx").write_bytes(b"x"), "its sha256 differs"),
         (lambda f: (f / "models/efficientnet_lite0.json").unlink(), "see models/README.md"),
+        (_other_golden_scores, "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f32 here"),
         (lambda f: _edit(f, "imagesize: 128", "imagesize: 96"), "imagesize was 128 and is 96; fit it again"),
         (lambda f: _edit(f, "imagesize: 128", "imagesize: 100"), "multiples of 32"),
         (lambda f: _edit(f, "layer: blocks4+10", "layer: layer2"), "layer is layer2"),
@@ -160,6 +169,20 @@ def test_a_device_that_is_not_there_is_refused(broken):
 def test_a_broker_that_is_not_there_is_said_with_its_address(broken):
     _edit(broken, "broker: {", "broker: {url: 'amqp://127.0.0.1:1', ")
     assert "RabbitMQ at 127.0.0.1:1 cannot be used" in refusal("topology", folder=broken)
+
+
+def test_the_doctor_finds_what_is_there_and_says_what_to_do(broken, servers):
+    _edit(broken, "broker: {", f"broker: {{url: '{servers.amqp_url}', ")
+    _edit(broken, "categories:", f"redis: {{url: '{servers.redis_url}'}}\ncategories:")
+    healthy = patchline("doctor", folder=broken)
+    assert healthy.returncode == 0, healthy.stdout
+    for found in ("cores", "broker", "npu-smi is not on the PATH", "MX_SDK_HOME is not set", "ready"):
+        assert found in healthy.stdout
+    (broken / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x")
+    _edit(broken, servers.amqp_url, "amqp://127.0.0.1:1")
+    ill = patchline("doctor", folder=broken)
+    assert ill.returncode == 1
+    assert ill.stdout.count("PROBLEM") == 2
 
 
 def test_the_document_of_the_messages_is_the_committed_one():
