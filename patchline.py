@@ -239,16 +239,21 @@ def convert(
         int | None, typer.Option(metavar="PIXELS", help="Of the image; with --layer, for one model.")
     ] = None,
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="layer1, layer2 or layer3.")] = None,
-    models: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the models and manifests.")] = Path("models"),
+    config_file: Settings = CONFIG,
 ) -> None:
     """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
 
     Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
+    Says how each judges the golden images of the memory banks that were fitted with a model of its name.
 
     Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
     """
+    from inspection import loading
     from tools import convert as tool
+    from tools import recipe
 
+    settings = config.load(config_file)
+    models = settings.paths.models
     if (side is None) != (layer is None):
         raise SetupError("--side and --layer belong together: one model; without both, the reference's four")
     if network == tool.DEFAULT:
@@ -258,6 +263,8 @@ def convert(
         made = [tool.resnet(models, network, *each, weights) for each in wanted]
     for each in made:
         print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
+        for sentence in loading.compared(settings, each.name, recipe.CPU):
+            print(sentence)
 
 
 @app.command()
@@ -266,15 +273,21 @@ def om(
     side: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the image, where the model takes any.")] = None,
     air: Annotated[Path | None, typer.Option(metavar="FILE", help="Convert this .air of MindSpore instead.")] = None,
     soc_version: Annotated[str, typer.Option(metavar="CHIP", help="As npu-smi names it.")] = "Ascend310",
-    models: Annotated[Path, typer.Option(metavar="FOLDER", help="The folder of the models.")] = Path("models"),
+    config_file: Settings = CONFIG,
 ) -> None:
     """Make the .om of a model for the Ascend: writes its AIPP file and runs atc, or prints the command for it.
 
+    Where it is made on a machine with the chip, says how it judges the golden images of the memory banks.
+
     Example:  patchline om wideresnet101_224_layer2
     """
+    from inspection import backbone, loading
     from tools import atc as tool
 
-    print(tool.compile_om(models, model, side, air, soc_version))
+    settings = config.load(config_file)
+    print(tool.compile_om(settings.paths.models, model, side, air, soc_version))
+    for sentence in loading.compared(settings, model, backbone.Device("ascend", 0)):
+        print(sentence)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from inspection import backbone, config, golden, memory_bank
@@ -35,6 +36,27 @@ def load(
         inspectors[name] = Inspector(category, settings.images, loaded[key], bank)
         golden.require(inspectors[name], golden.read(folder), category.golden_tolerance)
     return inspectors
+
+
+def compared(settings: config.Config, model: str, device: backbone.Device) -> list[str]:
+    """How a new model judges the golden images of every bank that was fitted with a model of its name.
+
+    Returns:
+        A sentence for each such category; why not, where it cannot be said.
+    """
+    sentences = []
+    for name, category in settings.categories.items():
+        folder = settings.paths.memory_banks / name
+        if category.backbone != model or not folder.is_dir():
+            continue
+        try:
+            side, precision = category.imagesize, category.precision
+            with contextlib.closing(backbone.load(settings.paths.models, model, side, device, 1, precision)) as loaded:
+                inspect = Inspector(category, settings.images, loaded, memory_bank.load(folder))
+                sentences.append(f"{name}: {golden.compare(inspect, golden.read(folder))}")
+        except SetupError as error:
+            sentences.append(f"{name}: {error}")
+    return sentences
 
 
 def check_match(name: str, category: config.Category, model: backbone.Manifest, bank: memory_bank.Manifest) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 _TIMEOUT_S = 10.0
 _MEGABYTE = 1_000_000
-# "| 1     310     | OK            | 12.8         49 ..." and below it "| 0     0       | 0000:01:00.0  | 0   2621 / 8192 ..."
+# A chip has two lines: "| 1  310 | OK | 12.8  49 ..." and below it "| 0  0 | 0000:01:00.0 | 0  2621 / 8192 ..."
 _NPU = re.compile(r"^(\d+) (310\S*) \| (\w+) \| (?:[\d.]+|NA) (\d+)")
 _CHIP = re.compile(r"^(\d+) (\d+) \| (?:[0-9A-Fa-f:.]+|NA) \| (\d+) (\d+) ?/ ?(\d+)")
 

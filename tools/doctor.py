@@ -121,7 +121,7 @@ def _sdk() -> Iterator[Finding]:
 
 
 def _categories(settings: config.Config) -> Iterator[Finding]:
-    """Whether the model and the bank of each category are there, match, and score their golden images as they should."""
+    """Whether the model and bank of each category are there, match, and score their golden images as they should."""
     for name, category in settings.categories.items():
         if not (settings.paths.memory_banks / name).is_dir():
             try:

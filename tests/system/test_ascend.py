@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inspection import backbone, config, loading
+from inspection import backbone, config, loading, memory_bank
 from inspection.errors import DeviceLostError, Retry, SetupError
 from inspection.message import Decision
 from tests.conftest import TEXTURES
@@ -168,3 +168,25 @@ def _different_pictures(count):
         picture = wall[y : y + 128, x : x + 128].copy()
         cv2.circle(picture, (64, 64), 2 + number // 2, tuple(int(v) for v in rng.integers(0, 255, 3)), -1)
         yield picture
+
+
+def test_making_an_om_says_how_it_judges_the_golden_images(ascend_plant, line, sdk):
+    line.folder = ascend_plant
+    path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
+    made = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
+    assert made.returncode == 0, made.err
+    assert "entered in efficientnet_lite0.json" in made.out
+    assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in made.out
+
+
+def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_folder, line, sdk, tmp_path):
+    folder = tmp_path / "plant"
+    shutil.copytree(ascend_plant, folder, symlinks=True)
+    line.folder = folder
+    good = str(texture_folder / "train" / "good")
+    fitted = line.run("fit", "--category", "brick", "--device", "ascend:0", good, **_sdk_variables())
+    assert fitted.returncode == 0, fitted.err
+    manifest = memory_bank.load(folder / "faiss-index-precision" / "brick").manifest
+    assert (manifest.device, manifest.precision) == ("ascend:0", "f16")
+    before = memory_bank.load(ascend_plant / "faiss-index-precision" / "brick").manifest
+    assert manifest.thresholds.fail == pytest.approx(before.thresholds.fail, rel=0.02)
