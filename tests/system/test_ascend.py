@@ -114,7 +114,11 @@ def test_a_model_without_om_says_how_to_make_one():
         backbone.load(Path("models"), "efficientnet_lite0", 128, ASCEND, streams=1)
 
 
-def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another_image(line, ascend_plant, sdk):
+@pytest.mark.parametrize("surface", ["stream", "base"])
+def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another_image(
+    line, ascend_plant, sdk, surface, monkeypatch
+):
+    monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
     settings = config.load(ascend_plant / "config.yaml")
     inspect = loading.load(settings, ["brick"], backbone.Device("cpu", 0), streams=1)["brick"]
     images = [cv2.imencode(".png", picture)[1].tobytes() for picture in _different_pictures(100)]

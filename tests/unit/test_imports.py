@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OURS = {"broker", "gate", "inspection", "process", "publisher", "tools", "worker"}
+OURS = {"broker", "commands", "gate", "inspection", "process", "publisher", "tools", "worker"}
 ALLOWED = {
     "broker": set(),
     "inspection": set(),
@@ -24,7 +24,14 @@ ONE_FILE = {
     "redis": ["worker/recent.py"],
     "prometheus_client": ["worker/metrics.py"],
     "watchfiles": ["publisher/source.py"],
-    "typer": ["patchline.py"],
+    "typer": [
+        "commands/banks.py",
+        "commands/line.py",
+        "commands/machine.py",
+        "commands/models.py",
+        "commands/options.py",
+        "patchline.py",
+    ],
     "rich": ["tools/terminal.py"],
     "sklearn": ["tools/measures.py"],
     "matplotlib": ["tools/demo_report.py"],

@@ -1,0 +1,135 @@
+"""The processes of a line, and the queues between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import CONFIG, Category, Line, Settings
+from inspection import config
+from inspection.errors import SetupError
+from process import shutdown
+
+
+def worker(
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="One device, in this process: cpu, cpu:0, ascend:0.")
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE,...", help="Several devices, a supervised process each: cpu:0,cpu:1."),
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Serve this category; again for more. All by default.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of the first device; the others count up from it.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Judge images: take jobs from RabbitMQ, publish a verdict for each.
+
+    SIGTERM or Ctrl-C drains: the jobs in hand are finished, the others go back. A second one leaves at once.
+
+    Example:  patchline worker --device cpu
+    """
+    from inspection import backbone
+    from worker import process, supervisor
+
+    settings = config.load(config_file)
+    names = category or []
+    port = settings.worker.metrics_port if metrics_port is None else metrics_port
+    if device and devices:
+        raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
+    with shutdown.on_signals() as stop:
+        if devices is None:
+            process.run(settings, backbone.Device.parse(device or "cpu"), names, port, stop)
+            return
+        arguments = ["--config", str(config_file), *(word for name in names for word in ("--category", name))]
+        commands = {
+            backbone.Device.parse(each): supervisor.worker_command(
+                ["--device", each, "--metrics-port", str(port and port + number), *arguments]
+            )
+            for number, each in enumerate(devices.split(","))
+        }
+        supervisor.supervise(commands, settings.worker.drain_s + 5.0, stop)
+
+
+def publish(
+    line: Line,
+    category: Category,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
+    ] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="MS", help="Time for a verdict, from sending on.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Send images as jobs: each one announced, sent and confirmed by RabbitMQ.
+
+    Prints one JSON line for each accepted job. The same file gets the same job id again.
+
+    Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
+    """
+    from inspection import image_files
+    from process import line as surroundings
+    from publisher import source
+    from publisher.publisher import Publisher
+
+    settings = config.load(config_file)
+    settings.category(category)
+    if watch and len(paths) != 1:
+        raise SetupError("--watch takes exactly one folder")
+    with shutdown.on_signals() as stop, surroundings.connect(settings, f"publisher {line}") as broker:
+        broker.declare(surroundings.plant(settings))
+        publisher = Publisher(broker, line, category, stop)
+        captures = source.watched(paths[0], stop) if watch else source.at_rate(image_files.find(paths), rate, stop)
+        for capture in captures:
+            deadline = surroundings.now_ms() + (deadline_ms or settings.publisher.deadline_ms)
+            job = publisher.publish(capture, deadline)
+            if job is not None:
+                _print_line({"job_id": job.job_id, "part_id": job.part_id, "category": category, "deadline": deadline})
+
+
+def gate(line: Line, config_file: Settings = CONFIG) -> None:
+    """Act on the verdicts of one line: prints one JSON line for each part, accept or reject, once per job.
+
+    A part that was announced and has no verdict by its deadline is rejected.
+
+    Example:  patchline gate --line press-3 | your-reject-arm
+    """
+    from gate import process
+
+    settings = config.load(config_file)
+    with shutdown.on_signals() as stop:
+        process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
+
+
+def topology(
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Also the gate's queue of this line; again for more.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Declare the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, when they start.
+
+    Example:  patchline topology --line press-3 --line press-4
+    """
+    from broker import topology as queues
+    from process import line as surroundings
+
+    settings = config.load(config_file)
+    with surroundings.connect(settings, "topology") as broker:
+        for each in (surroundings.plant(settings), *(queues.gate(name) for name in line or [])):
+            broker.declare(each)
+            print("\n".join(queue.name for queue in each.queues))
+
+
+def _print_line(record: dict[str, object]) -> None:
+    print(json.dumps(record), flush=True)
