@@ -9,6 +9,7 @@ PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
 DEAD = "patchline.dead"
 EXCHANGES = (JOBS, PARTS, VERDICTS, DEAD)
+_UNLIMITED = 1_000_000  # said, because RabbitMQ 4 drops what comes 20 times, and looking at a dead letter counts
 GATE_MAX_LENGTH = 100_000  # a gate that was away for so many parts has missed them
 
 
@@ -70,4 +71,5 @@ def gate(line: str) -> Topology:
 
 
 def _quorum(max_length: int, overflow: str) -> dict[str, str | int]:
-    return {"x-queue-type": "quorum", "x-max-length": max_length, "x-overflow": overflow}
+    limits: dict[str, str | int] = {"x-max-length": max_length, "x-overflow": overflow, "x-delivery-limit": _UNLIMITED}
+    return {"x-queue-type": "quorum", **limits}

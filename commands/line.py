@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from commands.options import CONFIG, Category, Line, Settings
-from inspection import config
+from inspection import config, message
 from inspection.errors import SetupError
 from process import shutdown
 
@@ -69,32 +69,29 @@ def publish(
     deadline_ms: Annotated[
         int | None, typer.Option(min=1, metavar="MS", help="Time for a verdict, from sending on.")
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus.")
+    ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Send images as jobs: each one announced, sent and confirmed by RabbitMQ.
+    """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
 
-    Prints one JSON line for each accepted job. The same file gets the same job id again.
+    Prints one JSON line for each state of a job: confirmed (RabbitMQ has it), spooled (the disk has it), given_up (it
+    waited too long). The same file gets the same job id again.
 
     Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
     """
     from inspection import image_files
-    from process import line as surroundings
-    from publisher import source
-    from publisher.publisher import Publisher
+    from publisher import process, source
 
     settings = config.load(config_file)
     settings.category(category)
     if watch and len(paths) != 1:
         raise SetupError("--watch takes exactly one folder")
-    with shutdown.on_signals() as stop, surroundings.connect(settings, f"publisher {line}") as broker:
-        broker.declare(surroundings.plant(settings))
-        publisher = Publisher(broker, line, category, stop)
+    with shutdown.on_signals() as stop:
         captures = source.watched(paths[0], stop) if watch else source.at_rate(image_files.find(paths), rate, stop)
-        for capture in captures:
-            deadline = surroundings.now_ms() + (deadline_ms or settings.publisher.deadline_ms)
-            job = publisher.publish(capture, deadline)
-            if job is not None:
-                _print_line({"job_id": job.job_id, "part_id": job.part_id, "category": category, "deadline": deadline})
+        patience_ms = deadline_ms or settings.publisher.deadline_ms
+        process.run(settings, line, category, captures, patience_ms, metrics_port, _tell_job, stop)
 
 
 def gate(line: Line, config_file: Settings = CONFIG) -> None:
@@ -131,5 +128,6 @@ def topology(
             print("\n".join(queue.name for queue in each.queues))
 
 
-def _print_line(record: dict[str, object]) -> None:
-    print(json.dumps(record), flush=True)
+def _tell_job(job: message.Job, state: str) -> None:
+    known = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
+    print(json.dumps(known | {"state": state}), flush=True)

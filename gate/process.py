@@ -10,6 +10,7 @@ import structlog
 from broker import topology
 from broker.base import Consumer, Delivery
 from gate.decide import Act, Action, Gate
+from gate.memory import Memory
 from inspection import config, message
 from inspection.errors import Unusable
 from process import line as surroundings
@@ -20,46 +21,63 @@ _PREFETCH = 100
 
 
 def run(settings: config.Config, line: str, act: Callable[[Action], None], stop: threading.Event) -> None:
-    """Serve one line until `stop` is set.
+    """Serve one line until `stop` is set, going on where an earlier process ended.
 
     Args:
         settings: the configuration.
         line: whose gate this is.
-        act: does it, and returns when it is done; only then is the verdict acknowledged.
+        act: does it, and returns when it is done; only then is it remembered, and the verdict acknowledged.
         stop: asks for the end.
 
     Raises:
         BrokerError: the broker cannot be used.
+        SetupError: the gate's memory cannot be used.
     """
+    rules = settings.gate
+    memory = Memory(settings.paths.gate / f"{line}.sqlite", rules.remember_jobs)
+    gate = Gate(Act(rules.review_action), rules.grace_ms, rules.remember_jobs)
+    gate.restore(memory.expected(), memory.remembered())
+
+    def act_once(action: Action) -> None:
+        act(action)
+        memory.acted(action)
+
     with surroundings.connect(settings, f"gate {line}") as broker:
         broker.declare(topology.gate(line))
         arrivals = broker.consume(topology.gate_queue(line), prefetch=_PREFETCH)
-        rules = settings.gate
-        gate = Gate(Act(rules.review_action), rules.grace_ms, rules.remember_jobs)
-        _log.info("gate serves", line=line, review_action=rules.review_action)
+        _log.info("gate serves", line=line, review_action=rules.review_action, expected=gate.waiting)
         while not stop.is_set():
-            turn(gate, arrivals, act, surroundings.now_ms)
+            turn(gate, memory, arrivals, act_once, surroundings.now_ms)
         arrivals.cancel()
-    _log.info("gate ends", line=line, still_expected=gate.waiting, repeated_verdicts=gate.repeated_verdicts)
+    memory.close()
+    _log.info("gate ends", line=line, still_expected=gate.waiting, late_verdicts=gate.late_verdicts)
 
 
-def turn(gate: Gate, arrivals: Consumer, act: Callable[[Action], None], clock_ms: Callable[[], int]) -> None:
+def turn(
+    gate: Gate, memory: Memory, arrivals: Consumer, act: Callable[[Action], None], clock_ms: Callable[[], int]
+) -> None:
     """One turn: what has arrived, then what is overdue."""
     delivery = arrivals.take(_TICK_S)
     if delivery is not None:
-        _receive(gate, delivery, act, clock_ms())
+        _receive(gate, memory, delivery, act, clock_ms())
     for action in gate.on_time(clock_ms()):
         act(action)
 
 
-def _receive(gate: Gate, delivery: Delivery, act: Callable[[Action], None], now_ms: int) -> None:
+def _receive(gate: Gate, memory: Memory, delivery: Delivery, act: Callable[[Action], None], now_ms: int) -> None:
     try:
         if delivery.message.type == message.PART_TYPE:
-            gate.on_part(message.parse_announcement(delivery.message))
+            part = message.parse_announcement(delivery.message)
+            if gate.on_part(part):
+                memory.expect(part)
         else:
-            action = gate.on_verdict(message.parse_verdict(delivery.message), now_ms)
+            late = gate.late_verdicts
+            verdict = message.parse_verdict(delivery.message)
+            action = gate.on_verdict(verdict, now_ms)
             if action is not None:
                 act(action)
+            elif gate.late_verdicts > late:
+                _log.warning("verdict came too late", job_id=verdict.job_id, decision=verdict.decision)
     except Unusable as error:
         _log.error("message for the gate cannot be read", message_id=delivery.message.message_id, why=error.detail)
     delivery.ack()

@@ -68,6 +68,9 @@ class Publisher(Section):
     """The defaults of `patchline publish`."""
 
     deadline_ms: Count = 10_000
+    confirm_timeout_s: Positive = 5.0
+    spool_max_bytes: Count = 2_000_000_000
+    spool_max_age_s: Positive = 86_400.0
 
 
 class Gate(Section):
@@ -111,6 +114,8 @@ class Paths(Section):
 
     models: Path = Field(default=Path("models"), strict=False)
     memory_banks: Path = Field(default=Path("faiss-index-precision"), strict=False)
+    spool: Path = Field(default=Path("spool"), strict=False)
+    gate: Path = Field(default=Path("gate-memory"), strict=False)
 
 
 class Config(Section):

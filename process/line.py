@@ -9,11 +9,14 @@ from broker.rabbitmq import RabbitBroker
 from inspection import config
 
 
-def connect(settings: config.Config, name: str) -> RabbitBroker:
+def connect(settings: config.Config, name: str, confirm_timeout_s: float | None = None) -> RabbitBroker:
     """The broker of the configuration; `name` is shown in RabbitMQ's list of connections."""
     broker = settings.broker
     return RabbitBroker(
-        broker.url, heartbeat_s=broker.heartbeat_s, confirm_timeout_s=broker.confirm_timeout_s, name=f"patchline {name}"
+        broker.url,
+        heartbeat_s=broker.heartbeat_s,
+        confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
+        name=f"patchline {name}",
     )
 
 

@@ -1,43 +1,96 @@
-"""One image -> one confirmed job. First the part is announced, then its image follows."""
+"""One image -> one confirmed job. First the part is announced, then its image follows.
+
+What the broker does not confirm (it is away, blocked or full, or has no queue for it) goes to the spool, and from then
+on everything does, in order, until the spool is empty again.
+"""
 
 from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
 from broker import topology
-from broker.base import Broker, Message, NotConfirmed
+from broker.base import Broker, BrokerError, Message
 from inspection import message
 from inspection.message import Job
 from publisher.source import Capture
+from publisher.spool import Spool, SpoolFullError
 
 _log = structlog.get_logger(__name__)
 _PAUSE_S = 0.5
 
 
+class State(StrEnum):
+    """Where an accepted job is."""
+
+    CONFIRMED = "confirmed"
+    SPOOLED = "spooled"
+    GIVEN_UP = "given_up"
+
+
 @dataclass(frozen=True)
 class Publisher:
-    """Sends the captures of one line and category."""
+    """Sends the captures of one line and category; `tell` hears of every change of a job's state."""
 
     broker: Broker
     line: str
     category: str
+    spool: Spool
+    clock_ms: Callable[[], int]
+    tell: Callable[[Job, State], None]
     stop: threading.Event
 
-    def publish(self, capture: Capture, deadline: int | None) -> Job | None:
-        """Send one capture until the broker has accepted it; None when the stop event came first.
+    def accept(self, capture: Capture, deadline: int | None) -> Job | None:
+        """Take a capture: when this returns a job, the broker or the disk has it. None when the stop event came first.
 
-        A job counts as accepted when its announcement and its image are both confirmed. Sending the same capture again
-        is harmless: it has the same job id.
+        Sending the same capture again is harmless: it has the same job id.
 
         Args:
             capture: the image.
             deadline: epoch milliseconds after which its gate no longer waits.
         """
-        job = Job(
+        job = self._job(capture, deadline)
+        if self.spool.depth() == 0 and self._send(job, capture.image):
+            self.tell(job, State.CONFIRMED)
+            return job
+        while not self.stop.is_set():
+            try:
+                self.spool.put(job, capture.image, self.clock_ms())
+                self.tell(job, State.SPOOLED)
+                return job
+            except SpoolFullError as error:
+                _log.warning("spool is full, the source waits", why=str(error))
+                self.stop.wait(_PAUSE_S)
+        return None
+
+    def replay(self) -> bool:
+        """Send what waits in the spool, oldest first, until something is not confirmed; True when nothing waits."""
+        while not self.stop.is_set():
+            entry = self.spool.oldest()
+            if entry is None:
+                return True
+            if self.spool.is_too_old(entry, self.clock_ms()):
+                self.tell(entry.job, State.GIVEN_UP)
+            elif self._send(entry.job, entry.image):
+                self.tell(entry.job, State.CONFIRMED)
+            else:
+                return False
+            self.spool.remove(entry)
+        return False
+
+    def keep_replaying(self) -> None:
+        """Replay until the stop event, with a pause after each refusal."""
+        while not self.stop.is_set():
+            self.replay()
+            self.stop.wait(_PAUSE_S)
+
+    def _job(self, capture: Capture, deadline: int | None) -> Job:
+        return Job(
             job_id=message.job_id_for(self.line, self.category, capture.part_id, capture.captured_at, capture.image),
             line=self.line,
             category=self.category,
@@ -47,22 +100,19 @@ class Publisher:
             content_type=capture.content_type,
             traceparent=new_traceparent(),
         )
-        announcement = Message(b"", job.job_id, message.PART_TYPE, None, job.announcement().headers())
-        image = Message(capture.image, job.job_id, message.JOB_TYPE, job.content_type, job.headers())
-        # A line without a gate has nobody to announce to; a job that reaches no queue is lost.
-        announced = self._until_confirmed(topology.PARTS, self.line, announcement, mandatory=False)
-        accepted = announced and self._until_confirmed(topology.JOBS, job.routing_key, image, mandatory=True)
-        return job if accepted else None
 
-    def _until_confirmed(self, exchange: str, routing_key: str, outgoing: Message, mandatory: bool) -> bool:
-        while not self.stop.is_set():
-            try:
-                self.broker.publish(exchange, routing_key, outgoing, mandatory=mandatory)
-                return True
-            except NotConfirmed as error:
-                _log.warning("not accepted yet", job_id=outgoing.message_id, why=str(error))
-                self.stop.wait(_PAUSE_S)
-        return False
+    def _send(self, job: Job, image: bytes) -> bool:
+        """Announce a part and send its image; True when the broker has confirmed both."""
+        announcement = Message(b"", job.job_id, message.PART_TYPE, None, job.announcement().headers())
+        whole = Message(image, job.job_id, message.JOB_TYPE, job.content_type, job.headers())
+        try:
+            # A line without a gate has nobody to announce to; a job that reaches no queue is lost.
+            self.broker.publish(topology.PARTS, job.line, announcement, mandatory=False)
+            self.broker.publish(topology.JOBS, job.routing_key, whole, mandatory=True)
+        except BrokerError as error:
+            _log.warning("not accepted by the broker", job_id=job.job_id, why=str(error))
+            return False
+        return True
 
 
 def new_traceparent() -> str:

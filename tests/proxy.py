@@ -8,9 +8,9 @@ import threading
 class Proxy:
     """Forwards `127.0.0.1:port` to another port until it is closed."""
 
-    def __init__(self, target_port):
+    def __init__(self, target_port, port=0):
         self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self._open = []
         threading.Thread(target=self._accept, daemon=True).start()

@@ -73,7 +73,13 @@ def run(settings: config.Config, out: Path) -> None:
 
 
 def _with_banks_in(settings: config.Config, out: Path) -> config.Config:
-    paths = settings.paths.model_copy(update={"memory_banks": (out / "memory-banks").resolve()})
+    paths = settings.paths.model_copy(
+        update={
+            "memory_banks": (out / "memory-banks").resolve(),
+            "spool": (out / "spool").resolve(),
+            "gate": (out / "gate-memory").resolve(),
+        }
+    )
     kept = {name: settings.category(name) for name in demo_images.CATEGORIES}
     settings = settings.model_copy(update={"paths": paths, "categories": kept})
     config.save(settings, out / "config.yaml")

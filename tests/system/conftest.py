@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,8 @@ def line(plant, servers):
     for queue in queues:
         connection.channel().queue_delete(queue)
     connection.close()
+    for kept in ("gate-memory", "spool"):
+        shutil.rmtree(plant / kept, ignore_errors=True)
     with ExitStack() as stack:
         yield Line(plant, servers, stack)
 

@@ -210,6 +210,29 @@ def test_the_gate_rejects_a_part_whose_verdict_does_not_come(line):
     assert gate.poll() is None
 
 
+def test_a_gate_that_is_killed_goes_on_where_it_ended(line, texture_folder):
+    line.worker("--device", "cpu")
+    image = str(sorted((texture_folder / "test" / "good").iterdir())[3])
+    gate = line.start("gate", "--line", "l1")
+    deadline = now_ms() + 4000
+    part = Announcement(
+        job_id="silent", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
+    )
+    line.broker.publish(topology.PARTS, "l1", Message(b"", "silent", message.PART_TYPE, None, part.headers()))
+    line.run("publish", "--line", "l1", "--category", "brick", image)
+    first = json.loads(gate.stdout.readline())
+    time.sleep(0.3)
+    gate.send_signal(signal.SIGKILL)
+    gate.wait(10)
+    again = line.start("gate", "--line", "l1")
+    line.run("publish", "--line", "l1", "--category", "brick", image)  # the same job: not acted on again
+    action = json.loads(again.stdout.readline())
+    assert (action["job_id"], action["action"]) == ("silent", "reject")
+    again.send_signal(signal.SIGTERM)
+    rest = records(again.communicate(timeout=20)[0])
+    assert first["job_id"] not in {record["job_id"] for record in rest}
+
+
 def test_a_watched_folder_sends_what_appears_in_it(line, tmp_path, picture):
     publisher = line.start("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
     time.sleep(2.0)

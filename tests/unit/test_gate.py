@@ -1,6 +1,8 @@
 import pytest
 
 from gate.decide import Act, Gate
+from gate.memory import Memory
+from inspection.errors import SetupError
 from inspection.message import Announcement, Decision, Verdict
 
 NOW = 1_800_000_000_000
@@ -79,6 +81,39 @@ def test_an_announcement_that_comes_twice_or_after_its_verdict_changes_nothing(g
     gate.on_verdict(verdict("k", Decision.PASS), NOW)
     gate.on_part(part("k"))
     assert [action.job_id for action in gate.on_time(NOW + 9000)] == ["j"]
+
+
+def test_a_verdict_after_the_rejection_is_counted_as_late(gate):
+    gate.on_part(part("j"))
+    gate.on_time(NOW + 2000)
+    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 3000) is None
+    gate.on_verdict(verdict("k", Decision.PASS), NOW)
+    gate.on_verdict(verdict("k", Decision.PASS), NOW)
+    assert (gate.late_verdicts, gate.repeated_verdicts) == (1, 2)
+
+
+def test_a_gate_that_restarts_goes_on_where_it_ended(gate, tmp_path):
+    memory = Memory(tmp_path / "l.sqlite", remember=3)
+    for number in range(5):
+        gate.on_part(part(f"j{number}"))
+        memory.expect(part(f"j{number}"))
+    for number in range(4):
+        memory.acted(gate.on_verdict(verdict(f"j{number}", Decision.PASS), NOW))
+    memory.close()
+    again = Memory(tmp_path / "l.sqlite", remember=3)
+    restarted = Gate(Act.REJECT, grace_ms=200, remember=100)
+    restarted.restore(again.expected(), again.remembered())
+    again.close()
+    assert restarted.waiting == 1
+    assert restarted.on_verdict(verdict("j3", Decision.PASS), NOW) is None
+    assert [action.job_id for action in restarted.on_time(NOW + 9000)] == ["j4"]
+    assert restarted.on_verdict(verdict("j0", Decision.PASS), NOW) is not None  # beyond what is remembered
+
+
+def test_a_file_that_is_no_memory_is_refused(tmp_path):
+    (tmp_path / "l.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(SetupError, match="move it aside"):
+        Memory(tmp_path / "l.sqlite", remember=3)
 
 
 def test_what_it_remembers_is_bounded():

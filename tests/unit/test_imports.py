@@ -22,7 +22,7 @@ ONE_FILE = {
     "yaml": ["inspection/config.py"],
     "PIL": ["inspection/decode.py"],
     "redis": ["worker/recent.py"],
-    "prometheus_client": ["worker/metrics.py"],
+    "prometheus_client": ["publisher/metrics.py", "worker/metrics.py"],
     "watchfiles": ["publisher/source.py"],
     "typer": [
         "commands/banks.py",

@@ -1,15 +1,18 @@
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
 from broker import topology
-from broker.base import NotConfirmed
+from broker.base import BrokerError, NotConfirmed, Refused, Unroutable
 from broker.memory import MemoryBroker
 from inspection import image_files, message
 from inspection.errors import SetupError
 from publisher import source
+from publisher.metrics import Metrics
 from publisher.publisher import Publisher
+from publisher.spool import Spool
 
 NOW = 1_800_000_000_000
 
@@ -30,47 +33,130 @@ def image(tmp_path):
     return path
 
 
-def test_a_part_is_announced_before_its_image_is_sent(broker, image):
-    job = Publisher(broker, "l", "c", threading.Event()).publish(source.read(image), NOW + 500)
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def publisher(broker, tmp_path, told):
+    spool = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0)
+    tell = lambda job, state: told.append((job.part_id, state))  # noqa: E731
+    yield Publisher(broker, "l", "c", spool, lambda: NOW, tell, threading.Event())
+    spool.close()
+
+
+def captures(count, size=10):
+    return [source.Capture(f"p{number}", "image/png", NOW, b"%d" % number * size) for number in range(count)]
+
+
+def sent(broker):
+    consumer, parts = broker.consume(topology.JOBS, 100), []
+    while (delivery := consumer.take(0)) is not None:
+        delivery.ack()
+        parts.append(delivery.message.headers["part_id"])
+    return parts
+
+
+def cut_off(broker, monkeypatch, fault=None):
+    def refuse(*_, **__):
+        raise fault or NotConfirmed("gone")
+
+    monkeypatch.setattr(broker, "publish", refuse)
+
+
+def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
+    job = publisher.accept(source.read(image), NOW + 500)
     announced = broker.consume(topology.gate_queue("l"), 1).take(0).message
-    sent = broker.consume(topology.JOBS, 1).take(0)
+    delivery = broker.consume(topology.JOBS, 1).take(0)
     assert message.parse_announcement(announced) == job.announcement()
     assert announced.body == b""
-    assert message.parse_job(sent.message) == job
-    assert (sent.message.body, sent.routing_key) == (b"pixels", "l.c")
+    assert message.parse_job(delivery.message) == job
+    assert (delivery.message.body, delivery.routing_key) == (b"pixels", "l.c")
     assert (job.part_id, job.captured_at, job.content_type) == ("cell-7", NOW, "image/png")
 
 
-def test_the_same_file_is_the_same_job(broker, image):
-    publisher = Publisher(broker, "l", "c", threading.Event())
-    first, second = (publisher.publish(source.read(image), NOW + 500) for _ in range(2))
+def test_the_same_file_is_the_same_job(publisher, image):
+    first, second = (publisher.accept(source.read(image), NOW + 500) for _ in range(2))
     assert first.job_id == second.job_id
 
 
-def test_it_sends_until_the_broker_has_confirmed(broker, image, monkeypatch):
+@pytest.mark.parametrize(
+    "fault", [NotConfirmed("gone"), Refused("full"), Unroutable("no queue"), BrokerError("closed")]
+)
+def test_what_the_broker_does_not_confirm_is_spooled_and_replayed_in_order(publisher, broker, told, monkeypatch, fault):
+    with monkeypatch.context() as patch:
+        cut_off(broker, patch, fault)
+        for capture in captures(3):
+            publisher.accept(capture, None)
+        assert not publisher.replay()
+    assert publisher.spool.depth() == 3
+    publisher.accept(captures(4)[3], None)  # behind those that wait
+    assert sent(broker) == []
+    assert publisher.replay()
+    assert sent(broker) == ["p0", "p1", "p2", "p3"]
+    assert publisher.spool.depth() == 0
+    assert told[:4] == [(f"p{number}", "spooled") for number in range(4)]
+    assert told[4:] == [(f"p{number}", "confirmed") for number in range(4)]
+
+
+def test_what_is_in_the_spool_survives_the_publisher(publisher, broker, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        cut_off(broker, patch)
+        job = publisher.accept(captures(1)[0], NOW + 500)
+    again = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0)
+    entry = again.oldest()
+    assert (entry.job, entry.image) == (job, captures(1)[0].image)
+    again.close()
+
+
+def test_a_full_spool_makes_the_source_wait(publisher, broker, told, monkeypatch):
+    cut_off(broker, monkeypatch)
     monkeypatch.setattr("publisher.publisher._PAUSE_S", 0)
-    publish, faults = broker.publish, iter([NotConfirmed("a"), None, NotConfirmed("b"), NotConfirmed("c"), None])
+    accepted = [publisher.accept(capture, None) for capture in captures(2, size=500)]
+    assert all(accepted)
+    waits = []
 
-    def flaky(*arguments, **options):
-        fault = next(faults)
-        if fault:
-            raise fault
-        publish(*arguments, **options)
+    def wait(_):
+        waits.append(1)
+        return publisher.stop.set() if len(waits) == 3 else False
 
-    broker.publish = flaky
-    assert Publisher(broker, "l", "c", threading.Event()).publish(source.read(image), None) is not None
-    assert broker.consume(topology.JOBS, 1).take(0) is not None
+    monkeypatch.setattr(publisher.stop, "wait", wait)
+    assert publisher.accept(captures(3)[2], None) is None
+    assert (len(waits), len(told), publisher.spool.depth()) == (3, 2, 2)
 
 
-def test_a_job_that_was_not_confirmed_is_not_said_to_be_accepted(broker, image):
-    stop = threading.Event()
+def test_a_job_that_has_waited_too_long_is_given_up_and_said_so(publisher, broker, told, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_off(broker, patch)
+        publisher.accept(captures(1)[0], None)
+    late = replace(publisher, clock_ms=lambda: NOW + 61_000)
+    assert late.spool.oldest_age_s(late.clock_ms()) == 61.0
+    assert late.replay()
+    assert sent(broker) == []
+    assert told[-1] == ("p0", "given_up")
 
-    def dead(*_, **__):
-        stop.set()
-        raise NotConfirmed("gone")
 
-    broker.publish = dead
-    assert Publisher(broker, "l", "c", stop).publish(source.read(image), None) is None
+def test_the_same_job_is_spooled_once(publisher, broker, monkeypatch):
+    cut_off(broker, monkeypatch)
+    for _ in range(2):
+        publisher.accept(captures(1)[0], None)
+    assert publisher.spool.depth() == 1
+
+
+def test_a_file_that_is_no_spool_is_refused(tmp_path):
+    (tmp_path / "broken.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(SetupError, match="move a damaged spool aside"):
+        Spool(tmp_path / "broken.sqlite", 1000, 60.0)
+
+
+def test_the_spools_depth_and_age_are_metrics(publisher, broker, monkeypatch):
+    metrics = Metrics("l", "c", publisher.spool, lambda: NOW + 5000)
+    cut_off(broker, monkeypatch)
+    publisher.accept(captures(1)[0], None)
+    labels = {"line": "l", "category": "c"}
+    assert metrics.registry.get_sample_value("patchline_spool_jobs", labels) == 1
+    assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
 
 
 def test_folders_are_searched_in_order_and_files_taken_once(tmp_path):

@@ -1,0 +1,86 @@
+"""The publisher's process: captures in, confirmed jobs out, the spool between them when the broker is away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from broker.base import Broker, BrokerError, TopologyMismatch
+from inspection import config
+from inspection.message import Job
+from process import line as surroundings
+from publisher.metrics import Metrics
+from publisher.publisher import Publisher, State
+from publisher.source import Capture
+from publisher.spool import Spool
+
+_log = structlog.get_logger(__name__)
+_AGAIN_S = 2.0
+
+
+def run(
+    settings: config.Config,
+    line: str,
+    category: str,
+    captures: Iterable[Capture],
+    deadline_ms: int,
+    metrics_port: int | None,
+    tell: Callable[[Job, State], None],
+    stop: threading.Event,
+) -> None:
+    """Publish captures until they end or `stop` is set; then wait for the spool, which the next start goes on with.
+
+    Args:
+        settings: the configuration.
+        line: of the camera.
+        category: of the parts.
+        captures: where images come from.
+        deadline_ms: time for a verdict, from the capture being taken on.
+        metrics_port: on `worker.metrics_host`; none where it is None.
+        tell: hears of every change of a job's state.
+        stop: asks for the end.
+
+    Raises:
+        SetupError: the spool cannot be used.
+        TopologyMismatch: the queues are there with other arguments.
+    """
+    limits = settings.publisher
+    spool = Spool(settings.paths.spool / f"{line}.{category}.sqlite", limits.spool_max_bytes, limits.spool_max_age_s)
+    metrics = Metrics(line, category, spool, surroundings.now_ms)
+    if metrics_port is not None:
+        metrics.serve(settings.worker.metrics_host, metrics_port)
+
+    def told(job: Job, state: State) -> None:
+        metrics.became(state)
+        tell(job, state)
+
+    with surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker:
+        publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)
+        if not _declared(broker, settings):
+            threading.Thread(target=_declare_later, args=(broker, settings, stop), daemon=True).start()
+        threading.Thread(target=publisher.keep_replaying, name="replay", daemon=True).start()
+        for capture in captures:
+            if publisher.accept(capture, surroundings.now_ms() + deadline_ms) is None:
+                break
+        while spool.depth() and not stop.wait(0.1):
+            pass
+        _log.info("publisher ends", line=line, category=category, spooled=spool.depth())
+
+
+def _declared(broker: Broker, settings: config.Config) -> bool:
+    try:
+        broker.declare(surroundings.plant(settings))
+    except TopologyMismatch:
+        raise
+    except BrokerError as error:
+        _log.warning("queues not declared yet", why=str(error))
+        return False
+    return True
+
+
+def _declare_later(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
+    """A camera starts whether the broker is there or not."""
+    while not stop.wait(_AGAIN_S) and not _declared(broker, settings):
+        pass

@@ -1,0 +1,101 @@
+"""What the broker has not confirmed, on disk: SQLite, written through before anybody is told that it is there.
+
+Policy: entries leave in the order they came. Full in bytes, it takes no more, and the publisher waits with its source.
+An entry that has become too old is given up, and said so: its gate has long rejected the part.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inspection.errors import SetupError
+from inspection.message import Job
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER
+)
+"""
+
+
+class SpoolFullError(Exception):
+    """There is no room for another image; wait until the broker takes some."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One job that waits for the broker."""
+
+    number: int
+    job: Job
+    added_ms: int
+    image: bytes = field(repr=False)
+
+
+class Spool:
+    """Jobs in one file; several threads and processes may share it."""
+
+    def __init__(self, path: Path, max_bytes: int, max_age_s: float) -> None:
+        self._max_bytes = max_bytes
+        self._max_age_ms = int(max_age_s * 1000)
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute("PRAGMA synchronous=FULL")
+            self._file.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            advice = "move a damaged spool aside, its images are in its table `entries`"
+            raise SetupError(f"{path}: cannot be used as a spool ({error}); {advice}") from error
+
+    def put(self, job: Job, image: bytes, now_ms: int) -> None:
+        """Keep a job; when this returns it is on disk. The same job again changes nothing.
+
+        Raises:
+            SpoolFullError: the limit in bytes is reached.
+        """
+        with self._lock:
+            (used,) = self._file.execute("SELECT coalesce(sum(size), 0) FROM entries").fetchone()
+            if used + len(image) > self._max_bytes:
+                raise SpoolFullError(f"the spool holds {used} of {self._max_bytes} bytes")
+            row = (job.job_id, job.model_dump_json(), image, len(image), now_ms)
+            self._file.execute(
+                "INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms) VALUES (?, ?, ?, ?, ?)", row
+            )
+
+    def oldest(self) -> Entry | None:
+        """The entry that leaves next."""
+        with self._lock:
+            row = self._file.execute(
+                "SELECT number, job, added_ms, image FROM entries ORDER BY number LIMIT 1"
+            ).fetchone()
+        return None if row is None else Entry(row[0], Job.model_validate_json(row[1]), row[2], row[3])
+
+    def is_too_old(self, entry: Entry, now_ms: int) -> bool:
+        """It waited longer than a job may."""
+        return now_ms - entry.added_ms > self._max_age_ms
+
+    def remove(self, entry: Entry) -> None:
+        """The broker has it, or it is given up."""
+        with self._lock:
+            self._file.execute("DELETE FROM entries WHERE number = ?", (entry.number,))
+
+    def depth(self) -> int:
+        """How many jobs wait."""
+        with self._lock:
+            return int(self._file.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+    def oldest_age_s(self, now_ms: int) -> float:
+        """How long the oldest has waited, in seconds; 0 where none waits."""
+        with self._lock:
+            (added_ms,) = self._file.execute("SELECT min(added_ms) FROM entries").fetchone()
+        return 0.0 if added_ms is None else max(0.0, (now_ms - added_ms) / 1000)
+
+    def close(self) -> None:
+        """Leave the file as it is."""
+        with self._lock:
+            self._file.close()
