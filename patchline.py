@@ -7,7 +7,7 @@ import sys
 import typer
 
 from broker.base import BrokerError
-from commands import banks, line, machine, models
+from commands import banks, dead_letters, line, machine, models
 from inspection.errors import PatchlineError
 from process import log
 
@@ -35,6 +35,7 @@ for command in (
     machine.bench,
 ):
     app.command()(command)
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from inspection.errors import Reason, Unusable
 JOB_TYPE = "patchline.job.v1"
 PART_TYPE = "patchline.part.v1"
 VERDICT_TYPE = "patchline.verdict.v1"
+REPLAY = "x-patchline-replay"  # header of a job that is judged anew, whatever is remembered of it
 UNKNOWN = "unknown"
 
 # A line or category is a word of a routing key and the name of a folder: no dots, slashes or spaces.

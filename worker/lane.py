@@ -77,7 +77,7 @@ class Lane:
 
     def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> Verdict:
         job = message.parse_job(delivery.message)
-        known = self.recent.known(job.job_id) if delivery.attempt > 1 else None
+        known = self._known(job, delivery)
         if known is not None:
             return known
         if self._is_late(job):
@@ -120,6 +120,12 @@ class Lane:
                 delivery.requeue()
                 return False
         return False
+
+    def _known(self, job: Job, delivery: Delivery) -> Verdict | None:
+        """The verdict that an earlier delivery of this job was given; not where somebody wants it judged anew."""
+        if delivery.attempt == 1 or message.REPLAY in delivery.message.headers:
+            return None
+        return self.recent.known(job.job_id)
 
     def _inspector(self, job: Job) -> Inspector:
         if job.category not in self.inspectors:

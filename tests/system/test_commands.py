@@ -27,6 +27,7 @@ COMMANDS = [
     "schema",
     "demo",
     "bench",
+    "dead-letters",
 ]
 
 
@@ -38,9 +39,11 @@ def patchline(*arguments, folder=None):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_with_an_example(command):
-    shown = patchline(command, "--help")
-    assert shown.returncode == 0
-    assert "Example:" in shown.stdout
+    wanted = [("list",), ("show",), ("replay",), ("purge",)] if command == "dead-letters" else [()]
+    for words in wanted:
+        shown = patchline(command, *words, "--help")
+        assert shown.returncode == 0
+        assert "Example:" in shown.stdout
 
 
 def test_the_list_of_commands_is_whole():

@@ -26,6 +26,7 @@ ONE_FILE = {
     "watchfiles": ["publisher/source.py"],
     "typer": [
         "commands/banks.py",
+        "commands/dead_letters.py",
         "commands/line.py",
         "commands/machine.py",
         "commands/models.py",

@@ -226,6 +226,15 @@ def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
     assert line.inspector.inspected == 1
 
 
+def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
+    line.send(**{message.REPLAY: 1})
+    line.recent.remember(line.lane.signature.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
+    line.broker.cut()
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.attempt) == (Decision.PASS, 2)
+
+
 def test_a_capture_that_is_sent_again_on_purpose_is_judged_anew(line):
     for _ in range(2):
         line.send()
