@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test test-convert lint types bench lock servers
+.PHONY: setup demo test test-convert chaos lint types bench lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -30,6 +30,10 @@ test-convert: setup
 	.venv-convert/bin/pip install --quiet --require-hashes -r requirements.lock
 	.venv-convert/bin/pip install --quiet --editable '.[convert]'
 	.venv-convert/bin/python -m pytest tests/parity
+
+# Workers killed and connections cut under load; the start of what tests/chaos shall hold.
+chaos: setup
+	$(BIN)/python -m pytest tests/chaos
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -52,9 +52,12 @@ def run(
     if metrics_port is not None:
         metrics.serve(settings.worker.metrics_host, metrics_port)
 
+    one_at_a_time = threading.Lock()  # captures and the replay of the spool are told of by two threads
+
     def told(job: Job, state: State) -> None:
         metrics.became(state)
-        tell(job, state)
+        with one_at_a_time:
+            tell(job, state)
 
     with surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker:
         publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)

@@ -32,11 +32,22 @@ class Line:
         self.environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
         self.settings = config.with_urls(config.load(folder / "config.yaml"), servers.amqp_url, servers.redis_url)
         self._stack = stack
+        self._url = servers.amqp_url
         self.broker = stack.enter_context(RabbitBroker(servers.amqp_url))
+        self._consumers = {}
+        self._declare()
+
+    def reset(self, folder):
+        """The queues anew, as the configuration in `folder` wants them."""
+        self.folder = folder
+        self.settings = config.load(folder / "config.yaml")
+        _delete_queues(self._url)
+        self._declare()
+
+    def _declare(self):
         self.broker.declare(surroundings.plant(self.settings))
         for each in LINES:
             self.broker.declare(topology.gate(each))
-        self._consumers = {}
 
     def start(self, *arguments, **environment):
         """A patchline process in the background; it is killed at the end if it still runs."""
@@ -94,15 +105,18 @@ class Line:
 
 @pytest.fixture
 def line(plant, servers):
-    connection = pika.BlockingConnection(pika.URLParameters(servers.amqp_url))
-    queues = [topology.JOBS, topology.VERDICTS, topology.DEAD, *map(topology.gate_queue, LINES)]
-    for queue in queues:
-        connection.channel().queue_delete(queue)
-    connection.close()
+    _delete_queues(servers.amqp_url)
     for kept in ("gate-memory", "spool"):
         shutil.rmtree(plant / kept, ignore_errors=True)
     with ExitStack() as stack:
         yield Line(plant, servers, stack)
+
+
+def _delete_queues(url):
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    for queue in [topology.JOBS, topology.VERDICTS, topology.DEAD, *map(topology.gate_queue, LINES)]:
+        connection.channel().queue_delete(queue)
+    connection.close()
 
 
 def wait_for(condition, timeout_s=PATIENCE_S):
