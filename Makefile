@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test test-convert chaos lint types bench lock servers
+.PHONY: setup demo test test-convert chaos soak lint types bench lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -31,9 +31,13 @@ test-convert: setup
 	.venv-convert/bin/pip install --quiet --editable '.[convert]'
 	.venv-convert/bin/python -m pytest tests/parity
 
-# Workers killed and connections cut under load; the start of what tests/chaos shall hold.
+# The line in a storm: everything is killed, cut, frozen and flooded, then reconciled. Writes out/chaos.json.
 chaos: setup
-	$(BIN)/python -m pytest tests/chaos
+	$(BIN)/python -m pytest tests/chaos --show-capture=no
+
+# The same storm, ten times as long.
+soak: setup
+	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

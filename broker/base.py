@@ -10,6 +10,8 @@ from typing import Protocol
 
 from broker.topology import Topology
 
+TRIED = "x-patchline-tried"  # header: how often a message was tried before it came to its queue
+
 
 class BrokerError(Exception):
     """The broker did not do what it was asked; the text says what to do."""
@@ -45,6 +47,13 @@ class Message:
     content_type: str | None = None
     headers: Mapping[str, object] = field(default_factory=dict)
     app_id: str | None = "patchline"
+    content_encoding: str | None = None
+
+
+def tried(headers: Mapping[str, object]) -> int:
+    """How often a message was tried in another queue, by its `TRIED` header; 0 where that is no count."""
+    count = headers.get(TRIED)
+    return count if isinstance(count, int) and count >= 0 else 0
 
 
 class Settlement(Enum):
@@ -58,8 +67,8 @@ class Settlement(Enum):
 class Delivery:
     """A message in our hands, until it is settled exactly once.
 
-    `attempt` counts from 1. A delivery whose channel is gone is stale: the broker delivers the message again by itself,
-    and settling the old one does nothing.
+    `attempt` counts from 1, over all queues that the message was in. A delivery whose channel is gone is stale: the
+    broker delivers the message again by itself, and settling the old one does nothing.
     """
 
     def __init__(
@@ -76,6 +85,11 @@ class Delivery:
         self._settle = settle
         self._is_stale = is_stale
         self._once = threading.Lock()
+
+    @property
+    def again(self) -> bool:
+        """It was delivered from this queue before, and not settled."""
+        return self.attempt > 1 + tried(self.message.headers)
 
     @property
     def stale(self) -> bool:
@@ -120,8 +134,12 @@ class Broker(Protocol):
         """It can publish at this moment."""
         ...
 
-    def declare(self, topology: Topology) -> None:
-        """Make exchanges, queues and bindings. Raises TopologyMismatch when one exists with other arguments."""
+    def declare(self, topology: Topology, *, passive: bool = False) -> None:
+        """Make exchanges, queues and bindings; only see that they are there where `passive`.
+
+        Raises:
+            TopologyMismatch: one exists with other arguments, is missing, or may not be made by this user.
+        """
         ...
 
     def publish(

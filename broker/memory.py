@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from broker.base import BrokerError, Delivery, Message, Refused, Settlement, TopologyMismatch, Unroutable
+from broker.base import BrokerError, Delivery, Message, Refused, Settlement, TopologyMismatch, Unroutable, tried
 from broker.topology import Queue, Topology
 
 
@@ -50,11 +50,13 @@ class MemoryBroker:
         self._consumers: list[_MemoryConsumer] = []
         self.connected = True
 
-    def declare(self, topology: Topology) -> None:
+    def declare(self, topology: Topology, *, passive: bool = False) -> None:
         """See `broker.base.Broker`."""
         with self._changed:
             self._exchanges.update(topology.exchanges)
             for queue in topology.queues:
+                if passive and queue.name not in self._stores:
+                    raise TopologyMismatch(f"queue {queue.name} is missing")
                 known = self._stores.setdefault(queue.name, _Store(queue)).declared
                 if known.arguments != queue.arguments:
                     raise TopologyMismatch(f"queue {queue.name} exists with {known.arguments}, not {queue.arguments}")
@@ -131,7 +133,8 @@ class _MemoryConsumer:
             held.deliveries += 1
             self._unsettled.add(held)
         settle = partial(self._settle, held)
-        return Delivery(held.message, held.routing_key, held.deliveries, settle, lambda: held not in self._unsettled)
+        attempt = held.deliveries + tried(held.message.headers)
+        return Delivery(held.message, held.routing_key, attempt, settle, lambda: held not in self._unsettled)
 
     def cancel(self) -> None:
         """See `broker.base.Consumer`."""

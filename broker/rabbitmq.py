@@ -6,14 +6,14 @@ never stop, however long an inspection takes, and many threads can have unconfir
 
 from __future__ import annotations
 
-import queue
 import random
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pika
@@ -22,8 +22,9 @@ import structlog
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
-from broker.base import BrokerError, Delivery, Message, NotConfirmed, Settlement, TopologyMismatch
+from broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
 from broker.confirms import Confirms, Publication
+from broker.rabbit_consumer import RabbitConsumer
 from broker.topology import Topology
 
 _log = structlog.get_logger(__name__)
@@ -34,15 +35,36 @@ _CLOSE_S = 10.0
 class RabbitBroker:
     """Implements `broker.base.Broker`. Use as a context manager."""
 
-    def __init__(self, url: str, *, heartbeat_s: int = 30, confirm_timeout_s: float = 30.0, name: str = "") -> None:
-        self._parameters = _parameters(url, heartbeat_s, name)
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        heartbeat_s: int = 30,
+        confirm_timeout_s: float = 30.0,
+        name: str = "",
+    ) -> None:
+        """Connect in the background.
+
+        Args:
+            url: amqp://user:password@host:port/vhost, or amqps:// for TLS; the nodes of a cluster joined by commas.
+            ca_file: whom to trust with amqps; the system's own authorities where it is None.
+            heartbeat_s: after twice this time of silence the connection counts as lost.
+            confirm_timeout_s: how long `publish` waits, unless it is told otherwise.
+            name: is shown in RabbitMQ's list of connections.
+
+        Raises:
+            BrokerError: the url or the file cannot be used.
+        """
+        self._nodes = [_parameters(each, ca_file, heartbeat_s, name) for each in url.split(",")]
         self._confirm_timeout_s = confirm_timeout_s
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._publishing: Channel | None = None
         self._waiting: deque[Publication] = deque()
         self._confirms = Confirms()
-        self._consumers: list[_RabbitConsumer] = []
+        self._consumers: list[RabbitConsumer] = []
+        self._attempts = 0
         self._closing = False
         self._failures = 0
         self._thread = threading.Thread(target=self._pump, name="broker-io", daemon=True)
@@ -59,17 +81,17 @@ class RabbitBroker:
         """It can publish at this moment."""
         return self._publishing is not None
 
-    def declare(self, topology: Topology) -> None:
+    def declare(self, topology: Topology, *, passive: bool = False) -> None:
         """See `broker.base.Broker`. Takes a short connection of its own, since it happens once at the start."""
         try:
-            with pika.BlockingConnection(self._parameters) as connection:
-                _declare(connection.channel(), topology)
+            with pika.BlockingConnection(self._nodes) as connection:
+                _declare(connection.channel(), topology, passive)
         except pika.exceptions.ChannelClosedByBroker as error:
             raise TopologyMismatch(_explain(error)) from error
-        except pika.exceptions.AMQPError as error:
-            host = f"{self._parameters.host}:{self._parameters.port}"
+        except (pika.exceptions.AMQPError, OSError) as error:
+            hosts = ", ".join(f"{each.host}:{each.port}" for each in self._nodes)
             raise BrokerError(
-                f"RabbitMQ at {host} cannot be used ({error!r}); is it running, is the url right?"
+                f"RabbitMQ at {hosts} cannot be used ({error!r}); is it running, is the url right?"
             ) from error
 
     def publish(
@@ -91,9 +113,9 @@ class RabbitBroker:
             publication.confirmed.cancel()
             raise NotConfirmed(f"RabbitMQ did not confirm message {message.message_id} within {wait_s:g} s") from None
 
-    def consume(self, queue_name: str, prefetch: int) -> _RabbitConsumer:
+    def consume(self, queue_name: str, prefetch: int) -> RabbitConsumer:
         """See `broker.base.Broker`. The subscription is made again after every reconnection."""
-        consumer = _RabbitConsumer(self, queue_name, prefetch)
+        consumer = RabbitConsumer(self, queue_name, prefetch)
         self.on_io_thread(partial(self._add, consumer))
         return consumer
 
@@ -124,8 +146,10 @@ class RabbitBroker:
             self._loop.close()
 
     def _connect(self) -> None:
+        node = self._nodes[self._attempts % len(self._nodes)]
+        self._attempts += 1
         self._connection = pika.SelectConnection(
-            self._parameters,
+            node,
             on_open_callback=self._on_open,
             on_open_error_callback=self._on_lost,
             on_close_callback=self._on_lost,
@@ -133,7 +157,7 @@ class RabbitBroker:
         )
 
     def _on_open(self, connection: pika.SelectConnection) -> None:
-        _log.info("broker connected", host=self._parameters.host, port=self._parameters.port)
+        _log.info("broker connected", host=connection.params.host, port=connection.params.port)
         self._failures = 0
         if self._closing:
             connection.close()
@@ -185,7 +209,7 @@ class RabbitBroker:
         accepted = isinstance(frame.method, pika.spec.Basic.Ack)
         self._confirms.confirmed(frame.method.delivery_tag, frame.method.multiple, accepted)
 
-    def _add(self, consumer: _RabbitConsumer) -> None:
+    def _add(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=consumer.subscribe)
@@ -211,104 +235,25 @@ class RabbitBroker:
         # One that is still opening is let to: pika 1.4 trips over a close in the middle of its handshake.
 
 
-class _RabbitConsumer:
-    """Implements `broker.base.Consumer` with one channel at a time."""
-
-    def __init__(self, broker: RabbitBroker, queue_name: str, prefetch: int) -> None:
-        self._broker = broker
-        self._queue = queue_name
-        self._prefetch = prefetch
-        self._channel: Channel | None = None
-        self._cancelled = False
-        self._arrived: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
-
-    def take(self, timeout_s: float) -> Delivery | None:
-        """See `broker.base.Consumer`. Deliveries of an earlier channel are dropped: the broker sends them again."""
-        try:
-            delivery = self._arrived.get(timeout=timeout_s)
-        except queue.Empty:
-            self._broker.check_alive()
-            return None
-        return None if delivery.stale else delivery
-
-    def cancel(self) -> None:
-        """See `broker.base.Consumer`."""
-        done: Future[None] = Future()
-        self._broker.on_io_thread(partial(self._cancel, done))
-        done.result(_CLOSE_S)
-        while not self._arrived.empty():
-            self._arrived.get().requeue()
-
-    # From here on everything runs on the I/O thread.
-
-    def subscribe(self, channel: Channel) -> None:
-        """Consume on a channel that has just been opened."""
-        if self._cancelled:
-            return
-        self._channel = channel
-        channel.add_on_close_callback(self._on_closed)
-        channel.basic_qos(prefetch_count=self._prefetch)
-        channel.basic_consume(self._queue, self._on_delivery)
-
-    def _on_closed(self, channel: Channel, why: BaseException) -> None:
-        if not self._cancelled and channel.connection.is_open:
-            _log.error("broker closed a consumer's channel", queue=self._queue, why=repr(why))
-            channel.connection.ioloop.call_later(_BACKOFF_S[1], partial(self._resubscribe, channel.connection))
-
-    def _resubscribe(self, connection: pika.SelectConnection) -> None:
-        if connection.is_open:
-            connection.channel(on_open_callback=self.subscribe)
-
-    def _on_delivery(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        message = Message(
-            body=body,
-            message_id=properties.message_id,
-            type=properties.type,
-            content_type=properties.content_type,
-            headers=properties.headers or {},
-            app_id=properties.app_id,
-        )
-        counted = message.headers.get("x-delivery-count", int(method.redelivered))
-        attempt = 1 + (counted if isinstance(counted, int) else 0)
-        settle = partial(self._settle, channel, method.delivery_tag)
-        self._arrived.put(Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open))
-
-    def _settle(self, channel: Channel, tag: int, settlement: Settlement) -> None:
-        """Called by any thread."""
-        self._broker.on_io_thread(partial(_settle_on, channel, tag, settlement))
-
-    def _cancel(self, done: Future[None]) -> None:
-        self._cancelled = True
-        if self._channel is not None and self._channel.is_open and self._channel.consumer_tags:
-            self._channel.basic_cancel(self._channel.consumer_tags[0], callback=lambda _: done.set_result(None))
-        else:
-            done.set_result(None)
-
-
-def _settle_on(channel: Channel, tag: int, settlement: Settlement) -> None:
-    if not channel.is_open:
-        return
-    if settlement is Settlement.ACK:
-        channel.basic_ack(tag)
-    else:
-        # reject, not nack: from RabbitMQ 4.3 on only a reject counts as an attempt.
-        channel.basic_reject(tag, requeue=settlement is Settlement.REQUEUE)
-
-
-def _declare(channel: Any, topology: Topology) -> None:
+def _declare(channel: Any, topology: Topology, passive: bool) -> None:
     for exchange in topology.exchanges:
-        channel.exchange_declare(exchange, exchange_type="topic", durable=True)
+        channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
     for each in topology.queues:
-        channel.queue_declare(each.name, durable=True, arguments=each.arguments)
-        for exchange, pattern in each.bindings:
+        channel.queue_declare(each.name, durable=True, arguments=each.arguments, passive=passive)
+        for exchange, pattern in () if passive else each.bindings:
             channel.queue_bind(each.name, exchange, routing_key=pattern)
 
 
 def _explain(error: pika.exceptions.ChannelClosedByBroker) -> str:
+    said = f"({error.reply_code} {error.reply_text})"
+    if error.reply_code == 404:
+        return f"a queue or exchange is missing {said}; an administrator makes it with: patchline topology"
+    if error.reply_code == 403:
+        return f"this user may not make the queues {said}; set broker.declare to false, and make them beforehand"
     if error.reply_code != 406:
-        return f"RabbitMQ refused the topology: {error.reply_code} {error.reply_text}"
+        return f"RabbitMQ refused the topology {said}"
     return (
-        f"a queue or exchange of that name exists with other arguments ({error.reply_text}). RabbitMQ never changes "
+        f"a queue or exchange of that name exists with other arguments {said}. RabbitMQ never changes "
         "the arguments of an existing queue: empty it, delete it with `rabbitmqctl delete_queue NAME` and start again, "
         "or set the limits under `broker:` in the configuration to what the queue has"
     )
@@ -320,18 +265,22 @@ def _properties(message: Message) -> pika.BasicProperties:
         type=message.type,
         content_type=message.content_type,
         headers=dict(message.headers),
+        content_encoding=message.content_encoding,
         app_id=message.app_id,
         delivery_mode=pika.DeliveryMode.Persistent.value,
     )
 
 
-def _parameters(url: str, heartbeat_s: int, name: str) -> pika.URLParameters:
+def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> pika.URLParameters:
     try:
-        parameters = pika.URLParameters(url)
-    except (ValueError, TypeError, IndexError) as error:
-        raise BrokerError(
-            f"the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost: {error}"
-        ) from error
+        parameters = pika.URLParameters(url.strip())
+        if parameters.ssl_options is not None:
+            context = ssl.create_default_context(cafile=ca_file)
+            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    except (ValueError, TypeError, IndexError):  # their texts may quote the password
+        raise BrokerError("the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost") from None
+    except OSError as error:
+        raise BrokerError(f"{ca_file}: holds no certificates to trust ({error})") from error
     parameters.heartbeat = heartbeat_s
     parameters.blocked_connection_timeout = 2 * heartbeat_s
     parameters.client_properties = {"connection_name": name or "patchline"}

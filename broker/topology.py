@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 JOBS = "patchline.jobs"
+SUSPECTS = "patchline.suspects"
 PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
 DEAD = "patchline.dead"
-EXCHANGES = (JOBS, PARTS, VERDICTS, DEAD)
-_UNLIMITED = 1_000_000  # said, because RabbitMQ 4 drops what comes 20 times, and looking at a dead letter counts
+EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD)
+_UNLIMITED = 1_000_000  # said, because RabbitMQ 4 drops what comes 20 times: without a verdict, and looking counts too
 GATE_MAX_LENGTH = 100_000  # a gate that was away for so many parts has missed them
 
 
@@ -30,27 +31,24 @@ class Topology:
     queues: tuple[Queue, ...]
 
 
-def plant(
-    max_attempts: int, jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, dead_max_length: int
-) -> Topology:
-    """What the whole plant shares: jobs, verdicts and dead letters.
+def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, dead_max_length: int) -> Topology:
+    """What the whole plant shares: jobs, suspects, verdicts and dead letters.
 
     A full queue of jobs or verdicts refuses (the sender gets a nack and waits), since dropping would break the promise.
     A full dead-letter queue drops its oldest: their verdicts were given long ago, and the line must go on.
+
+    A job that was delivered before may have ended its worker, or only have lain beside one that did. It is a suspect:
+    it goes to the end of a queue of its own, of which a worker holds one at a time and judges it alone. Its attempts
+    are written in a header, and the worker keeps the limit, and answers: the broker's own count would also count the
+    times that a job only lay there, and its limit would lose jobs without a verdict.
     """
-    # The worker answers `error` on attempt `max_attempts`. The broker's own limit lies beyond it and is for jobs that
-    # kill every worker before it can answer. RabbitMQ counts redeliveries, so a limit of n allows n + 1 attempts.
-    jobs = _quorum(jobs_max_length, "reject-publish") | {
-        "x-max-length-bytes": jobs_max_bytes,
-        "x-delivery-limit": max_attempts + 1,
-        "x-dead-letter-exchange": DEAD,
-        "x-dead-letter-strategy": "at-least-once",
-    }
+    jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
     return Topology(
         EXCHANGES,
         (
             Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head")),
             Queue(VERDICTS, ((VERDICTS, "#"),), _quorum(verdicts_max_length, "reject-publish")),
+            Queue(SUSPECTS, ((SUSPECTS, "#"),), jobs),
             Queue(JOBS, ((JOBS, "#"),), jobs),
         ),
     )

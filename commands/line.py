@@ -38,6 +38,7 @@ def worker(
     """
     from inspection import backbone
     from worker import process, supervisor
+    from worker.metrics import SupervisorMetrics
 
     settings = config.load(config_file)
     names = category or []
@@ -55,7 +56,10 @@ def worker(
             )
             for number, each in enumerate(devices.split(","))
         }
-        supervisor.supervise(commands, settings.worker.drain_s + 5.0, stop)
+        metrics = SupervisorMetrics([str(each) for each in commands])
+        if settings.worker.supervisor_port and port:
+            metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
+        supervisor.supervise(commands, settings.worker, metrics.restarted, stop)
 
 
 def publish(

@@ -43,7 +43,7 @@ def run(settings: config.Config, line: str, act: Callable[[Action], None], stop:
         memory.acted(action)
 
     with surroundings.connect(settings, f"gate {line}") as broker:
-        broker.declare(topology.gate(line))
+        surroundings.declare(broker, settings, topology.gate(line))
         arrivals = broker.consume(topology.gate_queue(line), prefetch=_PREFETCH)
         _log.info("gate serves", line=line, review_action=rules.review_action, expected=gate.waiting)
         while not stop.is_set():

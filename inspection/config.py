@@ -6,17 +6,27 @@ import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from inspection import message
 from inspection.errors import SetupError
 
+
+def _without_password(url: str) -> str:
+    if any(urlsplit(each).password for each in url.split(",")):
+        raise ValueError("holds a password; set the whole url in the environment, or in a file that it names")
+    return url
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Url = Annotated[str, AfterValidator(_without_password)]
 
 
 class Section(message.Frozen):
@@ -26,12 +36,14 @@ class Section(message.Frozen):
 
 
 class Broker(Section):
-    """RabbitMQ. PATCHLINE_AMQP_URL overrides `url`, and is where a password belongs."""
+    """RabbitMQ. `url` may name the nodes of a cluster, joined by commas."""
 
-    url: str = "amqp://127.0.0.1:5672"
+    url: Url = "amqp://127.0.0.1:5672"
+    ca_file: Path | None = Field(default=None, strict=False)
+    make_queues: bool = True
     heartbeat_s: Count = 30
     confirm_timeout_s: Positive = 30.0
-    max_attempts: Count = 4
+    max_attempts: Count = 3
     jobs_max_length: Count = 20_000
     jobs_max_bytes: Count = 8_000_000_000
     verdicts_max_length: Count = 1_000_000
@@ -39,9 +51,10 @@ class Broker(Section):
 
 
 class Redis(Section):
-    """Recent verdicts. PATCHLINE_REDIS_URL overrides `url`; an empty url switches Redis off."""
+    """Recent verdicts. An empty url switches Redis off."""
 
-    url: str = "redis://127.0.0.1:6379/0"
+    url: Url = "redis://127.0.0.1:6379/0"
+    ca_file: Path | None = Field(default=None, strict=False)
     timeout_s: Positive = 0.1
     keep_verdict_s: Count = 3600
     keep_recent: Count = 1000
@@ -52,8 +65,13 @@ class Worker(Section):
 
     lanes: Annotated[int, Field(ge=0)] = 0
     drain_s: Positive = 20.0
+    start_s: Positive = 300.0
+    stuck_s: Positive = 60.0
+    restart_pause_s: Positive = 1.0
+    restart_pause_max_s: Positive = 60.0
     metrics_host: str = "127.0.0.1"
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 9100
+    metrics_port: Port = 9100
+    supervisor_port: Port = 9099
 
 
 class Images(Section):
@@ -130,6 +148,15 @@ class Config(Section):
     paths: Paths = Paths()
     categories: Annotated[dict[message.Name, Category], Field(min_length=1)]
 
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.worker.stuck_s <= self.broker.confirm_timeout_s:
+            raise ValueError(
+                f"worker.stuck_s {self.worker.stuck_s} is not above broker.confirm_timeout_s "
+                f"{self.broker.confirm_timeout_s}: a worker that waits for RabbitMQ would count as stuck"
+            )
+        return self
+
     def category(self, name: str) -> Category:
         """The recipe of a category. Raises SetupError with the known names."""
         if name not in self.categories:
@@ -138,7 +165,10 @@ class Config(Section):
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration file; environment variables override the two urls.
+    """Read and check a configuration file; the environment overrides the two urls.
+
+    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL hold them, or PATCHLINE_AMQP_URL_FILE and PATCHLINE_REDIS_URL_FILE name
+    files that do.
 
     Raises:
         SetupError: `file:line: key: what is wrong`, one line for each fault.
@@ -161,7 +191,24 @@ def load(path: Path) -> Config:
         faults = [_fault(path, node, fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)]
         raise SetupError("\n".join(faults)) from error
     found = _anchored(found, path.resolve().parent)
-    return with_urls(found, os.environ.get("PATCHLINE_AMQP_URL"), os.environ.get("PATCHLINE_REDIS_URL"))
+    return with_urls(found, secret("PATCHLINE_AMQP_URL"), secret("PATCHLINE_REDIS_URL"))
+
+
+def secret(name: str) -> str | None:
+    """The environment variable `name`, or the first line of the file that `name`_FILE names; None without either.
+
+    Raises:
+        SetupError: both are set, or the file cannot be read.
+    """
+    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if file is None:
+        return value
+    if value is not None:
+        raise SetupError(f"{name} and {name}_FILE are both set; keep one")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file}, named by {name}_FILE: cannot be read ({type(error).__name__})") from error
 
 
 def save(settings: Config, path: Path) -> None:
@@ -179,7 +226,11 @@ def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
 
 def _anchored(found: Config, folder: Path) -> Config:
     paths = {name: folder / value for name, value in found.paths}
-    return found.model_copy(update={"paths": Paths(**paths)})
+    broker, redis = (
+        each.model_copy(update={"ca_file": each.ca_file and folder / each.ca_file})
+        for each in (found.broker, found.redis)
+    )
+    return found.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
 
 
 def _fault(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:

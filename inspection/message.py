@@ -57,6 +57,8 @@ class Envelope(Protocol):
     @property
     def content_type(self) -> str | None: ...
     @property
+    def content_encoding(self) -> str | None: ...
+    @property
     def headers(self) -> Mapping[str, object]: ...
 
 
@@ -183,6 +185,9 @@ def parse_job(envelope: Envelope) -> Job:
     """
     if envelope.type != JOB_TYPE:
         raise Unusable(Reason.MALFORMED_MESSAGE, f"type is {envelope.type!r}, expected {JOB_TYPE!r}")
+    if envelope.content_encoding not in (None, "", "identity", "binary"):
+        detail = f"content encoding is {envelope.content_encoding!r}; send the image as it was captured"
+        raise Unusable(Reason.MALFORMED_MESSAGE, detail)
     return _parse(Job, envelope, content_type=envelope.content_type)
 
 

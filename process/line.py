@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from broker import topology
+from broker.base import Broker
 from broker.rabbitmq import RabbitBroker
 from inspection import config
 
@@ -14,6 +15,7 @@ def connect(settings: config.Config, name: str, confirm_timeout_s: float | None 
     broker = settings.broker
     return RabbitBroker(
         broker.url,
+        ca_file=broker.ca_file,
         heartbeat_s=broker.heartbeat_s,
         confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
         name=f"patchline {name}",
@@ -24,12 +26,21 @@ def plant(settings: config.Config) -> topology.Topology:
     """The queues of the configuration."""
     broker = settings.broker
     return topology.plant(
-        max_attempts=broker.max_attempts,
         jobs_max_length=broker.jobs_max_length,
         jobs_max_bytes=broker.jobs_max_bytes,
         verdicts_max_length=broker.verdicts_max_length,
         dead_max_length=broker.dead_max_length,
     )
+
+
+def declare(broker: Broker, settings: config.Config, queues: topology.Topology) -> None:
+    """Make queues, or only see that they are there where `broker.make_queues` is false.
+
+    Raises:
+        TopologyMismatch: one is missing or other than expected.
+        BrokerError: the broker cannot be used.
+    """
+    broker.declare(queues, passive=not settings.broker.make_queues)
 
 
 def now_ms() -> int:

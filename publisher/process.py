@@ -74,7 +74,7 @@ def run(
 
 def _declared(broker: Broker, settings: config.Config) -> bool:
     try:
-        broker.declare(surroundings.plant(settings))
+        surroundings.declare(broker, settings, surroundings.plant(settings))
     except TopologyMismatch:
         raise
     except BrokerError as error:

@@ -1,17 +1,19 @@
-"""A TCP proxy on loopback whose connections can be cut, as a network does it."""
+"""A TCP proxy on loopback whose connections can be cut and slowed, as a network does it."""
 
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
-    """Forwards `127.0.0.1:port` to another port until it is closed."""
+    """Forwards `127.0.0.1:port` to another port until it is closed; each read is held for `delay_s`."""
 
     def __init__(self, target_port, port=0):
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
+        self.delay_s = 0.0
         self._open = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,18 +31,23 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(("127.0.0.1", self._target_port))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target_port))
+                except OSError:  # the server is away
+                    _close(near)
+                    continue
                 self._open += [near, far]
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_forward, args=(source, target), daemon=True).start()
+                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
 
-
-def _forward(source, target):
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    _close(source)
-    _close(target)
+    def _forward(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.delay_s:
+                    time.sleep(self.delay_s)
+                target.sendall(data)
+        _close(source)
+        _close(target)
 
 
 def _close(each):

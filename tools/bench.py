@@ -21,7 +21,7 @@ from inspection import backbone, config, decode, loading, memory_bank, message, 
 from inspection.inspector import Inspector
 from process import line
 from process.stopwatch import Stopwatch
-from tools import fit, services, terminal
+from tools import fit, server, services, terminal
 
 _SIDE = 300
 _IMAGES = 200
@@ -194,9 +194,9 @@ def _drained_per_second(broker: Broker, servers: services.Servers, folder: Path,
     ]
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
     with (folder / "worker.log").open("wb") as log:
-        worker = services.guarded(command, log, log, environment)
+        worker = server.guarded(command, log, log, environment)
         decided = _decided_at(broker, len(images))
-        services.end(worker)
+        server.end(worker)
     return (len(decided) - 1) / ((decided[-1] - decided[0]) / 1000)
 
 
@@ -205,7 +205,7 @@ def _decided_at(broker: Broker, count: int) -> list[int]:
     while len(decided) < count:
         delivery = verdicts.take(60.0)
         if delivery is None:
-            raise services.ServiceError("the worker of the benchmark gives no verdicts")
+            raise server.ServiceError("the worker of the benchmark gives no verdicts")
         decided.append(message.parse_verdict(delivery.message).decided_at)
         delivery.ack()
     verdicts.cancel()

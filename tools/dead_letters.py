@@ -32,15 +32,15 @@ class DeadLetter(Frozen):
 
 
 def described(dead: Message) -> DeadLetter:
-    """What a dead letter says of itself; one that RabbitMQ made, for a job that killed its workers, says less."""
+    """What a dead letter says of itself."""
     known = message.salvage(dead)
     headers = dead.headers
-    attempts = headers.get("x-patchline-attempts", headers.get("x-delivery-count", 0))
+    attempts = headers.get("x-patchline-attempts")
     return DeadLetter(
         **known,
-        reason=str(headers.get("x-patchline-reason", "delivery_limit")),
+        reason=str(headers.get("x-patchline-reason", message.UNKNOWN)),
         stage=str(headers.get("x-patchline-stage", message.UNKNOWN)),
-        error=str(headers.get("x-patchline-error", "it ended every worker that took it")),
+        error=str(headers.get("x-patchline-error", message.UNKNOWN)),
         attempts=attempts if isinstance(attempts, int) else 0,
         worker=str(headers.get("x-patchline-worker", message.UNKNOWN)),
         bytes=len(dead.body),

@@ -24,7 +24,7 @@ from inspection import config, message
 from inspection.errors import SetupError
 from inspection.message import Verdict
 from process import line
-from tools import demo_images, demo_report, fit, services, terminal
+from tools import demo_images, demo_report, fit, server, services, terminal
 
 LINE = "demo"
 _RATE = 100  # images a second from each of two cameras: more than two cores judge, so that a queue builds up
@@ -60,7 +60,7 @@ def run(settings: config.Config, out: Path) -> None:
     settings = _with_banks_in(settings, out)
     for name in demo_images.CATEGORIES:
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0)
-    ports = services.free_port_run(2)
+    ports = server.free_port_run(2)
     print("starting RabbitMQ, Redis and Prometheus of our own on loopback", file=sys.stderr)
     with services.running({"patchline": ports}) as servers:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
@@ -134,16 +134,16 @@ def _process(name: str, out: Path, environment: dict[str, str], *arguments: str)
     """A patchline process with its output in `<name>.jsonl` and its log in `<name>.log`."""
     command = [sys.executable, "-m", "patchline", *arguments, "--config", str(out / "config.yaml")]
     with (out / f"{name}.jsonl").open("wb") as output, (out / f"{name}.log").open("wb") as errors:
-        guard = services.guarded(command, output, errors, environment)
+        guard = server.guarded(command, output, errors, environment)
         try:
             yield guard
         finally:
-            services.end(guard)
+            server.end(guard)
 
 
 def _await_metrics(ports: list[int]) -> None:
     deadline = time.monotonic() + _START_S
-    while not all(services.listens(port) for port in ports):
+    while not all(server.listens(port) for port in ports):
         if time.monotonic() > deadline:
             raise SetupError(f"the workers did not start within {_START_S:g} s; see workers.log")
         time.sleep(0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.base import Delivery, Message
 from inspection import message
@@ -73,7 +73,7 @@ class Signature:
             "x-patchline-worker": self.worker,
         }
         own = delivery.message
-        return Message(own.body, own.message_id, own.type, own.content_type, {**own.headers, **why}, own.app_id)
+        return replace(own, headers={**own.headers, **why})
 
     def _verdict(self, job: Job, delivery: Delivery, received_at: int, decision: Decision) -> Verdict:
         return Verdict(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from broker import topology
-from broker.base import Broker, Consumer, Delivery, Message, NotConfirmed
+from broker.base import TRIED, Broker, Consumer, Delivery, Message, NotConfirmed, tried
 from inspection import message
 from inspection.errors import DeviceLostError, JobError, Reason, Retry, Unusable
 from inspection.inspector import Inspector
@@ -22,16 +22,25 @@ from inspection.message import Job, Verdict
 from process.stopwatch import Stopwatch
 from worker.answer import Signature, verdict_message
 from worker.metrics import Metrics
+from worker.pulse import Pulse
 from worker.recent import Recent
+from worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _IDLE_S = 0.2  # how soon a lane without work sees that it shall stop
 _REFUSED_PAUSE_S = 0.5
 
 
+class SuspectError(Exception):
+    """The job was delivered before and nobody answered it: it may have ended its worker."""
+
+
 @dataclass(frozen=True)
 class Lane:
-    """One thread of a worker. `step` does one turn; `run` repeats it until it shall stop."""
+    """One thread of a worker. `step` does one turn; `run` repeats it until it shall stop.
+
+    The lane of the suspects judges its jobs alone (see `broker.topology.plant`); all others leave suspects to it.
+    """
 
     signature: Signature
     inspectors: Mapping[str, Inspector]
@@ -39,8 +48,11 @@ class Lane:
     jobs: Consumer
     recent: Recent
     metrics: Metrics
+    pulse: Pulse
+    turns: Turns
     max_attempts: int
     stop: threading.Event
+    of_suspects: bool = False
 
     def run(self) -> None:
         """Carry jobs until the stop event is set; the job in hand is finished first."""
@@ -53,6 +65,7 @@ class Lane:
         if delivery is not None:
             with self.metrics.holding():
                 self._carry(delivery)
+        self.pulse.beat()
 
     def _carry(self, delivery: Delivery) -> None:
         received_at = self.signature.clock_ms()
@@ -64,6 +77,9 @@ class Lane:
             return
         except Retry as error:
             self._retry(delivery, received_at, error)
+            return
+        except SuspectError:
+            self._set_apart(delivery, tried(delivery.message.headers) + 1)
             return
         except DeviceLostError:
             delivery.requeue()
@@ -77,13 +93,16 @@ class Lane:
 
     def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> Verdict:
         job = message.parse_job(delivery.message)
+        self.metrics.received(job.captured_at, received_at)
         known = self._known(job, delivery)
         if known is not None:
             return known
         if self._is_late(job):
             return self.signature.expired(job, delivery, received_at)
         inspector = self._inspector(job)
-        found = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage)
+        self._require_trial(delivery)
+        with self.turns.alone() if self.of_suspects else self.turns.together():
+            found = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage)
         if self._is_late(job):
             return self.signature.expired(job, delivery, received_at)
         return self.signature.judged(job, delivery, received_at, inspector, found, stopwatch.durations_ms)
@@ -104,9 +123,23 @@ class Lane:
         if delivery.attempt >= self.max_attempts:
             self._answer_error(delivery, received_at, error)
             return
-        _log.warning("job goes back", job_id=delivery.message.message_id, attempt=delivery.attempt, why=error.detail)
-        delivery.requeue()
-        self.metrics.requeued()
+        _log.warning("job failed", job_id=delivery.message.message_id, attempt=delivery.attempt, why=error.detail)
+        self._set_apart(delivery, delivery.attempt)
+
+    def _set_apart(self, delivery: Delivery, attempts: int) -> None:
+        """To the end of the suspects, with its attempts written down."""
+        job = delivery.message
+        suspect = replace(job, headers={**job.headers, TRIED: attempts})
+        if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
+            delivery.ack()
+            self.metrics.set_apart()
+
+    def _require_trial(self, delivery: Delivery) -> None:
+        """Raise where a job shall not be inspected: nobody knows how its last attempt ended, or it has had them all."""
+        if delivery.again:
+            raise SuspectError
+        if delivery.attempt > self.max_attempts:
+            raise Unusable(Reason.CRASHED, f"{self.max_attempts} workers ended while they held it")
 
     def _publish(self, delivery: Delivery, exchange: str, routing_key: str, answer: Message) -> bool:
         """Publish until it is confirmed; False when the job is no longer ours to acknowledge."""
@@ -115,7 +148,8 @@ class Lane:
                 self.broker.publish(exchange, routing_key, answer)
                 return True
             except NotConfirmed as error:
-                _log.warning("verdict not confirmed", job_id=answer.message_id, why=str(error))
+                _log.warning("not confirmed", exchange=exchange, job_id=answer.message_id, why=str(error))
+            self.pulse.beat()
             if self.stop.wait(_REFUSED_PAUSE_S):
                 delivery.requeue()
                 return False

@@ -16,7 +16,9 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 from inspection import message
+from inspection.backbone import Device
 from process import npu
+from worker.supervisor import Cause
 
 _WINDOW_S = 10.0
 _MOST_LINES = 64
@@ -60,7 +62,12 @@ class Metrics:
         self._last_verdict = Gauge(
             "patchline_last_verdict_timestamp_seconds", "When the last verdict was confirmed.", registry=self.registry
         )
-        self._requeued = Counter("patchline_requeued", "Jobs given back to the queue.", registry=self.registry)
+        self._set_apart = Counter(
+            "patchline_jobs_set_apart", "Jobs that failed or came again, to be judged alone.", registry=self.registry
+        )
+        self._behind = Gauge(
+            "patchline_behind_seconds", "Age of the last job taken, from its capture on.", registry=self.registry
+        )
         self._redis = Counter("patchline_redis_failures", "Times Redis did not answer.", registry=self.registry)
         self._chip = {
             "temperature_celsius": Gauge("patchline_device_temperature_celsius", "Of the chip.", registry=None),
@@ -108,9 +115,13 @@ class Metrics:
             self._finished.append(self._clock())
             self._forget_old()
 
-    def requeued(self) -> None:
-        """A job went back to the queue."""
-        self._requeued.inc()
+    def received(self, captured_at_ms: int, now_ms: int) -> None:
+        """A job was taken from the queue."""
+        self._behind.set(max(0, now_ms - captured_at_ms) / 1000)
+
+    def set_apart(self) -> None:
+        """A job went to the suspects."""
+        self._set_apart.inc()
 
     def watch_chip(self, number: int, stop: threading.Event) -> None:
         """Show the state of an Ascend chip until `stop` is set; without an answer of npu-smi the metrics are absent."""
@@ -147,3 +158,27 @@ class Metrics:
     def _forget_old(self) -> None:
         while self._finished and self._finished[0] < self._clock() - _WINDOW_S:
             self._finished.popleft()
+
+
+class SupervisorMetrics:
+    """What a supervisor knows of its workers."""
+
+    def __init__(self, devices: list[str]) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self._restarts = Counter(
+            "patchline_worker_restarts",
+            "Times a worker ended, or was stuck and replaced.",
+            ("device", "cause"),
+            registry=self.registry,
+        )
+        for device in devices:
+            for cause in Cause:
+                self._restarts.labels(device, cause)
+
+    def restarted(self, device: Device, cause: Cause) -> None:
+        """A worker had to be started again."""
+        self._restarts.labels(str(device), cause).inc()
+
+    def serve(self, host: str, port: int) -> None:
+        """Show the metrics at `http://host:port/metrics`."""
+        prometheus_client.start_http_server(port, addr=host, registry=self.registry)

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import structlog
@@ -14,13 +15,16 @@ from broker import topology
 from inspection import config, loading, memory_bank
 from inspection.backbone import Device
 from inspection.errors import PatchlineError, SetupError
-from process import line
+from process import line, notify
 from worker import recent
 from worker.answer import Signature
 from worker.lane import Lane
 from worker.metrics import Metrics
+from worker.pulse import Pulse
+from worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
+_WATCH_S = 0.5
 
 
 class WorkerFailedError(PatchlineError):
@@ -42,23 +46,26 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         BrokerError: the broker cannot be used.
         WorkerFailedError: a lane crashed.
     """
-    lanes = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
+    count = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
     served = names or fitted(settings)
     metrics = Metrics(str(device), served)
-    inspectors = loading.load(settings, served, device, lanes, metrics.device_failed)
+    inspectors = loading.load(settings, served, device, count, metrics.device_failed)
     if device.kind == "ascend":
         threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
     port = metrics.serve(settings.worker.metrics_host, metrics_port)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     signature = Signature(name, str(device), line.now_ms)
     memory = recent.connect(settings.redis, metrics.redis_failed)
+    pulse, attempts = Pulse(count + 1), settings.broker.max_attempts
     with line.connect(settings, name) as broker:
-        broker.declare(line.plant(settings))
-        jobs = broker.consume(topology.JOBS, prefetch=2 * lanes)
-        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, settings.broker.max_attempts, stop)
-        _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=lanes, metrics_port=port)
-        _carry_on(lane, lanes, settings.worker.drain_s)
+        line.declare(broker, settings, line.plant(settings))
+        jobs = broker.consume(topology.JOBS, prefetch=2 * count)
+        suspects = broker.consume(topology.SUSPECTS, prefetch=1)
+        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, Turns(), attempts, stop)
+        _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=count, metrics_port=port)
+        _carry_on([lane] * count + [replace(lane, jobs=suspects, of_suspects=True)], settings.worker.drain_s)
         jobs.cancel()
+        suspects.cancel()
     for each in inspectors.values():
         each.backbone.close()
     _log.info("worker has drained", device=str(device))
@@ -75,21 +82,28 @@ def fitted(settings: config.Config) -> list[str]:
     return names
 
 
-def _carry_on(lane: Lane, count: int, drain_s: float) -> None:
+def _carry_on(lanes: list[Lane], drain_s: float) -> None:
     """Run the lanes until they shall stop; give the jobs in hand `drain_s` seconds to end."""
-    threads = [threading.Thread(target=_run_lane, args=(lane,), name=f"lane-{i}", daemon=True) for i in range(count)]
+    threads = [
+        threading.Thread(target=_run, args=(lane,), name=f"lane-{i}", daemon=True) for i, lane in enumerate(lanes)
+    ]
     cv2.setNumThreads(1)
     for thread in threads:
         thread.start()
-    while not lane.stop.wait(0.5):
+    notify.tell(notify.READY)
+    stop, pulse = lanes[0].stop, lanes[0].pulse
+    while not stop.wait(_WATCH_S):
         if not all(thread.is_alive() for thread in threads):
             raise WorkerFailedError("a lane has ended; its error stands above")
+        if pulse.taken():
+            notify.tell(notify.ALIVE)
+    notify.tell(notify.STOPPING)
     deadline = time.monotonic() + drain_s
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _run_lane(lane: Lane) -> None:
+def _run(lane: Lane) -> None:
     # Each lane is a thread that keeps one core busy; its libraries must not start more.
     memory_bank.use_threads(1)
     lane.run()

@@ -48,8 +48,10 @@ class RedisRecent:
         self._on_failure = on_failure
         self._clock = clock
         self._resting_until = 0.0
+        trust = {"ssl_ca_certs": str(settings.ca_file)} if settings.ca_file else {}
         self._client = redis.Redis.from_url(
             settings.url,
+            **trust,
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
             retry=None,

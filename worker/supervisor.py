@@ -1,4 +1,4 @@
-"""A worker process for each device: started, started again when it ends, and drained together."""
+"""A worker process for each device: started, watched, started again when it ends or is stuck, and drained together."""
 
 from __future__ import annotations
 
@@ -10,61 +10,99 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import structlog
 
+from inspection import config
 from inspection.backbone import Device
+from process import notify
+from process.notify import Notices
 
 _log = structlog.get_logger(__name__)
-_BACKOFF_S = (1.0, 60.0)
-_HEALTHY_S = 60.0  # a worker that ran so long starts again at once
+_HEALTHY_S = 60.0  # a worker that ran so long starts again after the first pause
 _POLL_S = 0.2
+
+
+class Cause(StrEnum):
+    """Why a worker was started again: a closed set, for a metric's label."""
+
+    ENDED = "ended"
+    STUCK = "stuck"
+
+
+Restarted = Callable[[Device, Cause], None]
 
 
 @dataclass
 class Child:
-    """One device's process and its history."""
+    """One device's process and its history. Its life is told by its notices, not by its process being there."""
 
     device: Device
     command: Sequence[str]
     cores: frozenset[int] | None
+    limits: config.Worker
+    restarted: Restarted
+    notices: Notices = field(default_factory=Notices)
     process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
     started_at: float = 0.0
+    heard_at: float = 0.0
     start_again_at: float = 0.0
     failures: int = 0
 
-    def start(self, now: float) -> None:
+    def watch(self, now: float) -> None:
+        """Start the process when it is due; see that it has ended or is stuck, and when it shall start again."""
+        if self.process is None:
+            if now >= self.start_again_at:
+                self._start(now)
+            return
+        self._hear(now)
+        code = self.process.poll()
+        if code is not None:
+            self._end(now, Cause.ENDED, code)
+        elif now - self.heard_at > (self.limits.stuck_s if self.ready else self.limits.start_s):
+            self._end(now, Cause.STUCK, None)
+
+    def _start(self, now: float) -> None:
         """Start the process on its share of the cores."""
         cores = self.cores
         self.process = subprocess.Popen(
             self.command,
+            env=os.environ | {"NOTIFY_SOCKET": self.notices.address},
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then drains everyone
             preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         )
-        self.started_at = now
+        self.notices.read()  # an earlier process may have told its last
+        self.started_at = self.heard_at = now
+        self.ready = False
 
-    def watch(self, now: float) -> None:
-        """Start the process when it is due; see that it has ended, and when it shall start again."""
-        if self.process is None:
-            if now >= self.start_again_at:
-                self.start(now)
-            return
-        code = self.process.poll()
-        if code is None:
-            return
-        self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
-        first, longest = _BACKOFF_S
-        pause_s = min(longest, first * 2 ** (self.failures - 1))
-        self.start_again_at = now + pause_s
-        _end_group(self.process.pid)
+    def _hear(self, now: float) -> None:
+        told = self.notices.read()
+        if told:
+            self.heard_at = now
+        self.ready = self.ready or notify.READY in told
+
+    def _end(self, now: float, cause: Cause, code: int | None) -> None:
+        """What a worker has left behind, such as the host of its device, must not keep the device either."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self.process = None
-        _log.error("worker ended", device=str(self.device), code=code, failures=self.failures, again_in_s=pause_s)
+        self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
+        pause_s = min(self.limits.restart_pause_max_s, self.limits.restart_pause_s * 2 ** (self.failures - 1))
+        self.start_again_at = now + pause_s
+        self.restarted(self.device, cause)
+        why = {"device": str(self.device), "code": code, "failures": self.failures, "again_in_s": pause_s}
+        _log.error(f"worker {cause}", **why)
 
 
 def supervise(
     commands: Mapping[Device, Sequence[str]],
-    drain_s: float,
+    limits: config.Worker,
+    restarted: Restarted,
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -72,16 +110,23 @@ def supervise(
 
     Args:
         commands: what to run for each device.
-        drain_s: how long the processes have to end after SIGTERM; then they are killed and the broker has their jobs.
+        limits: when a process counts as stuck, the pauses between starts, how long a drain may take.
+        restarted: hears of every process that ended or was stuck.
         stop: asks for the end.
         clock: seconds.
     """
-    children = [Child(device, command, _share(device, list(commands))) for device, command in commands.items()]
+    shares = {device: _share(device, list(commands)) for device in commands}
+    children = [Child(device, command, shares[device], limits, restarted) for device, command in commands.items()]
+    notify.tell(notify.READY)
     while not stop.is_set():
         for child in children:
             child.watch(clock())
+        notify.tell(notify.ALIVE)
         stop.wait(_POLL_S)
-    _drain([child.process for child in children if child.process is not None], drain_s)
+    notify.tell(notify.STOPPING)
+    _drain([child.process for child in children if child.process is not None], limits.drain_s + 5.0)
+    for child in children:
+        child.notices.close()
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:
@@ -96,12 +141,6 @@ def _share(device: Device, devices: list[Device]) -> frozenset[int] | None:
     if device.kind != "cpu" or len(of_cpu) > len(cores):
         return None
     return frozenset(cores[of_cpu.index(device) :: len(of_cpu)])
-
-
-def _end_group(leader: int) -> None:
-    """What a worker that died has left behind, such as the host of its device, must not keep the device."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def _drain(processes: list[subprocess.Popen[bytes]], drain_s: float) -> None:

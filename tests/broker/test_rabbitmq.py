@@ -9,7 +9,7 @@ from broker import topology
 from broker.base import BrokerError, NotConfirmed, TopologyMismatch
 from broker.memory import _matches
 from broker.rabbitmq import RabbitBroker
-from tools import services
+from tools import server
 
 
 def test_a_consumer_that_computes_longer_than_two_heartbeats_keeps_its_connection(servers):
@@ -36,20 +36,20 @@ def test_an_idle_publisher_keeps_its_connection(servers):
 def test_the_plants_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
     with RabbitBroker(servers.amqp_url) as broker:
         limits = {"jobs_max_length": 10, "jobs_max_bytes": 10**6, "verdicts_max_length": 10, "dead_max_length": 10}
-        own = topology.plant(max_attempts=3, **limits)
+        own = topology.plant(**limits)
         renamed = topology.Topology(
             own.exchanges, tuple(topology.Queue(f"again.{q.name}", (), q.arguments) for q in own.queues)
         )
         broker.declare(renamed)
         broker.declare(renamed)
-        other = topology.plant(max_attempts=4, **limits)
+        other = topology.plant(**limits | {"jobs_max_length": 11})
         changed = topology.Queue("again.patchline.jobs", (), other.queues[-1].arguments)
-        with pytest.raises(TopologyMismatch, match=r"x-delivery-limit.*rabbitmqctl delete_queue.*configuration"):
+        with pytest.raises(TopologyMismatch, match=r"x-max-length.*rabbitmqctl delete_queue.*configuration"):
             broker.declare(topology.Topology((), (changed,)))
 
 
 def test_nobody_listening_is_said_in_one_line():
-    (port,) = services.free_ports(1)
+    (port,) = server.free_ports(1)
     with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
         with pytest.raises(BrokerError, match="is it running"):
             broker.declare(topology.gate("l"))

@@ -18,7 +18,7 @@ from broker.base import Message
 from broker.rabbitmq import RabbitBroker
 from inspection import config, message
 from process import line as surroundings
-from tools import services
+from tools import server
 
 PATIENCE_S = 40.0
 LINES = ("l1", "l2")
@@ -69,10 +69,10 @@ class Line:
 
     def worker(self, *arguments, **environment):
         """A worker that serves; its `metrics_port` is known."""
-        (port,) = services.free_ports(1)
+        (port,) = server.free_ports(1)
         process = self.start("worker", "--metrics-port", str(port), *arguments, **environment)
         process.metrics_port = port
-        wait_for(lambda: services.listens(port) or _raise_if_ended(process))
+        wait_for(lambda: server.listens(port) or _raise_if_ended(process))
         return process
 
     def send(self, image, job_id, content_type="image/png", type_=message.JOB_TYPE, key="l1.brick", **headers):

@@ -175,7 +175,8 @@ def test_a_broker_that_is_not_there_is_said_with_its_address(broken):
 
 
 def test_the_doctor_finds_what_is_there_and_says_what_to_do(broken, servers):
-    _edit(broken, "broker: {", f"broker: {{url: '{servers.amqp_url}', ")
+    url = servers.amqp_url.replace("guest:guest@", "")
+    _edit(broken, "broker: {", f"broker: {{url: '{url}', ")
     _edit(broken, "categories:", f"redis: {{url: '{servers.redis_url}'}}\ncategories:")
     healthy = patchline("doctor", folder=broken)
     assert healthy.returncode == 0, healthy.stdout

@@ -9,13 +9,13 @@ import psutil
 import pytest
 
 from tests.system.conftest import wait_for
-from tools import services
+from tools import server, services
 
 pytestmark = pytest.mark.timeout(180)
 
 SCRIPT = """
 import time
-from tools import services
+from tools import server, services
 with services.running({"nothing": [1]}) as servers:
     print(servers.amqp_url, flush=True)
     time.sleep(600)
@@ -30,8 +30,8 @@ def test_servers_end_when_their_user_is_ended(number):
     assert user.stdout.readline().startswith(b"amqp://")
     started = psutil.Process(user.pid).children(recursive=True)
     names = " ".join(process.name() for process in started)
-    for server in ("beam", "redis-server", "prometheus", "epmd"):
-        assert server in names
+    for name in ("beam", "redis-server", "prometheus", "epmd"):
+        assert name in names
     user.send_signal(number)
     user.wait(10)
     user.stdout.close()
@@ -49,7 +49,7 @@ def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
     monkeypatch.setattr(services, "RABBITMQ", tmp_path / "none")
     assert "rabbitmq-server" in services.missing()
-    with pytest.raises(services.ServiceError, match="apt-get install rabbitmq-server"), services.running():
+    with pytest.raises(server.ServiceError, match="apt-get install rabbitmq-server"), services.running():
         pass
 
 
@@ -59,7 +59,7 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_
     broken.write_text("#!/bin/sh\necho no disk left >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setattr(services, "RABBITMQ", broken)
-    with pytest.raises(services.ServiceError, match="no disk left"), services.running():
+    with pytest.raises(server.ServiceError, match="no disk left"), services.running():
         pass
 
 

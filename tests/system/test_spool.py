@@ -9,14 +9,14 @@ import pytest
 from broker import topology
 from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
-from tools import services
+from tools import server
 
 pytestmark = pytest.mark.timeout(180)
 
 
 def test_images_taken_while_the_broker_is_away_arrive_in_order_when_it_is_back(line, texture_folder, servers):
     url = urllib.parse.urlsplit(servers.amqp_url)
-    (port,) = services.free_ports(1)
+    (port,) = server.free_ports(1)
     away = f"amqp://{url.username}:{url.password}@127.0.0.1:{port}"
     folder = texture_folder / "test" / "good"
     arguments = ("publish", "--line", "l1", "--category", "brick", str(folder))
@@ -55,7 +55,7 @@ def test_a_publisher_killed_at_any_moment_loses_nothing_that_it_said_it_has(line
 
 
 def test_the_second_start_goes_on_with_what_the_first_left(line, texture_folder):
-    (port,) = services.free_ports(1)
+    (port,) = server.free_ports(1)
     image = str(sorted((texture_folder / "test" / "good").iterdir())[0])
     first = line.start(
         "publish", "--line", "l1", "--category", "brick", image, PATCHLINE_AMQP_URL=f"amqp://127.0.0.1:{port}"

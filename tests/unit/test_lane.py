@@ -1,6 +1,7 @@
 """The path of a job, one step at a time, on the in-memory broker: no threads, no sleeps."""
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,9 @@ from inspection.message import Decision, Job, Scores, Thresholds
 from worker.answer import Signature
 from worker.lane import Lane
 from worker.metrics import Metrics
+from worker.pulse import Pulse
 from worker.recent import Nowhere
+from worker.turns import Turns
 
 NOW = 1_800_000_000_000
 ATTEMPTS = 3
@@ -60,7 +63,7 @@ class Line:
     def __init__(self):
         self.now = NOW
         self.broker = MemoryBroker()
-        self.broker.declare(topology.plant(ATTEMPTS, 100, 10**9, 100, 100))
+        self.broker.declare(topology.plant(100, 10**9, 100, 100))
         self.inspector = FakeInspector()
         self.recent = Memory()
         self.metrics = Metrics("cpu:0", ["bottle"])
@@ -72,9 +75,13 @@ class Line:
             jobs=self.broker.consume(topology.JOBS, prefetch=2),
             recent=self.recent,
             metrics=self.metrics,
+            pulse=Pulse(2),
+            turns=Turns(),
             max_attempts=ATTEMPTS,
             stop=self.stop,
         )
+        suspects = self.broker.consume(topology.SUSPECTS, prefetch=1)
+        self.lane_of_suspects = replace(self.lane, jobs=suspects, of_suspects=True)
 
     def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, **headers):
         job = Job(
@@ -90,7 +97,13 @@ class Line:
         self.broker.publish(topology.JOBS, job.routing_key, outgoing)
 
     def step(self):
-        self.lane.step(0)
+        """One job: of the suspects, where there are some."""
+        (self.lane_of_suspects if self.lane_of_suspects.jobs._store.ready else self.lane).step(0)
+
+    def lose(self, lane=None):
+        """A worker takes a job and dies."""
+        assert (lane or self.lane).jobs.take(0) is not None
+        self.broker.cut()
 
     def messages(self, queue):
         consumer, found = self.broker.consume(queue, prefetch=100), []
@@ -181,7 +194,67 @@ def test_a_passing_fault_sends_the_job_back_until_its_last_attempt_answers(line,
     assert (verdict.decision, verdict.attempt) == (Decision.ERROR, ATTEMPTS)
     assert line.inspector.inspected == ATTEMPTS
     assert len(line.messages(topology.DEAD)) == 1
-    assert line.value("patchline_requeued_total") == ATTEMPTS - 1
+    assert line.value("patchline_jobs_set_apart_total") == ATTEMPTS - 1
+
+
+def test_a_job_that_ends_every_worker_is_tried_alone_and_answered_in_the_end(line):
+    line.send()
+    line.lose()
+    line.step()
+    for _ in range(ATTEMPTS - 1):
+        line.lose(line.lane_of_suspects)
+        line.step()
+    line.step()
+    (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
+    assert (verdict.decision, verdict.reason, line.inspector.inspected) == (Decision.ERROR, Reason.CRASHED, 0)
+    assert dead.message.headers["x-patchline-attempts"] == ATTEMPTS + 1
+
+
+def test_a_job_that_lay_beside_a_crash_any_number_of_times_is_judged(line):
+    line.send()
+    for _ in range(5 * ATTEMPTS):
+        line.lose()
+    line.step()
+    assert (line.inspector.inspected, line.verdicts()) == (0, [])
+    line.step()
+    assert [(each.decision, each.attempt) for each in line.verdicts()] == [(Decision.PASS, 2)]
+
+
+def test_a_suspect_is_judged_while_nobody_else_is():
+    turns, order = Turns(), []
+    judging, may_end = threading.Event(), threading.Event()
+
+    def together():
+        with turns.together():
+            judging.set()
+            may_end.wait(5)
+            order.append("together")
+
+    def alone():
+        with turns.alone():
+            order.append("alone")
+
+    threads = [threading.Thread(target=together), threading.Thread(target=alone)]
+    threads[0].start()
+    judging.wait(5)
+    threads[1].start()
+    may_end.set()
+    for thread in threads:
+        thread.join(5)
+    with turns.together():
+        order.append("together")
+    assert order == ["together", "alone", "together"]
+
+
+def test_a_worker_gets_on_when_all_its_lanes_do(line):
+    assert not line.lane.pulse.taken()
+    line.lane.step(0)
+    assert not line.lane.pulse.taken()
+    thread = threading.Thread(target=line.lane_of_suspects.step, args=(0,))
+    thread.start()
+    thread.join(5)
+    assert line.lane.pulse.taken()
+    assert not line.lane.pulse.taken()
 
 
 def test_a_fault_that_passes_ends_in_an_ordinary_verdict(line):
@@ -214,13 +287,10 @@ def test_a_job_that_becomes_late_during_its_inspection_is_expired(line):
 
 def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
     line.send()
-    line.lane.jobs.take(0)
-    line.broker.cut()  # the worker that had it died after answering
     line.step()
     (verdict,) = line.verdicts()
     line.send()
-    line.lane.jobs.take(0)
-    line.broker.cut()
+    line.lose()
     line.step()
     assert line.verdicts() == [verdict]
     assert line.inspector.inspected == 1
@@ -230,6 +300,7 @@ def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
     line.send(**{message.REPLAY: 1})
     line.recent.remember(line.lane.signature.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
     line.broker.cut()
+    line.step()
     line.step()
     (verdict,) = line.verdicts()
     assert (verdict.decision, verdict.attempt) == (Decision.PASS, 2)
@@ -283,5 +354,6 @@ def test_a_stale_job_is_left_to_the_broker(line):
     publish, line.broker.publish = line.broker.publish, cut
     line.step()
     line.broker.publish = publish
+    line.step()
     line.step()
     assert [(each.job_id, each.attempt) for each in line.verdicts()] == [("j1", 2)]

@@ -20,7 +20,7 @@ NOW = 1_800_000_000_000
 @pytest.fixture
 def broker():
     broker = MemoryBroker()
-    broker.declare(topology.plant(3, 100, 10**9, 100, 100))
+    broker.declare(topology.plant(100, 10**9, 100, 100))
     broker.declare(topology.gate("l"))
     return broker
 

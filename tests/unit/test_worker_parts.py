@@ -1,16 +1,19 @@
 """Redis, metrics and the supervisor's child, each with a clock of the test's own."""
 
 import itertools
+from functools import partial
 
 import pytest
 import redis
 
 from inspection import config
 from inspection.backbone import Device
+from inspection.config import Worker
 from inspection.errors import Reason, SetupError
 from inspection.message import Decision, Verdict
+from process import notify
 from worker import recent, supervisor
-from worker.metrics import Metrics
+from worker.metrics import Metrics, SupervisorMetrics
 
 NOW = 1_800_000_000_000
 
@@ -100,13 +103,33 @@ class Ended:
 
     pid = 2**22 + 1  # nobody's group
 
+    code = 1
+
     def poll(self):
-        return 1
+        return self.code
+
+    def wait(self):
+        return self.code
 
 
-def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(monkeypatch):
-    child = supervisor.Child(Device("cpu", 0), ["true"], cores=None)
+class Running(Ended):
+    """A process that goes on."""
+
+    code = None
+
+
+@pytest.fixture
+def child(monkeypatch):
+    """A device's child, whose processes end at once."""
+    restarts = []
+    child = supervisor.Child(Device("cpu", 0), ["true"], None, Worker(), lambda *what: restarts.append(what))
+    child.restarts = restarts
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Ended())
+    yield child
+    child.notices.close()
+
+
+def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(child):
     starts, now = [], 0.0
     while len(starts) < 6:
         child.watch(now)
@@ -116,6 +139,35 @@ def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(monkeypatch):
         now += 0.5
     pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert set(child.restarts) == {(Device("cpu", 0), supervisor.Cause.ENDED)}
+
+
+def test_a_worker_without_progress_is_replaced_however_alive_it_is(child, monkeypatch):
+    monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Running())
+    limits = child.limits
+    child.watch(0.0)
+    child.watch(limits.start_s)
+    assert child.restarts == []
+    monkeypatch.setenv("NOTIFY_SOCKET", child.notices.address)
+    now = limits.start_s
+    notify.tell(notify.READY)
+    child.watch(now)
+    for _ in range(3):
+        now += limits.stuck_s
+        notify.tell(notify.ALIVE)
+        child.watch(now)
+    child.watch(now + limits.stuck_s)
+    assert child.restarts == []
+    child.watch(now + limits.stuck_s + 0.1)
+    assert child.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
+    assert child.process is None
+
+
+def test_restarts_are_counted_by_device_and_cause():
+    metrics = SupervisorMetrics(["cpu:0"])
+    metrics.restarted(Device("cpu", 0), supervisor.Cause.STUCK)
+    value = partial(metrics.registry.get_sample_value, "patchline_worker_restarts_total")
+    assert [value({"device": "cpu:0", "cause": cause}) for cause in ("stuck", "ended")] == [1, 0]
 
 
 def test_cpu_devices_divide_the_cores(monkeypatch):

@@ -1,0 +1,119 @@
+"""Deliveries of a RabbitMQ queue, over however many channels and connections they come. See `broker.rabbitmq`."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from broker.base import Delivery, Message, Settlement, tried
+
+_log = structlog.get_logger(__name__)
+_AGAIN_S = 10.0  # after the broker has closed our channel, which it does for a reason that may last
+_CLOSE_S = 10.0
+
+
+class IoThread(Protocol):
+    """The thread that alone touches the connection."""
+
+    def on_io_thread(self, callback: Callable[[], Any]) -> None:
+        """Have `callback` called by it."""
+        ...
+
+    def check_alive(self) -> None:
+        """Raise BrokerError when it has ended."""
+        ...
+
+
+class RabbitConsumer:
+    """Implements `broker.base.Consumer` with one channel at a time."""
+
+    def __init__(self, io: IoThread, queue_name: str, prefetch: int) -> None:
+        self._io = io
+        self._queue = queue_name
+        self._prefetch = prefetch
+        self._channel: Any = None
+        self._cancelled = False
+        self._arrived: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+
+    @property
+    def subscribed(self) -> bool:
+        """The broker delivers to us at this moment."""
+        return self._channel is not None and bool(self._channel.is_open)
+
+    def take(self, timeout_s: float) -> Delivery | None:
+        """See `broker.base.Consumer`. Deliveries of an earlier channel are dropped: the broker sends them again."""
+        try:
+            delivery = self._arrived.get(timeout=timeout_s)
+        except queue.Empty:
+            self._io.check_alive()
+            return None
+        return None if delivery.stale else delivery
+
+    def cancel(self) -> None:
+        """See `broker.base.Consumer`."""
+        done: Future[None] = Future()
+        self._io.on_io_thread(partial(self._cancel, done))
+        done.result(_CLOSE_S)
+        while not self._arrived.empty():
+            self._arrived.get().requeue()
+
+    # From here on everything runs on the I/O thread.
+
+    def subscribe(self, channel: Any) -> None:
+        """Consume on a channel that has just been opened."""
+        if self._cancelled:
+            return
+        self._channel = channel
+        channel.add_on_close_callback(self._on_closed)
+        channel.basic_qos(prefetch_count=self._prefetch)
+        channel.basic_consume(self._queue, self._on_delivery)
+
+    def _on_closed(self, channel: Any, why: BaseException) -> None:
+        if not self._cancelled and channel.connection.is_open:
+            _log.error("broker closed a consumer's channel", queue=self._queue, why=repr(why))
+            channel.connection.ioloop.call_later(_AGAIN_S, partial(self._resubscribe, channel.connection))
+
+    def _resubscribe(self, connection: Any) -> None:
+        if connection.is_open:
+            connection.channel(on_open_callback=self.subscribe)
+
+    def _on_delivery(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        message = Message(
+            body=body,
+            message_id=properties.message_id,
+            type=properties.type,
+            content_type=properties.content_type,
+            headers=properties.headers or {},
+            app_id=properties.app_id,
+            content_encoding=properties.content_encoding,
+        )
+        counted = message.headers.get("x-delivery-count", int(method.redelivered))
+        attempt = 1 + (counted if isinstance(counted, int) else 0) + tried(message.headers)
+        settle = partial(self._settle, channel, method.delivery_tag)
+        self._arrived.put(Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open))
+
+    def _settle(self, channel: Any, tag: int, settlement: Settlement) -> None:
+        """Called by any thread."""
+        self._io.on_io_thread(partial(_settle_on, channel, tag, settlement))
+
+    def _cancel(self, done: Future[None]) -> None:
+        self._cancelled = True
+        if self.subscribed and self._channel.consumer_tags:
+            self._channel.basic_cancel(self._channel.consumer_tags[0], callback=lambda _: done.set_result(None))
+        else:
+            done.set_result(None)
+
+
+def _settle_on(channel: Any, tag: int, settlement: Settlement) -> None:
+    if not channel.is_open:
+        return
+    if settlement is Settlement.ACK:
+        channel.basic_ack(tag)
+    else:
+        # reject, not nack: from RabbitMQ 4.3 on only a reject counts as an attempt.
+        channel.basic_reject(tag, requeue=settlement is Settlement.REQUEUE)

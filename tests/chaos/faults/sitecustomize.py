@@ -1,0 +1,70 @@
+"""Failpoints and deliberate faults of a worker or publisher: on its PYTHONPATH, Python imports this file at its start.
+
+A file in the folder PATCHLINE_FAILPOINTS, named after a stage, ends by SIGKILL whichever process reaches that stage
+first; the file is gone then. A part whose name begins with `poison` ends every worker that tries it. PATCHLINE_BROKEN
+names one way to break the promise, for the tests that prove that the chaos would show it.
+"""
+
+import os
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+from broker.base import Delivery
+from process.stopwatch import Stopwatch
+from publisher.spool import Spool
+from worker.lane import Lane
+from worker.recent import RedisRecent
+
+_FOLDER = Path(os.environ["PATCHLINE_FAILPOINTS"])
+
+
+def reach(stage):
+    try:
+        (_FOLDER / stage).unlink()
+    except FileNotFoundError:
+        return
+    _die()
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner, name, action):
+    """Have `action` called with the arguments of `owner.name`, each time before it."""
+    original = getattr(owner, name)
+
+    def wrapped(self, *arguments):
+        action(self, *arguments)
+        return original(self, *arguments)
+
+    setattr(owner, name, wrapped)
+
+
+@contextmanager
+def _stage(self, name, original=Stopwatch.stage):
+    with original(self, name):
+        reach(name)
+        yield
+
+
+def _try(self, delivery, original=Lane._require_trial):
+    original(self, delivery)
+    if str(delivery.message.headers.get("part_id")).startswith("poison"):
+        (_FOLDER / f"poisoned-{os.getpid()}").touch()
+        _die()
+
+
+Stopwatch.stage = _stage
+Lane._require_trial = _try
+before(Lane, "_judge", lambda *_: reach("receive"))
+before(Delivery, "ack", lambda *_: reach("ack"))
+before(RedisRecent, "remember", lambda *_: reach("remember"))
+match os.environ.get("PATCHLINE_BROKEN"):
+    case "ack_first":
+        before(Lane, "_answer", lambda _, delivery, *__: delivery.ack())
+        Delivery._settle_once = lambda self, settlement: self._settle(settlement)
+    case "no_spool":
+        Spool.put = lambda *_: None
+before(Lane, "_publish", lambda *_: reach("publish"))

@@ -1,0 +1,163 @@
+"""The scene of a storm: real servers, workers, a publisher and a gate, each behind a proxy, and what they all said."""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import urllib.parse
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+
+from broker import topology
+from broker.rabbitmq import RabbitBroker
+from inspection import config, message
+from process import line as surroundings
+from tests.proxy import Proxy
+from tools import server
+
+LINE, CATEGORY = "l1", "brick"
+FAULTS = Path(__file__).with_name("faults")
+CHANGES = {
+    "worker": {"start_s": 20.0, "stuck_s": 8.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
+    "broker": {"confirm_timeout_s": 4.0, "jobs_max_length": 150},
+    "publisher": {"confirm_timeout_s": 3.0},
+}
+
+
+@dataclass
+class Scene:
+    """Everything that a storm can touch."""
+
+    folder: Path
+    settings: config.Config
+    proxies: dict[str, list[Proxy]]
+    amqp_urls: dict[str, str]
+    environment: dict[str, str]
+    verdicts: dict[str, list[message.Verdict]] = field(default_factory=dict)
+    last_verdict_at: float = 0.0
+    supervisor: object = None
+    publisher: object = None
+    gate: object = None
+
+    @property
+    def failpoints(self):
+        return self.folder / "failpoints"
+
+    def start(self, name, *arguments):
+        """A process of the line, which ends with the scene; what it says is in files of its name."""
+        own = {"PATCHLINE_AMQP_URL": self.amqp_urls[name]}
+        if name != "gate":
+            own["PYTHONPATH"] = f"{FAULTS}{os.pathsep}{Path.cwd()}"
+        with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
+            command = [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")]
+            return server.guarded(command, out, err, self.environment | own)
+
+    def said(self, name):
+        return (self.folder / f"{name}.out").read_text()
+
+    def workers(self):
+        """The worker processes that live now, not their supervisor."""
+        found = []
+        for child in psutil.Process(self.supervisor.pid).children(recursive=True):
+            try:
+                if "--device" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+            except psutil.Error:
+                continue
+        return found
+
+    def decided(self):
+        return len(self.verdicts)
+
+
+@contextmanager
+def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None):
+    """A line at work: two workers, a gate, and a publisher that sends `pictures` at `rate`."""
+    settings = _configured(plant, folder)
+    with ExitStack() as stack:
+        proxies, behind = {}, {}
+        for name in ("worker", "publisher", "gate"):
+            each, behind[name] = _behind_proxies(amqp_urls, stack)
+            proxies[name] = each
+        proxies["redis"], redis_behind = _behind_proxies([redis_url], stack)
+        environment = {"PATCHLINE_REDIS_URL": redis_behind, "PATCHLINE_BROKEN": broken or ""}
+        environment["PATCHLINE_FAILPOINTS"] = str(folder / "failpoints")
+        scene = Scene(folder, settings, proxies, behind, environment)
+        scene.failpoints.mkdir()
+        broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))
+        broker.declare(surroundings.plant(settings))
+        broker.declare(topology.gate(LINE))
+        done = threading.Event()
+        auditor = threading.Thread(target=_audit, args=(scene, broker, done))
+        auditor.start()
+        stack.callback(auditor.join)
+        stack.callback(done.set)
+        for name, arguments in _processes(pictures, rate).items():
+            process = scene.start(name, *arguments)
+            stack.callback(server.end, process)
+            setattr(scene, "supervisor" if name == "worker" else name, process)
+        yield scene
+
+
+def _processes(pictures, rate):
+    deadline = ("--deadline-ms", "3600000")
+    return {
+        "gate": ("gate", "--line", LINE),
+        "worker": ("worker", "--devices", "cpu:0,cpu:1"),
+        "publisher": ("publish", "--line", LINE, "--category", CATEGORY, "--rate", str(rate), *deadline, str(pictures)),
+    }
+
+
+def _configured(plant, folder):
+    shutil.copytree(plant, folder, symlinks=True, ignore=shutil.ignore_patterns("spool", "gate-memory"))
+    document = yaml.safe_load((folder / "config.yaml").read_text())
+    for section, changes in CHANGES.items():
+        document[section] = document.get(section, {}) | changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(document))
+    return config.load(folder / "config.yaml")
+
+
+def _behind_proxies(urls, stack):
+    proxies, behind = [], []
+    for url in urls:
+        parts = urllib.parse.urlsplit(url)
+        proxies.append(Proxy(parts.port))
+        stack.callback(proxies[-1].close)
+        behind.append(url.replace(f":{parts.port}", f":{proxies[-1].port}"))
+    return proxies, ",".join(behind)
+
+
+def _audit(scene, broker, done):
+    """Take every verdict that is published, as the plant's archive would."""
+    consumer = broker.consume(topology.VERDICTS, prefetch=500)
+    while not done.is_set():
+        delivery = consumer.take(0.2)
+        if delivery is not None:
+            verdict = message.parse_verdict(delivery.message)
+            scene.verdicts.setdefault(verdict.job_id, []).append(verdict)
+            scene.last_verdict_at = time.monotonic()
+            delivery.ack()
+
+
+def dead_letters(url):
+    """Empty the dead-letter queue."""
+    found = []
+    with RabbitBroker(url) as broker:
+        consumer = broker.consume(topology.DEAD, prefetch=500)
+        while (delivery := consumer.take(3.0)) is not None:
+            delivery.ack()
+            found.append(delivery.message)
+    return found
+
+
+def terminate(guard):
+    """SIGTERM to the process under a guard, as an operator sends it, and its end."""
+    for child in psutil.Process(guard.pid).children():
+        child.send_signal(signal.SIGTERM)
+    guard.wait(60)
