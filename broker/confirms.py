@@ -69,4 +69,4 @@ def _outcome(publication: Publication, accepted: bool) -> BrokerError | None:
     if publication.returned is not None:
         advice = "declare the queues with: patchline topology"
         return Unroutable(f"no queue for {where} ({publication.returned}); {advice}")
-    return None if accepted else Refused(f"a queue behind {where} is full")
+    return None if accepted else Refused(f"a queue behind {where} is full, or its nodes are lost")

@@ -83,17 +83,18 @@ class RabbitConsumer:
             connection.channel(on_open_callback=self.subscribe)
 
     def _on_delivery(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        headers = dict(properties.headers or {})
+        counted = headers.pop("x-delivery-count", int(method.redelivered))  # the broker's own, and never to be sent on
         message = Message(
             body=body,
             message_id=properties.message_id,
             type=properties.type,
             content_type=properties.content_type,
-            headers=properties.headers or {},
+            headers=headers,
             app_id=properties.app_id,
             content_encoding=properties.content_encoding,
         )
-        counted = message.headers.get("x-delivery-count", int(method.redelivered))
-        attempt = 1 + (counted if isinstance(counted, int) else 0) + tried(message.headers)
+        attempt = 1 + (counted if isinstance(counted, int) else 0) + tried(headers)
         settle = partial(self._settle, channel, method.delivery_tag)
         self._arrived.put(Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open))
 

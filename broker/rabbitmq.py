@@ -249,7 +249,7 @@ def _explain(error: pika.exceptions.ChannelClosedByBroker) -> str:
     if error.reply_code == 404:
         return f"a queue or exchange is missing {said}; an administrator makes it with: patchline topology"
     if error.reply_code == 403:
-        return f"this user may not make the queues {said}; set broker.declare to false, and make them beforehand"
+        return f"this user may not make the queues {said}; set broker.make_queues to false; an administrator makes them"
     if error.reply_code != 406:
         return f"RabbitMQ refused the topology {said}"
     return (

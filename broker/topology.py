@@ -40,7 +40,8 @@ def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, d
     A job that was delivered before may have ended its worker, or only have lain beside one that did. It is a suspect:
     it goes to the end of a queue of its own, of which a worker holds one at a time and judges it alone. Its attempts
     are written in a header, and the worker keeps the limit, and answers: the broker's own count would also count the
-    times that a job only lay there, and its limit would lose jobs without a verdict.
+    times that a job only lay there, and its limit would lose jobs without a verdict. No length limits it: a worker
+    that could not set a job apart could not go on.
     """
     jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
     return Topology(
@@ -48,7 +49,7 @@ def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, d
         (
             Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head")),
             Queue(VERDICTS, ((VERDICTS, "#"),), _quorum(verdicts_max_length, "reject-publish")),
-            Queue(SUSPECTS, ((SUSPECTS, "#"),), jobs),
+            Queue(SUSPECTS, ((SUSPECTS, "#"),), {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED}),
             Queue(JOBS, ((JOBS, "#"),), jobs),
         ),
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import CONFIG, Category, Line, Settings
+from commands.options import CONFIG, Category, Line, Settings, names
 from inspection import config, message
 from inspection.errors import SetupError
 from process import shutdown
@@ -41,15 +41,15 @@ def worker(
     from worker.metrics import SupervisorMetrics
 
     settings = config.load(config_file)
-    names = category or []
+    served = category or []
     port = settings.worker.metrics_port if metrics_port is None else metrics_port
     if device and devices:
         raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
     with shutdown.on_signals() as stop:
         if devices is None:
-            process.run(settings, backbone.Device.parse(device or "cpu"), names, port, stop)
+            process.run(settings, backbone.Device.parse(device or "cpu"), served, port, stop)
             return
-        arguments = ["--config", str(config_file), *(word for name in names for word in ("--category", name))]
+        arguments = ["--config", str(config_file), *(word for name in served for word in ("--category", name))]
         commands = {
             backbone.Device.parse(each): supervisor.worker_command(
                 ["--device", each, "--metrics-port", str(port and port + number), *arguments]
@@ -114,20 +114,36 @@ def gate(line: Line, config_file: Settings = CONFIG) -> None:
 
 def topology(
     line: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Also the gate's queue of this line; again for more.")
+        list[str] | None,
+        typer.Option(metavar="NAME", callback=names, help="Also the gate's queue of this line; again for more."),
+    ] = None,
+    definitions: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write RabbitMQ's definitions file and its users' urls, instead."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --definitions: of the broker, as its users see it.")
     ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Declare the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, when they start.
+    """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, where they may.
+
+    With --definitions, a plant is set up with three users who may make nothing: an administrator imports
+    FOLDER/definitions.json, and PATCHLINE_AMQP_URL_FILE of each process names its file of FOLDER.
 
     Example:  patchline topology --line press-3 --line press-4
     """
     from broker import topology as queues
     from process import line as surroundings
+    from tools import plant_users
 
     settings = config.load(config_file)
+    wanted = [surroundings.plant(settings), *(queues.gate(name) for name in line or [])]
+    if definitions is not None:
+        print("\n".join(map(str, plant_users.write(definitions, wanted, address or settings.broker.url))))
+        return
     with surroundings.connect(settings, "topology") as broker:
-        for each in (surroundings.plant(settings), *(queues.gate(name) for name in line or [])):
+        for each in wanted:
             broker.declare(each)
             print("\n".join(queue.name for queue in each.queues))
 

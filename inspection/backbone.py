@@ -46,7 +46,7 @@ class Device:
 class OfflineModel(message.Frozen):
     """The `.om` that atc made of a model, for one kind of chip; static batch 1, uint8 RGB in, FP16 features out."""
 
-    file: str
+    file: message.FileName
     sha256: Sha256
     soc_version: str
 
@@ -60,7 +60,7 @@ class Manifest(message.Frozen):
     """
 
     name: str
-    file: str
+    file: message.FileName
     sha256: Sha256
     layer: str
     stride: Annotated[int, Field(ge=1)]

@@ -102,7 +102,7 @@ class Gate(Section):
 class Category(Section):
     """A product and its recipe. Sizes are pixels; the threshold itself stands beside the memory bank."""
 
-    backbone: str
+    backbone: message.FileName
     layer: str
     resize: Annotated[int, Field(ge=32, le=2048)]
     imagesize: Annotated[int, Field(ge=32, le=2048)]

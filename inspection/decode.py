@@ -26,6 +26,9 @@ FORMATS = {
 }
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B", "I;16L", "I"}
 Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers only here, and our own limit is the stricter one
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what it says of a broken image, our own error says too
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 

@@ -20,7 +20,7 @@ FILE = "golden.json"
 class Image(message.Frozen):
     """One golden image: its file beside the bank, the digest of its features and its scores at fit time."""
 
-    file: str
+    file: message.FileName
     content_type: str
     features_sha256: str
     scores: Scores

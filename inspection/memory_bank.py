@@ -20,6 +20,7 @@ from pydantic import Field
 
 from inspection import message
 from inspection.errors import SetupError
+from inspection.replace_folder import replace_folder
 
 INDEX_FILE = "nnscorer_search_index.faiss"  # the reference application's own name
 MANIFEST_FILE = "manifest.json"
@@ -143,12 +144,7 @@ def save(
     manifest_bytes = manifest.model_dump_json(indent=2).encode() + b"\n"
     for name, content in {INDEX_FILE: index_bytes, MANIFEST_FILE: manifest_bytes, **others}.items():
         _write(aside / name, content)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    aside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(aside, folder)
 
 
 def load(folder: Path) -> MemoryBank:

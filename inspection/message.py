@@ -24,7 +24,9 @@ REPLAY = "x-patchline-replay"  # header of a job that is judged anew, whatever i
 UNKNOWN = "unknown"
 
 # A line or category is a word of a routing key and the name of a folder: no dots, slashes or spaces.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Identity = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 # 2000-01-01 to 2100-01-01: a time in seconds or microseconds is caught, a wrong clock is not our business.
 EpochMs = Annotated[int, Field(strict=True, ge=946_684_800_000, le=4_102_444_800_000)]

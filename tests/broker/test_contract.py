@@ -5,11 +5,11 @@ import time
 import urllib.parse
 import uuid
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from broker.base import AlreadySettled, BrokerError, Message, Refused, TopologyMismatch, Unroutable
+from broker.base import TRIED, AlreadySettled, BrokerError, Message, Refused, TopologyMismatch, Unroutable
 from broker.memory import MemoryBroker
 from broker.rabbitmq import RabbitBroker
 from broker.topology import Queue, Topology
@@ -112,6 +112,21 @@ def test_a_requeued_message_comes_again_as_the_next_attempt(setting):
         delivery = consumer.take(PATIENCE_S)
         assert delivery.attempt == attempt
         delivery.requeue()
+
+
+def test_a_message_that_is_sent_on_counts_its_attempts_where_it_says_so(setting):
+    setting.declare()
+    setting.publish()
+    consumer = setting.broker.consume(setting.queue, prefetch=1)
+    consumer.take(PATIENCE_S).requeue()
+    second = consumer.take(PATIENCE_S)
+    assert (second.attempt, second.again) == (2, True)
+    sent_on = replace(second.message, headers={**second.message.headers, TRIED: 4})
+    setting.broker.publish(setting.name, "line.bottle", sent_on)
+    second.ack()
+    third = consumer.take(PATIENCE_S)
+    assert (third.attempt, third.again) == (5, False)
+    third.ack()
 
 
 def test_a_delivery_is_settled_exactly_once(setting):

@@ -30,7 +30,6 @@ class Storm:
         rng.shuffle(faults)
         for kind in faults:
             time.sleep(rng.uniform(0.1, 0.6))
-            print(f"{time.strftime('%X')} {kind}", flush=True)
             getattr(self, kind)(rng)
 
     def worker_kill(self, rng):

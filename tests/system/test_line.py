@@ -14,7 +14,6 @@ import redis
 from broker import topology
 from broker.base import Message
 from inspection import backbone, loading, message
-from inspection.errors import Reason
 from inspection.message import Announcement, Decision
 from process.line import now_ms
 from tests.system.conftest import records, wait_for
@@ -128,58 +127,6 @@ def _supervised(line):
         child for child in psutil.Process(os.getpid()).children() if "--devices" in " ".join(child.cmdline())
     ]
     return [child for child in supervisor.children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
-BAD = [
-    ("an unreadable image", {"image": b"\x89PNG\r\n\x1a\n" + bytes(500)}, Reason.UNREADABLE_IMAGE),
-    ("a truncated image", {"image": lambda picture: picture[:-200]}, Reason.UNREADABLE_IMAGE),
-    ("an empty body", {"image": b""}, Reason.UNREADABLE_IMAGE),
-    ("an unknown category", {"category": "can"}, Reason.UNKNOWN_CATEGORY),
-    ("a missing header", {"captured_at": None}, Reason.MALFORMED_MESSAGE),
-    ("a header of the wrong type", {"deadline": "soon"}, Reason.MALFORMED_MESSAGE),
-    ("an unknown header", {"shift": "night"}, Reason.MALFORMED_MESSAGE),
-    ("a missing id", {"job_id": None}, Reason.MALFORMED_MESSAGE),
-    ("another type", {"type_": "patchline.job.v9"}, Reason.MALFORMED_MESSAGE),
-    ("a content type that is no image", {"content_type": "text/html"}, Reason.UNSUPPORTED_CONTENT_TYPE),
-    ("a content type of another image", {"content_type": "image/jpeg"}, Reason.UNSUPPORTED_CONTENT_TYPE),
-    ("no content type", {"content_type": None}, Reason.MALFORMED_MESSAGE),
-    ("too many bytes", {"image": lambda picture: picture + bytes(16_000_000)}, Reason.IMAGE_OVER_LIMIT),
-    ("too many pixels", {"image": lambda _: _header_of(60_000, 60_000)}, Reason.IMAGE_OVER_LIMIT),
-    (
-        "too few pixels",
-        {"image": lambda _: cv2.imencode(".png", np.zeros((4, 4)))[1].tobytes()},
-        Reason.IMAGE_OVER_LIMIT,
-    ),
-]
-
-
-def _header_of(width, height):
-    small = bytearray(cv2.imencode(".png", np.zeros((32, 32), np.uint8))[1].tobytes())
-    small[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    import zlib
-
-    small[29:33] = zlib.crc32(bytes(small[12:29])).to_bytes(4, "big")
-    return bytes(small)
-
-
-def test_bad_input_ends_as_error_and_dead_letter_and_the_worker_goes_on(line, picture):
-    worker = line.worker("--device", "cpu")
-    for number, (_, changes, _) in enumerate(BAD):
-        arguments = {"image": picture, "job_id": f"bad-{number}", "part_id": f"bad-{number}", **changes}
-        image = arguments.pop("image")
-        line.send(image(picture) if callable(image) else image, **arguments)
-    line.send(picture, "good", part_id="good")
-    verdicts = {verdict.part_id: verdict for verdict in line.verdicts(len(BAD) + 1)}
-    dead = {each.headers["part_id"]: each for each in line.messages(topology.DEAD, len(BAD))}
-    for number, (name, _, reason) in enumerate(BAD):
-        verdict = verdicts[f"bad-{number}"]
-        assert (verdict.decision, verdict.reason) == (Decision.ERROR, reason), name
-        assert verdict.detail, name
-        assert dead[f"bad-{number}"].headers["x-patchline-reason"] == reason, name
-    assert verdicts["good"].decision in (Decision.PASS, Decision.REVIEW)
-    assert worker.poll() is None
-    assert line.metric(worker.metrics_port, "patchline_errors_total") == len(BAD)
-    assert len(line.messages(topology.JOBS, 1, timeout_s=0.5)) == 0
 
 
 def test_a_line_without_redis_goes_on(line, picture):

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+import threading
 
 import faiss
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspection import calibrate, coreset, memory_bank
+from inspection import calibrate, coreset, memory_bank, replace_folder
 from inspection.errors import SetupError
 from inspection.message import Thresholds
 
@@ -188,3 +191,39 @@ def test_features_that_are_not_finite_are_refused(kept):
     edit_manifest(folder, index_sha256=memory_bank.digest(index_bytes))
     with pytest.raises(SetupError, match="not finite"):
         memory_bank.load(folder)
+
+
+SAVE_FOR_EVER = """
+import sys
+from pathlib import Path
+from inspection import memory_bank
+folder, index = Path(sys.argv[1]), Path(sys.argv[1], memory_bank.INDEX_FILE).read_bytes()
+manifest = memory_bank.Manifest.model_validate_json((folder / memory_bank.MANIFEST_FILE).read_bytes())
+print("saving", flush=True)
+for seed in range(1, 1_000_000):
+    memory_bank.save(folder, index, manifest.model_copy(update={"seed": seed}))
+"""
+
+
+def test_a_fit_that_is_interrupted_at_any_moment_leaves_a_whole_bank(kept):
+    folder = kept[0]
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        fit = subprocess.Popen([sys.executable, "-c", SAVE_FOR_EVER, str(folder)], stdout=subprocess.PIPE)
+        assert fit.stdout.readline() == b"saving\n"
+        threading.Event().wait(rng.uniform(0.0, 0.05))
+        fit.kill()
+        fit.wait()
+        fit.stdout.close()
+        memory_bank.load(folder)
+
+
+def test_where_folders_cannot_be_exchanged_the_old_one_is_moved_away(kept, monkeypatch):
+    folder = kept[0]
+    monkeypatch.setattr(replace_folder, "_exchange", lambda *_: False)
+    aside = folder.with_name("aside")
+    aside.mkdir()
+    (aside / "new").touch()
+    replace_folder.replace_folder(aside, folder)
+    assert [each.name for each in folder.iterdir()] == ["new"]
+    assert [each.name for each in folder.parent.iterdir()] == [folder.name]

@@ -1,0 +1,64 @@
+"""The whole corpus of bad input through one real worker."""
+
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from broker import topology
+from broker.base import Message
+from inspection import message
+from inspection.message import Decision
+from process import line as surroundings
+from tests import corpus
+
+pytestmark = pytest.mark.timeout(180)
+MOST_GROWTH = 400e6  # bytes: what a few lanes need to decode the largest pictures that are accepted
+
+
+@pytest.fixture(scope="module")
+def kinds(texture_folder):
+    return corpus.kinds(next((texture_folder / "test" / "good").glob("*.png")).read_bytes())
+
+
+def send(line, number, kind):
+    name = f"kind-{number}"
+    headers = {"line": "l1", "category": "brick", "part_id": name, "captured_at": surroundings.now_ms()} | kind.headers
+    kept = {key: value for key, value in headers.items() if value is not None}
+    whole = Message(kind.image, name, message.JOB_TYPE, kind.content_type, kept)
+    line.broker.publish(topology.JOBS, "l1.brick", replace(whole, **kind.properties))
+
+
+def fate(verdict):
+    if verdict.decision is Decision.ERROR:
+        return verdict.reason
+    return corpus.EXPIRED if verdict.decision is Decision.EXPIRED else corpus.JUDGED
+
+
+def test_every_kind_of_bad_input_gets_its_stated_verdict_and_dead_letter(line, kinds):
+    worker = line.worker("--device", "cpu")
+    before = psutil.Process(worker.pid).memory_info().rss
+    assert len(kinds) >= 80
+    for number, kind in enumerate(kinds):
+        send(line, number, kind)
+    verdicts = line.verdicts(len(kinds))
+    known = {verdict.job_id: verdict for verdict in verdicts} | {verdict.part_id: verdict for verdict in verdicts}
+    expected = {kind.name: kind.fate for kind in kinds}
+    assert {kind.name: fate(known[f"kind-{number}"]) for number, kind in enumerate(kinds)} == expected
+    assert all(verdict.detail for verdict in verdicts if verdict.decision is Decision.ERROR)
+    errors = [kind for kind in kinds if kind.fate not in (corpus.JUDGED, corpus.EXPIRED)]
+    dead = line.messages(topology.DEAD, len(errors) + 1, timeout_s=5.0)
+    assert len(dead) == len(errors)
+    assert {letter.body for letter in dead} == {kind.image for kind in errors}
+    assert worker.poll() is None
+    assert line.metric(worker.metrics_port, "patchline_errors_total") == len(errors) + 1  # the expired one
+    assert psutil.Process(worker.pid).memory_info().rss - before < MOST_GROWTH
+    assert line.messages(topology.JOBS, 1, timeout_s=0.5) == []
+
+
+def test_a_repeated_id_is_answered_each_time(line, kinds):
+    line.worker("--device", "cpu")
+    good = next(kind for kind in kinds if kind.fate == corpus.JUDGED)
+    for _ in range(3):
+        send(line, 7, good)
+    assert [verdict.job_id for verdict in line.verdicts(3)] == ["kind-7"] * 3
