@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from broker.base import Delivery, Message, Settlement, tried
+from broker.headers import received, text
 
 _log = structlog.get_logger(__name__)
 _AGAIN_S = 10.0  # after the broker has closed our channel, which it does for a reason that may last
@@ -83,16 +84,16 @@ class RabbitConsumer:
             connection.channel(on_open_callback=self.subscribe)
 
     def _on_delivery(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        headers = dict(properties.headers or {})
+        headers = received(properties.headers)
         counted = headers.pop("x-delivery-count", int(method.redelivered))  # the broker's own, and never to be sent on
         message = Message(
             body=body,
-            message_id=properties.message_id,
-            type=properties.type,
-            content_type=properties.content_type,
+            message_id=text(properties.message_id),
+            type=text(properties.type),
+            content_type=text(properties.content_type),
             headers=headers,
-            app_id=properties.app_id,
-            content_encoding=properties.content_encoding,
+            app_id=text(properties.app_id),
+            content_encoding=text(properties.content_encoding),
         )
         attempt = 1 + (counted if isinstance(counted, int) else 0) + tried(headers)
         settle = partial(self._settle, channel, method.delivery_tag)

@@ -24,6 +24,7 @@ from pika.channel import Channel
 
 from broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
 from broker.confirms import Confirms, Publication
+from broker.headers import sendable
 from broker.rabbit_consumer import RabbitConsumer
 from broker.topology import Topology
 
@@ -259,12 +260,25 @@ def _explain(error: pika.exceptions.ChannelClosedByBroker) -> str:
     )
 
 
+def _decode_value(encoded: bytes, offset: int, original: Any = pika.data.decode_value) -> tuple[object, int]:
+    """A timestamp as its number. pika 1.4 raises on one after the year 9999, in the middle of reading a frame.
+
+    That would end the I/O thread, and then that of every worker that the message is delivered to.
+    """
+    if encoded[offset : offset + 1] == b"T":
+        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
+    return original(encoded, offset)  # type: ignore[no-any-return]
+
+
+pika.data.decode_value = _decode_value
+
+
 def _properties(message: Message) -> pika.BasicProperties:
     return pika.BasicProperties(
         message_id=message.message_id,
         type=message.type,
         content_type=message.content_type,
-        headers=dict(message.headers),
+        headers={name: sendable(value) for name, value in message.headers.items()},
         content_encoding=message.content_encoding,
         app_id=message.app_id,
         delivery_mode=pika.DeliveryMode.Persistent.value,

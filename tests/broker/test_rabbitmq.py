@@ -1,11 +1,13 @@
 """What only a real connection shows."""
 
+import struct
 import threading
 import time
 
+import pika
 import pytest
 
-from broker import topology
+from broker import headers, topology
 from broker.base import BrokerError, NotConfirmed, TopologyMismatch
 from broker.memory import _matches
 from broker.rabbitmq import RabbitBroker
@@ -62,6 +64,64 @@ def test_nobody_listening_is_said_in_one_line():
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(BrokerError, match="amqp://user:password@host:port/vhost"):
         RabbitBroker(url)
+
+
+class Raw:
+    """A value as it stands on the wire."""
+
+    def __init__(self, wire):
+        self.wire = wire
+
+
+STRANGE = {
+    "a double": Raw(b"d" + struct.pack(">d", 1.5)),
+    "a float": Raw(b"f" + struct.pack(">f", 1.5)),
+    "a timestamp": Raw(b"T" + struct.pack(">Q", 1_700_000_000)),
+    "a timestamp after the year 9999": Raw(b"T" + struct.pack(">Q", 2**63)),
+    "a decimal": Raw(b"D" + struct.pack(">Bi", 200, -5)),
+    "text that is not UTF-8": Raw(b"S" + struct.pack(">I", 2) + b"\xff\xfe"),
+    "bytes": Raw(b"x" + struct.pack(">I", 2) + b"\xff\xfe"),
+    "a table of a timestamp": Raw(b"F" + struct.pack(">I", 11) + b"\x01a" + b"T" + struct.pack(">Q", 2**62)),
+    "nothing": Raw(b"V"),
+}
+
+
+@pytest.fixture
+def raw(monkeypatch):
+    """pika sends Raw values as they are, and short strings in bytes."""
+    encode = pika.data.encode_value
+
+    def encode_value(pieces, value):
+        if not isinstance(value, Raw):
+            return encode(pieces, value)
+        pieces.append(value.wire)
+        return len(value.wire)
+
+    monkeypatch.setattr(pika.data, "encode_value", encode_value)
+
+
+@pytest.mark.usefixtures("raw")
+@pytest.mark.parametrize("strange", STRANGE)
+def test_headers_that_pika_trips_over_arrive_and_can_be_sent_on(servers, strange):
+    with RabbitBroker(servers.amqp_url) as broker:
+        queue = topology.Queue("strange", (("strange", "#"),), {"x-queue-type": "quorum"})
+        broker.declare(topology.Topology(("strange",), (queue,)))
+        with pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as stranger:
+            properties = pika.BasicProperties(headers={"odd": STRANGE[strange], "even": 2}, message_id="id")
+            stranger.channel().basic_publish("strange", "key", b"body", properties)
+        consumer = broker.consume("strange", prefetch=1)
+        for _ in range(2):
+            delivery = consumer.take(10)
+            assert (delivery.message.body, delivery.message.headers["even"]) == (b"body", 2)
+            assert "odd" in delivery.message.headers
+            broker.publish("strange", "key", delivery.message)
+            delivery.ack()
+        consumer.take(10).ack()
+
+
+def test_names_that_are_not_utf_8_become_text():
+    assert headers.received({b"\xff": 1, "line": "l"}) == {"\ufffd": 1, "line": "l"}
+    assert headers.text(b"\xffid") == "\ufffdid"
 
 
 def test_closing_leaves_no_thread(servers):
