@@ -35,8 +35,9 @@ test-convert: setup
 chaos: setup
 	$(BIN)/python -m pytest tests/chaos --show-capture=no
 
-# The same storm, ten times as long.
+# The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup
+	$(BIN)/python -m pytest tests/chaos/test_endurance.py -m soak
 	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
 
 lint: $(SETUP)
