@@ -126,7 +126,7 @@ def _networks() -> Any:
     try:
         from tools import networks
     except ImportError as error:
-        raise SetupError(f"{error.name} is not installed; convert needs: pip install 'patchline[convert]'") from error
+        raise SetupError(f"{error.name} is not installed; convert needs: pip install '.[convert]'") from error
     return networks
 
 

@@ -24,8 +24,8 @@ from tools import server
 LINE, CATEGORY = "l1", "brick"
 FAULTS = Path(__file__).with_name("faults")
 CHANGES = {
-    "worker": {"start_s": 20.0, "stuck_s": 8.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
-    "broker": {"confirm_timeout_s": 4.0, "jobs_max_length": 150},
+    "worker": {"start_s": 20.0, "stuck_s": 5.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
+    "broker": {"confirm_timeout_s": 3.0, "jobs_max_length": 150},
     "publisher": {"confirm_timeout_s": 3.0},
 }
 

@@ -81,7 +81,7 @@ class Storm:
         """Nobody works for a while: the queue reaches its limit, and the publisher its spool."""
         for victim in self.scene.workers():
             victim.suspend()
-        time.sleep(7.0)
+        time.sleep(4.5)
         for victim in self.scene.workers():
             victim.send_signal(signal.SIGCONT)
         self.done["flood"] += 1

@@ -183,7 +183,7 @@ def test_the_doctor_finds_what_is_there_and_says_what_to_do(broken, servers):
     for found in ("cores", "broker", "npu-smi is not on the PATH", "MX_SDK_HOME is not set", "ready"):
         assert found in healthy.stdout
     (broken / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x")
-    _edit(broken, servers.amqp_url, "amqp://127.0.0.1:1")
+    _edit(broken, url, "amqp://127.0.0.1:1")
     ill = patchline("doctor", folder=broken)
     assert ill.returncode == 1
     assert ill.stdout.count("PROBLEM") == 2

@@ -77,7 +77,7 @@ def test_a_worker_that_stands_still_is_replaced_and_counted(line, impatient, pic
     (frozen,) = psutil.Process(supervisor.pid).children()
     frozen.suspend()
     line.send(picture, "after")
-    assert [verdict.job_id for verdict in line.verdicts(1)] == ["after"]
+    wait_for(lambda: "after" in {verdict.job_id for verdict in line.verdicts(1)})  # the first may come twice
     assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
     assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == 1
 
