@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -116,22 +117,24 @@ def rabbitmq(home: Path, more: str = "") -> Node:
 
 
 def cluster(home: Path, count: int) -> tuple[Server, list[Node]]:
-    """The name server of a cluster and its nodes, which find each other when they start the first time.
+    """The name server of a cluster and its nodes, which `join` makes one once they answer.
 
     The name server is a server apart, so that no node takes it along when it ends.
     """
     epmd, *ports = free_ports(1 + 3 * count)
     names = Server("epmd", ["epmd", "-address", HOST, "-port", str(epmd)], home / "epmd", lambda: listens(epmd))
-    listeners = ports[:count]
-    more = "cluster_formation.peer_discovery_backend = classic_config\n" + "".join(
-        f"cluster_formation.classic_config.nodes.{number} = {_node_name(port)}\n"
-        for number, port in enumerate(listeners, 1)
-    )
-    nodes = [
-        _node(home, home / f"node-{number}", [listeners[number], *ports[count + 2 * number :][:2], epmd], more)
-        for number in range(count)
-    ]
-    return names, nodes
+    of_node = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
+    return names, [_node(home, home / f"node-{number}", its, "") for number, its in enumerate(of_node)]
+
+
+def join(nodes: Sequence[Node]) -> None:
+    """Make a cluster of nodes that answer. Raises ServiceError where RabbitMQ refuses."""
+    first, *others = nodes
+    for node in others:
+        for command in (["stop_app"], ["join_cluster", first.name], ["start_app"]):
+            _control(node, *command)
+        node.server.wait()
+    _control(first, "await_online_nodes", str(len(nodes)))
 
 
 def redis(home: Path, *more: str) -> tuple[Server, str]:
@@ -169,6 +172,14 @@ def serve_until_interrupted() -> None:
             signal.pause()
         except KeyboardInterrupt:
             return
+
+
+def _control(node: Node, *command: str) -> None:
+    """Run rabbitmqctl for a node."""
+    whole = [str(RABBITMQ.with_name("rabbitmqctl")), "--node", node.name, *command]
+    told = subprocess.run(whole, env={**os.environ, **node.server.environment}, capture_output=True, text=True)
+    if told.returncode != 0:
+        raise ServiceError(f"rabbitmqctl {' '.join(command)} failed:\n{told.stdout}{told.stderr}")
 
 
 def _node(cookie_home: Path, home: Path, ports: list[int], more: str) -> Node:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,6 +50,12 @@ def pictures(texture_folder, folder, count, planted=0, poison=0):
     return folder
 
 
+@contextmanager
+def joined(nodes):
+    services.join(nodes)
+    yield
+
+
 def settle(on, amqp_url, quiet_s=30.0):
     """Wait for the publisher's end, for the last verdict and for the last act; then take the dead letters.
 
@@ -88,8 +95,8 @@ def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_pat
         redis, redis_url = services.redis(home / "redis")
         urls = [node.url for node in nodes]
         with (
-            services.all_of([names, nodes[0].server, redis]),  # the others find one to join
-            services.all_of([node.server for node in nodes[1:]]),
+            services.all_of([names, *(node.server for node in nodes), redis]),
+            joined(nodes),
             scene.set_up(plant, tmp_path / "plant", urls, redis_url, folder, rate=15) as on,
         ):
             storm = Storm(on, SEED)

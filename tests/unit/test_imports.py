@@ -18,7 +18,7 @@ ALLOWED = {
 ONE_FILE = {
     "pika": ["broker/rabbitmq.py"],
     "faiss": ["inspection/memory_bank.py"],
-    "openvino": ["inspection/backbone_openvino.py"],
+    "openvino": ["inspection/backbone_openvino.py", "inspection/candidates.py", "tools/random_network.py"],
     "yaml": ["inspection/config.py"],
     "PIL": ["inspection/decode.py"],
     "redis": ["worker/recent.py"],

@@ -1,0 +1,75 @@
+"""WideResNet-101-2 up to its second layer, with random weights: as much work as the real one, without its weights.
+
+The benchmark needs its speed, and weights do not change that. Built for OpenVINO, so that no torch is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import openvino
+from openvino import opset1 as ops
+
+from inspection import backbone
+
+NAME, LAYER, SIDE = "wideresnet101_random", "layer2", 224
+_BLOCKS = {"layer1": (3, 64, 1), "layer2": (4, 128, 2)}  # blocks, planes, stride (Zagoruyko and Komodakis 2016)
+_WIDEN = 2
+_IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+
+
+def write(models: Path) -> None:
+    """Write the model and its manifest into `models`, as a backbone that takes 224 x 224 and gives 784 x 512."""
+    models.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    images = ops.parameter([-1, 3, SIDE, SIDE], np.float32)
+    features = _pool_max(_convolved(rng, images, 64, 7, 2))
+    for blocks, planes, stride in _BLOCKS.values():
+        for number in range(blocks):
+            features = _bottleneck(rng, features, planes, stride if number == 0 else 1)
+    pooled = ops.avg_pool(features, [1, 1], [1, 1], [1, 1], [3, 3], False)
+    flat = ops.reshape(pooled, ops.constant(np.array([0, 0, -1])), True)
+    patches = ops.transpose(flat, ops.constant(np.array([0, 2, 1])))
+    path = models / f"{NAME}.xml"
+    openvino.save_model(openvino.Model([patches], [images]), path, compress_to_fp16=False)
+    facts = {"name": NAME, "file": path.name, "layer": LAYER, "stride": 8, "dim": 512, "side": SIDE, **_IMAGENET}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    made = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
+    fixed = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
+    manifest = backbone.Manifest.model_validate({**facts, **made, **fixed, "sha256": digest})
+    compiled = backbone.compile_for(path, manifest, SIDE, backbone.Device("cpu", 0), 1, "f32")
+    measured = manifest.model_copy(update={"rim": backbone.rim_of(compiled)})
+    (models / f"{NAME}.json").write_text(measured.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
+
+
+def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:
+    width, outputs = planes * _WIDEN, planes * 4
+    x = _convolved(rng, inputs, width, 1, 1)
+    x = _convolved(rng, x, width, 3, stride)
+    x = _convolution(rng, x, outputs, 1, 1, gain=0.3)  # a shortcut carries the rest, or values would grow
+    widens = inputs.get_output_partial_shape(0)[1].get_length() != outputs
+    shortcut = _convolution(rng, inputs, outputs, 1, stride) if widens else inputs
+    return ops.relu(ops.add(x, shortcut))
+
+
+def _convolved(rng: np.random.Generator, inputs: openvino.Node, outputs: int, size: int, stride: int) -> openvino.Node:
+    return ops.relu(_convolution(rng, inputs, outputs, size, stride))
+
+
+def _convolution(
+    rng: np.random.Generator, inputs: openvino.Node, outputs: int, size: int, stride: int, gain: float = 1.0
+) -> openvino.Node:
+    """With a bias where the real one has a normalisation, which is folded into it when the model is compiled."""
+    channels = inputs.get_output_partial_shape(0)[1].get_length()
+    scale = gain * np.sqrt(2 / (channels * size * size))
+    weights = (rng.standard_normal((outputs, channels, size, size)) * scale).astype(np.float32)
+    bias = (rng.standard_normal((1, outputs, 1, 1)) * 0.1).astype(np.float32)
+    around = [size // 2, size // 2]
+    convolved = ops.convolution(inputs, ops.constant(weights), [stride, stride], around, around, [1, 1])
+    return ops.add(convolved, ops.constant(bias))
+
+
+def _pool_max(inputs: openvino.Node) -> openvino.Node:
+    return ops.max_pool(inputs, [2, 2], [1, 1], [1, 1], [3, 3])
