@@ -39,7 +39,7 @@ def bench(
 
     Example:  patchline bench --all --dataset mvtec
     """
-    from tools import bench as tool
+    from bench import run as tool
     from tools import reference
 
     settings = config.load(config_file)

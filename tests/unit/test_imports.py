@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OURS = {"broker", "commands", "gate", "inspection", "process", "publisher", "tools", "worker"}
+OURS = {"bench", "broker", "commands", "gate", "inspection", "process", "publisher", "tools", "worker"}
 ALLOWED = {
     "broker": set(),
     "inspection": set(),
@@ -14,11 +14,18 @@ ALLOWED = {
     "worker": {"broker", "inspection", "process"},
     "gate": {"broker", "inspection", "process"},
     "tools": {"broker", "inspection", "process"},
+    "bench": {"broker", "inspection", "process", "tools", "worker"},
 }
 ONE_FILE = {
     "pika": ["broker/rabbitmq.py"],
     "faiss": ["inspection/memory_bank.py"],
-    "openvino": ["inspection/backbone_openvino.py", "inspection/candidates.py", "tools/random_network.py"],
+    "openvino": [
+        "bench/random_network.py",
+        "bench/reference_way.py",
+        "bench/run.py",
+        "inspection/backbone_openvino.py",
+        "inspection/candidates.py",
+    ],
     "yaml": ["inspection/config.py"],
     "PIL": ["inspection/decode.py"],
     "redis": ["worker/recent.py"],

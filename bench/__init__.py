@@ -1,0 +1,1 @@
+"""What the line costs, against the limits of the machine."""

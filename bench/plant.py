@@ -1,0 +1,67 @@
+"""The plant that is measured: two categories with models, images and banks that are made from nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench import random_network
+from inspection import config
+from tools import fit
+
+SIDE = 300
+WIDE, DEFAULT = "wide", "default"  # WideResNet-101-2 layer2 at 224, and the backbone that comes with Patchline
+_GOOD = 104
+_BANK = {WIDE: 1638, DEFAULT: 3000}
+_FORMATS = {"image/png": ".png", "image/jpeg": ".jpg"}
+
+
+def pictures(count: int, content_type: str) -> list[bytes]:
+    """Encoded images of 300 x 300 pixels with the fine grain of a real surface; one in ten has a bright scratch."""
+    rng = np.random.default_rng(0)
+    encoded = []
+    for number in range(count):
+        pixels = cv2.GaussianBlur(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8), (0, 0), 2)
+        if number % 10 == 9:
+            cv2.line(pixels, (60, 80), (220, 210), (255, 255, 255), 5)
+        encoded.append(cv2.imencode(_FORMATS[content_type], pixels)[1].tobytes())
+    return encoded
+
+
+def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, DEFAULT)) -> config.Config:
+    """A folder with models, fitted banks and `config.yaml`.
+
+    Args:
+        folder: empty.
+        models: where the default backbone is.
+        wanted: which of the categories.
+    """
+    own = folder / "models"
+    random_network.write(own)
+    for file in models.glob("efficientnet_lite0.*"):
+        (own / file.name).symlink_to(file.resolve())
+    recipes = {
+        WIDE: _recipe(random_network.NAME, random_network.LAYER, 256, 224, _BANK[WIDE] / ((_GOOD) * 784)),
+        DEFAULT: _recipe("efficientnet_lite0", "blocks4+10", 256, 256, _BANK[DEFAULT] / ((_GOOD) * 1024)),
+    }
+    (folder / "config.yaml").write_text("categories: {}\n", encoding="utf-8")
+    settings = config.Config(categories={name: recipes[name] for name in wanted})
+    paths = config.Paths(models=own, memory_banks=folder / "banks", spool=folder / "spool", gate=folder / "gate")
+    settings = settings.model_copy(update={"paths": paths})
+    config.save(settings, folder / "config.yaml")
+    good = folder / "good"
+    good.mkdir()
+    plain = [image for number, image in enumerate(pictures(_GOOD * 10 // 9 + 1, "image/png")) if number % 10 != 9]
+    for number, image in enumerate(plain[:_GOOD]):
+        (good / f"{number:03}.png").write_bytes(image)
+    for name in wanted:
+        fit.fit(settings, name, good, seed=0)
+    return settings
+
+
+def _recipe(backbone: str, layer: str, resize: int, imagesize: int, share: float) -> config.Category:
+    return config.Category(
+        backbone=backbone, layer=layer, resize=resize, imagesize=imagesize, coreset_ratio=round(share, 6)
+    )

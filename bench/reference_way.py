@@ -1,0 +1,40 @@
+"""The way of the reference application: one image after another in one loop, without a broker.
+
+Normalised in float64, through the network in float32, then faiss's IndexFlatL2, each with all cores.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openvino
+
+from inspection import backbone, config, memory_bank, score
+
+
+class ReferenceWay:
+    """Scores encoded images of one category."""
+
+    def __init__(self, settings: config.Config, category: str) -> None:
+        self._recipe = settings.category(category)
+        self._bank = memory_bank.load(settings.paths.memory_banks / category)
+        self._manifest = backbone.read_manifest(settings.paths.models, self._recipe.backbone)
+        model = self._file(settings.paths.models)
+        self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def score(self, image: bytes) -> float:
+        """The mean of the ten largest distances."""
+        pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        resize, side = self._recipe.resize, self._recipe.imagesize
+        edge = (resize - side) // 2
+        cropped = cv2.resize(pixels, (resize, resize))[edge : edge + side, edge : edge + side]
+        mean, std = (np.array(each, np.float64) for each in (self._manifest.mean, self._manifest.std))
+        prepared = ((cropped - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+        patches = self._network([prepared])[0][0]
+        distances, _ = self._bank.index.search(patches, 1)
+        return score.image_scores(distances[:, 0]).topk10
+
+    def _file(self, models: Path) -> Path:
+        return models / self._manifest.file

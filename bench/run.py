@@ -1,0 +1,63 @@
+"""`make bench`: every row, a table, and `out/bench.json`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import openvino
+
+from bench import line as lines
+from bench import plant, rows
+from bench.plant import DEFAULT, WIDE
+from bench.rows import JPEG, PNG
+from bench.table import Row, Table
+from inspection import config
+
+_MANY_IMAGES = 10_000
+_FAST_ENOUGH = 1.2  # times the rate at which latency is measured
+
+
+def run(settings: config.Config, out: Path) -> None:
+    """Measure, print a table and write it to `out`.
+
+    Raises:
+        ServiceError: a server is missing.
+    """
+    core = openvino.Core()
+    with tempfile.TemporaryDirectory() as name:
+        own = plant.build(Path(name), settings.paths.models)
+        with lines.running(Path(name), own) as line:
+            found = [*_limits(own, line), *_parts(own, line), *_endurance(line)]
+    can = tuple(sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+    name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
+    table.show()
+    table.write(out)
+    print(out)
+
+
+def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
+    """The line against the bare network and against the reference's way; its latency where it keeps up."""
+    found: list[Row] = []
+    for category in (WIDE, DEFAULT):
+        bare, limit = rows.bare(settings, category, len(os.sched_getaffinity(0)))
+        found += bare
+        for content_type in (PNG, JPEG):
+            found.append(rows.end_to_end(line, category, content_type, limit, "network alone"))
+        if found[-1].ours > _FAST_ENOUGH * rows.RATE:
+            found += rows.latency(line, category)
+    loop = rows.reference_loop(settings, WIDE)
+    return [*found, rows.end_to_end(line, WIDE, JPEG, loop, "the reference's way")]
+
+
+def _parts(settings: config.Config, line: lines.Line) -> list[Row]:
+    found = [each for size in rows.SEARCHES for each in rows.search(*size)]
+    for category in (WIDE, DEFAULT):
+        found += rows.stages(rows.inspector(settings, category), category)
+    return [*found, rows.messages(line)]
+
+
+def _endurance(line: lines.Line) -> list[Row]:
+    return [*rows.devices(line), *rows.memory(line, DEFAULT, _MANY_IMAGES)]
