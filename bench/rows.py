@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +23,7 @@ _CPU = backbone.Device("cpu", 0)
 _BARE = 120  # inferences in a measurement of the network alone
 _LINE = {WIDE: 200, DEFAULT: 600}
 RATE, _SECONDS = 36.0, 30
-_SIMULATED = Path(__file__).with_name("simulated.py")
+_SIMULATED = ("-m", "bench.simulated")
 SEARCHES = ((784, 512, 1638), (784, 512, 16384), (400, 1024, 4480))
 
 
@@ -148,7 +147,7 @@ def devices(line: Line) -> list[Row]:
     for count in (1, 2, 4, 8):
         images = pictures(150 * count, JPEG)
         line.send(WIDE, images, JPEG)
-        with line.workers(WIDE, count, [str(_SIMULATED)]) as workers:
+        with line.workers(WIDE, count, _SIMULATED) as workers:
             line.verdicts(20 * count)
             used, started = lines.cpu_seconds(workers), time.perf_counter()
             done = len(line.verdicts(len(images) - 20 * count))
