@@ -22,6 +22,7 @@ for command in (
     line.worker,
     line.publish,
     line.gate,
+    line.show,
     line.topology,
     banks.fit,
     banks.evaluate,

@@ -112,6 +112,22 @@ def gate(line: Line, config_file: Settings = CONFIG) -> None:
         process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
 
 
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the picture.")] = Path("out"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print the verdict of a recent job, and write its heat map: fail and review by default, for an hour.
+
+    Example:  patchline show 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11
+    """
+    from worker import show as tool
+
+    verdict, picture = tool.show(config.load(config_file), job_id, out)
+    print(verdict.model_dump_json(indent=2, exclude_none=True))
+    print(picture or "no picture: passed, too long ago, or worker.pictures is none")
+
+
 def topology(
     line: Annotated[
         list[str] | None,

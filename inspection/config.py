@@ -58,12 +58,14 @@ class Redis(Section):
     timeout_s: Positive = 0.1
     keep_verdict_s: Count = 3600
     keep_recent: Count = 1000
+    keep_picture_s: Count = 3600
 
 
 class Worker(Section):
     """One worker process per device."""
 
     lanes: Annotated[int, Field(ge=0)] = 0
+    pictures: Literal["none", "doubtful", "all"] = "doubtful"
     drain_s: Positive = 20.0
     start_s: Positive = 300.0
     stuck_s: Positive = 60.0

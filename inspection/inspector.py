@@ -24,6 +24,7 @@ class Inspection:
     scores: Scores
     regions: tuple[Region, ...]
     heat_map: NDArray[np.float32] | None
+    image: NDArray[np.uint8] | None = None  # as captured, where there is a heat map to lay over it
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Inspector:
         with stage("heat_map"):
             heat = self._heat_map(distances, (rgb.shape[0], rgb.shape[1]))
             regions = score.regions(heat, self.category.min_region_pixels)
-        return Inspection(decision, headline, scores, regions, heat)
+        return Inspection(decision, headline, scores, regions, heat, rgb)
 
     def _heat_map(self, distances: NDArray[np.float32], captured: tuple[int, int]) -> NDArray[np.float32]:
         seen = preprocess.window(captured, self.category.resize, self.category.imagesize)

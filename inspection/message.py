@@ -27,7 +27,8 @@ UNKNOWN = "unknown"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Identity = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+Identity = Annotated[str, StringConstraints(pattern=IDENTITY)]
 # 2000-01-01 to 2100-01-01: a time in seconds or microseconds is caught, a wrong clock is not our business.
 EpochMs = Annotated[int, Field(strict=True, ge=946_684_800_000, le=4_102_444_800_000)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]

@@ -143,7 +143,7 @@ def _process(name: str, out: Path, environment: dict[str, str], *arguments: str)
 
 def _await_metrics(ports: list[int]) -> None:
     deadline = time.monotonic() + _START_S
-    while not all(server.listens(port) for port in ports):
+    while not all(server.replies(f"http://127.0.0.1:{port}/readyz") for port in ports):
         if time.monotonic() > deadline:
             raise SetupError(f"the workers did not start within {_START_S:g} s; see workers.log")
         time.sleep(0.1)

@@ -16,9 +16,9 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from inspection import backbone, config, loading
+from inspection import backbone, config, loading, picture
 from inspection.message import Decision, Thresholds, Verdict
-from tools import evaluate, measures, picture, terminal
+from tools import evaluate, measures, terminal
 
 Summary = dict[str, Any]
 _SHOWN = 6

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection import backbone, config, decode, golden, image_files, loading, preprocess
+from inspection import backbone, config, decode, golden, image_files, loading, picture, preprocess
 from inspection.errors import SetupError, Unusable
 from inspection.inspector import Inspection, Inspector
 from inspection.message import Decision, Frozen, Thresholds
-from tools import measures, picture, terminal
+from tools import measures, terminal
 
 GOOD = "good"
 _MISTAKES = 12

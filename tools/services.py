@@ -6,6 +6,7 @@ asks or has died, so that none is ever left behind.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -145,17 +146,28 @@ def redis(home: Path, *more: str) -> tuple[Server, str]:
     return Server("redis", command, home, lambda: listens(port)), f"redis://{HOST}:{port}/0"
 
 
-def prometheus(home: Path, targets: dict[str, list[int]]) -> tuple[Server, str]:
-    """Prometheus, which scrapes every second, and its url."""
+def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = None) -> tuple[Server, str]:
+    """Prometheus, which scrapes every second, and its url.
+
+    Args:
+        home: its folder.
+        targets: ports on loopback, by job name. Of `rabbitmq`, each queue is scraped.
+        rules: alerts to evaluate, every second too.
+    """
     _require(shutil.which("prometheus") is not None, "prometheus")
     (port,) = free_ports(1)
     home.mkdir()
-    jobs = "".join(
-        f"  - job_name: {job}\n    static_configs:\n      - targets: {[f'{HOST}:{each}' for each in ports]}\n"
+    of_queues = {"metrics_path": "/metrics/detailed", "params": {"family": ["queue_coarse_metrics"]}}
+    jobs = [
+        {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{each}" for each in ports]}]}
+        | (of_queues if job == "rabbitmq" else {})
         for job, ports in targets.items()
+    ]
+    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config = home / "prometheus.yml"  # JSON is YAML
+    config.write_text(
+        json.dumps({"global": often, "scrape_configs": jobs, "rule_files": [str(rules)] if rules else []})
     )
-    config = home / "prometheus.yml"
-    config.write_text(f"global:\n  scrape_interval: 1s\nscrape_configs:\n{jobs}")
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={home / 'data'}"]
     command.append(f"--web.listen-address={HOST}:{port}")
     url = f"http://{HOST}:{port}"

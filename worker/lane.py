@@ -15,9 +15,9 @@ import structlog
 
 from broker import topology
 from broker.base import TRIED, Broker, Consumer, Delivery, Message, NotConfirmed, tried
-from inspection import message
+from inspection import message, picture
 from inspection.errors import DeviceLostError, JobError, Reason, Retry, Unusable
-from inspection.inspector import Inspector
+from inspection.inspector import Inspection, Inspector
 from inspection.message import Job, Verdict
 from process.stopwatch import Stopwatch
 from worker.answer import Signature, verdict_message
@@ -53,6 +53,7 @@ class Lane:
     max_attempts: int
     stop: threading.Event
     of_suspects: bool = False
+    pictures: str = "doubtful"
 
     def run(self) -> None:
         """Carry jobs until the stop event is set; the job in hand is finished first."""
@@ -71,7 +72,7 @@ class Lane:
         received_at = self.signature.clock_ms()
         stopwatch = Stopwatch(self.metrics.stage_took)
         try:
-            verdict = self._judge(delivery, received_at, stopwatch)
+            verdict, seen = self._judge(delivery, received_at, stopwatch)
         except Unusable as error:
             self._answer_error(delivery, received_at, error)
             return
@@ -89,29 +90,39 @@ class Lane:
             crash = Retry(Reason.CRASHED, f"{type(error).__name__}: {error}")
             self._retry(delivery, received_at, crash)
             return
-        self._answer(delivery, verdict)
+        if self._answer(delivery, verdict):
+            self._keep_picture(verdict, seen)
 
-    def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> Verdict:
+    def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> tuple[Verdict, Inspection | None]:
         job = message.parse_job(delivery.message)
         self.metrics.received(job.captured_at, received_at)
         known = self._known(job, delivery)
         if known is not None:
-            return known
+            return known, None
         if self._is_late(job):
-            return self.signature.expired(job, delivery, received_at)
+            return self.signature.expired(job, delivery, received_at), None
         inspector = self._inspector(job)
         self._require_trial(delivery)
         with self.turns.alone() if self.of_suspects else self.turns.together():
-            found = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage)
+            look = self.pictures == "all"
+            found = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage, look)
         if self._is_late(job):
-            return self.signature.expired(job, delivery, received_at)
-        return self.signature.judged(job, delivery, received_at, inspector, found, stopwatch.durations_ms)
+            return self.signature.expired(job, delivery, received_at), None
+        verdict = self.signature.judged(job, delivery, received_at, inspector, found, stopwatch.durations_ms)
+        return verdict, None if self.pictures == "none" else found
 
-    def _answer(self, delivery: Delivery, verdict: Verdict) -> None:
-        if self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
-            delivery.ack()
-            self.metrics.answered(verdict, self.signature.clock_ms())
-            self.recent.remember(verdict)
+    def _answer(self, delivery: Delivery, verdict: Verdict) -> bool:
+        if not self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
+            return False
+        delivery.ack()
+        self.metrics.answered(verdict, self.signature.clock_ms())
+        self.recent.remember(verdict)
+        return True
+
+    def _keep_picture(self, verdict: Verdict, seen: Inspection | None) -> None:
+        if seen is not None and seen.image is not None and seen.heat_map is not None:
+            drawn = picture.overlay(seen.image, seen.heat_map, seen.regions)
+            self.recent.keep_picture(verdict.job_id, picture.small_jpeg(drawn))
 
     def _answer_error(self, delivery: Delivery, received_at: int, error: JobError) -> None:
         verdict = self.signature.error(delivery, received_at, error)
@@ -145,7 +156,8 @@ class Lane:
         """Publish until it is confirmed; False when the job is no longer ours to acknowledge."""
         while not delivery.stale:
             try:
-                self.broker.publish(exchange, routing_key, answer)
+                with Stopwatch(lambda _, seconds: self.metrics.confirmed(seconds)).stage("confirm"):
+                    self.broker.publish(exchange, routing_key, answer)
                 return True
             except NotConfirmed as error:
                 _log.warning("not confirmed", exchange=exchange, job_id=answer.message_id, why=str(error))

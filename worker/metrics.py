@@ -18,11 +18,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from inspection import message
 from inspection.backbone import Device
 from process import npu
+from worker.health import Health, serve
 from worker.supervisor import Cause
 
 _WINDOW_S = 10.0
 _MOST_LINES = 64
 _CHIP_S = 15.0
+_SCORE_RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 4.0)
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -58,6 +60,25 @@ class Metrics:
             buckets=(*_BUCKETS_S, 30.0, 120.0),
             registry=self.registry,
         )
+        self._confirms = Histogram(
+            "patchline_confirm_seconds",
+            "Until RabbitMQ has confirmed a verdict.",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._scores = Histogram(
+            "patchline_score_ratio",
+            "Score of an image, where 1 is the fail threshold.",
+            ("line", "category"),
+            buckets=_SCORE_RATIOS,
+            registry=self.registry,
+        )
+        self._expected = Gauge(
+            "patchline_calibrated_score_ratio",
+            "Median score of the good images at fit time, where 1 is the fail threshold.",
+            ("category",),
+            registry=self.registry,
+        )
         self._in_flight = Gauge("patchline_in_flight", "Jobs in the hands of this worker.", registry=self.registry)
         self._last_verdict = Gauge(
             "patchline_last_verdict_timestamp_seconds", "When the last verdict was confirmed.", registry=self.registry
@@ -81,10 +102,13 @@ class Metrics:
         )
         fps.labels(device).set_function(self.fps)
 
-    def serve(self, host: str, port: int) -> int:
-        """Show the metrics at `http://host:port/metrics`; returns the port, a free one where `port` is 0."""
-        server, _ = prometheus_client.start_http_server(port, addr=host, registry=self.registry)
-        return int(server.server_port)
+    def serve(self, host: str, port: int, health: Health) -> int:
+        """Show the metrics, and beside them the health; returns the port, a free one where `port` is 0."""
+        return serve(host, port, prometheus_client.make_wsgi_app(self.registry), health)
+
+    def calibrated(self, category: str, median: float, threshold: float) -> None:
+        """What a good part of a category is expected to score."""
+        self._expected.labels(category).set(median / threshold)
 
     def fps(self) -> float:
         """Confirmed verdicts a second over the window."""
@@ -106,6 +130,9 @@ class Metrics:
         """A verdict was confirmed."""
         category = verdict.category if verdict.category in self._categories else message.UNKNOWN
         self._images.labels(self._known_line(verdict.line), category, verdict.decision).inc()
+        if verdict.score is not None and verdict.thresholds is not None:
+            ratio = verdict.score / verdict.thresholds.fail
+            self._scores.labels(self._known_line(verdict.line), category).observe(ratio)
         if verdict.reason is not None:
             self._errors.labels(verdict.reason).inc()
         if verdict.captured_at is not None:
@@ -114,6 +141,10 @@ class Metrics:
         with self._lock:
             self._finished.append(self._clock())
             self._forget_old()
+
+    def confirmed(self, seconds: float) -> None:
+        """RabbitMQ has confirmed a message."""
+        self._confirms.observe(seconds)
 
     def received(self, captured_at_ms: int, now_ms: int) -> None:
         """A job was taken from the queue."""

@@ -18,6 +18,7 @@ from inspection.errors import PatchlineError, SetupError
 from process import line, notify
 from worker import recent
 from worker.answer import Signature
+from worker.health import Health
 from worker.lane import Lane
 from worker.metrics import Metrics
 from worker.pulse import Pulse
@@ -48,11 +49,13 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     """
     count = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
     served = names or fitted(settings)
-    metrics = Metrics(str(device), served)
+    metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
+    port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
     inspectors = loading.load(settings, served, device, count, metrics.device_failed)
+    for category, each in inspectors.items():
+        metrics.calibrated(category, each.bank.manifest.calibration.held_out_median, each.thresholds.fail)
     if device.kind == "ascend":
         threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
-    port = metrics.serve(settings.worker.metrics_host, metrics_port)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     signature = Signature(name, str(device), line.now_ms)
     memory = recent.connect(settings.redis, metrics.redis_failed)
@@ -61,9 +64,12 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         line.declare(broker, settings, line.plant(settings))
         jobs = broker.consume(topology.JOBS, prefetch=2 * count)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
+        health.consumes = lambda: broker.connected and jobs.subscribed
         lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, Turns(), attempts, stop)
         _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=count, metrics_port=port)
-        _carry_on([lane] * count + [replace(lane, jobs=suspects, of_suspects=True)], settings.worker.drain_s)
+        lane = replace(lane, pictures=settings.worker.pictures)
+        lanes = [lane] * count + [replace(lane, jobs=suspects, of_suspects=True)]
+        _carry_on(lanes, health, settings.worker.drain_s)
         jobs.cancel()
         suspects.cancel()
     for each in inspectors.values():
@@ -82,7 +88,7 @@ def fitted(settings: config.Config) -> list[str]:
     return names
 
 
-def _carry_on(lanes: list[Lane], drain_s: float) -> None:
+def _carry_on(lanes: list[Lane], health: Health, drain_s: float) -> None:
     """Run the lanes until they shall stop; give the jobs in hand `drain_s` seconds to end."""
     threads = [
         threading.Thread(target=_run, args=(lane,), name=f"lane-{i}", daemon=True) for i, lane in enumerate(lanes)
@@ -96,6 +102,7 @@ def _carry_on(lanes: list[Lane], drain_s: float) -> None:
         if not all(thread.is_alive() for thread in threads):
             raise WorkerFailedError("a lane has ended; its error stands above")
         if pulse.taken():
+            health.stepped()
             notify.tell(notify.ALIVE)
     notify.tell(notify.STOPPING)
     deadline = time.monotonic() + drain_s

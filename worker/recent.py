@@ -27,6 +27,14 @@ class Recent(Protocol):
         """Keep a verdict that the broker has confirmed."""
         ...
 
+    def keep_picture(self, job_id: str, jpeg: bytes) -> None:
+        """Keep the heat map of a part for a while."""
+        ...
+
+    def picture(self, job_id: str) -> bytes | None:
+        """The heat map of a part, if it is still there."""
+        ...
+
 
 class Nowhere:
     """Redis is switched off."""
@@ -37,9 +45,18 @@ class Nowhere:
     def remember(self, verdict: message.Verdict) -> None:
         """Forgotten at once."""
 
+    def keep_picture(self, job_id: str, jpeg: bytes) -> None:
+        """Forgotten at once."""
+
+    def picture(self, job_id: str) -> bytes | None:
+        """Never kept."""
+
 
 class RedisRecent:
-    """Keys: `patchline:verdict:<job id>` with a time to live, `patchline:recent:<line>:<category>` newest first."""
+    """Keys: `patchline:verdict:<job id>` and `patchline:picture:<job id>` with a time to live each.
+
+    And `patchline:recent:<line>:<category>`, newest first.
+    """
 
     def __init__(
         self, settings: config.Redis, on_failure: Callable[[], None], clock: Callable[[], float] = time.monotonic
@@ -70,6 +87,15 @@ class RedisRecent:
     def remember(self, verdict: message.Verdict) -> None:
         """See `Recent`."""
         self._try(lambda: self._write(verdict))
+
+    def keep_picture(self, job_id: str, jpeg: bytes) -> None:
+        """See `Recent`."""
+        self._try(lambda: self._client.set(f"patchline:picture:{job_id}", jpeg, ex=self._settings.keep_picture_s))
+
+    def picture(self, job_id: str) -> bytes | None:
+        """See `Recent`."""
+        found = self._try(lambda: self._client.get(f"patchline:picture:{job_id}"))
+        return found if isinstance(found, bytes) else None
 
     def _write(self, verdict: message.Verdict) -> None:
         document = verdict.to_json()

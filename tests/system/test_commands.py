@@ -16,6 +16,7 @@ COMMANDS = [
     "worker",
     "publish",
     "gate",
+    "show",
     "topology",
     "fit",
     "evaluate",

@@ -129,6 +129,17 @@ def _supervised(line):
     return [child for child in supervisor.children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_a_rejected_part_can_be_looked_at(line, texture_folder, tmp_path):
+    line.worker("--device", "cpu")
+    line.send(next((texture_folder / "test" / "scratch").glob("*.png")).read_bytes(), "scratched")
+    (verdict,) = line.verdicts(1)
+    assert verdict.decision is Decision.FAIL
+    wait_for(lambda: line.run("show", "scratched", "--out", str(tmp_path)).out.endswith("scratched.jpg\n"))
+    assert cv2.imread(str(tmp_path / "scratched.jpg")).shape == (128, 128, 3)
+    assert "Redis knows no job" in line.run("show", "another").err
+    assert "is no job id" in line.run("show", "../another").err
+
+
 def test_a_line_without_redis_goes_on(line, picture):
     worker = line.worker("--device", "cpu", PATCHLINE_REDIS_URL="redis://127.0.0.1:1/0")
     for number in range(3):

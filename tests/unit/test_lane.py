@@ -4,6 +4,8 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 
 from broker import topology
@@ -49,12 +51,16 @@ class Memory(Nowhere):
 
     def __init__(self):
         self.verdicts = {}
+        self.pictures = {}
 
     def known(self, job_id):
         return self.verdicts.get(job_id)
 
     def remember(self, verdict):
         self.verdicts[verdict.job_id] = verdict
+
+    def keep_picture(self, job_id, jpeg):
+        self.pictures[job_id] = jpeg
 
 
 class Line:
@@ -136,6 +142,19 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
     assert line.inspector.inspected == 1
     assert line.recent.known("j1") == verdict
     assert line.value("patchline_images_total", line="l", category="bottle", decision="pass") == 1
+
+
+@pytest.mark.parametrize(("pictures", "kept"), [("doubtful", True), ("none", False)])
+def test_a_doubtful_part_leaves_a_picture_behind(line, pictures, kept):
+    image, heat = np.full((600, 900, 3), 90, np.uint8), np.full((600, 900), 1.5, np.float32)
+    line.inspector.outcome = Inspection(Decision.FAIL, 9.5, Scores(max=10.0, topk10=9.5), (), heat, image)
+    line.lane = replace(line.lane, pictures=pictures)
+    line.send()
+    line.step()
+    assert ("j1" in line.recent.pictures) == kept
+    if kept:
+        drawn = cv2.imdecode(np.frombuffer(line.recent.pictures["j1"], np.uint8), cv2.IMREAD_COLOR)
+        assert drawn.shape == (341, 512, 3)
 
 
 def test_the_verdict_is_published_before_the_job_is_acknowledged(line):

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tools import measures, picture
+from inspection import picture
+from tools import measures
 
 
 def slow_aupro(heats, masks, limit=0.3):

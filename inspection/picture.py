@@ -15,6 +15,7 @@ Picture = NDArray[np.uint8]
 HOTTEST = 2.0  # the end of the colour scale, in thresholds; its middle is the threshold, on every picture alike
 _TILE = 256
 _CAPTION = 34
+_GLANCE = 512
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -67,6 +68,13 @@ def sheet(tiles: list[Tile], columns: int = 6) -> Picture:
 def png(rgb: Picture) -> bytes:
     """The picture as a PNG file."""
     return bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
+
+
+def small_jpeg(rgb: Picture) -> bytes:
+    """The picture as a JPEG file of at most 512 pixels a side, for a cache and a glance."""
+    scale = min(1.0, _GLANCE / max(rgb.shape[:2]))
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
 def _fitted(picture: Picture) -> Picture:

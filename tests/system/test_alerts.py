@@ -1,0 +1,184 @@
+"""Every alert fires when it shall and stays quiet when it shall, by promtool; and one for real."""
+
+import json
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.system.conftest import wait_for
+from tools import services
+
+pytestmark = pytest.mark.timeout(180)
+RULES = Path("deploy/prometheus/patchline.rules.yml").resolve()
+CONFIG = Path("deploy/prometheus/prometheus.yml")
+IMAGES, L = "patchline_images_total", 'line="l",category="c"'
+
+# For each alert: series, the labels with which it fires, when to look (minutes), and series with which it is quiet.
+CASES = {
+    "PatchlineLineStopped": (
+        {f'{IMAGES}{{{L},decision="pass"}}': "0+60x20 1200x30"},
+        {"line": "l"},
+        30,
+        {f'{IMAGES}{{{L},decision="pass"}}': "0+60x60"},
+    ),
+    "PatchlineFallingBehind": ({"patchline_behind_seconds": "0x5 9x20"}, {}, 10, {"patchline_behind_seconds": "1x20"}),
+    "PatchlineDeadlineMissed": (
+        {f'{IMAGES}{{{L},decision="expired"}}': "0+1x20"},
+        {"line": "l"},
+        10,
+        {f'{IMAGES}{{{L},decision="expired"}}': "7x20"},
+    ),
+    "PatchlineErrorShare": (
+        {f'{IMAGES}{{{L},decision="error"}}': "0+5x30", f'{IMAGES}{{{L},decision="pass"}}': "0+95x30"},
+        {"line": "l"},
+        20,
+        {f'{IMAGES}{{{L},decision="error"}}': "0+1x30", f'{IMAGES}{{{L},decision="pass"}}': "0+999x30"},
+    ),
+    "PatchlineRejectRateJumped": (
+        {f'{IMAGES}{{{L},decision="fail"}}': "0+1x600 600+30x60", f'{IMAGES}{{{L},decision="pass"}}': "0+99x660"},
+        {"line": "l", "category": "c"},
+        640,
+        {f'{IMAGES}{{{L},decision="fail"}}': "0+7x660", f'{IMAGES}{{{L},decision="pass"}}': "0+93x660"},
+    ),
+    "PatchlineScoreDrift": (
+        {
+            'patchline_score_ratio_bucket{category="c",le="0.5"}': "0x100",
+            'patchline_score_ratio_bucket{category="c",le="0.8"}': "0+90x100",
+            'patchline_score_ratio_bucket{category="c",le="+Inf"}': "0+100x100",
+            'patchline_calibrated_score_ratio{category="c"}': "0.4x100",
+        },
+        {"category": "c"},
+        90,
+        {
+            'patchline_score_ratio_bucket{category="c",le="0.5"}': "0+90x100",
+            'patchline_score_ratio_bucket{category="c",le="0.8"}': "0+95x100",
+            'patchline_score_ratio_bucket{category="c",le="+Inf"}': "0+100x100",
+            'patchline_calibrated_score_ratio{category="c"}': "0.4x100",
+        },
+    ),
+    "PatchlineDeviceHot": (
+        {'patchline_device_temperature_celsius{instance="i"}': "90x20"},
+        {"instance": "i"},
+        10,
+        {'patchline_device_temperature_celsius{instance="i"}': "60x20"},
+    ),
+    "PatchlineDeviceFailing": (
+        {'patchline_device_failures_total{instance="i"}': "0+1x20"},
+        {"instance": "i"},
+        15,
+        {'patchline_device_failures_total{instance="i"}': "1x20", 'patchline_device_healthy{instance="i"}': "1x20"},
+    ),
+    "PatchlineWorkerDown": (
+        {'up{job="patchline",instance="i"}': "1x5 0x20"},
+        {"instance": "i", "job": "patchline"},
+        10,
+        {'up{job="patchline",instance="i"}': "1x20", 'up{job="other",instance="i"}': "0x20"},
+    ),
+    "PatchlineWorkerRestarting": (
+        {'patchline_worker_restarts_total{instance="i",device="cpu:0",cause="ended"}': "0+1x20"},
+        {"instance": "i", "device": "cpu:0"},
+        15,
+        {'patchline_worker_restarts_total{instance="i",device="cpu:0",cause="ended"}': "0x5 1x20"},
+    ),
+    "PatchlineDeadLetters": (
+        {'rabbitmq_detailed_queue_messages_ready{queue="patchline.dead"}': "3x20"},
+        {},
+        10,
+        {
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.dead"}': "0x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs"}': "9x20",
+        },
+    ),
+    "PatchlineSpoolFilling": (
+        {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
+        {"line": "l"},
+        10,
+        {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "2x20"},
+    ),
+    "PatchlineBrokerUnreachable": (
+        {'up{job="rabbitmq",instance="i"}': "0x20"},
+        {"instance": "i", "job": "rabbitmq"},
+        10,
+        {'up{job="rabbitmq",instance="i"}': "1x20"},
+    ),
+}
+
+
+def rules():
+    return {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
+
+
+def test_every_alert_has_its_cases_and_says_what_to_do():
+    assert rules().keys() == CASES.keys()
+    operations = Path("docs/operations.md").read_text()
+    for name, rule in rules().items():
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert {"summary", "runbook"} == rule["annotations"].keys()
+        assert name in operations
+
+
+@pytest.fixture(scope="module")
+def bare_rules(tmp_path_factory):
+    """The rules without their texts, which hold measured values and are checked apart."""
+    document = yaml.safe_load(RULES.read_text())
+    for rule in document["groups"][0]["rules"]:
+        del rule["annotations"]
+    path = tmp_path_factory.mktemp("rules") / "rules.yml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize("alert", CASES)
+def test_an_alert_fires_when_it_shall_and_only_then(alert, bare_rules, tmp_path):
+    firing, labels, minute, quiet = CASES[alert]
+    fired = [{"exp_labels": labels | {"severity": rules()[alert]["labels"]["severity"]}}]
+    tests = [_expectations(alert, series, minute, alerts) for series, alerts in ((firing, fired), (quiet, []))]
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": tests}))
+    assert promtool("test", "rules", path) == ""
+
+
+def test_promtool_accepts_the_rules_and_the_configuration():
+    assert promtool("check", "rules", RULES) == ""
+    assert promtool("check", "config", CONFIG) == ""
+
+
+def promtool(*arguments):
+    """What it has to complain about."""
+    result = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return "" if result.returncode == 0 else result.stdout + result.stderr
+
+
+def _expectations(alert, series, minute, alerts):
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "alert_rule_test": [{"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": alerts}],
+    }
+
+
+def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tmp_path, servers):
+    short = RULES.read_text().replace("[1h]", "[2m]").replace("[5m]", "[5s]").replace("for: 1m", "for: 1s")
+    (tmp_path / "rules.yml").write_text(short)
+    worker = line.worker("--device", "cpu")
+    targets = {"patchline": [worker.metrics_port]}
+    prometheus, url = services.prometheus(tmp_path / "prometheus", targets, tmp_path / "rules.yml")
+    with services.all_of([prometheus]):
+        image = next((texture_folder / "test" / "good").glob("*.png")).read_bytes()
+        for number in range(20):
+            line.send(image, f"n{number}")
+            line.verdicts(1)
+            threading.Event().wait(0.25)  # several scrapes see it rise
+        assert "PatchlineLineStopped" not in firing(url)
+        worker.kill()
+        wait_for(lambda: {"PatchlineLineStopped", "PatchlineWorkerDown"} <= firing(url), timeout_s=60)
+
+
+def firing(url):
+    with urllib.request.urlopen(f"{url}/api/v1/alerts", timeout=5) as reply:
+        alerts = json.load(reply)["data"]["alerts"]
+    return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}

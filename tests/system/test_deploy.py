@@ -1,0 +1,127 @@
+"""What is in `deploy/`: checked by the strictest validators at hand, and its commands run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from inspection import config
+from process.notify import ALIVE, READY, Notices
+from tests.system.conftest import wait_for
+from tools import server
+
+pytestmark = pytest.mark.timeout(120)
+DEPLOY = Path("deploy").resolve()
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+KUBERNETES = "1.32"
+BIN = Path(sys.executable).parent
+
+
+def documents():
+    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+        if file.name not in ("config.yaml", "kustomization.yaml"):
+            for document in yaml.safe_load_all(file.read_text()):
+                yield pytest.param(document, id=f"{file.name} {document['kind']}")
+
+
+@pytest.mark.parametrize("document", [*documents()])
+def test_kubernetes_would_accept(document):
+    if document["apiVersion"].startswith("keda.sh"):
+        assert document["spec"]["triggers"][0]["metadata"]["protocol"] == "http"  # no schema of KEDA is at hand
+        return
+    kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_the_kustomization_names_every_file():
+    listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
+    files = {*listed["resources"], *listed["configMapGenerator"][0]["files"], "kustomization.yaml"}
+    assert files == {file.name for file in (DEPLOY / "kubernetes").iterdir()}
+
+
+def test_probes_and_grace_fit_the_configuration():
+    drain_s = config.load(Path("config.yaml")).worker.drain_s
+    for name in ("worker.yaml", "worker-ascend.yaml"):
+        pod = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] > drain_s + 5
+        (container,) = pod["containers"]
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_compose_accepts_the_plant():
+    checker = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
+    result = subprocess.run(checker, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    mounted = [volume for service in document["services"].values() for volume in service.get("volumes", [])]
+    for source in {volume.split(":")[0] for volume in mounted if volume.startswith("./")}:
+        assert (DEPLOY / source).exists(), source
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.ascend"])
+def test_hadolint_finds_nothing(name):
+    result = subprocess.run([str(BIN / "hadolint"), str(DEPLOY / name)], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_systemd_finds_nothing(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    for unit in UNITS:
+        text = unit.read_text().replace("/opt/patchline/.venv/bin/patchline", str(BIN / "patchline"))
+        (tmp_path / unit.name).write_text(text)
+    paths = [str(tmp_path / unit.name) for unit in UNITS]
+    result = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("file", ["config.compose.yaml", "kubernetes/config.yaml"])
+def test_the_configurations_can_be_read(file):
+    assert config.load(DEPLOY / file).broker.make_queues is False
+
+
+def commands():
+    """Every command line that a container would run, with where it stands."""
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    for name in ("worker", "gate", "publisher"):
+        yield pytest.param(compose[name]["command"], id=f"compose {name}")
+    for name in ("worker", "gate"):
+        pod = yaml.safe_load((DEPLOY / "kubernetes" / f"{name}.yaml").read_text())["spec"]["template"]["spec"]
+        yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
+    for unit in UNITS:
+        words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
+        filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1").replace('"$1"', "l1")
+        filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
+        yield pytest.param(filled.split(), id=unit.name)
+
+
+@pytest.mark.parametrize("words", [*commands()])
+def test_every_command_of_a_container_or_unit_runs(words, line, tmp_path):
+    (port,) = server.free_ports(1)
+    words = [word for word in words if word != "--config" and not word.endswith("config.yaml")]
+    words = [str(tmp_path) if word in ("/captured", "${FOLDER}") else word for word in words]
+    words = ["brick" if word == "solar_cell_mono" else word for word in words]
+    words = [str(port) if word in ("9100", "9110") else word for word in words]
+    process = line.start(*words)
+    if "--metrics-port" in words:
+        wait_for(lambda: server.listens(port) or process.poll() is not None)
+    else:
+        wait_for(lambda: b"connected" in os.read(process.stderr.fileno(), 4096) or process.poll() is not None)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def test_a_worker_tells_systemd_that_it_is_ready_and_gets_on(line):
+    manager = Notices()
+    line.worker("--device", "cpu", NOTIFY_SOCKET=manager.address)
+    told = []
+    wait_for(lambda: told.extend(manager.read()) or {READY, ALIVE} <= set(told))
+    assert told.index(READY) < told.index(ALIVE)
+    manager.close()

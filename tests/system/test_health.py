@@ -1,0 +1,55 @@
+"""What probes see of a worker, and what promtool says of its metrics."""
+
+import subprocess
+import urllib.request
+
+import pytest
+
+from tests.system.conftest import wait_for
+from tools import server
+from worker.health import Health
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def picture(texture_folder):
+    return next((texture_folder / "test" / "scratch").glob("*.png")).read_bytes()
+
+
+def url(worker, path):
+    return f"http://127.0.0.1:{worker.metrics_port}/{path}"
+
+
+def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line):
+    (port,) = server.free_ports(1)
+    worker = line.start("worker", "--metrics-port", str(port))
+    worker.metrics_port = port
+    wait_for(lambda: server.replies(url(worker, "healthz")))
+    assert not server.replies(url(worker, "readyz"))
+    wait_for(lambda: server.replies(url(worker, "readyz")))
+    assert not server.replies(url(worker, "secrets"))
+
+
+def test_a_worker_whose_lanes_stand_still_is_no_longer_alive():
+    now = 0.0
+    health = Health(stuck_s=60.0, clock=lambda: now)
+    health.consumes = lambda: True
+    assert (health.alive(), health.ready()) == (True, False)
+    health.stepped()
+    assert (health.alive(), health.ready()) == (True, True)
+    now = 61.0
+    assert (health.alive(), health.ready()) == (False, False)
+
+
+def test_the_metrics_pass_promtools_check(line, picture):
+    worker = line.worker("--device", "cpu")
+    line.send(picture, "one")
+    line.send(b"", "two")
+    assert len(line.verdicts(2)) == 2
+    text = urllib.request.urlopen(url(worker, "metrics"), timeout=5).read()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+    assert line.metric(worker.metrics_port, "patchline_score_ratio_count") == 1
+    assert line.metric(worker.metrics_port, "patchline_confirm_seconds_count") >= 3
+    assert 0 < line.metric(worker.metrics_port, "patchline_calibrated_score_ratio") < 1
