@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-import threading
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -169,13 +169,21 @@ def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tm
     prometheus, url = services.prometheus(tmp_path / "prometheus", targets, tmp_path / "rules.yml")
     with services.all_of([prometheus]):
         image = next((texture_folder / "test" / "good").glob("*.png")).read_bytes()
-        for number in range(20):
-            line.send(image, f"n{number}")
+
+        def judged_and_seen():
+            line.send(image, "again")
             line.verdicts(1)
-            threading.Event().wait(0.25)  # several scrapes see it rise
+            return value(url, "sum(increase(patchline_images_total[5s]))") > 0
+
+        wait_for(judged_and_seen, timeout_s=60)  # Prometheus takes some seconds to begin
         assert "PatchlineLineStopped" not in firing(url)
         worker.kill()
         wait_for(lambda: {"PatchlineLineStopped", "PatchlineWorkerDown"} <= firing(url), timeout_s=60)
+
+
+def value(url, query):
+    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=5) as reply:
+        return sum(float(sample["value"][1]) for sample in json.load(reply)["data"]["result"])
 
 
 def firing(url):
