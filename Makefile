@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test test-convert chaos soak lint types bench lock servers
+.PHONY: setup demo test test-convert chaos soak lint types bench bench-check wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -49,6 +49,14 @@ types: $(SETUP)
 
 bench: setup
 	$(BIN)/patchline bench
+
+# A few ratios, with room for noise: fails where the line has become much slower against its own limits.
+bench-check: setup
+	$(BIN)/patchline bench --check
+
+# Every package that the line needs can be had as a wheel on both kinds of host (Atlas cards sit in Arm hosts too).
+wheels: $(SETUP)
+	$(BIN)/python -m tools.wheels
 
 # Pins what pyproject.toml allows; run it to take newer versions.
 lock: $(SETUP)

@@ -32,6 +32,7 @@ def bench(
     category: Several = None,
     all_: All = False,
     dataset: Dataset = None,
+    check: Annotated[bool, typer.Option("--check", help="A few ratios only, each with its bound.")] = False,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the figures as JSON.")] = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
@@ -39,6 +40,7 @@ def bench(
 
     Example:  patchline bench --all --dataset mvtec
     """
+    from bench import check as short
     from bench import run as tool
     from tools import reference
 
@@ -47,6 +49,8 @@ def bench(
         reference.performance(settings, chosen(settings, category, all_), dataset, out)
     elif category or all_:
         raise SetupError("categories are timed on their images: name the --dataset")
+    elif check:
+        short.run(settings)
     else:
         tool.run(settings, out / "bench.json")
 

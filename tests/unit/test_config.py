@@ -110,3 +110,43 @@ def test_a_saved_configuration_is_read_again_without_its_urls(tmp_path):
     config.save(settings, tmp_path / "copy.yaml")
     assert "secret" not in (tmp_path / "copy.yaml").read_text()
     assert config.load(tmp_path / "copy.yaml").categories == settings.categories
+
+
+def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "url").write_text("amqp://somebody:secret@there\n")
+    monkeypatch.setenv("PATCHLINE_AMQP_URL_FILE", str(tmp_path / "url"))
+    assert load(tmp_path, GOOD).broker.url == "amqp://somebody:secret@there"
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://elsewhere")
+    with pytest.raises(SetupError, match="both set"):
+        load(tmp_path, GOOD)
+    monkeypatch.delenv("PATCHLINE_AMQP_URL")
+    monkeypatch.setenv("PATCHLINE_AMQP_URL_FILE", str(tmp_path / "missing"))
+    with pytest.raises(SetupError, match=r"missing, named by PATCHLINE_AMQP_URL_FILE: cannot be read"):
+        load(tmp_path, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: holds a password"),
+        ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: holds a password"),
+        ("redis: {url: 'redis://:hunter2@h'}", "redis.url: holds a password"),
+        ("worker: {stuck_s: 20.0}", "worker.stuck_s 20.0 is not above broker.confirm_timeout_s 30.0"),
+    ],
+)
+def test_what_would_leak_or_mislead_is_refused(tmp_path, text, said):
+    with pytest.raises(SetupError, match=said) as refusal:
+        load(tmp_path, f"{text}\n{GOOD}")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "/etc/passwd", ".hidden"])
+def test_a_backbone_whose_file_would_leave_the_folder_is_refused(tmp_path, name):
+    with pytest.raises(SetupError, match="backbone"):
+        load(tmp_path, GOOD.replace("backbone: b", f"backbone: '{name}'"))
+
+
+def test_files_of_trust_lie_beside_the_configuration(tmp_path):
+    settings = load(tmp_path, f"broker: {{ca_file: ca.pem}}\n{GOOD}")
+    assert settings.broker.ca_file == tmp_path / "ca.pem"
+    assert settings.redis.ca_file is None

@@ -42,7 +42,7 @@ ONE_FILE = {
     ],
     "rich": ["tools/terminal.py"],
     "sklearn": ["tools/measures.py"],
-    "matplotlib": ["tools/demo_report.py"],
+    "matplotlib": ["bench/plot.py", "tools/demo_report.py"],
     "torch": ["tools/networks.py"],
     "onnx": ["tools/convert.py"],
 }

@@ -1,0 +1,66 @@
+"""`python -m bench.plot`: what an image costs, against the bank's size, the image's side and the number of devices.
+
+The first two are measured here; devices come from `out/bench.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot
+
+from bench.table import milliseconds
+from inspection import backbone, candidates, memory_bank
+
+OUT = Path("docs/performance.png")
+_BANKS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+_SIDES = (128, 192, 256, 320, 384, 448, 512)
+_QUERIES, _DIM = 784, 512
+
+
+def main() -> None:
+    """Measure, and write the picture."""
+    mpl.use("Agg")
+    figure, (banks, sides, devices) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    ours, plain = zip(*map(_search, _BANKS), strict=True)
+    banks.loglog(_BANKS, plain, "o-", label="IndexFlatL2")
+    banks.loglog(_BANKS, ours, "o-", label="ours")
+    banks.set(title=f"search of {_QUERIES} x {_DIM}, one thread", xlabel="rows in the bank", ylabel="ms")
+    banks.legend()
+    sides.plot(_SIDES, list(map(_network, _SIDES)), "o-")
+    sides.set(title="network (efficientnet_lite0), one stream", xlabel="side of the image, pixels", ylabel="ms", ylim=0)
+    counts, rates = zip(*_devices(), strict=True)
+    devices.plot(counts, rates, "o-", label="measured")
+    devices.plot(counts, [rates[0] * count for count in counts], ":", label="without a limit")
+    devices.set(title="simulated devices on one host", xlabel="devices of 27.7 ms an image", ylabel="images/s", ylim=0)
+    devices.legend()
+    for axes in (banks, sides, devices):
+        axes.grid(alpha=0.3)
+    figure.savefig(OUT, dpi=110)
+
+
+def _search(size: int) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    bank, queries = (rng.standard_normal((count, _DIM)).astype(np.float32) for count in (size, _QUERIES))
+    index, prepared = memory_bank.build(bank), candidates.build(bank, _QUERIES, streams=1)
+    ours = milliseconds(lambda: memory_bank.nearest_of(prepared, index, bank, queries), 9)
+    return ours, milliseconds(lambda: index.search(queries, 1), 9)
+
+
+def _network(side: int) -> float:
+    loaded = backbone.load(Path("models"), "efficientnet_lite0", side, backbone.Device("cpu", 0), 1)
+    image = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), dtype=np.uint8)
+    return milliseconds(lambda: loaded.extract(image), 15)
+
+
+def _devices() -> list[tuple[int, float]]:
+    rows = json.loads(Path("out/bench.json").read_text(encoding="utf-8"))["rows"]
+    found = {int(row["name"].split()[0]): row for row in rows if "simulated devices" in row["name"]}
+    return [(1, found[2]["other"]), *((count, row["ours"]) for count, row in sorted(found.items()))]
+
+
+if __name__ == "__main__":
+    main()
