@@ -40,7 +40,7 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "behind_seconds": ("Age of the last job taken, from its capture on.", ()),
     "last_verdict_timestamp_seconds": ("When the last verdict was confirmed.", ()),
     "calibrated_score_ratio": (
-        "Median score of good images at fit time, where 1 is the fail threshold.",
+        "Median of the good images at fit time; 1 is the threshold.",
         ("category",),
     ),
     "fps": (f"Verdicts a second over the last {_WINDOW_S:g} s.", ("device",)),
