@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -41,8 +42,8 @@ app.add_typer(dead_letters.app, name="dead-letters")
 
 def main() -> None:
     """The entry point: errors for people are one line, without a stack trace."""
-    log.set_up()
     try:
+        log.set_up(os.environ.get("PATCHLINE_LOG_LEVEL", "info"))
         app()
     except (PatchlineError, BrokerError) as error:
         print(f"patchline: {error}", file=sys.stderr)

@@ -7,13 +7,22 @@ import sys
 
 import structlog
 
+from inspection.errors import SetupError
+
+LEVELS = ("debug", "info", "warning", "error")
+
 
 def set_up(level: str = "info") -> None:
     """Readable lines on a terminal, one JSON object a line elsewhere.
 
     Args:
-        level: `debug`, `info`, `warning` or `error`.
+        level: `debug` (a line for each verdict, too), `info`, `warning` or `error`.
+
+    Raises:
+        SetupError: it is another word.
     """
+    if level not in LEVELS:
+        raise SetupError(f"the log level {level!r} of PATCHLINE_LOG_LEVEL is not one of {', '.join(LEVELS)}")
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[

@@ -115,6 +115,7 @@ class Lane:
         if not self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
             return False
         delivery.ack()
+        _log.debug("verdict", job_id=verdict.job_id, decision=verdict.decision, trace=verdict.traceparent)
         self.metrics.answered(verdict, self.signature.clock_ms())
         self.recent.remember(verdict)
         return True

@@ -140,6 +140,19 @@ def test_a_rejected_part_can_be_looked_at(line, texture_folder, tmp_path):
     assert "is no job id" in line.run("show", "../another").err
 
 
+def test_a_verdict_is_one_line_of_the_log_with_its_trace_where_it_is_wanted(line, picture):
+    worker = line.worker("--device", "cpu", PATCHLINE_LOG_LEVEL="debug")
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    line.send(picture, "traced", traceparent=trace)
+    (verdict,) = line.verdicts(1)
+    assert verdict.traceparent == trace
+    worker.terminate()
+    told = [each for each in records(worker.communicate(timeout=30)[1]) if each["event"] == "verdict"]
+    assert [(each["job_id"], each["trace"], each["decision"]) for each in told] == [("traced", trace, verdict.decision)]
+    refused = line.run("topology", PATCHLINE_LOG_LEVEL="loud")
+    assert "'loud' of PATCHLINE_LOG_LEVEL is not one of debug" in refused.err
+
+
 def test_a_line_without_redis_goes_on(line, picture):
     worker = line.worker("--device", "cpu", PATCHLINE_REDIS_URL="redis://127.0.0.1:1/0")
     for number in range(3):
