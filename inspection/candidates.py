@@ -5,7 +5,8 @@ become small, and no channel is much larger than the others. Then queries and ro
 is several times as fast as in float32, and its error far smaller than most differences between rows.
 
 Rows are looked at in blocks of 16: a block counts as much as its best row, and whoever asks measures all rows of the
-best blocks exactly. The nearest row is missed only where three other blocks seem nearer than it by error alone.
+best blocks exactly: of three, and of more where the bank is large. The nearest row is missed only where all of them
+seem nearer than it by error alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as ops
 
 BLOCK = 16
-BEST_BLOCKS = 3
+_BEST_BLOCKS = 3
+_MORE_ROWS = 4096  # for every so many rows one block more: the more rows, the closer are the nearest to each other
 _CHUNK = 2048  # rows in one product: its result stays in the cache
 _REACH = 1.25  # how far beyond the bank's own largest value a query may lie
 _NOWHERE = 1e30
@@ -42,8 +44,8 @@ class Candidates:
             queries: float32 [patches, dim].
 
         Returns:
-            int64 [patches, 48] row numbers, -1 where a block has fewer rows; and bool [patches], where a query lies so
-            far out that 8 bits do not hold it, and its rows mean nothing.
+            int64 [patches, candidates] row numbers, -1 where a block has fewer rows; and bool [patches], where a query
+            lies so far out that 8 bits do not hold it, and its rows mean nothing.
         """
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self.compiled.create_infer_request()
@@ -77,7 +79,8 @@ def build(features: NDArray[np.float32], queries: int, streams: int) -> Candidat
         _block_minima(rounded, centred[first : first + _CHUNK], squares[first : first + _CHUNK], queries)
         for first in range(0, len(centred), _CHUNK)
     ]
-    best = ops.topk(ops.concat(minima, 1), ops.constant(np.int64(BEST_BLOCKS)), 1, "min", "none")
+    blocks = ops.constant(np.int64(_BEST_BLOCKS + len(features) // _MORE_ROWS))
+    best = ops.topk(ops.concat(minima, 1), blocks, 1, "min", "none")
     largest = ops.reduce_max(ops.abs(moved), ops.constant(np.array([1])), False)
     graph = openvino.Model([best.output(1), largest.output(0)], [asked])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}

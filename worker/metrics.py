@@ -118,7 +118,9 @@ class Metrics:
         """A verdict was confirmed."""
         line = self._known_line(verdict.line)
         category = verdict.category if verdict.category in self._categories else message.UNKNOWN
-        self._count["images"].labels(line, category, verdict.decision).inc()
+        for decision in message.Decision:
+            # Every series begins at 0: an increase from nothing to the first error would not be seen as one.
+            self._count["images"].labels(line, category, decision).inc(decision is verdict.decision)
         if verdict.score is not None and verdict.thresholds is not None:
             self._observe["score_ratio"].labels(line, category).observe(verdict.score / verdict.thresholds.fail)
         if verdict.reason is not None:

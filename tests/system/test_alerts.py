@@ -25,7 +25,12 @@ CASES = {
         30,
         {f'{IMAGES}{{{L},decision="pass"}}': "0+60x60"},
     ),
-    "PatchlineFallingBehind": ({"patchline_behind_seconds": "0x5 9x20"}, {}, 10, {"patchline_behind_seconds": "1x20"}),
+    "PatchlineFallingBehind": (
+        {"patchline_behind_seconds": "0x5 9x20", f"{IMAGES}{{{L}}}": "0+60x30"},
+        {},
+        10,
+        {"patchline_behind_seconds": "86400x20", f"{IMAGES}{{{L}}}": "0 1x20"},
+    ),
     "PatchlineDeadlineMissed": (
         {f'{IMAGES}{{{L},decision="expired"}}': "0+1x20"},
         {"line": "l"},

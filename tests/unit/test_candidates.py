@@ -35,6 +35,12 @@ def test_it_finds_the_same_neighbours_whatever_the_scale(rows, dim, mean, spread
     require_equal(bank, queries)
 
 
+def test_a_large_bank_of_random_rows_with_many_near_ties_keeps_its_neighbours():
+    rng = np.random.default_rng(0)
+    bank = rng.standard_normal((16_384, 512)).astype(np.float32)
+    require_equal(bank, rng.standard_normal((784, 512)).astype(np.float32))
+
+
 def test_features_of_unequal_channels_keep_their_neighbours():
     rng = np.random.default_rng(0)
     scales = np.exp(rng.standard_normal(512) * 1.5)
