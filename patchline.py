@@ -29,6 +29,7 @@ for command in (
     banks.evaluate,
     banks.import_bank,
     models.convert,
+    models.quantize,
     models.om,
     machine.doctor,
     machine.services,

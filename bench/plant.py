@@ -1,4 +1,4 @@
-"""The plant that is measured: two categories with models, images and banks that are made from nothing."""
+"""The plant that is measured: categories with models, images and banks that are made from nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from bench import random_network
 from inspection import config
-from tools import fit
+from tools import fit, quantize
 
 SIDE = 300
 WIDE, DEFAULT = "wide", "default"  # WideResNet-101-2 layer2 at 224, and the backbone that comes with Patchline
+WIDE8 = "wide-int8"  # the first, quantised
 _GOOD = 104
 _BANK = {WIDE: 1638, DEFAULT: 3000}
 _FORMATS = {"image/png": ".png", "image/jpeg": ".jpg"}
@@ -30,13 +31,16 @@ def pictures(count: int, content_type: str) -> list[bytes]:
     return encoded
 
 
-def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, DEFAULT)) -> config.Config:
+def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, WIDE8, DEFAULT)) -> config.Config:
     """A folder with models, fitted banks and `config.yaml`.
 
     Args:
         folder: empty.
         models: where the default backbone is.
-        wanted: which of the categories.
+        wanted: which of the categories; the quantised one needs that which it is made of.
+
+    Raises:
+        SetupError: the quantised one is wanted, and the extra `quantize` is not installed.
     """
     own = folder / "models"
     random_network.write(own)
@@ -47,18 +51,31 @@ def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, DEFAULT))
         DEFAULT: _recipe("efficientnet_lite0", "blocks4+10", 256, 256, _BANK[DEFAULT] / ((_GOOD) * 1024)),
     }
     (folder / "config.yaml").write_text("categories: {}\n", encoding="utf-8")
-    settings = config.Config(categories={name: recipes[name] for name in wanted})
+    settings = config.Config(categories={name: recipes[name] for name in wanted if name in recipes})
     paths = config.Paths(models=own, memory_banks=folder / "banks", spool=folder / "spool", gate=folder / "gate")
     settings = settings.model_copy(update={"paths": paths})
+    good = _good(folder)
+    if WIDE8 in wanted:
+        settings = _with_quantized(settings, good)
     config.save(settings, folder / "config.yaml")
+    for name in wanted:
+        fit.fit(settings, name, good, seed=0)
+    return settings
+
+
+def _good(folder: Path) -> Path:
     good = folder / "good"
     good.mkdir()
     plain = [image for number, image in enumerate(pictures(_GOOD * 10 // 9 + 1, "image/png")) if number % 10 != 9]
     for number, image in enumerate(plain[:_GOOD]):
         (good / f"{number:03}.png").write_bytes(image)
-    for name in wanted:
-        fit.fit(settings, name, good, seed=0)
-    return settings
+    return good
+
+
+def _with_quantized(settings: config.Config, good: Path) -> config.Config:
+    made, _ = quantize.quantize(settings, WIDE, good)
+    recipe = settings.category(WIDE).model_copy(update={"backbone": made.name})
+    return settings.model_copy(update={"categories": {**settings.categories, WIDE8: recipe}})
 
 
 def _recipe(backbone: str, layer: str, resize: int, imagesize: int, share: float) -> config.Category:

@@ -6,6 +6,7 @@ The first two are measured here; devices come from `out/bench.json`.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -45,7 +46,7 @@ def main() -> None:
 def _search(size: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     bank, queries = (rng.standard_normal((count, _DIM)).astype(np.float32) for count in (size, _QUERIES))
-    index, prepared = memory_bank.build(bank), candidates.build(bank, _QUERIES, streams=1)
+    index, prepared = memory_bank.build(bank), candidates.build(bank, _QUERIES, len(os.sched_getaffinity(0)))
     ours = milliseconds(lambda: memory_bank.nearest_of(prepared, index, bank, queries), 9)
     return ours, milliseconds(lambda: index.search(queries, 1), 9)
 

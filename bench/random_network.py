@@ -5,7 +5,6 @@ The benchmark needs its speed, and weights do not change that. Built for OpenVIN
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +34,12 @@ def write(models: Path) -> None:
     path = models / f"{NAME}.xml"
     openvino.save_model(openvino.Model([patches], [images]), path, compress_to_fp16=False)
     facts = {"name": NAME, "file": path.name, "layer": LAYER, "stride": 8, "dim": 512, "side": SIDE, **_IMAGENET}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     made = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
     fixed = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
-    manifest = backbone.Manifest.model_validate({**facts, **made, **fixed, "sha256": digest})
+    manifest = backbone.Manifest.model_validate({**facts, **made, **fixed, "sha256": backbone.digest(path)})
     compiled = backbone.compile_for(path, manifest, SIDE, backbone.Device("cpu", 0), 1, "f32")
     measured = manifest.model_copy(update={"rim": backbone.rim_of(compiled)})
-    (models / f"{NAME}.json").write_text(measured.model_dump_json(indent=2, exclude_none=True), encoding="utf-8")
+    backbone.write_manifest(models, measured)
 
 
 def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:

@@ -10,7 +10,7 @@ import openvino
 
 from bench import line as lines
 from bench import plant, rows
-from bench.plant import DEFAULT, WIDE
+from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from bench.table import Row, Table
 from inspection import config
@@ -41,20 +41,22 @@ def run(settings: config.Config, out: Path) -> None:
 def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
     """The line against the bare network and against the reference's way; its latency where it keeps up."""
     found: list[Row] = []
-    for category in (WIDE, DEFAULT):
-        bare, limit = rows.bare(settings, category, len(os.sched_getaffinity(0)))
+    limits = {}
+    for category in (WIDE, WIDE8, DEFAULT):
+        bare, limits[category] = rows.bare(settings, category, len(os.sched_getaffinity(0)))
         found += bare
         for content_type in (PNG, JPEG):
-            found.append(rows.end_to_end(line, category, content_type, limit, "network alone"))
+            found.append(rows.end_to_end(line, category, content_type, limits[category], "network alone"))
         if found[-1].ours > _FAST_ENOUGH * rows.RATE:
             found += rows.latency(line, category)
+    found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone in bf16"))
     loop = rows.reference_loop(settings, WIDE)
-    return [*found, rows.end_to_end(line, WIDE, JPEG, loop, "the reference's way")]
+    return [*found, *(rows.end_to_end(line, each, JPEG, loop, "the reference's way") for each in (WIDE, WIDE8))]
 
 
 def _parts(settings: config.Config, line: lines.Line) -> list[Row]:
     found = [each for size in rows.SEARCHES for each in rows.search(*size)]
-    for category in (WIDE, DEFAULT):
+    for category in (WIDE, WIDE8, DEFAULT):
         found += rows.stages(rows.inspector(settings, category), category)
     return [*found, rows.messages(line)]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import CONFIG, Settings
+from commands.options import CONFIG, Category, Settings
 from inspection import config
 from inspection.errors import SetupError
 
@@ -47,6 +47,25 @@ def convert(
         print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
         for sentence in loading.compared(settings, each.name, recipe.CPU):
             print(sentence)
+
+
+def quantize(
+    category: Category,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images of the category, as for fit.")],
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make a category's backbone anew in 8-bit integers, for the CPU: about twice as fast as bf16.
+
+    Needs the extra `quantize` (nncf). The category takes part only when the configuration names the new backbone and
+    its memory bank is fitted again; `patchline evaluate` says what it is worth.
+
+    Example:  patchline quantize --category bottle good-bottles/
+    """
+    from tools import quantize as tool
+
+    made, difference = tool.quantize(config.load(config_file), category, folder)
+    print(f"{made.file}: its features differ by {difference:.1%} of their size from those it was made of")
+    print(f"to use it: backbone: {made.name} in {config_file}, then patchline fit --category {category} {folder}")
 
 
 def om(

@@ -17,7 +17,7 @@ from pydantic import Field
 from inspection import message
 from inspection.errors import SetupError
 
-Precision = Literal["f32", "bf16", "f16"]
+Precision = Literal["f32", "bf16", "f16", "int8"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RIM_TOLERANCE = 0.1  # far above what a precision changes, far below the 5/9 that a missing 3x3 mean does
 _DEVICE = re.compile(r"^(cpu|ascend)(?::(\d{1,2}))?$")
@@ -149,6 +149,8 @@ def load(
         SetupError: the model is missing, damaged, made for other sizes, or its device is not there.
     """
     manifest = read_manifest(models, name)
+    if "int8" in (manifest.precision, precision) and precision not in (None, manifest.precision):
+        raise SetupError(f"backbone {name} is made for {manifest.precision}, and the category asks for {precision}")
     if manifest.side not in (None, side) or side % manifest.side_multiple_of:
         takes = manifest.side or f"multiples of {manifest.side_multiple_of}"
         raise SetupError(f"backbone {name} takes images with sides of {takes}, not {side}")
@@ -211,10 +213,23 @@ def _model_file(models: Path, manifest: Manifest, device: Device) -> Path:
         raise SetupError(f"backbone {manifest.name} has no .om for {device}; make it with: {again}")
     path = models / wanted.file
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest(path)
     except OSError as error:
-        raise SetupError(f"{path}: cannot be read ({error.strerror}); see models/README.md") from error
-    if digest != wanted.sha256:
+        raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); see models/README.md") from error
+    if found != wanted.sha256:
         raise SetupError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
     return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a model, in hexadecimal: of its file, and of the weights that lie beside an `.xml` of OpenVINO."""
+    whole = hashlib.sha256(path.read_bytes())
+    if path.suffix == ".xml":
+        whole.update(path.with_suffix(".bin").read_bytes())
+    return whole.hexdigest()
+
+
+def write_manifest(models: Path, manifest: Manifest) -> None:
+    """`models/<name>.json`."""
+    path = models / f"{manifest.name}.json"
+    path.write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")

@@ -23,12 +23,10 @@ class OpenVinoBackbone:
         self.grid = manifest.grid(side)
         self.precision = precision
         self._of_thread = threading.local()
-        settings = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": streams}
-        core = openvino.Core()
+        hint = "f32" if precision == "int8" else precision  # what is quantised says so itself
+        settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
         try:
-            graph = _taking_uint8(core.read_model(model), manifest)
-            graph.reshape([-1, side, side, 3])
-            self._compiled = core.compile_model(graph, "CPU", settings)
+            self._compiled = openvino.Core().compile_model(read(model, manifest, side), "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
         shape = self._compiled.output(0).partial_shape
@@ -50,6 +48,18 @@ class OpenVinoBackbone:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def read(model: Path, manifest: Manifest, side: int) -> openvino.Model:
+    """The graph of a model that takes uint8 [n, side, side, 3] RGB. Raises RuntimeError where OpenVINO cannot."""
+    graph = _taking_uint8(openvino.Core().read_model(model), manifest)
+    graph.reshape([-1, side, side, 3])
+    return graph
+
+
+def save(graph: openvino.Model, path: Path) -> None:
+    """An `.xml`, and its weights beside it in a `.bin`."""
+    openvino.save_model(graph, path, compress_to_fp16=False)
 
 
 def _taking_uint8(graph: openvino.Model, manifest: Manifest) -> openvino.Model:

@@ -22,7 +22,7 @@ from openvino import opset13 as ops
 BLOCK = 16
 _BEST_BLOCKS = 3
 _MORE_ROWS = 4096  # for every so many rows one block more: the more rows, the closer are the nearest to each other
-_CHUNK = 2048  # rows in one product: its result stays in the cache
+_CHUNK = 1024  # rows in one product: its result stays in the cache
 _REACH = 1.25  # how far beyond the bank's own largest value a query may lie
 _NOWHERE = 1e30
 _TINY = 1e-30
@@ -33,7 +33,7 @@ class Candidates:
     """Made for one bank and one number of queries; every calling thread has an inference request of its own."""
 
     compiled: openvino.CompiledModel
-    rows: int
+    rows_of_block: NDArray[np.int64]
     reach: float
     _of_thread: threading.local = field(default_factory=threading.local)
 
@@ -50,9 +50,7 @@ class Candidates:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self.compiled.create_infer_request()
         blocks, largest = self._of_thread.request.infer([queries], share_inputs=True, share_outputs=True).values()
-        rows = (blocks.astype(np.int64)[:, :, None] * BLOCK + np.arange(BLOCK)).reshape(len(queries), -1)
-        rows[rows >= self.rows] = -1
-        return rows, largest > self.reach
+        return self.rows_of_block[blocks.T].reshape(len(queries), -1), largest > self.reach
 
 
 def build(features: NDArray[np.float32], queries: int, streams: int) -> Candidates:
@@ -80,11 +78,13 @@ def build(features: NDArray[np.float32], queries: int, streams: int) -> Candidat
         for first in range(0, len(centred), _CHUNK)
     ]
     blocks = ops.constant(np.int64(_BEST_BLOCKS + len(features) // _MORE_ROWS))
-    best = ops.topk(ops.concat(minima, 1), blocks, 1, "min", "none")
+    turned_minima = ops.transpose(ops.concat(minima, 1), ops.constant(np.array([1, 0])))  # the queries side by side
+    best = ops.topk(turned_minima, blocks, 0, "min", "none")
     largest = ops.reduce_max(ops.abs(moved), ops.constant(np.array([1])), False)
     graph = openvino.Model([best.output(1), largest.output(0)], [asked])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-    return Candidates(openvino.Core().compile_model(graph, "CPU", settings), len(features), reach)
+    rows = np.append(np.arange(len(features)), np.full(len(centred) - len(features), -1)).reshape(-1, BLOCK)
+    return Candidates(openvino.Core().compile_model(graph, "CPU", settings), rows, reach)
 
 
 def _turns(dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -107,10 +107,15 @@ def _turned(
 def _block_minima(
     queries: openvino.Node, rows: NDArray[np.float32], squares: NDArray[np.float32], count: int
 ) -> openvino.Node:
-    """[count, blocks] of |b|^2 - 2qb. OpenVINO multiplies in integers what it sees rounded to them on both sides."""
+    """[count, blocks] of |b|^2 - 2qb. OpenVINO multiplies in integers what it sees rounded to them on both sides.
+
+    The first rows of all blocks stand first, then the second ones: whole vectors are compared, which is fast.
+    """
+    order = np.arange(len(rows)).reshape(-1, BLOCK).T.ravel()
+    rows, squares = rows[order], squares[order]
     scale = np.maximum(np.abs(rows).max(axis=1, keepdims=True), _TINY) / 127
     integers = ops.convert(ops.constant(np.round(rows / scale).astype(np.int8)), np.float32)
     weights = ops.multiply(integers, ops.constant((-2 * scale).astype(np.float32)))
     distances = ops.add(ops.matmul(queries, weights, False, True), ops.constant(squares[None].astype(np.float32)))
-    blocks = ops.constant(np.array([count, len(rows) // BLOCK, BLOCK]))
-    return ops.reduce_min(ops.reshape(distances, blocks, False), ops.constant(np.array([2])), False)
+    blocks = ops.constant(np.array([count, BLOCK, len(rows) // BLOCK]))
+    return ops.reduce_min(ops.reshape(distances, blocks, False), ops.constant(np.array([1])), False)

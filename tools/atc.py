@@ -13,7 +13,6 @@ from pathlib import Path
 
 from inspection import backbone
 from inspection.errors import SetupError
-from tools import convert
 
 _ATC_S = 3600
 _ONNX, _MINDSPORE = "5", "1"
@@ -113,5 +112,5 @@ def _side(manifest: backbone.Manifest, side: int | None) -> int:
 def _enter(models: Path, manifest: backbone.Manifest, target: Path, soc_version: str) -> str:
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     made = backbone.OfflineModel(file=target.name, sha256=digest, soc_version=soc_version)
-    convert.write_manifest(models, manifest.model_copy(update={"om": made}))
+    backbone.write_manifest(models, manifest.model_copy(update={"om": made}))
     return f"{target}: entered in {manifest.name}.json"

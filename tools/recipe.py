@@ -35,14 +35,19 @@ class Recipe:
     device: backbone.Device
     paths: list[Path]
 
-    def features(self, bars: terminal.Progress, title: str) -> Iterator[Features]:
-        """float32 [patches, dim] of each image, in order. Raises SetupError on one that cannot be decoded."""
+    def prepared(self, bars: terminal.Progress, title: str) -> Iterator[NDArray[np.uint8]]:
+        """uint8 [1, side, side, 3] of each image, in order. Raises SetupError on one that cannot be decoded."""
         for path in bars.track(self.paths, description=title):
             try:
                 rgb = decode.decode(path.read_bytes(), image_files.content_type(path), self.settings.images)
             except Unusable as error:
                 raise SetupError(f"{path}: {error.detail}; mend it or take it out of the folder") from error
-            yield self.model.extract(preprocess.prepare(rgb, self.category.resize, self.category.imagesize)[None])[0]
+            yield preprocess.prepare(rgb, self.category.resize, self.category.imagesize)[None]
+
+    def features(self, bars: terminal.Progress, title: str) -> Iterator[Features]:
+        """float32 [patches, dim] of each image, in order. Raises SetupError on one that cannot be decoded."""
+        for image in self.prepared(bars, title):
+            yield self.model.extract(image)[0]
 
     def keep(
         self,

@@ -64,7 +64,7 @@ def test_a_model_that_does_not_pool_is_refused(models, checkpoint, tmp_path, mon
     monkeypatch.setattr(networks, "patch_mean", lambda features: features)
     made = convert.resnet(tmp_path, "wideresnet101", 224, "layer2", checkpoint)
     pooled = backbone.read_manifest(models, "wideresnet101_224_layer2")
-    convert.write_manifest(tmp_path, made.model_copy(update={"rim": pooled.rim}))
+    backbone.write_manifest(tmp_path, made.model_copy(update={"rim": pooled.rim}))
     with pytest.raises(SetupError, match="3x3 mean or the normalisation is missing"):
         backbone.load(tmp_path, "wideresnet101_224_layer2", 224, CPU, streams=1)
 

@@ -33,7 +33,7 @@ def a_manifest(folder, name="wideresnet101_224_layer2", side=224):
         licence="BSD-3-Clause",
         made_by="a test",
     )
-    convert.write_manifest(folder, manifest)
+    backbone.write_manifest(folder, manifest)
     return manifest
 
 

@@ -45,6 +45,7 @@ ONE_FILE = {
     "matplotlib": ["bench/plot.py", "tools/demo_report.py"],
     "torch": ["tools/networks.py"],
     "onnx": ["tools/convert.py"],
+    "nncf": ["tools/quantize.py"],
 }
 
 
