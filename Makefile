@@ -8,10 +8,11 @@ SETUP := .venv/.installed
 
 setup: $(SETUP) servers
 
-$(SETUP): requirements.lock pyproject.toml
+$(SETUP): requirements.lock pyproject.toml tests/keda/package-lock.json
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
+	if command -v npm > /dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/keda; fi
 	touch $@
 
 servers: $(SETUP)

@@ -23,6 +23,7 @@ for command in (
     line.worker,
     line.publish,
     line.gate,
+    line.traces,
     line.show,
     line.topology,
     banks.fit,

@@ -25,7 +25,7 @@ class Rights:
 RIGHTS = {
     "publisher": Rights(write=r"^patchline\.(jobs|parts)$", read="^$"),
     "worker": Rights(write=r"^patchline\.(suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
-    "gate": Rights(write="^$", read=r"^patchline\.gate\..+$"),
+    "gate": Rights(write="^$", read=r"^patchline\.(gate\..+|traces)$"),  # whoever only looks on is no danger to more
 }
 
 

@@ -9,9 +9,11 @@ SUSPECTS = "patchline.suspects"
 PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
 DEAD = "patchline.dead"
+TRACES = "patchline.traces"  # a queue of the exchange of the verdicts
 EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD)
 _UNLIMITED = 1_000_000  # said, because RabbitMQ 4 drops what comes 20 times: without a verdict, and looking counts too
 GATE_MAX_LENGTH = 100_000  # a gate that was away for so many parts has missed them
+_TRACES_MAX_LENGTH = 10_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def gate(line: str) -> Topology:
     """
     bindings = ((PARTS, line), (VERDICTS, f"{line}.#"))
     return Topology(EXCHANGES, (Queue(gate_queue(line), bindings, _quorum(GATE_MAX_LENGTH, "drop-head")),))
+
+
+def traces() -> Topology:
+    """A second copy of every verdict, for their traces; the oldest are dropped while nobody exports them."""
+    return Topology(EXCHANGES, (Queue(TRACES, ((VERDICTS, "#"),), _quorum(_TRACES_MAX_LENGTH, "drop-head")),))
 
 
 def _quorum(max_length: int, overflow: str) -> dict[str, str | int]:

@@ -112,6 +112,19 @@ def gate(line: Line, config_file: Settings = CONFIG) -> None:
         process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
 
 
+def traces(config_file: Settings = CONFIG) -> None:
+    """Export the trace of every verdict by OTLP: the wait in the queue and each stage. Needs the extra `tracing`.
+
+    A process beside the line: workers know nothing of it. OTEL_EXPORTER_OTLP_ENDPOINT says where to.
+
+    Example:  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 patchline traces
+    """
+    from tracing import process
+
+    with shutdown.on_signals() as stop:
+        process.run(config.load(config_file), stop)
+
+
 def show(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the picture.")] = Path("out"),
@@ -133,6 +146,7 @@ def topology(
         list[str] | None,
         typer.Option(metavar="NAME", callback=names, help="Also the gate's queue of this line; again for more."),
     ] = None,
+    traces: Annotated[bool, typer.Option("--traces", help="Also the queue of `patchline traces`.")] = False,
     definitions: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write RabbitMQ's definitions file and its users' urls, instead."),
@@ -155,6 +169,7 @@ def topology(
 
     settings = config.load(config_file)
     wanted = [surroundings.plant(settings), *(queues.gate(name) for name in line or [])]
+    wanted += [queues.traces()] if traces else []
     if definitions is not None:
         print("\n".join(map(str, plant_users.write(definitions, wanted, address or settings.broker.url))))
         return

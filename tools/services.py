@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +117,21 @@ def rabbitmq(home: Path, more: str = "") -> Node:
     return _node(home, home, free_ports(4), more)
 
 
-def cluster(home: Path, count: int) -> tuple[Server, list[Node]]:
+def cluster(home: Path, count: int, more: Callable[[list[str]], str] = lambda _: "") -> tuple[Server, list[Node]]:
     """The name server of a cluster and its nodes, which `join` makes one once they answer.
 
     The name server is a server apart, so that no node takes it along when it ends.
+
+    Args:
+        home: their folder.
+        count: of nodes.
+        more: lines for their configuration files, from their names: with peer discovery there is nothing to join.
     """
     epmd, *ports = free_ports(1 + 3 * count)
     names = Server("epmd", ["epmd", "-address", HOST, "-port", str(epmd)], home / "epmd", lambda: listens(epmd))
     of_node = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
-    return names, [_node(home, home / f"node-{number}", its, "") for number, its in enumerate(of_node)]
+    lines = more([_node_name(ports[0]) for ports in of_node])
+    return names, [_node(home, home / f"node-{number}", its, lines) for number, its in enumerate(of_node)]
 
 
 def join(nodes: Sequence[Node]) -> None:
@@ -133,9 +139,9 @@ def join(nodes: Sequence[Node]) -> None:
     first, *others = nodes
     for node in others:
         for command in (["stop_app"], ["join_cluster", first.name], ["start_app"]):
-            _control(node, *command)
+            control(node, *command)
         node.server.wait()
-    _control(first, "await_online_nodes", str(len(nodes)))
+    control(first, "await_online_nodes", str(len(nodes)))
 
 
 def redis(home: Path, *more: str) -> tuple[Server, str]:
@@ -186,12 +192,13 @@ def serve_until_interrupted() -> None:
             return
 
 
-def _control(node: Node, *command: str) -> None:
-    """Run rabbitmqctl for a node."""
-    whole = [str(RABBITMQ.with_name("rabbitmqctl")), "--node", node.name, *command]
+def control(node: Node, *command: str, tool: str = "rabbitmqctl") -> str:
+    """Run rabbitmqctl, or another tool of RabbitMQ, for a node; what it prints. Raises ServiceError where it fails."""
+    whole = [str(RABBITMQ.with_name(tool)), "--node", node.name, *command]
     told = subprocess.run(whole, env={**os.environ, **node.server.environment}, capture_output=True, text=True)
     if told.returncode != 0:
-        raise ServiceError(f"rabbitmqctl {' '.join(command)} failed:\n{told.stdout}{told.stderr}")
+        raise ServiceError(f"{tool} {' '.join(command)} failed:\n{told.stdout}{told.stderr}")
+    return told.stdout
 
 
 def _node(cookie_home: Path, home: Path, ports: list[int], more: str) -> Node:

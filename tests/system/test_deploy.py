@@ -1,5 +1,6 @@
 """What is in `deploy/`: checked by the strictest validators at hand, and its commands run."""
 
+import json
 import os
 import re
 import shutil
@@ -33,14 +34,36 @@ def documents():
 @pytest.mark.parametrize("document", [*documents()])
 def test_kubernetes_would_accept(document):
     if document["apiVersion"].startswith("keda.sh"):
-        assert document["spec"]["triggers"][0]["metadata"]["protocol"] == "http"  # no schema of KEDA is at hand
+        assert keda_says(document) == ""
+        assert document["spec"]["triggers"][0]["metadata"]["protocol"] == "http"
         return
     kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
 
+def keda_says(document):
+    """What KEDA's own schema has against a document."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    command = ["node", "tests/keda/validate.mjs"]
+    return subprocess.run(command, input=json.dumps(document), capture_output=True, text=True, check=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"maxReplicaCount": "8"}, "maxReplicaCount must be integer"),
+        ({"triggers": [{}]}, "must have required property"),
+    ],
+)
+def test_keda_would_refuse_what_is_wrong(change, sentence):
+    document = yaml.safe_load((DEPLOY / "kubernetes" / "scaling.yaml").read_text())
+    assert sentence in keda_says(document | {"spec": document["spec"] | change})
+
+
 def test_the_kustomization_names_every_file():
     listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
-    files = {*listed["resources"], *listed["configMapGenerator"][0]["files"], "kustomization.yaml"}
+    generated = [file for each in listed["configMapGenerator"] for file in each["files"]]
+    files = {*listed["resources"], *generated, "kustomization.yaml"}
     assert files == {file.name for file in (DEPLOY / "kubernetes").iterdir()}
 
 

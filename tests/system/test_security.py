@@ -31,7 +31,7 @@ def users(plant, tmp_path_factory):
     """A broker that knows nothing but the generated definitions; the urls of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    wanted = [surroundings.plant(settings), topology.gate("l1")]
+    wanted = [surroundings.plant(settings), topology.gate("l1"), topology.traces()]
     with services.folder() as home:
         node = services.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
         plant_users.write(folder, wanted, f"amqp://127.0.0.1:{node.port}")
@@ -69,7 +69,7 @@ ALLOWED = {
         ("consume", topology.JOBS),
         ("consume", topology.SUSPECTS),
     },
-    "gate": {("consume", topology.gate_queue("l1"))},
+    "gate": {("consume", topology.gate_queue("l1")), ("consume", topology.TRACES)},
 }
 ACTIONS = {
     "publish": lambda channel, name: channel.basic_publish(name, "l1.brick", b"x", mandatory=True),
@@ -87,6 +87,7 @@ def _act(verb, name, channel):
 @pytest.mark.parametrize("user", ALLOWED)
 def test_each_user_may_do_what_is_its_own_and_nothing_else(users, user):
     queues = [topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD, topology.gate_queue("l1")]
+    queues.append(topology.TRACES)
     tried = [("publish", name) for name in topology.EXCHANGES]
     tried += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # To purge is to read everything at once: RabbitMQ knows no finer right.

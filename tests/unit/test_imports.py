@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-OURS = {"bench", "broker", "commands", "gate", "inspection", "process", "publisher", "tools", "worker"}
+OURS = {"bench", "broker", "commands", "gate", "inspection", "process", "publisher", "tools", "tracing", "worker"}
 ALLOWED = {
     "broker": set(),
     "inspection": set(),
@@ -13,6 +13,7 @@ ALLOWED = {
     "publisher": {"broker", "inspection", "process"},
     "worker": {"broker", "inspection", "process"},
     "gate": {"broker", "inspection", "process"},
+    "tracing": {"broker", "inspection", "process"},
     "tools": {"broker", "inspection", "process"},
     "bench": {"broker", "inspection", "process", "tools", "worker"},
 }
@@ -46,6 +47,7 @@ ONE_FILE = {
     "torch": ["tools/networks.py"],
     "onnx": ["tools/convert.py"],
     "nncf": ["tools/quantize.py"],
+    "opentelemetry": ["tracing/exporter.py"],
 }
 
 

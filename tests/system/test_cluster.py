@@ -1,0 +1,49 @@
+"""The three nodes of `deploy/kubernetes/rabbitmq.conf`, run as they stand there but for their names."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from broker import topology
+from broker.base import Message
+from broker.rabbitmq import RabbitBroker
+from tests.system.conftest import wait_for
+from tools import plant_users, services
+
+pytestmark = pytest.mark.timeout(180)
+CONF = Path("deploy/kubernetes/rabbitmq.conf")
+
+
+def with_names(names):
+    text = CONF.read_text()
+    written = re.findall(r"^cluster_formation\.classic_config\.nodes\.\d = (.*)$", text, re.M)
+    assert len(written) == len(names) == 3
+    for old, new in zip(written, names, strict=True):
+        text = text.replace(old, new)
+    return text.replace("disk_free_limit.absolute = 2GB", "disk_free_limit.absolute = 50MB")
+
+
+def waiting(node):
+    listing = json.loads(services.control(node, "--formatter", "json", "list_queues", "name", "messages_ready"))
+    return {each["name"]: each["messages_ready"] for each in listing if each["messages_ready"]}
+
+
+def test_the_three_nodes_find_each_other_and_keep_every_queue_on_all_of_them(tmp_path):
+    with services.folder() as home:
+        names, nodes = services.cluster(home / "cluster", 3, with_names)
+        with services.all_of([names]), services.all_of([node.server for node in nodes]):
+            services.control(nodes[0], "await_online_nodes", "3")
+            wanted = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3"), topology.traces()]
+            addresses = ",".join(f"amqp://127.0.0.1:{node.port}" for node in nodes)
+            plant_users.write(tmp_path, wanted, addresses)
+            services.control(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
+            listing = services.control(nodes[1], "--formatter", "json", "list_queues", "name", "members")
+            members = {each["name"]: len(each["members"]) for each in json.loads(listing)}
+            assert members == dict.fromkeys((queue.name for each in wanted for queue in each.queues), 3)
+            services.control(nodes[2], "await_online_quorum_plus_one", "--timeout", "60", tool="rabbitmq-upgrade")
+            nodes[0].server.stop()
+            with RabbitBroker((tmp_path / "publisher.url").read_text().strip()) as publisher:
+                publisher.publish(topology.JOBS, "press-3.gasket", Message(b"x", "job-1", "t", None, {}))
+            wait_for(lambda: waiting(nodes[1]) == {topology.JOBS: 1})

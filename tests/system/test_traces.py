@@ -1,0 +1,103 @@
+"""The trace that a producer begins goes on to the verdict, and out to a collector that speaks OTLP."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from broker import topology
+from broker.base import Message
+from inspection import message
+from tests.system.conftest import wait_for
+
+pytestmark = pytest.mark.timeout(120)
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.fixture
+def collector():
+    """A collector on loopback: `spans` by name, as they come."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            request = ExportTraceServiceRequest.FromString(body)
+            for resource in request.resource_spans:
+                service = {each.key: each.value.string_value for each in resource.resource.attributes}["service.name"]
+                assert service == "patchline"
+                server.spans += [span for scope in resource.scope_spans for span in scope.spans]
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.spans = []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def exporting(line, collector):
+    endpoint = f"http://127.0.0.1:{collector.server_address[1]}"
+    process = line.start("traces", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="200")
+    assert any("traces are exported" in told for told in process.stderr)
+    return process
+
+
+def attributes(span):
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+
+
+def test_a_jobs_trace_reaches_a_collector_with_its_stages(line, collector, texture_folder):
+    exporting(line, collector)
+    line.worker("--device", "cpu")
+    image = next((texture_folder / "test" / "scratch").glob("*.png")).read_bytes()
+    line.send(image, "job-1", traceparent=f"00-{TRACE}-{PARENT}-01")
+    (verdict,) = line.verdicts(1)
+    wait_for(lambda: any(span.name == "inspect brick" for span in collector.spans))
+    (job,) = (span for span in collector.spans if span.name == "inspect brick")
+    assert (job.trace_id.hex(), job.parent_span_id.hex()) == (TRACE, PARENT)
+    known = attributes(job)
+    assert (known["patchline.job_id"], known["patchline.decision"]) == ("job-1", "fail")
+    assert known["patchline.score"] == pytest.approx(verdict.score)
+    assert job.start_time_unix_nano == verdict.captured_at * 1_000_000
+    assert job.end_time_unix_nano == verdict.decided_at * 1_000_000
+    children = {span.name: span for span in collector.spans if span.parent_span_id == job.span_id}
+    assert [*children] == ["queue", *verdict.durations_ms]
+    assert {"decode", "extract", "search", "heat_map"} <= children.keys()
+    for name, took in verdict.durations_ms.items():
+        span = children[name]
+        assert span.trace_id.hex() == TRACE
+        assert (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6 == pytest.approx(took, abs=1e-3)
+
+
+def test_an_image_that_cannot_be_judged_is_a_failed_span_and_a_job_without_a_trace_begins_one(line, collector):
+    exporting(line, collector)
+    line.worker("--device", "cpu")
+    line.send(b"no image", "job-2")
+    wait_for(lambda: any(span.name == "inspect brick" for span in collector.spans))
+    (job,) = (span for span in collector.spans if span.name == "inspect brick")
+    assert job.status.code == 2  # error
+    assert attributes(job)["patchline.reason"]
+    assert len(job.trace_id) == 16
+    assert not job.parent_span_id
+
+
+def test_what_is_no_verdict_is_passed_over_and_the_rest_exported_at_the_end(line, collector, texture_folder):
+    process = exporting(line, collector)
+    line.broker.publish(
+        topology.VERDICTS, "l1.brick.pass", Message(b"{", "x", message.VERDICT_TYPE, "application/json")
+    )
+    line.worker("--device", "cpu")
+    line.send(next((texture_folder / "test" / "good").glob("*.png")).read_bytes(), "job-3")
+    line.messages(topology.VERDICTS, 2)
+    process.terminate()
+    assert process.wait(30) == 0
+    assert "verdict cannot be read" in process.stderr.read()
+    assert any(span.name == "inspect brick" for span in collector.spans)
