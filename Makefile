@@ -23,6 +23,7 @@ demo: setup
 	$(BIN)/patchline demo
 
 test: setup
+	@$(BIN)/python -m tools.install_servers systemd-container
 	$(BIN)/python -m pytest
 
 # The models against torch, in an environment of its own: nothing else needs torch.

@@ -11,9 +11,13 @@ import sys
 from tools import services
 
 
-def main() -> int:
-    """Returns 0 also where they cannot be installed: what needs them will say so."""
-    packages = services.missing()
+def main(also: list[str]) -> int:
+    """Returns 0 also where they cannot be installed: what needs them will say so.
+
+    Args:
+        also: further packages of Debian.
+    """
+    packages = services.missing() + [package for package in also if not _installed(package)]
     if ctypes.util.find_library("GL") is None:
         packages.append("libgl1")  # opencv-python links it, without ever opening a window here
     if not packages:
@@ -30,5 +34,12 @@ def main() -> int:
     return 0
 
 
+def _installed(package: str) -> bool:
+    if shutil.which("dpkg-query") is None:
+        return False
+    asked = ["dpkg-query", "--show", "--showformat=${Status}", package]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout == "install ok installed"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
