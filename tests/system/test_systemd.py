@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import cv2
+import psutil
 import pytest
 import yaml
 
@@ -47,18 +48,28 @@ class Machine:
         self.root = root
         command = ["systemd-nspawn", f"--directory={root}", "--register=no", "--keep-unit", "--console=pipe"]
         command += [f"--bind-ro={sysconfig.get_path('purelib')}:/opt/site-packages", "--boot"]
-        self.log = (root.parent / "console.log").open("w+")
-        own = {"stdin": subprocess.DEVNULL, "stdout": self.log, "stderr": self.log}
+        self.console = root.parent / "console.log"
+        log = stack.enter_context(self.console.open("w"))
+        own = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
         self._container = subprocess.Popen([*command, "systemd.unit=basic.target"], **own)
         stack.callback(self._end)
-        children = Path(f"/proc/{self._container.pid}/task/{self._container.pid}/children")
-        wait_for(lambda: self._container.poll() is not None or children.read_text().split())
-        self._leader = children.read_text().split()[0]
+        wait_for(lambda: self._container.poll() is not None or self._leader)
+        assert self._leader, self.console.read_text()
         wait_for(lambda: self.type("systemctl is-active basic.target", check=False) == "active")
+
+    @property
+    def _leader(self):
+        """The systemd inside; nspawn has other children before it."""
+        with suppress(psutil.NoSuchProcess):  # a child that ends while it is looked at
+            return next((each.pid for each in self._children() if each.name() == "systemd"), None)
+        return None
+
+    def _children(self):
+        return psutil.Process(self._container.pid).children()
 
     def type(self, command, check=True):
         """A command inside, in /etc/patchline; what it prints."""
-        inside = ["nsenter", "--target", self._leader, "--mount", "--uts", "--ipc", "--pid", "bash", "-c"]
+        inside = ["nsenter", "--target", str(self._leader), "--mount", "--uts", "--ipc", "--pid", "bash", "-c"]
         told = subprocess.run(
             [*inside, f"cd /{ETC} && {command}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
@@ -75,7 +86,6 @@ class Machine:
         except subprocess.TimeoutExpired:
             self._container.kill()
             self._container.wait()
-        self.log.close()
 
 
 def mounted(stack, *arguments):
