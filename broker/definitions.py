@@ -22,10 +22,11 @@ class Rights:
 
 
 # To publish is to write to an exchange, to consume is to read a queue (RabbitMQ, access control).
+# The process of the traces is a gate to RabbitMQ: it reads verdicts, and nothing else.
 RIGHTS = {
     "publisher": Rights(write=r"^patchline\.(jobs|parts)$", read="^$"),
     "worker": Rights(write=r"^patchline\.(suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
-    "gate": Rights(write="^$", read=r"^patchline\.(gate\..+|traces)$"),  # whoever only looks on is no danger to more
+    "gate": Rights(write="^$", read=r"^patchline\.(gate\..+|traces)$"),
 }
 
 

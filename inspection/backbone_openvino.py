@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from pathlib import Path
 
@@ -58,8 +59,12 @@ def read(model: Path, manifest: Manifest, side: int) -> openvino.Model:
 
 
 def save(graph: openvino.Model, path: Path) -> None:
-    """An `.xml`, and its weights beside it in a `.bin`."""
-    openvino.save_model(graph, path, compress_to_fp16=False)
+    """An `.xml`, and its weights beside it in a `.bin`: new files, since a worker may have the old ones mapped."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        made = Path(aside) / path.name
+        openvino.save_model(graph, made, compress_to_fp16=False)
+        for each in (made.with_suffix(".bin"), made):
+            each.replace(path.with_name(each.name))
 
 
 def _taking_uint8(graph: openvino.Model, manifest: Manifest) -> openvino.Model:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("nncf", reason="the extra `quantize` is not installed")
 
-from inspection import backbone, config, loading, memory_bank
+from inspection import backbone, backbone_openvino, config, loading, memory_bank
 from inspection.errors import SetupError
 from tools import evaluate, fit, quantize, recipe
 
@@ -87,6 +87,20 @@ def test_other_weights_beside_its_graph_are_refused(settings, made):
     with pytest.raises(SetupError, match=r"brick_int8\.bin: cannot be read"):
         backbone.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1)
     weights.write_bytes(whole)
+
+
+def test_a_model_is_written_anew_without_touching_what_a_running_worker_has_mapped(settings, made, tmp_path):
+    base = backbone.read_manifest(settings.paths.models, "efficientnet_lite0")
+    graph = backbone_openvino.read(settings.paths.models / base.file, base, 128)
+    path = tmp_path / made.file
+    for suffix in (".xml", ".bin"):
+        shutil.copy((settings.paths.models / made.file).with_suffix(suffix), path.with_suffix(suffix))
+    before = path.with_suffix(".bin").read_bytes()
+    with path.with_suffix(".bin").open("rb") as mapped:
+        backbone_openvino.save(graph, path)
+        assert mapped.read() == before
+    assert path.with_suffix(".bin").read_bytes() != before
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([made.file, path.with_suffix(".bin").name])
 
 
 def test_without_nncf_it_says_what_to_install(settings, texture_folder, monkeypatch):
