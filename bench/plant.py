@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from bench import random_network
+from bench.random_network import LAYER2
 from inspection import config
 from tools import fit, quantize
 
@@ -43,11 +44,11 @@ def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, WIDE8, DE
         SetupError: the quantised one is wanted, and the extra `quantize` is not installed.
     """
     own = folder / "models"
-    random_network.write(own)
+    random_network.write(own, LAYER2)
     for file in models.glob("efficientnet_lite0.*"):
         (own / file.name).symlink_to(file.resolve())
     recipes = {
-        WIDE: _recipe(random_network.NAME, random_network.LAYER, 256, 224, _BANK[WIDE] / ((_GOOD) * 784)),
+        WIDE: _recipe(LAYER2.name, LAYER2.layer, 256, LAYER2.side, _BANK[WIDE] / ((_GOOD) * 784)),
         DEFAULT: _recipe("efficientnet_lite0", "blocks4+10", 256, 256, _BANK[DEFAULT] / ((_GOOD) * 1024)),
     }
     (folder / "config.yaml").write_text("categories: {}\n", encoding="utf-8")

@@ -6,30 +6,31 @@ The first two are measured here; devices come from `out/bench.json`.
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot
 
+from bench import searches
 from bench.table import milliseconds
-from inspection import backbone, candidates, memory_bank
+from inspection import backbone, search
 
 OUT = Path("docs/performance.png")
 _BANKS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 _SIDES = (128, 192, 256, 320, 384, 448, 512)
-_QUERIES, _DIM = 784, 512
 
 
 def main() -> None:
     """Measure, and write the picture."""
     mpl.use("Agg")
     figure, (banks, sides, devices) = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    ours, plain = zip(*map(_search, _BANKS), strict=True)
+    ours, plain = zip(*_searches(), strict=True)
     banks.loglog(_BANKS, plain, "o-", label="IndexFlatL2")
     banks.loglog(_BANKS, ours, "o-", label="ours")
-    banks.set(title=f"search of {_QUERIES} x {_DIM}, one thread", xlabel="rows in the bank", ylabel="ms")
+    banks.set(title="search of 784 x 512, one thread", xlabel="rows in the bank", ylabel="ms")
     banks.legend()
     sides.plot(_SIDES, list(map(_network, _SIDES)), "o-")
     sides.set(title="network (efficientnet_lite0), one stream", xlabel="side of the image, pixels", ylabel="ms", ylim=0)
@@ -43,12 +44,11 @@ def main() -> None:
     figure.savefig(OUT, dpi=110)
 
 
-def _search(size: int) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    bank, queries = (rng.standard_normal((count, _DIM)).astype(np.float32) for count in (size, _QUERIES))
-    index, prepared = memory_bank.build(bank), candidates.build(bank, _QUERIES, len(os.sched_getaffinity(0)))
-    ours = milliseconds(lambda: memory_bank.nearest_of(prepared, index, bank, queries), 9)
-    return ours, milliseconds(lambda: index.search(queries, 1), 9)
+def _searches() -> Iterator[tuple[float, float]]:
+    banks, (image, *_) = searches.banks(searches.LARGE, _BANKS)
+    for bank in banks:
+        own = search.prepared(bank, len(image), searches.STREAMS)
+        yield milliseconds(partial(own.nearest, image), 9), milliseconds(partial(own.index.search, image, 1), 9)
 
 
 def _network(side: int) -> float:

@@ -1,10 +1,11 @@
-"""WideResNet-101-2 up to its second layer, with random weights: as much work as the real one, without its weights.
+"""WideResNet-101-2 up to its second or third layer, with random weights: as much work as the real one.
 
 The benchmark needs its speed, and weights do not change that. Built for OpenVINO, so that no torch is needed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +14,58 @@ from openvino import opset1 as ops
 
 from inspection import backbone
 
-NAME, LAYER, SIDE = "wideresnet101_random", "layer2", 224
-_BLOCKS = {"layer1": (3, 64, 1), "layer2": (4, 128, 2)}  # blocks, planes, stride (Zagoruyko and Komodakis 2016)
-_WIDEN = 2
+_BLOCKS = ((3, 64, 1), (4, 128, 2), (23, 256, 2))  # blocks, planes, stride (Zagoruyko and Komodakis 2016)
+_WIDEN, _EXPANSION = 2, 4
 _IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
-def write(models: Path) -> None:
-    """Write the model and its manifest into `models`, as a backbone that takes 224 x 224 and gives 784 x 512."""
+@dataclass(frozen=True)
+class Network:
+    """One of the reference application's networks: how many layers of the whole it has, and the side of its images."""
+
+    layers: int
+    side: int
+
+    @property
+    def layer(self) -> str:
+        """The layer whose features it gives."""
+        return f"layer{self.layers}"
+
+    @property
+    def name(self) -> str:
+        """The backbone's name."""
+        return f"wideresnet101_random_{self.layer}"
+
+
+LAYER2, LAYER3 = Network(2, 224), Network(3, 320)
+
+
+def write(models: Path, network: Network) -> None:
+    """Write the model and its manifest into `models`, as a backbone: 784 x 512 of layer2, 400 x 1024 of layer3."""
     models.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    images = ops.parameter([-1, 3, SIDE, SIDE], np.float32)
+    images = ops.parameter([-1, 3, network.side, network.side], np.float32)
     features = _pool_max(_convolved(rng, images, 64, 7, 2))
-    for blocks, planes, stride in _BLOCKS.values():
+    for blocks, planes, stride in _BLOCKS[: network.layers]:
         for number in range(blocks):
             features = _bottleneck(rng, features, planes, stride if number == 0 else 1)
     pooled = ops.avg_pool(features, [1, 1], [1, 1], [1, 1], [3, 3], False)
     flat = ops.reshape(pooled, ops.constant(np.array([0, 0, -1])), True)
     patches = ops.transpose(flat, ops.constant(np.array([0, 2, 1])))
-    path = models / f"{NAME}.xml"
+    path = models / f"{network.name}.xml"
     openvino.save_model(openvino.Model([patches], [images]), path, compress_to_fp16=False)
-    facts = {"name": NAME, "file": path.name, "layer": LAYER, "stride": 8, "dim": 512, "side": SIDE, **_IMAGENET}
+    sizes = {"stride": 2 ** (network.layers + 1), "dim": planes * _EXPANSION, "side": network.side}
+    facts = {"name": network.name, "file": path.name, "layer": network.layer, **sizes, **_IMAGENET}
     made = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
     fixed = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
     manifest = backbone.Manifest.model_validate({**facts, **made, **fixed, "sha256": backbone.digest(path)})
-    compiled = backbone.compile_for(path, manifest, SIDE, backbone.Device("cpu", 0), 1, "f32")
+    compiled = backbone.compile_for(path, manifest, network.side, backbone.Device("cpu", 0), 1, "f32")
     measured = manifest.model_copy(update={"rim": backbone.rim_of(compiled)})
     backbone.write_manifest(models, measured)
 
 
 def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:
-    width, outputs = planes * _WIDEN, planes * 4
+    width, outputs = planes * _WIDEN, planes * _EXPANSION
     x = _convolved(rng, inputs, width, 1, 1)
     x = _convolved(rng, x, width, 3, stride)
     x = _convolution(rng, x, outputs, 1, 1, gain=0.3)  # a shortcut carries the rest, or values would grow

@@ -19,7 +19,7 @@ class ReferenceWay:
 
     def __init__(self, settings: config.Config, category: str) -> None:
         self._recipe = settings.category(category)
-        self._bank = memory_bank.load(settings.paths.memory_banks / category)
+        self._index = memory_bank.load(settings.paths.memory_banks / category).search.index
         self._manifest = backbone.read_manifest(settings.paths.models, self._recipe.backbone)
         model = self._file(settings.paths.models)
         self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -33,7 +33,7 @@ class ReferenceWay:
         mean, std = (np.array(each, np.float64) for each in (self._manifest.mean, self._manifest.std))
         prepared = ((cropped - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
         patches = self._network([prepared])[0][0]
-        distances, _ = self._bank.index.search(patches, 1)
+        distances, _ = self._index.search(patches, 1)
         return score.image_scores(distances[:, 0]).topk10
 
     def _file(self, models: Path) -> Path:

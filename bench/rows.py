@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import line as lines
 from bench.line import Line
@@ -16,7 +15,7 @@ from bench.plant import DEFAULT, WIDE, WIDE8, pictures
 from bench.reference_way import ReferenceWay
 from bench.table import Row, in_turn, milliseconds, per_second, row
 from broker import topology
-from inspection import backbone, candidates, config, loading, memory_bank
+from inspection import backbone, config, loading, search
 from inspection.inspector import Inspector
 from process.stopwatch import Stopwatch
 
@@ -27,7 +26,6 @@ _BARE = 120  # inferences in a measurement of the network alone
 _LINE = {WIDE: 200, WIDE8: 400, DEFAULT: 600}
 RATE, _SECONDS = 36.0, 30
 _SIMULATED = ("-m", "bench.simulated")
-SEARCHES = ((784, 512, 1638), (784, 512, 16384), (400, 1024, 4480))
 
 
 def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row], Callable[[], float]]:
@@ -73,38 +71,10 @@ def reference_loop(settings: config.Config, category: str) -> Callable[[], float
     return measure
 
 
-def search(count: int, dim: int, size: int) -> list[Row]:
-    """The search alone, in one thread, against faiss; and both against float64."""
-    rng = np.random.default_rng(0)
-    bank = rng.standard_normal((size, dim)).astype(np.float32)
-    queries = rng.standard_normal((count, dim)).astype(np.float32)
-    index, prepared = memory_bank.build(bank), candidates.build(bank, count, _ONE_THREAD_EACH)
-    distances, found = memory_bank.nearest_of(prepared, index, bank, queries)
-    true_distances, exact = _in_float64(bank, queries)
-    error = float(np.abs(distances / true_distances - 1).max())
-    return [
-        in_turn(
-            f"search {count} x {dim} in {size} : IndexFlatL2",
-            "ms",
-            lambda: milliseconds(lambda: memory_bank.nearest_of(prepared, index, bank, queries)),
-            lambda: milliseconds(lambda: index.search(queries, 1)),
-        ),
-        row(f"search {count} x {dim} in {size}: float64's neighbour : all", "share", (exact == found).mean(), 1.0),
-        row(f"search {count} x {dim} in {size}: largest relative error : 1e-3", "share", error, 1e-3),
-    ]
-
-
-def _in_float64(bank: NDArray[np.float32], queries: NDArray[np.float32]) -> tuple[NDArray[np.float64], ...]:
-    """The distances of the nearest rows, by their differences, and their numbers."""
-    rows, asked = bank.astype(np.float64), queries.astype(np.float64)
-    nearest = ((rows**2).sum(axis=1) - 2 * asked @ rows.T).argmin(axis=1)
-    return ((asked - rows[nearest]) ** 2).sum(axis=1), nearest
-
-
 def stages(inspect: Inspector, category: str) -> list[Row]:
     """Each stage of an image against the whole of it, in one thread."""
     took: dict[str, list[float]] = {}
-    memory_bank.use_threads(1)
+    search.use_threads(1)
     for content_type in (PNG, JPEG):
         for image in pictures(60, content_type):
             watch = Stopwatch(lambda stage, seconds: took.setdefault(stage, []).append(seconds * 1000))

@@ -9,9 +9,10 @@ from pathlib import Path
 import openvino
 
 from bench import line as lines
-from bench import plant, rows
+from bench import plant, rows, searches
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
+from bench.searches import DEEP, LARGE, SMALL
 from bench.table import Row, Table
 from inspection import config
 
@@ -55,7 +56,7 @@ def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
 
 
 def _parts(settings: config.Config, line: lines.Line) -> list[Row]:
-    found = [each for size in rows.SEARCHES for each in rows.search(*size)]
+    found = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
     for category in (WIDE, WIDE8, DEFAULT):
         found += rows.stages(rows.inspector(settings, category), category)
     return [*found, rows.messages(line)]

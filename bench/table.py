@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from inspection import memory_bank, message
+from inspection import message, search
 from tools import terminal
 
 _COLUMNS = ("measured : against", "ours", "other", "ratio", "spread", "unit")
@@ -63,7 +63,7 @@ def row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) ->
 
 def milliseconds(work: Callable[[], object], times: int = 15) -> float:
     """The median duration of `work`, in one thread whose libraries take one thread."""
-    memory_bank.use_threads(1)
+    search.use_threads(1)
     work()
     took = []
     for _ in range(times):
@@ -77,7 +77,7 @@ def per_second(work: Callable[[int], object], count: int, lanes: int) -> float:
     """How many of `work(0) ... work(count - 1)` are done in a second by so many threads."""
 
     def lane(first: int) -> None:
-        memory_bank.use_threads(1)
+        search.use_threads(1)
         for number in range(first, count, lanes):
             work(number)
 

@@ -61,7 +61,7 @@ class Inspector:
         with stage("extract"):
             patches = self.backbone.extract(prepared[None])[0]
         with stage("search"):
-            distances = self.bank.search(patches)
+            distances = self.bank.distances(patches)
         with stage("score"):
             scores = score.image_scores(distances)
             headline = score.headline(scores, self.category.score)

@@ -1,4 +1,4 @@
-"""The memory bank: features of good parts, their nearest-neighbour search, and how they are kept. Only faiss user."""
+"""The memory bank: features of good parts, where they come from, and how they are kept."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-import faiss
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inspection import message
-from inspection.candidates import Candidates
-from inspection.candidates import build as build_candidates
+from inspection import message, search
 from inspection.errors import SetupError
 from inspection.replace_folder import replace_folder
+from inspection.search import Search
 
 INDEX_FILE = "nnscorer_search_index.faiss"  # the reference application's own name
 MANIFEST_FILE = "manifest.json"
-_WORTH_PREPARING = 512  # rows: below, faiss is as fast
 _HEADER = struct.Struct("<4siqqqBiQ")
 
 
@@ -69,89 +66,23 @@ class Manifest(message.Frozen):
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """float32 features [rows, dim] of good parts, and the manifest that says where they come from."""
+    """Features of good parts, ready to be searched, and the manifest that says where they come from."""
 
-    index: faiss.IndexFlatL2
-    features: NDArray[np.float32]
+    search: Search
     manifest: Manifest
-    candidates: Candidates | None = None
 
     @property
     def version(self) -> str:
         """Names this bank in verdicts: its category and the beginning of its digest."""
         return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
 
-    def search(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Squared L2 distance of each query to its nearest neighbour in the bank.
-
-        Args:
-            queries: float32 [patches, dim].
-
-        Returns:
-            float32 [patches].
-        """
-        if self.candidates is None:
-            return nearest(self.index, self.features, queries)[0]
-        return nearest_of(self.candidates, self.index, self.features, queries)[0]
+    def distances(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [patches]: squared L2 distance of each of float32 [patches, dim] to its nearest neighbour."""
+        return self.search.nearest(queries)[0]
 
     def prepared(self, queries: int, streams: int) -> MemoryBank:
         """The same bank, which searches faster for so many queries at once, from so many threads."""
-        if len(self.features) < _WORTH_PREPARING:
-            return self
-        return replace(self, candidates=build_candidates(self.features, queries, streams))
-
-
-def nearest(
-    index: faiss.IndexFlatL2, features: NDArray[np.float32], queries: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Nearest neighbours: found by faiss, measured anew.
-
-    faiss computes |q|^2 + |b|^2 - 2qb, which loses digits where features have a large mean. Its neighbour stands; the
-    distance is taken from the difference itself.
-
-    Args:
-        index: of `features`.
-        features: float32 [rows, dim].
-        queries: float32 [patches, dim].
-
-    Returns:
-        float32 [patches] squared distances, int64 [patches] row numbers.
-    """
-    _, neighbours = index.search(queries, 1)
-    difference = queries - features[neighbours[:, 0]]
-    return np.einsum("ij,ij->i", difference, difference), neighbours[:, 0]
-
-
-def nearest_of(
-    candidates: Candidates, index: faiss.IndexFlatL2, features: NDArray[np.float32], queries: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The same as `nearest`, measuring only what `candidates` names; faiss finds it for queries far from the bank."""
-    rows, far = candidates.find(queries)
-    distances = np.empty(rows.shape, np.float32)
-    pointers = (faiss.swig_ptr(each) for each in (distances, queries, features, rows))
-    faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *rows.shape)  # type: ignore[attr-defined]
-    best = distances.argmin(axis=1)[:, None]
-    found = np.take_along_axis(distances, best, axis=1)[:, 0], np.take_along_axis(rows, best, axis=1)[:, 0]
-    if far.any():
-        found[0][far], found[1][far] = nearest(index, features, queries[far])
-    return found
-
-
-def build(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
-    """An exact index over float32 [rows, dim]."""
-    index = faiss.IndexFlatL2(features.shape[1])
-    index.add(features)
-    return index
-
-
-def encode(index: faiss.IndexFlatL2) -> bytes:
-    """The bytes of the index file."""
-    return faiss.serialize_index(index).tobytes()
-
-
-def use_threads(count: int) -> None:
-    """How many threads a search takes. OpenMP keeps this per calling thread: each lane says it for itself."""
-    faiss.omp_set_num_threads(count)
+        return replace(self, search=search.prepared(self.search.features, queries, streams))
 
 
 def save(
@@ -194,7 +125,7 @@ def load(folder: Path) -> MemoryBank:
     features = _features(index_bytes, folder / INDEX_FILE)
     if features.shape != (manifest.patches, manifest.dim):
         raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {again}")
-    return MemoryBank(build(features), features, manifest)
+    return MemoryBank(search.over(features), manifest)
 
 
 def read_features(path: Path) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection import backbone, config, coreset, memory_bank, score
+from inspection import backbone, config, coreset, memory_bank, score, search
 from tools import recipe, terminal
 from tools.recipe import Features
 
@@ -70,6 +70,6 @@ def _leave_one_out(
     held_out = []
     for number, patches in enumerate(features):
         others = bank[image_of_row != number]
-        distances, _ = memory_bank.nearest(memory_bank.build(others), others, patches)
+        distances, _ = search.over(others).nearest(patches)
         held_out.append(score.headline(score.image_scores(distances), category.score))
     return np.array(held_out, np.float32)

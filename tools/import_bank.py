@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inspection import backbone, config, memory_bank, score
+from inspection import backbone, config, memory_bank, score, search
 from inspection.errors import SetupError
 from tools import recipe, terminal
 from tools.recipe import Features, Recipe
@@ -111,6 +111,6 @@ def _plain(value: Any) -> Any:
 
 def _scores(features: Iterable[Features], bank: Features, category: config.Category) -> Features:
     """float32 [images]."""
-    index = memory_bank.build(bank)
-    found = [score.image_scores(memory_bank.nearest(index, bank, patches)[0]) for patches in features]
+    own = search.over(bank)
+    found = [score.image_scores(own.nearest(patches)[0]) for patches in features]
     return np.array([score.headline(scores, category.score) for scores in found], np.float32)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inspection import backbone, calibrate, config, decode, golden, image_files, memory_bank, preprocess
+from inspection import backbone, calibrate, config, decode, golden, image_files, memory_bank, preprocess, search
 from inspection.errors import SetupError, Unusable
 from inspection.inspector import Inspector
 from inspection.message import Thresholds
@@ -66,10 +66,9 @@ class Recipe:
             seed: of the coreset.
             candidates: how many patches the coreset was chosen from.
         """
-        index = memory_bank.build(bank)
-        index_bytes = memory_bank.encode(index)
+        index_bytes = search.encode(bank)
         manifest = self._manifest(bank, held_out, method, seed, candidates, memory_bank.digest(index_bytes))
-        own = memory_bank.MemoryBank(index, bank, manifest)
+        own = memory_bank.MemoryBank(search.over(bank), manifest)
         inspect = Inspector(self.category, self.settings.images, self.model, own)
         _, files = golden.record(inspect, self._golden(held_out), str(self.device))
         memory_bank.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)

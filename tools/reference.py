@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import pydantic
 
-from inspection import config, image_files, loading, memory_bank, message
+from inspection import config, image_files, loading, memory_bank, message, search
 from inspection.errors import SetupError
 from process.stopwatch import Stopwatch
 from tools import evaluate, recipe, terminal
@@ -184,7 +184,7 @@ def _timed(settings: config.Config, name: str, folder: Path) -> Timing:
     inspect = loading.load(settings, [name], recipe.CPU, streams=1)[name]
     took: dict[str, list[float]] = {}
     paths = image_files.find([folder / "test"])[:_TIMED_IMAGES]
-    memory_bank.use_threads(1)
+    search.use_threads(1)
     with terminal.progress() as bars:
         for path in bars.track([paths[0], *paths], description=name):  # the first one warms up and does not count
             watch = Stopwatch(lambda _, __: None)

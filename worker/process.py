@@ -12,7 +12,7 @@ import cv2
 import structlog
 
 from broker import topology
-from inspection import config, loading, memory_bank
+from inspection import config, loading, search
 from inspection.backbone import Device
 from inspection.errors import PatchlineError, SetupError
 from process import line, notify
@@ -112,5 +112,5 @@ def _carry_on(lanes: list[Lane], health: Health, drain_s: float) -> None:
 
 def _run(lane: Lane) -> None:
     # Each lane is a thread that keeps one core busy; its libraries must not start more.
-    memory_bank.use_threads(1)
+    search.use_threads(1)
     lane.run()

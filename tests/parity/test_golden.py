@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inspection import backbone, coreset, memory_bank, score
+from inspection import backbone, coreset, score, search
 from tests.parity.make_golden import GOLDEN, piece
 
 
@@ -43,7 +43,7 @@ def test_scores_are_the_references_computed_in_float64(features):
     patches = features[0]
     bank = patches[coreset.select(patches, 40, 0)] + np.float32(0.25)
     exact = ((patches[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2).min(axis=1)
-    distances, _ = memory_bank.nearest(memory_bank.build(bank), bank, patches)
+    distances, _ = search.over(bank).nearest(patches)
     assert np.abs(distances / exact - 1).max() < 1e-4
     found = score.image_scores(distances)
     assert found.max == pytest.approx(exact.max(), rel=1e-5)

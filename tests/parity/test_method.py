@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage
 
-from inspection import backbone, coreset, memory_bank, score
+from inspection import backbone, coreset, score, search
 
 IMAGES, SIDE = 200, 128
 
@@ -51,14 +51,14 @@ def features():
 def test_scores_of_two_hundred_images_agree_with_the_plain_statement(features):
     candidates = features[:40].reshape(-1, features.shape[2])
     bank = candidates[coreset.select(coreset.project(candidates, 0), 200, 0)]
-    index = memory_bank.build(bank)
+    own = search.over(bank)
     worst = {"max": 0.0, "topk10": 0.0}
     for patches in features[40:]:
-        found = score.image_scores(memory_bank.nearest(index, bank, patches)[0])
+        found = score.image_scores(own.nearest(patches)[0])
         for kind, expected in zip(worst, plain_scores(patches, bank.astype(np.float64)), strict=True):
             worst[kind] = max(worst[kind], abs(getattr(found, kind) / expected - 1))
     for patches in features[:40]:  # images that are in the bank themselves have scores near zero
-        found = score.image_scores(memory_bank.nearest(index, bank, patches)[0])
+        found = score.image_scores(own.nearest(patches)[0])
         assert found.topk10 == pytest.approx(plain_scores(patches, bank.astype(np.float64))[1], rel=1e-4)
     assert max(worst.values()) < 1e-4
 

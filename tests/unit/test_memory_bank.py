@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspection import calibrate, coreset, memory_bank, replace_folder
+from inspection import calibrate, coreset, memory_bank, replace_folder, search
 from inspection.errors import SetupError
 from inspection.message import Thresholds
 
@@ -81,21 +81,11 @@ def test_too_few_images_are_refused_with_what_is_possible():
     calibrate.threshold(np.arange(20, dtype=np.float32), 0.048)
 
 
-def test_distances_are_exact_where_features_have_a_large_mean():
-    rng = np.random.default_rng(0)
-    bank = (rng.standard_normal((500, 64)) + 100).astype(np.float32)
-    queries = (rng.standard_normal((200, 64)) + 100).astype(np.float32)
-    exact = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
-    found, neighbours = memory_bank.nearest(memory_bank.build(bank), bank, queries)
-    assert np.abs(found / exact[np.arange(200), neighbours] - 1).max() < 1e-6
-    assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-3
-
-
 @pytest.fixture
 def kept(tmp_path):
     """A bank that is kept in a folder, its features and its manifest."""
     features = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
-    index_bytes = memory_bank.encode(memory_bank.build(features))
+    index_bytes = search.encode(features)
     manifest = memory_bank.Manifest(
         category="brick",
         backbone="efficientnet_lite0",
@@ -134,18 +124,18 @@ def test_a_bank_that_was_saved_is_loaded_and_searched(kept):
     folder, features, manifest = kept
     bank = memory_bank.load(folder)
     assert bank.manifest == manifest
-    assert np.array_equal(bank.features, features)
-    assert not bank.search(features).any()
+    assert np.array_equal(bank.search.features, features)
+    assert not bank.distances(features).any()
     assert sorted(each.name for each in folder.parent.iterdir()) == ["brick"]
 
 
 def test_a_new_bank_replaces_the_old_one_as_a_whole(kept):
     folder, _, manifest = kept
     features = np.ones((3, 8), np.float32)
-    index_bytes = memory_bank.encode(memory_bank.build(features))
+    index_bytes = search.encode(features)
     changed = {"patches": 3, "index_sha256": memory_bank.digest(index_bytes)}
     memory_bank.save(folder, index_bytes, manifest.model_copy(update=changed))
-    assert memory_bank.load(folder).features.shape == (3, 8)
+    assert memory_bank.load(folder).search.features.shape == (3, 8)
     assert sorted(each.name for each in folder.parent.iterdir()) == ["brick"]
 
 
@@ -186,7 +176,7 @@ def test_a_damaged_bank_is_refused_with_what_to_do(kept, damage, text):
 def test_features_that_are_not_finite_are_refused(kept):
     folder, features, _ = kept
     features[3, 3] = np.nan
-    index_bytes = memory_bank.encode(memory_bank.build(features))
+    index_bytes = search.encode(features)
     (folder / memory_bank.INDEX_FILE).write_bytes(index_bytes)
     edit_manifest(folder, index_sha256=memory_bank.digest(index_bytes))
     with pytest.raises(SetupError, match="not finite"):

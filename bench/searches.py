@@ -1,0 +1,104 @@
+"""The rows of the search alone: features as networks make them of parts, in banks of the reference's sizes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import random_network
+from bench.plant import pictures
+from bench.random_network import LAYER2, LAYER3, Network
+from bench.table import Row, in_turn, milliseconds, row
+from inspection import backbone, config, coreset, decode, preprocess, search
+
+_CPU = backbone.Device("cpu", 0)
+STREAMS = len(os.sched_getaffinity(0))  # with fewer, OpenVINO gives each several threads
+_SEEN = 3  # images that are searched, one with a scratch
+_SAME = 1e-6  # relative: two rows may be equally near as far as float32 can tell
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, from how many of its images a bank is chosen, and how many rows it gets."""
+
+    network: Network
+    images: int
+    rows: int
+
+
+SMALL, LARGE, DEEP = Size(LAYER2, 104, 1638), Size(LAYER2, 104, 16_384), Size(LAYER3, 40, 4480)
+
+
+def rows(size: Size) -> list[Row]:
+    """Against faiss, each in one thread, and against float64."""
+    bank, images = banks(size, (size.rows,))
+    name = f"search {images[0].shape[0]} x {images[0].shape[1]} in {size.rows}"
+    own = search.prepared(bank[0], len(images[0]), STREAMS)
+    return [_against_faiss(name, own, images), *_against_float64(name, own, images)]
+
+
+def noise() -> Row:
+    """Random numbers, which have no few directions: faiss has to look at every row."""
+    rng = np.random.default_rng(0)
+    bank, image = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1638, 784))
+    own = search.prepared(bank, len(image), STREAMS)
+    return _against_faiss("search 784 x 512 in 1638 of noise", own, [image])
+
+
+def banks(size: Size, rows: Sequence[int]) -> tuple[list[Features], list[Features]]:
+    """Banks of so many rows, chosen from the patches of good parts, and the patches of parts they never saw.
+
+    Returns:
+        float32 [rows, dim] each; float32 [patches, dim] each.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        random_network.write(Path(folder), size.network)
+        loaded = backbone.load(Path(folder), size.network.name, size.network.side, _CPU, streams=1)
+        found = [_extracted(loaded, image) for image in pictures(size.images * 10 // 9 + 10, "image/png")]
+    good = [features for number, features in enumerate(found[:-_SEEN]) if number % 10 != 9][: size.images]
+    candidates = np.concatenate(good)
+    order = coreset.select(coreset.project(candidates, 0), max(rows), 0)  # a smaller one is the beginning of a larger
+    return [candidates[np.sort(order[:count])] for count in rows], found[-_SEEN:]
+
+
+def _extracted(loaded: backbone.Backbone, image: bytes) -> Features:
+    rgb = decode.decode(image, "image/png", config.Images())
+    patches: Features = loaded.extract(preprocess.prepare(rgb, loaded.side, loaded.side)[None])[0]
+    return patches
+
+
+def _against_faiss(name: str, own: search.Search, images: list[Features]) -> Row:
+    return in_turn(
+        f"{name} : IndexFlatL2, one thread each",
+        "ms",
+        lambda: milliseconds(lambda: [own.nearest(image) for image in images]) / len(images),
+        lambda: milliseconds(lambda: [own.index.search(image, 1) for image in images]) / len(images),
+    )
+
+
+def _against_float64(name: str, own: search.Search, images: list[Features]) -> list[Row]:
+    same, errors = [], []
+    for image in images:
+        distances, neighbours = own.nearest(image)
+        true = _squared_distances(image, own.features)
+        found, least = np.take_along_axis(true, neighbours[:, None], axis=1)[:, 0], true.min(axis=1)
+        same.append((found <= least * (1 + _SAME)).mean())
+        errors.append(np.abs(distances / least - 1).max())
+    return [
+        row(f"{name}: as near as float64's neighbour : all", "share", float(np.mean(same)), 1.0),
+        row(f"{name}: largest relative error : 1e-3", "share", float(np.max(errors)), 1e-3),
+    ]
+
+
+def _squared_distances(image: Features, features: Features) -> NDArray[np.float64]:
+    asked, known = image.astype(np.float64), features.astype(np.float64)
+    squares: NDArray[np.float64] = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
+    return squares

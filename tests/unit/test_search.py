@@ -1,0 +1,123 @@
+"""What the bounds do not rule out holds the nearest row: the fast search is as exact as measuring every row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inspection import lower_bounds, search
+
+
+def features_of_parts(rows, dim, seed, directions=12):
+    """A few directions and a little noise, cut off at zero: what a network's features look like."""
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((rows, directions)) @ np.random.default_rng(9).standard_normal((directions, dim))
+    return np.maximum(mixed + 0.3 * rng.standard_normal((rows, dim)), 0).astype(np.float32)
+
+
+def squared_distances(queries, bank):
+    queries, bank = queries.astype(np.float64), bank.astype(np.float64)
+    return (queries**2).sum(axis=1)[:, None] + (bank**2).sum(axis=1) - 2 * queries @ bank.T
+
+
+def require_exact(bank, queries):
+    """Also where two rows are as good as equally near: then either will do."""
+    prepared = search.prepared(bank, len(queries), streams=1)
+    assert prepared.bounds is not None
+    distances, rows = prepared.nearest(queries)
+    true = ((queries.astype(np.float64) - bank[rows]) ** 2).sum(axis=1)
+    np.testing.assert_allclose(distances, true, rtol=1e-6, atol=1e-12)
+    least = squared_distances(queries, bank).min(axis=1)
+    np.testing.assert_allclose(true, least, rtol=1e-6, atol=1e-9 * (bank.astype(np.float64) ** 2).sum(axis=1).max())
+
+
+@given(
+    rows=st.integers(600, 3000),
+    dim=st.sampled_from([64, 152, 512]),
+    mean=st.sampled_from([0.0, 100.0]),
+    scale=st.sampled_from([0.001, 1.0, 1000.0]),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=25)
+def test_no_bound_is_above_its_distance_whatever_the_scale(rows, dim, mean, scale, seed):
+    bank = scale * (mean + features_of_parts(rows, dim, seed))
+    queries = scale * (mean + np.concatenate([features_of_parts(90, dim, seed + 1), np.zeros((10, dim), np.float32)]))
+    bounds = lower_bounds.build(bank, len(queries), streams=1)
+    assert bounds is not None
+    centred = bank.mean(axis=0)
+    true = squared_distances(queries - centred, bank - centred)
+    for some, least in bounds.of(queries):
+        assert (least <= true[some] * (1 + 1e-6)).all()
+    require_exact(bank, queries)
+
+
+@pytest.mark.parametrize(("queries", "dim", "rows"), [(784, 512, 1638), (1024, 152, 3000), (196, 512, 16_384)])
+def test_the_neighbours_are_those_of_float64(queries, dim, rows):
+    require_exact(features_of_parts(rows, dim, 0), features_of_parts(queries, dim, 1))
+
+
+@pytest.mark.parametrize("queries", [1, 2, 99, 341, 1000])
+def test_every_query_is_answered_however_they_are_divided(monkeypatch, queries):
+    monkeypatch.setattr(lower_bounds, "_AT_ONCE", 100_000)
+    require_exact(features_of_parts(1000, 64, 0), features_of_parts(queries, 64, 1))
+
+
+def test_a_row_of_the_bank_itself_has_distance_zero():
+    bank = features_of_parts(1111, 152, 0)
+    distances, rows = search.prepared(bank, 300, streams=1).nearest(bank[:300].copy())
+    assert (distances == 0).all()
+    assert (rows == np.arange(300)).all()
+
+
+def test_channels_that_never_change_do_no_harm():
+    bank = np.zeros((700, 64), np.float32)
+    bank[:, 0] = np.arange(700)
+    queries = np.zeros((20, 64), np.float32)
+    queries[:, 0] = np.arange(20) * 30 + 0.2
+    require_exact(bank, queries)
+
+
+def test_queries_that_no_bound_helps_are_left_to_faiss():
+    bank = features_of_parts(1000, 152, 0)
+    far = (1e4 * np.random.default_rng(0).standard_normal((200, 152))).astype(np.float32)
+    asked = []
+
+    class Index:
+        def search(self, queries, count):
+            asked.append(len(queries))
+            return plain.index.search(queries, count)
+
+    plain, prepared = search.over(bank), search.prepared(bank, len(far), streams=1)
+    _, rows = replace(prepared, index=Index()).nearest(far)
+    assert asked == [200]
+    np.testing.assert_array_equal(rows, plain.nearest(far)[1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_query_that_is_no_number_has_a_distance_that_is_none_and_harms_no_other(value):
+    bank, queries = features_of_parts(1000, 152, 0), features_of_parts(50, 152, 1)
+    queries[7, 3] = value
+    for each in (search.over(bank), search.prepared(bank, len(queries), streams=1)):
+        assert np.flatnonzero(~np.isfinite(each.nearest(queries)[0])).tolist() == [7]
+
+
+def test_where_every_direction_counts_nothing_is_prepared():
+    noise = np.random.default_rng(0).standard_normal((1000, 512)).astype(np.float32)
+    assert lower_bounds.build(noise, 100, streams=1) is None
+
+
+def test_a_small_bank_is_left_to_faiss():
+    bank = features_of_parts(400, 152, 0)
+    assert search.prepared(bank, 100, streams=1).bounds is None
+
+
+def test_distances_are_exact_where_features_have_a_large_mean():
+    rng = np.random.default_rng(0)
+    bank = (rng.standard_normal((500, 64)) + 100).astype(np.float32)
+    queries = (rng.standard_normal((200, 64)) + 100).astype(np.float32)
+    exact = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
+    found, neighbours = search.over(bank).nearest(queries)
+    assert np.abs(found / exact[np.arange(200), neighbours] - 1).max() < 1e-6
+    assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-3
