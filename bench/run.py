@@ -17,6 +17,18 @@ from bench.table import Row, Table
 from inspection import config
 
 _MANY_IMAGES = 10_000
+_DECIDING = (
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "i8mm",
+    "bf16",
+)
 _FAST_ENOUGH = 1.2  # times the rate at which latency is measured
 
 
@@ -31,12 +43,18 @@ def run(settings: config.Config, out: Path) -> None:
         own = plant.build(Path(name), settings.paths.models)
         with lines.running(Path(name), own) as line:
             found = [*_limits(own, line), *_parts(own, line), *_endurance(line)]
-    can = tuple(sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
+    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=_instructions(), rows=tuple(found))
     table.show()
     table.write(out)
     print(out)
+
+
+def _instructions() -> tuple[str, ...]:
+    """What the CPU has of the instructions that decide (proc_cpuinfo(5); `Features` on an Arm host)."""
+    info = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    found = {word for line in info if line.startswith(("flags", "Features")) for word in line.split()}
+    return tuple(each for each in _DECIDING if each in found)
 
 
 def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
@@ -50,7 +68,7 @@ def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
             found.append(rows.end_to_end(line, category, content_type, limits[category], "network alone"))
         if found[-1].ours > _FAST_ENOUGH * rows.RATE:
             found += rows.latency(line, category)
-    found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone in bf16"))
+    found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone, not quantised"))
     loop = rows.reference_loop(settings, WIDE)
     return [*found, *(rows.end_to_end(line, each, JPEG, loop, "the reference's way") for each in (WIDE, WIDE8))]
 

@@ -14,6 +14,12 @@ from openvino.preprocess import PrePostProcessor
 from inspection.backbone import Manifest, Precision
 from inspection.errors import Reason, Retry, SetupError
 
+_PRECISIONS: dict[openvino.Type, Precision] = {
+    openvino.Type.f32: "f32",
+    openvino.Type.bf16: "bf16",
+    openvino.Type.f16: "f16",
+}
+
 
 class OpenVinoBackbone:
     """One compiled model; every calling thread has an inference request, and so a stream, of its own."""
@@ -22,7 +28,6 @@ class OpenVinoBackbone:
         self.manifest = manifest
         self.side = side
         self.grid = manifest.grid(side)
-        self.precision = precision
         self._of_thread = threading.local()
         hint = "f32" if precision == "int8" else precision  # what is quantised says so itself
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
@@ -30,6 +35,7 @@ class OpenVinoBackbone:
             self._compiled = openvino.Core().compile_model(read(model, manifest, side), "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
+        self.precision: Precision = "int8" if precision == "int8" else self._computed_in()
         shape = self._compiled.output(0).partial_shape
         if shape[1] != self.grid[0] * self.grid[1] or shape[2] != manifest.dim:
             raise SetupError(f"{model}: gives features {shape}, but its manifest says {self.grid} x {manifest.dim}")
@@ -49,6 +55,10 @@ class OpenVinoBackbone:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _computed_in(self) -> Precision:
+        """What OpenVINO chose: a CPU that cannot do what it was asked for computes in f32, and says so only here."""
+        return _PRECISIONS[self._compiled.get_property("INFERENCE_PRECISION_HINT")]
 
 
 def read(model: Path, manifest: Manifest, side: int) -> openvino.Model:
