@@ -23,7 +23,8 @@ from openvino import opset13 as ops
 _ROUNDING = 1e-5  # of |q|^2 + |b|^2: more than float32 loses in these sums
 _STEP = 16  # numbers of a folded vector, as many as a register holds
 _MOST_SAMPLED, _SAMPLED_PAIRS = 256, 1_000_000
-_SCATTERED = 10  # to measure a row by itself costs so many times what it costs in a product of all
+_SCATTERED = 6  # to measure a row by itself costs so many times what it costs in a product of all
+_FARTHER = 1.2  # parts with a defect have patches farther away than rows of the bank lie from each other
 _WORTH_IT = 0.8  # of the work of looking at everything
 _AT_ONCE = 2_000_000  # bounds in one product: 8 MB stay in the cache
 
@@ -112,7 +113,7 @@ def _least_work(turned: NDArray[np.float64]) -> int | None:
     whole = square[sample, None] + square
     distances = whole - 2 * turned[sample] @ turned.T
     distances[np.arange(len(sample)), sample] = np.inf
-    nearest = distances.min(axis=1, keepdims=True)
+    nearest = _FARTHER * distances.min(axis=1, keepdims=True)
     least, best = _WORTH_IT * dim * rows, None
     for count in range(_STEP - 3, dim, _STEP):
         rest = np.sqrt(_squares(turned, count)[1])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inspection import lower_bounds
 
 _WORTH_PREPARING = 512  # rows: below, faiss is as fast
-_TOO_MANY = 1 / 16  # of all distances: to measure them one by one would take as long as faiss takes for all
+_TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,10 @@ class Search:
             return self._of_all(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
         for some, least in self.bounds.of(queries):
-            distances[some], neighbours[some] = self._of_possible(queries[some], least)
+            found = self._of_possible(queries[some], least)
+            if found is None:
+                return self._of_all(queries)
+            distances[some], neighbours[some] = found
         return distances, neighbours
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -46,13 +49,16 @@ class Search:
 
     def _of_possible(
         self, queries: NDArray[np.float32], least: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Measures for each query the row of the smallest bound, then all whose bounds are not above that distance."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+        """Measures for each query the row of the smallest bound, then all whose bounds are not above that distance.
+
+        None where that would be too many: these queries are like nothing in the bank.
+        """
         neighbours = least.argmin(axis=1)
         distances = self._measured(queries, np.arange(len(queries)), neighbours)
         possible = least <= distances[:, None]
         if np.count_nonzero(possible) > possible.size * _TOO_MANY:
-            return self._of_all(queries)
+            return None
         asked, rows = np.divmod(np.flatnonzero(possible), len(self.features))
         measured = self._measured(queries, asked, rows)
         np.minimum.at(distances, asked, measured)
