@@ -88,7 +88,7 @@ def _against_float64(name: str, own: search.Search, images: list[Features]) -> l
     same, errors = [], []
     for image in images:
         distances, neighbours = own.nearest(image)
-        true = _squared_distances(image, own.features)
+        true = squared_distances(image, own.features)
         found, least = np.take_along_axis(true, neighbours[:, None], axis=1)[:, 0], true.min(axis=1)
         same.append((found <= least * (1 + _SAME)).mean())
         errors.append(np.abs(distances / least - 1).max())
@@ -98,7 +98,8 @@ def _against_float64(name: str, own: search.Search, images: list[Features]) -> l
     ]
 
 
-def _squared_distances(image: Features, features: Features) -> NDArray[np.float64]:
+def squared_distances(image: Features, features: Features) -> NDArray[np.float64]:
+    """float64 [patches, rows], of every patch to every row."""
     asked, known = image.astype(np.float64), features.astype(np.float64)
     squares: NDArray[np.float64] = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
     return squares
