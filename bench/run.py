@@ -15,20 +15,9 @@ from bench.rows import JPEG, PNG
 from bench.searches import DEEP, LARGE, SMALL
 from bench.table import Row, Table
 from inspection import config
+from tools import doctor
 
 _MANY_IMAGES = 10_000
-_DECIDING = (
-    "avx2",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "i8mm",
-    "bf16",
-)
 _FAST_ENOUGH = 1.2  # times the rate at which latency is measured
 
 
@@ -44,17 +33,10 @@ def run(settings: config.Config, out: Path) -> None:
         with lines.running(Path(name), own) as line:
             found = [*_limits(own, line), *_parts(own, line), *_endurance(line)]
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=_instructions(), rows=tuple(found))
+    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=tuple(doctor.instructions()), rows=tuple(found))
     table.show()
     table.write(out)
     print(out)
-
-
-def _instructions() -> tuple[str, ...]:
-    """What the CPU has of the instructions that decide (proc_cpuinfo(5); `Features` on an Arm host)."""
-    info = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
-    found = {word for line in info if line.startswith(("flags", "Features")) for word in line.split()}
-    return tuple(each for each in _DECIDING if each in found)
 
 
 def _limits(settings: config.Config, line: lines.Line) -> list[Row]:

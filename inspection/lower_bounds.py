@@ -35,6 +35,7 @@ class LowerBounds:
 
     compiled: openvino.CompiledModel
     at_once: int
+    components: int
     _of_thread: threading.local = field(default_factory=threading.local)
 
     def of(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -76,7 +77,7 @@ def build(features: NDArray[np.float32], queries: int, streams: int) -> LowerBou
     folded = _folded(ops.subtract(asked, ops.constant(mean)), turn[:, :count].astype(np.float32))
     graph = openvino.Model([ops.matmul(folded, ops.constant(_rows(turned, count)), False, True).output(0)], [asked])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-    return LowerBounds(openvino.Core().compile_model(graph, "CPU", settings), at_once)
+    return LowerBounds(openvino.Core().compile_model(graph, "CPU", settings), at_once, count)
 
 
 def _folded(centred: openvino.Node, components: NDArray[np.float32]) -> openvino.Node:

@@ -22,6 +22,11 @@ class Search:
     index: faiss.IndexFlatL2
     bounds: lower_bounds.LowerBounds | None = None
 
+    def __str__(self) -> str:
+        rows, dim = self.features.shape
+        by = f"{self.bounds.components} of {dim} components, then faiss" if self.bounds else "faiss"
+        return f"{rows} patches, searched by {by}"
+
     def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The nearest row to each query.
 

@@ -20,8 +20,13 @@ from tools import recipe, services, terminal
 _CPU_FEATURES = {
     "avx2": "f32",
     "avx512f": "f32, wider",
+    "avx512_vnni": "int8",
     "avx512_bf16": "bf16",
+    "amx_int8": "int8, several times faster",
     "amx_bf16": "bf16, several times faster",
+    "asimd": "f32",
+    "i8mm": "int8",
+    "bf16": "bf16",
 }
 _PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
@@ -49,16 +54,22 @@ def run(settings: config.Config) -> bool:
     return all(finding.state is not State.PROBLEM for finding in findings)
 
 
-def _processor() -> Iterator[Finding]:
+def instructions() -> list[str]:
+    """What the CPU has of the instructions that decide how fast it is (proc(5); `Features` on an Arm host)."""
     flags = set()
     for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(("flags", "Features")):
             flags = set(line.split(":", 1)[1].split())
             break
-    found = [f"{flag} ({use})" for flag, use in _CPU_FEATURES.items() if flag in flags]
+    return [flag for flag in _CPU_FEATURES if flag in flags]
+
+
+def _processor() -> Iterator[Finding]:
+    flags = instructions()
+    found = [f"{flag} ({_CPU_FEATURES[flag]})" for flag in flags]
     cores = len(os.sched_getaffinity(0))
     yield Finding("cpu", State.OK, f"{cores} cores; {', '.join(found) or 'no wide vectors: expect it to be slow'}")
-    if not {"avx512_bf16", "amx_bf16"} & flags:
+    if not {"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags):
         yield Finding("cpu", State.NOTE, "no bf16: models in bf16 run in f32; set precision: f32 and fit again")
 
 
@@ -134,6 +145,6 @@ def _categories(settings: config.Config) -> Iterator[Finding]:
             continue
         try:
             inspect = loading.load(settings, [name], recipe.CPU, streams=1)[name]
-            yield Finding(name, State.OK, f"{inspect.bank.version}: {inspect.bank.manifest.patches} patches, ready")
+            yield Finding(name, State.OK, f"{inspect.bank.version}: {inspect.bank.search}; ready")
         except SetupError as error:
             yield Finding(name, State.PROBLEM, str(error))

@@ -1,5 +1,6 @@
 """What the bounds do not rule out holds the nearest row: the fast search is as exact as measuring every row."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +122,9 @@ def test_distances_are_exact_where_features_have_a_large_mean():
     found, neighbours = search.over(bank).nearest(queries)
     assert np.abs(found / exact[np.arange(200), neighbours] - 1).max() < 1e-6
     assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-3
+
+
+def test_a_search_says_how_it_is_done():
+    bank = features_of_parts(700, 152, 0)
+    assert str(search.over(bank)) == "700 patches, searched by faiss"
+    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(search.prepared(bank, 9, 1)))
