@@ -37,6 +37,11 @@ class Confirms:
         self._published = 0
         self._unconfirmed: dict[int, Publication] = {}
 
+    @property
+    def none_waits(self) -> bool:
+        """Every publication is confirmed or refused."""
+        return not self._unconfirmed
+
     def add(self, publication: Publication) -> None:
         """The channel publishes it next: tags count from 1 (RabbitMQ's publisher confirms)."""
         self._published += 1

@@ -209,6 +209,10 @@ class RabbitBroker:
     def _on_confirm(self, frame: Any) -> None:
         accepted = isinstance(frame.method, pika.spec.Basic.Ack)
         self._confirms.confirmed(frame.method.delivery_tag, frame.method.multiple, accepted)
+        if not accepted and self._confirms.none_waits and self._publishing is not None:
+            # RabbitMQ 3.10 refuses for ever on a channel that first met a queue while its leader was lost.
+            channel, self._publishing = self._publishing, None
+            channel.close()
 
     def _add(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)

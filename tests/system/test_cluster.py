@@ -2,12 +2,14 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from broker import topology
-from broker.base import Message
+from broker.base import Message, NotConfirmed
 from broker.rabbitmq import RabbitBroker
 from tests.system.conftest import wait_for
 from tools import plant_users, services
@@ -47,3 +49,33 @@ def test_the_three_nodes_find_each_other_and_keep_every_queue_on_all_of_them(tmp
             with RabbitBroker((tmp_path / "publisher.url").read_text().strip()) as publisher:
                 publisher.publish(topology.JOBS, "press-3.gasket", Message(b"x", "job-1", "t", None, {}))
             wait_for(lambda: waiting(nodes[1]) == {topology.JOBS: 1})
+
+
+def kill(node):
+    for process in psutil.Process(node.server.guard.pid).children(recursive=True):
+        if process.name() == "beam.smp":
+            process.kill()
+
+
+def accepted(publisher):
+    try:
+        part = Message(b"{}", "part-1", "t", None, {})
+        publisher.publish(topology.PARTS, "press-3", part, mandatory=False, timeout_s=5.0)
+    except NotConfirmed:
+        return False
+    return True
+
+
+def test_a_channel_that_was_opened_while_a_leader_was_lost_is_not_refused_for_ever():
+    with services.folder() as home:
+        names, nodes = services.cluster(home / "cluster", 3)
+        with services.all_of([names, *(node.server for node in nodes)]):
+            services.join(nodes)
+            with RabbitBroker(nodes[0].url) as first:
+                first.declare(topology.gate("press-3"))
+            with RabbitBroker(nodes[1].url) as publisher:
+                wait_for(lambda: publisher.connected)
+                kill(nodes[0])
+                time.sleep(0.02)  # the others know that their leader is gone, and have no other one yet
+                accepted(publisher)  # refused, but for an uncommonly quick election
+                wait_for(lambda: accepted(publisher))
