@@ -47,7 +47,7 @@ def main() -> None:
 def _searches() -> Iterator[tuple[float, float]]:
     banks, (image, *_) = searches.banks(searches.LARGE, _BANKS)
     for bank in banks:
-        own = search.prepared(bank, len(image), searches.STREAMS)
+        own = search.prepared(bank, searches.STREAMS)
         yield milliseconds(partial(own.nearest, image), 9), milliseconds(partial(own.index.search, image, 1), 9)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from bench import random_network
 from bench.plant import pictures
 from bench.random_network import LAYER2, LAYER3, Network
 from bench.table import Row, in_turn, milliseconds, row
-from inspection import backbone, config, coreset, decode, preprocess, search
+from inspection import backbone, config, coreset, decode, preprocess, score, search
 
 _CPU = backbone.Device("cpu", 0)
 STREAMS = len(os.sched_getaffinity(0))  # with fewer, OpenVINO gives each several threads
@@ -38,19 +39,24 @@ SMALL, LARGE, DEEP = Size(LAYER2, 104, 1638), Size(LAYER2, 104, 16_384), Size(LA
 
 
 def rows(size: Size) -> list[Row]:
-    """Against faiss, each in one thread, and against float64."""
+    """Against faiss, each in one thread, and against float64: all neighbours, and what a score needs of them."""
     bank, images = banks(size, (size.rows,))
     name = f"search {images[0].shape[0]} x {images[0].shape[1]} in {size.rows}"
-    own = search.prepared(bank[0], len(images[0]), STREAMS)
-    return [_against_faiss(name, own, images), *_against_float64(name, own, images)]
+    own = search.prepared(bank[0], STREAMS)
+    decisive = partial(own.farthest, count=score.TOP_PATCHES)
+    return [
+        _against_faiss(name, own.nearest, own, images),
+        _against_faiss(f"{name}, farthest alone", decisive, own, images),
+        *_against_float64(name, own, images),
+    ]
 
 
 def noise() -> Row:
     """Random numbers, which have no few directions: faiss has to look at every row."""
     rng = np.random.default_rng(0)
     bank, image = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1638, 784))
-    own = search.prepared(bank, len(image), STREAMS)
-    return _against_faiss("search 784 x 512 in 1638 of noise", own, [image])
+    own = search.prepared(bank, STREAMS)
+    return _against_faiss("search 784 x 512 in 1638 of noise", own.nearest, own, [image])
 
 
 def banks(size: Size, rows: Sequence[int]) -> tuple[list[Features], list[Features]]:
@@ -75,11 +81,11 @@ def _extracted(loaded: backbone.Backbone, image: bytes) -> Features:
     return patches
 
 
-def _against_faiss(name: str, own: search.Search, images: list[Features]) -> Row:
+def _against_faiss(name: str, ours: Callable[[Features], object], own: search.Search, images: list[Features]) -> Row:
     return in_turn(
         f"{name} : IndexFlatL2, one thread each",
         "ms",
-        lambda: milliseconds(lambda: [own.nearest(image) for image in images]) / len(images),
+        lambda: milliseconds(lambda: [ours(image) for image in images]) / len(images),
         lambda: milliseconds(lambda: [own.index.search(image, 1) for image in images]) / len(images),
     )
 
@@ -91,7 +97,8 @@ def _against_float64(name: str, own: search.Search, images: list[Features]) -> l
         true = squared_distances(image, own.features)
         found, least = np.take_along_axis(true, neighbours[:, None], axis=1)[:, 0], true.min(axis=1)
         same.append((found <= least * (1 + _SAME)).mean())
-        errors.append(np.abs(distances / least - 1).max())
+        decisive = np.sort(own.farthest(image, score.TOP_PATCHES)) / np.sort(least)[-score.TOP_PATCHES :]
+        errors += [np.abs(distances / least - 1).max(), np.abs(decisive - 1).max()]
     return [
         row(f"{name}: as near as float64's neighbour : all", "share", float(np.mean(same)), 1.0),
         row(f"{name}: largest relative error : 1e-3", "share", float(np.max(errors)), 1e-3),

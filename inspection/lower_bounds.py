@@ -10,7 +10,6 @@ farther away even by its bound than a row that was measured need not be measured
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,19 +21,22 @@ from openvino import opset13 as ops
 
 _ROUNDING = 1e-5  # of |q|^2 + |b|^2: more than float32 loses in these sums
 _STEP = 16  # numbers of a folded vector, as many as a register holds
+_ROUGH = _STEP - 3  # components: beyond them, to write the bounds down takes as long as to compute them
 _MOST_SAMPLED, _SAMPLED_PAIRS = 256, 1_000_000
 _SCATTERED = 6  # to measure a row by itself costs so many times what it costs in a product of all
 _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the bank lie from each other
 _WORTH_IT = 0.8  # of the work of looking at everything
 _AT_ONCE = 2_000_000  # bounds in one product: 8 MB stay in the cache
 
+GROUPS = 4  # of rows: the count of bounds is a multiple of it
+
 
 @dataclass
 class LowerBounds:
-    """Made for one bank and one number of queries; every calling thread has an inference request of its own."""
+    """Of one bank; every calling thread has an inference request of its own."""
 
     compiled: openvino.CompiledModel
-    at_once: int
+    rows: int
     components: int
     _of_thread: threading.local = field(default_factory=threading.local)
 
@@ -42,24 +44,33 @@ class LowerBounds:
         """Lower bounds of the squared distances, some queries at a time.
 
         Args:
-            queries: float32 [patches, dim], at least as many as `build` was told.
+            queries: float32 [patches, dim].
 
         Yields:
-            which queries, as a slice of them; and float32 [of them, rows], overwritten by the next.
+            which queries, as a slice of them; and float32 [of them, rows and up to `GROUPS` - 1 more that are
+            infinitely far away], overwritten by the next.
         """
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self.compiled.create_infer_request()
-        for end in range(self.at_once, len(queries) + self.at_once, self.at_once):
-            some = slice(min(end, len(queries)) - self.at_once, min(end, len(queries)))  # the last may overlap
+        at_once = len(queries) // (len(queries) * self.rows // _AT_ONCE + 1) + 1
+        for begin in range(0, len(queries), at_once):
+            some = slice(begin, min(begin + at_once, len(queries)))
             yield some, self._of_thread.request.infer([queries[some]], share_inputs=True, share_outputs=True)[0]
 
 
-def build(features: NDArray[np.float32], queries: int, streams: int) -> LowerBounds | None:
+@dataclass(frozen=True)
+class Prepared:
+    """Rough bounds cost little, and are enough to guess neighbours; fine ones leave few rows to be measured."""
+
+    rough: LowerBounds
+    fine: LowerBounds
+
+
+def prepare(features: NDArray[np.float32], streams: int) -> Prepared | None:
     """Prepare a bank.
 
     Args:
         features: float32 [rows, dim], of the bank.
-        queries: how many there will be at once.
         streams: how many threads will ask at once.
 
     Returns:
@@ -72,12 +83,18 @@ def build(features: NDArray[np.float32], queries: int, streams: int) -> LowerBou
     count = _least_work(turned)
     if count is None:
         return None
-    at_once = math.ceil(queries / math.ceil(queries * len(features) / _AT_ONCE))
-    asked = ops.parameter([at_once, features.shape[1]], np.float32)
+    rough, fine = (_compiled(mean, turn, turned, components, streams) for components in (_ROUGH, count))
+    return Prepared(rough, fine)
+
+
+def _compiled(
+    mean: NDArray[np.float32], turn: NDArray[np.float64], turned: NDArray[np.float64], count: int, streams: int
+) -> LowerBounds:
+    asked = ops.parameter(openvino.PartialShape([-1, mean.size]), np.float32)
     folded = _folded(ops.subtract(asked, ops.constant(mean)), turn[:, :count].astype(np.float32))
     graph = openvino.Model([ops.matmul(folded, ops.constant(_rows(turned, count)), False, True).output(0)], [asked])
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-    return LowerBounds(openvino.Core().compile_model(graph, "CPU", settings), at_once, count)
+    return LowerBounds(openvino.Core().compile_model(graph, "CPU", settings), len(turned), count)
 
 
 def _folded(centred: openvino.Node, components: NDArray[np.float32]) -> openvino.Node:
@@ -88,16 +105,23 @@ def _folded(centred: openvino.Node, components: NDArray[np.float32]) -> openvino
     square = ops.multiply(whole, whole)
     beyond = ops.relu(ops.subtract(square, ops.multiply(within, within)))
     rest = ops.sqrt(ops.add(beyond, ops.multiply(square, ops.constant(np.float32(_ROUNDING)))))
-    return ops.concat([placed, rest, square, ops.constant(np.ones((placed.shape[0], 1), np.float32))], 1)
+    ones = ops.power(square, ops.constant(np.float32(0)))
+    return ops.concat([placed, rest, square, ones], 1)
 
 
 def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
-    """float32 [rows, k + 3]: what `_folded` is multiplied with; what rounding may add is taken off |q|^2 and |b|^2."""
+    """float32 [a multiple of `GROUPS`, k + 3]: what `_folded` is multiplied with.
+
+    What rounding may add is taken off |q|^2 and |b|^2.
+    """
     square, beyond = _squares(turned, count)
     rest = np.sqrt(beyond + _ROUNDING * square)
     folded = np.column_stack([turned[:, :count], rest])
     ones = np.full(len(turned), 1 - _ROUNDING)
-    return np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32)
+    rows = np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32)
+    beyond = np.zeros((-len(rows) % GROUPS, count + 3), np.float32)
+    beyond[:, -1] = np.inf
+    return np.concatenate([rows, beyond])
 
 
 def _squares(turned: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

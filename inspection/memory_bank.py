@@ -80,9 +80,13 @@ class MemoryBank:
         """float32 [patches]: squared L2 distance of each of float32 [patches, dim] to its nearest neighbour."""
         return self.search.nearest(queries)[0]
 
-    def prepared(self, queries: int, streams: int) -> MemoryBank:
-        """The same bank, which searches faster for so many queries at once, from so many threads."""
-        return replace(self, search=search.prepared(self.search.features, queries, streams))
+    def farthest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """float32 [count]: the largest of these distances, which are found sooner than all of them."""
+        return self.search.farthest(queries, count)
+
+    def prepared(self, streams: int) -> MemoryBank:
+        """The same bank, which searches faster, for so many threads at once."""
+        return replace(self, search=search.prepared(self.search.features, streams))
 
 
 def save(

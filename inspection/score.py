@@ -18,7 +18,8 @@ def image_scores(distances: NDArray[np.float32]) -> Scores:
     """Score an image as the reference application does.
 
     Args:
-        distances: float32 [patches], squared L2 distance of each patch to its nearest neighbour in the memory bank.
+        distances: float32 [patches], squared L2 distance of each patch to its nearest neighbour in the memory bank;
+            or only the `TOP_PATCHES` largest of them.
 
     Returns:
         The largest distance, and the mean of the 10 largest (of all, where there are fewer).

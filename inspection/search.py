@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -10,21 +10,28 @@ from numpy.typing import NDArray
 
 from inspection import lower_bounds
 
+faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; its own is for many threads (faiss issue 5109)
 _WORTH_PREPARING = 512  # rows: below, faiss is as fast
 _TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
+
+_LIKELY = 3  # times as many queries as are wanted: those that are farthest from their guesses
 
 
 @dataclass(frozen=True)
 class Search:
-    """Over float32 features [rows, dim]. faiss looks at every row; lower bounds, where there are any, spare it most."""
+    """Over float32 features [rows, dim]. faiss looks at every row; lower bounds, where there are any, spare it most.
+
+    The index holds the features less their mean: faiss computes |q|^2 + |b|^2 - 2qb, which loses digits otherwise.
+    """
 
     features: NDArray[np.float32]
+    mean: NDArray[np.float32]
     index: faiss.IndexFlatL2
-    bounds: lower_bounds.LowerBounds | None = None
+    bounds: lower_bounds.Prepared | None = None
 
     def __str__(self) -> str:
         rows, dim = self.features.shape
-        by = f"{self.bounds.components} of {dim} components, then faiss" if self.bounds else "faiss"
+        by = f"{self.bounds.fine.components} of {dim} components, then faiss" if self.bounds else "faiss"
         return f"{rows} patches, searched by {by}"
 
     def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -40,31 +47,66 @@ class Search:
         if self.bounds is None:
             return self._of_all(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        for some, least in self.bounds.of(queries):
-            found = self._of_possible(queries[some], least)
-            if found is None:
-                return self._of_all(queries)
-            distances[some], neighbours[some] = found
+        for some, least in self.bounds.fine.of(queries):
+            distances[some], neighbours[some] = self._of_possible(queries[some], least)
         return distances, neighbours
 
+    def farthest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """The `count` largest of the distances that `nearest` finds, in no order, for a fraction of its work.
+
+        A query is no farther from the bank than from any of its rows. So those that are near a row that was guessed
+        need no search, once `count` others are known to be farther away.
+
+        Args:
+            queries: float32 [patches, dim].
+            count: how many are wanted.
+
+        Returns:
+            float32 [`count`], or [patches] where there are fewer. Queries that are not a number come first.
+        """
+        if self.bounds is None:
+            return _largest(self.nearest(queries)[0], count)
+        at_most = self._near_a_guess(self.bounds.rough, queries)
+        found, order, likely = np.empty(0, np.float32), np.argsort(-at_most), _LIKELY * count
+        while order.size:
+            distances = self.nearest(queries[order[:likely]])[0]
+            found = _largest(np.concatenate([found, distances]), count)
+            order, likely = order[likely:], 2 * likely
+            order = order[at_most[order] > found.min()]
+        return found
+
+    def _near_a_guess(self, rough: lower_bounds.LowerBounds, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [patches]: squared distances to the nearest of a few rows, guessed by rough bounds."""
+        at_most = np.empty(len(queries), np.float32)
+        for some, least in rough.of(queries):
+            groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
+            guessed = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
+            asked = np.repeat(np.arange(some.start, some.stop), lower_bounds.GROUPS)
+            measured = self._measured(queries, asked, np.minimum(guessed.ravel(), len(self.features) - 1))
+            at_most[some] = measured.reshape(guessed.shape).min(axis=1)
+        return np.where(np.isnan(at_most), np.inf, at_most)
+
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Found by faiss, measured anew: its |q|^2 + |b|^2 - 2qb loses digits where features have a large mean."""
-        neighbours = np.maximum(self.index.search(queries, 1)[1][:, 0], 0)  # -1 where a query is not a number
+        """Found by faiss, and measured anew."""
+        found = self.index.search(queries - self.mean, 1)[1][:, 0]
+        neighbours = np.maximum(found, 0)  # -1 where a query is not a number
         return self._measured(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _of_possible(
         self, queries: NDArray[np.float32], least: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Measures for each query the row of the smallest bound, then all whose bounds are not above that distance.
 
-        None where that would be too many: these queries are like nothing in the bank.
+        Queries for which these are too many, since they are like nothing in the bank, are left to faiss.
         """
         neighbours = least.argmin(axis=1)
         distances = self._measured(queries, np.arange(len(queries)), neighbours)
         possible = least <= distances[:, None]
         if np.count_nonzero(possible) > possible.size * _TOO_MANY:
-            return None
-        asked, rows = np.divmod(np.flatnonzero(possible), len(self.features))
+            lost = np.count_nonzero(possible, axis=1) > possible.shape[1] * _TOO_MANY
+            possible[lost] = False
+            distances[lost], neighbours[lost] = self._of_all(queries[lost])
+        asked, rows = np.divmod(np.flatnonzero(possible), possible.shape[1])
         measured = self._measured(queries, asked, rows)
         np.minimum.at(distances, asked, measured)
         nearest = measured == distances[asked]
@@ -81,24 +123,33 @@ class Search:
         return distances
 
 
+def _largest(distances: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    return np.partition(distances, -min(count, distances.size))[-count:]
+
+
 def over(features: NDArray[np.float32]) -> Search:
     """A search over float32 [rows, dim]."""
-    index = faiss.IndexFlatL2(features.shape[1])
-    index.add(features)
-    return Search(features, index)
+    mean = features.mean(axis=0)
+    return Search(features, mean, _index(features - mean))
 
 
-def prepared(features: NDArray[np.float32], queries: int, streams: int) -> Search:
-    """A search that is faster for so many queries at once, from so many threads; it takes a second to make."""
+def prepared(features: NDArray[np.float32], streams: int) -> Search:
+    """A search that is faster, for so many threads at once; it takes a second to make."""
     plain = over(features)
     if len(features) < _WORTH_PREPARING:
         return plain
-    return Search(features, plain.index, lower_bounds.build(features, queries, streams))
+    return replace(plain, bounds=lower_bounds.prepare(features, streams))
 
 
 def encode(features: NDArray[np.float32]) -> bytes:
     """The bytes of an index file of float32 [rows, dim], as faiss writes it."""
-    return faiss.serialize_index(over(features).index).tobytes()
+    return faiss.serialize_index(_index(features)).tobytes()
+
+
+def _index(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
+    index = faiss.IndexFlatL2(features.shape[1])
+    index.add(features)
+    return index
 
 
 def use_threads(count: int) -> None:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from inspection import memory_bank, search
+from inspection import memory_bank
 from inspection.errors import SetupError
 from tools import import_bank
 
@@ -31,7 +31,9 @@ OWN = SimpleNamespace(
 def index(tmp_path):
     features = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
     path = tmp_path / memory_bank.INDEX_FILE
-    faiss.write_index(search.over(features).index, str(path))
+    index = faiss.IndexFlatL2(features.shape[1])
+    index.add(features)
+    faiss.write_index(index, str(path))
     return path, features
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from inspection import lower_bounds, search
 
+COUNT = 10
+
 
 def features_of_parts(rows, dim, seed, directions=12):
     """A few directions and a little noise, cut off at zero: what a network's features look like."""
@@ -25,11 +27,13 @@ def squared_distances(queries, bank):
 
 def require_exact(bank, queries):
     """Also where two rows are as good as equally near: then either will do."""
-    prepared = search.prepared(bank, len(queries), streams=1)
+    prepared = search.prepared(bank, streams=1)
     assert prepared.bounds is not None
     distances, rows = prepared.nearest(queries)
     true = ((queries.astype(np.float64) - bank[rows]) ** 2).sum(axis=1)
     np.testing.assert_allclose(distances, true, rtol=1e-6, atol=1e-12)
+    farthest = prepared.farthest(queries, COUNT)
+    np.testing.assert_allclose(np.sort(farthest), np.sort(distances)[-COUNT:], rtol=1e-6, atol=1e-12)
     least = squared_distances(queries, bank).min(axis=1)
     np.testing.assert_allclose(true, least, rtol=1e-6, atol=1e-9 * (bank.astype(np.float64) ** 2).sum(axis=1).max())
 
@@ -45,12 +49,14 @@ def require_exact(bank, queries):
 def test_no_bound_is_above_its_distance_whatever_the_scale(rows, dim, mean, scale, seed):
     bank = scale * (mean + features_of_parts(rows, dim, seed))
     queries = scale * (mean + np.concatenate([features_of_parts(90, dim, seed + 1), np.zeros((10, dim), np.float32)]))
-    bounds = lower_bounds.build(bank, len(queries), streams=1)
-    assert bounds is not None
+    prepared = lower_bounds.prepare(bank, streams=1)
+    assert prepared is not None
     centred = bank.mean(axis=0)
     true = squared_distances(queries - centred, bank - centred)
-    for some, least in bounds.of(queries):
-        assert (least <= true[some] * (1 + 1e-6)).all()
+    for bounds in (prepared.rough, prepared.fine):
+        for some, least in bounds.of(queries):
+            assert (least[:, :rows] <= true[some] * (1 + 1e-6)).all()
+            assert (least[:, rows:] == np.inf).all()
     require_exact(bank, queries)
 
 
@@ -67,9 +73,41 @@ def test_every_query_is_answered_however_they_are_divided(monkeypatch, queries):
 
 def test_a_row_of_the_bank_itself_has_distance_zero():
     bank = features_of_parts(1111, 152, 0)
-    distances, rows = search.prepared(bank, 300, streams=1).nearest(bank[:300].copy())
+    distances, rows = search.prepared(bank, streams=1).nearest(bank[:300].copy())
     assert (distances == 0).all()
     assert (rows == np.arange(300)).all()
+
+
+def test_the_farthest_are_found_though_few_queries_are_searched(monkeypatch):
+    bank, queries = features_of_parts(3000, 152, 0), features_of_parts(1024, 152, 1)
+    prepared, searched = search.prepared(bank, streams=1), []
+    everything = np.sort(prepared.nearest(queries)[0])
+    of_possible = search.Search._of_possible
+
+    def counted(self, some, least):
+        searched.append(len(some))
+        return of_possible(self, some, least)
+
+    monkeypatch.setattr(search.Search, "_of_possible", counted)
+    np.testing.assert_array_equal(np.sort(prepared.farthest(queries, COUNT)), everything[-COUNT:])
+    assert 3 * COUNT <= sum(searched) < 300
+
+
+def test_the_farthest_are_found_where_guesses_mislead():
+    """A row that the rough bounds never guess is the nearest of the patches that seem to be the farthest."""
+    rng = np.random.default_rng(0)
+    bank = features_of_parts(2000, 152, 0)
+    queries = features_of_parts(500, 152, 1)
+    queries[:40] += rng.standard_normal((40, 152)).astype(np.float32) * 3
+    bank[::50] = queries[:40] + rng.standard_normal((40, 152)).astype(np.float32) * 0.01
+    require_exact(bank, queries)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 40])
+def test_fewer_queries_than_are_wanted_are_all_of_them(count):
+    bank, queries = features_of_parts(1000, 152, 0), features_of_parts(count, 152, 1)
+    for each in (search.over(bank), search.prepared(bank, streams=1)):
+        assert each.farthest(queries, COUNT).shape == (min(count, COUNT),)
 
 
 def test_channels_that_never_change_do_no_harm():
@@ -90,7 +128,7 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
             asked.append(len(queries))
             return plain.index.search(queries, count)
 
-    plain, prepared = search.over(bank), search.prepared(bank, len(far), streams=1)
+    plain, prepared = search.over(bank), search.prepared(bank, streams=1)
     _, rows = replace(prepared, index=Index()).nearest(far)
     assert asked == [200]
     np.testing.assert_array_equal(rows, plain.nearest(far)[1])
@@ -100,18 +138,19 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
 def test_a_query_that_is_no_number_has_a_distance_that_is_none_and_harms_no_other(value):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(50, 152, 1)
     queries[7, 3] = value
-    for each in (search.over(bank), search.prepared(bank, len(queries), streams=1)):
+    for each in (search.over(bank), search.prepared(bank, streams=1)):
         assert np.flatnonzero(~np.isfinite(each.nearest(queries)[0])).tolist() == [7]
+        assert np.count_nonzero(~np.isfinite(each.farthest(queries, COUNT))) == 1
 
 
 def test_where_every_direction_counts_nothing_is_prepared():
     noise = np.random.default_rng(0).standard_normal((1000, 512)).astype(np.float32)
-    assert lower_bounds.build(noise, 100, streams=1) is None
+    assert lower_bounds.prepare(noise, streams=1) is None
 
 
 def test_a_small_bank_is_left_to_faiss():
     bank = features_of_parts(400, 152, 0)
-    assert search.prepared(bank, 100, streams=1).bounds is None
+    assert search.prepared(bank, streams=1).bounds is None
 
 
 def test_distances_are_exact_where_features_have_a_large_mean():
@@ -121,10 +160,10 @@ def test_distances_are_exact_where_features_have_a_large_mean():
     exact = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
     found, neighbours = search.over(bank).nearest(queries)
     assert np.abs(found / exact[np.arange(200), neighbours] - 1).max() < 1e-6
-    assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-3
+    assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-6
 
 
 def test_a_search_says_how_it_is_done():
     bank = features_of_parts(700, 152, 0)
     assert str(search.over(bank)) == "700 patches, searched by faiss"
-    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(search.prepared(bank, 9, 1)))
+    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(search.prepared(bank, 1)))
