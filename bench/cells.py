@@ -59,10 +59,10 @@ def _cell(inspector: Inspector, path: Path) -> Cell:
         preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
     )[0]
     own = inspector.bank.search
-    ours = _headline(inspector, own.farthest(patches, score.TOP_PATCHES))
+    ours = _headline(inspector, searches.for_score(patches, own))
     exact = _headline(inspector, searches.squared_distances(patches, own.features).min(axis=1))
     return Cell(
-        score_ms=milliseconds(lambda: own.farthest(patches, score.TOP_PATCHES), times=1),
+        score_ms=milliseconds(lambda: searches.for_score(patches, own), times=1),
         all_ms=milliseconds(lambda: own.nearest(patches), times=1),
         faiss_ms=milliseconds(lambda: own.index.search(patches, 1), times=1),
         same_decision=verdict.decide(ours, inspector.thresholds) is verdict.decide(exact, inspector.thresholds),

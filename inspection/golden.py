@@ -124,4 +124,4 @@ def _measure(inspect: Inspector, image: bytes, content_type: str) -> tuple[Score
     rgb = decode.decode(image, content_type, inspect.limits)
     prepared = preprocess.prepare(rgb, inspect.category.resize, inspect.category.imagesize)
     patches = inspect.backbone.extract(prepared[None])[0]
-    return score.image_scores(inspect.bank.distances(patches)), hashlib.sha256(patches.tobytes()).hexdigest()
+    return score.image_scores(inspect.bank.distances(patches).all()), hashlib.sha256(patches.tobytes()).hexdigest()

@@ -61,19 +61,19 @@ class Inspector:
         with stage("extract"):
             patches = self.backbone.extract(prepared[None])[0]
         with stage("search"):
-            farthest = self.bank.farthest(patches, score.TOP_PATCHES)
+            distances = self.bank.distances(patches)
+            largest = distances.largest(score.TOP_PATCHES)
         with stage("score"):
-            scores = score.image_scores(farthest)
+            scores = score.image_scores(largest)
             headline = score.headline(scores, self.category.score)
             decision = verdict.decide(headline, self.thresholds)
         if decision is Decision.PASS and not look:
             return Inspection(decision, headline, scores, (), None)
         with stage("heat_map"):
-            heat = self._heat_map(patches, (rgb.shape[0], rgb.shape[1]))
+            heat = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
             regions = score.regions(heat, self.category.min_region_pixels)
         return Inspection(decision, headline, scores, regions, heat, rgb)
 
-    def _heat_map(self, patches: NDArray[np.float32], captured: tuple[int, int]) -> NDArray[np.float32]:
-        distances = self.bank.distances(patches)
+    def _heat_map(self, distances: NDArray[np.float32], captured: tuple[int, int]) -> NDArray[np.float32]:
         seen = preprocess.window(captured, self.category.resize, self.category.imagesize)
         return score.heat_map(distances, self.backbone.grid, captured, seen, self.thresholds.fail)

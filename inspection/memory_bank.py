@@ -17,7 +17,8 @@ import pydantic
 from numpy.typing import NDArray
 from pydantic import Field
 
-from inspection import message, search
+from inspection import distances, message, search
+from inspection.distances import Distances
 from inspection.errors import SetupError
 from inspection.replace_folder import replace_folder
 from inspection.search import Search
@@ -76,13 +77,9 @@ class MemoryBank:
         """Names this bank in verdicts: its category and the beginning of its digest."""
         return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
 
-    def distances(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 [patches]: squared L2 distance of each of float32 [patches, dim] to its nearest neighbour."""
-        return self.search.nearest(queries)[0]
-
-    def farthest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """float32 [count]: the largest of these distances, which are found sooner than all of them."""
-        return self.search.farthest(queries, count)
+    def distances(self, patches: NDArray[np.float32]) -> Distances:
+        """Squared L2 distance of each of float32 [n, dim] to its nearest neighbour, to be asked for."""
+        return distances.of(patches, self.search)
 
     def prepared(self, streams: int) -> MemoryBank:
         """The same bank, which searches faster, for so many threads at once."""

@@ -14,8 +14,6 @@ faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; its own is 
 _WORTH_PREPARING = 512  # rows: below, faiss is as fast
 _TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
 
-_LIKELY = 3  # times as many queries as are wanted: those that are farthest from their guesses
-
 
 @dataclass(frozen=True)
 class Search:
@@ -51,40 +49,24 @@ class Search:
             distances[some], neighbours[some] = self._of_possible(queries[some], least)
         return distances, neighbours
 
-    def farthest(self, queries: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """The `count` largest of the distances that `nearest` finds, in no order, for a fraction of its work.
+    def near_a_guess(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Upper bounds of the distances that `nearest` finds, for a fraction of its work; None where it is no less.
 
-        A query is no farther from the bank than from any of its rows. So those that are near a row that was guessed
-        need no search, once `count` others are known to be farther away.
-
-        Args:
-            queries: float32 [patches, dim].
-            count: how many are wanted.
+        A query is no farther from its nearest row than from any other. Rough bounds suggest a row of each group.
 
         Returns:
-            float32 [`count`], or [patches] where there are fewer. Queries that are not a number come first.
+            float32 [patches], squared; not a number where a query is none.
         """
         if self.bounds is None:
-            return _largest(self.nearest(queries)[0], count)
-        at_most = self._near_a_guess(self.bounds.rough, queries)
-        found, order, likely = np.empty(0, np.float32), np.argsort(-at_most), _LIKELY * count
-        while order.size:
-            distances = self.nearest(queries[order[:likely]])[0]
-            found = _largest(np.concatenate([found, distances]), count)
-            order, likely = order[likely:], 2 * likely
-            order = order[at_most[order] > found.min()]
-        return found
-
-    def _near_a_guess(self, rough: lower_bounds.LowerBounds, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 [patches]: squared distances to the nearest of a few rows, guessed by rough bounds."""
+            return None
         at_most = np.empty(len(queries), np.float32)
-        for some, least in rough.of(queries):
+        for some, least in self.bounds.rough.of(queries):
             groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
-            guessed = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
+            rows = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
             asked = np.repeat(np.arange(some.start, some.stop), lower_bounds.GROUPS)
-            measured = self._measured(queries, asked, np.minimum(guessed.ravel(), len(self.features) - 1))
-            at_most[some] = measured.reshape(guessed.shape).min(axis=1)
-        return np.where(np.isnan(at_most), np.inf, at_most)
+            measured = self._measured(queries, asked, np.minimum(rows.ravel(), len(self.features) - 1))
+            at_most[some] = measured.reshape(rows.shape).min(axis=1)
+        return at_most
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Found by faiss, and measured anew."""
@@ -121,10 +103,6 @@ class Search:
         pointers = (faiss.swig_ptr(each) for each in (queries, asked, self.features, rows, distances))
         faiss.pairwise_indexed_L2sqr(queries.shape[1], len(asked), *pointers)  # type: ignore[attr-defined]
         return distances
-
-
-def _largest(distances: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    return np.partition(distances, -min(count, distances.size))[-count:]
 
 
 def over(features: NDArray[np.float32]) -> Search:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inspection import lower_bounds, search
+from inspection.distances import of
 
 COUNT = 10
 
@@ -29,11 +30,12 @@ def require_exact(bank, queries):
     """Also where two rows are as good as equally near: then either will do."""
     prepared = search.prepared(bank, streams=1)
     assert prepared.bounds is not None
-    distances, rows = prepared.nearest(queries)
+    found, rows = prepared.nearest(queries)
     true = ((queries.astype(np.float64) - bank[rows]) ** 2).sum(axis=1)
-    np.testing.assert_allclose(distances, true, rtol=1e-6, atol=1e-12)
-    farthest = prepared.farthest(queries, COUNT)
-    np.testing.assert_allclose(np.sort(farthest), np.sort(distances)[-COUNT:], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(found, true, rtol=1e-6, atol=1e-12)
+    lazy = of(queries, prepared)
+    np.testing.assert_allclose(np.sort(lazy.largest(COUNT)), np.sort(found)[-COUNT:], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(lazy.all(), found, rtol=1e-6, atol=1e-12)
     least = squared_distances(queries, bank).min(axis=1)
     np.testing.assert_allclose(true, least, rtol=1e-6, atol=1e-9 * (bank.astype(np.float64) ** 2).sum(axis=1).max())
 
@@ -81,16 +83,19 @@ def test_a_row_of_the_bank_itself_has_distance_zero():
 def test_the_farthest_are_found_though_few_queries_are_searched(monkeypatch):
     bank, queries = features_of_parts(3000, 152, 0), features_of_parts(1024, 152, 1)
     prepared, searched = search.prepared(bank, streams=1), []
-    everything = np.sort(prepared.nearest(queries)[0])
-    of_possible = search.Search._of_possible
+    nearest = search.Search.nearest
+    everything = nearest(prepared, queries)[0]
 
-    def counted(self, some, least):
+    def counted(self, some):
         searched.append(len(some))
-        return of_possible(self, some, least)
+        return nearest(self, some)
 
-    monkeypatch.setattr(search.Search, "_of_possible", counted)
-    np.testing.assert_array_equal(np.sort(prepared.farthest(queries, COUNT)), everything[-COUNT:])
+    monkeypatch.setattr(search.Search, "nearest", counted)
+    lazy = of(queries, prepared)
+    np.testing.assert_array_equal(np.sort(lazy.largest(COUNT)), np.sort(everything)[-COUNT:])
     assert 3 * COUNT <= sum(searched) < 300
+    np.testing.assert_array_equal(lazy.all(), everything)
+    assert sum(searched) == 1024, "no patch is searched twice"
 
 
 def test_the_farthest_are_found_where_guesses_mislead():
@@ -107,7 +112,7 @@ def test_the_farthest_are_found_where_guesses_mislead():
 def test_fewer_queries_than_are_wanted_are_all_of_them(count):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(count, 152, 1)
     for each in (search.over(bank), search.prepared(bank, streams=1)):
-        assert each.farthest(queries, COUNT).shape == (min(count, COUNT),)
+        assert of(queries, each).largest(COUNT).shape == (min(count, COUNT),)
 
 
 def test_channels_that_never_change_do_no_harm():
@@ -140,7 +145,7 @@ def test_a_query_that_is_no_number_has_a_distance_that_is_none_and_harms_no_othe
     queries[7, 3] = value
     for each in (search.over(bank), search.prepared(bank, streams=1)):
         assert np.flatnonzero(~np.isfinite(each.nearest(queries)[0])).tolist() == [7]
-        assert np.count_nonzero(~np.isfinite(each.farthest(queries, COUNT))) == 1
+        assert np.count_nonzero(~np.isfinite(of(queries, each).largest(COUNT))) == 1
 
 
 def test_where_every_direction_counts_nothing_is_prepared():
