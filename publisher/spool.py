@@ -14,10 +14,12 @@ from pathlib import Path
 from inspection.errors import SetupError
 from inspection.message import Job
 
+# The index spares SQLite to read every image for its size: without it a deep spool could not be emptied.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER
-)
+);
+CREATE INDEX IF NOT EXISTS sizes ON entries (size);
 """
 
 
@@ -47,7 +49,7 @@ class Spool:
             self._file = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=FULL")
-            self._file.execute(_SCHEMA)
+            self._file.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
             advice = "move a damaged spool aside, its images are in its table `entries`"
             raise SetupError(f"{path}: cannot be used as a spool ({error}); {advice}") from error
@@ -92,8 +94,8 @@ class Spool:
     def oldest_age_s(self, now_ms: int) -> float:
         """How long the oldest has waited, in seconds; 0 where none waits."""
         with self._lock:
-            (added_ms,) = self._file.execute("SELECT min(added_ms) FROM entries").fetchone()
-        return 0.0 if added_ms is None else max(0.0, (now_ms - added_ms) / 1000)
+            oldest = self._file.execute("SELECT added_ms FROM entries ORDER BY number LIMIT 1").fetchone()
+        return 0.0 if oldest is None else max(0.0, (now_ms - oldest[0]) / 1000)
 
     def close(self) -> None:
         """Leave the file as it is."""

@@ -2,6 +2,7 @@ import os
 import threading
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from broker import topology
@@ -44,6 +45,12 @@ def publisher(broker, tmp_path, told):
     tell = lambda job, state: told.append((job.part_id, state))  # noqa: E731
     yield Publisher(broker, "l", "c", spool, lambda: NOW, tell, threading.Event())
     spool.close()
+
+
+def job(number):
+    return message.Job(
+        job_id=f"j{number}", line="l", category="c", part_id="p", captured_at=NOW, content_type="image/png"
+    )
 
 
 def captures(count, size=10):
@@ -148,6 +155,20 @@ def test_a_file_that_is_no_spool_is_refused(tmp_path):
     (tmp_path / "broken.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(SetupError, match="move a damaged spool aside"):
         Spool(tmp_path / "broken.sqlite", 1000, 60.0)
+
+
+def test_a_spool_does_not_read_its_images_to_know_how_full_and_how_old_it_is(tmp_path):
+    path, size = tmp_path / "deep.sqlite", 100_000
+    deep = Spool(path, 10**9, 60.0)
+    for number in range(100):
+        deep.put(job(number), bytes(size), NOW)
+    deep.close()
+    again = Spool(path, 10**9, 60.0)
+    before = psutil.Process().io_counters().read_chars
+    again.put(job(100), bytes(size), NOW)
+    assert (again.depth(), again.oldest_age_s(NOW + 1000)) == (101, 1.0)
+    assert psutil.Process().io_counters().read_chars - before < 10 * size
+    again.close()
 
 
 def test_the_spools_depth_and_age_are_metrics(publisher, broker, monkeypatch):
