@@ -21,7 +21,7 @@ from openvino import opset13 as ops
 
 _ROUNDING = 1e-5  # of |q|^2 + |b|^2: more than float32 loses in these sums
 _STEP = 16  # numbers of a folded vector, as many as a register holds
-_ROUGH = _STEP - 3  # components: beyond them, to write the bounds down takes as long as to compute them
+_ROUGH = _STEP - 3  # components: with fewer, to write the bounds down would take longer than to compute them
 _MOST_SAMPLED, _SAMPLED_PAIRS = 256, 1_000_000
 _SCATTERED = 6  # to measure a row by itself costs so many times what it costs in a product of all
 _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the bank lie from each other

@@ -61,11 +61,7 @@ class Search:
             return None
         at_most = np.empty(len(queries), np.float32)
         for some, least in self.bounds.rough.of(queries):
-            groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
-            rows = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
-            asked = np.repeat(np.arange(some.start, some.stop), lower_bounds.GROUPS)
-            measured = self._measured(queries, asked, np.minimum(rows.ravel(), len(self.features) - 1))
-            at_most[some] = measured.reshape(rows.shape).min(axis=1)
+            at_most[some] = self._guessed(queries[some], least)[0]
         return at_most
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -77,12 +73,11 @@ class Search:
     def _of_possible(
         self, queries: NDArray[np.float32], least: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Measures for each query the row of the smallest bound, then all whose bounds are not above that distance.
+        """Measures for each query some rows of small bounds, then all whose bounds are not above the least distance.
 
         Queries for which these are too many, since they are like nothing in the bank, are left to faiss.
         """
-        neighbours = least.argmin(axis=1)
-        distances = self._measured(queries, np.arange(len(queries)), neighbours)
+        distances, neighbours = self._guessed(queries, least)
         possible = least <= distances[:, None]
         if np.count_nonzero(possible) > possible.size * _TOO_MANY:
             lost = np.count_nonzero(possible, axis=1) > possible.shape[1] * _TOO_MANY
@@ -94,6 +89,18 @@ class Search:
         nearest = measured == distances[asked]
         neighbours[asked[nearest]] = rows[nearest]
         return distances, neighbours
+
+    def _guessed(
+        self, queries: NDArray[np.float32], least: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The nearest of those rows to each query that have the smallest bound of their group."""
+        groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
+        rows = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
+        rows = np.minimum(rows, len(self.features) - 1)
+        asked = np.repeat(np.arange(len(queries)), lower_bounds.GROUPS)
+        measured = self._measured(queries, asked, rows.ravel()).reshape(rows.shape)
+        best = np.arange(len(queries)), measured.argmin(axis=1)
+        return measured[best], rows[best]
 
     def _measured(
         self, queries: NDArray[np.float32], asked: NDArray[np.int64], rows: NDArray[np.int64]
