@@ -36,6 +36,8 @@ class Proxy:
                 except OSError:  # the server is away
                     _close(near)
                     continue
+                for each in (near, far):  # or each message would wait 40 ms for an acknowledgement that waits for it
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open += [near, far]
                 for source, target in ((near, far), (far, near)):
                     threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
