@@ -22,7 +22,7 @@ from tools import terminal
 _AT_LEAST = {"end to end": 0.35}  # of the bare network; 0.75 with AVX-512, 0.9 with AVX2, where the network is slow
 _AT_MOST = {  # of IndexFlatL2, with AVX2
     "search 784 x 512 in 1638": 0.6,  # 0.35
-    "search 784 x 512 in 1638, for a score": 0.4,  # 0.18
+    "search 784 x 512 in 1638, for a score": 0.5,  # 0.18, and 0.30 beside others
     "search 784 x 512 in 16384": 0.5,  # 0.33
     "search 784 x 512 in 16384, for a score": 0.3,  # 0.12
 }
