@@ -119,9 +119,9 @@ def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     folded = np.column_stack([turned[:, :count], rest])
     ones = np.full(len(turned), 1 - _ROUNDING)
     rows = np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32)
-    beyond = np.zeros((-len(rows) % GROUPS, count + 3), np.float32)
-    beyond[:, -1] = np.inf
-    return np.concatenate([rows, beyond])
+    far_away = np.zeros((-len(rows) % GROUPS, count + 3), np.float32)
+    far_away[:, -1] = np.inf
+    return np.concatenate([rows, far_away])
 
 
 def _squares(turned: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
