@@ -47,7 +47,7 @@ def main() -> None:
 def _searches() -> Iterator[list[float]]:
     banks, (image, *_) = searches.banks(searches.LARGE, _BANKS)
     for bank in banks:
-        own = search.prepared(bank, searches.STREAMS)
+        own = search.prepared(bank)
         ways = (
             partial(own.index.search, image, 1),
             partial(own.nearest, image),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from bench.table import Row, in_turn, milliseconds, row
 from inspection import backbone, config, coreset, decode, distances, preprocess, score, search
 
 _CPU = backbone.Device("cpu", 0)
-STREAMS = len(os.sched_getaffinity(0))  # with fewer, OpenVINO gives each several threads
 _SEEN = 3  # images that are searched, one with a scratch
 _SAME = 1e-6  # relative: two rows may be equally near as far as float32 can tell
 
@@ -41,7 +39,7 @@ def rows(size: Size) -> list[Row]:
     """Against faiss, each in one thread, and against float64: all neighbours, and what a score needs of them."""
     bank, images = banks(size, (size.rows,))
     name = f"search {images[0].shape[0]} x {images[0].shape[1]} in {size.rows}"
-    own = search.prepared(bank[0], STREAMS)
+    own = search.prepared(bank[0])
     return [
         _against_faiss(name, own.nearest, own, images),
         _against_faiss(f"{name}, for a score", lambda image: for_score(image, own), own, images),
@@ -53,7 +51,7 @@ def noise() -> Row:
     """Random numbers, which have no few directions: faiss has to look at every row."""
     rng = np.random.default_rng(0)
     bank, image = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1638, 784))
-    own = search.prepared(bank, STREAMS)
+    own = search.prepared(bank)
     return _against_faiss("search 784 x 512 in 1638 of noise", own.nearest, own, [image])
 
 

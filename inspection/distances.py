@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from inspection.search import Search
 
-_LIKELY = 3  # times as many patches as are wanted are searched first, then twice as many
+_LIKELY = 3  # times as many patches as are wanted are searched first
 
 
 @dataclass
@@ -28,13 +28,12 @@ class Distances:
     def largest(self, count: int) -> NDArray[np.float32]:
         """The `count` largest, in no order; all where there are fewer. What is not a number comes first.
 
-        Once the largest of what is known are exact, no other can be larger: it is not even at most.
+        The least of as many that are exact is a lower bound of all of them: what is at most that need not be searched.
         """
-        likely = _LIKELY * count
-        while not self.exact[found := _largest(self.at_most, count)].all():
-            self._search(_largest(self.at_most, likely))
-            likely *= 2
-        return self.at_most[found]
+        self._search(_largest(self.at_most, _LIKELY * count))
+        known = _largest(np.where(self.exact, self.at_most, 0), count)
+        self._search(np.flatnonzero(self.at_most > self.at_most[known].min()))
+        return self.at_most[_largest(self.at_most, count)]
 
     def all(self) -> NDArray[np.float32]:
         """float32 [n], of every patch; a patch that is not a number has a distance that is none either."""

@@ -33,7 +33,7 @@ def load(
             model, side, precision = key
             loaded[key] = backbone.load(settings.paths.models, model, side, device, streams, precision, on_failure)
         check_match(name, category, loaded[key].manifest, bank.manifest)
-        inspectors[name] = Inspector(category, settings.images, loaded[key], bank.prepared(streams))
+        inspectors[name] = Inspector(category, settings.images, loaded[key], bank.prepared())
         golden.require(inspectors[name], golden.read(folder), category.golden_tolerance)
     return inspectors
 

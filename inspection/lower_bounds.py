@@ -10,14 +10,11 @@ farther away even by its bound than a row that was measured need not be measured
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino import opset13 as ops
 
 _ROUNDING = 1e-5  # of |q|^2 + |b|^2: more than float32 loses in these sums
 _STEP = 16  # numbers of a folded vector, as many as a register holds
@@ -26,19 +23,18 @@ _MOST_SAMPLED, _SAMPLED_PAIRS = 256, 1_000_000
 _SCATTERED = 6  # to measure a row by itself costs so many times what it costs in a product of all
 _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the bank lie from each other
 _WORTH_IT = 0.8  # of the work of looking at everything
-_AT_ONCE = 2_000_000  # bounds in one product: 8 MB stay in the cache
+_AT_ONCE = 1_000_000  # bounds in one product: 4 MB stay in the cache until they are looked at
 
 GROUPS = 4  # of rows: the count of bounds is a multiple of it
 
 
-@dataclass
+@dataclass(frozen=True)
 class LowerBounds:
-    """Of one bank; every calling thread has an inference request of its own."""
+    """Of one bank: float32 `mean` [dim], `components` [dim, k] and `rows` [k + 3, rows], folded."""
 
-    compiled: openvino.CompiledModel
-    rows: int
-    components: int
-    _of_thread: threading.local = field(default_factory=threading.local)
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+    rows: NDArray[np.float32]
 
     def of(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Lower bounds of the squared distances, some queries at a time.
@@ -50,12 +46,24 @@ class LowerBounds:
             which queries, as a slice of them; and float32 [of them, rows and up to `GROUPS` - 1 more that are
             infinitely far away], overwritten by the next.
         """
-        if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self.compiled.create_infer_request()
-        at_once = len(queries) // (len(queries) * self.rows // _AT_ONCE + 1) + 1
+        folded, at_once = self._folded(queries), _AT_ONCE // self.rows.shape[1] + 1
+        bounds = np.empty((min(at_once, len(queries)), self.rows.shape[1]), np.float32)
         for begin in range(0, len(queries), at_once):
             some = slice(begin, min(begin + at_once, len(queries)))
-            yield some, self._of_thread.request.infer([queries[some]], share_inputs=True, share_outputs=True)[0]
+            yield some, _product(folded[some], self.rows, bounds[: some.stop - begin])
+
+    @np.errstate(invalid="ignore")
+    def _folded(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [queries, k + 3]: (q, |q|^2, 1) with q folded; its product with (-2b, 1, |b|^2) is |q - b|^2."""
+        centred = queries - self.mean
+        folded = np.empty((len(queries), len(self.rows)), np.float32)
+        placed, rest, square = folded[:, :-3], folded[:, -3], folded[:, -2]
+        _product(centred, self.components, placed)
+        np.einsum("ij,ij->i", centred, centred, out=square)
+        beyond = np.maximum(square - np.einsum("ij,ij->i", placed, placed), 0)
+        np.sqrt(beyond + np.float32(_ROUNDING) * square, out=rest)
+        folded[:, -1] = 1
+        return folded
 
 
 @dataclass(frozen=True)
@@ -66,51 +74,29 @@ class Prepared:
     fine: LowerBounds
 
 
-def prepare(features: NDArray[np.float32], streams: int) -> Prepared | None:
-    """Prepare a bank.
-
-    Args:
-        features: float32 [rows, dim], of the bank.
-        streams: how many threads will ask at once.
-
-    Returns:
-        None where bounds would rule out too little to be worth their product.
-    """
-    mean = features.mean(axis=0, keepdims=True)
+def prepare(features: NDArray[np.float32]) -> Prepared | None:
+    """Prepare a bank of float32 [rows, dim]; None where bounds would rule out too little to be worth their product."""
+    mean = features.mean(axis=0)
     centred = features.astype(np.float64) - mean
     turn = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]  # the largest component first
     turned = centred @ turn
     count = _least_work(turned)
     if count is None:
         return None
-    rough, fine = (_compiled(mean, turn, turned, components, streams) for components in (_ROUGH, count))
+    rough, fine = (
+        LowerBounds(mean, turn[:, :components].astype(np.float32, order="C"), _rows(turned, components))
+        for components in (_ROUGH, count)
+    )
     return Prepared(rough, fine)
 
 
-def _compiled(
-    mean: NDArray[np.float32], turn: NDArray[np.float64], turned: NDArray[np.float64], count: int, streams: int
-) -> LowerBounds:
-    asked = ops.parameter(openvino.PartialShape([-1, mean.size]), np.float32)
-    folded = _folded(ops.subtract(asked, ops.constant(mean)), turn[:, :count].astype(np.float32))
-    graph = openvino.Model([ops.matmul(folded, ops.constant(_rows(turned, count)), False, True).output(0)], [asked])
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-    return LowerBounds(openvino.Core().compile_model(graph, "CPU", settings), len(turned), count)
-
-
-def _folded(centred: openvino.Node, components: NDArray[np.float32]) -> openvino.Node:
-    """[queries, k + 3]: (q, |q|^2, 1) with q folded; its product with (-2b, 1, |b|^2) is |q - b|^2."""
-    along = ops.constant(np.array([1]))
-    placed = ops.matmul(centred, ops.constant(components), False, False)
-    whole, within = (ops.reduce_l2(each, along, True) for each in (centred, placed))
-    square = ops.multiply(whole, whole)
-    beyond = ops.relu(ops.subtract(square, ops.multiply(within, within)))
-    rest = ops.sqrt(ops.add(beyond, ops.multiply(square, ops.constant(np.float32(_ROUNDING)))))
-    ones = ops.power(square, ops.constant(np.float32(0)))
-    return ops.concat([placed, rest, square, ones], 1)
+@np.errstate(invalid="ignore")  # a query that is not a number has bounds that are none
+def _product(one: NDArray[np.float32], other: NDArray[np.float32], out: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.matmul(one, other, out=out)
 
 
 def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
-    """float32 [a multiple of `GROUPS`, k + 3]: what `_folded` is multiplied with.
+    """float32 [k + 3, a multiple of `GROUPS`]: what is multiplied with folded queries.
 
     What rounding may add is taken off |q|^2 and |b|^2.
     """
@@ -121,7 +107,7 @@ def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     rows = np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32)
     far_away = np.zeros((-len(rows) % GROUPS, count + 3), np.float32)
     far_away[:, -1] = np.inf
-    return np.concatenate([rows, far_away])
+    return np.concatenate([rows, far_away]).T.copy()
 
 
 def _squares(turned: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -81,9 +81,9 @@ class MemoryBank:
         """Squared L2 distance of each of float32 [n, dim] to its nearest neighbour, to be asked for."""
         return distances.of(patches, self.search)
 
-    def prepared(self, streams: int) -> MemoryBank:
-        """The same bank, which searches faster, for so many threads at once."""
-        return replace(self, search=search.prepared(self.search.features, streams))
+    def prepared(self) -> MemoryBank:
+        """The same bank, which searches faster."""
+        return replace(self, search=search.prepared(self.search.features))
 
 
 def save(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 
 from inspection import lower_bounds
@@ -29,7 +30,7 @@ class Search:
 
     def __str__(self) -> str:
         rows, dim = self.features.shape
-        by = f"{self.bounds.fine.components} of {dim} components, then faiss" if self.bounds else "faiss"
+        by = f"{self.bounds.fine.components.shape[1]} of {dim} components, then faiss" if self.bounds else "faiss"
         return f"{rows} patches, searched by {by}"
 
     def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -118,12 +119,12 @@ def over(features: NDArray[np.float32]) -> Search:
     return Search(features, mean, _index(features - mean))
 
 
-def prepared(features: NDArray[np.float32], streams: int) -> Search:
-    """A search that is faster, for so many threads at once; it takes a second to make."""
+def prepared(features: NDArray[np.float32]) -> Search:
+    """A search that is faster; it takes a second to make."""
     plain = over(features)
     if len(features) < _WORTH_PREPARING:
         return plain
-    return replace(plain, bounds=lower_bounds.prepare(features, streams))
+    return replace(plain, bounds=lower_bounds.prepare(features))
 
 
 def encode(features: NDArray[np.float32]) -> bytes:
@@ -138,5 +139,6 @@ def _index(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
 
 
 def use_threads(count: int) -> None:
-    """How many threads a search takes. OpenMP keeps this per calling thread: each lane says it for itself."""
+    """How many threads a search takes: each lane says it for itself, since OpenMP keeps it per calling thread."""
     faiss.omp_set_num_threads(count)
+    threadpoolctl.threadpool_limits(count, "blas")  # numpy's products: of the whole process

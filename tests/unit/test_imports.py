@@ -20,12 +20,12 @@ ALLOWED = {
 ONE_FILE = {
     "pika": ["broker/rabbitmq.py"],
     "faiss": ["inspection/search.py"],
+    "threadpoolctl": ["inspection/search.py"],
     "openvino": [
         "bench/random_network.py",
         "bench/reference_way.py",
         "bench/run.py",
         "inspection/backbone_openvino.py",
-        "inspection/lower_bounds.py",
     ],
     "yaml": ["inspection/config.py"],
     "PIL": ["inspection/decode.py"],

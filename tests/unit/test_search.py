@@ -28,7 +28,7 @@ def squared_distances(queries, bank):
 
 def require_exact(bank, queries):
     """Also where two rows are as good as equally near: then either will do."""
-    prepared = search.prepared(bank, streams=1)
+    prepared = search.prepared(bank)
     assert prepared.bounds is not None
     found, rows = prepared.nearest(queries)
     true = ((queries.astype(np.float64) - bank[rows]) ** 2).sum(axis=1)
@@ -51,7 +51,7 @@ def require_exact(bank, queries):
 def test_no_bound_is_above_its_distance_whatever_the_scale(rows, dim, mean, scale, seed):
     bank = scale * (mean + features_of_parts(rows, dim, seed))
     queries = scale * (mean + np.concatenate([features_of_parts(90, dim, seed + 1), np.zeros((10, dim), np.float32)]))
-    prepared = lower_bounds.prepare(bank, streams=1)
+    prepared = lower_bounds.prepare(bank)
     assert prepared is not None
     centred = bank.mean(axis=0)
     true = squared_distances(queries - centred, bank - centred)
@@ -75,14 +75,14 @@ def test_every_query_is_answered_however_they_are_divided(monkeypatch, queries):
 
 def test_a_row_of_the_bank_itself_has_distance_zero():
     bank = features_of_parts(1111, 152, 0)
-    distances, rows = search.prepared(bank, streams=1).nearest(bank[:300].copy())
+    distances, rows = search.prepared(bank).nearest(bank[:300].copy())
     assert (distances == 0).all()
     assert (rows == np.arange(300)).all()
 
 
 def test_the_farthest_are_found_though_few_queries_are_searched(monkeypatch):
     bank, queries = features_of_parts(3000, 152, 0), features_of_parts(1024, 152, 1)
-    prepared, searched = search.prepared(bank, streams=1), []
+    prepared, searched = search.prepared(bank), []
     nearest = search.Search.nearest
     everything = nearest(prepared, queries)[0]
 
@@ -111,7 +111,7 @@ def test_the_farthest_are_found_where_guesses_mislead():
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 40])
 def test_fewer_queries_than_are_wanted_are_all_of_them(count):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(count, 152, 1)
-    for each in (search.over(bank), search.prepared(bank, streams=1)):
+    for each in (search.over(bank), search.prepared(bank)):
         assert of(queries, each).largest(COUNT).shape == (min(count, COUNT),)
 
 
@@ -133,7 +133,7 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
             asked.append(len(queries))
             return plain.index.search(queries, count)
 
-    plain, prepared = search.over(bank), search.prepared(bank, streams=1)
+    plain, prepared = search.over(bank), search.prepared(bank)
     _, rows = replace(prepared, index=Index()).nearest(far)
     assert asked == [200]
     np.testing.assert_array_equal(rows, plain.nearest(far)[1])
@@ -143,19 +143,19 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
 def test_a_query_that_is_no_number_has_a_distance_that_is_none_and_harms_no_other(value):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(50, 152, 1)
     queries[7, 3] = value
-    for each in (search.over(bank), search.prepared(bank, streams=1)):
+    for each in (search.over(bank), search.prepared(bank)):
         assert np.flatnonzero(~np.isfinite(each.nearest(queries)[0])).tolist() == [7]
         assert np.count_nonzero(~np.isfinite(of(queries, each).largest(COUNT))) == 1
 
 
 def test_where_every_direction_counts_nothing_is_prepared():
     noise = np.random.default_rng(0).standard_normal((1000, 512)).astype(np.float32)
-    assert lower_bounds.prepare(noise, streams=1) is None
+    assert lower_bounds.prepare(noise) is None
 
 
 def test_a_small_bank_is_left_to_faiss():
     bank = features_of_parts(400, 152, 0)
-    assert search.prepared(bank, streams=1).bounds is None
+    assert search.prepared(bank).bounds is None
 
 
 def test_distances_are_exact_where_features_have_a_large_mean():
@@ -171,4 +171,4 @@ def test_distances_are_exact_where_features_have_a_large_mean():
 def test_a_search_says_how_it_is_done():
     bank = features_of_parts(700, 152, 0)
     assert str(search.over(bank)) == "700 patches, searched by faiss"
-    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(search.prepared(bank, 1)))
+    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(search.prepared(bank)))
