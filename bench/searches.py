@@ -18,9 +18,10 @@ from inspection import backbone, config, coreset, decode, distances, preprocess,
 
 _CPU = backbone.Device("cpu", 0)
 _SEEN = 3  # images that are searched, one with a scratch
-_SAME = 1e-6  # relative: two rows may be equally near as far as float32 can tell
+SAME = 1e-6  # relative: two rows may be equally near as far as float32 can tell
 
 Features = NDArray[np.float32]
+Work = Callable[[Features], object]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _extracted(loaded: backbone.Backbone, image: bytes) -> Features:
     return patches
 
 
-def _against_faiss(name: str, ours: Callable[[Features], object], own: search.Search, images: list[Features]) -> Row:
+def _against_faiss(name: str, ours: Work, own: search.Search, images: list[Features]) -> Row:
     return in_turn(
         f"{name} : IndexFlatL2, one thread each",
         "ms",
@@ -92,7 +93,7 @@ def _against_float64(name: str, own: search.Search, images: list[Features]) -> l
         measured, neighbours = own.nearest(image)
         true = squared_distances(image, own.features)
         found, least = np.take_along_axis(true, neighbours[:, None], axis=1)[:, 0], true.min(axis=1)
-        same.append((found <= least * (1 + _SAME)).mean())
+        same.append((found <= least * (1 + SAME)).mean())
         decisive = np.sort(for_score(image, own)) / np.sort(least)[-score.TOP_PATCHES :]
         errors += [np.abs(measured / least - 1).max(), np.abs(decisive - 1).max()]
     return [

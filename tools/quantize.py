@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from tools import recipe, terminal
 
 _CALIBRATING = 300  # more images change no range worth mentioning
 _COMPARED = 20
+_Item = TypeVar("_Item")
 
 
 def quantize(settings: config.Config, name: str, folder: Path) -> tuple[backbone.Manifest, float]:
@@ -40,7 +42,7 @@ def quantize(settings: config.Config, name: str, folder: Path) -> tuple[backbone
         base, models, side = own.model.manifest, settings.paths.models, own.category.imagesize
         if base.precision == "int8":
             raise SetupError(f"backbone {base.name} is quantised already; name another for category {name}")
-        images = _spread(list(own.prepared(bars, "images")), _CALIBRATING)
+        images = list(replace(own, paths=_spread(own.paths, _CALIBRATING)).prepared(bars, "images"))
         graph = backbone_openvino.read(models / base.file, base, side)
         path = models / f"{base.name}_{name}_int8.xml"
         in_float = nncf.IgnoredScope(types=["AvgPool"])  # the 3x3 mean: rounded there, channels with small values go
@@ -68,9 +70,9 @@ def _difference(exact: backbone.Backbone, quantized: backbone.Backbone, images: 
     return float(np.mean([np.abs(one - other).mean() / np.abs(one).mean() for one, other in pairs]))
 
 
-def _spread(images: list[NDArray[np.uint8]], most: int) -> list[NDArray[np.uint8]]:
+def _spread(whole: Sequence[_Item], most: int) -> list[_Item]:
     """At most so many, evenly from the whole."""
-    return [images[row] for row in np.unique(np.linspace(0, len(images) - 1, min(most, len(images)), dtype=int))]
+    return [whole[row] for row in np.unique(np.linspace(0, len(whole) - 1, min(most, len(whole)), dtype=int))]
 
 
 def _nncf() -> Any:

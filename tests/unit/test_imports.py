@@ -19,7 +19,7 @@ ALLOWED = {
 }
 ONE_FILE = {
     "pika": ["broker/rabbitmq.py"],
-    "faiss": ["inspection/search.py"],
+    "faiss": ["bench/approximate.py", "inspection/search.py"],
     "threadpoolctl": ["inspection/search.py"],
     "openvino": [
         "bench/random_network.py",
