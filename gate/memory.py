@@ -7,12 +7,17 @@ loss of power, and then the parts on the line have to be looked at anyway.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import structlog
 
 from gate.decide import Action
 from inspection.errors import SetupError
 from inspection.message import Announcement
 
+_log = structlog.get_logger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS expected (job_id TEXT PRIMARY KEY, part TEXT);
 CREATE TABLE IF NOT EXISTS acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT);
@@ -24,6 +29,7 @@ class Memory:
 
     def __init__(self, path: Path, remember: int) -> None:
         self._remember = remember
+        self._kept_last = True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(path, timeout=10.0, isolation_level=None)
@@ -35,17 +41,15 @@ class Memory:
 
     def expect(self, part: Announcement) -> None:
         """A part was announced."""
-        self._file.execute("INSERT OR IGNORE INTO expected VALUES (?, ?)", (part.job_id, part.model_dump_json()))
+        with self._kept() as file:
+            file.execute("INSERT OR IGNORE INTO expected VALUES (?, ?)", (part.job_id, part.model_dump_json()))
 
     def acted(self, action: Action) -> None:
         """The gate has acted: once, and it waits no longer."""
-        self._file.execute("BEGIN")
-        self._file.execute("DELETE FROM expected WHERE job_id = ?", (action.job_id,))
-        self._file.execute(
-            "INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (action.job_id, action.because)
-        )
-        self._file.execute("DELETE FROM acted WHERE number <= (SELECT max(number) FROM acted) - ?", (self._remember,))
-        self._file.execute("COMMIT")
+        with self._kept() as file:
+            file.execute("DELETE FROM expected WHERE job_id = ?", (action.job_id,))
+            file.execute("INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (action.job_id, action.because))
+            file.execute("DELETE FROM acted WHERE number <= (SELECT max(number) FROM acted) - ?", (self._remember,))
 
     def expected(self) -> list[Announcement]:
         """The parts that were announced and not acted on."""
@@ -59,3 +63,17 @@ class Memory:
     def close(self) -> None:
         """Leave the file as it is."""
         self._file.close()
+
+    @contextmanager
+    def _kept(self) -> Iterator[sqlite3.Connection]:
+        """One transaction. On a full disk parts go by all the same: what cannot be kept, this process still knows."""
+        try:
+            with self._file:
+                self._file.execute("BEGIN")
+                yield self._file
+        except sqlite3.Error as error:
+            if self._kept_last:  # said once, not for each part
+                _log.error("the memory cannot be written: a restart would forget parts", why=str(error))
+            self._kept_last = False
+        else:
+            self._kept_last = True

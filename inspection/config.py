@@ -90,6 +90,7 @@ class Publisher(Section):
     deadline_ms: Count = 10_000
     confirm_timeout_s: Positive = 5.0
     spool_max_bytes: Count = 2_000_000_000
+    spool_min_free_bytes: Count = 200_000_000
     spool_max_age_s: Positive = 86_400.0
 
 

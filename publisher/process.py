@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import structlog
 
@@ -47,7 +49,8 @@ def run(
         TopologyMismatch: the queues are there with other arguments.
     """
     limits = settings.publisher
-    spool = Spool(settings.paths.spool / f"{line}.{category}.sqlite", limits.spool_max_bytes, limits.spool_max_age_s)
+    path = settings.paths.spool / f"{line}.{category}.sqlite"
+    spool = Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)
     metrics = Metrics(line, category, spool, surroundings.now_ms)
     if metrics_port is not None:
         metrics.serve(settings.worker.metrics_host, metrics_port)
@@ -63,13 +66,26 @@ def run(
         publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)
         if not _declared(broker, settings):
             threading.Thread(target=_declare_later, args=(broker, settings, stop), daemon=True).start()
-        threading.Thread(target=publisher.keep_replaying, name="replay", daemon=True).start()
-        for capture in captures:
-            if publisher.accept(capture, surroundings.now_ms() + deadline_ms) is None:
-                break
-        while spool.depth() and not stop.wait(0.1):
-            pass
+        with _replaying(publisher, stop):
+            for capture in captures:
+                if publisher.accept(capture, surroundings.now_ms() + deadline_ms) is None:
+                    break
+            while spool.depth() and not stop.wait(0.1):
+                pass
         _log.info("publisher ends", line=line, category=category, spooled=spool.depth())
+
+
+@contextmanager
+def _replaying(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
+    """Beside the captures, until these end. If it fails all ends with its error: the spool would only fill."""
+    with ThreadPoolExecutor(1, thread_name_prefix="replay") as beside:
+        replay = beside.submit(publisher.keep_replaying)
+        replay.add_done_callback(lambda _: stop.set())
+        try:
+            yield
+        finally:
+            stop.set()
+    replay.result()
 
 
 def _declared(broker: Broker, settings: config.Config) -> bool:

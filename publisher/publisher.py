@@ -19,7 +19,7 @@ from broker.base import Broker, BrokerError, Message
 from inspection import message
 from inspection.message import Job
 from publisher.source import Capture
-from publisher.spool import Spool, SpoolFullError
+from publisher.spool import Spool, SpoolError
 
 _log = structlog.get_logger(__name__)
 _PAUSE_S = 0.5
@@ -55,16 +55,13 @@ class Publisher:
             deadline: epoch milliseconds after which its gate no longer waits.
         """
         job = self._job(capture, deadline)
-        if self.spool.depth() == 0 and self._send(job, capture.image):
-            self.tell(job, State.CONFIRMED)
-            return job
         while not self.stop.is_set():
             try:
-                self.spool.put(job, capture.image, self.clock_ms())
-                self.tell(job, State.SPOOLED)
+                state = self._sent_or_spooled(job, capture.image)
+                self.tell(job, state)
                 return job
-            except SpoolFullError as error:
-                _log.warning("spool is full, the source waits", why=str(error))
+            except SpoolError as error:
+                _log.warning("neither the broker nor the spool takes an image, the source waits", why=str(error))
                 self.stop.wait(_PAUSE_S)
         return None
 
@@ -86,8 +83,18 @@ class Publisher:
     def keep_replaying(self) -> None:
         """Replay until the stop event, with a pause after each refusal."""
         while not self.stop.is_set():
-            self.replay()
+            try:
+                self.replay()
+            except SpoolError as error:
+                _log.error("what waits in the spool cannot be sent", why=str(error))
             self.stop.wait(_PAUSE_S)
+
+    def _sent_or_spooled(self, job: Job, image: bytes) -> State:
+        """Raises SpoolError when it is neither."""
+        if self.spool.depth() == 0 and self._send(job, image):
+            return State.CONFIRMED
+        self.spool.put(job, image, self.clock_ms())
+        return State.SPOOLED
 
     def _job(self, capture: Capture, deadline: int | None) -> Job:
         return Job(

@@ -110,6 +110,17 @@ def test_a_gate_that_restarts_goes_on_where_it_ended(gate, tmp_path):
     assert restarted.on_verdict(verdict("j0", Decision.PASS), NOW) is not None  # beyond what is remembered
 
 
+def test_a_memory_that_cannot_be_written_stops_no_part(gate, tmp_path):
+    memory = Memory(tmp_path / "l.sqlite", remember=3)
+    memory._file.execute("PRAGMA query_only=ON")  # as on a full disk
+    memory.expect(part("j"))
+    memory.acted(gate.on_verdict(verdict("j", Decision.PASS), NOW))
+    memory._file.execute("PRAGMA query_only=OFF")
+    memory.acted(gate.on_verdict(verdict("k", Decision.PASS), NOW))
+    assert memory.remembered() == [("k", "pass")]
+    memory.close()
+
+
 def test_a_file_that_is_no_memory_is_refused(tmp_path):
     (tmp_path / "l.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(SetupError, match="move it aside"):

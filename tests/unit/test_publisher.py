@@ -1,6 +1,7 @@
 import os
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from inspection.errors import SetupError
 from publisher import source
 from publisher.metrics import Metrics
 from publisher.publisher import Publisher
-from publisher.spool import Spool
+from publisher.spool import Spool, SpoolFullError
 
 NOW = 1_800_000_000_000
 
@@ -169,6 +170,53 @@ def test_a_spool_does_not_read_its_images_to_know_how_full_and_how_old_it_is(tmp
     assert (again.depth(), again.oldest_age_s(NOW + 1000)) == (101, 1.0)
     assert psutil.Process().io_counters().read_chars - before < 10 * size
     again.close()
+
+
+def test_a_spool_leaves_room_on_its_disk(tmp_path, monkeypatch):
+    small = Spool(tmp_path / "small.sqlite", 10**9, 60.0, min_free_bytes=2000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2100))
+    small.put(job(0), bytes(100), NOW)
+    with pytest.raises(SpoolFullError, match=r"has 2100 bytes left, and publisher.spool_min_free_bytes is 2000"):
+        small.put(job(1), bytes(101), NOW)
+    assert small.depth() == 1
+    small.close()
+
+
+def test_an_emptied_spool_gives_its_disk_back(tmp_path):
+    deep = Spool(tmp_path / "deep.sqlite", 10**9, 60.0)
+    for number in range(50):
+        deep.put(job(number), bytes(100_000), NOW)
+    while (entry := deep.oldest()) is not None:
+        deep.remove(entry)
+    assert sum(path.stat().st_size for path in tmp_path.glob("deep.sqlite*")) < 200_000
+    deep.close()
+
+
+def test_the_spool_is_emptied_once_it_can_be_written_again(publisher, broker, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_off(broker, patch)
+        for capture in captures(2):
+            publisher.accept(capture, None)
+    publisher.spool._file.execute("PRAGMA query_only=ON")  # as on a full disk, nothing can be written
+    depths = []
+
+    def wait(_):
+        depths.append(publisher.spool.depth())
+        publisher.spool._file.execute("PRAGMA query_only=OFF")
+        return publisher.stop.set() if len(depths) == 2 else False
+
+    monkeypatch.setattr(publisher.stop, "wait", wait)
+    publisher.keep_replaying()
+    assert depths == [2, 0]
+    assert sent(broker) == ["p0", "p0", "p1"], "what could not be taken out is sent again, with the same id"
+
+
+def test_a_source_waits_for_a_spool_that_cannot_be_written(publisher, broker, told, monkeypatch):
+    cut_off(broker, monkeypatch)
+    publisher.spool._file.execute("PRAGMA query_only=ON")
+    monkeypatch.setattr(publisher.stop, "wait", lambda _: publisher.spool._file.execute("PRAGMA query_only=OFF"))
+    assert publisher.accept(captures(1)[0], None) is not None
+    assert (told, publisher.spool.depth()) == ([("p0", "spooled")], 1)
 
 
 def test_the_spools_depth_and_age_are_metrics(publisher, broker, monkeypatch):
