@@ -93,7 +93,11 @@ def publish(
     if watch and len(paths) != 1:
         raise SetupError("--watch takes exactly one folder")
     with shutdown.on_signals() as stop:
-        captures = source.watched(paths[0], stop) if watch else source.at_rate(image_files.find(paths), rate, stop)
+        if watch:
+            bookmark = source.bookmark_of(settings.paths.spool, line, category, paths[0])
+            captures = source.watched(paths[0], bookmark, stop)
+        else:
+            captures = source.at_rate(image_files.find(paths), rate, stop)
         patience_ms = deadline_ms or settings.publisher.deadline_ms
         process.run(settings, line, category, captures, patience_ms, metrics_port, _tell_job, stop)
 

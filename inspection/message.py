@@ -30,7 +30,8 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 Identity = Annotated[str, StringConstraints(pattern=IDENTITY)]
 # 2000-01-01 to 2100-01-01: a time in seconds or microseconds is caught, a wrong clock is not our business.
-EpochMs = Annotated[int, Field(strict=True, ge=946_684_800_000, le=4_102_444_800_000)]
+EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
+EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 _NAME: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Name)

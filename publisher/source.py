@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,11 +13,12 @@ from pathlib import Path
 import structlog
 import watchfiles
 
-from inspection import image_files
+from inspection import image_files, message
 from inspection.errors import SetupError
 
 _log = structlog.get_logger(__name__)
 _SETTLED_MS = 300  # a file that has not changed for so long is complete
+_LOOK_MS = 500
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,16 @@ class Capture:
 
 
 def read(path: Path) -> Capture:
-    """A file as a capture: its name is the part's id, its modification time the time of capture."""
-    return Capture(_part_id(path), image_files.content_type(path), int(path.stat().st_mtime * 1000), path.read_bytes())
+    """A file as a capture: its name is the part's id, its modification time the time of capture.
+
+    A modification time before 2000 or after 2099 is some camera's broken clock: when the file came here counts then.
+    """
+    status = path.stat()
+    captured_at = int(status.st_mtime * 1000)
+    if not message.EARLIEST_MS <= captured_at <= message.LATEST_MS:
+        _log.warning("the time of an image cannot be, taken from when it came", path=str(path), time_ms=captured_at)
+        captured_at = status.st_ctime_ns // 1_000_000
+    return Capture(_part_id(path), image_files.content_type(path), captured_at, path.read_bytes())
 
 
 def at_rate(paths: list[Path], per_second: float | None, stop: threading.Event) -> Iterator[Capture]:
@@ -43,20 +54,63 @@ def at_rate(paths: list[Path], per_second: float | None, stop: threading.Event) 
         yield read(path)
 
 
-def watched(folder: Path, stop: threading.Event) -> Iterator[Capture]:
-    """Every image that appears in `folder` from now on, once it is completely written.
+def watched(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Capture]:
+    """Every image that appears in `folder`, once it is completely written, those of a publisher's absence included.
+
+    Args:
+        folder: is watched with its subfolders.
+        bookmark: a file whose time says up to where everything was taken; the first start makes it. What was being
+            taken when a process ended comes again, as the same job.
+        stop: asks for the end.
 
     Raises:
         SetupError: `folder` is no folder.
     """
     if not folder.is_dir():
         raise SetupError(f"{folder}: --watch needs a folder that exists")
-    changes = watchfiles.watch(folder, stop_event=stop, debounce=_SETTLED_MS, raise_interrupt=False)
-    for batch in changes:
-        arrived = sorted({Path(name) for kind, name in batch if kind is not watchfiles.Change.deleted})
-        for path in arrived:
+    if not bookmark.exists():
+        bookmark.parent.mkdir(parents=True, exist_ok=True)
+        bookmark.touch()
+    since_ns = bookmark.stat().st_mtime_ns
+    for arrived in _arrivals(folder, since_ns, stop):
+        since_ns = max(since_ns, *map(_changed_ns, arrived))
+        for path in sorted(arrived, key=lambda each: (_changed_ns(each), each)):
             if image_files.is_image(path) and _is_complete(path, stop):
                 yield read(path)
+        if not stop.is_set():  # or some may not have been taken
+            os.utime(bookmark, ns=(since_ns, since_ns))
+
+
+def bookmark_of(kept: Path, line: str, category: str, folder: Path) -> Path:
+    """Which file among those that a publisher keeps says up to where it has taken a folder."""
+    which = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
+    return kept / f"{line}.{category}.{which}.bookmark"
+
+
+def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[set[Path]]:
+    """Files that have come or changed since then, as they do. The folder is listed once it is watched: no gap."""
+    batches = watchfiles.watch(
+        folder,
+        stop_event=stop,
+        debounce=_SETTLED_MS,
+        rust_timeout=_LOOK_MS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )
+    for number, batch in enumerate(batches):
+        arrived = {Path(name) for kind, name in batch if kind is not watchfiles.Change.deleted}
+        if number == 0:
+            arrived |= {path for path in folder.rglob("*") if _changed_ns(path) > since_ns}
+        if arrived:
+            yield arrived
+
+
+def _changed_ns(path: Path) -> int:
+    """When it was written or moved here, by a clock that nobody sets; 0 where it is gone."""
+    try:
+        return path.stat().st_ctime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _is_complete(path: Path, stop: threading.Event) -> bool:

@@ -80,7 +80,8 @@ class Lane:
             self._retry(delivery, received_at, error)
             return
         except SuspectError:
-            self._set_apart(delivery, tried(delivery.message.headers) + 1)
+            with self.turns.together():  # it may end us, and must not be judged before it is acknowledged here
+                self._set_apart(delivery, tried(delivery.message.headers) + 1)
             return
         except DeviceLostError:
             delivery.requeue()

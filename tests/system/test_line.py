@@ -220,6 +220,44 @@ def test_a_watched_folder_sends_what_appears_in_it(line, tmp_path, picture):
     assert publisher.wait(20) == 0
 
 
+def test_what_appears_in_a_watched_folder_while_nobody_watches_is_sent_too(line, tmp_path, picture):
+    arguments = ("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
+    (tmp_path / "long-ago.png").write_bytes(picture)
+    time.sleep(0.05)
+
+    def started():
+        publisher = line.start(*arguments)
+        while "broker connected" not in publisher.stderr.readline():
+            pass
+        return publisher
+
+    def ended(publisher):
+        publisher.send_signal(signal.SIGTERM)
+        said, _ = publisher.communicate(timeout=20)
+        assert publisher.returncode == 0
+        return [record["part_id"] for record in records(said)]
+
+    first = started()
+    time.sleep(1.0)
+    (tmp_path / "watched.png").write_bytes(picture + b"1")
+    assert json.loads(first.stdout.readline())["part_id"] == "watched"
+    time.sleep(0.2)  # a batch ends after its last image
+    assert ended(first) == []
+    aside = tmp_path.with_name("aside.png")
+    aside.write_bytes(picture + b"2")
+    (tmp_path / "missed.png").write_bytes(picture + b"3")
+    os.utime(aside, (1_700_000_000, 1_700_000_000))
+    aside.rename(tmp_path / "moved-here-but-older.png")
+    second = started()
+    missed = {json.loads(second.stdout.readline())["part_id"] for _ in range(2)}
+    time.sleep(0.2)
+    assert missed == {"missed", "moved-here-but-older"}
+    assert ended(second) == []
+    third = started()
+    time.sleep(1.5)
+    assert ended(third) == []
+
+
 def test_an_even_rate_is_kept(line, texture_folder):
     started = time.monotonic()
     folder = texture_folder / "test" / "good"

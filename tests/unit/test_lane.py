@@ -239,6 +239,22 @@ def test_a_job_that_lay_beside_a_crash_any_number_of_times_is_judged(line):
     assert [(each.decision, each.attempt) for each in line.verdicts()] == [(Decision.PASS, 2)]
 
 
+def test_a_suspect_is_not_judged_before_it_is_acknowledged_where_it_came_from(line):
+    """It may end the worker: were it judged between the two, it would be there twice, and end twice as many."""
+    line.send()
+    line.lose()
+    publish, turns = line.broker.publish, line.lane.turns
+
+    def watch(exchange, *rest, **options):
+        assert (exchange, turns._together) == (topology.SUSPECTS, 1)
+        publish(exchange, *rest, **options)
+
+    line.broker.publish = watch
+    line.step()
+    assert turns._together == 0
+    assert not line.lane.jobs._unsettled
+
+
 def test_a_suspect_is_judged_while_nobody_else_is():
     turns, order = Turns(), []
     judging, may_end = threading.Event(), threading.Event()

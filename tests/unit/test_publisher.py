@@ -84,6 +84,13 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     assert (job.part_id, job.captured_at, job.content_type) == ("cell-7", NOW, "image/png")
 
 
+@pytest.mark.parametrize("seconds", [0, 5_000_000_000])
+def test_an_image_of_a_camera_without_a_clock_was_captured_when_it_came(publisher, image, seconds):
+    os.utime(image, (seconds, seconds))
+    job = publisher.accept(source.read(image), None)
+    assert job.captured_at == image.stat().st_ctime_ns // 1_000_000
+
+
 def test_the_same_file_is_the_same_job(publisher, image):
     first, second = (publisher.accept(source.read(image), NOW + 500) for _ in range(2))
     assert first.job_id == second.job_id
