@@ -54,14 +54,7 @@ def run(
     metrics = Metrics(line, category, spool, surroundings.now_ms)
     if metrics_port is not None:
         metrics.serve(settings.worker.metrics_host, metrics_port)
-
-    one_at_a_time = threading.Lock()  # captures and the replay of the spool are told of by two threads
-
-    def told(job: Job, state: State) -> None:
-        metrics.became(state)
-        with one_at_a_time:
-            tell(job, state)
-
+    told = _one_at_a_time(metrics, tell)
     with surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker:
         publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)
         if not _declared(broker, settings):
@@ -73,6 +66,18 @@ def run(
             while spool.depth() and not stop.wait(0.1):
                 pass
         _log.info("publisher ends", line=line, category=category, spooled=spool.depth())
+
+
+def _one_at_a_time(metrics: Metrics, tell: Callable[[Job, State], None]) -> Callable[[Job, State], None]:
+    """Two threads tell: that of the captures, and the replay of the spool."""
+    turn = threading.Lock()
+
+    def told(job: Job, state: State) -> None:
+        metrics.became(state)
+        with turn:
+            tell(job, state)
+
+    return told
 
 
 @contextmanager

@@ -75,8 +75,9 @@ def watched(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Cap
     for arrived in _arrivals(folder, since_ns, stop):
         since_ns = max(since_ns, *map(_changed_ns, arrived))
         for path in sorted(arrived, key=lambda each: (_changed_ns(each), each)):
-            if image_files.is_image(path) and _is_complete(path, stop):
-                yield read(path)
+            capture = _completed(path, stop) if image_files.is_image(path) else None
+            if capture is not None:
+                yield capture
         if not stop.is_set():  # or some may not have been taken
             os.utime(bookmark, ns=(since_ns, since_ns))
 
@@ -113,21 +114,20 @@ def _changed_ns(path: Path) -> int:
         return 0
 
 
-def _is_complete(path: Path, stop: threading.Event) -> bool:
-    """Wait until the file stops growing; False when it disappears or we shall stop."""
+def _completed(path: Path, stop: threading.Event) -> Capture | None:
+    """A file that has stopped growing; None when it cannot be read, is empty (until it is written), or we shall stop."""
     before = None
-    while not stop.is_set():
-        try:
+    try:
+        while not stop.is_set():
             status = path.stat()
-        except FileNotFoundError:
-            _log.warning("image disappeared before it was read", path=str(path))
-            return False
-        now = (status.st_size, status.st_mtime_ns)
-        if now == before and status.st_size > 0:
-            return True
-        before = now
-        stop.wait(_SETTLED_MS / 1000)
-    return False
+            now = (status.st_size, status.st_mtime_ns)
+            if now == before:
+                return read(path) if status.st_size else None
+            before = now
+            stop.wait(_SETTLED_MS / 1000)
+    except OSError as error:
+        _log.error("image is passed over", path=str(path), why=str(error))
+    return None
 
 
 def _part_id(path: Path) -> str:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import watchfiles
 
 from broker import topology
 from broker.base import BrokerError, NotConfirmed, Refused, Unroutable
@@ -233,6 +234,27 @@ def test_the_spools_depth_and_age_are_metrics(publisher, broker, monkeypatch):
     labels = {"line": "l", "category": "c"}
     assert metrics.registry.get_sample_value("patchline_spool_jobs", labels) == 1
     assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
+
+
+def test_an_image_that_is_empty_or_gone_does_not_hold_up_the_next(tmp_path, monkeypatch):
+    folder = tmp_path / "captured"
+    folder.mkdir()
+    for name, content in (("1-empty.png", b""), ("2-gone.png", b"x"), ("3-good.png", b"pixels")):
+        (folder / name).write_bytes(content)
+    batch = {(watchfiles.Change.added, str(path)) for path in folder.iterdir()}
+    monkeypatch.setattr("watchfiles.watch", lambda *_, **__: iter([batch]))
+    monkeypatch.setattr("publisher.source._SETTLED_MS", 1)
+    is_image = image_files.is_image
+
+    def looked_at(path):
+        found = is_image(path)
+        if path.name == "2-gone.png":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(image_files, "is_image", looked_at)
+    taken = source.watched(folder, tmp_path / "spool" / "bookmark", threading.Event())
+    assert [capture.part_id for capture in taken] == ["3-good"]
 
 
 def test_folders_are_searched_in_order_and_files_taken_once(tmp_path):
