@@ -115,7 +115,7 @@ def _changed_ns(path: Path) -> int:
 
 
 def _completed(path: Path, stop: threading.Event) -> Capture | None:
-    """A file that has stopped growing; None when it cannot be read, is empty (until it is written), or we shall stop."""
+    """A file that has stopped growing; None when it cannot be read, is empty (until it is written) or we shall stop."""
     before = None
     try:
         while not stop.is_set():
