@@ -14,7 +14,7 @@ from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from bench.searches import DEEP, LARGE, SMALL
 from bench.table import Row, Table
-from inspection import config
+from inspection import config, search
 from tools import doctor
 
 _MANY_IMAGES = 10_000
@@ -33,7 +33,8 @@ def run(settings: config.Config, out: Path) -> None:
         with lines.running(Path(name), own) as line:
             found = [*_limits(own, line), *_parts(own, line), *_endurance(line)]
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=tuple(doctor.instructions()), rows=tuple(found))
+    can = (*doctor.instructions(), *search.kernels())
+    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
     table.show()
     table.write(out)
     print(out)

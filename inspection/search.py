@@ -142,3 +142,9 @@ def use_threads(count: int) -> None:
     """How many threads a search takes: each lane says it for itself, since OpenMP keeps it per calling thread."""
     faiss.omp_set_num_threads(count)
     threadpoolctl.threadpool_limits(count, "blas")  # numpy's products: of the whole process
+
+
+def kernels() -> tuple[str, ...]:
+    """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do."""
+    found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
+    return tuple(sorted({f"BLAS:{each.get('architecture', each['internal_api'])}" for each in found}))
