@@ -45,13 +45,21 @@ def read(path: Path) -> Capture:
 
 
 def at_rate(paths: list[Path], per_second: float | None, stop: threading.Event) -> Iterator[Capture]:
-    """Files in order, evenly spaced; as fast as they are taken where `per_second` is None."""
+    """Files in order, evenly spaced; as fast as they are taken where `per_second` is None.
+
+    Raises:
+        SetupError: a file cannot be read.
+    """
     started = time.monotonic()
     for number, path in enumerate(paths):
         due = started if per_second is None else started + number / per_second
         if stop.wait(max(0.0, due - time.monotonic())):
             return
-        yield read(path)
+        try:
+            capture = read(path)
+        except OSError as error:
+            raise SetupError(f"{path}: cannot be read ({error.strerror}); mend it, or leave it out") from error
+        yield capture
 
 
 def watched(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Capture]:

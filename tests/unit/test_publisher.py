@@ -265,6 +265,11 @@ def test_folders_are_searched_in_order_and_files_taken_once(tmp_path):
     assert [path.name for path in found] == ["1.png", "2.jpg", "notes.txt"]
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(SetupError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
+        list(source.at_rate([tmp_path / "gone.png"], None, threading.Event()))
+
+
 def test_a_path_without_images_is_named(tmp_path):
     with pytest.raises(SetupError, match="there is no image here"):
         image_files.find([tmp_path])
