@@ -15,7 +15,7 @@ from broker.headers import received, text
 
 _log = structlog.get_logger(__name__)
 _AGAIN_S = 10.0  # after the broker has closed our channel, which it does for a reason that may last
-_CLOSE_S = 10.0
+_CLOSE_S = 5.0
 
 
 class IoThread(Protocol):
@@ -59,7 +59,10 @@ class RabbitConsumer:
         """See `broker.base.Consumer`."""
         done: Future[None] = Future()
         self._io.on_io_thread(partial(self._cancel, done))
-        done.result(_CLOSE_S)
+        try:
+            done.result(_CLOSE_S)
+        except TimeoutError:  # what we hold goes back when the connection ends
+            _log.warning("the broker did not confirm the end of a subscription", queue=self._queue)
         while not self._arrived.empty():
             self._arrived.get().requeue()
 

@@ -77,9 +77,11 @@ def test_the_same_capture_sent_twice_is_acted_on_once(line, texture_folder):
         line.run("publish", "--line", "l1", "--category", "brick", str(image))
     first, second = line.verdicts(2)
     assert first.job_id == second.job_id
+    (action,) = records(gate.stdout.readline())
+    assert action["job_id"] == first.job_id
     time.sleep(0.5)
     gate.send_signal(signal.SIGTERM)
-    assert len(records(gate.communicate(timeout=20)[0])) == 1
+    assert gate.communicate(timeout=20)[0] == ""
 
 
 def test_sigterm_in_the_middle_of_an_image_finishes_it_and_gives_the_others_back(line, slow_picture):
