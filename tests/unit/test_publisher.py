@@ -12,7 +12,7 @@ from broker.base import BrokerError, NotConfirmed, Refused, Unroutable
 from broker.memory import MemoryBroker
 from inspection import image_files, message
 from inspection.errors import SetupError
-from publisher import source
+from publisher import process, source
 from publisher.metrics import Metrics
 from publisher.publisher import Publisher
 from publisher.spool import Spool, SpoolFullError
@@ -217,6 +217,18 @@ def test_the_spool_is_emptied_once_it_can_be_written_again(publisher, broker, mo
     publisher.keep_replaying()
     assert depths == [2, 0]
     assert sent(broker) == ["p0", "p0", "p1"], "what could not be taken out is sent again, with the same id"
+
+
+def test_a_replay_that_fails_ends_the_publisher_with_its_error():
+    def broken():
+        raise RuntimeError("a job of another version")
+
+    stop = threading.Event()
+    with (
+        pytest.raises(RuntimeError, match="another version"),
+        process._replaying(SimpleNamespace(keep_replaying=broken), stop),
+    ):
+        assert stop.wait(5), "captures end"
 
 
 def test_a_source_waits_for_a_spool_that_cannot_be_written(publisher, broker, told, monkeypatch):
