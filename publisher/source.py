@@ -19,6 +19,7 @@ from inspection.errors import SetupError
 _log = structlog.get_logger(__name__)
 _SETTLED_MS = 300  # a file that has not changed for so long is complete
 _LOOK_MS = 500
+_NOTICED_NS = 1_000_000_000  # what changed so long ago has been noticed, if the disk and we are not too busy
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ def watched(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Cap
         bookmark.parent.mkdir(parents=True, exist_ok=True)
         bookmark.touch()
     since_ns = bookmark.stat().st_mtime_ns
-    for arrived in _arrivals(folder, since_ns, stop):
-        since_ns = max(since_ns, *map(_changed_ns, arrived))
+    for seen_ns, arrived in _arrivals(folder, since_ns, stop):
         for path in sorted(arrived, key=lambda each: (_changed_ns(each), each)):
             capture = _completed(path, stop) if image_files.is_image(path) else None
             if capture is not None:
                 yield capture
         if not stop.is_set():  # or some may not have been taken
+            since_ns = max(since_ns, seen_ns)
             os.utime(bookmark, ns=(since_ns, since_ns))
 
 
@@ -96,8 +97,11 @@ def bookmark_of(kept: Path, line: str, category: str, folder: Path) -> Path:
     return kept / f"{line}.{category}.{which}.bookmark"
 
 
-def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[set[Path]]:
-    """Files that have come or changed since then, as they do. The folder is listed once it is watched: no gap."""
+def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[tuple[int, set[Path]]]:
+    """Files that have come or changed since then, as they do, and up to when none is missing: also while none comes.
+
+    The folder is listed once it is watched, so that there is no gap.
+    """
     batches = watchfiles.watch(
         folder,
         stop_event=stop,
@@ -110,8 +114,7 @@ def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[se
         arrived = {Path(name) for kind, name in batch if kind is not watchfiles.Change.deleted}
         if number == 0:
             arrived |= {path for path in folder.rglob("*") if _changed_ns(path) > since_ns}
-        if arrived:
-            yield arrived
+        yield time.time_ns() - _NOTICED_NS, arrived
 
 
 def _changed_ns(path: Path) -> int:

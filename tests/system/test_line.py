@@ -243,7 +243,7 @@ def test_what_appears_in_a_watched_folder_while_nobody_watches_is_sent_too(line,
     time.sleep(1.0)
     (tmp_path / "watched.png").write_bytes(picture + b"1")
     assert json.loads(first.stdout.readline())["part_id"] == "watched"
-    time.sleep(0.2)  # a batch ends after its last image
+    time.sleep(2.5)  # the bookmark follows
     assert ended(first) == []
     aside = tmp_path.with_name("aside.png")
     aside.write_bytes(picture + b"2")
@@ -252,7 +252,7 @@ def test_what_appears_in_a_watched_folder_while_nobody_watches_is_sent_too(line,
     aside.rename(tmp_path / "moved-here-but-older.png")
     second = started()
     missed = {json.loads(second.stdout.readline())["part_id"] for _ in range(2)}
-    time.sleep(0.2)
+    time.sleep(2.5)
     assert missed == {"missed", "moved-here-but-older"}
     assert ended(second) == []
     third = started()
