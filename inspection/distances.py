@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from inspection.search import Search
 
-_LIKELY = 3  # times as many patches as are wanted are searched first
+_LIKELY = 4  # times as many patches as are wanted are searched first
 
 
 @dataclass

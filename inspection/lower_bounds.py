@@ -18,26 +18,47 @@ from numpy.typing import NDArray
 
 _ROUNDING = 1e-5  # of |q|^2 + |b|^2: more than float32 loses in these sums
 _STEP = 16  # numbers of a folded vector, as many as a register holds
-_ROUGH = _STEP - 3  # components: with fewer, to write the bounds down would take longer than to compute them
 _MOST_SAMPLED, _SAMPLED_PAIRS = 256, 1_000_000
 _SCATTERED = 6  # to measure a row by itself costs so many times what it costs in a product of all
 _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the bank lie from each other
 _WORTH_IT = 0.8  # of the work of looking at everything
 _AT_ONCE = 1_000_000  # bounds in one product: 4 MB stay in the cache until they are looked at
 
-GROUPS = 4  # of rows: the count of bounds is a multiple of it
+GROUPS = 5  # of rows: the count of bounds is a multiple of it
+
+
+@dataclass(frozen=True)
+class Folding:
+    """From `dim` numbers to k + 1: float32 `mean` [dim] and `components` [dim, k]."""
+
+    mean: NDArray[np.float32]
+    components: NDArray[np.float32]
+
+    @np.errstate(invalid="ignore")
+    def of(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 [vectors, k + 3]: the folded vectors, and their squared lengths and 1, which bounds are made with."""
+        centred = vectors - self.mean
+        folded = np.empty((len(vectors), self.components.shape[1] + 3), np.float32)
+        placed, rest, square = folded[:, :-3], folded[:, -3], folded[:, -2]
+        _product(centred, self.components, placed)
+        np.vecdot(centred, centred, out=square)
+        beyond = np.maximum(square - np.vecdot(placed, placed), 0)
+        np.sqrt(beyond + np.float32(_ROUNDING) * square, out=rest)
+        folded[:, -1] = 1
+        return folded
 
 
 @dataclass(frozen=True)
 class LowerBounds:
-    """Of one bank: float32 `mean` [dim], `components` [dim, k] and `rows` [k + 3, rows], folded."""
+    """Of one bank: how vectors are folded, and its `rows`, folded: float32 [k + 3, rows]."""
 
-    mean: NDArray[np.float32]
-    components: NDArray[np.float32]
+    folding: Folding
     rows: NDArray[np.float32]
 
     def of(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Lower bounds of the squared distances, some queries at a time.
+
+        The product of (q, |q|^2, 1) with (-2b, 1, |b|^2) is |q - b|^2.
 
         Args:
             queries: float32 [patches, dim].
@@ -46,35 +67,14 @@ class LowerBounds:
             which queries, as a slice of them; and float32 [of them, rows and up to `GROUPS` - 1 more that are
             infinitely far away], overwritten by the next.
         """
-        folded, at_once = self._folded(queries), _AT_ONCE // self.rows.shape[1] + 1
+        folded, at_once = self.folding.of(queries), _AT_ONCE // self.rows.shape[1] + 1
         bounds = np.empty((min(at_once, len(queries)), self.rows.shape[1]), np.float32)
         for begin in range(0, len(queries), at_once):
             some = slice(begin, min(begin + at_once, len(queries)))
             yield some, _product(folded[some], self.rows, bounds[: some.stop - begin])
 
-    @np.errstate(invalid="ignore")
-    def _folded(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 [queries, k + 3]: (q, |q|^2, 1) with q folded; its product with (-2b, 1, |b|^2) is |q - b|^2."""
-        centred = queries - self.mean
-        folded = np.empty((len(queries), len(self.rows)), np.float32)
-        placed, rest, square = folded[:, :-3], folded[:, -3], folded[:, -2]
-        _product(centred, self.components, placed)
-        np.einsum("ij,ij->i", centred, centred, out=square)
-        beyond = np.maximum(square - np.einsum("ij,ij->i", placed, placed), 0)
-        np.sqrt(beyond + np.float32(_ROUNDING) * square, out=rest)
-        folded[:, -1] = 1
-        return folded
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """Rough bounds cost little, and are enough to guess neighbours; fine ones leave few rows to be measured."""
-
-    rough: LowerBounds
-    fine: LowerBounds
-
-
-def prepare(features: NDArray[np.float32]) -> Prepared | None:
+def prepare(features: NDArray[np.float32]) -> LowerBounds | None:
     """Prepare a bank of float32 [rows, dim]; None where bounds would rule out too little to be worth their product."""
     mean = features.mean(axis=0)
     centred = features.astype(np.float64) - mean
@@ -83,11 +83,7 @@ def prepare(features: NDArray[np.float32]) -> Prepared | None:
     count = _least_work(turned)
     if count is None:
         return None
-    rough, fine = (
-        LowerBounds(mean, turn[:, :components].astype(np.float32, order="C"), _rows(turned, components))
-        for components in (_ROUGH, count)
-    )
-    return Prepared(rough, fine)
+    return LowerBounds(Folding(mean, turn[:, :count].astype(np.float32, order="C")), _rows(turned, count))
 
 
 @np.errstate(invalid="ignore")  # a query that is not a number has bounds that are none

@@ -13,7 +13,39 @@ from inspection import lower_bounds
 
 faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; its own is for many threads (faiss issue 5109)
 _WORTH_PREPARING = 512  # rows: below, faiss is as fast
+_GUESS = 13  # components: for vectors of up to 16 numbers faiss has a kernel that writes no distances down
+_LINE = 16  # numbers of a line of the cache
 _TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """Some rows that are likely to be near a query: of each group of rows the nearest, by their folded vectors.
+
+    The `groups` hold all rows, one group after the other, as float32 [of the group, k + 1].
+    """
+
+    folding: lower_bounds.Folding
+    groups: tuple[faiss.IndexFlatL2, ...]
+
+    @classmethod
+    def among(cls, features: NDArray[np.float32], folding: lower_bounds.Folding) -> Guesses:
+        """Of a bank of float32 [rows, dim] that may be folded so."""
+        short = lower_bounds.Folding(folding.mean, folding.components[:, :_GUESS].copy())
+        lines = -(-len(features) // lower_bounds.GROUPS // _LINE)
+        each = _LINE * (lines | 1)  # an even number of lines would meet in a part of the cache
+        groups = np.split(short.of(features)[:, :-2], range(each, len(features), each))
+        return cls(short, tuple(_index(group) for group in groups))
+
+    def of(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64 [queries, groups]: row numbers."""
+        folded = np.ascontiguousarray(self.folding.of(queries)[:, :-2])
+        rows, begin = np.zeros((len(queries), len(self.groups)), np.int64), 0
+        for number, group in enumerate(self.groups):
+            found = group.search(folded, 1)[1][:, 0]
+            rows[:, number] = begin + np.maximum(found, 0)  # -1 where a query is not a number
+            begin += group.ntotal
+        return rows
 
 
 @dataclass(frozen=True)
@@ -26,11 +58,12 @@ class Search:
     features: NDArray[np.float32]
     mean: NDArray[np.float32]
     index: faiss.IndexFlatL2
-    bounds: lower_bounds.Prepared | None = None
+    bounds: lower_bounds.LowerBounds | None = None
+    guesses: Guesses | None = None
 
     def __str__(self) -> str:
         rows, dim = self.features.shape
-        by = f"{self.bounds.fine.components.shape[1]} of {dim} components, then faiss" if self.bounds else "faiss"
+        by = f"{self.bounds.folding.components.shape[1]} of {dim} components, then faiss" if self.bounds else "faiss"
         return f"{rows} patches, searched by {by}"
 
     def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -46,29 +79,25 @@ class Search:
         if self.bounds is None:
             return self._of_all(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        for some, least in self.bounds.fine.of(queries):
+        for some, least in self.bounds.of(queries):
             distances[some], neighbours[some] = self._of_possible(queries[some], least)
         return distances, neighbours
 
     def near_a_guess(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Upper bounds of the distances that `nearest` finds, for a fraction of its work; None where it is no less.
 
-        A query is no farther from its nearest row than from any other. Rough bounds suggest a row of each group.
+        A query is no farther from its nearest row than from any other.
 
         Returns:
             float32 [patches], squared; not a number where a query is none.
         """
-        if self.bounds is None:
+        if self.guesses is None:
             return None
-        at_most = np.empty(len(queries), np.float32)
-        for some, least in self.bounds.rough.of(queries):
-            at_most[some] = self._guessed(queries[some], least)[0]
-        return at_most
+        return self._nearest_of(queries, self.guesses.of(queries))[0]
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Found by faiss, and measured anew."""
-        found = self.index.search(queries - self.mean, 1)[1][:, 0]
-        neighbours = np.maximum(found, 0)  # -1 where a query is not a number
+        neighbours = np.maximum(self.index.search(queries - self.mean, 1)[1][:, 0], 0)  # -1 as above
         return self._measured(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _of_possible(
@@ -78,7 +107,7 @@ class Search:
 
         Queries for which these are too many, since they are like nothing in the bank, are left to faiss.
         """
-        distances, neighbours = self._guessed(queries, least)
+        distances, neighbours = self._nearest_of(queries, _least_of_groups(least, len(self.features)))
         possible = least <= distances[:, None]
         if np.count_nonzero(possible) > possible.size * _TOO_MANY:
             lost = np.count_nonzero(possible, axis=1) > possible.shape[1] * _TOO_MANY
@@ -91,14 +120,11 @@ class Search:
         neighbours[asked[nearest]] = rows[nearest]
         return distances, neighbours
 
-    def _guessed(
-        self, queries: NDArray[np.float32], least: NDArray[np.float32]
+    def _nearest_of(
+        self, queries: NDArray[np.float32], rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The nearest of those rows to each query that have the smallest bound of their group."""
-        groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
-        rows = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
-        rows = np.minimum(rows, len(self.features) - 1)
-        asked = np.repeat(np.arange(len(queries)), lower_bounds.GROUPS)
+        """The nearest to each query of its own few `rows` [queries, few]."""
+        asked = np.repeat(np.arange(len(queries)), rows.shape[1])
         measured = self._measured(queries, asked, rows.ravel()).reshape(rows.shape)
         best = np.arange(len(queries)), measured.argmin(axis=1)
         return measured[best], rows[best]
@@ -124,7 +150,17 @@ def prepared(features: NDArray[np.float32]) -> Search:
     plain = over(features)
     if len(features) < _WORTH_PREPARING:
         return plain
-    return replace(plain, bounds=lower_bounds.prepare(features))
+    bounds = lower_bounds.prepare(features)
+    if bounds is None:
+        return plain
+    return replace(plain, bounds=bounds, guesses=Guesses.among(features, bounds.folding))
+
+
+def _least_of_groups(least: NDArray[np.float32], rows: int) -> NDArray[np.int64]:
+    """int64 [queries, groups]: where bounds [queries, rows and more] are the least of their group."""
+    groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
+    found: NDArray[np.int64] = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
+    return np.minimum(found, rows - 1)
 
 
 def encode(features: NDArray[np.float32]) -> bytes:
