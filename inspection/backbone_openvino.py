@@ -49,7 +49,8 @@ class OpenVinoBackbone:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         try:
-            return np.array(self._of_thread.request.infer([images])[0], np.float32)
+            found = self._of_thread.request.infer(images, share_inputs=True, share_outputs=True)
+            return np.array(found[0], np.float32)
         except RuntimeError as error:
             raise Retry(Reason.DEVICE_FAILED, f"OpenVINO failed: {error}") from error
 
