@@ -24,7 +24,7 @@ from pika.channel import Channel
 
 from broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
 from broker.confirms import Confirms, Publication
-from broker.headers import sendable
+from broker.headers import sendable, text
 from broker.rabbit_consumer import RabbitConsumer
 from broker.topology import Topology
 
@@ -163,6 +163,8 @@ class RabbitBroker:
         if self._closing:
             connection.close()
             return
+        connection.add_on_connection_blocked_callback(_say_blocked)
+        connection.add_on_connection_unblocked_callback(lambda *_: _log.info("broker reads again"))
         self._open_publishing()
         for consumer in self._consumers:
             connection.channel(on_open_callback=consumer.subscribe)
@@ -240,6 +242,11 @@ class RabbitBroker:
         # One that is still opening is let to: pika 1.4 trips over a close in the middle of its handshake.
 
 
+def _say_blocked(_: object, frame: Any) -> None:
+    """An alarm of RabbitMQ's. We stay: to come back would hand all our deliveries out anew, and be blocked again."""
+    _log.warning("broker reads nothing from us until it has resources again", why=text(frame.method.reason))
+
+
 def _declare(channel: Any, topology: Topology, passive: bool) -> None:
     for exchange in topology.exchanges:
         channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
@@ -300,6 +307,5 @@ def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> 
     except OSError as error:
         raise BrokerError(f"{ca_file}: holds no certificates to trust ({error})") from error
     parameters.heartbeat = heartbeat_s
-    parameters.blocked_connection_timeout = 2 * heartbeat_s
     parameters.client_properties = {"connection_name": name or "patchline"}
     return parameters

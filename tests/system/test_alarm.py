@@ -1,0 +1,58 @@
+"""An alarm: where memory or disk runs short, RabbitMQ reads nothing more from whoever publishes."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from inspection import config
+from inspection.message import Decision
+from tests.system.conftest import Line, records
+from tools import services
+
+pytestmark = pytest.mark.timeout(120)
+HEARTBEAT_S = 2
+LONG_S = 4 * HEARTBEAT_S
+JOBS = 30
+
+
+@pytest.fixture
+def node():
+    with services.folder() as home:
+        node = services.rabbitmq(home / "rabbitmq")
+        with services.all_of([node.server]):
+            yield node
+
+
+@pytest.fixture
+def line(node, servers, plant, tmp_path):
+    """The plant on a RabbitMQ of its own, with little patience."""
+    settings = config.load(plant / "config.yaml")
+    paths = settings.paths.model_copy(update={"spool": tmp_path / "spool"})
+    broker = settings.broker.model_copy(update={"heartbeat_s": HEARTBEAT_S, "confirm_timeout_s": 1.0})
+    publisher = settings.publisher.model_copy(update={"confirm_timeout_s": 1.0, "deadline_ms": 100_000})
+    changed = settings.model_copy(update={"paths": paths, "broker": broker, "publisher": publisher})
+    config.save(changed, tmp_path / "config.yaml")
+    with ExitStack() as stack:
+        yield Line(tmp_path, services.Servers(node.url, servers.redis_url, None, None), stack)
+
+
+def test_a_long_alarm_loses_nothing_and_suspects_nobody(line, node, texture_folder):
+    images = sorted((texture_folder / "test" / "good").iterdir())
+    for number in range(JOBS):
+        line.send(images[number % len(images)].read_bytes(), f"job-{number}")
+    services.control(node, "set_vm_memory_high_watermark", "0.0001")
+    worker = line.worker("--device", "cpu")
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", *map(str, images))
+    told = [records(publisher.stdout.readline())[0] for _ in images]
+    assert {each["state"] for each in told} == {"spooled"}
+    assert line.verdicts(1, timeout_s=LONG_S) == []
+    services.control(node, "set_vm_memory_high_watermark", "0.4")
+    verdicts, expected = [], {f"job-{number}" for number in range(JOBS)} | {each["job_id"] for each in told}
+    while {each.job_id for each in verdicts} < expected:  # some come more than once: they waited for a confirmation
+        verdicts += line.verdicts(1) or pytest.fail("a verdict is missing")
+    assert {each.decision for each in verdicts} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
+    assert {each.attempt for each in verdicts} == {1}
+    assert line.metric(worker.metrics_port, "patchline_jobs_set_apart_total") == 0
+    assert publisher.wait(20) == 0
+    worker.terminate()
+    assert worker.communicate(timeout=20)[1].count("broker reads nothing from us") == 1
