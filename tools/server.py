@@ -50,6 +50,11 @@ class Server:
                 raise ServiceError(f"{self.name} did not start; its log ends:\n{self._log.read_text()[-1500:]}")
             time.sleep(0.1)
 
+    def ask_to_stop(self) -> None:
+        """Have it begin to end; `stop` waits until it has."""
+        if self.guard is not None:
+            ask_to_end(self.guard)
+
     def stop(self) -> None:
         """End it, asking first. Nothing happens where it does not run."""
         if self.guard is not None:
@@ -85,10 +90,15 @@ def guarded(
     )
 
 
-def end(guard: subprocess.Popen[bytes]) -> None:
+def ask_to_end(guard: subprocess.Popen[bytes]) -> None:
     """Have a guarded process terminated: asked first, killed when it does not listen."""
     if guard.stdin is not None:
         guard.stdin.close()
+
+
+def end(guard: subprocess.Popen[bytes]) -> None:
+    """The same, and wait for it."""
+    ask_to_end(guard)
     guard.wait(_STOP_S)
 
 

@@ -97,11 +97,13 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def all_of(servers: Sequence[Server]) -> Iterator[None]:
-    """Start servers at once, wait for all of them, and end them in reverse order."""
+    """Start servers at once and wait for all of them; end them at once, too."""
     with ExitStack() as stack:
         for server in servers:
-            server.start()
             stack.callback(server.stop)
+        for server in servers:
+            stack.callback(server.ask_to_stop)
+            server.start()
         for server in servers:
             server.wait()
         yield

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from tools import services
+
 STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "remember")
 _PATIENCE_S = 15.0
 
@@ -91,6 +93,13 @@ class Storm:
         self.node.server.stop()
         time.sleep(rng.uniform(0.0, 2.0))
         self.bring_back(self.node, "broker_restart")
+
+    def broker_alarm(self, rng):
+        """RabbitMQ reads nothing from those who publish, for longer than they wait for a confirmation."""
+        services.control(self.node, "set_vm_memory_high_watermark", "0.0001")
+        time.sleep(rng.uniform(4.0, 6.0))
+        services.control(self.node, "set_vm_memory_high_watermark", "0.4")
+        self._recovered("broker_alarm", time.monotonic())
 
     def redis_outage(self, rng):
         """Redis goes, and comes again empty."""

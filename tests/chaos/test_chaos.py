@@ -77,7 +77,7 @@ def test_nothing_is_lost_wrong_or_done_twice_in_a_storm(own, plant, texture_fold
     with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18) as on:
         storm = Storm(on, SEED, node, redis)
         each = {"worker_kill": 18, "outside_kill": 6, "cut": 20, "delay": 3, "freeze": 2, "flood": 1}
-        each |= {"broker_restart": 3, "redis_outage": 2}
+        each |= {"broker_restart": 3, "broker_alarm": 2, "redis_outage": 2}
         storm.rage(**{kind: count * SCALE for kind, count in each.items()})
         dead = settle(on, node.url)
         found = reckoning.reckon(on, storm, folder, dead, time.monotonic() - started)
