@@ -39,11 +39,11 @@ def overlay(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...]
     Returns:
         uint8 [height, width, 3], RGB.
     """
-    scaled = np.clip(heat / HOTTEST * 255, 0, 255).astype(np.uint8)
+    scaled = cv2.convertScaleAbs(heat, alpha=255 / HOTTEST)
     colours = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
     # A cold part looks as it was captured; colour comes in from half the threshold on.
-    weight = np.clip(heat - 0.5, 0.0, 1.0)[..., None] * 0.6
-    blended = (rgb * (1 - weight) + colours * weight).astype(np.uint8)
+    weight = 0.6 * np.clip(heat - 0.5, 0.0, 1.0)
+    blended = cv2.blendLinear(rgb, colours, 1 - weight, weight)
     contours, _ = cv2.findContours((heat > 1.0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(blended, contours, -1, (255, 255, 255), 1)
     for region in regions:
@@ -70,11 +70,19 @@ def png(rgb: Picture) -> bytes:
     return bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
 
 
-def small_jpeg(rgb: Picture) -> bytes:
-    """The picture as a JPEG file of at most 512 pixels a side, for a cache and a glance."""
-    scale = min(1.0, _GLANCE / max(rgb.shape[:2]))
-    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return bytes(cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+def glance(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...]) -> bytes:
+    """An `overlay` as a JPEG file of at most 512 pixels a side, for a cache and a glance."""
+    scale = min(1.0, _GLANCE / max(heat.shape))
+    if scale < 1:  # before it is drawn: a captured image may have millions of pixels
+        rgb, heat = (cv2.resize(each, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for each in (rgb, heat))
+        regions = tuple(_scaled(region, scale) for region in regions)
+    drawn = cv2.cvtColor(overlay(rgb, heat, regions), cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+
+
+def _scaled(region: Region, scale: float) -> Region:
+    sides = {name: max(1, round(getattr(region, name) * scale)) for name in ("width", "height")}
+    return region.model_copy(update={"x": int(region.x * scale), "y": int(region.y * scale), **sides})
 
 
 def _fitted(picture: Picture) -> Picture:

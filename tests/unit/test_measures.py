@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inspection import picture
+from inspection import picture, score
 from tools import measures
 
 
@@ -53,3 +53,20 @@ def test_a_cold_part_keeps_its_own_pixels_in_the_overlay():
     drawn = picture.overlay(rgb, heat, ())
     assert np.array_equal(drawn[:15], rgb[:15])
     assert (drawn[25:35, 25:35] != rgb[25:35, 25:35]).any(axis=2).mean() > 0.9
+
+
+@pytest.mark.parametrize(("side", "expected"), [(300, 300), (2048, 512)])
+def test_a_glance_is_small_and_marks_what_the_whole_picture_marks(side, expected):
+    grey, heat = np.full((side, side, 3), 128, np.uint8), np.zeros((side, side), np.float32)
+    defect = slice(side // 4, side // 2)
+    heat[defect, defect] = 1.8
+    (found,) = score.regions(heat, 16)
+    small = picture.glance(grey, heat, (found,))
+    assert len(small) < 50_000
+    shown = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert shown.shape == (expected, expected, 3)
+    changed = (np.abs(shown.astype(int) - 128) > 20).any(axis=2)
+    inside = slice(expected // 4 + 3, expected // 2 - 3)
+    assert changed[inside, inside].all()
+    assert not changed[: expected // 4 - 8].any()
+    assert not changed[:, expected // 2 + 8 :].any()
