@@ -24,7 +24,7 @@ _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the
 _WORTH_IT = 0.8  # of the work of looking at everything
 _AT_ONCE = 1_000_000  # bounds in one product: 4 MB stay in the cache until they are looked at
 
-GROUPS = 5  # of rows: the count of bounds is a multiple of it
+GROUPS = 5  # of rows, of which each suggests its nearest: the count of bounds is a multiple of it
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LowerBounds:
     def of(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Lower bounds of the squared distances, some queries at a time.
 
-        The product of (q, |q|^2, 1) with (-2b, 1, |b|^2) is |q - b|^2.
+        With q and b folded, the product of (q, |q|^2, 1) with (-2b, 1, |b|^2) is |q - b|^2.
 
         Args:
             queries: float32 [patches, dim].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -74,10 +75,15 @@ def glance(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...])
     """An `overlay` as a JPEG file of at most 512 pixels a side, for a cache and a glance."""
     scale = min(1.0, _GLANCE / max(heat.shape))
     if scale < 1:  # before it is drawn: a captured image may have millions of pixels
-        rgb, heat = (cv2.resize(each, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for each in (rgb, heat))
+        rgb, heat = _resized(rgb, scale), _resized(heat, scale)
         regions = tuple(_scaled(region, scale) for region in regions)
     drawn = cv2.cvtColor(overlay(rgb, heat, regions), cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+
+
+def _resized(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])  # a long, narrow image keeps one pixel
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _scaled(region: Region, scale: float) -> Region:
@@ -89,7 +95,7 @@ def _fitted(picture: Picture) -> Picture:
     """Scaled into a square tile, aspect kept, on grey."""
     height, width = picture.shape[:2]
     scale = (_TILE - 4) / max(height, width)
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = _resized(picture, scale)
     tile = np.full((_TILE, _TILE, 3), 230, np.uint8)
     top, left = (_TILE - small.shape[0]) // 2, (_TILE - small.shape[1]) // 2
     tile[top : top + small.shape[0], left : left + small.shape[1]] = small

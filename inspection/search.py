@@ -97,7 +97,8 @@ class Search:
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Found by faiss, and measured anew."""
-        neighbours = np.maximum(self.index.search(queries - self.mean, 1)[1][:, 0], 0)  # -1 as above
+        found = self.index.search(queries - self.mean, 1)[1][:, 0]
+        neighbours = np.maximum(found, 0)  # -1 where a query is not a number
         return self._measured(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _of_possible(

@@ -70,3 +70,9 @@ def test_a_glance_is_small_and_marks_what_the_whole_picture_marks(side, expected
     assert changed[inside, inside].all()
     assert not changed[: expected // 4 - 8].any()
     assert not changed[:, expected // 2 + 8 :].any()
+
+
+@pytest.mark.parametrize("shape", [(16, 20_000), (20_000, 16)])
+def test_a_long_and_narrow_image_that_fails_does_not_end_its_lane(shape):
+    shown = picture.glance(np.zeros((*shape, 3), np.uint8), np.full(shape, 1.5, np.float32), ())
+    assert min(cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 1
