@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -48,6 +48,19 @@ class Message:
     headers: Mapping[str, object] = field(default_factory=dict)
     app_id: str | None = "patchline"
     content_encoding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message and where it goes: to an exchange, with words joined by dots as its routing key.
+
+    `mandatory`: it must reach at least one queue.
+    """
+
+    exchange: str
+    routing_key: str
+    message: Message
+    mandatory: bool = True
 
 
 def tried(headers: Mapping[str, object]) -> int:
@@ -151,14 +164,15 @@ class Broker(Protocol):
         mandatory: bool = True,
         timeout_s: float | None = None,
     ) -> None:
-        """Return when the broker has confirmed the message.
+        """Send one message, as `publish_all` does."""
+        ...
+
+    def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
+        """Send messages in their order, and return when the broker has confirmed all of them.
 
         Args:
-            exchange: where to.
-            routing_key: words joined by dots.
-            message: to send.
-            mandatory: it must reach at least one queue.
-            timeout_s: how long to wait for the confirmation, the way back to a lost broker included.
+            outgoing: the messages. Some may have arrived where this raises.
+            timeout_s: how long to wait for the confirmations, the way back to a lost broker included.
 
         Raises:
             Unroutable, Refused, NotConfirmed: see there.

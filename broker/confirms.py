@@ -6,17 +6,14 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from broker.base import BrokerError, Message, NotConfirmed, Refused, Unroutable
+from broker.base import BrokerError, NotConfirmed, Outgoing, Refused, Unroutable
 
 
 @dataclass(eq=False)
 class Publication:
     """A message on its way to being confirmed; `confirmed` ends with None or with a BrokerError."""
 
-    exchange: str
-    routing_key: str
-    message: Message
-    mandatory: bool
+    what: Outgoing
     confirmed: Future[None] = field(default_factory=Future)
     returned: str | None = None
 
@@ -50,7 +47,8 @@ class Confirms:
     def returned(self, exchange: str, routing_key: str, message_id: str | None, why: str) -> None:
         """A mandatory message reached no queue. A return carries no tag, but precedes its confirmation, in order."""
         for publication in self._unconfirmed.values():
-            key = (publication.exchange, publication.routing_key, publication.message.message_id)
+            what = publication.what
+            key = (what.exchange, what.routing_key, what.message.message_id)
             if publication.returned is None and key == (exchange, routing_key, message_id):
                 publication.returned = why
                 return
@@ -70,7 +68,7 @@ class Confirms:
 
 
 def _outcome(publication: Publication, accepted: bool) -> BrokerError | None:
-    where = f"exchange {publication.exchange}, routing key {publication.routing_key}"
+    where = f"exchange {publication.what.exchange}, routing key {publication.what.routing_key}"
     if publication.returned is not None:
         advice = "declare the queues with: patchline topology"
         return Unroutable(f"no queue for {where} ({publication.returned}); {advice}")

@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from broker.base import BrokerError, Delivery, Message, Refused, Settlement, TopologyMismatch, Unroutable, tried
+from broker.base import (
+    BrokerError,
+    Delivery,
+    Message,
+    Outgoing,
+    Refused,
+    Settlement,
+    TopologyMismatch,
+    Unroutable,
+    tried,
+)
 from broker.topology import Queue, Topology
 
 
@@ -70,18 +80,16 @@ class MemoryBroker:
         mandatory: bool = True,
         timeout_s: float | None = None,
     ) -> None:
+        """See `broker.base.Broker`."""
+        self.publish_all([Outgoing(exchange, routing_key, message, mandatory)], timeout_s)
+
+    def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
         """See `broker.base.Broker`. Answers at once, so `timeout_s` never passes."""
         with self._changed:
             if not self.connected:
                 raise BrokerError("the memory broker is closed")
-            stores = [store for store in self._stores.values() if _is_bound(store.declared, exchange, routing_key)]
-            if mandatory and not stores:
-                raise Unroutable(f"no queue for exchange {exchange}, routing key {routing_key}")
-            refusing = [s for s in stores if s.full and s.declared.arguments.get("x-overflow") == "reject-publish"]
-            if refusing:
-                raise Refused(f"queue {refusing[0].declared.name} is full")
-            for store in stores:
-                store.add(_Held(message, routing_key))
+            for each in outgoing:
+                self._send(each)
             self._changed.notify_all()
 
     def consume(self, queue_name: str, prefetch: int) -> _MemoryConsumer:
@@ -102,6 +110,16 @@ class MemoryBroker:
             for consumer in self._consumers:
                 consumer.lose_unsettled()
             self._changed.notify_all()
+
+    def _send(self, what: Outgoing) -> None:
+        bound = [s for s in self._stores.values() if _is_bound(s.declared, what.exchange, what.routing_key)]
+        if what.mandatory and not bound:
+            raise Unroutable(f"no queue for exchange {what.exchange}, routing key {what.routing_key}")
+        refusing = [s for s in bound if s.full and s.declared.arguments.get("x-overflow") == "reject-publish"]
+        if refusing:
+            raise Refused(f"queue {refusing[0].declared.name} is full")
+        for store in bound:
+            store.add(_Held(what.message, what.routing_key))
 
     def _dead_letter(self, store: _Store, held: _Held) -> None:
         exchange = store.declared.arguments.get("x-dead-letter-exchange")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import ssl
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import structlog
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
-from broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
+from broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
 from broker.confirms import Confirms, Publication
 from broker.headers import sendable, text
 from broker.rabbit_consumer import RabbitConsumer
@@ -105,14 +106,23 @@ class RabbitBroker:
         timeout_s: float | None = None,
     ) -> None:
         """See `broker.base.Broker`."""
-        publication = Publication(exchange, routing_key, message, mandatory)
-        self.on_io_thread(partial(self._send, publication))
+        self.publish_all([Outgoing(exchange, routing_key, message, mandatory)], timeout_s)
+
+    def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
+        """See `broker.base.Broker`."""
+        under_way = [Publication(each) for each in outgoing]
         wait_s = self._confirm_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + wait_s
+        self.on_io_thread(partial(self._send_all, under_way))
         try:
-            publication.confirmed.result(wait_s)
+            for each in under_way:
+                each.confirmed.result(deadline - time.monotonic())
         except FutureTimeout:
-            publication.confirmed.cancel()
-            raise NotConfirmed(f"RabbitMQ did not confirm message {message.message_id} within {wait_s:g} s") from None
+            unconfirmed = f"RabbitMQ did not confirm message {each.what.message.message_id} within {wait_s:g} s"
+            raise NotConfirmed(unconfirmed) from None
+        finally:
+            for each in under_way:
+                each.confirmed.cancel()
 
     def consume(self, queue_name: str, prefetch: int) -> RabbitConsumer:
         """See `broker.base.Broker`. The subscription is made again after every reconnection."""
@@ -189,6 +199,10 @@ class RabbitBroker:
         self._confirms.fail_all(repr(why))
         self._open_publishing()
 
+    def _send_all(self, publications: Sequence[Publication]) -> None:
+        for each in publications:
+            self._send(each)
+
     def _send(self, publication: Publication) -> None:
         if publication.confirmed.cancelled():
             return
@@ -197,11 +211,11 @@ class RabbitBroker:
             return
         self._confirms.add(publication)
         self._publishing.basic_publish(
-            publication.exchange,
-            publication.routing_key,
-            publication.message.body,
-            _properties(publication.message),
-            mandatory=publication.mandatory,
+            publication.what.exchange,
+            publication.what.routing_key,
+            publication.what.message.body,
+            _properties(publication.what.message),
+            mandatory=publication.what.mandatory,
         )
 
     def _on_returned(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:

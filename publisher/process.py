@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import structlog
 
@@ -50,12 +50,14 @@ def run(
     """
     limits = settings.publisher
     path = settings.paths.spool / f"{line}.{category}.sqlite"
-    spool = Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)
-    metrics = Metrics(line, category, spool, surroundings.now_ms)
-    if metrics_port is not None:
-        metrics.serve(settings.worker.metrics_host, metrics_port)
-    told = _one_at_a_time(metrics, tell)
-    with surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker:
+    with (
+        closing(Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)) as spool,
+        surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
+    ):
+        metrics = Metrics(line, category, spool, surroundings.now_ms)
+        if metrics_port is not None:
+            metrics.serve(settings.worker.metrics_host, metrics_port)
+        told = _one_at_a_time(metrics, tell)
         publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)
         if not _declared(broker, settings):
             threading.Thread(target=_declare_later, args=(broker, settings, stop), daemon=True).start()

@@ -15,7 +15,7 @@ from enum import StrEnum
 import structlog
 
 from broker import topology
-from broker.base import Broker, BrokerError, Message
+from broker.base import Broker, BrokerError, Message, Outgoing
 from inspection import message
 from inspection.message import Job
 from publisher.source import Capture
@@ -114,8 +114,8 @@ class Publisher:
         whole = Message(image, job.job_id, message.JOB_TYPE, job.content_type, job.headers())
         try:
             # A line without a gate has nobody to announce to; a job that reaches no queue is lost.
-            self.broker.publish(topology.PARTS, job.line, announcement, mandatory=False)
-            self.broker.publish(topology.JOBS, job.routing_key, whole, mandatory=True)
+            part = Outgoing(topology.PARTS, job.line, announcement, mandatory=False)
+            self.broker.publish_all([part, Outgoing(topology.JOBS, job.routing_key, whole)])
         except BrokerError as error:
             _log.warning("not accepted by the broker", job_id=job.job_id, why=str(error))
             return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from broker.base import TRIED, AlreadySettled, BrokerError, Message, Refused, TopologyMismatch, Unroutable
+from broker.base import TRIED, AlreadySettled, BrokerError, Message, Outgoing, Refused, TopologyMismatch, Unroutable
 from broker.memory import MemoryBroker
 from broker.rabbitmq import RabbitBroker
 from broker.topology import Queue, Topology
@@ -83,6 +83,21 @@ def test_messages_of_one_publisher_arrive_in_order(setting):
     for number in range(20):
         setting.publish(b"%d" % number)
     assert setting.bodies(20, setting.broker.consume(setting.queue, 5)) == [b"%d" % number for number in range(20)]
+
+
+def test_messages_sent_together_arrive_in_order_and_are_all_confirmed(setting):
+    together = [Outgoing(setting.name, "line.bottle", Message(b"%d" % number, message_id="m")) for number in range(5)]
+    setting.broker.publish_all(together)
+    assert setting.bodies(5, setting.broker.consume(setting.queue, 5)) == [b"%d" % number for number in range(5)]
+
+
+def test_one_of_several_that_does_not_arrive_is_said(setting):
+    somewhere = Outgoing(setting.name, "line.bottle", Message(b"arrives", message_id="m"))
+    nowhere = Outgoing(setting.name, "elsewhere", Message(b"does not", message_id="m"))
+    setting.broker.publish_all([somewhere, replace(nowhere, mandatory=False)])
+    with pytest.raises(Unroutable):
+        setting.broker.publish_all([somewhere, nowhere])
+    assert setting.bodies(2, setting.broker.consume(setting.queue, 5)) == [b"arrives"] * 2
 
 
 def test_many_threads_publish_at_once_and_each_is_confirmed(setting):

@@ -115,10 +115,26 @@ def test_a_memory_that_cannot_be_written_stops_no_part(gate, tmp_path):
     memory._file.execute("PRAGMA query_only=ON")  # as on a full disk
     memory.expect(part("j"))
     memory.acted(gate.on_verdict(verdict("j", Decision.PASS), NOW))
-    memory._file.execute("PRAGMA query_only=OFF")
+    memory.then(lambda: memory._file.execute("PRAGMA query_only=OFF"))
     memory.acted(gate.on_verdict(verdict("k", Decision.PASS), NOW))
-    assert memory.remembered() == [("k", "pass")]
     memory.close()
+    again = Memory(tmp_path / "l.sqlite", remember=3)
+    assert again.remembered() == [("k", "pass")]
+    again.close()
+
+
+@pytest.mark.timeout(20)
+def test_what_fails_behind_the_gate_is_not_passed_over(tmp_path):
+    memory = Memory(tmp_path / "l.sqlite", remember=3)
+    memory.then(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        _tell_for_ever(memory)
+    memory.close()
+
+
+def _tell_for_ever(memory):
+    while True:
+        memory.then(lambda: pytest.fail("came after a fault"))
 
 
 def test_a_file_that_is_no_memory_is_refused(tmp_path):

@@ -71,7 +71,7 @@ def cut_off(broker, monkeypatch, fault=None):
     def refuse(*_, **__):
         raise fault or NotConfirmed("gone")
 
-    monkeypatch.setattr(broker, "publish", refuse)
+    monkeypatch.setattr(broker, "publish_all", refuse)
 
 
 def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
@@ -160,6 +160,28 @@ def test_the_same_job_is_spooled_once(publisher, broker, monkeypatch):
     assert publisher.spool.depth() == 1
 
 
+def test_a_capture_that_was_given_up_is_spooled_when_it_comes_again(publisher, broker, monkeypatch):
+    cut_off(broker, monkeypatch)
+    publisher.accept(captures(1)[0], None)
+    late = replace(publisher, clock_ms=lambda: NOW + 61_000)
+    assert late.replay()
+    late.accept(captures(1)[0], None)
+    assert late.spool.oldest().job.part_id == "p0"
+
+
+def test_what_has_left_the_spool_stays_away_after_an_orderly_end(tmp_path):
+    first = Spool(tmp_path / "s.sqlite", 10**9, 60.0)
+    for number in range(3):
+        first.put(job(number), b"pixels", NOW)
+    for _ in range(2):
+        first.remove(first.oldest())
+    assert first.depth() == 1
+    first.close()
+    second = Spool(tmp_path / "s.sqlite", 10**9, 60.0)
+    assert (second.depth(), second.oldest().job.job_id) == (1, "j2")
+    second.close()
+
+
 def test_a_file_that_is_no_spool_is_refused(tmp_path):
     (tmp_path / "broken.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(SetupError, match="move a damaged spool aside"):
@@ -205,18 +227,19 @@ def test_the_spool_is_emptied_once_it_can_be_written_again(publisher, broker, mo
         cut_off(broker, patch)
         for capture in captures(2):
             publisher.accept(capture, None)
-    publisher.spool._file.execute("PRAGMA query_only=ON")  # as on a full disk, nothing can be written
-    depths = []
+    out = publisher.spool._out.connection
+    out.execute("PRAGMA query_only=ON")  # as on a full disk, nothing can be written
+    in_file = []
 
     def wait(_):
-        depths.append(publisher.spool.depth())
-        publisher.spool._file.execute("PRAGMA query_only=OFF")
-        return publisher.stop.set() if len(depths) == 2 else False
+        in_file.append(out.execute("SELECT count(*) FROM entries").fetchone()[0])
+        out.execute("PRAGMA query_only=OFF")
+        return publisher.stop.set() if len(in_file) == 2 else False
 
     monkeypatch.setattr(publisher.stop, "wait", wait)
     publisher.keep_replaying()
-    assert depths == [2, 0]
-    assert sent(broker) == ["p0", "p0", "p1"], "what could not be taken out is sent again, with the same id"
+    assert in_file == [2, 0]
+    assert sent(broker) == ["p0", "p1"], "what could not be taken out is not sent again"
 
 
 def test_a_replay_that_fails_ends_the_publisher_with_its_error():
@@ -233,8 +256,9 @@ def test_a_replay_that_fails_ends_the_publisher_with_its_error():
 
 def test_a_source_waits_for_a_spool_that_cannot_be_written(publisher, broker, told, monkeypatch):
     cut_off(broker, monkeypatch)
-    publisher.spool._file.execute("PRAGMA query_only=ON")
-    monkeypatch.setattr(publisher.stop, "wait", lambda _: publisher.spool._file.execute("PRAGMA query_only=OFF"))
+    into = publisher.spool._in.connection
+    into.execute("PRAGMA query_only=ON")
+    monkeypatch.setattr(publisher.stop, "wait", lambda _: into.execute("PRAGMA query_only=OFF"))
     assert publisher.accept(captures(1)[0], None) is not None
     assert (told, publisher.spool.depth()) == ([("p0", "spooled")], 1)
 
