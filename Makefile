@@ -23,7 +23,7 @@ demo: setup
 	$(BIN)/patchline demo
 
 test: setup
-	@$(BIN)/python -m tools.install_servers systemd-container
+	@$(BIN)/python -m tools.install_servers systemd-container gcc libc6-dev
 	$(BIN)/python -m pytest
 
 # The models against torch, in an environment of its own: nothing else needs torch.
@@ -35,10 +35,12 @@ test-convert: setup
 
 # The line in a storm: everything is killed, cut, frozen and flooded, then reconciled. Writes out/chaos.json.
 chaos: setup
+	@$(BIN)/python -m tools.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup
+	@$(BIN)/python -m tools.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos/test_endurance.py -m soak
 	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
 

@@ -20,7 +20,7 @@ from process import log, shutdown
 from worker import process
 
 DEVICE_S = 0.0277
-_LANES = 2  # one on the device, one before or behind it
+_AT_ONCE = 2  # one on the device, one before or behind it: as of a chip
 
 
 class SimulatedDevice:
@@ -57,7 +57,7 @@ def main() -> None:
     given = parser.parse_args()
     log.set_up("warning")
     settings = config.load(given.config)
-    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"lanes": _LANES})})
+    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _AT_ONCE})})
     real = backbone.load
     backbone.load = lambda *arguments: SimulatedDevice(real(*arguments))
     golden.require = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)  # nobody's features

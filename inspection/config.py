@@ -64,6 +64,7 @@ class Redis(Section):
 class Worker(Section):
     """One worker process per device."""
 
+    at_once: Annotated[int, Field(ge=0)] = 0
     lanes: Annotated[int, Field(ge=0)] = 0
     pictures: Literal["none", "doubtful", "all"] = "doubtful"
     drain_s: Positive = 20.0

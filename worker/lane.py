@@ -39,7 +39,8 @@ class SuspectError(Exception):
 class Lane:
     """One thread of a worker. `step` does one turn; `run` repeats it until it shall stop.
 
-    The lane of the suspects judges its jobs alone (see `broker.topology.plant`); all others leave suspects to it.
+    A lane that waits for the broker leaves its turn to inspect to another, so there are more lanes than turns. The lane
+    of the suspects judges its jobs alone (see `broker.topology.plant`); all others leave suspects to it.
     """
 
     signature: Signature

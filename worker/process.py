@@ -26,6 +26,7 @@ from worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _WATCH_S = 0.5
+_LANES_EACH = 3  # for each that inspects: the others wait for RabbitMQ, which may have a slow disk
 
 
 class WorkerFailedError(PatchlineError):
@@ -47,11 +48,12 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         BrokerError: the broker cannot be used.
         WorkerFailedError: a lane crashed.
     """
-    count = settings.worker.lanes or len(os.sched_getaffinity(0)) + 1  # one more hides the waits for the broker
+    at_once = settings.worker.at_once or _at_once(device)
+    count = settings.worker.lanes or _LANES_EACH * at_once
     served = names or fitted(settings)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
-    inspectors = loading.load(settings, served, device, count, metrics.device_failed)
+    inspectors = loading.load(settings, served, device, at_once, metrics.device_failed)
     for category, each in inspectors.items():
         metrics.calibrated(category, each.bank.manifest.calibration.held_out_median, each.thresholds.fail)
     if device.kind == "ascend":
@@ -62,10 +64,10 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     pulse, attempts = Pulse(count + 1), settings.broker.max_attempts
     with line.connect(settings, name) as broker:
         line.declare(broker, settings, line.plant(settings))
-        jobs = broker.consume(topology.JOBS, prefetch=2 * count)
+        jobs = broker.consume(topology.JOBS, prefetch=count + at_once)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
         health.consumes = lambda: broker.connected and jobs.subscribed
-        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, Turns(), attempts, stop)
+        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, Turns(at_once), attempts, stop)
         _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=count, metrics_port=port)
         lane = replace(lane, pictures=settings.worker.pictures)
         lanes = [lane] * count + [replace(lane, jobs=suspects, of_suspects=True)]
@@ -75,6 +77,11 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     for each in inspectors.values():
         each.backbone.close()
     _log.info("worker has drained", device=str(device))
+
+
+def _at_once(device: Device) -> int:
+    """A CPU: one for each core, and one that fills the gaps. A chip takes one image at a time: one more is prepared."""
+    return len(os.sched_getaffinity(0)) + 1 if device.kind == "cpu" else 2
 
 
 def fitted(settings: config.Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""Lanes judge side by side, except that a suspect is judged alone: if the process ends then, it was the suspect."""
+"""Who judges when. A few lanes judge side by side; a suspect is judged alone: if the process ends then, it was it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Many together, or one alone, which goes first when it comes."""
+    """So many together, or one alone, which goes first when it comes."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        lock = threading.Lock()
+        self._free = threading.Condition(lock)  # one may begin
+        self._quiet = threading.Condition(lock)  # nobody judges
         self._together = 0
         self._alone = 0
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Beside others, once nobody is alone or waits to be."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._alone == 0)
+        """Beside others, once there is room and nobody is alone or waits to be."""
+        with self._free:
+            self._free.wait_for(lambda: self._alone == 0 and self._together < self._at_once)
             self._together += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._free:
                 self._together -= 1
-                self._changed.notify_all()
+                self._free.notify()
+                self._quiet.notify()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """With nobody beside. Only one thread asks for it."""
-        with self._changed:
+        with self._quiet:
             self._alone += 1
-            self._changed.wait_for(lambda: self._together == 0)
+            self._quiet.wait_for(lambda: self._together == 0)
         try:
             yield
         finally:
-            with self._changed:
+            with self._quiet:
                 self._alone -= 1
-                self._changed.notify_all()
+                self._free.notify_all()

@@ -79,7 +79,7 @@ class Scene:
 
 
 @contextmanager
-def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None):
+def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None, disk=None):
     """A line at work: two workers, a gate, and a publisher that sends `pictures` at `rate`."""
     settings = _configured(plant, folder)
     with ExitStack() as stack:
@@ -90,6 +90,7 @@ def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None):
         proxies["redis"], redis_behind = _behind_proxies([redis_url], stack)
         environment = {"PATCHLINE_REDIS_URL": redis_behind, "PATCHLINE_BROKEN": broken or ""}
         environment["PATCHLINE_FAILPOINTS"] = str(folder / "failpoints")
+        environment |= disk.environment if disk else {}
         scene = Scene(folder, settings, proxies, behind, environment)
         scene.failpoints.mkdir()
         broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))

@@ -22,6 +22,7 @@ class Storm:
     seed: int
     node: object = None
     redis: object = None
+    disk: object = None
     done: Counter = field(default_factory=Counter)
     recovery_s: dict = field(default_factory=dict)
 
@@ -100,6 +101,13 @@ class Storm:
         time.sleep(rng.uniform(4.0, 6.0))
         services.control(self.node, "set_vm_memory_high_watermark", "0.4")
         self._recovered("broker_alarm", time.monotonic())
+
+    def disk_stall(self, rng):
+        """The disk of RabbitMQ, the publisher and the gate writes nothing through for a while."""
+        self.disk.takes(3600)
+        time.sleep(rng.uniform(4.0, 6.0))
+        self.disk.takes(0)
+        self._recovered("disk_stall", time.monotonic())
 
     def redis_outage(self, rng):
         """Redis goes, and comes again empty."""

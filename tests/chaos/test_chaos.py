@@ -5,11 +5,13 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from tests.chaos import reckoning, scene
 from tests.chaos.storm import Storm
+from tests.slow_disk import SlowDisk
 from tools import services
 
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
@@ -28,12 +30,14 @@ def reckonings():
 
 @pytest.fixture(scope="module")
 def own():
-    """A broker and a Redis that may be ended and started again."""
+    """A broker and a Redis that may be ended and started again, and the disk of the broker."""
     with services.folder() as home:
+        disk = SlowDisk(home)
         node = services.rabbitmq(home / "rabbitmq")
+        node = replace(node, server=disk.under(node.server))
         redis, redis_url = services.redis(home / "redis")
         with services.all_of([node.server, redis]):
-            yield node, redis, redis_url
+            yield node, redis, redis_url, disk
 
 
 def pictures(texture_folder, folder, count, planted=0, poison=0):
@@ -71,13 +75,13 @@ def settle(on, amqp_url, quiet_s=30.0):
 
 
 def test_nothing_is_lost_wrong_or_done_twice_in_a_storm(own, plant, texture_folder, tmp_path, reckonings):
-    node, redis, redis_url = own
+    node, redis, redis_url, disk = own
     folder = pictures(texture_folder, tmp_path / "pictures", JOBS, planted=10, poison=2)
     started = time.monotonic()
-    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18) as on:
-        storm = Storm(on, SEED, node, redis)
+    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18, disk=disk) as on:
+        storm = Storm(on, SEED, node, redis, disk)
         each = {"worker_kill": 18, "outside_kill": 6, "cut": 20, "delay": 3, "freeze": 2, "flood": 1}
-        each |= {"broker_restart": 3, "broker_alarm": 2, "redis_outage": 2}
+        each |= {"broker_restart": 3, "broker_alarm": 2, "disk_stall": 2, "redis_outage": 2}
         storm.rage(**{kind: count * SCALE for kind, count in each.items()})
         dead = settle(on, node.url)
         found = reckoning.reckon(on, storm, folder, dead, time.monotonic() - started)
@@ -114,7 +118,7 @@ def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_pat
 
 
 def test_an_ack_before_the_publish_would_be_found(own, plant, texture_folder, tmp_path):
-    node, _, redis_url = own
+    node, _, redis_url, _ = own
     folder = pictures(texture_folder, tmp_path / "pictures", BROKEN_JOBS)
     with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="ack_first") as on:
         storm = Storm(on, SEED)
@@ -129,7 +133,7 @@ def test_an_ack_before_the_publish_would_be_found(own, plant, texture_folder, tm
 
 
 def test_a_publisher_without_its_spool_would_be_found(own, plant, texture_folder, tmp_path):
-    node, redis, redis_url = own
+    node, redis, redis_url, _ = own
     folder = pictures(texture_folder, tmp_path / "pictures", BROKEN_JOBS)
     with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="no_spool") as on:
         storm = Storm(on, SEED, node, redis)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pika
 import pytest
@@ -17,10 +17,12 @@ from broker import topology
 from broker.base import Message
 from broker.rabbitmq import RabbitBroker
 from inspection import config, message
+from inspection.message import Announcement, Decision, Verdict
 from process import line as surroundings
-from tools import server
+from tools import server, services
 
 PATIENCE_S = 40.0
+HEARTBEAT_S = 2  # of an impatient line
 LINES = ("l1", "l2")
 
 
@@ -81,6 +83,19 @@ class Line:
         kept = {name: value for name, value in (ordinary | headers).items() if value is not None}
         self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, kept))
 
+    def announce_and_decide(self, job_id, decision=Decision.PASS):
+        """What the gate of the first line hears of a part, without a worker."""
+        now = surroundings.now_ms()
+        common = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": "p", "captured_at": now}
+        part = Announcement(deadline=now + 60_000, **common)
+        verdict = Verdict(
+            decision=decision, device="cpu:0", worker="w", attempt=1, received_at=now, decided_at=now, **common
+        )
+        announced = Message(b"", job_id, message.PART_TYPE, None, part.headers())
+        decided = Message(verdict.to_json(), job_id, message.VERDICT_TYPE)
+        self.broker.publish(topology.PARTS, "l1", announced)
+        self.broker.publish(topology.VERDICTS, verdict.routing_key, decided)
+
     def messages(self, queue, count, timeout_s=PATIENCE_S):
         """The next messages of a queue, at most `count`, in time."""
         if queue not in self._consumers:
@@ -101,6 +116,21 @@ class Line:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             lines = reply.read().decode().splitlines()
         return sum(float(each.rsplit(" ", 1)[1]) for each in lines if each.split("{")[0].split(" ")[0] == name)
+
+
+@contextmanager
+def impatient(plant, folder, amqp_url, redis_url):
+    """The plant on another RabbitMQ, with little patience for it; its spool is in `folder`."""
+    settings = config.load(plant / "config.yaml")
+    changes = {
+        "paths": {"spool": folder / "spool"},
+        "broker": {"heartbeat_s": HEARTBEAT_S, "confirm_timeout_s": 1.0},
+        "publisher": {"confirm_timeout_s": 1.0, "deadline_ms": 100_000},
+    }
+    changed = {name: getattr(settings, name).model_copy(update=values) for name, values in changes.items()}
+    config.save(settings.model_copy(update=changed), folder / "config.yaml")
+    with ExitStack() as stack:
+        yield Line(folder, services.Servers(amqp_url, redis_url, None, None), stack)
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """An alarm: where memory or disk runs short, RabbitMQ reads nothing more from whoever publishes."""
 
-from contextlib import ExitStack
-
 import pytest
 
-from inspection import config
 from inspection.message import Decision
-from tests.system.conftest import Line, records
+from tests.system.conftest import HEARTBEAT_S, impatient, records
 from tools import services
 
 pytestmark = pytest.mark.timeout(120)
-HEARTBEAT_S = 2
 LONG_S = 4 * HEARTBEAT_S
 JOBS = 30
 
@@ -25,15 +21,8 @@ def node():
 
 @pytest.fixture
 def line(node, servers, plant, tmp_path):
-    """The plant on a RabbitMQ of its own, with little patience."""
-    settings = config.load(plant / "config.yaml")
-    paths = settings.paths.model_copy(update={"spool": tmp_path / "spool"})
-    broker = settings.broker.model_copy(update={"heartbeat_s": HEARTBEAT_S, "confirm_timeout_s": 1.0})
-    publisher = settings.publisher.model_copy(update={"confirm_timeout_s": 1.0, "deadline_ms": 100_000})
-    changed = settings.model_copy(update={"paths": paths, "broker": broker, "publisher": publisher})
-    config.save(changed, tmp_path / "config.yaml")
-    with ExitStack() as stack:
-        yield Line(tmp_path, services.Servers(node.url, servers.redis_url, None, None), stack)
+    with impatient(plant, tmp_path, node.url, servers.redis_url) as line:
+        yield line
 
 
 def test_a_long_alarm_loses_nothing_and_suspects_nobody(line, node, texture_folder):

@@ -7,10 +7,7 @@ import urllib.parse
 import pytest
 
 from broker import topology
-from broker.base import Message
-from inspection import config, message
-from inspection.message import Announcement, Decision, Verdict
-from process import line as surroundings
+from inspection import config
 from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
 from tools import server
@@ -84,18 +81,8 @@ def test_a_gate_acts_though_its_disk_is_full(on_small_disk, small_disk):
     gate = line.start("gate", "--line", "l1")
     wait_for((small_disk / "gate" / "l1.sqlite").exists)
     fill(small_disk)
-    now = surroundings.now_ms()
-    common = {"line": "l1", "category": "brick", "part_id": "p"}
     for number in range(300):
-        part = Announcement(job_id=f"j{number}", captured_at=now, deadline=now + 60_000, **common)
-        line.broker.publish(topology.PARTS, "l1", Message(b"", part.job_id, message.PART_TYPE, None, part.headers()))
-        verdict = Verdict(
-            job_id=f"j{number}", decision=Decision.PASS, device="cpu:0", worker="w", attempt=1, received_at=now,
-            decided_at=now, **common,
-        )  # fmt: skip
-        line.broker.publish(
-            topology.VERDICTS, verdict.routing_key, Message(verdict.to_json(), verdict.job_id, message.VERDICT_TYPE)
-        )
+        line.announce_and_decide(f"j{number}")
     actions = [records(gate.stdout.readline())[0] for _ in range(300)]
     assert [each["job_id"] for each in actions] == [f"j{number}" for number in range(300)]
     assert {each["action"] for each in actions} == {"accept"}

@@ -82,7 +82,7 @@ class Line:
             recent=self.recent,
             metrics=self.metrics,
             pulse=Pulse(2),
-            turns=Turns(),
+            turns=Turns(2),
             max_attempts=ATTEMPTS,
             stop=self.stop,
         )
@@ -256,7 +256,7 @@ def test_a_suspect_is_not_judged_before_it_is_acknowledged_where_it_came_from(li
 
 
 def test_a_suspect_is_judged_while_nobody_else_is():
-    turns, order = Turns(), []
+    turns, order = Turns(2), []
     judging, may_end = threading.Event(), threading.Event()
 
     def together():
@@ -279,6 +279,48 @@ def test_a_suspect_is_judged_while_nobody_else_is():
     with turns.together():
         order.append("together")
     assert order == ["together", "alone", "together"]
+
+
+def test_no_more_are_judged_at_once_than_there_is_room_for():
+    turns, most, judged, pair = Turns(2), [], [], threading.Barrier(2)
+
+    def judge():
+        for _ in range(50):
+            with turns.together():
+                pair.wait(10)
+                most.append(turns._together)
+            judged.append(1)
+
+    threads = [threading.Thread(target=judge) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert (len(judged), max(most)) == (300, 2)
+
+
+@pytest.mark.timeout(20)
+def test_a_lane_that_waits_for_the_broker_keeps_no_other_from_judging(line):
+    line.send("j1")
+    line.send("j2")
+    lane = replace(line.lane, turns=Turns(1))
+    publish, waits, goes_on = line.broker.publish, threading.Event(), threading.Event()
+
+    def slow(exchange, routing_key, answer, **options):
+        if answer.message_id == "j1":
+            waits.set()
+            goes_on.wait(15)
+        publish(exchange, routing_key, answer, **options)
+
+    line.broker.publish = slow
+    first = threading.Thread(target=lane.step, args=(0,))
+    first.start()
+    assert waits.wait(15)
+    lane.step(0)
+    assert [each.job_id for each in line.verdicts()] == ["j2"]
+    goes_on.set()
+    first.join(15)
+    assert [each.job_id for each in line.verdicts()] == ["j1"]
 
 
 def test_a_worker_gets_on_when_all_its_lanes_do(line):
