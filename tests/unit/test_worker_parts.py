@@ -12,7 +12,7 @@ from inspection.config import Worker
 from inspection.errors import Reason, SetupError
 from inspection.message import Decision, Verdict
 from process import notify
-from worker import recent, supervisor
+from worker import process, recent, supervisor
 from worker.metrics import Metrics, SupervisorMetrics
 
 NOW = 1_800_000_000_000
@@ -168,6 +168,12 @@ def test_restarts_are_counted_by_device_and_cause():
     metrics.restarted(Device("cpu", 0), supervisor.Cause.STUCK)
     value = partial(metrics.registry.get_sample_value, "patchline_worker_restarts_total")
     assert [value({"device": "cpu:0", "cause": cause}) for cause in ("stuck", "ended")] == [1, 0]
+
+
+def test_a_chip_has_two_images_at_once_however_many_cores_its_host_has(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    assert process._at_once(Device("ascend", 0)) == 2
+    assert process._at_once(Device("cpu", 0)) == 65
 
 
 def test_cpu_devices_divide_the_cores(monkeypatch):
