@@ -72,9 +72,11 @@ class Memory:
         return self._file.execute("SELECT job_id, because FROM acted ORDER BY number").fetchall()
 
     def close(self) -> None:
-        """Write down what is left, and leave the file as it is."""
+        """Write down what is left, and leave the file as it is. Raises what a task has raised."""
         self._writer.shutdown()
         self._file.close()
+        if self._fault is not None:
+            raise self._fault
 
     def _tell(self, *statements: _Statement) -> None:
         self.then(partial(self._write, statements))

@@ -159,6 +159,11 @@ class Config(Section):
                 f"worker.stuck_s {self.worker.stuck_s} is not above broker.confirm_timeout_s "
                 f"{self.broker.confirm_timeout_s}: a worker that waits for RabbitMQ would count as stuck"
             )
+        if 0 < self.worker.lanes < self.worker.at_once:
+            raise ValueError(
+                f"worker.at_once {self.worker.at_once} is above worker.lanes {self.worker.lanes}: each image that is "
+                "inspected needs a lane"
+            )
         return self
 
     def category(self, name: str) -> Category:

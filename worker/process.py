@@ -48,7 +48,7 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         BrokerError: the broker cannot be used.
         WorkerFailedError: a lane crashed.
     """
-    at_once = settings.worker.at_once or _at_once(device)
+    at_once = _at_once(settings.worker, device)
     count = settings.worker.lanes or _LANES_EACH * at_once
     served = names or fitted(settings)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
@@ -79,9 +79,10 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     _log.info("worker has drained", device=str(device))
 
 
-def _at_once(device: Device) -> int:
+def _at_once(limits: config.Worker, device: Device) -> int:
     """A CPU: one for each core, and one that fills the gaps. A chip takes one image at a time: one more is prepared."""
-    return len(os.sched_getaffinity(0)) + 1 if device.kind == "cpu" else 2
+    ordinary = len(os.sched_getaffinity(0)) + 1 if device.kind == "cpu" else 2
+    return limits.at_once or min(ordinary, limits.lanes or ordinary)
 
 
 def fitted(settings: config.Config) -> list[str]:

@@ -83,6 +83,21 @@ class Line:
         kept = {name: value for name, value in (ordinary | headers).items() if value is not None}
         self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, kept))
 
+    def send_many(self, images, count):
+        """So many jobs, of pictures in turn; their ids."""
+        for number in range(count):
+            self.send(images[number % len(images)].read_bytes(), f"job-{number}")
+        return {f"job-{number}" for number in range(count)}
+
+    def require_first_attempts(self, job_ids, worker):
+        """Every job is judged, and none was suspected. Some have two verdicts: one waited for its confirmation."""
+        verdicts = []
+        while {each.job_id for each in verdicts} < job_ids:
+            verdicts += self.verdicts(1) or pytest.fail("a verdict is missing")
+        assert {each.decision for each in verdicts} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
+        assert {each.attempt for each in verdicts} == {1}
+        assert self.metric(worker.metrics_port, "patchline_jobs_set_apart_total") == 0
+
     def announce_and_decide(self, job_id, decision=Decision.PASS):
         """What the gate of the first line hears of a part, without a worker."""
         now = surroundings.now_ms()

@@ -132,6 +132,7 @@ def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypa
         ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: holds a password"),
         ("redis: {url: 'redis://:hunter2@h'}", "redis.url: holds a password"),
         ("worker: {stuck_s: 20.0}", "worker.stuck_s 20.0 is not above broker.confirm_timeout_s 30.0"),
+        ("worker: {at_once: 4, lanes: 2}", "worker.at_once 4 is above worker.lanes 2"),
     ],
 )
 def test_what_would_leak_or_mislead_is_refused(tmp_path, text, said):

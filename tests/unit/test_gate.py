@@ -129,7 +129,8 @@ def test_what_fails_behind_the_gate_is_not_passed_over(tmp_path):
     memory.then(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         _tell_for_ever(memory)
-    memory.close()
+    with pytest.raises(ZeroDivisionError):
+        memory.close()
 
 
 def _tell_for_ever(memory):
