@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,53 @@ from process import line as surroundings
 from tools import server, services
 
 _PATIENCE_S = 120.0
+_LOOK_S = 0.25  # a look at its counters costs a worker a millisecond
+_ANSWERED = "patchline_images_total"
 _WORKER = ("-m", "patchline", "worker")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process, and the port that shows what it counts."""
+
+    process_id: int
+    metrics_port: int
+
+    @property
+    def ready(self) -> bool:
+        """It judges what is published now."""
+        return server.replies(f"{self._shown}/readyz")
+
+    @property
+    def answered(self) -> int:
+        """Verdicts of its own that RabbitMQ has confirmed; 0 where it shows nothing yet."""
+        try:
+            with urllib.request.urlopen(f"{self._shown}/metrics", timeout=_PATIENCE_S) as page:
+                lines = page.read().decode().splitlines()
+        except OSError:
+            return 0
+        return int(sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith(_ANSWERED)))
+
+    @property
+    def _shown(self) -> str:
+        return f"http://{server.HOST}:{self.metrics_port}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """So many verdicts at a time, in seconds of `time.perf_counter`, and the processor time used up to then."""
+
+    answered: int
+    at: float
+    cpu_s: float
+
+    def per_second_since(self, earlier: Reading) -> float:
+        """Verdicts a second."""
+        return (self.answered - earlier.answered) / (self.at - earlier.at)
+
+    def cpu_ms_since(self, earlier: Reading) -> float:
+        """Of the workers, for a verdict."""
+        return (self.cpu_s - earlier.cpu_s) / (self.answered - earlier.answered) * 1000
 
 
 @dataclass(frozen=True)
@@ -42,18 +89,18 @@ class Line:
         self.broker.publish(topology.JOBS, f"bench.{category}", outgoing)
 
     @contextmanager
-    def workers(self, category: str, count: int = 1, script: Sequence[str] = _WORKER) -> Iterator[list[int]]:
-        """Worker processes of their own, at work; their process ids."""
-        arguments = ["--category", category, "--metrics-port", "0", "--config", str(self.folder / "config.yaml")]
+    def workers(self, category: str, count: int = 1, script: Sequence[str] = _WORKER) -> Iterator[list[Worker]]:
+        """Worker processes of their own, at work."""
+        arguments = ["--category", category, "--config", str(self.folder / "config.yaml"), "--metrics-port"]
         environment = {"PATCHLINE_AMQP_URL": self.servers.amqp_url, "PATCHLINE_REDIS_URL": self.servers.redis_url}
         with ExitStack() as stack:
             log = stack.enter_context((self.folder / "worker.log").open("ab"))
-            guards = [
-                server.guarded([sys.executable, *script, *arguments], log, log, environment) for _ in range(count)
-            ]
-            for guard in guards:
+            started = []
+            for port in server.free_ports(count):
+                guard = server.guarded([sys.executable, *script, *arguments, str(port)], log, log, environment)
                 stack.callback(server.end, guard)
-            yield [_only_child(guard.pid) for guard in guards]
+                started.append((guard, port))
+            yield [Worker(_only_child(guard.pid), port) for guard, port in started]
 
     def verdicts(self, count: int) -> list[tuple[float, Verdict]]:
         """The next verdicts, with the wall-clock second at which each arrived here.
@@ -84,21 +131,37 @@ def running(folder: Path, settings: config.Config) -> Iterator[Line]:
 
 
 def drained_per_second(line: Line, category: str, images: Sequence[bytes], content_type: str) -> float:
-    """Fill the queue, start a worker, and count its verdicts from the first tenth to the last."""
+    """Fill the queue, start a worker, and count its verdicts from the first tenth to the last but one.
+
+    Nobody reads the verdicts meanwhile: who does has a machine of its own. Afterwards each image must have one.
+
+    Raises:
+        ServiceError: a verdict is missing.
+    """
     line.send(category, images, content_type)
-    with line.workers(category):
-        arrived = [at for at, _ in line.verdicts(len(images))]
-    skipped = len(arrived) // 10
-    return (len(arrived) - 1 - skipped) / (arrived[-1] - arrived[skipped])
+    with line.workers(category) as workers:
+        begin = reading(workers, len(images) // 10)
+        end = reading(workers, len(images) * 9 // 10)
+        answered = {verdict.job_id for _, verdict in line.verdicts(len(images))}
+    if answered != {str(number) for number in range(len(images))}:
+        raise server.ServiceError("an image of the benchmark has no verdict of its own")
+    return end.per_second_since(begin)
 
 
-def cpu_seconds(process_ids: Sequence[int]) -> float:
-    """User and system time that processes have used so far (proc(5))."""
-    ticks = 0
-    for each in process_ids:
-        fields = Path(f"/proc/{each}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def reading(workers: Sequence[Worker], count: int) -> Reading:
+    """Once they have answered so many. Raises ServiceError where they do not."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (answered := sum(each.answered for each in workers)) < count:
+        if time.monotonic() > deadline:
+            raise server.ServiceError(f"{answered} of {count} images have a verdict; see the worker's log")
+        time.sleep(_LOOK_S)
+    return Reading(answered, time.perf_counter(), sum(_cpu_seconds(each.process_id) for each in workers))
+
+
+def _cpu_seconds(process_id: int) -> float:
+    """User and system time that a process has used so far (proc(5))."""
+    fields = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(process_id: int) -> int:

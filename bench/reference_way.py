@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import openvino
 
-from inspection import backbone, config, memory_bank, score
+from inspection import backbone, config, memory_bank, score, search
 
 
 class ReferenceWay:
@@ -19,7 +19,7 @@ class ReferenceWay:
 
     def __init__(self, settings: config.Config, category: str) -> None:
         self._recipe = settings.category(category)
-        self._index = memory_bank.load(settings.paths.memory_banks / category).search.index
+        self._index = search.flat(memory_bank.load(settings.paths.memory_banks / category).search.features)
         self._manifest = backbone.read_manifest(settings.paths.models, self._recipe.backbone)
         model = self._file(settings.paths.models)
         self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -29,9 +29,10 @@ class ReferenceWay:
         pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         resize, side = self._recipe.resize, self._recipe.imagesize
         edge = (resize - side) // 2
-        cropped = cv2.resize(pixels, (resize, resize))[edge : edge + side, edge : edge + side]
-        mean, std = (np.array(each, np.float64) for each in (self._manifest.mean, self._manifest.std))
-        prepared = ((cropped - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+        square = cv2.resize(pixels, (resize, resize), interpolation=cv2.INTER_AREA)
+        scaled = square[edge : edge + side, edge : edge + side] / 255.0
+        mean, std = (np.array(each, np.float64) / 255 for each in (self._manifest.mean, self._manifest.std))
+        prepared = ((scaled - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
         patches = self._network([prepared])[0][0]
         distances, _ = self._index.search(patches, 1)
         return score.image_scores(distances[:, 0]).topk10

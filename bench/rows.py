@@ -23,7 +23,8 @@ PNG, JPEG = "image/png", "image/jpeg"
 _CPU = backbone.Device("cpu", 0)
 _ONE_THREAD_EACH = len(os.sched_getaffinity(0))  # streams: with fewer, OpenVINO gives each several threads
 _BARE = 120  # inferences in a measurement of the network alone
-_LINE = {WIDE: 200, WIDE8: 400, DEFAULT: 600}
+_LINE = {WIDE: 300, WIDE8: 600, DEFAULT: 900}
+_EACH_DEVICE = 300  # images
 RATE, _SECONDS = 36.0, 30
 _SIMULATED = ("-m", "bench.simulated")
 
@@ -127,14 +128,15 @@ def devices(line: Line) -> list[Row]:
     """Simulated devices of 27.7 ms an image: images a second by so many worker processes, and what an image costs."""
     rates, costs = {}, {}
     for count in (1, 2, 4, 8):
-        images = pictures(150 * count, JPEG)
-        line.send(WIDE, images, JPEG)
+        images = pictures(_EACH_DEVICE * count, JPEG)
         with line.workers(WIDE, count, _SIMULATED) as workers:
-            line.verdicts(20 * count)
-            used, started = lines.cpu_seconds(workers), time.perf_counter()
-            done = len(line.verdicts(len(images) - 20 * count))
-            rates[count] = done / (time.perf_counter() - started)
-            costs[count] = (lines.cpu_seconds(workers) - used) / done * 1000
+            while not all(worker.ready for worker in workers):
+                time.sleep(0.1)
+            line.send(WIDE, images, JPEG)
+            begin = lines.reading(workers, 1)
+            end = lines.reading(workers, len(images) * 9 // 10)
+            rates[count], costs[count] = end.per_second_since(begin), end.cpu_ms_since(begin)
+            line.verdicts(len(images))
     rows = [
         row(f"{count} simulated devices : 1 device", "images/s", rate, rates[1])
         for count, rate in rates.items()
@@ -149,7 +151,7 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
     batch = pictures(200, JPEG)
     line.send(category, batch, JPEG)
     started = time.perf_counter()
-    with line.workers(category) as (process,):
+    with line.workers(category) as (worker,):
         line.verdicts(1)
         first_verdict_s = time.perf_counter() - started
         line.verdicts(len(batch) - 1)
@@ -159,8 +161,8 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
             line.verdicts(len(batch))
             done += len(batch)
             if warm == 0 and done >= images // 10:
-                warm = lines.resident_bytes(process)
-        grown = lines.resident_bytes(process)
+                warm = lines.resident_bytes(worker.process_id)
+        grown = lines.resident_bytes(worker.process_id)
     return [
         row(f"{category}: memory after {images} images : after {images // 10}", "MB", grown / 1e6, warm / 1e6),
         row(f"{category}: start to first verdict : 10 s", "s", first_verdict_s, 10.0),

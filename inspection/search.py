@@ -35,7 +35,7 @@ class Guesses:
         lines = -(-len(features) // lower_bounds.GROUPS // _LINE)
         each = _LINE * (lines | 1)  # an even number of lines would meet in a part of the cache
         groups = np.split(short.of(features)[:, :-2], range(each, len(features), each))
-        return cls(short, tuple(_index(group) for group in groups))
+        return cls(short, tuple(flat(group) for group in groups))
 
     def of(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64 [queries, groups]: row numbers."""
@@ -143,7 +143,7 @@ class Search:
 def over(features: NDArray[np.float32]) -> Search:
     """A search over float32 [rows, dim]."""
     mean = features.mean(axis=0)
-    return Search(features, mean, _index(features - mean))
+    return Search(features, mean, flat(features - mean))
 
 
 def prepared(features: NDArray[np.float32]) -> Search:
@@ -166,10 +166,11 @@ def _least_of_groups(least: NDArray[np.float32], rows: int) -> NDArray[np.int64]
 
 def encode(features: NDArray[np.float32]) -> bytes:
     """The bytes of an index file of float32 [rows, dim], as faiss writes it."""
-    return faiss.serialize_index(_index(features)).tobytes()
+    return faiss.serialize_index(flat(features)).tobytes()
 
 
-def _index(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
+def flat(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
+    """faiss's own index of float32 [rows, dim], as they are."""
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
     return index
