@@ -74,6 +74,7 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         _carry_on(lanes, health, settings.worker.drain_s)
         jobs.cancel()
         suspects.cancel()
+    memory.close()
     for each in inspectors.values():
         each.backbone.close()
     _log.info("worker has drained", device=str(device))

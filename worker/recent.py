@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import pydantic
@@ -14,6 +19,9 @@ from inspection import config, message
 
 _log = structlog.get_logger(__name__)
 _REST_S = 5.0  # how long Redis is left alone after it failed, so that a dead one costs one timeout and no more
+_GATHER_S = 0.05  # what comes within this time is written at once
+_MOST_WAITING = 1000  # verdicts and pictures; where Redis is slower than the line, the newest are not kept
+_CLOSE_S = 1.0
 
 
 class Recent(Protocol):
@@ -35,6 +43,10 @@ class Recent(Protocol):
         """The heat map of a part, if it is still there."""
         ...
 
+    def close(self) -> None:
+        """Keep what was told last, if that can be had soon."""
+        ...
+
 
 class Nowhere:
     """Redis is switched off."""
@@ -51,9 +63,14 @@ class Nowhere:
     def picture(self, job_id: str) -> bytes | None:
         """Never kept."""
 
+    def close(self) -> None:
+        """Nothing is left to keep."""
+
 
 class RedisRecent:
-    """Keys: `patchline:verdict:<job id>` and `patchline:picture:<job id>` with a time to live each.
+    """Written on a thread of its own, many verdicts at once: no lane waits for Redis, however slow it is.
+
+    Keys: `patchline:verdict:<job id>` and `patchline:picture:<job id>` with a time to live each.
 
     And `patchline:recent:<line>:<category>`, newest first.
     """
@@ -73,6 +90,10 @@ class RedisRecent:
             socket_connect_timeout=settings.timeout_s,
             retry=None,
         )
+        self._waiting: queue.Queue[message.Verdict | tuple[str, bytes]] = queue.Queue(_MOST_WAITING)
+        self._closing = threading.Event()
+        self._writer = threading.Thread(target=self._write_behind, name="recent", daemon=True)
+        self._writer.start()
 
     def known(self, job_id: str) -> message.Verdict | None:
         """See `Recent`."""
@@ -86,24 +107,45 @@ class RedisRecent:
 
     def remember(self, verdict: message.Verdict) -> None:
         """See `Recent`."""
-        self._try(lambda: self._write(verdict))
+        self._soon(verdict)
 
     def keep_picture(self, job_id: str, jpeg: bytes) -> None:
         """See `Recent`."""
-        self._try(lambda: self._client.set(f"patchline:picture:{job_id}", jpeg, ex=self._settings.keep_picture_s))
+        self._soon((job_id, jpeg))
 
     def picture(self, job_id: str) -> bytes | None:
         """See `Recent`."""
         found = self._try(lambda: self._client.get(f"patchline:picture:{job_id}"))
         return found if isinstance(found, bytes) else None
 
-    def _write(self, verdict: message.Verdict) -> None:
-        document = verdict.to_json()
-        recent = f"patchline:recent:{verdict.line}:{verdict.category}"
+    def close(self) -> None:
+        """See `Recent`."""
+        self._closing.set()
+        self._writer.join(_CLOSE_S)
+
+    def _soon(self, entry: message.Verdict | tuple[str, bytes]) -> None:
+        with suppress(queue.Full):
+            self._waiting.put_nowait(entry)
+
+    def _write_behind(self) -> None:
+        while not self._closing.wait(_GATHER_S) or not self._waiting.empty():
+            entries = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]  # nobody else takes any
+            if entries:
+                self._try(partial(self._write, entries))
+
+    def _write(self, entries: Sequence[message.Verdict | tuple[str, bytes]]) -> None:
+        recent: defaultdict[str, list[bytes]] = defaultdict(list)
         with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.set(f"patchline:verdict:{verdict.job_id}", document, ex=self._settings.keep_verdict_s)
-            pipeline.lpush(recent, document)
-            pipeline.ltrim(recent, 0, self._settings.keep_recent - 1)
+            for entry in entries:
+                if isinstance(entry, message.Verdict):
+                    document = entry.to_json()
+                    pipeline.set(f"patchline:verdict:{entry.job_id}", document, ex=self._settings.keep_verdict_s)
+                    recent[f"patchline:recent:{entry.line}:{entry.category}"].append(document)
+                else:
+                    pipeline.set(f"patchline:picture:{entry[0]}", entry[1], ex=self._settings.keep_picture_s)
+            for key, documents in recent.items():
+                pipeline.lpush(key, *documents)
+                pipeline.ltrim(key, 0, self._settings.keep_recent - 1)
             pipeline.execute()
 
     def _try(self, action: Callable[[], object]) -> object:

@@ -18,6 +18,7 @@ def memory(servers):
 
 def test_a_verdict_is_known_again_and_the_unknown_is_not(memory):
     memory.remember(verdict(job_id="a"))
+    memory.close()
     assert memory.known("a") == verdict(job_id="a")
     assert memory.known("b") is None
     assert 0 < memory._client.ttl("patchline:verdict:a") <= 60
@@ -26,7 +27,15 @@ def test_a_verdict_is_known_again_and_the_unknown_is_not(memory):
 def test_the_last_verdicts_of_a_line_and_category_are_kept_newest_first(memory):
     for number in range(8):
         memory.remember(verdict(job_id=f"j{number}"))
+    memory.close()
     kept = memory._client.lrange("patchline:recent:l:bottle", 0, -1)
     assert [b'"job_id":"j%d"' % number in each for number, each in zip(range(7, 2, -1), kept, strict=True)] == [
         True
     ] * 5
+
+
+def test_a_picture_is_kept_for_a_while(memory):
+    memory.keep_picture("a", b"jpeg")
+    memory.close()
+    assert memory.picture("a") == b"jpeg"
+    assert 0 < memory._client.ttl("patchline:picture:a") <= 3600

@@ -1,6 +1,7 @@
 """Redis, metrics and the supervisor's child, each with a clock of the test's own."""
 
 import itertools
+import threading
 from functools import partial
 
 import pytest
@@ -47,10 +48,31 @@ def test_a_dead_redis_costs_one_failure_and_then_nothing(monkeypatch):
     assert memory.known("a") is None
     assert memory.known("b") is None
     memory.remember(verdict())
+    memory.close()
     assert (len(calls), len(failures)) == (1, 1)
     now[0] = 6.0
     assert memory.known("c") is None
     assert (len(calls), len(failures)) == (2, 2)
+
+
+def test_a_redis_that_hangs_holds_up_no_lane_and_no_drain(monkeypatch):
+    memory, answers, asked = recent.RedisRecent(config.Redis(), lambda: None), threading.Event(), threading.Event()
+
+    def hang(**_):
+        asked.set()
+        answers.wait()
+        raise redis.ConnectionError("at last")
+
+    monkeypatch.setattr(memory._client, "pipeline", hang)
+    monkeypatch.setattr(recent, "_CLOSE_S", 0.0)
+    memory.remember(verdict())
+    assert asked.wait(10)
+    for number in range(recent._MOST_WAITING + 10):
+        memory.remember(verdict(job_id=f"j{number}"))
+    memory.keep_picture("j0", b"jpeg")
+    memory.close()
+    assert memory._waiting.qsize() == recent._MOST_WAITING
+    answers.set()
 
 
 def test_a_verdict_of_another_version_is_not_known(monkeypatch):
