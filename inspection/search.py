@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -183,6 +184,11 @@ def use_threads(count: int) -> None:
 
 
 def kernels() -> tuple[str, ...]:
-    """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do."""
+    """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do.
+
+    Each package brings a BLAS of its own, in a folder of its own; OpenCV's is not used here.
+    """
     found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
-    return tuple(sorted({f"BLAS:{each.get('architecture', each['internal_api'])}" for each in found}))
+    named = ((Path(each["filepath"]).parent.name, each.get("architecture", each["internal_api"])) for each in found)
+    used = {f"{folder.removesuffix('.libs')}:{kernel}" for folder, kernel in named if not folder.startswith("opencv")}
+    return tuple(sorted(used))

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from inspection import backbone, config, loading
+from inspection import backbone, config, loading, search
 from inspection.errors import SetupError
 from process import npu
 from tools import recipe, services, terminal
@@ -28,6 +28,12 @@ _CPU_FEATURES = {
     "i8mm": "int8",
     "bf16": "bf16",
 }
+_NARROW_KERNELS = {
+    "Prescott",
+    "Core2",
+    "Nehalem",
+    "Barcelona",
+}  # of OpenBLAS: what it takes a CPU for that it does not know
 _PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
 
@@ -71,6 +77,17 @@ def _processor() -> Iterator[Finding]:
     yield Finding("cpu", State.OK, f"{cores} cores; {', '.join(found) or 'no wide vectors: expect it to be slow'}")
     if not {"avx512_bf16", "amx_bf16", "bf16"}.intersection(flags):
         yield Finding("cpu", State.NOTE, "no bf16: models in bf16 run in f32; set precision: f32 and fit again")
+    yield from _products(flags)
+
+
+def _products(flags: list[str]) -> Iterator[Finding]:
+    """A BLAS that is older than the CPU may take it for one without wide vectors."""
+    for kernel in search.kernels():
+        package, _, made_for = kernel.partition(":")
+        if "avx2" in flags and made_for in _NARROW_KERNELS:
+            better = "SkylakeX" if "avx512f" in flags else "Haswell"
+            advice = f"set OPENBLAS_CORETYPE={better}, or what it multiplies takes several times as long"
+            yield Finding("blas", State.NOTE, f"{package} takes this CPU for a {made_for}; {advice}")
 
 
 def _servers(settings: config.Config) -> Iterator[Finding]:
