@@ -102,19 +102,15 @@ class Line:
                 started.append((guard, port))
             yield [Worker(_only_child(guard.pid), port) for guard, port in started]
 
-    def verdicts(self, count: int) -> list[tuple[float, Verdict]]:
-        """The next verdicts, with the wall-clock second at which each arrived here.
-
-        Raises:
-            ServiceError: they do not come.
-        """
+    def verdicts(self, count: int) -> list[Verdict]:
+        """The next verdicts. Raises ServiceError where they do not come."""
         consumer = self.broker.consume(topology.VERDICTS, prefetch=500)
-        found: list[tuple[float, Verdict]] = []
+        found: list[Verdict] = []
         while len(found) < count:
             delivery = consumer.take(_PATIENCE_S)
             if delivery is None:
                 raise server.ServiceError("the worker of the benchmark gives no verdicts; see its log")
-            found.append((time.time(), message.parse_verdict(delivery.message)))
+            found.append(message.parse_verdict(delivery.message))
             delivery.ack()
         consumer.cancel()
         return found
@@ -131,7 +127,7 @@ def running(folder: Path, settings: config.Config) -> Iterator[Line]:
 
 
 def drained_per_second(line: Line, category: str, images: Sequence[bytes], content_type: str) -> float:
-    """Fill the queue, start a worker, and count its verdicts from the first tenth to the last but one.
+    """Fill the queue, start a worker, and count its verdicts between the first tenth and the last.
 
     Nobody reads the verdicts meanwhile: who does has a machine of its own. Afterwards each image must have one.
 
@@ -142,7 +138,7 @@ def drained_per_second(line: Line, category: str, images: Sequence[bytes], conte
     with line.workers(category) as workers:
         begin = reading(workers, len(images) // 10)
         end = reading(workers, len(images) * 9 // 10)
-        answered = {verdict.job_id for _, verdict in line.verdicts(len(images))}
+        answered = {verdict.job_id for verdict in line.verdicts(len(images))}
     if answered != {str(number) for number in range(len(images))}:
         raise server.ServiceError("an image of the benchmark has no verdict of its own")
     return end.per_second_since(begin)

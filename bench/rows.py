@@ -21,9 +21,9 @@ from process.stopwatch import Stopwatch
 
 PNG, JPEG = "image/png", "image/jpeg"
 _CPU = backbone.Device("cpu", 0)
-_ONE_THREAD_EACH = len(os.sched_getaffinity(0))  # streams: with fewer, OpenVINO gives each several threads
+_CORES = len(os.sched_getaffinity(0))
 _BARE = 120  # inferences in a measurement of the network alone
-_LINE = {WIDE: 300, WIDE8: 600, DEFAULT: 900}
+_EACH_CORE = {WIDE: 150, WIDE8: 300, DEFAULT: 450}  # images through the line
 _EACH_DEVICE = 300  # images
 RATE, _SECONDS = 36.0, 30
 _SIMULATED = ("-m", "bench.simulated")
@@ -48,7 +48,7 @@ def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row],
 
 def end_to_end(line: Line, category: str, content_type: str, limit: Callable[[], float], limit_name: str) -> Row:
     """The whole line with one worker, RabbitMQ and Redis on the same cores."""
-    images = pictures(_LINE[category], content_type)
+    images = pictures(_EACH_CORE[category] * _CORES, content_type)
     kind = content_type.removeprefix("image/")
     return in_turn(
         f"{category}: end to end, {kind} : {limit_name}",
@@ -116,7 +116,7 @@ def latency(line: Line, category: str) -> list[Row]:
             time.sleep(max(0.0, started + number / RATE - time.monotonic()))
             line.send_one(category, number, image, JPEG)
         arrived = line.verdicts(len(images))
-    took = [verdict.decided_at - verdict.captured_at for _, verdict in arrived if verdict.captured_at is not None]
+    took = [verdict.decided_at - verdict.captured_at for verdict in arrived if verdict.captured_at is not None]
     shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
     return [
         row(f"{category}: latency at 36 images/s, {name} : 100 ms", "ms", lines.quantile(took, share), 100.0)
@@ -170,8 +170,8 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
 
 
 def inspector(settings: config.Config, category: str) -> Inspector:
-    """As a worker loads it: each thread that asks gets one core."""
-    return loading.load(settings, [category], _CPU, _ONE_THREAD_EACH)[category]
+    """As a worker loads it: each thread that asks gets one core, since OpenVINO gives fewer streams several threads."""
+    return loading.load(settings, [category], _CPU, _CORES)[category]
 
 
 def _emptied(line: Line) -> None:
