@@ -144,6 +144,15 @@ def drained_per_second(line: Line, category: str, images: Sequence[bytes], conte
     return end.per_second_since(begin)
 
 
+def wait_until_ready(workers: Sequence[Worker]) -> None:
+    """Until all of them judge. Raises ServiceError where they do not."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not all(each.ready for each in workers):
+        if time.monotonic() > deadline:
+            raise server.ServiceError("a worker of the benchmark does not get ready; see its log")
+        time.sleep(_LOOK_S)
+
+
 def reading(workers: Sequence[Worker], count: int) -> Reading:
     """Once they have answered so many. Raises ServiceError where they do not."""
     deadline = time.monotonic() + _PATIENCE_S

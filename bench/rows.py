@@ -130,8 +130,7 @@ def devices(line: Line) -> list[Row]:
     for count in (1, 2, 4, 8):
         images = pictures(_EACH_DEVICE * count, JPEG)
         with line.workers(WIDE, count, _SIMULATED) as workers:
-            while not all(worker.ready for worker in workers):
-                time.sleep(0.1)
+            lines.wait_until_ready(workers)
             line.send(WIDE, images, JPEG)
             begin = lines.reading(workers, 1)
             end = lines.reading(workers, len(images) * 9 // 10)

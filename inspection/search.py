@@ -186,9 +186,9 @@ def use_threads(count: int) -> None:
 def kernels() -> tuple[str, ...]:
     """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do.
 
-    Each package brings a BLAS of its own, in a folder of its own; OpenCV's is not used here.
+    Each package brings a BLAS of its own, in a folder of its own; those of OpenCV and scipy are not used here.
     """
     found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
     named = ((Path(each["filepath"]).parent.name, each.get("architecture", each["internal_api"])) for each in found)
-    used = {f"{folder.removesuffix('.libs')}:{kernel}" for folder, kernel in named if not folder.startswith("opencv")}
-    return tuple(sorted(used))
+    used = ((folder, kernel) for folder, kernel in named if not folder.startswith(("opencv", "scipy")))
+    return tuple(sorted({f"{folder.removesuffix('.libs')}:{kernel}" for folder, kernel in used}))

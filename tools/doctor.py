@@ -28,12 +28,7 @@ _CPU_FEATURES = {
     "i8mm": "int8",
     "bf16": "bf16",
 }
-_NARROW_KERNELS = {
-    "Prescott",
-    "Core2",
-    "Nehalem",
-    "Barcelona",
-}  # of OpenBLAS: what it takes a CPU for that it does not know
+_NARROW_KERNELS = {"Prescott", "Core2", "Nehalem", "Barcelona"}  # of OpenBLAS, for a CPU that it does not know
 _PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
 
