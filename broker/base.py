@@ -134,6 +134,10 @@ class Consumer(Protocol):
         """The next delivery, or None when there was none in time."""
         ...
 
+    def flush(self) -> None:
+        """Return when the broker has all settlements that were handed over before; after seconds where it is away."""
+        ...
+
     def cancel(self) -> None:
         """Want no more. What was delivered and not taken goes back to the queue."""
         ...

@@ -154,6 +154,9 @@ class _MemoryConsumer:
         attempt = held.deliveries + tried(held.message.headers)
         return Delivery(held.message, held.routing_key, attempt, settle, lambda: held not in self._unsettled)
 
+    def flush(self) -> None:
+        """See `broker.base.Consumer`. Settled is settled here."""
+
     def cancel(self) -> None:
         """See `broker.base.Consumer`."""
         self._cancelled = True

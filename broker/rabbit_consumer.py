@@ -15,7 +15,7 @@ from broker.headers import received, text
 
 _log = structlog.get_logger(__name__)
 _AGAIN_S = 10.0  # after the broker has closed our channel, which it does for a reason that may last
-_CLOSE_S = 5.0
+_ANSWER_S = 5.0
 
 
 class IoThread(Protocol):
@@ -40,6 +40,7 @@ class RabbitConsumer:
         self._channel: Any = None
         self._cancelled = False
         self._arrived: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._unanswered: set[Future[None]] = set()
 
     @property
     def subscribed(self) -> bool:
@@ -55,16 +56,23 @@ class RabbitConsumer:
             return None
         return None if delivery.stale else delivery
 
+    def flush(self) -> None:
+        """See `broker.base.Consumer`. Nobody confirms a settlement, but a channel answers in order."""
+        self._await("that it has our settlements", self._flush)
+
     def cancel(self) -> None:
         """See `broker.base.Consumer`."""
-        done: Future[None] = Future()
-        self._io.on_io_thread(partial(self._cancel, done))
-        try:
-            done.result(_CLOSE_S)
-        except TimeoutError:  # what we hold goes back when the connection ends
-            _log.warning("the broker did not confirm the end of a subscription", queue=self._queue)
+        self._await("the end of a subscription", self._cancel)  # else what we hold goes back with the connection
         while not self._arrived.empty():
             self._arrived.get().requeue()
+
+    def _await(self, what: str, ask: Callable[[Future[None]], None]) -> None:
+        done: Future[None] = Future()
+        self._io.on_io_thread(partial(ask, done))
+        try:
+            done.result(_ANSWER_S)
+        except TimeoutError:
+            _log.warning(f"the broker did not confirm {what}", queue=self._queue)
 
     # From here on everything runs on the I/O thread.
 
@@ -78,6 +86,8 @@ class RabbitConsumer:
         channel.basic_consume(self._queue, self._on_delivery)
 
     def _on_closed(self, channel: Any, why: BaseException) -> None:
+        for each in tuple(self._unanswered):
+            self._answered(each)
         if not self._cancelled and channel.connection.is_open:
             _log.error("broker closed a consumer's channel", queue=self._queue, why=repr(why))
             channel.connection.ioloop.call_later(_AGAIN_S, partial(self._resubscribe, channel.connection))
@@ -106,12 +116,24 @@ class RabbitConsumer:
         """Called by any thread."""
         self._io.on_io_thread(partial(_settle_on, channel, tag, settlement))
 
+    def _flush(self, done: Future[None]) -> None:
+        self._unanswered.add(done)
+        if self.subscribed:
+            self._channel.basic_qos(prefetch_count=self._prefetch, callback=partial(self._answered, done))
+        else:
+            self._answered(done)
+
     def _cancel(self, done: Future[None]) -> None:
         self._cancelled = True
+        self._unanswered.add(done)
         if self.subscribed and self._channel.consumer_tags:
-            self._channel.basic_cancel(self._channel.consumer_tags[0], callback=lambda _: done.set_result(None))
+            self._channel.basic_cancel(self._channel.consumer_tags[0], callback=partial(self._answered, done))
         else:
-            done.set_result(None)
+            self._answered(done)
+
+    def _answered(self, done: Future[None], _: object = None) -> None:
+        self._unanswered.discard(done)
+        done.set_result(None)
 
 
 def _settle_on(channel: Any, tag: int, settlement: Settlement) -> None:

@@ -81,8 +81,7 @@ class Lane:
             self._retry(delivery, received_at, error)
             return
         except SuspectError:
-            with self.turns.together():  # it may end us, and must not be judged before it is acknowledged here
-                self._set_apart(delivery, tried(delivery.message.headers) + 1)
+            self._set_apart(delivery, tried(delivery.message.headers) + 1)
             return
         except DeviceLostError:
             delivery.requeue()
@@ -140,12 +139,17 @@ class Lane:
         self._set_apart(delivery, delivery.attempt)
 
     def _set_apart(self, delivery: Delivery, attempts: int) -> None:
-        """To the end of the suspects, with its attempts written down."""
+        """To the end of the suspects, with its attempts written down.
+
+        It may end us when it is judged there: so it keeps a turn until the broker has forgotten it here.
+        """
         job = delivery.message
         suspect = replace(job, headers={**job.headers, TRIED: attempts})
-        if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
-            delivery.ack()
-            self.metrics.set_apart()
+        with self.turns.together():
+            if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
+                delivery.ack()
+                self.jobs.flush()
+                self.metrics.set_apart()
 
     def _require_trial(self, delivery: Delivery) -> None:
         """Raise where a job shall not be inspected: nobody knows how its last attempt ended, or it has had them all."""

@@ -67,7 +67,8 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
         jobs = broker.consume(topology.JOBS, prefetch=count + at_once)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
         health.consumes = lambda: broker.connected and jobs.subscribed
-        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, Turns(at_once), attempts, stop)
+        turns = Turns(at_once, pulse.beat)
+        lane = Lane(signature, inspectors, broker, jobs, memory, metrics, pulse, turns, attempts, stop)
         _log.info("worker serves", device=str(device), categories=list(inspectors), lanes=count, metrics_port=port)
         lane = replace(lane, pictures=settings.worker.pictures)
         lanes = [lane] * count + [replace(lane, jobs=suspects, of_suspects=True)]

@@ -159,7 +159,14 @@ def line(plant, servers):
 
 def _delete_queues(url):
     connection = pika.BlockingConnection(pika.URLParameters(url))
-    for queue in [topology.JOBS, topology.VERDICTS, topology.DEAD, topology.TRACES, *map(topology.gate_queue, LINES)]:
+    for queue in [
+        topology.JOBS,
+        topology.SUSPECTS,
+        topology.VERDICTS,
+        topology.DEAD,
+        topology.TRACES,
+        *map(topology.gate_queue, LINES),
+    ]:
         connection.channel().queue_delete(queue)
     connection.close()
 

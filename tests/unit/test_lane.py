@@ -15,6 +15,7 @@ from inspection import message
 from inspection.errors import Reason, Retry, Unusable
 from inspection.inspector import Inspection
 from inspection.message import Decision, Job, Scores, Thresholds
+from worker import turns as turns_module
 from worker.answer import Signature
 from worker.lane import Lane
 from worker.metrics import Metrics
@@ -243,16 +244,43 @@ def test_a_suspect_is_not_judged_before_it_is_acknowledged_where_it_came_from(li
     """It may end the worker: were it judged between the two, it would be there twice, and end twice as many."""
     line.send()
     line.lose()
-    publish, turns = line.broker.publish, line.lane.turns
+    publish, jobs, turns, seen = line.broker.publish, line.lane.jobs, line.lane.turns, []
 
     def watch(exchange, *rest, **options):
-        assert (exchange, turns._together) == (topology.SUSPECTS, 1)
+        seen.append((exchange, turns._together, len(jobs._unsettled)))
         publish(exchange, *rest, **options)
 
     line.broker.publish = watch
+    jobs.flush = lambda: seen.append(("flushed", turns._together, len(jobs._unsettled)))
     line.step()
+    assert seen == [(topology.SUSPECTS, 1, 1), ("flushed", 1, 0)]
     assert turns._together == 0
-    assert not line.lane.jobs._unsettled
+
+
+def test_a_job_whose_device_failed_is_not_judged_anew_before_it_is_acknowledged(line):
+    flushed = []
+    line.send()
+    line.inspector.outcome = Retry(Reason.DEVICE_FAILED, "busy")
+    line.lane.jobs.flush = lambda: flushed.append(line.lane.turns._together)
+    line.step()
+    assert flushed == [1]
+
+
+def test_a_lane_that_waits_for_its_turn_is_not_stuck(monkeypatch):
+    monkeypatch.setattr(turns_module, "_PATIENCE_S", 0.0)
+    waited = threading.Event()
+    turns, judged = Turns(1, waited.set), []
+
+    def judge():
+        with turns.together():
+            judged.append(1)
+
+    waiting = threading.Thread(target=judge)
+    with turns.together():
+        waiting.start()
+        assert waited.wait(5)
+    waiting.join(5)
+    assert judged
 
 
 def test_a_suspect_is_judged_while_nobody_else_is():

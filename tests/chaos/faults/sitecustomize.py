@@ -1,12 +1,14 @@
 """Failpoints and deliberate faults of a worker or publisher: on its PYTHONPATH, Python imports this file at its start.
 
 A file in the folder PATCHLINE_FAILPOINTS, named after a stage, ends by SIGKILL whichever process reaches that stage
-first; the file is gone then. A part whose name begins with `poison` ends every worker that tries it. PATCHLINE_BROKEN
-names one way to break the promise, for the tests that prove that the chaos would show it.
+first; the file is gone then. A part whose name begins with `poison` ends every worker in the first stage of its
+inspection, as an image would that a decoder trips over. PATCHLINE_BROKEN names one way to break the promise, for the
+tests that prove that the chaos would show it.
 """
 
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from worker.lane import Lane
 from worker.recent import RedisRecent
 
 _FOLDER = Path(os.environ["PATCHLINE_FAILPOINTS"])
+_poison = threading.local()
 
 
 def reach(stage):
@@ -46,14 +49,15 @@ def before(owner, name, action):
 def _stage(self, name, original=Stopwatch.stage):
     with original(self, name):
         reach(name)
+        if getattr(_poison, "taken", False):
+            (_FOLDER / f"poisoned-{os.getpid()}").touch()
+            _die()
         yield
 
 
 def _try(self, delivery, original=Lane._require_trial):
     original(self, delivery)
-    if str(delivery.message.headers.get("part_id")).startswith("poison"):
-        (_FOLDER / f"poisoned-{os.getpid()}").touch()
-        _die()
+    _poison.taken = str(delivery.message.headers.get("part_id")).startswith("poison")
 
 
 Stopwatch.stage = _stage
