@@ -24,8 +24,6 @@ _FARTHER = 1.2  # parts with a defect have patches farther away than rows of the
 _WORTH_IT = 0.8  # of the work of looking at everything
 _AT_ONCE = 1_000_000  # bounds in one product: 4 MB stay in the cache until they are looked at
 
-GROUPS = 5  # of rows, of which each suggests its nearest: the count of bounds is a multiple of it
-
 
 @dataclass(frozen=True)
 class Folding:
@@ -64,8 +62,7 @@ class LowerBounds:
             queries: float32 [patches, dim].
 
         Yields:
-            which queries, as a slice of them; and float32 [of them, rows and up to `GROUPS` - 1 more that are
-            infinitely far away], overwritten by the next.
+            which queries, as a slice of them; and float32 [of them, rows], overwritten by the next.
         """
         folded, at_once = self.folding.of(queries), _AT_ONCE // self.rows.shape[1] + 1
         bounds = np.empty((min(at_once, len(queries)), self.rows.shape[1]), np.float32)
@@ -92,7 +89,7 @@ def _product(one: NDArray[np.float32], other: NDArray[np.float32], out: NDArray[
 
 
 def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
-    """float32 [k + 3, a multiple of `GROUPS`]: what is multiplied with folded queries.
+    """float32 [k + 3, rows]: what is multiplied with folded queries.
 
     What rounding may add is taken off |q|^2 and |b|^2.
     """
@@ -100,10 +97,7 @@ def _rows(turned: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     rest = np.sqrt(beyond + _ROUNDING * square)
     folded = np.column_stack([turned[:, :count], rest])
     ones = np.full(len(turned), 1 - _ROUNDING)
-    rows = np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32)
-    far_away = np.zeros((-len(rows) % GROUPS, count + 3), np.float32)
-    far_away[:, -1] = np.inf
-    return np.concatenate([rows, far_away]).T.copy()
+    return np.column_stack([-2 * folded, ones, square * (1 - _ROUNDING)]).astype(np.float32).T.copy()
 
 
 def _squares(turned: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

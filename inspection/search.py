@@ -14,6 +14,7 @@ from inspection import lower_bounds
 
 faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; its own is for many threads (faiss issue 5109)
 _WORTH_PREPARING = 512  # rows: below, faiss is as fast
+_GROUPS = 5  # of rows, of which each suggests its nearest
 _GUESS = 13  # components: for vectors of up to 16 numbers faiss has a kernel that writes no distances down
 _LINE = 16  # numbers of a line of the cache
 _TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
@@ -33,7 +34,7 @@ class Guesses:
     def among(cls, features: NDArray[np.float32], folding: lower_bounds.Folding) -> Guesses:
         """Of a bank of float32 [rows, dim] that may be folded so."""
         short = lower_bounds.Folding(folding.mean, folding.components[:, :_GUESS].copy())
-        lines = -(-len(features) // lower_bounds.GROUPS // _LINE)
+        lines = -(-len(features) // _GROUPS // _LINE)
         each = _LINE * (lines | 1)  # an even number of lines would meet in a part of the cache
         groups = np.split(short.of(features)[:, :-2], range(each, len(features), each))
         return cls(short, tuple(flat(group) for group in groups))
@@ -94,7 +95,10 @@ class Search:
         """
         if self.guesses is None:
             return None
-        return self._nearest_of(queries, self.guesses.of(queries))[0]
+        rows = self.guesses.of(queries)
+        asked = np.repeat(np.arange(len(queries)), rows.shape[1])
+        least: NDArray[np.float32] = self._measured(queries, asked, rows.ravel()).reshape(rows.shape).min(axis=1)
+        return least
 
     def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Found by faiss, and measured anew."""
@@ -105,11 +109,12 @@ class Search:
     def _of_possible(
         self, queries: NDArray[np.float32], least: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Measures for each query some rows of small bounds, then all whose bounds are not above the least distance.
+        """Measures for each query the row of the least bound, then all whose bounds are not above its distance.
 
         Queries for which these are too many, since they are like nothing in the bank, are left to faiss.
         """
-        distances, neighbours = self._nearest_of(queries, _least_of_groups(least, len(self.features)))
+        neighbours = least.argmin(axis=1)
+        distances = self._measured(queries, np.arange(len(queries)), neighbours)
         possible = least <= distances[:, None]
         if np.count_nonzero(possible) > possible.size * _TOO_MANY:
             lost = np.count_nonzero(possible, axis=1) > possible.shape[1] * _TOO_MANY
@@ -121,15 +126,6 @@ class Search:
         nearest = measured == distances[asked]
         neighbours[asked[nearest]] = rows[nearest]
         return distances, neighbours
-
-    def _nearest_of(
-        self, queries: NDArray[np.float32], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The nearest to each query of its own few `rows` [queries, few]."""
-        asked = np.repeat(np.arange(len(queries)), rows.shape[1])
-        measured = self._measured(queries, asked, rows.ravel()).reshape(rows.shape)
-        best = np.arange(len(queries)), measured.argmin(axis=1)
-        return measured[best], rows[best]
 
     def _measured(
         self, queries: NDArray[np.float32], asked: NDArray[np.int64], rows: NDArray[np.int64]
@@ -156,13 +152,6 @@ def prepared(features: NDArray[np.float32]) -> Search:
     if bounds is None:
         return plain
     return replace(plain, bounds=bounds, guesses=Guesses.among(features, bounds.folding))
-
-
-def _least_of_groups(least: NDArray[np.float32], rows: int) -> NDArray[np.int64]:
-    """int64 [queries, groups]: where bounds [queries, rows and more] are the least of their group."""
-    groups = least.reshape(len(least), lower_bounds.GROUPS, -1)
-    found: NDArray[np.int64] = groups.argmin(axis=2) + np.arange(lower_bounds.GROUPS) * groups.shape[2]
-    return np.minimum(found, rows - 1)
 
 
 def encode(features: NDArray[np.float32]) -> bytes:
