@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench import apart
 from bench import line as lines
 from bench.line import Line
 from bench.plant import DEFAULT, WIDE, WIDE8, pictures
-from bench.reference_way import ReferenceWay
 from bench.table import Row, in_turn, milliseconds, per_second, row
 from broker import topology
 from inspection import backbone, config, loading, search
@@ -58,18 +58,10 @@ def end_to_end(line: Line, category: str, content_type: str, limit: Callable[[],
     )
 
 
-def reference_loop(settings: config.Config, category: str) -> Callable[[], float]:
-    """How to measure the reference's way, on JPEG."""
-    way = ReferenceWay(settings, category)
-    images = pictures(30, JPEG)
-
-    def measure() -> float:
-        started = time.perf_counter()
-        for image in images:
-            way.score(image)
-        return len(images) / (time.perf_counter() - started)
-
-    return measure
+def reference_way(line: Line, category: str, kernels: str | None = None) -> Callable[[], float]:
+    """How to measure the reference's way, on JPEG, with those kernels of OpenBLAS."""
+    file = str(line.folder / "config.yaml")
+    return lambda: float(apart.answer("bench.reference_way", file, category, kernels=kernels))
 
 
 def stages(inspect: Inspector, category: str) -> list[Row]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import openvino
 
+from bench import cells, plant, rows, searches
 from bench import line as lines
-from bench import plant, rows, searches
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from bench.searches import DEEP, LARGE, SMALL
@@ -31,7 +31,7 @@ def run(settings: config.Config, out: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         own = plant.build(Path(name), settings.paths.models)
         with lines.running(Path(name), own) as line:
-            found = [*_limits(own, line), *_parts(own, line), *_endurance(line)]
+            found = [*_limits(own, line), *_parts(own, line), *_endurance(line), *cells.of_demo()]
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
     can = (*doctor.instructions(), *search.kernels())
     table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
@@ -52,12 +52,25 @@ def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
         if found[-1].ours > _FAST_ENOUGH * rows.RATE:
             found += rows.latency(line, category)
     found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone, not quantised"))
-    loop = rows.reference_loop(settings, WIDE)
-    return [*found, *(rows.end_to_end(line, each, JPEG, loop, "the reference's way") for each in (WIDE, WIDE8))]
+    return [*found, *_against_reference(line)]
+
+
+def _against_reference(line: lines.Line) -> list[Row]:
+    """As the packages install themselves, and where they do not know the CPU, with the kernels that suit it."""
+    ways = {"the reference's way": rows.reference_way(line, WIDE)}
+    better = doctor.better_kernels(doctor.instructions())
+    if better is not None:
+        ways[f"the reference's way, {better} kernels"] = rows.reference_way(line, WIDE, better)
+    return [
+        rows.end_to_end(line, category, JPEG, way, name) for name, way in ways.items() for category in (WIDE, WIDE8)
+    ]
 
 
 def _parts(settings: config.Config, line: lines.Line) -> list[Row]:
     found = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
+    better = doctor.better_kernels(doctor.instructions())
+    if better is not None:
+        found += searches.with_kernels(better)
     for category in (WIDE, WIDE8, DEFAULT):
         found += rows.stages(rows.inspector(settings, category), category)
     return [*found, rows.messages(line)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import random_network
+from bench import apart, random_network
 from bench.plant import pictures
 from bench.random_network import LAYER2, LAYER3, Network
 from bench.table import Row, in_turn, milliseconds, row
@@ -34,6 +34,20 @@ class Size:
 
 
 SMALL, LARGE, DEEP = Size(LAYER2, 104, 1638), Size(LAYER2, 104, 16_384), Size(LAYER3, 40, 4480)
+
+
+def main() -> None:
+    """Print the rows of all sizes as JSON, one a line: for `apart`."""
+    for size in (SMALL, LARGE, DEEP):
+        for each in rows(size):
+            print(each.model_dump_json())
+
+
+def with_kernels(kernels: str) -> list[Row]:
+    """The rows of all sizes where faiss and we multiply with those kernels of OpenBLAS."""
+    printed = apart.answer("bench.searches", kernels=kernels).splitlines()
+    found = map(Row.model_validate_json, printed)
+    return [each.model_copy(update={"name": f"{each.name}, {kernels} kernels"}) for each in found]
 
 
 def rows(size: Size) -> list[Row]:
@@ -112,3 +126,7 @@ def squared_distances(image: Features, features: Features) -> NDArray[np.float64
     asked, known = image.astype(np.float64), features.astype(np.float64)
     squares: NDArray[np.float64] = (asked**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * asked @ known.T
     return squares
+
+
+if __name__ == "__main__":
+    main()

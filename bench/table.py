@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from inspection import message, search
@@ -35,17 +35,18 @@ class Table(message.Frozen):
 
     def show(self) -> None:
         """Print it."""
-        title = f"{self.cpu}, {self.cores} cores, {' '.join(self.can)}"
-        cells = [
-            [row.name, f"{row.ours:.2f}", f"{row.other:.2f}", f"{row.ratio:.3f}", f"{row.spread:.2f}", row.unit]
-            for row in self.rows
-        ]
-        terminal.table(title, _COLUMNS, cells)
+        show(f"{self.cpu}, {self.cores} cores, {' '.join(self.can)}", self.rows)
 
     def write(self, path: Path) -> None:
         """As JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Print rows."""
+    figures = [[row.name, row.ours, row.other, row.ratio, f"{row.spread:.2f}", row.unit] for row in rows]
+    terminal.table(title, _COLUMNS, figures)
 
 
 def in_turn(name: str, unit: str, ours: Callable[[], float], other: Callable[[], float], rounds: int = 3) -> Row:

@@ -28,7 +28,7 @@ _CPU_FEATURES = {
     "i8mm": "int8",
     "bf16": "bf16",
 }
-_NARROW_KERNELS = {"Prescott", "Core2", "Nehalem", "Barcelona"}  # of OpenBLAS, for a CPU that it does not know
+_NARROW_KERNELS = (":Prescott", ":Core2", ":Nehalem", ":Barcelona")  # of OpenBLAS, for a CPU that it does not know
 _PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
 
@@ -75,14 +75,19 @@ def _processor() -> Iterator[Finding]:
     yield from _products(flags)
 
 
+def better_kernels(flags: list[str]) -> str | None:
+    """Of OpenBLAS, where a package takes this CPU for an older one without wide vectors; None elsewhere."""
+    if "avx2" not in flags or not any(kernel.endswith(_NARROW_KERNELS) for kernel in search.kernels()):
+        return None
+    return "SkylakeX" if "avx512f" in flags else "Haswell"
+
+
 def _products(flags: list[str]) -> Iterator[Finding]:
-    """A BLAS that is older than the CPU may take it for one without wide vectors."""
-    for kernel in search.kernels():
-        package, _, made_for = kernel.partition(":")
-        if "avx2" in flags and made_for in _NARROW_KERNELS:
-            better = "SkylakeX" if "avx512f" in flags else "Haswell"
-            advice = f"set OPENBLAS_CORETYPE={better}, or what it multiplies takes several times as long"
-            yield Finding("blas", State.NOTE, f"{package} takes this CPU for a {made_for}; {advice}")
+    better = better_kernels(flags)
+    if better is not None:
+        used = ", ".join(search.kernels())
+        advice = f"set OPENBLAS_CORETYPE={better}, or products with narrow ones take several times as long"
+        yield Finding("blas", State.NOTE, f"kernels in use are {used}; {advice}")
 
 
 def _servers(settings: config.Config) -> Iterator[Finding]:
