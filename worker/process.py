@@ -26,6 +26,7 @@ from worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _WATCH_S = 0.5
+_FILLING = 2  # lanes for the gaps, where one waits for Python's lock or for RabbitMQ's thread
 _LANES_EACH = 3  # for each that inspects: the others wait for RabbitMQ, which may have a slow disk
 
 
@@ -82,8 +83,9 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
 
 
 def _at_once(limits: config.Worker, device: Device) -> int:
-    """A CPU: one for each core, and one that fills the gaps. A chip takes one image at a time: one more is prepared."""
-    ordinary = len(os.sched_getaffinity(0)) + 1 if device.kind == "cpu" else 2
+    """A CPU: one for each core, and a few that fill the gaps. A chip takes one at a time: one more is prepared."""
+    cores = len(os.sched_getaffinity(0))
+    ordinary = cores + min(cores, _FILLING) if device.kind == "cpu" else 2
     return limits.at_once or min(ordinary, limits.lanes or ordinary)
 
 

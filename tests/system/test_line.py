@@ -86,7 +86,7 @@ def test_the_same_capture_sent_twice_is_acted_on_once(line, texture_folder):
 
 def test_sigterm_in_the_middle_of_an_image_finishes_it_and_gives_the_others_back(line, slow_picture):
     worker = line.worker("--device", "cpu")
-    many = 3 * (len(os.sched_getaffinity(0)) + 1) + 5  # more than its lanes take
+    many = 3 * (len(os.sched_getaffinity(0)) + 2) + 5  # more than its lanes take
     for number in range(many):
         line.send(slow_picture, f"slow-{number}")
     wait_for(lambda: line.metric(worker.metrics_port, "patchline_in_flight") >= 2)

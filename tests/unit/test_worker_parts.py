@@ -195,8 +195,10 @@ def test_restarts_are_counted_by_device_and_cause():
 def test_a_chip_has_two_images_at_once_however_many_cores_its_host_has(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     assert process._at_once(Worker(), Device("ascend", 0)) == 2
-    assert process._at_once(Worker(), Device("cpu", 0)) == 65
+    assert process._at_once(Worker(), Device("cpu", 0)) == 66
     assert process._at_once(Worker(lanes=4), Device("cpu", 0)) == 4
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert process._at_once(Worker(), Device("cpu", 0)) == 2
 
 
 def test_cpu_devices_divide_the_cores(monkeypatch):
