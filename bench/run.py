@@ -28,10 +28,11 @@ def run(settings: config.Config, out: Path) -> None:
         ServiceError: a server is missing.
     """
     core = openvino.Core()
+    better = doctor.better_kernels(doctor.instructions())
     with tempfile.TemporaryDirectory() as name:
         own = plant.build(Path(name), settings.paths.models)
         with lines.running(Path(name), own) as line:
-            found = [*_limits(own, line), *_parts(own, line), *_endurance(line), *cells.of_demo()]
+            found = [*_limits(own, line, better), *_parts(own, line, better), *_endurance(line), *cells.of_demo()]
     name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
     can = (*doctor.instructions(), *search.kernels())
     table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
@@ -40,7 +41,7 @@ def run(settings: config.Config, out: Path) -> None:
     print(out)
 
 
-def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
+def _limits(settings: config.Config, line: lines.Line, better: str | None) -> list[Row]:
     """The line against the bare network and against the reference's way; its latency where it keeps up."""
     found: list[Row] = []
     limits = {}
@@ -52,13 +53,12 @@ def _limits(settings: config.Config, line: lines.Line) -> list[Row]:
         if found[-1].ours > _FAST_ENOUGH * rows.RATE:
             found += rows.latency(line, category)
     found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone, not quantised"))
-    return [*found, *_against_reference(line)]
+    return [*found, *_against_reference(line, better)]
 
 
-def _against_reference(line: lines.Line) -> list[Row]:
+def _against_reference(line: lines.Line, better: str | None) -> list[Row]:
     """As the packages install themselves, and where they do not know the CPU, with the kernels that suit it."""
     ways = {"the reference's way": rows.reference_way(line, WIDE)}
-    better = doctor.better_kernels(doctor.instructions())
     if better is not None:
         ways[f"the reference's way, {better} kernels"] = rows.reference_way(line, WIDE, better)
     return [
@@ -66,9 +66,8 @@ def _against_reference(line: lines.Line) -> list[Row]:
     ]
 
 
-def _parts(settings: config.Config, line: lines.Line) -> list[Row]:
+def _parts(settings: config.Config, line: lines.Line, better: str | None) -> list[Row]:
     found = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
-    better = doctor.better_kernels(doctor.instructions())
     if better is not None:
         found += searches.with_kernels(better)
     for category in (WIDE, WIDE8, DEFAULT):
