@@ -16,14 +16,14 @@ $(SETUP): requirements.lock pyproject.toml tests/keda/package-lock.json
 	touch $@
 
 servers: $(SETUP)
-	@$(BIN)/python -m tools.install_servers
+	@$(BIN)/python -m patchline.services.install_servers
 
 demo: setup
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/patchline demo
 
 test: setup
-	@$(BIN)/python -m tools.install_servers systemd-container gcc libc6-dev
+	@$(BIN)/python -m patchline.services.install_servers systemd-container gcc libc6-dev
 	$(BIN)/python -m pytest
 
 # The models against torch, in an environment of its own: nothing else needs torch.
@@ -35,12 +35,12 @@ test-convert: setup
 
 # The line in a storm: everything is killed, cut, frozen and flooded, then reconciled. Writes out/chaos.json.
 chaos: setup
-	@$(BIN)/python -m tools.install_servers gcc libc6-dev
+	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup
-	@$(BIN)/python -m tools.install_servers gcc libc6-dev
+	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos/test_endurance.py -m soak
 	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
 
@@ -53,11 +53,11 @@ types: $(SETUP)
 
 # As packages install themselves: a variable that chooses a BLAS's kernels is there on one machine and not on the next.
 bench: demo
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/patchline bench
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
 
 # A few ratios, with room for noise: fails where the line has become much slower against its own limits.
 bench-check: setup
-	$(BIN)/patchline bench --check
+	$(BIN)/python -m bench --check
 
 # Every package that the line needs can be had as a wheel on both kinds of host (Atlas cards sit in Arm hosts too).
 wheels: $(SETUP)

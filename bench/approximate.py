@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from bench import searches
 from bench.searches import DEEP, LARGE, SMALL, Features
 from bench.table import milliseconds
-from inspection import score, search
-from tools import terminal
+from patchline.inspection import score
+from patchline.inspection.search import exact_search
+from patchline.runtime import terminal
 
 _LISTS_VISITED = (2, 8, 32)
 _CANDIDATES = (16, 32, 64)
@@ -26,12 +27,12 @@ def main() -> None:
     """Measure, and print a table for each bank."""
     for size in (SMALL, LARGE, DEEP):
         (bank,), images = searches.banks(size, (size.rows,))
-        own = search.prepared(bank)
+        own = exact_search.prepared(bank)
         title = f"{len(images[0])} x {bank.shape[1]} in {size.rows}, one thread"
         terminal.table(title, _COLUMNS, _rows(own, images))
 
 
-def _rows(own: search.Search, images: list[Features]) -> Iterator[tuple[object, ...]]:
+def _rows(own: exact_search.Search, images: list[Features]) -> Iterator[tuple[object, ...]]:
     for_score = _milliseconds(lambda image: searches.for_score(image, own), images)
     yield "ours, for a score", for_score, 1.0, "all", 0.0
     of_all = _milliseconds(own.nearest, images)
@@ -58,7 +59,7 @@ def _approximate(features: Features) -> Iterator[tuple[str, faiss.Index]]:
         yield f"HNSW, {candidates} candidates", hnsw
 
 
-def _quality(own: search.Search, index: faiss.Index, images: list[Features]) -> tuple[float, float]:
+def _quality(own: exact_search.Search, index: faiss.Index, images: list[Features]) -> tuple[float, float]:
     """The share of patches that get their true neighbour, and the largest relative error of a score."""
     true, errors = [], []
     for image in images:
@@ -69,7 +70,7 @@ def _quality(own: search.Search, index: faiss.Index, images: list[Features]) -> 
     return float(np.mean(true)), max(errors)
 
 
-def _found(own: search.Search, index: faiss.Index, image: Features) -> NDArray[np.int64]:
+def _found(own: exact_search.Search, index: faiss.Index, image: Features) -> NDArray[np.int64]:
     rows: NDArray[np.int64] = index.search(image - own.mean, 1)[1][:, 0]
     return rows
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from bench import rows, searches
 from bench.table import Row, milliseconds, row, show
-from inspection import config, decode, image_files, preprocess, score, verdict
-from inspection.inspector import Inspector
+from patchline import config
+from patchline.inspection import decode, preprocess, score, verdict
+from patchline.inspection.inspector import Inspector
+from patchline.protocol import image_files
 
 _DEMO = Path("out/demo")
 _AUROC = {"solar_cell_mono": 0.9646, "solar_cell_poly": 0.9160}  # topk10, as first measured

@@ -15,9 +15,9 @@ from bench.plant import WIDE
 from bench.rows import JPEG
 from bench.searches import LARGE, SMALL
 from bench.table import Row
-from inspection import config
-from inspection.errors import PatchlineError
-from tools import terminal
+from patchline import config
+from patchline.protocol.errors import PatchlineError
+from patchline.runtime import terminal
 
 _AT_LEAST = {"end to end": 0.35}  # of the bare network; 0.75 with AVX-512, 0.9 with AVX2, where the network is slow
 _AT_MOST = {  # of IndexFlatL2, with AVX2

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import topology
-from broker.base import Broker, Message
-from inspection import config, message
-from inspection.message import Verdict
-from process import line as surroundings
-from tools import server, services
+from patchline import config
+from patchline.broker.base import Broker, Message
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Verdict
+from patchline.runtime import connections
+from patchline.services import private_servers, server
 
 _PATIENCE_S = 120.0
 _LOOK_S = 0.25  # a look at its counters costs a worker a millisecond
@@ -74,7 +74,7 @@ class Line:
 
     folder: Path
     settings: config.Config
-    servers: services.Servers
+    servers: private_servers.Servers
     broker: Broker
 
     def send(self, category: str, images: Sequence[bytes], content_type: str) -> None:
@@ -84,8 +84,8 @@ class Line:
 
     def send_one(self, category: str, number: int, image: bytes, content_type: str) -> None:
         """Put one image into the queue, captured now."""
-        captured = {"line": "bench", "part_id": f"p{number}", "captured_at": surroundings.now_ms()}
-        outgoing = Message(image, f"{number}", message.JOB_TYPE, content_type, {**captured, "category": category})
+        captured = {"line": "bench", "part_id": f"p{number}", "captured_at": connections.now_ms()}
+        outgoing = Message(image, f"{number}", messages.JOB_TYPE, content_type, {**captured, "category": category})
         self.broker.publish(topology.JOBS, f"bench.{category}", outgoing)
 
     @contextmanager
@@ -110,7 +110,7 @@ class Line:
             delivery = consumer.take(_PATIENCE_S)
             if delivery is None:
                 raise server.ServiceError("the worker of the benchmark gives no verdicts; see its log")
-            found.append(message.parse_verdict(delivery.message))
+            found.append(messages.parse_verdict(delivery.message))
             delivery.ack()
         consumer.cancel()
         return found
@@ -119,10 +119,10 @@ class Line:
 @contextmanager
 def running(folder: Path, settings: config.Config) -> Iterator[Line]:
     """The plant in `folder`, with private servers."""
-    with services.running() as servers:
+    with private_servers.running() as servers:
         own = config.with_urls(settings, servers.amqp_url, servers.redis_url)
-        with surroundings.connect(own, "bench") as broker:
-            broker.declare(surroundings.plant(own))
+        with connections.connect(own, "bench") as broker:
+            broker.declare(connections.plant(own))
             yield Line(folder, own, servers, broker)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from bench import random_network
 from bench.random_network import LAYER2
-from inspection import config
-from tools import fit, quantize
+from patchline import config
+from patchline.banks import fit
+from patchline.models import quantize
 
 SIDE = 300
 WIDE, DEFAULT = "wide", "default"  # WideResNet-101-2 layer2 at 224, and the backbone that comes with Patchline

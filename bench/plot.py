@@ -16,7 +16,8 @@ from matplotlib import pyplot
 
 from bench import searches
 from bench.table import milliseconds
-from inspection import backbone, search
+from patchline.devices import backbone, loading
+from patchline.inspection.search import exact_search
 
 OUT = Path("docs/performance.png")
 _BANKS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -47,7 +48,7 @@ def main() -> None:
 def _searches() -> Iterator[list[float]]:
     banks, (image, *_) = searches.banks(searches.LARGE, _BANKS)
     for bank in banks:
-        own = search.prepared(bank)
+        own = exact_search.prepared(bank)
         ways = (
             partial(own.index.search, image, 1),
             partial(own.nearest, image),
@@ -57,7 +58,7 @@ def _searches() -> Iterator[list[float]]:
 
 
 def _network(side: int) -> float:
-    loaded = backbone.load(Path("models"), "efficientnet_lite0", side, backbone.Device("cpu", 0), 1)
+    loaded = loading.load(Path("models"), "efficientnet_lite0", side, backbone.Device("cpu", 0), 1)
     image = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), dtype=np.uint8)
     return milliseconds(lambda: loaded.extract(image), 15)
 

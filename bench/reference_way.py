@@ -15,7 +15,11 @@ import numpy as np
 import openvino
 
 from bench.plant import pictures
-from inspection import backbone, config, memory_bank, score, search
+from patchline import config
+from patchline.banks import store
+from patchline.devices import manifest as manifests
+from patchline.inspection import score
+from patchline.inspection.search import exact_search
 
 _FIRST, _MEASURED = 5, 40  # images: the first ones compile and allocate
 
@@ -25,8 +29,8 @@ class ReferenceWay:
 
     def __init__(self, settings: config.Config, category: str) -> None:
         self._recipe = settings.category(category)
-        self._index = search.flat(memory_bank.load(settings.paths.memory_banks / category).search.features)
-        self._manifest = backbone.read_manifest(settings.paths.models, self._recipe.backbone)
+        self._index = exact_search.flat(store.load(settings.paths.memory_banks / category).search.features)
+        self._manifest = manifests.read(settings.paths.models, self._recipe.backbone)
         model = self._file(settings.paths.models)
         self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

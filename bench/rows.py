@@ -14,10 +14,13 @@ from bench import line as lines
 from bench.line import Line
 from bench.plant import DEFAULT, WIDE, WIDE8, pictures
 from bench.table import Row, in_turn, milliseconds, per_second, row
-from broker import topology
-from inspection import backbone, config, loading, search
-from inspection.inspector import Inspector
-from process.stopwatch import Stopwatch
+from patchline import config
+from patchline.banks import serving
+from patchline.devices import backbone, loading
+from patchline.inspection.inspector import Inspector
+from patchline.inspection.search import exact_search
+from patchline.protocol import topology
+from patchline.runtime.stopwatch import Stopwatch
 
 PNG, JPEG = "image/png", "image/jpeg"
 _CPU = backbone.Device("cpu", 0)
@@ -33,7 +36,7 @@ def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row],
     """The network alone, on an image that is in memory and prepared; and how to measure it at its best again."""
     recipe = settings.category(category)
     compiled = {
-        streams: backbone.load(settings.paths.models, recipe.backbone, recipe.imagesize, _CPU, streams)
+        streams: loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, _CPU, streams)
         for streams in (1, cores, cores + 1)
     }
     image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
@@ -67,7 +70,7 @@ def reference_way(line: Line, category: str, kernels: str | None = None) -> Call
 def stages(inspect: Inspector, category: str) -> list[Row]:
     """Each stage of an image against the whole of it, in one thread."""
     took: dict[str, list[float]] = {}
-    search.use_threads(1)
+    exact_search.use_threads(1)
     for content_type in (PNG, JPEG):
         for image in pictures(60, content_type):
             watch = Stopwatch(lambda stage, seconds: took.setdefault(stage, []).append(seconds * 1000))
@@ -162,7 +165,7 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
 
 def inspector(settings: config.Config, category: str) -> Inspector:
     """As a worker loads it: each thread that asks gets one core, since OpenVINO gives fewer streams several threads."""
-    return loading.load(settings, [category], _CPU, _CORES)[category]
+    return serving.load(settings, [category], _CPU, _CORES)[category]
 
 
 def _emptied(line: Line) -> None:

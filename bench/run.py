@@ -6,16 +6,16 @@ import os
 import tempfile
 from pathlib import Path
 
-import openvino
-
 from bench import cells, plant, rows, searches
 from bench import line as lines
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from bench.searches import DEEP, LARGE, SMALL
 from bench.table import Row, Table
-from inspection import config, search
-from tools import doctor
+from patchline import config
+from patchline.devices import openvino_backbone
+from patchline.inspection.search import exact_search
+from patchline.operations import doctor
 
 _MANY_IMAGES = 10_000
 _FAST_ENOUGH = 1.2  # times the rate at which latency is measured
@@ -27,15 +27,13 @@ def run(settings: config.Config, out: Path) -> None:
     Raises:
         ServiceError: a server is missing.
     """
-    core = openvino.Core()
     better = doctor.better_kernels(doctor.instructions())
     with tempfile.TemporaryDirectory() as name:
         own = plant.build(Path(name), settings.paths.models)
         with lines.running(Path(name), own) as line:
             found = [*_limits(own, line, better), *_parts(own, line, better), *_endurance(line), *cells.of_demo()]
-    name = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
-    can = (*doctor.instructions(), *search.kernels())
-    table = Table(cpu=name, cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
+    can = (*doctor.instructions(), *exact_search.kernels())
+    table = Table(cpu=openvino_backbone.cpu_name(), cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
     table.show()
     table.write(out)
     print(out)

@@ -14,7 +14,11 @@ from bench import apart, random_network
 from bench.plant import pictures
 from bench.random_network import LAYER2, LAYER3, Network
 from bench.table import Row, in_turn, milliseconds, row
-from inspection import backbone, config, coreset, decode, distances, preprocess, score, search
+from patchline import config
+from patchline.banks import coreset
+from patchline.devices import backbone, loading
+from patchline.inspection import decode, preprocess, score
+from patchline.inspection.search import distances, exact_search
 
 _CPU = backbone.Device("cpu", 0)
 _SEEN = 3  # images that are searched, one with a scratch
@@ -54,7 +58,7 @@ def rows(size: Size) -> list[Row]:
     """Against faiss, each in one thread, and against float64: all neighbours, and what a score needs of them."""
     bank, images = banks(size, (size.rows,))
     name = f"search {images[0].shape[0]} x {images[0].shape[1]} in {size.rows}"
-    own = search.prepared(bank[0])
+    own = exact_search.prepared(bank[0])
     return [
         _against_faiss(name, own.nearest, own, images),
         _against_faiss(f"{name}, for a score", lambda image: for_score(image, own), own, images),
@@ -66,7 +70,7 @@ def noise() -> Row:
     """Random numbers, which have no few directions: faiss has to look at every row."""
     rng = np.random.default_rng(0)
     bank, image = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1638, 784))
-    own = search.prepared(bank)
+    own = exact_search.prepared(bank)
     return _against_faiss("search 784 x 512 in 1638 of noise", own.nearest, own, [image])
 
 
@@ -78,7 +82,7 @@ def banks(size: Size, rows: Sequence[int]) -> tuple[list[Features], list[Feature
     """
     with tempfile.TemporaryDirectory() as folder:
         random_network.write(Path(folder), size.network)
-        loaded = backbone.load(Path(folder), size.network.name, size.network.side, _CPU, streams=1)
+        loaded = loading.load(Path(folder), size.network.name, size.network.side, _CPU, streams=1)
         found = [_extracted(loaded, image) for image in pictures(size.images * 10 // 9 + 10, "image/png")]
     good = [features for number, features in enumerate(found[:-_SEEN]) if number % 10 != 9][: size.images]
     candidates = np.concatenate(good)
@@ -92,7 +96,7 @@ def _extracted(loaded: backbone.Backbone, image: bytes) -> Features:
     return patches
 
 
-def _against_faiss(name: str, ours: Work, own: search.Search, images: list[Features]) -> Row:
+def _against_faiss(name: str, ours: Work, own: exact_search.Search, images: list[Features]) -> Row:
     return in_turn(
         f"{name} : IndexFlatL2, one thread each",
         "ms",
@@ -101,7 +105,7 @@ def _against_faiss(name: str, ours: Work, own: search.Search, images: list[Featu
     )
 
 
-def _against_float64(name: str, own: search.Search, images: list[Features]) -> list[Row]:
+def _against_float64(name: str, own: exact_search.Search, images: list[Features]) -> list[Row]:
     same, errors = [], []
     for image in images:
         measured, neighbours = own.nearest(image)
@@ -116,7 +120,7 @@ def _against_float64(name: str, own: search.Search, images: list[Features]) -> l
     ]
 
 
-def for_score(image: Features, own: search.Search) -> Features:
+def for_score(image: Features, own: exact_search.Search) -> Features:
     """float32 [10]: what the score of an image is made of."""
     return distances.of(image, own).largest(score.TOP_PATCHES)
 

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.plant import pictures
-from inspection import backbone, config, decode, golden, preprocess
-from process import log, shutdown
-from worker import process
+from patchline import config
+from patchline.banks import golden
+from patchline.devices import backbone, loading
+from patchline.inspection import decode, preprocess
+from patchline.runtime import logs, signals
+from patchline.worker import process
 
 DEVICE_S = 0.0277
 _AT_ONCE = 2  # one on the device, one before or behind it: as of a chip
@@ -32,7 +35,7 @@ class SimulatedDevice:
         self._device = threading.Lock()
 
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """See `inspection.backbone.Backbone`."""
+        """See `patchline.devices.backbone.Backbone`."""
         with self._device:
             time.sleep(DEVICE_S * len(images))
         return self._features
@@ -55,13 +58,13 @@ def main() -> None:
     parser.add_argument("--category")
     parser.add_argument("--metrics-port", type=int)
     given = parser.parse_args()
-    log.set_up("warning")
+    logs.set_up("warning")
     settings = config.load(given.config)
     settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _AT_ONCE})})
-    real = backbone.load
-    backbone.load = lambda *arguments: SimulatedDevice(real(*arguments))
+    real = loading.load
+    loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
     golden.require = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)  # nobody's features
-    with shutdown.on_signals() as stop:
+    with signals.on_signals() as stop:
         process.run(settings, backbone.Device("cpu", 0), [given.category], given.metrics_port, stop)
 
 

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from inspection import message, search
-from tools import terminal
+from patchline.inspection.search import exact_search
+from patchline.protocol import messages
+from patchline.runtime import terminal
 
 _COLUMNS = ("measured : against", "ours", "other", "ratio", "spread", "unit")
 
 
-class Row(message.Frozen):
+class Row(messages.Frozen):
     """Medians of two measurements in turn, their ratio, and the widest relative spread of the rounds."""
 
     name: str
@@ -25,7 +26,7 @@ class Row(message.Frozen):
     unit: str
 
 
-class Table(message.Frozen):
+class Table(messages.Frozen):
     """`out/bench.json`."""
 
     cpu: str
@@ -64,7 +65,7 @@ def row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) ->
 
 def milliseconds(work: Callable[[], object], times: int = 15) -> float:
     """The median duration of `work`, in one thread whose libraries take one thread."""
-    search.use_threads(1)
+    exact_search.use_threads(1)
     work()
     took = []
     for _ in range(times):
@@ -78,7 +79,7 @@ def per_second(work: Callable[[int], object], count: int, lanes: int) -> float:
     """How many of `work(0) ... work(count - 1)` are done in a second by so many threads."""
 
     def lane(first: int) -> None:
-        search.use_threads(1)
+        exact_search.use_threads(1)
         for number in range(first, count, lanes):
             work(number)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import prometheus_client
-from prometheus_client import Counter, Gauge
-
-from publisher.spool import Spool
+from patchline.publisher.spool import Spool
+from patchline.runtime import metrics
+from patchline.runtime.metrics import Counter, Gauge
 
 
 class Metrics:
     """Counts what happens to captures; the spool's figures are read when they are asked for."""
 
     def __init__(self, line: str, category: str, spool: Spool, clock_ms: Callable[[], int]) -> None:
-        self.registry = prometheus_client.CollectorRegistry()
+        self.registry = metrics.Registry()
         names, values = ("line", "category"), (line, category)
         self._jobs = Counter(
             "patchline_published_jobs", "Jobs by what became of them.", (*names, "state"), registry=self.registry
@@ -31,4 +30,4 @@ class Metrics:
 
     def serve(self, host: str, port: int) -> None:
         """Show the metrics at `http://host:port/metrics`."""
-        prometheus_client.start_http_server(port, addr=host, registry=self.registry)
+        metrics.serve(self.registry, host, port)

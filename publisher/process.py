@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 
 import structlog
 
-from broker.base import Broker, BrokerError, TopologyMismatch
-from inspection import config
-from inspection.message import Job
-from process import line as surroundings
-from publisher.metrics import Metrics
-from publisher.publisher import Publisher, State
-from publisher.source import Capture
-from publisher.spool import Spool
+from patchline import config
+from patchline.broker.base import Broker, BrokerError, TopologyMismatch
+from patchline.protocol.messages import Job
+from patchline.publisher.metrics import Metrics
+from patchline.publisher.publisher import Publisher, State
+from patchline.publisher.source import Capture
+from patchline.publisher.spool import Spool
+from patchline.runtime import connections
 
 _log = structlog.get_logger(__name__)
 _AGAIN_S = 2.0
@@ -52,18 +52,18 @@ def run(
     path = settings.paths.spool / f"{line}.{category}.sqlite"
     with (
         closing(Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)) as spool,
-        surroundings.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
+        connections.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
     ):
-        metrics = Metrics(line, category, spool, surroundings.now_ms)
+        metrics = Metrics(line, category, spool, connections.now_ms)
         if metrics_port is not None:
             metrics.serve(settings.worker.metrics_host, metrics_port)
         told = _one_at_a_time(metrics, tell)
-        publisher = Publisher(broker, line, category, spool, surroundings.now_ms, told, stop)
+        publisher = Publisher(broker, line, category, spool, connections.now_ms, told, stop)
         if not _declared(broker, settings):
             threading.Thread(target=_declare_later, args=(broker, settings, stop), daemon=True).start()
         with _replaying(publisher, stop):
             for capture in captures:
-                if publisher.accept(capture, surroundings.now_ms() + deadline_ms) is None:
+                if publisher.accept(capture, connections.now_ms() + deadline_ms) is None:
                     break
             while spool.depth() and not stop.wait(0.1):
                 pass
@@ -97,7 +97,7 @@ def _replaying(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
 
 def _declared(broker: Broker, settings: config.Config) -> bool:
     try:
-        surroundings.declare(broker, settings, surroundings.plant(settings))
+        connections.declare(broker, settings, connections.plant(settings))
     except TopologyMismatch:
         raise
     except BrokerError as error:

@@ -14,12 +14,11 @@ from enum import StrEnum
 
 import structlog
 
-from broker import topology
-from broker.base import Broker, BrokerError, Message, Outgoing
-from inspection import message
-from inspection.message import Job
-from publisher.source import Capture
-from publisher.spool import Spool, SpoolError
+from patchline.broker.base import Broker, BrokerError, Message, Outgoing
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Job
+from patchline.publisher.source import Capture
+from patchline.publisher.spool import Spool, SpoolError
 
 _log = structlog.get_logger(__name__)
 _PAUSE_S = 0.5
@@ -98,7 +97,7 @@ class Publisher:
 
     def _job(self, capture: Capture, deadline: int | None) -> Job:
         return Job(
-            job_id=message.job_id_for(self.line, self.category, capture.part_id, capture.captured_at, capture.image),
+            job_id=messages.job_id_for(self.line, self.category, capture.part_id, capture.captured_at, capture.image),
             line=self.line,
             category=self.category,
             part_id=capture.part_id,
@@ -110,8 +109,8 @@ class Publisher:
 
     def _send(self, job: Job, image: bytes) -> bool:
         """Announce a part and send its image; True when the broker has confirmed both."""
-        announcement = Message(b"", job.job_id, message.PART_TYPE, None, job.announcement().headers())
-        whole = Message(image, job.job_id, message.JOB_TYPE, job.content_type, job.headers())
+        announcement = Message(b"", job.job_id, messages.PART_TYPE, None, job.announcement().headers())
+        whole = Message(image, job.job_id, messages.JOB_TYPE, job.content_type, job.headers())
         try:
             # A line without a gate has nobody to announce to; a job that reaches no queue is lost.
             part = Outgoing(topology.PARTS, job.line, announcement, mandatory=False)

@@ -13,8 +13,8 @@ from pathlib import Path
 import structlog
 import watchfiles
 
-from inspection import image_files, message
-from inspection.errors import SetupError
+from patchline.protocol import image_files, messages
+from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
 _SETTLED_MS = 300  # a file that has not changed for so long is complete
@@ -39,7 +39,7 @@ def read(path: Path) -> Capture:
     """
     status = path.stat()
     captured_at = int(status.st_mtime * 1000)
-    if not message.EARLIEST_MS <= captured_at <= message.LATEST_MS:
+    if not messages.EARLIEST_MS <= captured_at <= messages.LATEST_MS:
         _log.warning("the time of an image cannot be, taken from when it came", path=str(path), time_ms=captured_at)
         captured_at = status.st_ctime_ns // 1_000_000
     return Capture(_part_id(path), image_files.content_type(path), captured_at, path.read_bytes())

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inspection.errors import PatchlineError, SetupError
-from inspection.message import Job
+from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.protocol.messages import Job
 
 # The index spares SQLite to read every image for its size: without it a deep spool could not be emptied.
 _SCHEMA = """

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import skimage
 
-from inspection import config
-from tools import fit, services
+from patchline import config
+from patchline.banks import fit
+from patchline.services import private_servers
 
 TEXTURES = Path(skimage.__file__).parent / "data"
 SIDE = 128
@@ -25,14 +26,14 @@ categories:
 @pytest.fixture(scope="session")
 def servers():
     """Private RabbitMQ and Redis, or those of the environment; missing, a laptop skips and CI fails."""
-    missing = services.missing()
+    missing = private_servers.missing()
     given = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
     if missing and not given:
         message = f"not installed: {', '.join(missing)}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    with services.running() as running:
+    with private_servers.running() as running:
         yield running
 
 

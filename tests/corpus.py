@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from inspection.errors import Reason
+from patchline.protocol.errors import Reason
 
 JUDGED, EXPIRED = "judged", "expired"
 MALFORMED, UNREADABLE = Reason.MALFORMED_MESSAGE, Reason.UNREADABLE_IMAGE

@@ -1,1 +1,1 @@
-"""Run by people: fit, evaluate, convert, bench, services, demo."""
+"""What makes and checks files of this repository: run by its developers, not installed."""

@@ -9,7 +9,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from tools import terminal
+from patchline.runtime import terminal
 
 _MACHINES = ("x86_64", "aarch64")
 _BASES = ("manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_35")  # Debian 12 has glibc 2.36

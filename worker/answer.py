@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from broker.base import Delivery, Message
-from inspection import message
-from inspection.errors import JobError, Reason
-from inspection.inspector import Inspection, Inspector
-from inspection.message import Decision, Job, Verdict
+from patchline.broker.base import Delivery, Message
+from patchline.inspection.inspector import Inspection, Inspector
+from patchline.protocol import messages
+from patchline.protocol.errors import JobError, Reason
+from patchline.protocol.messages import Decision, Job, Verdict
 
 _DETAIL_LENGTH = 500  # an error's text may quote its input
 
@@ -52,7 +52,7 @@ class Signature:
     def error(self, delivery: Delivery, received_at: int, error: JobError) -> Verdict:
         """The job could not be judged, with whatever its message still says of itself."""
         return Verdict(
-            **message.salvage(delivery.message),
+            **messages.salvage(delivery.message),
             decision=Decision.ERROR,
             reason=error.reason,
             detail=error.detail[:_DETAIL_LENGTH],
@@ -95,4 +95,4 @@ class Signature:
 
 def verdict_message(verdict: Verdict) -> Message:
     """A verdict as it travels."""
-    return Message(verdict.to_json(), verdict.job_id, message.VERDICT_TYPE, "application/json")
+    return Message(verdict.to_json(), verdict.job_id, messages.VERDICT_TYPE, "application/json")

@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from broker import topology
-from broker.base import TRIED, Broker, Consumer, Delivery, Message, NotConfirmed, tried
-from inspection import message, picture
-from inspection.errors import DeviceLostError, JobError, Reason, Retry, Unusable
-from inspection.inspector import Inspection, Inspector
-from inspection.message import Job, Verdict
-from process.stopwatch import Stopwatch
-from worker.answer import Signature, verdict_message
-from worker.metrics import Metrics
-from worker.pulse import Pulse
-from worker.recent import Recent
-from worker.turns import Turns
+from patchline.broker.base import TRIED, Broker, Consumer, Delivery, Message, NotConfirmed, tried
+from patchline.inspection import picture
+from patchline.inspection.inspector import Inspection, Inspector
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import DeviceLostError, JobError, Reason, Retry, Unusable
+from patchline.protocol.messages import Job, Verdict
+from patchline.runtime.stopwatch import Stopwatch
+from patchline.worker.answer import Signature, verdict_message
+from patchline.worker.metrics import Metrics
+from patchline.worker.pulse import Pulse
+from patchline.worker.recent import Recent
+from patchline.worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _IDLE_S = 0.2  # how soon a lane without work sees that it shall stop
@@ -40,7 +40,7 @@ class Lane:
     """One thread of a worker. `step` does one turn; `run` repeats it until it shall stop.
 
     A lane that waits for the broker leaves its turn to inspect to another, so there are more lanes than turns. The lane
-    of the suspects judges its jobs alone (see `broker.topology.plant`); all others leave suspects to it.
+    of the suspects judges its jobs alone (see `patchline.protocol.topology.plant`); all others leave suspects to it.
     """
 
     signature: Signature
@@ -95,7 +95,7 @@ class Lane:
             self._keep_picture(verdict, seen)
 
     def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> tuple[Verdict, Inspection | None]:
-        job = message.parse_job(delivery.message)
+        job = messages.parse_job(delivery.message)
         self.metrics.received(job.captured_at, received_at)
         known = self._known(job, delivery)
         if known is not None:
@@ -175,7 +175,7 @@ class Lane:
 
     def _known(self, job: Job, delivery: Delivery) -> Verdict | None:
         """The verdict that an earlier delivery of this job was given; not where somebody wants it judged anew."""
-        if delivery.attempt == 1 or message.REPLAY in delivery.message.headers:
+        if delivery.attempt == 1 or messages.REPLAY in delivery.message.headers:
             return None
         return self.recent.known(job.job_id)
 

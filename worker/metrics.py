@@ -12,14 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import prometheus_client
-from prometheus_client import Counter, Gauge, Histogram
-
-from inspection import message
-from inspection.backbone import Device
-from process import npu
-from worker.health import Health, serve
-from worker.supervisor import Cause
+from patchline.devices import npu
+from patchline.devices.backbone import Device
+from patchline.protocol import messages
+from patchline.runtime import metrics
+from patchline.runtime.health import Health, serve
+from patchline.runtime.metrics import Counter, Gauge, Histogram
+from patchline.worker.supervisor import Cause
 
 _WINDOW_S = 10.0
 _MOST_LINES = 64
@@ -63,7 +62,7 @@ class Metrics:
     """Counts what lanes do."""
 
     def __init__(self, device: str, categories: list[str], clock: Callable[[], float] = time.monotonic) -> None:
-        own = self.registry = prometheus_client.CollectorRegistry()
+        own = self.registry = metrics.Registry()
         self._clock = clock
         self._categories = frozenset(categories)
         self._lines: set[str] = set()
@@ -84,7 +83,7 @@ class Metrics:
 
     def serve(self, host: str, port: int, health: Health) -> int:
         """Show the metrics, and beside them the health; returns the port, a free one where `port` is 0."""
-        return serve(host, port, prometheus_client.make_wsgi_app(self.registry), health)
+        return serve(host, port, metrics.application(self.registry), health)
 
     def calibrated(self, category: str, median: float, threshold: float) -> None:
         """What a good part of a category is expected to score."""
@@ -114,11 +113,11 @@ class Metrics:
         """A job was taken from the queue."""
         self._gauge["behind_seconds"].set(max(0, now_ms - captured_at_ms) / 1000)
 
-    def answered(self, verdict: message.Verdict, confirmed_at_ms: int) -> None:
+    def answered(self, verdict: messages.Verdict, confirmed_at_ms: int) -> None:
         """A verdict was confirmed."""
         line = self._known_line(verdict.line)
-        category = verdict.category if verdict.category in self._categories else message.UNKNOWN
-        for decision in message.Decision:
+        category = verdict.category if verdict.category in self._categories else messages.UNKNOWN
+        for decision in messages.Decision:
             # Every series begins at 0: an increase from nothing to the first error would not be seen as one.
             self._count["images"].labels(line, category, decision).inc(decision is verdict.decision)
         if verdict.score is not None and verdict.thresholds is not None:
@@ -178,7 +177,7 @@ class SupervisorMetrics:
     """What a supervisor knows of its workers."""
 
     def __init__(self, devices: list[str]) -> None:
-        self.registry = prometheus_client.CollectorRegistry()
+        self.registry = metrics.Registry()
         self._restarts = Counter(
             "patchline_worker_restarts",
             "Times a worker ended, or was stuck and replaced.",
@@ -195,4 +194,4 @@ class SupervisorMetrics:
 
     def serve(self, host: str, port: int) -> None:
         """Show the metrics at `http://host:port/metrics`."""
-        prometheus_client.start_http_server(port, addr=host, registry=self.registry)
+        metrics.serve(self.registry, host, port)

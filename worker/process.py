@@ -11,18 +11,20 @@ from dataclasses import replace
 import cv2
 import structlog
 
-from broker import topology
-from inspection import config, loading, search
-from inspection.backbone import Device
-from inspection.errors import PatchlineError, SetupError
-from process import line, notify
-from worker import recent
-from worker.answer import Signature
-from worker.health import Health
-from worker.lane import Lane
-from worker.metrics import Metrics
-from worker.pulse import Pulse
-from worker.turns import Turns
+from patchline import config
+from patchline.banks import serving
+from patchline.devices.backbone import Device
+from patchline.inspection.search import exact_search
+from patchline.protocol import topology
+from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.runtime import connections, notify
+from patchline.runtime.health import Health
+from patchline.worker import recent
+from patchline.worker.answer import Signature
+from patchline.worker.lane import Lane
+from patchline.worker.metrics import Metrics
+from patchline.worker.pulse import Pulse
+from patchline.worker.turns import Turns
 
 _log = structlog.get_logger(__name__)
 _WATCH_S = 0.5
@@ -54,17 +56,17 @@ def run(settings: config.Config, device: Device, names: list[str], metrics_port:
     served = names or fitted(settings)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
-    inspectors = loading.load(settings, served, device, at_once, metrics.device_failed)
+    inspectors = serving.load(settings, served, device, at_once, metrics.device_failed)
     for category, each in inspectors.items():
         metrics.calibrated(category, each.bank.manifest.calibration.held_out_median, each.thresholds.fail)
     if device.kind == "ascend":
         threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
-    signature = Signature(name, str(device), line.now_ms)
+    signature = Signature(name, str(device), connections.now_ms)
     memory = recent.connect(settings.redis, metrics.redis_failed)
     pulse, attempts = Pulse(count + 1), settings.broker.max_attempts
-    with line.connect(settings, name) as broker:
-        line.declare(broker, settings, line.plant(settings))
+    with connections.connect(settings, name) as broker:
+        connections.declare(broker, settings, connections.plant(settings))
         jobs = broker.consume(topology.JOBS, prefetch=count + at_once)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
         health.consumes = lambda: broker.connected and jobs.subscribed
@@ -124,5 +126,5 @@ def _carry_on(lanes: list[Lane], health: Health, drain_s: float) -> None:
 
 def _run(lane: Lane) -> None:
     # Each lane is a thread that keeps one core busy; its libraries must not start more.
-    search.use_threads(1)
+    exact_search.use_threads(1)
     lane.run()

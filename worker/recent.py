@@ -15,7 +15,8 @@ import pydantic
 import redis
 import structlog
 
-from inspection import config, message
+from patchline import config
+from patchline.protocol import messages
 
 _log = structlog.get_logger(__name__)
 _REST_S = 5.0  # how long Redis is left alone after it failed, so that a dead one costs one timeout and no more
@@ -27,11 +28,11 @@ _CLOSE_S = 1.0
 class Recent(Protocol):
     """What a lane asks for and tells."""
 
-    def known(self, job_id: str) -> message.Verdict | None:
+    def known(self, job_id: str) -> messages.Verdict | None:
         """The verdict that this job was given before, if it is remembered."""
         ...
 
-    def remember(self, verdict: message.Verdict) -> None:
+    def remember(self, verdict: messages.Verdict) -> None:
         """Keep a verdict that the broker has confirmed."""
         ...
 
@@ -51,10 +52,10 @@ class Recent(Protocol):
 class Nowhere:
     """Redis is switched off."""
 
-    def known(self, job_id: str) -> message.Verdict | None:
+    def known(self, job_id: str) -> messages.Verdict | None:
         """Never known."""
 
-    def remember(self, verdict: message.Verdict) -> None:
+    def remember(self, verdict: messages.Verdict) -> None:
         """Forgotten at once."""
 
     def keep_picture(self, job_id: str, jpeg: bytes) -> None:
@@ -90,22 +91,22 @@ class RedisRecent:
             socket_connect_timeout=settings.timeout_s,
             retry=None,
         )
-        self._waiting: queue.Queue[message.Verdict | tuple[str, bytes]] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[messages.Verdict | tuple[str, bytes]] = queue.Queue(_MOST_WAITING)
         self._closing = threading.Event()
         self._writer = threading.Thread(target=self._write_behind, name="recent", daemon=True)
         self._writer.start()
 
-    def known(self, job_id: str) -> message.Verdict | None:
+    def known(self, job_id: str) -> messages.Verdict | None:
         """See `Recent`."""
         found = self._try(lambda: self._client.get(f"patchline:verdict:{job_id}"))
         if not isinstance(found, bytes):
             return None
         try:
-            return message.Verdict.model_validate_json(found)
+            return messages.Verdict.model_validate_json(found)
         except pydantic.ValidationError:
             return None  # written by another version: judge anew
 
-    def remember(self, verdict: message.Verdict) -> None:
+    def remember(self, verdict: messages.Verdict) -> None:
         """See `Recent`."""
         self._soon(verdict)
 
@@ -123,7 +124,7 @@ class RedisRecent:
         self._closing.set()
         self._writer.join(_CLOSE_S)
 
-    def _soon(self, entry: message.Verdict | tuple[str, bytes]) -> None:
+    def _soon(self, entry: messages.Verdict | tuple[str, bytes]) -> None:
         with suppress(queue.Full):
             self._waiting.put_nowait(entry)
 
@@ -133,11 +134,11 @@ class RedisRecent:
             if entries:
                 self._try(partial(self._write, entries))
 
-    def _write(self, entries: Sequence[message.Verdict | tuple[str, bytes]]) -> None:
+    def _write(self, entries: Sequence[messages.Verdict | tuple[str, bytes]]) -> None:
         recent: defaultdict[str, list[bytes]] = defaultdict(list)
         with self._client.pipeline(transaction=False) as pipeline:
             for entry in entries:
-                if isinstance(entry, message.Verdict):
+                if isinstance(entry, messages.Verdict):
                     document = entry.to_json()
                     pipeline.set(f"patchline:verdict:{entry.job_id}", document, ex=self._settings.keep_verdict_s)
                     recent[f"patchline:recent:{entry.line}:{entry.category}"].append(document)

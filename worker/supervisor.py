@@ -15,10 +15,10 @@ from enum import StrEnum
 
 import structlog
 
-from inspection import config
-from inspection.backbone import Device
-from process import notify
-from process.notify import Notices
+from patchline import config
+from patchline.devices.backbone import Device
+from patchline.runtime import notify
+from patchline.runtime.notify import Notices
 
 _log = structlog.get_logger(__name__)
 _HEALTHY_S = 60.0  # a worker that ran so long starts again after the first pause

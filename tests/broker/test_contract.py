@@ -9,10 +9,19 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from broker.base import TRIED, AlreadySettled, BrokerError, Message, Outgoing, Refused, TopologyMismatch, Unroutable
-from broker.memory import MemoryBroker
-from broker.rabbitmq import RabbitBroker
-from broker.topology import Queue, Topology
+from patchline.broker.base import (
+    TRIED,
+    AlreadySettled,
+    BrokerError,
+    Message,
+    Outgoing,
+    Refused,
+    TopologyMismatch,
+    Unroutable,
+)
+from patchline.broker.memory import MemoryBroker
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol.topology import Queue, Topology
 from tests.proxy import Proxy
 
 PATIENCE_S = 10.0

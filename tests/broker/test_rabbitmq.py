@@ -7,11 +7,12 @@ import time
 import pika
 import pytest
 
-from broker import headers, topology
-from broker.base import BrokerError, NotConfirmed, TopologyMismatch
-from broker.memory import _matches
-from broker.rabbitmq import RabbitBroker
-from tools import server
+from patchline.broker import headers
+from patchline.broker.base import BrokerError, NotConfirmed, TopologyMismatch
+from patchline.broker.memory import _matches
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol import topology
+from patchline.services import server
 
 
 def test_a_consumer_that_computes_longer_than_two_heartbeats_keeps_its_connection(servers):
@@ -159,6 +160,6 @@ def test_the_broker_in_memory_matches_topics_as_amqp_does(pattern, key, matches)
 
 
 def _message():
-    from broker.base import Message
+    from patchline.broker.base import Message
 
     return Message(b"x", "id")

@@ -5,10 +5,11 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from inspection import backbone, loading
-from inspection.errors import Unusable
-from inspection.message import Decision
-from process.stopwatch import Stopwatch
+from patchline.banks import serving
+from patchline.devices import backbone
+from patchline.protocol.errors import Unusable
+from patchline.protocol.messages import Decision
+from patchline.runtime.stopwatch import Stopwatch
 from tests.chaos.scene import CATEGORY
 
 OUT = Path("out/chaos.json")
@@ -84,7 +85,7 @@ def write(reckonings):
 def _expected(scene, pictures):
     """The decision of each part: judged here, in one quiet process."""
     device = backbone.Device("cpu", 0)
-    inspector = loading.load(scene.settings, [CATEGORY], device, streams=1)[CATEGORY]
+    inspector = serving.load(scene.settings, [CATEGORY], device, streams=1)[CATEGORY]
     known, decisions = {}, {}
     for path in pictures.iterdir():
         image = path.read_bytes()

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import yaml
 
-from broker import topology
-from broker.rabbitmq import RabbitBroker
-from inspection import config, message
-from process import line as surroundings
+from patchline import config
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol import messages, topology
+from patchline.runtime import connections
+from patchline.services import server
 from tests.proxy import Proxy
-from tools import server
 
 LINE, CATEGORY = "l1", "brick"
 FAULTS = Path(__file__).with_name("faults")
@@ -41,7 +41,7 @@ class Scene:
     proxies: dict[str, list[Proxy]]
     amqp_urls: dict[str, str]
     environment: dict[str, str]
-    verdicts: dict[str, list[message.Verdict]] = field(default_factory=dict)
+    verdicts: dict[str, list[messages.Verdict]] = field(default_factory=dict)
     last_verdict_at: float = 0.0
     supervisor: object = None
     publisher: object = None
@@ -94,7 +94,7 @@ def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None, dis
         scene = Scene(folder, settings, proxies, behind, environment)
         scene.failpoints.mkdir()
         broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))
-        broker.declare(surroundings.plant(settings))
+        broker.declare(connections.plant(settings))
         broker.declare(topology.gate(LINE))
         done = threading.Event()
         auditor = threading.Thread(target=_audit, args=(scene, broker, done))
@@ -142,7 +142,7 @@ def _audit(scene, broker, done):
     while not done.is_set():
         delivery = consumer.take(0.2)
         if delivery is not None:
-            verdict = message.parse_verdict(delivery.message)
+            verdict = messages.parse_verdict(delivery.message)
             scene.verdicts.setdefault(verdict.job_id, []).append(verdict)
             scene.last_verdict_at = time.monotonic()
             delivery.ack()

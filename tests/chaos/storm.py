@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tools import services
+from patchline.services import private_servers
 
 STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "remember")
 _PATIENCE_S = 15.0
@@ -97,9 +97,9 @@ class Storm:
 
     def broker_alarm(self, rng):
         """RabbitMQ reads nothing from those who publish, for longer than they wait for a confirmation."""
-        services.control(self.node, "set_vm_memory_high_watermark", "0.0001")
+        private_servers.control(self.node, "set_vm_memory_high_watermark", "0.0001")
         time.sleep(rng.uniform(4.0, 6.0))
-        services.control(self.node, "set_vm_memory_high_watermark", "0.4")
+        private_servers.control(self.node, "set_vm_memory_high_watermark", "0.4")
         self._recovered("broker_alarm", time.monotonic())
 
     def disk_stall(self, rng):

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from patchline.services import private_servers
 from tests.chaos import reckoning, scene
 from tests.chaos.storm import Storm
 from tests.slow_disk import SlowDisk
-from tools import services
 
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
@@ -31,12 +31,12 @@ def reckonings():
 @pytest.fixture(scope="module")
 def own():
     """A broker and a Redis that may be ended and started again, and the disk of the broker."""
-    with services.folder() as home:
+    with private_servers.folder() as home:
         disk = SlowDisk(home)
-        node = services.rabbitmq(home / "rabbitmq")
+        node = private_servers.rabbitmq(home / "rabbitmq")
         node = replace(node, server=disk.under(node.server))
-        redis, redis_url = services.redis(home / "redis")
-        with services.all_of([node.server, redis]):
+        redis, redis_url = private_servers.redis(home / "redis")
+        with private_servers.all_of([node.server, redis]):
             yield node, redis, redis_url, disk
 
 
@@ -56,7 +56,7 @@ def pictures(texture_folder, folder, count, planted=0, poison=0):
 
 @contextmanager
 def joined(nodes):
-    services.join(nodes)
+    private_servers.join(nodes)
     yield
 
 
@@ -94,12 +94,12 @@ def test_nothing_is_lost_wrong_or_done_twice_in_a_storm(own, plant, texture_fold
 def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_path, reckonings):
     folder = pictures(texture_folder, tmp_path / "pictures", CLUSTER_JOBS)
     started = time.monotonic()
-    with services.folder() as home:
-        names, nodes = services.cluster(home / "cluster", 3)
-        redis, redis_url = services.redis(home / "redis")
+    with private_servers.folder() as home:
+        names, nodes = private_servers.cluster(home / "cluster", 3)
+        redis, redis_url = private_servers.redis(home / "redis")
         urls = [node.url for node in nodes]
         with (
-            services.all_of([names, *(node.server for node in nodes), redis]),
+            private_servers.all_of([names, *(node.server for node in nodes), redis]),
             joined(nodes),
             scene.set_up(plant, tmp_path / "plant", urls, redis_url, folder, rate=15) as on,
         ):

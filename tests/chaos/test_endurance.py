@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from inspection.message import Decision
+from patchline.protocol.messages import Decision
 from tests.system.conftest import line  # noqa: F401
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]

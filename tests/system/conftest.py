@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 import pika
 import pytest
 
-from broker import topology
-from broker.base import Message
-from broker.rabbitmq import RabbitBroker
-from inspection import config, message
-from inspection.message import Announcement, Decision, Verdict
-from process import line as surroundings
-from tools import server, services
+from patchline import config
+from patchline.broker.base import Message
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.runtime import connections
+from patchline.services import private_servers, server
 
 PATIENCE_S = 40.0
 HEARTBEAT_S = 2  # of an impatient line
@@ -47,7 +47,7 @@ class Line:
         self._declare()
 
     def _declare(self):
-        self.broker.declare(surroundings.plant(self.settings))
+        self.broker.declare(connections.plant(self.settings))
         for each in LINES:
             self.broker.declare(topology.gate(each))
 
@@ -77,9 +77,9 @@ class Line:
         wait_for(lambda: server.replies(f"http://127.0.0.1:{port}/readyz") or _raise_if_ended(process))
         return process
 
-    def send(self, image, job_id, content_type="image/png", type_=message.JOB_TYPE, key="l1.brick", **headers):
+    def send(self, image, job_id, content_type="image/png", type_=messages.JOB_TYPE, key="l1.brick", **headers):
         """A job, right or wrong, straight onto the exchange; a header of None is left out."""
-        ordinary = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": surroundings.now_ms()}
+        ordinary = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": connections.now_ms()}
         kept = {name: value for name, value in (ordinary | headers).items() if value is not None}
         self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, kept))
 
@@ -100,14 +100,14 @@ class Line:
 
     def announce_and_decide(self, job_id, decision=Decision.PASS):
         """What the gate of the first line hears of a part, without a worker."""
-        now = surroundings.now_ms()
+        now = connections.now_ms()
         common = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": "p", "captured_at": now}
         part = Announcement(deadline=now + 60_000, **common)
         verdict = Verdict(
             decision=decision, device="cpu:0", worker="w", attempt=1, received_at=now, decided_at=now, **common
         )
-        announced = Message(b"", job_id, message.PART_TYPE, None, part.headers())
-        decided = Message(verdict.to_json(), job_id, message.VERDICT_TYPE)
+        announced = Message(b"", job_id, messages.PART_TYPE, None, part.headers())
+        decided = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
         self.broker.publish(topology.PARTS, "l1", announced)
         self.broker.publish(topology.VERDICTS, verdict.routing_key, decided)
 
@@ -124,7 +124,7 @@ class Line:
         return found
 
     def verdicts(self, count, timeout_s=PATIENCE_S):
-        return [message.parse_verdict(each) for each in self.messages(topology.VERDICTS, count, timeout_s)]
+        return [messages.parse_verdict(each) for each in self.messages(topology.VERDICTS, count, timeout_s)]
 
     def metric(self, port, name):
         """The sum of a metric's samples."""
@@ -145,7 +145,7 @@ def impatient(plant, folder, amqp_url, redis_url):
     changed = {name: getattr(settings, name).model_copy(update=values) for name, values in changes.items()}
     config.save(settings.model_copy(update=changed), folder / "config.yaml")
     with ExitStack() as stack:
-        yield Line(folder, services.Servers(amqp_url, redis_url, None, None), stack)
+        yield Line(folder, private_servers.Servers(amqp_url, redis_url, None, None), stack)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from patchline.services import private_servers
 from tests.system.conftest import wait_for
-from tools import services
 
 pytestmark = pytest.mark.timeout(180)
 RULES = Path("deploy/prometheus/patchline.rules.yml").resolve()
@@ -171,8 +171,8 @@ def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tm
     (tmp_path / "rules.yml").write_text(short)
     worker = line.worker("--device", "cpu")
     targets = {"patchline": [worker.metrics_port]}
-    prometheus, url = services.prometheus(tmp_path / "prometheus", targets, tmp_path / "rules.yml")
-    with services.all_of([prometheus]):
+    prometheus, url = private_servers.prometheus(tmp_path / "prometheus", targets, tmp_path / "rules.yml")
+    with private_servers.all_of([prometheus]):
         image = next((texture_folder / "test" / "good").glob("*.png")).read_bytes()
 
         def judged_and_seen():

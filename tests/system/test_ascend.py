@@ -9,13 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from inspection import backbone, config, loading, memory_bank
-from inspection.errors import DeviceLostError, Retry, SetupError
-from inspection.message import Decision
+from patchline import config
+from patchline.banks import serving, store
+from patchline.devices import backbone, loading
+from patchline.evaluation.evaluate import _untimed
+from patchline.models import atc
+from patchline.protocol.errors import DeviceLostError, Retry, SetupError
+from patchline.protocol.messages import Decision
 from tests.conftest import TEXTURES
 from tests.parity.make_golden import piece
-from tools import atc
-from tools.evaluate import _untimed
 
 pytestmark = pytest.mark.timeout(300)
 STANDIN = Path(__file__).parents[1] / "standin"
@@ -61,14 +63,14 @@ def sdk(monkeypatch, tmp_path):
 def device(request, ascend_plant, sdk, monkeypatch):
     """A backbone on the stand-in, through each surface of the SDK."""
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", request.param)
-    loaded = backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+    loaded = loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
     yield loaded
     loaded.close()
 
 
 @pytest.fixture(scope="module")
 def on_cpu():
-    return backbone.load(Path("models"), "efficientnet_lite0", 128, backbone.Device("cpu", 0), streams=1)
+    return loading.load(Path("models"), "efficientnet_lite0", 128, backbone.Device("cpu", 0), streams=1)
 
 
 def test_features_agree_with_the_cpu_as_far_as_float16_goes(device, on_cpu):
@@ -91,7 +93,9 @@ def test_after_a_fault_the_host_is_replaced_and_the_next_result_is_its_own_image
 
 
 def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
-    monkeypatch.setattr("inspection.backbone_mindx._BACKOFF_S", (0.01, 0.05))  # patience is no part of the question
+    monkeypatch.setattr(
+        "patchline.devices.mindx_backbone._BACKOFF_S", (0.01, 0.05)
+    )  # patience is no part of the question
     sdk(1, ["die"] * 20)
     for _ in range(7):
         with pytest.raises(Retry):
@@ -103,16 +107,16 @@ def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
 def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", "python-of-nobody")
     with pytest.raises(SetupError, match="PATCHLINE_MINDX_PYTHON names"):
-        backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+        loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", sys.executable)
     monkeypatch.setenv("MX_SDK_HOME", str(tmp_path))
     with pytest.raises(SetupError, match=r"MindX SDK cannot be imported.*set_env\.sh"):
-        backbone.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+        loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
 
 
 def test_a_model_without_om_says_how_to_make_one():
     with pytest.raises(SetupError, match="patchline om efficientnet_lite0"):
-        backbone.load(Path("models"), "efficientnet_lite0", 128, ASCEND, streams=1)
+        loading.load(Path("models"), "efficientnet_lite0", 128, ASCEND, streams=1)
 
 
 @pytest.mark.parametrize("surface", ["stream", "base"])
@@ -121,7 +125,7 @@ def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another
 ):
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
     settings = config.load(ascend_plant / "config.yaml")
-    inspect = loading.load(settings, ["brick"], backbone.Device("cpu", 0), streams=1)["brick"]
+    inspect = serving.load(settings, ["brick"], backbone.Device("cpu", 0), streams=1)["brick"]
     images = [cv2.imencode(".png", picture)[1].tobytes() for picture in _different_pictures(100)]
     expected = [inspect.inspect(image, "image/png", _untimed).score for image in images]
     gaps = np.diff(np.sort(expected))
@@ -191,7 +195,7 @@ def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_fo
     good = str(texture_folder / "train" / "good")
     fitted = line.run("fit", "--category", "brick", "--device", "ascend:0", good, **_sdk_variables())
     assert fitted.returncode == 0, fitted.err
-    manifest = memory_bank.load(folder / "faiss-index-precision" / "brick").manifest
+    manifest = store.load(folder / "faiss-index-precision" / "brick").manifest
     assert (manifest.device, manifest.precision) == ("ascend:0", "f16")
-    before = memory_bank.load(ascend_plant / "faiss-index-precision" / "brick").manifest
+    before = store.load(ascend_plant / "faiss-index-precision" / "brick").manifest
     assert manifest.thresholds.fail == pytest.approx(before.thresholds.fail, rel=0.02)

@@ -5,11 +5,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from broker import topology
-from broker.base import Message
-from inspection import message
-from inspection.message import Decision
-from process import line as surroundings
+from patchline.broker.base import Message
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Decision
+from patchline.runtime import connections
 from tests import corpus
 
 pytestmark = pytest.mark.timeout(180)
@@ -23,9 +22,9 @@ def kinds(texture_folder):
 
 def send(line, number, kind):
     name = f"kind-{number}"
-    headers = {"line": "l1", "category": "brick", "part_id": name, "captured_at": surroundings.now_ms()} | kind.headers
+    headers = {"line": "l1", "category": "brick", "part_id": name, "captured_at": connections.now_ms()} | kind.headers
     kept = {key: value for key, value in headers.items() if value is not None}
-    whole = Message(kind.image, name, message.JOB_TYPE, kind.content_type, kept)
+    whole = Message(kind.image, name, messages.JOB_TYPE, kind.content_type, kept)
     line.broker.publish(topology.JOBS, "l1.brick", replace(whole, **kind.properties))
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker import topology
-from broker.base import Message, NotConfirmed
-from broker.rabbitmq import RabbitBroker
+from patchline.broker.base import Message, NotConfirmed
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.operations import plant_users
+from patchline.protocol import topology
+from patchline.services import private_servers
 from tests.system.conftest import wait_for
-from tools import plant_users, services
 
 pytestmark = pytest.mark.timeout(180)
 CONF = Path("deploy/kubernetes/rabbitmq.conf")
@@ -28,23 +29,25 @@ def with_names(names):
 
 
 def waiting(node):
-    listing = json.loads(services.control(node, "--formatter", "json", "list_queues", "name", "messages_ready"))
+    listing = json.loads(private_servers.control(node, "--formatter", "json", "list_queues", "name", "messages_ready"))
     return {each["name"]: each["messages_ready"] for each in listing if each["messages_ready"]}
 
 
 def test_the_three_nodes_find_each_other_and_keep_every_queue_on_all_of_them(tmp_path):
-    with services.folder() as home:
-        names, nodes = services.cluster(home / "cluster", 3, with_names)
-        with services.all_of([names]), services.all_of([node.server for node in nodes]):
-            services.control(nodes[0], "await_online_nodes", "3")
+    with private_servers.folder() as home:
+        names, nodes = private_servers.cluster(home / "cluster", 3, with_names)
+        with private_servers.all_of([names]), private_servers.all_of([node.server for node in nodes]):
+            private_servers.control(nodes[0], "await_online_nodes", "3")
             wanted = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3"), topology.traces()]
             addresses = ",".join(f"amqp://127.0.0.1:{node.port}" for node in nodes)
             plant_users.write(tmp_path, wanted, addresses)
-            services.control(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
-            listing = services.control(nodes[1], "--formatter", "json", "list_queues", "name", "members")
+            private_servers.control(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
+            listing = private_servers.control(nodes[1], "--formatter", "json", "list_queues", "name", "members")
             members = {each["name"]: len(each["members"]) for each in json.loads(listing)}
             assert members == dict.fromkeys((queue.name for each in wanted for queue in each.queues), 3)
-            services.control(nodes[2], "await_online_quorum_plus_one", "--timeout", "60", tool="rabbitmq-upgrade")
+            private_servers.control(
+                nodes[2], "await_online_quorum_plus_one", "--timeout", "60", tool="rabbitmq-upgrade"
+            )
             nodes[0].server.stop()
             with RabbitBroker((tmp_path / "publisher.url").read_text().strip()) as publisher:
                 publisher.publish(topology.JOBS, "press-3.gasket", Message(b"x", "job-1", "t", None, {}))
@@ -67,10 +70,10 @@ def accepted(publisher):
 
 
 def test_a_channel_that_was_opened_while_a_leader_was_lost_is_not_refused_for_ever():
-    with services.folder() as home:
-        names, nodes = services.cluster(home / "cluster", 3)
-        with services.all_of([names, *(node.server for node in nodes)]):
-            services.join(nodes)
+    with private_servers.folder() as home:
+        names, nodes = private_servers.cluster(home / "cluster", 3)
+        with private_servers.all_of([names, *(node.server for node in nodes)]):
+            private_servers.join(nodes)
             with RabbitBroker(nodes[0].url) as first:
                 first.declare(topology.gate("press-3"))
             with RabbitBroker(nodes[1].url) as publisher:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from patchline.services import private_servers, server
 from tests.system.conftest import wait_for
-from tools import dashboards, server, services
+from tools import dashboards
 
 pytestmark = pytest.mark.timeout(240)
 NEEDS_A_CHIP = {"Chip temperature", "Chip memory"}  # shown by npu-smi, which is not here
@@ -43,10 +44,10 @@ def test_every_query_returns_data_of_a_line_at_work(line, texture_folder, tmp_pa
         (folder / name).symlink_to((line.folder / name).resolve())
     (folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {supervisor_port}, "))
     line.folder = folder
-    prometheus, url = services.prometheus(
+    prometheus, url = private_servers.prometheus(
         tmp_path / "prometheus", {"patchline": ports, "rabbitmq": [servers.broker_metrics_port]}
     )
-    with services.all_of([prometheus]):
+    with private_servers.all_of([prometheus]):
         line.start("worker", "--devices", "cpu:0", "--metrics-port", str(first))
         images = sorted((texture_folder / "train" / "good").glob("*.png"))
         loop = tmp_path / "loop"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import topology
-from inspection.message import Decision
+from patchline.protocol import topology
+from patchline.protocol.messages import Decision
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)

@@ -12,10 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from inspection import config
-from process.notify import ALIVE, READY, Notices
+from patchline import config
+from patchline.runtime.notify import ALIVE, READY, Notices
+from patchline.services import server
 from tests.system.conftest import wait_for
-from tools import server
 
 pytestmark = pytest.mark.timeout(120)
 DEPLOY = Path("deploy").resolve()

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from broker import topology
-from inspection.errors import Reason
-from inspection.message import Decision
-from process import line as surroundings
+from patchline.protocol import topology
+from patchline.protocol.errors import Reason
+from patchline.protocol.messages import Decision
+from patchline.runtime import connections
+from patchline.services import server
 from tests.system.conftest import records, wait_for
-from tools import server
 
 pytestmark = pytest.mark.timeout(120)
 FAILPOINTS = Path("tests/chaos/faults").resolve()
@@ -93,7 +93,7 @@ def test_a_supervisor_that_is_asked_to_end_drains_its_worker(line, impatient, pi
 
 
 def test_a_worker_that_has_fallen_behind_answers_the_expired_and_catches_up(line, picture):
-    now = surroundings.now_ms()
+    now = connections.now_ms()
     for number in range(300):
         line.send(picture, f"late-{number}", captured_at=now - 60_000, deadline=now - 50_000)
     line.send(picture, "fresh", deadline=now + 60_000)

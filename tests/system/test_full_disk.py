@@ -6,11 +6,11 @@ import urllib.parse
 
 import pytest
 
-from broker import topology
-from inspection import config
+from patchline import config
+from patchline.protocol import topology
+from patchline.services import server
 from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
-from tools import server
 
 pytestmark = pytest.mark.timeout(120)
 DISK, LEFT_FREE, IMAGE = 24_000_000, 8_000_000, 100_000

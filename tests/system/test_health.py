@@ -5,9 +5,9 @@ import urllib.request
 
 import pytest
 
+from patchline.runtime.health import Health
+from patchline.services import server
 from tests.system.conftest import wait_for
-from tools import server
-from worker.health import Health
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,13 +11,14 @@ import psutil
 import pytest
 import redis
 
-from broker import topology
-from broker.base import Message
-from inspection import backbone, loading, message
-from inspection.message import Announcement, Decision
-from process.line import now_ms
+from patchline.banks import serving
+from patchline.broker.base import Message
+from patchline.devices import backbone
+from patchline.evaluation.evaluate import _untimed
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Announcement, Decision
+from patchline.runtime.connections import now_ms
 from tests.system.conftest import records, wait_for
-from tools.evaluate import _untimed
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -43,7 +44,7 @@ def test_images_become_confirmed_verdicts_actions_scores_and_metrics(line, textu
     assert len(accepted) == 16
     assert {verdict.part_id: verdict.job_id for verdict in verdicts.values()} == accepted
 
-    inspect = loading.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
+    inspect = serving.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
     for path in (texture_folder / "test").glob("*/*.png"):
         direct, verdict = inspect.inspect(path.read_bytes(), "image/png", _untimed), verdicts[path.stem]
         assert (verdict.decision, verdict.regions) == (direct.decision, direct.regions)
@@ -60,7 +61,7 @@ def test_images_become_confirmed_verdicts_actions_scores_and_metrics(line, textu
     cache = redis.Redis.from_url(line.environment["PATCHLINE_REDIS_URL"])
     wait_for(lambda: cache.llen("patchline:recent:l1:brick") >= 16)
     some = next(iter(verdicts.values()))
-    assert message.Verdict.model_validate_json(cache.get(f"patchline:verdict:{some.job_id}")) == some
+    assert messages.Verdict.model_validate_json(cache.get(f"patchline:verdict:{some.job_id}")) == some
     assert 0 < cache.ttl(f"patchline:verdict:{some.job_id}") <= 3600
     cache.close()
     assert line.metric(worker.metrics_port, "patchline_images_total") == 16
@@ -177,7 +178,7 @@ def test_the_gate_rejects_a_part_whose_verdict_does_not_come(line):
     part = Announcement(
         job_id="lost", line="l2", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
     )
-    line.broker.publish(topology.PARTS, "l2", Message(b"", "lost", message.PART_TYPE, None, part.headers()))
+    line.broker.publish(topology.PARTS, "l2", Message(b"", "lost", messages.PART_TYPE, None, part.headers()))
     action = json.loads(gate.stdout.readline())
     assert (action["job_id"], action["action"], action["because"]) == ("lost", "reject", "no verdict in time")
     assert action["acted_at"] >= deadline + line.settings.gate.grace_ms
@@ -192,7 +193,7 @@ def test_a_gate_that_is_killed_goes_on_where_it_ended(line, texture_folder):
     part = Announcement(
         job_id="silent", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
     )
-    line.broker.publish(topology.PARTS, "l1", Message(b"", "silent", message.PART_TYPE, None, part.headers()))
+    line.broker.publish(topology.PARTS, "l1", Message(b"", "silent", messages.PART_TYPE, None, part.headers()))
     line.run("publish", "--line", "l1", "--category", "brick", image)
     first = json.loads(gate.stdout.readline())
     time.sleep(0.3)

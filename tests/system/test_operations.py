@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from patchline.services import private_servers, server
 from tests.conftest import SIDE
 from tests.system.conftest import wait_for
-from tools import server, services
 
 pytestmark = pytest.mark.timeout(180)
 TEXT = Path("docs/operations.md").read_text()
@@ -68,13 +68,13 @@ def host(tmp_path):
     """What a command sees of the machine: a shell, with paths and servers of this test; and where its files are."""
     etc, units = tmp_path / "etc" / "patchline", tmp_path / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
-    with services.folder() as home:
-        node = services.rabbitmq(home / "rabbitmq")
-        redis, redis_url = services.redis(home / "redis")
-        with services.all_of([node.server, redis]):
+    with private_servers.folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq")
+        redis, redis_url = private_servers.redis(home / "redis")
+        with private_servers.all_of([node.server, redis]):
             shell = Shell(tmp_path, node.server.environment | {"PATCHLINE_REDIS_URL": redis_url})
             for tool in ("rabbitmqctl", "rabbitmq-diagnostics"):
-                shell.run(f'{tool}() {{ {services.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')
+                shell.run(f'{tool}() {{ {private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')
             yield shell, node, etc, tmp_path
             shell.end()
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from inspection import config
+from patchline import config
+from patchline.worker import recent
 from tests.unit.test_worker_parts import verdict
-from worker import recent
 
 
 @pytest.fixture

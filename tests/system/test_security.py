@@ -14,13 +14,15 @@ import psutil
 import pytest
 import trustme
 
-from broker import definitions, topology
-from broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
-from broker.rabbitmq import RabbitBroker
-from inspection import config
-from process import line as surroundings
+from patchline import config
+from patchline.broker import definitions
+from patchline.broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.operations import plant_users
+from patchline.protocol import topology
+from patchline.runtime import connections
+from patchline.services import private_servers, server
 from tests.system.conftest import Line, wait_for
-from tools import plant_users, server, services
 
 pytestmark = pytest.mark.timeout(180)
 REFUSED = 403
@@ -31,11 +33,11 @@ def users(plant, tmp_path_factory):
     """A broker that knows nothing but the generated definitions; the urls of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    wanted = [surroundings.plant(settings), topology.gate("l1"), topology.traces()]
-    with services.folder() as home:
-        node = services.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
+    wanted = [connections.plant(settings), topology.gate("l1"), topology.traces()]
+    with private_servers.folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
         plant_users.write(folder, wanted, f"amqp://127.0.0.1:{node.port}")
-        with services.all_of([node.server]):
+        with private_servers.all_of([node.server]):
             yield folder
 
 
@@ -168,7 +170,7 @@ def test_a_user_who_may_not_make_queues_is_told_what_to_do(users):
     with RabbitBroker(url(users, "worker")) as broker:
         settings = config.Config.model_validate({"categories": {"c": _category()}})
         with pytest.raises(TopologyMismatch, match="make_queues"):
-            broker.declare(surroundings.plant(settings))
+            broker.declare(connections.plant(settings))
 
 
 def _category():
@@ -215,7 +217,7 @@ def certificates(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encrypted(certificates):
     """RabbitMQ with two TLS listeners' worth of nodes: one of the right name, one of another's; and Redis."""
-    with services.folder() as home:
+    with private_servers.folder() as home:
         ports = server.free_ports(3)
         nodes = {}
         for host, port in zip(("127.0.0.1", "elsewhere.example"), ports, strict=False):
@@ -223,13 +225,13 @@ def encrypted(certificates):
                 f"ssl_options.{key} = {certificates / file}\n"
                 for key, file in {"cacertfile": "ours.pem", "certfile": f"{host}.pem", "keyfile": f"{host}.key"}.items()
             )
-            nodes[host] = services.rabbitmq(home / host, more)
+            nodes[host] = private_servers.rabbitmq(home / host, more)
         tls = ["--port", "0", "--tls-port", str(ports[2]), "--tls-auth-clients", "no"]
         tls += ["--tls-cert-file", str(certificates / "127.0.0.1.pem"), "--tls-key-file"]
         tls += [str(certificates / "127.0.0.1.key"), "--tls-ca-cert-file", str(certificates / "ours.pem")]
-        redis, _ = services.redis(home / "redis", *tls)
+        redis, _ = private_servers.redis(home / "redis", *tls)
         redis.answers = lambda: server.listens(ports[2])
-        with services.all_of([*(node.server for node in nodes.values()), redis]):
+        with private_servers.all_of([*(node.server for node in nodes.values()), redis]):
             yield SimpleNamespace(
                 amqp=f"amqps://guest:guest@127.0.0.1:{ports[0]}",
                 of_another_host=f"amqps://guest:guest@127.0.0.1:{ports[1]}",

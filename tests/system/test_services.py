@@ -8,14 +8,14 @@ import sys
 import psutil
 import pytest
 
+from patchline.services import private_servers, server
 from tests.system.conftest import wait_for
-from tools import server, services
 
 pytestmark = pytest.mark.timeout(180)
 
 SCRIPT = """
 import time
-from tools import server, services
+from patchline.services import private_servers as services, server
 with services.running({"nothing": [1]}) as servers:
     print(servers.amqp_url, flush=True)
     time.sleep(600)
@@ -41,15 +41,15 @@ def test_servers_end_when_their_user_is_ended(number):
 def test_given_servers_are_used_instead_of_private_ones(monkeypatch):
     monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://elsewhere")
     monkeypatch.setenv("PATCHLINE_REDIS_URL", "redis://elsewhere")
-    with services.running() as servers:
+    with private_servers.running() as servers:
         assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "redis://elsewhere")
 
 
 def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
-    monkeypatch.setattr(services, "RABBITMQ", tmp_path / "none")
-    assert "rabbitmq-server" in services.missing()
-    with pytest.raises(server.ServiceError, match="apt-get install rabbitmq-server"), services.running():
+    monkeypatch.setattr(private_servers, "RABBITMQ", tmp_path / "none")
+    assert "rabbitmq-server" in private_servers.missing()
+    with pytest.raises(server.ServiceError, match="apt-get install rabbitmq-server"), private_servers.running():
         pass
 
 
@@ -58,8 +58,8 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_
     broken = tmp_path / "rabbitmq-server"
     broken.write_text("#!/bin/sh\necho no disk left >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(services, "RABBITMQ", broken)
-    with pytest.raises(server.ServiceError, match="no disk left"), services.running():
+    monkeypatch.setattr(private_servers, "RABBITMQ", broken)
+    with pytest.raises(server.ServiceError, match="no disk left"), private_servers.running():
         pass
 
 

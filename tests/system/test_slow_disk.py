@@ -6,11 +6,11 @@ import urllib.parse
 
 import pytest
 
-from inspection.message import Decision
+from patchline.protocol.messages import Decision
+from patchline.services import private_servers, server
 from tests.proxy import Proxy
 from tests.slow_disk import SlowDisk
 from tests.system.conftest import HEARTBEAT_S, impatient, records, wait_for
-from tools import server, services
 
 pytestmark = pytest.mark.timeout(180)
 FOR_EVER_S = 3600
@@ -68,10 +68,10 @@ def test_a_spool_on_a_slow_disk_is_emptied_while_images_come(line, slow_disk, tm
 
 @pytest.fixture
 def line_on_slow_broker(slow_disk, plant, servers, tmp_path):
-    with services.folder() as home:
-        node = services.rabbitmq(home / "rabbitmq")
+    with private_servers.folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq")
         with (
-            services.all_of([slow_disk.under(node.server)]),
+            private_servers.all_of([slow_disk.under(node.server)]),
             impatient(plant, tmp_path, node.url, servers.redis_url) as line,
         ):
             yield line

@@ -6,10 +6,10 @@ import urllib.parse
 
 import pytest
 
-from broker import topology
+from patchline.protocol import topology
+from patchline.services import server
 from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
-from tools import server
 
 pytestmark = pytest.mark.timeout(180)
 

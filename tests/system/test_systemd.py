@@ -18,16 +18,16 @@ import psutil
 import pytest
 import yaml
 
-from broker import topology
-from inspection import config
-from process import line as surroundings
+from patchline import config
+from patchline.operations import plant_users
+from patchline.protocol import topology
+from patchline.runtime import connections
+from patchline.services import private_servers
 from tests.system.conftest import wait_for
 from tests.system.test_operations import blocks
-from tools import plant_users, services
 
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
-CODE = ("broker", "commands", "gate", "inspection", "process", "publisher", "tools", "tracing", "worker", "models")
 ETC = "etc/patchline"
 
 
@@ -108,15 +108,14 @@ def layer(folder, stack):
 def install(root):
     """/opt/patchline as `make setup` leaves it, with Debian's Python, which the hardened units can see."""
     home = root / "opt" / "patchline"
-    for name in CODE:
+    for name in ("patchline", "models"):
         shutil.copytree(name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree("deploy/systemd", home / "deploy" / "systemd")
-    shutil.copy("patchline.py", home)
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", home / ".venv"], check=True)
     (found,) = (home / ".venv" / "lib").glob("python3*/site-packages")
     (found / "all.pth").write_text("/opt/patchline\n/opt/site-packages\n")
     entry = home / ".venv" / "bin" / "patchline"
-    entry.write_text("#!/opt/patchline/.venv/bin/python\nfrom patchline import main\n\nmain()\n")
+    entry.write_text("#!/opt/patchline/.venv/bin/python\nfrom patchline.cli.main import main\n\nmain()\n")
     entry.chmod(0o755)
     subprocess.run(["chmod", "-R", "a+rX", home], check=True)
 
@@ -129,9 +128,9 @@ def configure(root, plant, node, redis_url):
     own |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
     own |= {"paths": {"models": "/opt/patchline/models", "spool": "spool", "gate": "gate-memory"}, "worker": {}}
     (etc / "config.yaml").write_text(yaml.safe_dump(own))
-    wanted = [surroundings.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
+    wanted = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
     plant_users.write(etc / "secrets", wanted, f"amqp://127.0.0.1:{node.port}")
-    services.control(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
+    private_servers.control(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
 
 
 @pytest.fixture
@@ -139,10 +138,10 @@ def machine(tmp_path, plant):
     if (why := missing()) is not None:
         pytest.skip(why)
     with ExitStack() as stack:
-        home = stack.enter_context(services.folder())
-        node = services.rabbitmq(home / "rabbitmq")
-        redis, redis_url = services.redis(home / "redis")
-        stack.enter_context(services.all_of([node.server, redis]))
+        home = stack.enter_context(private_servers.folder())
+        node = private_servers.rabbitmq(home / "rabbitmq")
+        redis, redis_url = private_servers.redis(home / "redis")
+        stack.enter_context(private_servers.all_of([node.server, redis]))
         root = layer(tmp_path / "machine", stack)
         install(root)
         configure(root, plant, node, redis_url)

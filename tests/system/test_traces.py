@@ -6,9 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from broker import topology
-from broker.base import Message
-from inspection import message
+from patchline.broker.base import Message
+from patchline.protocol import messages, topology
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -92,7 +91,7 @@ def test_an_image_that_cannot_be_judged_is_a_failed_span_and_a_job_without_a_tra
 def test_what_is_no_verdict_is_passed_over_and_the_rest_exported_at_the_end(line, collector, texture_folder):
     process = exporting(line, collector)
     line.broker.publish(
-        topology.VERDICTS, "l1.brick.pass", Message(b"{", "x", message.VERDICT_TYPE, "application/json")
+        topology.VERDICTS, "l1.brick.pass", Message(b"{", "x", messages.VERDICT_TYPE, "application/json")
     )
     line.worker("--device", "cpu")
     line.send(next((texture_folder / "test" / "good").glob("*.png")).read_bytes(), "job-3")

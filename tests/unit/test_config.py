@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from inspection import config
-from inspection.errors import SetupError
+from patchline import config
+from patchline.protocol.errors import SetupError
 
 MVTEC = [
     "bottle",

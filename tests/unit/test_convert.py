@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from inspection import backbone
-from inspection.errors import SetupError
-from tools import atc, convert
+from patchline.devices import manifest as manifests
+from patchline.models import atc, convert
+from patchline.protocol.errors import SetupError
 
 STANDIN = Path(__file__).parents[1] / "standin"
 
 
 def a_manifest(folder, name="wideresnet101_224_layer2", side=224):
     (folder / f"{name}.onnx").write_bytes(b"model")
-    manifest = backbone.Manifest(
+    manifest = manifests.Manifest(
         name=name,
         file=f"{name}.onnx",
         sha256=hashlib.sha256(b"model").hexdigest(),
@@ -33,7 +33,7 @@ def a_manifest(folder, name="wideresnet101_224_layer2", side=224):
         licence="BSD-3-Clause",
         made_by="a test",
     )
-    backbone.write_manifest(folder, manifest)
+    manifests.write(folder, manifest)
     return manifest
 
 
@@ -80,7 +80,7 @@ def test_with_atc_the_om_is_entered_in_the_manifest(tmp_path, monkeypatch):
     a_manifest(tmp_path)
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
     atc.compile_om(tmp_path, "wideresnet101_224_layer2", None, None, "Ascend310")
-    om = backbone.read_manifest(tmp_path, "wideresnet101_224_layer2").om
+    om = manifests.read(tmp_path, "wideresnet101_224_layer2").om
     assert (om.file, om.soc_version) == ("wideresnet101_224_layer2.om", "Ascend310")
 
 
@@ -107,14 +107,14 @@ def test_a_model_of_one_size_takes_no_other(tmp_path):
 def test_a_manifest_that_would_normalise_twice_is_refused(tmp_path):
     manifest = a_manifest(tmp_path)
     with pytest.raises(ValueError, match="normalises itself"):
-        backbone.Manifest.model_validate(manifest.model_dump() | {"input": "uint8_nhwc"})
+        manifests.Manifest.model_validate(manifest.model_dump() | {"input": "uint8_nhwc"})
 
 
 def test_the_host_is_python_3_9_and_imports_the_standard_library_numpy_and_the_sdk_alone():
     import ast
     import sys
 
-    tree = ast.parse(Path("inspection/mindx_host.py").read_text(), feature_version=(3, 9))
+    tree = ast.parse(Path("patchline/devices/mindx_host.py").read_text(), feature_version=(3, 9))
     modules = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inspection import config, decode
-from inspection.errors import Reason, Unusable
+from patchline import config
+from patchline.inspection import decode
+from patchline.protocol.errors import Reason, Unusable
 
 LIMITS = config.Images()
 ENDINGS = {"image/png": ".png", "image/bmp": ".bmp", "image/tiff": ".tiff", "image/jpeg": ".jpg", "image/webp": ".webp"}

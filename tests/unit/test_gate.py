@@ -1,9 +1,9 @@
 import pytest
 
-from gate.decide import Act, Gate
-from gate.memory import Memory
-from inspection.errors import SetupError
-from inspection.message import Announcement, Decision, Verdict
+from patchline.gate.decide import Act, Gate
+from patchline.gate.memory import Memory
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NOW = 1_800_000_000_000
 

@@ -7,9 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from inspection import memory_bank
-from inspection.errors import SetupError
-from tools import import_bank
+from patchline.banks import import_bank, store
+from patchline.protocol.errors import SetupError
 
 AMAZON = {
     "backbone.name": "wideresnet101",
@@ -30,7 +29,7 @@ OWN = SimpleNamespace(
 @pytest.fixture
 def index(tmp_path):
     features = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
-    path = tmp_path / memory_bank.INDEX_FILE
+    path = tmp_path / store.INDEX_FILE
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
     faiss.write_index(index, str(path))
@@ -39,7 +38,7 @@ def index(tmp_path):
 
 def test_an_index_that_faiss_wrote_is_read_without_faiss(index):
     path, features = index
-    assert np.array_equal(memory_bank.read_features(path), features)
+    assert np.array_equal(store.read_features(path), features)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_damaged_or_malicious_index_is_refused(index, damage, said):
     path, _ = index
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(SetupError, match=said):
-        memory_bank.read_features(path)
+        store.read_features(path)
 
 
 def test_another_kind_of_index_is_refused(tmp_path):
@@ -67,7 +66,7 @@ def test_another_kind_of_index_is_refused(tmp_path):
     index.add(np.ones((3, 8), np.float32))
     faiss.write_index(index, str(path))
     with pytest.raises(SetupError, match="no IndexFlatL2"):
-        memory_bank.read_features(path)
+        store.read_features(path)
 
 
 def kept(tmp_path, **changes):

@@ -8,20 +8,19 @@ import cv2
 import numpy as np
 import pytest
 
-from broker import topology
-from broker.base import Message, NotConfirmed, Refused
-from broker.memory import MemoryBroker
-from inspection import message
-from inspection.errors import Reason, Retry, Unusable
-from inspection.inspector import Inspection
-from inspection.message import Decision, Job, Scores, Thresholds
-from worker import turns as turns_module
-from worker.answer import Signature
-from worker.lane import Lane
-from worker.metrics import Metrics
-from worker.pulse import Pulse
-from worker.recent import Nowhere
-from worker.turns import Turns
+from patchline.broker.base import Message, NotConfirmed, Refused
+from patchline.broker.memory import MemoryBroker
+from patchline.inspection.inspector import Inspection
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import Reason, Retry, Unusable
+from patchline.protocol.messages import Decision, Job, Scores, Thresholds
+from patchline.worker import turns as turns_module
+from patchline.worker.answer import Signature
+from patchline.worker.lane import Lane
+from patchline.worker.metrics import Metrics
+from patchline.worker.pulse import Pulse
+from patchline.worker.recent import Nowhere
+from patchline.worker.turns import Turns
 
 NOW = 1_800_000_000_000
 ATTEMPTS = 3
@@ -100,7 +99,7 @@ class Line:
             deadline=deadline,
             content_type="image/png",
         )
-        outgoing = Message(b"image", job_id, message.JOB_TYPE, job.content_type, {**job.headers(), **headers})
+        outgoing = Message(b"image", job_id, messages.JOB_TYPE, job.content_type, {**job.headers(), **headers})
         self.broker.publish(topology.JOBS, job.routing_key, outgoing)
 
     def step(self):
@@ -120,7 +119,7 @@ class Line:
         return found
 
     def verdicts(self):
-        return [message.parse_verdict(each.message) for each in self.messages(topology.VERDICTS)]
+        return [messages.parse_verdict(each.message) for each in self.messages(topology.VERDICTS)]
 
     def value(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels)
@@ -402,7 +401,7 @@ def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
 
 
 def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
-    line.send(**{message.REPLAY: 1})
+    line.send(**{messages.REPLAY: 1})
     line.recent.remember(line.lane.signature.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
     line.broker.cut()
     line.step()
@@ -428,7 +427,7 @@ def test_a_verdict_that_is_refused_is_held_until_it_is_confirmed(line, monkeypat
             raise refusal
         publish(*arguments, **options)
 
-    monkeypatch.setattr("worker.lane._REFUSED_PAUSE_S", 0)
+    monkeypatch.setattr("patchline.worker.lane._REFUSED_PAUSE_S", 0)
     line.broker.publish = reluctant
     line.step()
     assert len(line.verdicts()) == 1

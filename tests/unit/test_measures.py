@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from inspection import picture, score
-from tools import measures
+from patchline.evaluation import metrics
+from patchline.inspection import picture, score
 
 
 def slow_aupro(heats, masks, limit=0.3):
@@ -30,19 +30,19 @@ def test_aupro_agrees_with_its_definition():
         mask[5:12, 5:12] = mask[25:30, 8:33] = True
         heats.append((rng.random((40, 40)) + 0.5 * mask).astype(np.float32))
         masks.append(mask)
-    assert measures.aupro(heats, masks) == pytest.approx(slow_aupro(heats, masks), abs=0.005)
+    assert metrics.aupro(heats, masks) == pytest.approx(slow_aupro(heats, masks), abs=0.005)
 
 
 def test_a_perfect_map_scores_one_and_a_blind_one_like_chance():
     mask = np.zeros((50, 50), bool)
     mask[10:20, 10:20] = True
-    assert measures.aupro([mask.astype(np.float32)], [mask]) == pytest.approx(1.0)
+    assert metrics.aupro([mask.astype(np.float32)], [mask]) == pytest.approx(1.0)
     noise = np.random.default_rng(0).random((50, 50)).astype(np.float32)
-    assert measures.aupro([noise], [mask]) == pytest.approx(0.15, abs=0.06)
+    assert metrics.aupro([noise], [mask]) == pytest.approx(0.15, abs=0.06)
 
 
 def test_auroc_is_the_chance_that_a_defect_scores_higher():
-    assert measures.auroc(np.array([1, 2, 3], np.float32), np.array([2.5, 4], np.float32)) == pytest.approx(5 / 6)
+    assert metrics.auroc(np.array([1, 2, 3], np.float32), np.array([2.5, 4], np.float32)) == pytest.approx(5 / 6)
 
 
 def test_a_cold_part_keeps_its_own_pixels_in_the_overlay():

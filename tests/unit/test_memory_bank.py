@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspection import calibrate, coreset, memory_bank, replace_folder, search
-from inspection.errors import SetupError
-from inspection.message import Thresholds
+from patchline.banks import calibration, coreset, replace_folder, store
+from patchline.inspection import memory_bank
+from patchline.inspection.search import exact_search
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Thresholds
 
 
 def greedy(points, count, first):
@@ -61,7 +63,7 @@ def test_the_projection_keeps_distances_roughly_and_small_features_entirely():
 @settings(deadline=None, max_examples=50)
 def test_the_threshold_is_the_conformal_quantile(count, rate, seed):
     scores = np.random.default_rng(seed).random(count).astype(np.float32)
-    above = (scores >= calibrate.threshold(scores, rate)).sum()
+    above = (scores >= calibration.threshold(scores, rate)).sum()
     assert above <= (count + 1) * rate
     assert above >= (count + 1) * rate - 2
 
@@ -70,22 +72,22 @@ def test_new_good_images_exceed_the_threshold_as_rarely_as_promised():
     rng = np.random.default_rng(0)
     rates = []
     for _ in range(400):
-        threshold = calibrate.threshold(rng.gamma(3.0, size=60).astype(np.float32), 0.05)
+        threshold = calibration.threshold(rng.gamma(3.0, size=60).astype(np.float32), 0.05)
         rates.append((rng.gamma(3.0, size=500) >= threshold).mean())
     assert np.mean(rates) <= 0.05
 
 
 def test_too_few_images_are_refused_with_what_is_possible():
     with pytest.raises(SetupError, match=r"20 good images are too few.*it takes 99.*0\.048 or more"):
-        calibrate.threshold(np.arange(20, dtype=np.float32), 0.01)
-    calibrate.threshold(np.arange(20, dtype=np.float32), 0.048)
+        calibration.threshold(np.arange(20, dtype=np.float32), 0.01)
+    calibration.threshold(np.arange(20, dtype=np.float32), 0.048)
 
 
 @pytest.fixture
 def kept(tmp_path):
     """A bank that is kept in a folder, its features and its manifest."""
     features = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
-    index_bytes = search.encode(features)
+    index_bytes = exact_search.encode(features)
     manifest = memory_bank.Manifest(
         category="brick",
         backbone="efficientnet_lite0",
@@ -111,18 +113,18 @@ def kept(tmp_path):
             held_out_median=0.5,
             held_out_max=2.0,
         ),
-        index_sha256=memory_bank.digest(index_bytes),
+        index_sha256=store.digest(index_bytes),
         created_at="2026-01-01T00:00:00+00:00",
         versions={},
     )
     folder = tmp_path / "brick"
-    memory_bank.save(folder, index_bytes, manifest)
+    store.save(folder, index_bytes, manifest)
     return folder, features, manifest
 
 
 def test_a_bank_that_was_saved_is_loaded_and_searched(kept):
     folder, features, manifest = kept
-    bank = memory_bank.load(folder)
+    bank = store.load(folder)
     assert bank.manifest == manifest
     assert np.array_equal(bank.search.features, features)
     assert not bank.distances(features).all().any()
@@ -132,10 +134,10 @@ def test_a_bank_that_was_saved_is_loaded_and_searched(kept):
 def test_a_new_bank_replaces_the_old_one_as_a_whole(kept):
     folder, _, manifest = kept
     features = np.ones((3, 8), np.float32)
-    index_bytes = search.encode(features)
-    changed = {"patches": 3, "index_sha256": memory_bank.digest(index_bytes)}
-    memory_bank.save(folder, index_bytes, manifest.model_copy(update=changed))
-    assert memory_bank.load(folder).search.features.shape == (3, 8)
+    index_bytes = exact_search.encode(features)
+    changed = {"patches": 3, "index_sha256": store.digest(index_bytes)}
+    store.save(folder, index_bytes, manifest.model_copy(update=changed))
+    assert store.load(folder).search.features.shape == (3, 8)
     assert sorted(each.name for each in folder.parent.iterdir()) == ["brick"]
 
 
@@ -146,17 +148,17 @@ def test_the_file_is_one_that_faiss_reads(kept):
 
 
 def edit_manifest(folder, **changes):
-    path = folder / memory_bank.MANIFEST_FILE
+    path = folder / store.MANIFEST_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 @pytest.mark.parametrize(
     ("damage", "text"),
     [
-        (lambda folder: (folder / memory_bank.INDEX_FILE).unlink(), "cannot be read"),
-        (lambda folder: (folder / memory_bank.MANIFEST_FILE).unlink(), "cannot be read"),
-        (lambda folder: (folder / memory_bank.INDEX_FILE).write_bytes(b"junk"), "is not the index"),
-        (lambda folder: (folder / memory_bank.MANIFEST_FILE).write_text("{"), "JSON"),
+        (lambda folder: (folder / store.INDEX_FILE).unlink(), "cannot be read"),
+        (lambda folder: (folder / store.MANIFEST_FILE).unlink(), "cannot be read"),
+        (lambda folder: (folder / store.INDEX_FILE).write_bytes(b"junk"), "is not the index"),
+        (lambda folder: (folder / store.MANIFEST_FILE).write_text("{"), "JSON"),
         (lambda folder: edit_manifest(folder, patches=51), "no IndexFlatL2 of 51 x 8"),
         (lambda folder: edit_manifest(folder, surprise=1), "surprise"),
         (lambda folder: edit_manifest(folder, thresholds={"review": 3.0, "fail": 2.0}), "above the fail threshold"),
@@ -167,7 +169,7 @@ def test_a_damaged_bank_is_refused_with_what_to_do(kept, damage, text):
     folder = kept[0]
     damage(folder)
     with pytest.raises(SetupError) as caught:
-        memory_bank.load(folder)
+        store.load(folder)
     assert text in str(caught.value)
     assert "patchline fit --category brick" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -176,22 +178,23 @@ def test_a_damaged_bank_is_refused_with_what_to_do(kept, damage, text):
 def test_features_that_are_not_finite_are_refused(kept):
     folder, features, _ = kept
     features[3, 3] = np.nan
-    index_bytes = search.encode(features)
-    (folder / memory_bank.INDEX_FILE).write_bytes(index_bytes)
-    edit_manifest(folder, index_sha256=memory_bank.digest(index_bytes))
+    index_bytes = exact_search.encode(features)
+    (folder / store.INDEX_FILE).write_bytes(index_bytes)
+    edit_manifest(folder, index_sha256=store.digest(index_bytes))
     with pytest.raises(SetupError, match="not finite"):
-        memory_bank.load(folder)
+        store.load(folder)
 
 
 SAVE_FOR_EVER = """
 import sys
 from pathlib import Path
-from inspection import memory_bank
-folder, index = Path(sys.argv[1]), Path(sys.argv[1], memory_bank.INDEX_FILE).read_bytes()
-manifest = memory_bank.Manifest.model_validate_json((folder / memory_bank.MANIFEST_FILE).read_bytes())
+from patchline.banks import store
+from patchline.inspection import memory_bank
+folder, index = Path(sys.argv[1]), Path(sys.argv[1], store.INDEX_FILE).read_bytes()
+manifest = memory_bank.Manifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
 print("saving", flush=True)
 for seed in range(1, 1_000_000):
-    memory_bank.save(folder, index, manifest.model_copy(update={"seed": seed}))
+    store.save(folder, index, manifest.model_copy(update={"seed": seed}))
 """
 
 
@@ -205,7 +208,7 @@ def test_a_fit_that_is_interrupted_at_any_moment_leaves_a_whole_bank(kept):
         fit.kill()
         fit.wait()
         fit.stdout.close()
-        memory_bank.load(folder)
+        store.load(folder)
 
 
 def test_where_folders_cannot_be_exchanged_the_old_one_is_moved_away(kept, monkeypatch):

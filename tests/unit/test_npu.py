@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from process import npu
-from worker import metrics as worker_metrics
-from worker.metrics import Metrics
+from patchline.devices import npu
+from patchline.worker import metrics as worker_metrics
+from patchline.worker.metrics import Metrics
 
 OLD = """
 +------------------------------------------------------------------------------+

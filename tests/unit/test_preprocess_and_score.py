@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inspection import preprocess, score, verdict
-from inspection.errors import Retry
-from inspection.message import Decision, Thresholds
+from patchline.inspection import preprocess, score, verdict
+from patchline.protocol.errors import Retry
+from patchline.protocol.messages import Decision, Thresholds
 
 
 @pytest.mark.parametrize(

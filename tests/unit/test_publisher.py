@@ -7,15 +7,14 @@ import psutil
 import pytest
 import watchfiles
 
-from broker import topology
-from broker.base import BrokerError, NotConfirmed, Refused, Unroutable
-from broker.memory import MemoryBroker
-from inspection import image_files, message
-from inspection.errors import SetupError
-from publisher import process, source
-from publisher.metrics import Metrics
-from publisher.publisher import Publisher
-from publisher.spool import Spool, SpoolFullError
+from patchline.broker.base import BrokerError, NotConfirmed, Refused, Unroutable
+from patchline.broker.memory import MemoryBroker
+from patchline.protocol import image_files, messages, topology
+from patchline.protocol.errors import SetupError
+from patchline.publisher import process, source
+from patchline.publisher.metrics import Metrics
+from patchline.publisher.publisher import Publisher
+from patchline.publisher.spool import Spool, SpoolFullError
 
 NOW = 1_800_000_000_000
 
@@ -50,7 +49,7 @@ def publisher(broker, tmp_path, told):
 
 
 def job(number):
-    return message.Job(
+    return messages.Job(
         job_id=f"j{number}", line="l", category="c", part_id="p", captured_at=NOW, content_type="image/png"
     )
 
@@ -78,9 +77,9 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     job = publisher.accept(source.read(image), NOW + 500)
     announced = broker.consume(topology.gate_queue("l"), 1).take(0).message
     delivery = broker.consume(topology.JOBS, 1).take(0)
-    assert message.parse_announcement(announced) == job.announcement()
+    assert messages.parse_announcement(announced) == job.announcement()
     assert announced.body == b""
-    assert message.parse_job(delivery.message) == job
+    assert messages.parse_job(delivery.message) == job
     assert (delivery.message.body, delivery.routing_key) == (b"pixels", "l.c")
     assert (job.part_id, job.captured_at, job.content_type) == ("cell-7", NOW, "image/png")
 
@@ -128,7 +127,7 @@ def test_what_is_in_the_spool_survives_the_publisher(publisher, broker, monkeypa
 
 def test_a_full_spool_makes_the_source_wait(publisher, broker, told, monkeypatch):
     cut_off(broker, monkeypatch)
-    monkeypatch.setattr("publisher.publisher._PAUSE_S", 0)
+    monkeypatch.setattr("patchline.publisher.publisher._PAUSE_S", 0)
     accepted = [publisher.accept(capture, None) for capture in captures(2, size=500)]
     assert all(accepted)
     waits = []
@@ -279,7 +278,7 @@ def test_an_image_that_is_empty_or_gone_does_not_hold_up_the_next(tmp_path, monk
         (folder / name).write_bytes(content)
     batch = {(watchfiles.Change.added, str(path)) for path in folder.iterdir()}
     monkeypatch.setattr("watchfiles.watch", lambda *_, **__: iter([batch]))
-    monkeypatch.setattr("publisher.source._SETTLED_MS", 1)
+    monkeypatch.setattr("patchline.publisher.source._SETTLED_MS", 1)
     is_image = image_files.is_image
 
     def looked_at(path):

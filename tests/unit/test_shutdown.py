@@ -3,12 +3,12 @@ import signal
 
 import pytest
 
-from process import shutdown
+from patchline.runtime import signals
 
 
 @pytest.mark.timeout(20)
 def test_a_signal_is_heard_though_it_comes_while_the_main_thread_holds_the_events_lock():
-    with shutdown.on_signals() as stop:
+    with signals.on_signals() as stop:
         with stop._cond:  # as `stop.wait` does for a moment
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(10)
@@ -16,6 +16,6 @@ def test_a_signal_is_heard_though_it_comes_while_the_main_thread_holds_the_event
 
 def test_former_handlers_come_back():
     former = signal.getsignal(signal.SIGTERM)
-    with shutdown.on_signals():
+    with signals.on_signals():
         assert signal.getsignal(signal.SIGTERM) is not former
     assert signal.getsignal(signal.SIGTERM) is former

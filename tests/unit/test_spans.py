@@ -1,7 +1,7 @@
 """What a verdict's spans say, without a collector."""
 
-from inspection.message import Verdict
-from tracing import spans
+from patchline.protocol.messages import Verdict
+from patchline.tracing import spans
 
 NOON = 1_795_000_000_000
 VERDICT = Verdict(

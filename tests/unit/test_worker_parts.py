@@ -7,14 +7,14 @@ from functools import partial
 import pytest
 import redis
 
-from inspection import config
-from inspection.backbone import Device
-from inspection.config import Worker
-from inspection.errors import Reason, SetupError
-from inspection.message import Decision, Verdict
-from process import notify
-from worker import process, recent, supervisor
-from worker.metrics import Metrics, SupervisorMetrics
+from patchline import config
+from patchline.config import Worker
+from patchline.devices.backbone import Device
+from patchline.protocol.errors import Reason, SetupError
+from patchline.protocol.messages import Decision, Verdict
+from patchline.runtime import notify
+from patchline.worker import process, recent, supervisor
+from patchline.worker.metrics import Metrics, SupervisorMetrics
 
 NOW = 1_800_000_000_000
 

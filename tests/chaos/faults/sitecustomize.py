@@ -12,11 +12,11 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.base import Delivery
-from process.stopwatch import Stopwatch
-from publisher.spool import Spool
-from worker.lane import Lane
-from worker.recent import RedisRecent
+from patchline.broker.base import Delivery
+from patchline.publisher.spool import Spool
+from patchline.runtime.stopwatch import Stopwatch
+from patchline.worker.lane import Lane
+from patchline.worker.recent import RedisRecent
 
 _FOLDER = Path(os.environ["PATCHLINE_FAILPOINTS"])
 _poison = threading.local()

@@ -1,0 +1,31 @@
+"""`python -m bench`: the whole benchmark; with `--check`, its short form."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import check, run
+from patchline import config
+from patchline.protocol.errors import PatchlineError
+from patchline.runtime import logs
+
+
+def main() -> int:
+    """Returns 2 where a ratio is out of bounds or something is missing, with one line that says so."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="a few ratios only, each with its bound")
+    given = parser.parse_args()
+    logs.set_up()
+    settings = config.load(Path("config.yaml"))
+    try:
+        check.run(settings) if given.check else run.run(settings, Path("out/bench.json"))
+    except PatchlineError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

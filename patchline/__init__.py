@@ -1,0 +1,1 @@
+"""Inspects parts on production lines: images in over RabbitMQ, one accountable verdict for each."""

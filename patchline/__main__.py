@@ -1,0 +1,5 @@
+"""`python -m patchline`."""
+
+from patchline.cli.main import main
+
+main()

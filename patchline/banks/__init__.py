@@ -1,0 +1,1 @@
+"""Memory banks: made, kept, loaded and checked."""

@@ -1,0 +1,95 @@
+"""Dead letters: list, show, replay, purge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.cli.options import CONFIG, Settings
+from patchline.protocol.errors import SetupError
+
+app = typer.Typer(
+    no_args_is_help=True, help="Jobs that could not be judged: look at them, send them again, or drop them."
+)
+
+Most = Annotated[int, typer.Option(min=1, max=60_000, metavar="N", help="How many of the oldest are looked at.")]
+One = Annotated[str | None, typer.Argument(metavar="[JOB_ID]", help="The job; without it, --all is needed.")]
+All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
+
+
+@app.command("list")
+def list_(most: Most = 1000, config_file: Settings = CONFIG) -> None:
+    """Print a JSON line for each dead letter, oldest first.
+
+    Example:  patchline dead-letters list
+    """
+    from patchline.operations import dead_letters
+
+    with _broker(config_file) as broker:
+        for letter in dead_letters.read(broker, most):
+            print(letter.model_dump_json())
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The job.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the image.")] = Path("out/dead-letters"),
+    most: Most = 1000,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print one dead letter and write its image to a file.
+
+    Example:  patchline dead-letters show 5d6ea460-6bde-50d5-965a-a47f1f5e2148
+    """
+    from patchline.operations import dead_letters
+
+    with _broker(config_file) as broker:
+        letter, path = dead_letters.show(broker, job_id, most, out)
+        print(f"{letter.model_dump_json(indent=2)}\n{path}")
+
+
+@app.command()
+def replay(job_id: One = None, all_: All = False, most: Most = 1000, config_file: Settings = CONFIG) -> None:
+    """Send dead letters onto the line again, with their job ids; they are judged anew.
+
+    Example:  patchline dead-letters replay --all
+    """
+    from patchline.operations import dead_letters
+
+    _one_or_all(job_id, all_)
+    with _broker(config_file) as broker:
+        print(f"{dead_letters.replay(broker, job_id, most)} replayed")
+
+
+@app.command()
+def purge(job_id: One = None, all_: All = False, most: Most = 1000, config_file: Settings = CONFIG) -> None:
+    """Throw dead letters away. Their verdicts were given; their images are gone then.
+
+    Example:  patchline dead-letters purge 5d6ea460-6bde-50d5-965a-a47f1f5e2148
+    """
+    from patchline.operations import dead_letters
+
+    _one_or_all(job_id, all_)
+    with _broker(config_file) as broker:
+        print(f"{dead_letters.purge(broker, job_id, most)} purged")
+
+
+@contextmanager
+def _broker(config_file: Path) -> Iterator[RabbitBroker]:
+    from patchline.runtime import connections
+
+    settings = config.load(config_file)
+    with connections.connect(settings, "dead-letters") as broker:
+        broker.declare(connections.plant(settings))
+        yield broker
+
+
+def _one_or_all(job_id: str | None, all_: bool) -> None:
+    if (job_id is None) != all_:
+        raise SetupError("name one job, or say --all")

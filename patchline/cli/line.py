@@ -1,0 +1,189 @@
+"""The processes of a line, and the queues between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Category, Line, Settings, names
+from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
+from patchline.runtime import signals
+
+
+def worker(
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="One device, in this process: cpu, cpu:0, ascend:0.")
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE,...", help="Several devices, a supervised process each: cpu:0,cpu:1."),
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Serve this category; again for more. All by default.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Of the first device; the others count up from it.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Judge images: take jobs from RabbitMQ, publish a verdict for each.
+
+    SIGTERM or Ctrl-C drains: the jobs in hand are finished, the others go back. A second one leaves at once.
+
+    Example:  patchline worker --device cpu
+    """
+    from patchline.devices import backbone
+    from patchline.worker import process, supervisor
+    from patchline.worker.metrics import SupervisorMetrics
+
+    settings = config.load(config_file)
+    served = category or []
+    port = settings.worker.metrics_port if metrics_port is None else metrics_port
+    if device and devices:
+        raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
+    with signals.on_signals() as stop:
+        if devices is None:
+            process.run(settings, backbone.Device.parse(device or "cpu"), served, port, stop)
+            return
+        arguments = ["--config", str(config_file), *(word for name in served for word in ("--category", name))]
+        commands = {
+            backbone.Device.parse(each): supervisor.worker_command(
+                ["--device", each, "--metrics-port", str(port and port + number), *arguments]
+            )
+            for number, each in enumerate(devices.split(","))
+        }
+        metrics = SupervisorMetrics([str(each) for each in commands])
+        if settings.worker.supervisor_port and port:
+            metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
+        supervisor.supervise(commands, settings.worker, metrics.restarted, stop)
+
+
+def publish(
+    line: Line,
+    category: Category,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
+    ] = None,
+    deadline_ms: Annotated[
+        int | None, typer.Option(min=1, metavar="MS", help="Time for a verdict, from sending on.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
+
+    Prints one JSON line for each state of a job: confirmed (RabbitMQ has it), spooled (the disk has it), given_up (it
+    waited too long). The same file gets the same job id again.
+
+    Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
+    """
+    from patchline.protocol import image_files
+    from patchline.publisher import process, source
+
+    settings = config.load(config_file)
+    settings.category(category)
+    if watch and len(paths) != 1:
+        raise SetupError("--watch takes exactly one folder")
+    with signals.on_signals() as stop:
+        if watch:
+            bookmark = source.bookmark_of(settings.paths.spool, line, category, paths[0])
+            captures = source.watched(paths[0], bookmark, stop)
+        else:
+            captures = source.at_rate(image_files.find(paths), rate, stop)
+        patience_ms = deadline_ms or settings.publisher.deadline_ms
+        process.run(settings, line, category, captures, patience_ms, metrics_port, _tell_job, stop)
+
+
+def gate(line: Line, config_file: Settings = CONFIG) -> None:
+    """Act on the verdicts of one line: prints one JSON line for each part, accept or reject, once per job.
+
+    A part that was announced and has no verdict by its deadline is rejected.
+
+    Example:  patchline gate --line press-3 | your-reject-arm
+    """
+    from patchline.gate import process
+
+    settings = config.load(config_file)
+    with signals.on_signals() as stop:
+        process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
+
+
+def traces(config_file: Settings = CONFIG) -> None:
+    """Export the trace of every verdict by OTLP: the wait in the queue and each stage. Needs the extra `tracing`.
+
+    A process beside the line: workers know nothing of it. OTEL_EXPORTER_OTLP_ENDPOINT says where to.
+
+    Example:  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 patchline traces
+    """
+    from patchline.tracing import process
+
+    with signals.on_signals() as stop:
+        process.run(config.load(config_file), stop)
+
+
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the picture.")] = Path("out"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print the verdict of a recent job, and write its heat map: fail and review by default, for an hour.
+
+    Example:  patchline show 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11
+    """
+    from patchline.operations import recent as tool
+
+    verdict, picture = tool.show(config.load(config_file), job_id, out)
+    print(verdict.model_dump_json(indent=2, exclude_none=True))
+    print(picture or "no picture: passed, too long ago, or worker.pictures is none")
+
+
+def topology(
+    line: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", callback=names, help="Also the gate's queue of this line; again for more."),
+    ] = None,
+    traces: Annotated[bool, typer.Option("--traces", help="Also the queue of `patchline traces`.")] = False,
+    definitions: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write RabbitMQ's definitions file and its users' urls, instead."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --definitions: of the broker, as its users see it.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, where they may.
+
+    With --definitions, a plant is set up with three users who may make nothing: an administrator imports
+    FOLDER/definitions.json, and PATCHLINE_AMQP_URL_FILE of each process names its file of FOLDER.
+
+    Example:  patchline topology --line press-3 --line press-4
+    """
+    from patchline.operations import plant_users
+    from patchline.protocol import topology as queues
+    from patchline.runtime import connections
+
+    settings = config.load(config_file)
+    wanted = [connections.plant(settings), *(queues.gate(name) for name in line or [])]
+    wanted += [queues.traces()] if traces else []
+    if definitions is not None:
+        print("\n".join(map(str, plant_users.write(definitions, wanted, address or settings.broker.url))))
+        return
+    with connections.connect(settings, "topology") as broker:
+        for each in wanted:
+            broker.declare(each)
+            print("\n".join(queue.name for queue in each.queues))
+
+
+def _tell_job(job: messages.Job, state: str) -> None:
+    known = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
+    print(json.dumps(known | {"state": state}), flush=True)

@@ -1,0 +1,78 @@
+"""What shows, measures and examines a machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, All, Dataset, Settings, Several, chosen
+from patchline.protocol.errors import SetupError
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the report, the summary and the memory banks go.")
+    ] = Path("out/demo"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Run the whole line on 2,624 real solar cells: fit, publish, judge, act, report. Use `make demo`.
+
+    Example:  make demo
+    """
+    from patchline.demo import run as tool
+
+    tool.run(config.load(config_file), out)
+
+
+def bench(
+    category: Several = None,
+    all_: All = False,
+    dataset: Dataset = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the figures as JSON.")] = Path("out"),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Time categories on their images, in one thread: the reference application's performance evaluation.
+
+    Example:  patchline bench --all --dataset mvtec
+    """
+    from patchline.evaluation import reference
+
+    settings = config.load(config_file)
+    if dataset is None:
+        raise SetupError("categories are timed on their images: name the --dataset")
+    reference.performance(settings, chosen(settings, category, all_), dataset, out)
+
+
+def doctor(config_file: Settings = CONFIG) -> None:
+    """Say what this machine can run: devices, SDK, servers, models and banks; and what to do about the rest.
+
+    Example:  patchline doctor
+    """
+    from patchline.operations import doctor as tool
+
+    if not tool.run(config.load(config_file)):
+        raise typer.Exit(1)
+
+
+def services() -> None:
+    """Run private RabbitMQ, Redis and Prometheus servers on loopback until Ctrl-C, and print how to use them.
+
+    Example:  patchline services
+    """
+    from patchline.services import private_servers as tool
+
+    tool.serve_until_interrupted()
+
+
+def schema() -> None:
+    """Print the messages as an AsyncAPI document with JSON Schemas, for clients in other languages.
+
+    Example:  patchline schema > docs/asyncapi.json
+    """
+    from patchline.protocol import asyncapi as tool
+
+    print(json.dumps(tool.asyncapi(), indent=2))

@@ -1,0 +1,56 @@
+"""The command line: one subcommand for each process and tool, in the order in which people meet them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from patchline.broker.base import BrokerError
+from patchline.cli import banks, dead_letters, line, machine, models
+from patchline.protocol.errors import PatchlineError
+from patchline.runtime import logs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Patchline inspects parts on production lines: images in over RabbitMQ, one accountable verdict for each.",
+)
+for command in (
+    line.worker,
+    line.publish,
+    line.gate,
+    line.traces,
+    line.show,
+    line.topology,
+    banks.fit,
+    banks.evaluate,
+    banks.import_bank,
+    models.convert,
+    models.quantize,
+    models.om,
+    machine.doctor,
+    machine.services,
+    machine.schema,
+    machine.demo,
+    machine.bench,
+):
+    app.command()(command)
+app.add_typer(dead_letters.app, name="dead-letters")
+
+
+def main() -> None:
+    """The entry point: errors for people are one line, without a stack trace."""
+    try:
+        logs.set_up(os.environ.get("PATCHLINE_LOG_LEVEL", "info"))
+        app()
+    except (PatchlineError, BrokerError) as error:
+        print(f"patchline: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

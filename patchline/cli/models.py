@@ -1,0 +1,90 @@
+"""Backbones: made of networks, and for chips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Category, Settings
+from patchline.protocol.errors import SetupError
+
+
+def convert(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="efficientnet_lite0, wideresnet101, resnet50, ...")],
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A torchvision checkpoint; downloaded without it.")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Of the image; with --layer, for one model.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="layer1, layer2 or layer3.")] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
+
+    Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
+    Says how each judges the golden images of the memory banks that were fitted with a model of its name.
+
+    Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
+    """
+    from patchline.banks import recipe, serving
+    from patchline.models import convert as tool
+
+    settings = config.load(config_file)
+    models = settings.paths.models
+    if (side is None) != (layer is None):
+        raise SetupError("--side and --layer belong together: one model; without both, the reference's four")
+    if network == tool.DEFAULT:
+        made = [tool.efficientnet_lite0(models)]
+    else:
+        wanted = tool.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
+        made = [tool.resnet(models, network, *each, weights) for each in wanted]
+    for each in made:
+        print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
+        for sentence in serving.compared(settings, each.name, recipe.CPU):
+            print(sentence)
+
+
+def quantize(
+    category: Category,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images of the category, as for fit.")],
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make a category's backbone anew in 8-bit integers, for the CPU: about twice as fast as bf16.
+
+    Needs the extra `quantize` (nncf). The category takes part only when the configuration names the new backbone and
+    its memory bank is fitted again; `patchline evaluate` says what it is worth.
+
+    Example:  patchline quantize --category bottle good-bottles/
+    """
+    from patchline.models import quantize as tool
+
+    made, difference = tool.quantize(config.load(config_file), category, folder)
+    print(f"{made.file}: its features differ by {difference:.1%} of their size from those it was made of")
+    print(f"to use it: backbone: {made.name} in {config_file}, then patchline fit --category {category} {folder}")
+
+
+def om(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of the folder: wideresnet101_224_layer2.")],
+    side: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the image, where the model takes any.")] = None,
+    air: Annotated[Path | None, typer.Option(metavar="FILE", help="Convert this .air of MindSpore instead.")] = None,
+    soc_version: Annotated[str, typer.Option(metavar="CHIP", help="As npu-smi names it.")] = "Ascend310",
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make the .om of a model for the Ascend: writes its AIPP file and runs atc, or prints the command for it.
+
+    Where it is made on a machine with the chip, says how it judges the golden images of the memory banks.
+
+    Example:  patchline om wideresnet101_224_layer2
+    """
+    from patchline.banks import serving
+    from patchline.devices import backbone
+    from patchline.models import atc as tool
+
+    settings = config.load(config_file)
+    print(tool.compile_om(settings.paths.models, model, side, air, soc_version))
+    for sentence in serving.compared(settings, model, backbone.Device("ascend", 0)):
+        print(sentence)

@@ -1,0 +1,46 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
+
+
+def names(given: str | list[str] | None) -> str | list[str] | None:
+    """Refuse what cannot be the name of a line or category: it becomes part of a file's name and of a routing key."""
+    for name in [given] if isinstance(given, str) else given or []:
+        if re.fullmatch(messages.NAME, name) is None:
+            raise typer.BadParameter(f"{name!r} is not letters, digits, _ and -, 63 at most")
+    return given
+
+
+Settings = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.", show_default=True)]
+Line = Annotated[
+    str, typer.Option("--line", metavar="NAME", callback=names, help="The production line, such as press-3.")
+]
+Category = Annotated[
+    str, typer.Option("--category", metavar="NAME", callback=names, help="The parts' category in the configuration.")
+]
+Several = Annotated[
+    list[str] | None, typer.Option("--category", metavar="NAME", callback=names, help="A category; again for more.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every category of the configuration.")]
+Dataset = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="With a folder in MVTec layout for each category.")
+]
+Serving = Annotated[str, typer.Option("--device", metavar="DEVICE", help="The kind of device that will serve.")]
+CONFIG = Path("config.yaml")
+
+
+def chosen(settings: config.Config, names: list[str] | None, all_: bool) -> list[str]:
+    """The named categories, or all. Raises SetupError where both or neither is said."""
+    if bool(names) == all_:
+        raise SetupError("name categories with --category, or all of them with --all")
+    return names or list(settings.categories)

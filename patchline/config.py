@@ -1,0 +1,280 @@
+"""config.yaml -> frozen sections. Whatever it does not know, it refuses, with the key and the line of the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import pydantic
+import yaml
+from pydantic import AfterValidator, Field
+
+from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
+
+
+def _without_password(url: str) -> str:
+    if any(urlsplit(each).password for each in url.split(",")):
+        raise ValueError("holds a password; set the whole url in the environment, or in a file that it names")
+    return url
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Url = Annotated[str, AfterValidator(_without_password)]
+
+
+class Section(messages.Frozen):
+    """Every part of the configuration is immutable and strict about types."""
+
+    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Broker(Section):
+    """RabbitMQ. `url` may name the nodes of a cluster, joined by commas."""
+
+    url: Url = "amqp://127.0.0.1:5672"
+    ca_file: Path | None = Field(default=None, strict=False)
+    make_queues: bool = True
+    heartbeat_s: Count = 30
+    confirm_timeout_s: Positive = 30.0
+    max_attempts: Count = 3
+    jobs_max_length: Count = 20_000
+    jobs_max_bytes: Count = 8_000_000_000
+    verdicts_max_length: Count = 1_000_000
+    dead_max_length: Count = 10_000
+
+
+class Redis(Section):
+    """Recent verdicts. An empty url switches Redis off."""
+
+    url: Url = "redis://127.0.0.1:6379/0"
+    ca_file: Path | None = Field(default=None, strict=False)
+    timeout_s: Positive = 0.1
+    keep_verdict_s: Count = 3600
+    keep_recent: Count = 1000
+    keep_picture_s: Count = 3600
+
+
+class Worker(Section):
+    """One worker process per device."""
+
+    at_once: Annotated[int, Field(ge=0)] = 0
+    lanes: Annotated[int, Field(ge=0)] = 0
+    pictures: Literal["none", "doubtful", "all"] = "doubtful"
+    drain_s: Positive = 20.0
+    start_s: Positive = 300.0
+    stuck_s: Positive = 60.0
+    restart_pause_s: Positive = 1.0
+    restart_pause_max_s: Positive = 60.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Port = 9100
+    supervisor_port: Port = 9099
+
+
+class Images(Section):
+    """What is accepted before any pixel is decoded."""
+
+    max_bytes: Count = 16_000_000
+    max_pixels: Count = 50_000_000
+    min_side_pixels: Count = 16
+
+
+class Publisher(Section):
+    """The defaults of `patchline publish`."""
+
+    deadline_ms: Count = 10_000
+    confirm_timeout_s: Positive = 5.0
+    spool_max_bytes: Count = 2_000_000_000
+    spool_min_free_bytes: Count = 200_000_000
+    spool_max_age_s: Positive = 86_400.0
+
+
+class Gate(Section):
+    """`grace_ms` is how long after its deadline a part waits for a verdict that is already on its way."""
+
+    review_action: Literal["accept", "reject"] = "reject"
+    grace_ms: Annotated[int, Field(ge=0)] = 200
+    remember_jobs: Count = 100_000
+
+
+class Category(Section):
+    """A product and its recipe. Sizes are pixels; the threshold itself stands beside the memory bank."""
+
+    backbone: messages.FileName
+    layer: str
+    resize: Annotated[int, Field(ge=32, le=2048)]
+    imagesize: Annotated[int, Field(ge=32, le=2048)]
+    coreset_ratio: Annotated[float, Field(gt=0, le=1)] = 0.01
+    score: Literal["topk10", "max"] = "topk10"
+    false_reject_rate: Share = 0.01
+    review_rate: Share = 0.05
+    max_patches: Annotated[int, Field(ge=1000)] = 500_000
+    min_region_pixels: Count = 16
+    precision: Literal["f32", "bf16", "f16"] | None = None
+    golden_tolerance: Share = 0.02
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Category:
+        if self.imagesize > self.resize:
+            raise ValueError(f"imagesize {self.imagesize} is larger than resize {self.resize}: nothing is left to crop")
+        if self.review_rate < self.false_reject_rate:
+            raise ValueError(
+                f"review_rate {self.review_rate} is below false_reject_rate {self.false_reject_rate}: "
+                "it is the share of good parts that a person sees or that are rejected"
+            )
+        return self
+
+
+class Paths(Section):
+    """Folders, relative to the folder of the configuration file."""
+
+    models: Path = Field(default=Path("models"), strict=False)
+    memory_banks: Path = Field(default=Path("faiss-index-precision"), strict=False)
+    spool: Path = Field(default=Path("spool"), strict=False)
+    gate: Path = Field(default=Path("gate-memory"), strict=False)
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    broker: Broker = Broker()
+    redis: Redis = Redis()
+    worker: Worker = Worker()
+    images: Images = Images()
+    publisher: Publisher = Publisher()
+    gate: Gate = Gate()
+    paths: Paths = Paths()
+    categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.worker.stuck_s <= self.broker.confirm_timeout_s:
+            raise ValueError(
+                f"worker.stuck_s {self.worker.stuck_s} is not above broker.confirm_timeout_s "
+                f"{self.broker.confirm_timeout_s}: a worker that waits for RabbitMQ would count as stuck"
+            )
+        if 0 < self.worker.lanes < self.worker.at_once:
+            raise ValueError(
+                f"worker.at_once {self.worker.at_once} is above worker.lanes {self.worker.lanes}: each image that is "
+                "inspected needs a lane"
+            )
+        return self
+
+    def category(self, name: str) -> Category:
+        """The recipe of a category. Raises SetupError with the known names."""
+        if name not in self.categories:
+            raise SetupError(f"category {name!r} is not in the configuration; it knows {', '.join(self.categories)}")
+        return self.categories[name]
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration file; the environment overrides the two urls.
+
+    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL hold them, or PATCHLINE_AMQP_URL_FILE and PATCHLINE_REDIS_URL_FILE name
+    files that do.
+
+    Raises:
+        SetupError: `file:line: key: what is wrong`, one line for each fault.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        raw = yaml.constructor.SafeConstructor().construct_document(node) if node else None
+    except OSError as error:
+        raise SetupError(
+            f"{path}: cannot be read ({error.strerror}); name a configuration file with --config"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise SetupError(f"{path}:1: must hold sections such as 'categories:', and holds none")
+    _refuse_repeated_keys(path, node)
+    try:
+        found = Config.model_validate(raw)
+    except pydantic.ValidationError as error:
+        faults = [_fault(path, node, fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)]
+        raise SetupError("\n".join(faults)) from error
+    found = _anchored(found, path.resolve().parent)
+    return with_urls(found, secret("PATCHLINE_AMQP_URL"), secret("PATCHLINE_REDIS_URL"))
+
+
+def secret(name: str) -> str | None:
+    """The environment variable `name`, or the first line of the file that `name`_FILE names; None without either.
+
+    Raises:
+        SetupError: both are set, or the file cannot be read.
+    """
+    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if file is None:
+        return value
+    if value is not None:
+        raise SetupError(f"{name} and {name}_FILE are both set; keep one")
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file}, named by {name}_FILE: cannot be read ({type(error).__name__})") from error
+
+
+def save(settings: Config, path: Path) -> None:
+    """Write a configuration file that `load` reads, without the urls, which may hold passwords."""
+    document = settings.model_dump(mode="json", exclude={"broker": {"url"}, "redis": {"url"}})
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
+    """The same configuration with other servers; None leaves one as it is."""
+    broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp})
+    cache = settings.redis if redis is None else settings.redis.model_copy(update={"url": redis})
+    return settings.model_copy(update={"broker": broker, "redis": cache})
+
+
+def _anchored(found: Config, folder: Path) -> Config:
+    paths = {name: folder / value for name, value in found.paths}
+    broker, redis = (
+        each.model_copy(update={"ca_file": each.ca_file and folder / each.ca_file})
+        for each in (found.broker, found.redis)
+    )
+    return found.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
+
+
+def _fault(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
+    text = text.removeprefix("Value error, ")
+    if text == "Extra inputs are not permitted":
+        text = f"is not a known setting; known here: {', '.join(_section(location).model_fields)}"
+    return f"{path}:{_line_of(root, location)}: {'.'.join(map(str, location))}: {text}"
+
+
+def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
+    if len(location) == 1:
+        return Config
+    section = Config.model_fields[str(location[0])].annotation
+    return section if isinstance(section, type) and issubclass(section, Section) else Category
+
+
+def _line_of(root: yaml.MappingNode, location: tuple[str | int, ...]) -> int:
+    """The line of the deepest key of `location` that the file has; 1 where it has none."""
+    node: yaml.Node = root
+    line = 1
+    for part in location:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        match = next(((key, value) for key, value in pairs if str(key.value) == str(part)), None)
+        if match is None:
+            break
+        line, node = match[0].start_mark.line + 1, match[1]
+    return line
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[Hashable] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            raise SetupError(f"{path}:{key.start_mark.line + 1}: {key.value}: stands twice; keep one")
+        seen.add(key.value)
+        _refuse_repeated_keys(path, value)

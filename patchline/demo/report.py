@@ -1,0 +1,179 @@
+"""What the demo shows: figures by category, a summary file, heat maps, and one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from patchline import config
+from patchline.banks import serving
+from patchline.devices import backbone
+from patchline.evaluation import evaluate, metrics
+from patchline.inspection import picture
+from patchline.protocol.messages import Decision, Thresholds, Verdict
+from patchline.runtime import terminal
+
+Summary = dict[str, Any]
+_SHOWN = 6
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Patchline: solar cells</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2430; max-width: 1000px; margin: 2.5rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.6rem }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem }}
+table {{ border-collapse: collapse; margin: 1rem 0 }}
+th, td {{ padding: .35rem .9rem; border-bottom: 1px solid #dde3ea; text-align: right }}
+th:first-child, td:first-child {{ text-align: left }}
+img {{ max-width: 100% }} p.note {{ color: #5a6675 }}
+</style>
+<h1>Patchline on {images} solar cells</h1>
+<p>Each image travelled from a camera process through RabbitMQ to a worker; its verdict was confirmed by RabbitMQ and
+acted on by the gate. Nothing here was computed beside the line.</p>
+{line_table}
+{category_table}
+{sections}
+<p class="note">Images: elpv-dataset, CC BY-NC-SA 4.0. Colours are on one fixed scale: white contours lie at the
+threshold, and a part that is far below it keeps its own grey.</p>
+</html>
+"""
+
+
+def by_category(settings: config.Config, verdicts: list[Verdict], images: Path) -> Summary:
+    """AUROC from the published verdicts, thresholds, and counts of decisions, by category."""
+    found: Summary = {}
+    for name in settings.categories:
+        own = [verdict for verdict in verdicts if verdict.category == name]
+        defective = {path.stem for path in (images / name / "test" / "defect").iterdir()}
+        judged = [verdict for verdict in own if verdict.scores is not None]
+        bad = [verdict for verdict in judged if verdict.part_id in defective]
+        good = [verdict for verdict in judged if verdict.part_id not in defective]
+        found[name] = {
+            "auroc": round(metrics.auroc(_scores(good, "max"), _scores(bad, "max")), 4),
+            "auroc_topk10": round(metrics.auroc(_scores(good, "topk10"), _scores(bad, "topk10")), 4),
+            "threshold": _thresholds(judged).fail,
+            "review_threshold": _thresholds(judged).review,
+            "decisions": _decisions(own),
+            "good": _decisions([verdict for verdict in own if verdict.part_id not in defective]),
+            "defect": _decisions([verdict for verdict in own if verdict.part_id in defective]),
+        }
+    return found
+
+
+def write(settings: config.Config, verdicts: list[Verdict], summary: Summary, out: Path) -> list[Path]:
+    """Write `summary.json`, a sheet of heat maps for each category and `report.html`; returns what people open."""
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    inspectors = serving.load(settings, list(settings.categories), backbone.Device.parse("cpu"), streams=1)
+    sheets, sections = [], []
+    for name, inspect in inspectors.items():
+        own = [verdict for verdict in verdicts if verdict.category == name and verdict.score is not None]
+        tiles = [
+            evaluate.tile(inspect, kind, path) for kind, path in _worth_a_look(own, out / "images" / name / "test")
+        ]
+        page = picture.png(picture.sheet(tiles))
+        sheets.append(out / f"heat-maps-{name}.png")
+        sheets[-1].write_bytes(page)
+        histogram = _histogram(own, out / "images" / name / "test" / "defect", inspect.thresholds)
+        sections.append(
+            f"<h2>{name}</h2>{_image(histogram)}"
+            "<p>The defects that scored highest, the defects that scored lowest, and good cells:</p>" + _image(page)
+        )
+    tables = {
+        "line_table": _html_table(*_line_table(summary)),
+        "category_table": _html_table(*_category_table(summary)),
+    }
+    text = _PAGE.format(images=summary["images"], sections="\n".join(sections), **tables)
+    (out / "report.html").write_text(text, encoding="utf-8")
+    return [out / "report.html", out / "summary.json", *sheets]
+
+
+def show(summary: Summary, pages: list[Path]) -> None:
+    """Print the summary as tables, and where the rest is."""
+    terminal.table("the line", *_line_table(summary))
+    terminal.table("the judgement, from the verdicts that RabbitMQ delivered", *_category_table(summary))
+    print("\n".join(str(page) for page in pages))
+
+
+def _worth_a_look(verdicts: list[Verdict], test: Path) -> list[tuple[str, Path]]:
+    """The strongest and the weakest defects, and good cells from the middle of the crowd."""
+    ranked = {
+        kind: sorted(
+            (verdict for verdict in verdicts if (test / kind / f"{verdict.part_id}.png").exists()),
+            key=lambda verdict: -(verdict.score or 0.0),
+        )
+        for kind in ("defect", "good")
+    }
+    middle = len(ranked["good"]) // 2
+    chosen = [("defect", each) for each in ranked["defect"][:_SHOWN] + ranked["defect"][-_SHOWN:]]
+    chosen += [("good", each) for each in ranked["good"][middle : middle + _SHOWN]]
+    return [(kind, test / kind / f"{verdict.part_id}.png") for kind, verdict in chosen]
+
+
+def _histogram(verdicts: list[Verdict], defects: Path, thresholds: Thresholds) -> bytes:
+    defective = {path.stem for path in defects.iterdir()}
+    scores = {
+        "good": [verdict.score or 0.0 for verdict in verdicts if verdict.part_id not in defective],
+        "defect": [verdict.score or 0.0 for verdict in verdicts if verdict.part_id in defective],
+    }
+    bins = np.geomspace(min(map(min, scores.values())), max(map(max, scores.values())), 60)
+    figure, axes = plt.subplots(figsize=(9, 2.6), layout="constrained")
+    for (kind, values), colour in zip(scores.items(), ("#2c7fb8", "#d95f0e"), strict=True):
+        axes.hist(values, bins, alpha=0.65, label=f"{kind} ({len(values)})", color=colour)
+    axes.axvline(thresholds.review, color="#777777", linestyle="--", label="review")
+    axes.axvline(thresholds.fail, color="black", label="fail")
+    axes.set(xscale="log", xlabel="score: mean of the 10 largest squared distances", ylabel="cells")
+    axes.legend(frameon=False)
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=110)
+    plt.close(figure)
+    return target.getvalue()
+
+
+def _line_table(summary: Summary) -> tuple[list[str], list[list[object]]]:
+    rows = [[key.replace("_", " "), value] for key, value in summary.items() if key != "categories"]
+    return ["", "value"], rows
+
+
+def _category_table(summary: Summary) -> tuple[list[str], list[list[object]]]:
+    columns = ["category", "AUROC max", "AUROC topk10", "threshold", "good pass/review/fail", "defect pass/review/fail"]
+    rows: list[list[object]] = []
+    for name, found in summary["categories"].items():
+        counts = ["/".join(str(found[kind][d]) for d in ("pass", "review", "fail")) for kind in ("good", "defect")]
+        figures = [f"{found[key]:.4f}" for key in ("auroc", "auroc_topk10")]
+        rows.append([name, *figures, f"{found['threshold']:.1f}", *counts])
+    return columns, rows
+
+
+def _html_table(columns: list[str], rows: list[list[object]]) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _image(png: bytes) -> str:
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _scores(verdicts: list[Verdict], kind: str) -> Any:
+    return np.array([getattr(verdict.scores, kind) for verdict in verdicts], np.float32)
+
+
+def _decisions(verdicts: list[Verdict]) -> dict[str, int]:
+    counts = Counter(str(verdict.decision) for verdict in verdicts)
+    return {str(decision): counts[decision] for decision in Decision}
+
+
+def _thresholds(verdicts: list[Verdict]) -> Thresholds:
+    found = {verdict.thresholds for verdict in verdicts if verdict.thresholds is not None}
+    (only,) = found  # one memory bank a category, for the whole run
+    return only

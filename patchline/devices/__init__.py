@@ -1,0 +1,1 @@
+"""What runs a backbone: the CPU by OpenVINO, the Ascend by MindX."""

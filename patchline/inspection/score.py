@@ -1,0 +1,74 @@
+"""Patch distances -> image scores, heat map, regions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from patchline.inspection.preprocess import Window
+from patchline.protocol.messages import Region, Scores
+
+TOP_PATCHES = 10  # the reference's instance_auroc_topk10
+
+
+def image_scores(distances: NDArray[np.float32]) -> Scores:
+    """Score an image as the reference application does.
+
+    Args:
+        distances: float32 [patches], squared L2 distance of each patch to its nearest neighbour in the memory bank;
+            or only the `TOP_PATCHES` largest of them.
+
+    Returns:
+        The largest distance, and the mean of the 10 largest (of all, where there are fewer).
+    """
+    largest = np.partition(distances, -min(TOP_PATCHES, distances.size))[-TOP_PATCHES:]
+    return Scores(max=float(largest.max()), topk10=float(largest.mean(dtype=np.float64)))
+
+
+def headline(scores: Scores, kind: Literal["topk10", "max"]) -> float:
+    """The score that a category is judged by."""
+    return scores.topk10 if kind == "topk10" else scores.max
+
+
+def heat_map(
+    distances: NDArray[np.float32], grid: tuple[int, int], captured: tuple[int, int], seen: Window, threshold: float
+) -> NDArray[np.float32]:
+    """Spread patch distances over the captured image, on one fixed scale where 1.0 is the fail threshold.
+
+    Args:
+        distances: float32 [patches], row by row of the grid.
+        grid: rows and columns of patches.
+        captured: height and width of the captured image in pixels.
+        seen: the inspected part of it.
+        threshold: the fail threshold, in the unit of `distances`.
+
+    Returns:
+        float32 [height, width]; 0 outside of `seen`, where nothing was inspected.
+    """
+    rows, columns = seen.pixels()
+    heat = np.zeros(captured, np.float32)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    heat[rows, columns] = cv2.resize(
+        distances.reshape(grid) / np.float32(threshold), size, interpolation=cv2.INTER_LINEAR
+    )
+    return heat
+
+
+def regions(heat: NDArray[np.float32], min_pixels: int) -> tuple[Region, ...]:
+    """Boxes of 8-connected pixels above 1.0, hottest first, of at least `min_pixels` pixels.
+
+    Args:
+        heat: float32 [height, width], as `heat_map` makes it.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((heat > 1.0).view(np.uint8), connectivity=8)
+    found = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[label])
+        if area >= min_pixels:
+            box = (slice(y, y + height), slice(x, x + width))
+            hottest = float(heat[box][labels[box] == label].max())
+            found.append(Region(x=x, y=y, width=width, height=height, score=hottest))
+    return tuple(sorted(found, key=lambda region: -region.score))

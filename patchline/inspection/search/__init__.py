@@ -1,0 +1,1 @@
+"""The nearest good patch of every patch, exactly."""

@@ -1,0 +1,118 @@
+"""The dead-letter queue: what is in it, one of it, back onto the line, or away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from patchline.broker.base import Broker, Delivery, Message
+from patchline.protocol import image_files, messages, topology
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Frozen
+
+_QUIET_S = 1.0  # the queue has nothing more when it is silent for so long
+_ENDINGS = {content_type: ending for ending, content_type in reversed(image_files.CONTENT_TYPES.items())}
+
+
+class DeadLetter(Frozen):
+    """One job that could not be judged."""
+
+    job_id: str
+    line: str
+    category: str
+    part_id: str
+    reason: str
+    stage: str
+    error: str
+    attempts: int
+    worker: str
+    bytes: int
+
+
+def described(dead: Message) -> DeadLetter:
+    """What a dead letter says of itself."""
+    known = messages.salvage(dead)
+    headers = dead.headers
+    attempts = headers.get("x-patchline-attempts")
+    return DeadLetter(
+        **known,
+        reason=str(headers.get("x-patchline-reason", messages.UNKNOWN)),
+        stage=str(headers.get("x-patchline-stage", messages.UNKNOWN)),
+        error=str(headers.get("x-patchline-error", messages.UNKNOWN)),
+        attempts=attempts if isinstance(attempts, int) else 0,
+        worker=str(headers.get("x-patchline-worker", messages.UNKNOWN)),
+        bytes=len(dead.body),
+    )
+
+
+def read(broker: Broker, most: int) -> list[DeadLetter]:
+    """The oldest dead letters, at most `most`; they stay in the queue."""
+    with _taken(broker, most) as letters:
+        return [described(delivery.message) for delivery in letters]
+
+
+def show(broker: Broker, job_id: str, most: int, out: Path) -> tuple[DeadLetter, Path]:
+    """One dead letter, with its image written into the folder `out`; it stays in the queue.
+
+    Raises:
+        SetupError: there is none of that job.
+    """
+    with _taken(broker, most) as letters:
+        (delivery,) = _of_job(letters, job_id)[:1]
+        letter = described(delivery.message)
+        out.mkdir(parents=True, exist_ok=True)
+        # The id was checked to have no separators; the content type may be anything.
+        path = out / f"{letter.job_id}{_ENDINGS.get(delivery.message.content_type or '', '.bin')}"
+        path.write_bytes(delivery.message.body)
+        return letter, path
+
+
+def replay(broker: Broker, job_id: str | None, most: int) -> int:
+    """Send dead letters onto the line again, one job's or all, with their job ids; returns how many.
+
+    A replayed job is judged anew, whatever is remembered of it, and has no deadline: its gate gave up long ago.
+
+    Raises:
+        SetupError: there is none of that job.
+    """
+    with _taken(broker, most) as letters:
+        chosen = letters if job_id is None else _of_job(letters, job_id)
+        for delivery in chosen:
+            dead = delivery.message
+            kept = {
+                name: value for name, value in dead.headers.items() if not name.startswith("x-") and name != "deadline"
+            }
+            fresh = Message(dead.body, dead.message_id, dead.type, dead.content_type, {**kept, messages.REPLAY: 1})
+            letter = described(dead)
+            broker.publish(topology.JOBS, f"{letter.line}.{letter.category}", fresh)
+            delivery.ack()
+        return len(chosen)
+
+
+def purge(broker: Broker, job_id: str | None, most: int) -> int:
+    """Throw dead letters away, one job's or all; returns how many. Raises SetupError as `replay` does."""
+    with _taken(broker, most) as letters:
+        chosen = letters if job_id is None else _of_job(letters, job_id)
+        for delivery in chosen:
+            delivery.ack()
+        return len(chosen)
+
+
+@contextmanager
+def _taken(broker: Broker, most: int) -> Iterator[list[Delivery]]:
+    """The oldest dead letters in our hands; what is not settled inside goes back when the broker closes."""
+    consumer = broker.consume(topology.DEAD, prefetch=most)
+    letters: list[Delivery] = []
+    while len(letters) < most and (delivery := consumer.take(_QUIET_S)) is not None:
+        letters.append(delivery)
+    yield letters
+
+
+def _of_job(letters: list[Delivery], job_id: str) -> list[Delivery]:
+    found = [delivery for delivery in letters if described(delivery.message).job_id == job_id]
+    if not found:
+        raise SetupError(
+            f"no dead letter of job {job_id} among the oldest {len(letters)}; see: patchline dead-letters list"
+        )
+    return found

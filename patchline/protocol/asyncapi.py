@@ -1,0 +1,82 @@
+"""The messages as documents, for people who write clients in other languages: JSON Schema inside of AsyncAPI 3.0."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from patchline.protocol import image_files, messages, topology
+
+_CHANNELS: tuple[tuple[str, str, str, str, type[messages.Frozen]], ...] = (
+    # name, exchange, routing key, what it is for, the class
+    ("jobs", topology.JOBS, "{line}.{category}", "One image to inspect: the body is the encoded image.", messages.Job),
+    (
+        "parts",
+        topology.PARTS,
+        "{line}",
+        "A part is on its way; sent and confirmed before its job.",
+        messages.Announcement,
+    ),
+    ("verdicts", topology.VERDICTS, "{line}.{category}.{decision}", "The answer to a job, as JSON.", messages.Verdict),
+)
+_TYPES = {
+    messages.Job: messages.JOB_TYPE,
+    messages.Announcement: messages.PART_TYPE,
+    messages.Verdict: messages.VERDICT_TYPE,
+}
+_PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; its other fields are headers
+
+
+def asyncapi() -> dict[str, Any]:
+    """An AsyncAPI 3.0 document, generated from the classes that parse the messages."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Patchline",
+            "version": metadata.version("patchline"),
+            "description": "Images in, one accountable verdict for each. AMQP 0-9-1, persistent messages on topic "
+            "exchanges; the message id is the job's id, the type is the message's name.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {name: _channel(exchange, key, text, model) for name, exchange, key, text, model in _CHANNELS},
+        "operations": {
+            f"{'receive' if model is messages.Verdict else 'send'}{model.__name__}": {
+                "action": "receive" if model is messages.Verdict else "send",
+                "channel": {"$ref": f"#/channels/{name}"},
+            }
+            for name, _, _, _, model in _CHANNELS
+        },
+    }
+
+
+def _channel(exchange: str, routing_key: str, text: str, model: type[messages.Frozen]) -> dict[str, Any]:
+    words = [word.strip("{}") for word in routing_key.split(".")]
+    return {
+        "address": routing_key,
+        "description": text,
+        "parameters": {word: {"description": f"the {word}"} for word in words},
+        "messages": {model.__name__: {"name": _TYPES[model], **_content(model)}},
+        "bindings": {
+            "amqp": {"is": "routingKey", "exchange": {"name": exchange, "type": "topic", "durable": True}},
+        },
+    }
+
+
+def _content(model: type[messages.Frozen]) -> dict[str, Any]:
+    schema = model.model_json_schema(
+        ref_template=f"#/channels/verdicts/messages/{model.__name__}/payload/$defs/{{model}}"
+    )
+    if model is messages.Verdict:
+        return {"contentType": "application/json", "payload": schema}
+    fields = {name: field for name, field in schema["properties"].items() if name not in _PROPERTIES}
+    required = [name for name in schema["required"] if name not in _PROPERTIES]
+    headers = {"type": "object", "properties": fields, "required": required}
+    if model is messages.Job:
+        body = {
+            "type": "string",
+            "format": "binary",
+            "description": f"one of {', '.join(dict.fromkeys(image_files.CONTENT_TYPES.values()))}",
+        }
+        return {"headers": headers, "payload": body}
+    return {"headers": headers, "payload": {"type": "string", "maxLength": 0}}

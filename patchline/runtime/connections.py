@@ -1,0 +1,48 @@
+"""What every process on the line needs of its surroundings: the broker, the queues, the wall clock."""
+
+from __future__ import annotations
+
+import time
+
+from patchline import config
+from patchline.broker.base import Broker
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol import topology
+
+
+def connect(settings: config.Config, name: str, confirm_timeout_s: float | None = None) -> RabbitBroker:
+    """The broker of the configuration; `name` is shown in RabbitMQ's list of connections."""
+    broker = settings.broker
+    return RabbitBroker(
+        broker.url,
+        ca_file=broker.ca_file,
+        heartbeat_s=broker.heartbeat_s,
+        confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
+        name=f"patchline {name}",
+    )
+
+
+def plant(settings: config.Config) -> topology.Topology:
+    """The queues of the configuration."""
+    broker = settings.broker
+    return topology.plant(
+        jobs_max_length=broker.jobs_max_length,
+        jobs_max_bytes=broker.jobs_max_bytes,
+        verdicts_max_length=broker.verdicts_max_length,
+        dead_max_length=broker.dead_max_length,
+    )
+
+
+def declare(broker: Broker, settings: config.Config, queues: topology.Topology) -> None:
+    """Make queues, or only see that they are there where `broker.make_queues` is false.
+
+    Raises:
+        TopologyMismatch: one is missing or other than expected.
+        BrokerError: the broker cannot be used.
+    """
+    broker.declare(queues, passive=not settings.broker.make_queues)
+
+
+def now_ms() -> int:
+    """Epoch milliseconds, the unit of every time in a message."""
+    return time.time_ns() // 1_000_000

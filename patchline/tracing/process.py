@@ -1,0 +1,53 @@
+"""The process of the traces: verdicts in, spans out. It stands beside the line: no job waits for it."""
+
+from __future__ import annotations
+
+import threading
+import typing
+
+import structlog
+
+from patchline import config
+from patchline.broker.base import Delivery
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import SetupError, Unusable
+from patchline.runtime import connections
+
+if typing.TYPE_CHECKING:
+    from patchline.tracing.exporter import Exporter
+
+_log = structlog.get_logger(__name__)
+_TICK_S = 0.5
+_PREFETCH = 100
+
+
+def run(settings: config.Config, stop: threading.Event) -> None:
+    """Export the trace of every verdict until `stop` is set.
+
+    Raises:
+        SetupError: the extra `tracing` is not installed.
+        BrokerError: the broker cannot be used.
+    """
+    try:
+        from patchline.tracing.exporter import Exporter
+    except ImportError as error:
+        raise SetupError(f"{error.name} is not installed; traces need: pip install '.[tracing]'") from error
+    exporter = Exporter()
+    with connections.connect(settings, "traces") as broker:
+        connections.declare(broker, settings, topology.traces())
+        verdicts = broker.consume(topology.TRACES, prefetch=_PREFETCH)
+        _log.info("traces are exported")
+        while not stop.is_set():
+            delivery = verdicts.take(_TICK_S)
+            if delivery is not None:
+                _export(exporter, delivery)
+        verdicts.cancel()
+    exporter.close()
+
+
+def _export(exporter: Exporter, delivery: Delivery) -> None:
+    try:
+        exporter.export(messages.parse_verdict(delivery.message))
+    except Unusable as error:
+        _log.error("verdict cannot be read", message_id=delivery.message.message_id, why=error.detail)
+    delivery.ack()

@@ -1,1 +1,0 @@
-"""What every process shares: its signals, its logs, its surroundings."""
