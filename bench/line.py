@@ -34,7 +34,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """It judges what is published now."""
-        return server.replies(f"{self._shown}/readyz")
+        return server.responds(f"{self._shown}/readyz")
 
     @property
     def answered(self) -> int:
@@ -97,8 +97,8 @@ class Line:
             log = stack.enter_context((self.folder / "worker.log").open("ab"))
             started = []
             for port in server.free_ports(count):
-                guard = server.guarded([sys.executable, *script, *arguments, str(port)], log, log, environment)
-                stack.callback(server.end, guard)
+                guard = server.start_guarded([sys.executable, *script, *arguments, str(port)], log, log, environment)
+                stack.callback(server.stop_guarded, guard)
                 started.append((guard, port))
             yield [Worker(_only_child(guard.pid), port) for guard, port in started]
 

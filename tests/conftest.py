@@ -26,7 +26,7 @@ categories:
 @pytest.fixture(scope="session")
 def servers():
     """Private RabbitMQ and Redis, or those of the environment; missing, a laptop skips and CI fails."""
-    missing = private_servers.missing()
+    missing = private_servers.missing_packages()
     given = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
     if missing and not given:
         message = f"not installed: {', '.join(missing)}"

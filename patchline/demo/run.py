@@ -62,7 +62,7 @@ def run(settings: config.Config, out: Path) -> None:
     settings = _with_banks_in(settings, out)
     for name in cells.CATEGORIES:
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0)
-    ports = server.free_port_run(2)
+    ports = server.consecutive_free_ports(2)
     print("starting RabbitMQ, Redis and Prometheus of our own on loopback", file=sys.stderr)
     with private_servers.running({"patchline": ports}) as servers:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
@@ -135,16 +135,16 @@ def _process(name: str, out: Path, environment: dict[str, str], *arguments: str)
     """A patchline process with its output in `<name>.jsonl` and its log in `<name>.log`."""
     command = [sys.executable, "-m", "patchline", *arguments, "--config", str(out / "config.yaml")]
     with (out / f"{name}.jsonl").open("wb") as output, (out / f"{name}.log").open("wb") as errors:
-        guard = server.guarded(command, output, errors, environment)
+        guard = server.start_guarded(command, output, errors, environment)
         try:
             yield guard
         finally:
-            server.end(guard)
+            server.stop_guarded(guard)
 
 
 def _await_metrics(ports: list[int]) -> None:
     deadline = time.monotonic() + _START_S
-    while not all(server.replies(f"http://127.0.0.1:{port}/readyz") for port in ports):
+    while not all(server.responds(f"http://127.0.0.1:{port}/readyz") for port in ports):
         if time.monotonic() > deadline:
             raise SetupError(f"the workers did not start within {_START_S:g} s; see workers.log")
         time.sleep(0.1)

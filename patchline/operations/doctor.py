@@ -108,7 +108,7 @@ def _servers(settings: config.Config) -> Iterator[Finding]:
             how = "start it, or set PATCHLINE_AMQP_URL" if name == "broker" else "verdicts go on without it"
             state = State.PROBLEM if name == "broker" else State.NOTE
             yield Finding(name, state, f"{address[0]}:{address[1]} does not answer ({error}); {how}")
-    if missing := private_servers.missing():
+    if missing := private_servers.missing_packages():
         yield Finding("demo", State.NOTE, f"for private servers: apt-get install {' '.join(missing)}")
 
 

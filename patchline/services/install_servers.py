@@ -17,7 +17,7 @@ def main(also: list[str]) -> int:
     Args:
         also: further packages of Debian.
     """
-    packages = private_servers.missing() + [package for package in also if not _installed(package)]
+    packages = private_servers.missing_packages() + [package for package in also if not _installed(package)]
     if ctypes.util.find_library("GL") is None:
         packages.append("libgl1")  # opencv-python links it, without ever opening a window here
     if not packages:

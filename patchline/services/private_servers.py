@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchline.services.server import HOST, Server, ServiceError, free_ports, listens, replies, speaks_amqp
+from patchline.services.server import HOST, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
@@ -48,7 +48,7 @@ class Node:
         return f"amqp://guest:guest@{HOST}:{self.port}"
 
 
-def missing() -> list[str]:
+def missing_packages() -> list[str]:
     """Debian packages of the servers that are not installed."""
     needed = {
         "rabbitmq-server": RABBITMQ.exists(),
@@ -72,7 +72,7 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
     """
     amqp_url, redis_url = os.environ.get("PATCHLINE_AMQP_URL"), os.environ.get("PATCHLINE_REDIS_URL")
     started, node, prometheus_url = [], None, None
-    with folder() as home:
+    with temporary_folder() as home:
         if amqp_url is None:
             node = rabbitmq(home / "rabbitmq")
             amqp_url = node.url
@@ -84,25 +84,25 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
             of_broker = {} if node is None else {"rabbitmq": [node.metrics_port]}
             server, prometheus_url = prometheus(home / "prometheus", prometheus_targets | of_broker)
             started.append(server)
-        with all_of(started):
+        with start_all(started):
             yield Servers(amqp_url, redis_url, prometheus_url, None if node is None else node.metrics_port)
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A temporary folder for servers."""
     with tempfile.TemporaryDirectory(prefix="patchline-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 @contextmanager
-def all_of(servers: Sequence[Server]) -> Iterator[None]:
+def start_all(servers: Sequence[Server]) -> Iterator[None]:
     """Start servers at once and wait for all of them; end them at once, too."""
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.stop)
         for server in servers:
-            stack.callback(server.ask_to_stop)
+            stack.callback(server.request_stop)
             server.start()
         for server in servers:
             server.wait()
@@ -120,7 +120,7 @@ def rabbitmq(home: Path, more: str = "") -> Node:
 
 
 def cluster(home: Path, count: int, more: Callable[[list[str]], str] = lambda _: "") -> tuple[Server, list[Node]]:
-    """The name server of a cluster and its nodes, which `join` makes one once they answer.
+    """The name server of a cluster and its nodes, which `join_cluster` makes one once they answer.
 
     The name server is a server apart, so that no node takes it along when it ends.
 
@@ -130,20 +130,20 @@ def cluster(home: Path, count: int, more: Callable[[list[str]], str] = lambda _:
         more: lines for their configuration files, from their names: with peer discovery there is nothing to join.
     """
     epmd, *ports = free_ports(1 + 3 * count)
-    names = Server("epmd", ["epmd", "-address", HOST, "-port", str(epmd)], home / "epmd", lambda: listens(epmd))
+    names = Server("epmd", ["epmd", "-address", HOST, "-port", str(epmd)], home / "epmd", lambda: is_listening(epmd))
     of_node = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
     lines = more([_node_name(ports[0]) for ports in of_node])
     return names, [_node(home, home / f"node-{number}", its, lines) for number, its in enumerate(of_node)]
 
 
-def join(nodes: Sequence[Node]) -> None:
+def join_cluster(nodes: Sequence[Node]) -> None:
     """Make a cluster of nodes that answer. Raises ServiceError where RabbitMQ refuses."""
     first, *others = nodes
     for node in others:
         for command in (["stop_app"], ["join_cluster", first.name], ["start_app"]):
-            control(node, *command)
+            rabbitmqctl(node, *command)
         node.server.wait()
-    control(first, "await_online_nodes", str(len(nodes)))
+    rabbitmqctl(first, "await_online_nodes", str(len(nodes)))
 
 
 def redis(home: Path, *more: str) -> tuple[Server, str]:
@@ -151,7 +151,7 @@ def redis(home: Path, *more: str) -> tuple[Server, str]:
     _require(shutil.which("redis-server") is not None, "redis-server")
     (port,) = free_ports(1)
     command = ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--dir", str(home), *more]
-    return Server("redis", command, home, lambda: listens(port)), f"redis://{HOST}:{port}/0"
+    return Server("redis", command, home, lambda: is_listening(port)), f"redis://{HOST}:{port}/0"
 
 
 def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = None) -> tuple[Server, str]:
@@ -179,7 +179,7 @@ def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = N
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={home / 'data'}"]
     command.append(f"--web.listen-address={HOST}:{port}")
     url = f"http://{HOST}:{port}"
-    return Server("prometheus", command, home, lambda: replies(f"{url}/-/ready")), url
+    return Server("prometheus", command, home, lambda: responds(f"{url}/-/ready")), url
 
 
 def serve_until_interrupted() -> None:
@@ -194,7 +194,7 @@ def serve_until_interrupted() -> None:
             return
 
 
-def control(node: Node, *command: str, tool: str = "rabbitmqctl") -> str:
+def rabbitmqctl(node: Node, *command: str, tool: str = "rabbitmqctl") -> str:
     """Run rabbitmqctl, or another tool of RabbitMQ, for a node; what it prints. Raises ServiceError where it fails."""
     whole = [str(RABBITMQ.with_name(tool)), "--node", node.name, *command]
     told = subprocess.run(whole, env={**os.environ, **node.server.environment}, capture_output=True, text=True)

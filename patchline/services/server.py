@@ -32,7 +32,7 @@ class Server:
     name: str
     command: Sequence[str]
     home: Path
-    answers: Callable[[], bool]
+    is_ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     guard: subprocess.Popen[bytes] | None = None
 
@@ -40,25 +40,25 @@ class Server:
         """Start it, on whatever an earlier run has left in its folder; `wait` until it answers."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._log.open("ab") as output:
-            self.guard = guarded(self.command, output, output, self.environment)
+            self.guard = start_guarded(self.command, output, output, self.environment)
 
     def wait(self) -> None:
         """Return when it answers. Raises ServiceError with the end of its log where it does not."""
         deadline = time.monotonic() + _START_S
-        while not self.answers():
+        while not self.is_ready():
             if self.guard is None or self.guard.poll() is not None or time.monotonic() > deadline:
                 raise ServiceError(f"{self.name} did not start; its log ends:\n{self._log.read_text()[-1500:]}")
             time.sleep(0.1)
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Have it begin to end; `stop` waits until it has."""
         if self.guard is not None:
-            ask_to_end(self.guard)
+            request_stop(self.guard)
 
     def stop(self) -> None:
         """End it, asking first. Nothing happens where it does not run."""
         if self.guard is not None:
-            end(self.guard)
+            stop_guarded(self.guard)
             self.guard = None
 
     @property
@@ -66,7 +66,7 @@ class Server:
         return self.home / "console.log"
 
 
-def guarded(
+def start_guarded(
     command: Sequence[str],
     output: IO[bytes],
     errors: IO[bytes],
@@ -90,15 +90,15 @@ def guarded(
     )
 
 
-def ask_to_end(guard: subprocess.Popen[bytes]) -> None:
+def request_stop(guard: subprocess.Popen[bytes]) -> None:
     """Have a guarded process terminated: asked first, killed when it does not listen."""
     if guard.stdin is not None:
         guard.stdin.close()
 
 
-def end(guard: subprocess.Popen[bytes]) -> None:
+def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
     """The same, and wait for it."""
-    ask_to_end(guard)
+    request_stop(guard)
     guard.wait(_STOP_S)
 
 
@@ -113,16 +113,16 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def free_port_run(count: int) -> list[int]:
+def consecutive_free_ports(count: int) -> list[int]:
     """Consecutive loopback ports that nobody listens on now."""
     while True:
         (first,) = free_ports(1)
         ports = list(range(first, first + count))
-        if not any(listens(port) for port in ports):
+        if not any(is_listening(port) for port in ports):
             return ports
 
 
-def listens(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Somebody accepts connections on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
@@ -139,7 +139,7 @@ def speaks_amqp(port: int) -> bool:
         return False
 
 
-def replies(url: str) -> bool:
+def responds(url: str) -> bool:
     """A GET of this url succeeds."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as reply:

@@ -58,7 +58,7 @@ class Scene:
             own["PYTHONPATH"] = f"{FAULTS}{os.pathsep}{Path.cwd()}"
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
             command = [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")]
-            return server.guarded(command, out, err, self.environment | own)
+            return server.start_guarded(command, out, err, self.environment | own)
 
     def said(self, name):
         return (self.folder / f"{name}.out").read_text()
@@ -103,7 +103,7 @@ def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None, dis
         stack.callback(done.set)
         for name, arguments in _processes(pictures, rate).items():
             process = scene.start(name, *arguments)
-            stack.callback(server.end, process)
+            stack.callback(server.stop_guarded, process)
             setattr(scene, "supervisor" if name == "worker" else name, process)
         yield scene
 

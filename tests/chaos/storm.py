@@ -97,9 +97,9 @@ class Storm:
 
     def broker_alarm(self, rng):
         """RabbitMQ reads nothing from those who publish, for longer than they wait for a confirmation."""
-        private_servers.control(self.node, "set_vm_memory_high_watermark", "0.0001")
+        private_servers.rabbitmqctl(self.node, "set_vm_memory_high_watermark", "0.0001")
         time.sleep(rng.uniform(4.0, 6.0))
-        private_servers.control(self.node, "set_vm_memory_high_watermark", "0.4")
+        private_servers.rabbitmqctl(self.node, "set_vm_memory_high_watermark", "0.4")
         self._recovered("broker_alarm", time.monotonic())
 
     def disk_stall(self, rng):

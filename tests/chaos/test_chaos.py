@@ -31,12 +31,12 @@ def reckonings():
 @pytest.fixture(scope="module")
 def own():
     """A broker and a Redis that may be ended and started again, and the disk of the broker."""
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         disk = SlowDisk(home)
         node = private_servers.rabbitmq(home / "rabbitmq")
         node = replace(node, server=disk.under(node.server))
         redis, redis_url = private_servers.redis(home / "redis")
-        with private_servers.all_of([node.server, redis]):
+        with private_servers.start_all([node.server, redis]):
             yield node, redis, redis_url, disk
 
 
@@ -56,7 +56,7 @@ def pictures(texture_folder, folder, count, planted=0, poison=0):
 
 @contextmanager
 def joined(nodes):
-    private_servers.join(nodes)
+    private_servers.join_cluster(nodes)
     yield
 
 
@@ -94,12 +94,12 @@ def test_nothing_is_lost_wrong_or_done_twice_in_a_storm(own, plant, texture_fold
 def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_path, reckonings):
     folder = pictures(texture_folder, tmp_path / "pictures", CLUSTER_JOBS)
     started = time.monotonic()
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         names, nodes = private_servers.cluster(home / "cluster", 3)
         redis, redis_url = private_servers.redis(home / "redis")
         urls = [node.url for node in nodes]
         with (
-            private_servers.all_of([names, *(node.server for node in nodes), redis]),
+            private_servers.start_all([names, *(node.server for node in nodes), redis]),
             joined(nodes),
             scene.set_up(plant, tmp_path / "plant", urls, redis_url, folder, rate=15) as on,
         ):

@@ -74,7 +74,7 @@ class Line:
         (port,) = server.free_ports(1)
         process = self.start("worker", "--metrics-port", str(port), *arguments, **environment)
         process.metrics_port = port
-        wait_for(lambda: server.replies(f"http://127.0.0.1:{port}/readyz") or _raise_if_ended(process))
+        wait_for(lambda: server.responds(f"http://127.0.0.1:{port}/readyz") or _raise_if_ended(process))
         return process
 
     def send(self, image, job_id, content_type="image/png", type_=messages.JOB_TYPE, key="l1.brick", **headers):

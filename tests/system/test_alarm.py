@@ -12,9 +12,9 @@ JOBS = 30
 
 @pytest.fixture
 def node():
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq")
-        with private_servers.all_of([node.server]):
+        with private_servers.start_all([node.server]):
             yield node
 
 
@@ -27,13 +27,13 @@ def line(node, servers, plant, tmp_path):
 def test_a_long_alarm_loses_nothing_and_suspects_nobody(line, node, texture_folder):
     images = sorted((texture_folder / "test" / "good").iterdir())
     jobs = line.send_many(images, JOBS)
-    private_servers.control(node, "set_vm_memory_high_watermark", "0.0001")
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
     worker = line.worker("--device", "cpu")
     publisher = line.start("publish", "--line", "l1", "--category", "brick", *map(str, images))
     told = [records(publisher.stdout.readline())[0] for _ in images]
     assert {each["state"] for each in told} == {"spooled"}
     assert line.verdicts(1, timeout_s=LONG_S) == []
-    private_servers.control(node, "set_vm_memory_high_watermark", "0.4")
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
     line.require_first_attempts(jobs | {each["job_id"] for each in told}, worker)
     assert publisher.wait(20) == 0
     worker.terminate()

@@ -172,7 +172,7 @@ def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tm
     worker = line.worker("--device", "cpu")
     targets = {"patchline": [worker.metrics_port]}
     prometheus, url = private_servers.prometheus(tmp_path / "prometheus", targets, tmp_path / "rules.yml")
-    with private_servers.all_of([prometheus]):
+    with private_servers.start_all([prometheus]):
         image = next((texture_folder / "test" / "good").glob("*.png")).read_bytes()
 
         def judged_and_seen():

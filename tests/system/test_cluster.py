@@ -29,23 +29,25 @@ def with_names(names):
 
 
 def waiting(node):
-    listing = json.loads(private_servers.control(node, "--formatter", "json", "list_queues", "name", "messages_ready"))
+    listing = json.loads(
+        private_servers.rabbitmqctl(node, "--formatter", "json", "list_queues", "name", "messages_ready")
+    )
     return {each["name"]: each["messages_ready"] for each in listing if each["messages_ready"]}
 
 
 def test_the_three_nodes_find_each_other_and_keep_every_queue_on_all_of_them(tmp_path):
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         names, nodes = private_servers.cluster(home / "cluster", 3, with_names)
-        with private_servers.all_of([names]), private_servers.all_of([node.server for node in nodes]):
-            private_servers.control(nodes[0], "await_online_nodes", "3")
+        with private_servers.start_all([names]), private_servers.start_all([node.server for node in nodes]):
+            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
             wanted = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3"), topology.traces()]
             addresses = ",".join(f"amqp://127.0.0.1:{node.port}" for node in nodes)
             plant_users.write(tmp_path, wanted, addresses)
-            private_servers.control(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
-            listing = private_servers.control(nodes[1], "--formatter", "json", "list_queues", "name", "members")
+            private_servers.rabbitmqctl(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
+            listing = private_servers.rabbitmqctl(nodes[1], "--formatter", "json", "list_queues", "name", "members")
             members = {each["name"]: len(each["members"]) for each in json.loads(listing)}
             assert members == dict.fromkeys((queue.name for each in wanted for queue in each.queues), 3)
-            private_servers.control(
+            private_servers.rabbitmqctl(
                 nodes[2], "await_online_quorum_plus_one", "--timeout", "60", tool="rabbitmq-upgrade"
             )
             nodes[0].server.stop()
@@ -70,10 +72,10 @@ def accepted(publisher):
 
 
 def test_a_channel_that_was_opened_while_a_leader_was_lost_is_not_refused_for_ever():
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         names, nodes = private_servers.cluster(home / "cluster", 3)
-        with private_servers.all_of([names, *(node.server for node in nodes)]):
-            private_servers.join(nodes)
+        with private_servers.start_all([names, *(node.server for node in nodes)]):
+            private_servers.join_cluster(nodes)
             with RabbitBroker(nodes[0].url) as first:
                 first.declare(topology.gate("press-3"))
             with RabbitBroker(nodes[1].url) as publisher:

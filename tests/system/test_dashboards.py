@@ -35,7 +35,7 @@ def test_a_dashboard_can_be_provisioned(document):
 
 
 def test_every_query_returns_data_of_a_line_at_work(line, texture_folder, tmp_path, servers):
-    ports = server.free_port_run(3)
+    ports = server.consecutive_free_ports(3)
     first, supervisor_port, publisher_port = ports
     text = (line.folder / "config.yaml").read_text()
     folder = tmp_path / "plant"
@@ -47,7 +47,7 @@ def test_every_query_returns_data_of_a_line_at_work(line, texture_folder, tmp_pa
     prometheus, url = private_servers.prometheus(
         tmp_path / "prometheus", {"patchline": ports, "rabbitmq": [servers.broker_metrics_port]}
     )
-    with private_servers.all_of([prometheus]):
+    with private_servers.start_all([prometheus]):
         line.start("worker", "--devices", "cpu:0", "--metrics-port", str(first))
         images = sorted((texture_folder / "train" / "good").glob("*.png"))
         loop = tmp_path / "loop"

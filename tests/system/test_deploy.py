@@ -133,7 +133,7 @@ def test_every_command_of_a_container_or_unit_runs(words, line, tmp_path):
     words = [str(port) if word in ("9100", "9110") else word for word in words]
     process = line.start(*words)
     if "--metrics-port" in words:
-        wait_for(lambda: server.listens(port) or process.poll() is not None)
+        wait_for(lambda: server.is_listening(port) or process.poll() is not None)
     else:
         wait_for(lambda: b"connected" in os.read(process.stderr.fileno(), 4096) or process.poll() is not None)
     process.terminate()

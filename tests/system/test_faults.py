@@ -43,7 +43,7 @@ def supervised(line, **environment):
     (line.folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {port}, ", 1))
     (first,) = server.free_ports(1)
     process = line.start("worker", "--devices", "cpu:0", "--metrics-port", str(first), **environment)
-    wait_for(lambda: server.listens(port))
+    wait_for(lambda: server.is_listening(port))
     process.metrics_port = port
     return process
 
@@ -89,7 +89,7 @@ def test_a_supervisor_that_is_asked_to_end_drains_its_worker(line, impatient, pi
     assert len(line.verdicts(1)) == 1
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(30) == 0
-    assert not server.listens(supervisor.metrics_port)
+    assert not server.is_listening(supervisor.metrics_port)
 
 
 def test_a_worker_that_has_fallen_behind_answers_the_expired_and_catches_up(line, picture):

@@ -25,10 +25,10 @@ def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line):
     (port,) = server.free_ports(1)
     worker = line.start("worker", "--metrics-port", str(port))
     worker.metrics_port = port
-    wait_for(lambda: server.replies(url(worker, "healthz")))
-    assert not server.replies(url(worker, "readyz"))
-    wait_for(lambda: server.replies(url(worker, "readyz")))
-    assert not server.replies(url(worker, "secrets"))
+    wait_for(lambda: server.responds(url(worker, "healthz")))
+    assert not server.responds(url(worker, "readyz"))
+    wait_for(lambda: server.responds(url(worker, "readyz")))
+    assert not server.responds(url(worker, "secrets"))
 
 
 def test_a_worker_whose_lanes_stand_still_is_no_longer_alive():

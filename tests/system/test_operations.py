@@ -68,10 +68,10 @@ def host(tmp_path):
     """What a command sees of the machine: a shell, with paths and servers of this test; and where its files are."""
     etc, units = tmp_path / "etc" / "patchline", tmp_path / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq")
         redis, redis_url = private_servers.redis(home / "redis")
-        with private_servers.all_of([node.server, redis]):
+        with private_servers.start_all([node.server, redis]):
             shell = Shell(tmp_path, node.server.environment | {"PATCHLINE_REDIS_URL": redis_url})
             for tool in ("rabbitmqctl", "rabbitmq-diagnostics"):
                 shell.run(f'{tool}() {{ {private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')

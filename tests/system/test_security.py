@@ -34,10 +34,10 @@ def users(plant, tmp_path_factory):
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
     wanted = [connections.plant(settings), topology.gate("l1"), topology.traces()]
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
         plant_users.write(folder, wanted, f"amqp://127.0.0.1:{node.port}")
-        with private_servers.all_of([node.server]):
+        with private_servers.start_all([node.server]):
             yield folder
 
 
@@ -217,7 +217,7 @@ def certificates(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encrypted(certificates):
     """RabbitMQ with two TLS listeners' worth of nodes: one of the right name, one of another's; and Redis."""
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         ports = server.free_ports(3)
         nodes = {}
         for host, port in zip(("127.0.0.1", "elsewhere.example"), ports, strict=False):
@@ -230,8 +230,8 @@ def encrypted(certificates):
         tls += ["--tls-cert-file", str(certificates / "127.0.0.1.pem"), "--tls-key-file"]
         tls += [str(certificates / "127.0.0.1.key"), "--tls-ca-cert-file", str(certificates / "ours.pem")]
         redis, _ = private_servers.redis(home / "redis", *tls)
-        redis.answers = lambda: server.listens(ports[2])
-        with private_servers.all_of([*(node.server for node in nodes.values()), redis]):
+        redis.is_ready = lambda: server.is_listening(ports[2])
+        with private_servers.start_all([*(node.server for node in nodes.values()), redis]):
             yield SimpleNamespace(
                 amqp=f"amqps://guest:guest@127.0.0.1:{ports[0]}",
                 of_another_host=f"amqps://guest:guest@127.0.0.1:{ports[1]}",

@@ -48,7 +48,7 @@ def test_given_servers_are_used_instead_of_private_ones(monkeypatch):
 def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
     monkeypatch.setattr(private_servers, "RABBITMQ", tmp_path / "none")
-    assert "rabbitmq-server" in private_servers.missing()
+    assert "rabbitmq-server" in private_servers.missing_packages()
     with pytest.raises(server.ServiceError, match="apt-get install rabbitmq-server"), private_servers.running():
         pass
 

@@ -68,10 +68,10 @@ def test_a_spool_on_a_slow_disk_is_emptied_while_images_come(line, slow_disk, tm
 
 @pytest.fixture
 def line_on_slow_broker(slow_disk, plant, servers, tmp_path):
-    with private_servers.folder() as home:
+    with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq")
         with (
-            private_servers.all_of([slow_disk.under(node.server)]),
+            private_servers.start_all([slow_disk.under(node.server)]),
             impatient(plant, tmp_path, node.url, servers.redis_url) as line,
         ):
             yield line

@@ -130,7 +130,7 @@ def configure(root, plant, node, redis_url):
     (etc / "config.yaml").write_text(yaml.safe_dump(own))
     wanted = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
     plant_users.write(etc / "secrets", wanted, f"amqp://127.0.0.1:{node.port}")
-    private_servers.control(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
+    private_servers.rabbitmqctl(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
 
 
 @pytest.fixture
@@ -138,10 +138,10 @@ def machine(tmp_path, plant):
     if (why := missing()) is not None:
         pytest.skip(why)
     with ExitStack() as stack:
-        home = stack.enter_context(private_servers.folder())
+        home = stack.enter_context(private_servers.temporary_folder())
         node = private_servers.rabbitmq(home / "rabbitmq")
         redis, redis_url = private_servers.redis(home / "redis")
-        stack.enter_context(private_servers.all_of([node.server, redis]))
+        stack.enter_context(private_servers.start_all([node.server, redis]))
         root = layer(tmp_path / "machine", stack)
         install(root)
         configure(root, plant, node, redis_url)
