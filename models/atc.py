@@ -37,6 +37,7 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_
     Raises:
         SetupError: the model is missing, the size is not one of its, or atc failed.
     """
+    _copy_packaged(models, name)
     manifest = manifests.read(models, name)
     side = _side(manifest, side)
     target = models / f"{name}.om"
@@ -100,6 +101,15 @@ def aipp(manifest: Manifest, side: int) -> str:
     ]
     body = "\n".join(f"    {key}: {value}" for key, value in settings)
     return f"aipp_op {{\n{body}\n}}\n"
+
+
+def _copy_packaged(models: Path, name: str) -> None:
+    """An `.om` and the model that it is made from lie in one folder, which the package's own need not be."""
+    source = manifests.locate(models, name)
+    if source != models:
+        models.mkdir(parents=True, exist_ok=True)
+        for file in (f"{name}.json", manifests.read(source, name).file):
+            shutil.copy(source / file, models)
 
 
 def _side(manifest: Manifest, side: int | None) -> int:

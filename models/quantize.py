@@ -46,7 +46,8 @@ def quantize(settings: config.Config, name: str, folder: Path) -> tuple[manifest
         if base.precision == "int8":
             raise SetupError(f"backbone {base.name} is quantised already; name another for category {name}")
         images = list(replace(own, paths=_spread(own.paths, _CALIBRATING)).prepared(bars, "images"))
-        graph = openvino_backbone.read(models / base.file, base, side)
+        graph = openvino_backbone.read(manifests.locate(models, base.name) / base.file, base, side)
+        models.mkdir(parents=True, exist_ok=True)
         path = models / f"{base.name}_{name}_int8.xml"
         in_float = nncf.IgnoredScope(types=["AvgPool"])  # the 3x3 mean: rounded there, channels with small values go
         quantized = nncf.quantize(graph, nncf.Dataset(images), subset_size=len(images), ignored_scope=in_float)

@@ -22,6 +22,7 @@ def _without_password(url: str) -> str:
     return url
 
 
+PACKAGED = Path(__file__).parent / "packaged" / "config.yaml"  # comes with this package: the demo, and every default
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -29,11 +29,11 @@ def fit(
 
     Example:  patchline fit --category bottle good-bottles/
     """
-    from patchline.banks import fit as tool
+    from patchline.banks import fit
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    made = tool.fit(settings, category, folder, seed, backbone.Device.parse(device))
+    made = fit.fit(settings, category, folder, seed, backbone.Device.parse(device))
     _tell_bank(settings, made)
 
 
@@ -50,11 +50,11 @@ def import_bank(
 
     Example:  patchline import-bank --category bottle old/nnscorer_search_index.faiss good-bottles/
     """
-    from patchline.banks import import_bank as tool
+    from patchline.banks import import_bank
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    _tell_bank(settings, tool.import_bank(settings, category, source, good, backbone.Device.parse(device)))
+    _tell_bank(settings, import_bank.import_bank(settings, category, source, good, backbone.Device.parse(device)))
 
 
 def evaluate(
@@ -76,8 +76,7 @@ def evaluate(
 
     Example:  patchline evaluate --all --dataset mvtec
     """
-    from patchline.evaluation import evaluate as tool
-    from patchline.evaluation import reference
+    from patchline.evaluation import evaluate, reference
 
     settings = config.load(config_file)
     if dataset is not None:
@@ -85,7 +84,7 @@ def evaluate(
         return
     if folder is None or category is None or len(category) != 1:
         raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
-    tool.show(tool.evaluate(settings, category[0], folder, out))
+    evaluate.show(evaluate.evaluate(settings, category[0], folder, out))
     print(f"{out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 

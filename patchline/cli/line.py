@@ -139,9 +139,9 @@ def show(
 
     Example:  patchline show 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11
     """
-    from patchline.operations import recent as tool
+    from patchline.operations import recent
 
-    verdict, picture = tool.show(config.load(config_file), job_id, out)
+    verdict, picture = recent.show(config.load(config_file), job_id, out)
     print(verdict.model_dump_json(indent=2, exclude_none=True))
     print(picture or "no picture: passed, too long ago, or worker.pictures is none")
 

@@ -9,23 +9,43 @@ from typing import Annotated
 import typer
 
 from patchline import config
-from patchline.cli.options import CONFIG, All, Dataset, Settings, Several, chosen
+from patchline.cli.options import CONFIG, All, Dataset, Settings, Several, chosen, names
 from patchline.protocol.errors import SetupError
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, such as plant/.")],
+    line: Annotated[str, typer.Option(metavar="NAME", callback=names, help="The production line.")] = "line-1",
+    category: Annotated[str, typer.Option(metavar="NAME", callback=names, help="The parts' category.")] = "part",
+) -> None:
+    """Write a folder for a plant on one host: a commented configuration, folders, and deployment files.
+
+    Example:  patchline init plant/ --line press-3 --category gasket
+    """
+    from patchline.operations import init
+
+    files = init.init(folder, line, category)
+    print("\n".join(map(str, files)))
+    print(f"next: read {files[0]}")
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the report, the summary and the memory banks go.")
     ] = Path("out/demo"),
-    config_file: Settings = CONFIG,
+    config_file: Annotated[
+        Path, typer.Option("--config", metavar="FILE", help="Instead of the packaged one.", show_default=False)
+    ] = config.PACKAGED,
 ) -> None:
-    """Run the whole line on 2,624 real solar cells: fit, publish, judge, act, report. Use `make demo`.
+    """Run the whole line on 2,624 real solar cells: fit, publish, judge, act, report.
 
-    Example:  make demo
+    Needs the extra `demo` (the images), and RabbitMQ, Redis and Prometheus of the distribution.
+
+    Example:  patchline demo
     """
-    from patchline.demo import run as tool
+    from patchline.demo import run
 
-    tool.run(config.load(config_file), out)
+    run.run(config.load(config_file), out)
 
 
 def bench(
@@ -52,9 +72,9 @@ def doctor(config_file: Settings = CONFIG) -> None:
 
     Example:  patchline doctor
     """
-    from patchline.operations import doctor as tool
+    from patchline.operations import doctor
 
-    if not tool.run(config.load(config_file)):
+    if not doctor.run(config.load(config_file)):
         raise typer.Exit(1)
 
 
@@ -63,9 +83,9 @@ def services() -> None:
 
     Example:  patchline services
     """
-    from patchline.services import private_servers as tool
+    from patchline.services import private_servers
 
-    tool.serve_until_interrupted()
+    private_servers.serve_until_interrupted()
 
 
 def schema() -> None:
@@ -73,6 +93,6 @@ def schema() -> None:
 
     Example:  patchline schema > docs/asyncapi.json
     """
-    from patchline.protocol import asyncapi as tool
+    from patchline.protocol import asyncapi
 
-    print(json.dumps(tool.asyncapi(), indent=2))
+    print(json.dumps(asyncapi.asyncapi(), indent=2))

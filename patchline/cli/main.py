@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Patchline inspects parts on production lines: images in over RabbitMQ, one accountable verdict for each.",
 )
 for command in (
+    machine.init,
     line.worker,
     line.publish,
     line.gate,

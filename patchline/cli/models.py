@@ -31,17 +31,17 @@ def convert(
     Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
     """
     from patchline.banks import recipe, serving
-    from patchline.models import convert as tool
+    from patchline.models import convert
 
     settings = config.load(config_file)
     models = settings.paths.models
     if (side is None) != (layer is None):
         raise SetupError("--side and --layer belong together: one model; without both, the reference's four")
-    if network == tool.DEFAULT:
-        made = [tool.efficientnet_lite0(models)]
+    if network == convert.DEFAULT:
+        made = [convert.efficientnet_lite0(models)]
     else:
-        wanted = tool.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
-        made = [tool.resnet(models, network, *each, weights) for each in wanted]
+        wanted = convert.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
+        made = [convert.resnet(models, network, *each, weights) for each in wanted]
     for each in made:
         print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
         for sentence in serving.compared(settings, each.name, recipe.CPU):
@@ -60,9 +60,9 @@ def quantize(
 
     Example:  patchline quantize --category bottle good-bottles/
     """
-    from patchline.models import quantize as tool
+    from patchline.models import quantize
 
-    made, difference = tool.quantize(config.load(config_file), category, folder)
+    made, difference = quantize.quantize(config.load(config_file), category, folder)
     print(f"{made.file}: its features differ by {difference:.1%} of their size from those it was made of")
     print(f"to use it: backbone: {made.name} in {config_file}, then patchline fit --category {category} {folder}")
 
@@ -82,9 +82,9 @@ def om(
     """
     from patchline.banks import serving
     from patchline.devices import backbone
-    from patchline.models import atc as tool
+    from patchline.models import atc
 
     settings = config.load(config_file)
-    print(tool.compile_om(settings.paths.models, model, side, air, soc_version))
+    print(atc.compile_om(settings.paths.models, model, side, air, soc_version))
     for sentence in serving.compared(settings, model, backbone.Device("ascend", 0)):
         print(sentence)

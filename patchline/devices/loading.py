@@ -28,7 +28,7 @@ def load(
     """Compile a model for images of `side` x `side` pixels on a device, and see that it pools as its manifest says.
 
     Args:
-        models: the folder of models and their manifests.
+        models: the folder of models and their manifests; a model that it does not hold comes from the package.
         name: of the backbone.
         side: of its square input in pixels.
         device: where it runs.
@@ -90,7 +90,7 @@ def _model_file(models: Path, manifest: Manifest, device: Device) -> Path:
     if wanted is None:
         again = f"patchline om {manifest.name}"
         raise SetupError(f"backbone {manifest.name} has no .om for {device}; make it with: {again}")
-    path = models / wanted.file
+    path = manifests.locate(models, manifest.name) / wanted.file
     try:
         found = manifests.digest(path)
     except OSError as error:

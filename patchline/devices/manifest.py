@@ -13,6 +13,7 @@ from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
+PACKAGED = Path(__file__).parents[1] / "models"  # the default backbone comes with this package
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -63,9 +64,18 @@ class Manifest(messages.Frozen):
         return (side // self.stride, side // self.stride)
 
 
+def locate(models: Path, name: str) -> Path:
+    """The folder that holds a model: `models`, or that of the packaged models if `models` has no such manifest."""
+    return PACKAGED if not _path(models, name).exists() and _path(PACKAGED, name).exists() else models
+
+
 def read(models: Path, name: str) -> Manifest:
-    """A manifest. Raises SetupError where it is missing or wrong."""
-    path = models / f"{name}.json"
+    """The manifest of a model in `models` or among the packaged models.
+
+    Raises:
+        SetupError: it is missing or wrong.
+    """
+    path = _path(locate(models, name), name)
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
@@ -77,8 +87,13 @@ def read(models: Path, name: str) -> Manifest:
 
 def write(models: Path, manifest: Manifest) -> None:
     """`models/<name>.json`."""
-    path = models / f"{manifest.name}.json"
-    path.write_text(manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+    _path(models, manifest.name).write_text(
+        manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
+    )
+
+
+def _path(models: Path, name: str) -> Path:
+    return models / f"{name}.json"
 
 
 def digest(path: Path) -> str:
