@@ -27,7 +27,7 @@ def main() -> None:
     """Measure, and print a table for each bank."""
     for size in (SMALL, LARGE, DEEP):
         (bank,), images = searches.banks(size, (size.rows,))
-        own = exact_search.prepared(bank)
+        own = exact_search.with_pruning(bank)
         title = f"{len(images[0])} x {bank.shape[1]} in {size.rows}, one thread"
         terminal.table(title, _COLUMNS, _rows(own, images))
 

@@ -83,7 +83,7 @@ def _cell(inspector: Inspector, path: Path) -> Cell:
 
 
 def _headline(inspector: Inspector, distances: NDArray[np.floating]) -> float:
-    return score.headline(score.image_scores(distances), inspector.category.score)
+    return score.decisive_score(score.image_scores(distances), inspector.category.score)
 
 
 if __name__ == "__main__":

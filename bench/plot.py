@@ -48,7 +48,7 @@ def main() -> None:
 def _searches() -> Iterator[list[float]]:
     banks, (image, *_) = searches.banks(searches.LARGE, _BANKS)
     for bank in banks:
-        own = exact_search.prepared(bank)
+        own = exact_search.with_pruning(bank)
         ways = (
             partial(own.index.search, image, 1),
             partial(own.nearest, image),
@@ -58,7 +58,7 @@ def _searches() -> Iterator[list[float]]:
 
 
 def _network(side: int) -> float:
-    loaded = loading.load(Path("models"), "efficientnet_lite0", side, backbone.Device("cpu", 0), 1)
+    loaded = loading.load(Path("models"), "efficientnet_lite0", side, backbone.CPU, 1)
     image = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), dtype=np.uint8)
     return milliseconds(lambda: loaded.extract(image), 15)
 

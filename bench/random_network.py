@@ -12,8 +12,8 @@ import numpy as np
 import openvino
 from openvino import opset1 as ops
 
-from patchline.devices import backbone, loading
-from patchline.devices import manifest as manifests
+from patchline.devices import backbone, loading, model_manifest
+from patchline.devices.model_manifest import ModelManifest
 
 _BLOCKS = ((3, 64, 1), (4, 128, 2), (23, 256, 2))  # blocks, planes, stride (Zagoruyko and Komodakis 2016)
 _WIDEN, _EXPANSION = 2, 4
@@ -59,10 +59,10 @@ def write(models: Path, network: Network) -> None:
     facts = {"name": network.name, "file": path.name, "layer": network.layer, **sizes, **_IMAGENET}
     made = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
     fixed = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
-    manifest = manifests.Manifest.model_validate({**facts, **made, **fixed, "sha256": manifests.digest(path)})
-    compiled = loading.compile_for(path, manifest, network.side, backbone.Device("cpu", 0), 1, "f32")
-    measured = manifest.model_copy(update={"rim": loading.rim_of(compiled)})
-    manifests.write(models, measured)
+    manifest = ModelManifest.model_validate({**facts, **made, **fixed, "sha256": model_manifest.digest(path)})
+    compiled = loading.compile_model(path, manifest, network.side, backbone.CPU, 1, "f32")
+    measured = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    model_manifest.write(models, measured)
 
 
 def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:

@@ -17,7 +17,7 @@ import openvino
 from bench.plant import pictures
 from patchline import config
 from patchline.banks import store
-from patchline.devices import manifest as manifests
+from patchline.devices import model_manifest
 from patchline.inspection import score
 from patchline.inspection.search import exact_search
 
@@ -29,8 +29,8 @@ class ReferenceWay:
 
     def __init__(self, settings: config.Config, category: str) -> None:
         self._recipe = settings.category(category)
-        self._index = exact_search.flat(store.load(settings.paths.memory_banks / category).search.features)
-        self._manifest = manifests.read(settings.paths.models, self._recipe.backbone)
+        self._index = exact_search.flat_index(store.load(settings.paths.memory_banks / category).search.features)
+        self._manifest = model_manifest.read(settings.paths.models, self._recipe.backbone)
         model = self._file(settings.paths.models)
         self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

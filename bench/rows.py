@@ -23,7 +23,6 @@ from patchline.protocol import topology
 from patchline.runtime.stopwatch import Stopwatch
 
 PNG, JPEG = "image/png", "image/jpeg"
-_CPU = backbone.Device("cpu", 0)
 _CORES = len(os.sched_getaffinity(0))
 _BARE = 120  # inferences in a measurement of the network alone
 _EACH_CORE = {WIDE: 150, WIDE8: 300, DEFAULT: 450}  # images through the line
@@ -36,7 +35,7 @@ def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row],
     """The network alone, on an image that is in memory and prepared; and how to measure it at its best again."""
     recipe = settings.category(category)
     compiled = {
-        streams: loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, _CPU, streams)
+        streams: loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams)
         for streams in (1, cores, cores + 1)
     }
     image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
@@ -70,11 +69,11 @@ def reference_way(line: Line, category: str, kernels: str | None = None) -> Call
 def stages(inspect: Inspector, category: str) -> list[Row]:
     """Each stage of an image against the whole of it, in one thread."""
     took: dict[str, list[float]] = {}
-    exact_search.use_threads(1)
+    exact_search.set_threads(1)
     for content_type in (PNG, JPEG):
         for image in pictures(60, content_type):
             watch = Stopwatch(lambda stage, seconds: took.setdefault(stage, []).append(seconds * 1000))
-            inspect.inspect(image, content_type, watch.stage, look=True)
+            inspect.inspect(image, content_type, watch.stage, with_heat_map=True)
     whole = sum(map(statistics.median, took.values()))
     rows = []
     for stage, values in took.items():
@@ -165,7 +164,7 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
 
 def inspector(settings: config.Config, category: str) -> Inspector:
     """As a worker loads it: each thread that asks gets one core, since OpenVINO gives fewer streams several threads."""
-    return serving.load(settings, [category], _CPU, _CORES)[category]
+    return serving.load(settings, [category], backbone.CPU, _CORES)[category]
 
 
 def _emptied(line: Line) -> None:

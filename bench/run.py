@@ -32,7 +32,7 @@ def run(settings: config.Config, out: Path) -> None:
         own = plant.build(Path(name), settings.paths.models)
         with lines.running(Path(name), own) as line:
             found = [*_limits(own, line, better), *_parts(own, line, better), *_endurance(line), *cells.of_demo()]
-    can = (*doctor.instructions(), *exact_search.kernels())
+    can = (*doctor.instructions(), *exact_search.blas_kernels())
     table = Table(cpu=openvino_backbone.cpu_name(), cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
     table.show()
     table.write(out)

@@ -20,7 +20,6 @@ from patchline.devices import backbone, loading
 from patchline.inspection import decode, preprocess, score
 from patchline.inspection.search import distances, exact_search
 
-_CPU = backbone.Device("cpu", 0)
 _SEEN = 3  # images that are searched, one with a scratch
 SAME = 1e-6  # relative: two rows may be equally near as far as float32 can tell
 
@@ -58,7 +57,7 @@ def rows(size: Size) -> list[Row]:
     """Against faiss, each in one thread, and against float64: all neighbours, and what a score needs of them."""
     bank, images = banks(size, (size.rows,))
     name = f"search {images[0].shape[0]} x {images[0].shape[1]} in {size.rows}"
-    own = exact_search.prepared(bank[0])
+    own = exact_search.with_pruning(bank[0])
     return [
         _against_faiss(name, own.nearest, own, images),
         _against_faiss(f"{name}, for a score", lambda image: for_score(image, own), own, images),
@@ -70,7 +69,7 @@ def noise() -> Row:
     """Random numbers, which have no few directions: faiss has to look at every row."""
     rng = np.random.default_rng(0)
     bank, image = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1638, 784))
-    own = exact_search.prepared(bank)
+    own = exact_search.with_pruning(bank)
     return _against_faiss("search 784 x 512 in 1638 of noise", own.nearest, own, [image])
 
 
@@ -82,7 +81,7 @@ def banks(size: Size, rows: Sequence[int]) -> tuple[list[Features], list[Feature
     """
     with tempfile.TemporaryDirectory() as folder:
         random_network.write(Path(folder), size.network)
-        loaded = loading.load(Path(folder), size.network.name, size.network.side, _CPU, streams=1)
+        loaded = loading.load(Path(folder), size.network.name, size.network.side, backbone.CPU, streams=1)
         found = [_extracted(loaded, image) for image in pictures(size.images * 10 // 9 + 10, "image/png")]
     good = [features for number, features in enumerate(found[:-_SEEN]) if number % 10 != 9][: size.images]
     candidates = np.concatenate(good)

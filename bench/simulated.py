@@ -63,9 +63,9 @@ def main() -> None:
     settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _AT_ONCE})})
     real = loading.load
     loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
-    golden.require = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)  # nobody's features
+    golden.require_match = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)  # nobody's features
     with signals.on_signals() as stop:
-        process.run(settings, backbone.Device("cpu", 0), [given.category], given.metrics_port, stop)
+        process.run(settings, backbone.CPU, [given.category], given.metrics_port, stop)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) ->
 
 def milliseconds(work: Callable[[], object], times: int = 15) -> float:
     """The median duration of `work`, in one thread whose libraries take one thread."""
-    exact_search.use_threads(1)
+    exact_search.set_threads(1)
     work()
     took = []
     for _ in range(times):
@@ -79,7 +79,7 @@ def per_second(work: Callable[[int], object], count: int, lanes: int) -> float:
     """How many of `work(0) ... work(count - 1)` are done in a second by so many threads."""
 
     def lane(first: int) -> None:
-        exact_search.use_threads(1)
+        exact_search.set_threads(1)
         for number in range(first, count, lanes):
             work(number)
 

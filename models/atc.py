@@ -11,8 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from patchline.devices import manifest as manifests
-from patchline.devices.manifest import Manifest
+from patchline.devices import model_manifest
+from patchline.devices.model_manifest import ModelManifest
 from patchline.protocol.errors import SetupError
 
 _ATC_S = 3600
@@ -38,12 +38,12 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_
         SetupError: the model is missing, the size is not one of its, or atc failed.
     """
     _copy_packaged(models, name)
-    manifest = manifests.read(models, name)
+    manifest = model_manifest.read(models, name)
     side = _side(manifest, side)
     target = models / f"{name}.om"
     command = command_line(models, manifest, side, air, soc_version)
     if manifest.input == "float32_nchw":
-        aipp_file(models, name).write_text(aipp(manifest, side), encoding="utf-8")
+        aipp_path(models, name).write_text(aipp(manifest, side), encoding="utf-8")
     if shutil.which("atc") is None:
         return (
             f"atc is not on the PATH: run this where CANN is installed, from this folder, then again here to enter the "
@@ -57,7 +57,7 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_
     return _enter(models, manifest, target, soc_version)
 
 
-def command_line(models: Path, manifest: Manifest, side: int, air: Path | None, soc_version: str) -> list[str]:
+def command_line(models: Path, manifest: ModelManifest, side: int, air: Path | None, soc_version: str) -> list[str]:
     """The command that makes `<name>.om`: each model has an output name of its own."""
     name_of_input = "images" if air is None else "x"
     floats = manifest.input == "float32_nchw"
@@ -74,16 +74,16 @@ def command_line(models: Path, manifest: Manifest, side: int, air: Path | None, 
         "--log=error",
     ]
     if floats:
-        command += [f"--insert_op_conf={aipp_file(models, manifest.name)}", "--enable_small_channel=1"]
+        command += [f"--insert_op_conf={aipp_path(models, manifest.name)}", "--enable_small_channel=1"]
     return command
 
 
-def aipp_file(models: Path, name: str) -> Path:
+def aipp_path(models: Path, name: str) -> Path:
     """Where the AIPP configuration of a model stands."""
     return models / f"{name}.aipp.cfg"
 
 
-def aipp(manifest: Manifest, side: int) -> str:
+def aipp(manifest: ModelManifest, side: int) -> str:
     """The normalisation of a model as AIPP does it: (value - min_chn) * var_reci_chn, for each channel.
 
     `mean_chn` takes whole numbers only, so the mean goes into `min_chn`.
@@ -105,14 +105,14 @@ def aipp(manifest: Manifest, side: int) -> str:
 
 def _copy_packaged(models: Path, name: str) -> None:
     """An `.om` and the model that it is made from lie in one folder, which the package's own need not be."""
-    source = manifests.locate(models, name)
+    source = model_manifest.locate(models, name)
     if source != models:
         models.mkdir(parents=True, exist_ok=True)
-        for file in (f"{name}.json", manifests.read(source, name).file):
+        for file in (f"{name}.json", model_manifest.read(source, name).file):
             shutil.copy(source / file, models)
 
 
-def _side(manifest: Manifest, side: int | None) -> int:
+def _side(manifest: ModelManifest, side: int | None) -> int:
     wanted = side or manifest.side
     if wanted is None or manifest.side not in (None, wanted) or wanted % manifest.side_multiple_of:
         takes = manifest.side or f"multiples of {manifest.side_multiple_of}; say one with --side"
@@ -120,8 +120,8 @@ def _side(manifest: Manifest, side: int | None) -> int:
     return wanted
 
 
-def _enter(models: Path, manifest: Manifest, target: Path, soc_version: str) -> str:
+def _enter(models: Path, manifest: ModelManifest, target: Path, soc_version: str) -> str:
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    made = manifests.OfflineModel(file=target.name, sha256=digest, soc_version=soc_version)
-    manifests.write(models, manifest.model_copy(update={"om": made}))
+    made = model_manifest.OfflineModel(file=target.name, sha256=digest, soc_version=soc_version)
+    model_manifest.write(models, manifest.model_copy(update={"om": made}))
     return f"{target}: entered in {manifest.name}.json"

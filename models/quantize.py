@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from patchline import config
 from patchline.banks import recipe
-from patchline.devices import backbone, loading, openvino_backbone
-from patchline.devices import manifest as manifests
+from patchline.devices import backbone, loading, model_manifest, openvino_backbone
+from patchline.devices.model_manifest import ModelManifest
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
@@ -25,7 +25,7 @@ _COMPARED = 20
 _Item = TypeVar("_Item")
 
 
-def quantize(settings: config.Config, name: str, folder: Path) -> tuple[manifests.Manifest, float]:
+def quantize(settings: config.Config, name: str, folder: Path) -> tuple[ModelManifest, float]:
     """Write `<backbone>_<category>_int8`: weights and activations of 8 bits, ranges from the good images.
 
     Args:
@@ -41,31 +41,31 @@ def quantize(settings: config.Config, name: str, folder: Path) -> tuple[manifest
         SetupError: the extra `quantize` is not installed, the backbone is quantised already, or as for `fit`.
     """
     nncf = _nncf()
-    with recipe.of(settings, name, folder, recipe.CPU) as own, terminal.progress() as bars:
+    with recipe.of(settings, name, folder, backbone.CPU) as own, terminal.progress() as bars:
         base, models, side = own.model.manifest, settings.paths.models, own.category.imagesize
         if base.precision == "int8":
             raise SetupError(f"backbone {base.name} is quantised already; name another for category {name}")
         images = list(replace(own, paths=_spread(own.paths, _CALIBRATING)).prepared(bars, "images"))
-        graph = openvino_backbone.read(manifests.locate(models, base.name) / base.file, base, side)
+        graph = openvino_backbone.read_graph(model_manifest.locate(models, base.name) / base.file, base, side)
         models.mkdir(parents=True, exist_ok=True)
         path = models / f"{base.name}_{name}_int8.xml"
         in_float = nncf.IgnoredScope(types=["AvgPool"])  # the 3x3 mean: rounded there, channels with small values go
         quantized = nncf.quantize(graph, nncf.Dataset(images), subset_size=len(images), ignored_scope=in_float)
-        openvino_backbone.save(quantized, path)
+        openvino_backbone.save_graph(quantized, path)
         made = _keep(path, base, side, len(images))
-        compiled = loading.load(models, made.name, side, recipe.CPU, streams=1)
+        compiled = loading.load(models, made.name, side, backbone.CPU, streams=1)
         return made, _difference(own.model, compiled, _spread(images, _COMPARED))
 
 
-def _keep(path: Path, base: manifests.Manifest, side: int, images: int) -> manifests.Manifest:
+def _keep(path: Path, base: ModelManifest, side: int, images: int) -> ModelManifest:
     """Its manifest: as that of the backbone, with normalisation inside and for images of one size."""
     by = f"patchline quantize of {base.name}, nncf {metadata.version('nncf')}, {images} images"
-    own: dict[str, Any] = {"name": path.stem, "file": path.name, "sha256": manifests.digest(path), "side": side}
+    own: dict[str, Any] = {"name": path.stem, "file": path.name, "sha256": model_manifest.digest(path), "side": side}
     inside: dict[str, Any] = {"input": "uint8_nhwc", "mean": None, "std": None, "precision": "int8", "om": None}
     manifest = base.model_copy(update={**own, **inside, "made_by": by})
-    compiled = loading.compile_for(path, manifest, side, recipe.CPU, streams=1, precision="int8")
-    manifest = manifest.model_copy(update={"rim": loading.rim_of(compiled)})
-    manifests.write(path.parent, manifest)
+    compiled = loading.compile_model(path, manifest, side, backbone.CPU, streams=1, precision="int8")
+    manifest = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    model_manifest.write(path.parent, manifest)
     return manifest
 
 

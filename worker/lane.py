@@ -123,7 +123,7 @@ class Lane:
 
     def _keep_picture(self, verdict: Verdict, seen: Inspection | None) -> None:
         if seen is not None and seen.image is not None and seen.heat_map is not None:
-            self.recent.keep_picture(verdict.job_id, picture.glance(seen.image, seen.heat_map, seen.regions))
+            self.recent.keep_picture(verdict.job_id, picture.thumbnail(seen.image, seen.heat_map, seen.regions))
 
     def _answer_error(self, delivery: Delivery, received_at: int, error: JobError) -> None:
         verdict = self.signature.error(delivery, received_at, error)

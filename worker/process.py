@@ -126,5 +126,5 @@ def _carry_on(lanes: list[Lane], health: Health, drain_s: float) -> None:
 
 def _run(lane: Lane) -> None:
     # Each lane is a thread that keeps one core busy; its libraries must not start more.
-    exact_search.use_threads(1)
+    exact_search.set_threads(1)
     lane.run()

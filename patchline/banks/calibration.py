@@ -24,13 +24,13 @@ def threshold(held_out: NDArray[np.float32], rate: float) -> float:
     Raises:
         SetupError: there are too few images for that rate.
     """
-    require_enough(held_out.size, rate)
+    require_enough_images(held_out.size, rate)
     rank = math.ceil((held_out.size + 1) * (1 - rate))
     # The next float32 up: an image that scores the same as the held-out one is still a good one.
     return float(np.nextafter(np.sort(held_out)[rank - 1], np.float32(np.inf)))
 
 
-def require_enough(images: int, rate: float) -> None:
+def require_enough_images(images: int, rate: float) -> None:
     """Raises SetupError where no threshold over so many held-out images can promise `rate`."""
     if math.ceil((images + 1) * (1 - rate)) <= images:
         return

@@ -19,8 +19,8 @@ from patchline.runtime import terminal
 
 
 def fit(
-    settings: config.Config, name: str, folder: Path, seed: int, device: backbone.Device = recipe.CPU
-) -> memory_bank.Manifest:
+    settings: config.Config, name: str, folder: Path, seed: int, device: backbone.Device = backbone.CPU
+) -> memory_bank.BankManifest:
     """Make the memory bank of a category from good images, and keep it where workers look for it.
 
     Memory is bounded by `max_patches` of the category, not by the number of images: they are read twice, once for
@@ -74,6 +74,6 @@ def _leave_one_out(
     held_out = []
     for number, patches in enumerate(features):
         others = bank[image_of_row != number]
-        distances, _ = exact_search.over(others).nearest(patches)
-        held_out.append(score.headline(score.image_scores(distances), category.score))
+        distances, _ = exact_search.brute_force(others).nearest(patches)
+        held_out.append(score.decisive_score(score.image_scores(distances), category.score))
     return np.array(held_out, np.float32)

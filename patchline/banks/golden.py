@@ -105,7 +105,7 @@ def compare(inspect: Inspector, recorded: tuple[Golden, list[bytes]]) -> Compari
     )
 
 
-def require(inspect: Inspector, recorded: tuple[Golden, list[bytes]], tolerance: float) -> Comparison:
+def require_match(inspect: Inspector, recorded: tuple[Golden, list[bytes]], tolerance: float) -> Comparison:
     """Refuse to serve when the golden images score otherwise here.
 
     Raises:

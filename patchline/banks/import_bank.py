@@ -23,8 +23,8 @@ PARAMETERS = "patchcore_params.pkl"
 
 
 def import_bank(
-    settings: config.Config, name: str, source: Path, good: Path, device: backbone.Device = recipe.CPU
-) -> memory_bank.Manifest:
+    settings: config.Config, name: str, source: Path, good: Path, device: backbone.Device = backbone.CPU
+) -> memory_bank.BankManifest:
     """Take an index of this project, the reference application or amazon-science/patchcore-inspection.
 
     None of them has a threshold: it is calibrated on good images, which must not be those that the index was made from.
@@ -115,6 +115,6 @@ def _plain(value: Any) -> Any:
 
 def _scores(features: Iterable[Features], bank: Features, category: config.Category) -> Features:
     """float32 [images]."""
-    own = exact_search.over(bank)
+    own = exact_search.brute_force(bank)
     found = [score.image_scores(own.nearest(patches)[0]) for patches in features]
-    return np.array([score.headline(scores, category.score) for scores in found], np.float32)
+    return np.array([score.decisive_score(scores, category.score) for scores in found], np.float32)

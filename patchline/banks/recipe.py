@@ -26,7 +26,6 @@ from patchline.protocol.messages import Thresholds
 from patchline.runtime import terminal
 
 Features = NDArray[np.float32]
-CPU = backbone.Device("cpu", 0)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Recipe:
         method: Literal["leave-one-image-out", "held-out images"],
         seed: int,
         candidates: int,
-    ) -> memory_bank.Manifest:
+    ) -> memory_bank.BankManifest:
         """Calibrate thresholds, choose golden images, and write the bank where workers look for it.
 
         Args:
@@ -71,9 +70,9 @@ class Recipe:
             seed: of the coreset.
             candidates: how many patches the coreset was chosen from.
         """
-        index_bytes = exact_search.encode(bank)
+        index_bytes = exact_search.encode_index(bank)
         manifest = self._manifest(bank, held_out, method, seed, candidates, store.digest(index_bytes))
-        own = memory_bank.MemoryBank(exact_search.over(bank), manifest)
+        own = memory_bank.MemoryBank(exact_search.brute_force(bank), manifest)
         inspect = Inspector(self.category, self.settings.images, self.model, own)
         _, files = golden.record(inspect, self._golden(held_out), str(self.device))
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
@@ -88,9 +87,9 @@ class Recipe:
 
     def _manifest(
         self, bank: Features, held_out: Features, method: str, seed: int, candidates: int, index_sha256: str
-    ) -> memory_bank.Manifest:
+    ) -> memory_bank.BankManifest:
         category, model = self.category, self.model.manifest
-        return memory_bank.Manifest(
+        return memory_bank.BankManifest(
             category=self.name,
             backbone=model.name,
             backbone_sha256=model.sha256,
@@ -123,7 +122,7 @@ def of(settings: config.Config, name: str, folder: Path, device: backbone.Device
     """
     category = settings.category(name)
     paths = image_files.find([folder])
-    calibration.require_enough(len(paths), category.false_reject_rate)
+    calibration.require_enough_images(len(paths), category.false_reject_rate)
     model = loading.load(
         settings.paths.models, category.backbone, category.imagesize, device, streams=1, precision=category.precision
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from patchline import config
 from patchline.banks import golden, store
 from patchline.devices import backbone, loading
-from patchline.devices import manifest as manifests
+from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.inspection import memory_bank
 from patchline.inspection.inspector import Inspector
 from patchline.protocol.errors import SetupError
@@ -26,7 +26,7 @@ def load(
     Raises:
         SetupError: a model or bank is missing, damaged or does not match, or its golden images score otherwise here.
     """
-    loaded: dict[tuple[str, int, manifests.Precision | None], backbone.Backbone] = {}
+    loaded: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
     inspectors = {}
     for name in names:
         category = settings.category(name)
@@ -38,11 +38,11 @@ def load(
             loaded[key] = loading.load(settings.paths.models, model, side, device, streams, precision, on_failure)
         check_match(name, category, loaded[key].manifest, bank.manifest)
         inspectors[name] = Inspector(category, settings.images, loaded[key], bank.prepared())
-        golden.require(inspectors[name], golden.read(folder), category.golden_tolerance)
+        golden.require_match(inspectors[name], golden.read(folder), category.golden_tolerance)
     return inspectors
 
 
-def compared(settings: config.Config, model: str, device: backbone.Device) -> list[str]:
+def compare_golden_images(settings: config.Config, model: str, device: backbone.Device) -> list[str]:
     """How a new model judges the golden images of every bank that was fitted with a model of its name.
 
     Returns:
@@ -63,7 +63,7 @@ def compared(settings: config.Config, model: str, device: backbone.Device) -> li
     return sentences
 
 
-def check_match(name: str, category: config.Category, model: manifests.Manifest, bank: memory_bank.Manifest) -> None:
+def check_match(name: str, category: config.Category, model: ModelManifest, bank: memory_bank.BankManifest) -> None:
     """Refuse a bank that was fitted with another recipe or another network than the one that would serve it.
 
     Raises:

@@ -15,7 +15,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from patchline.banks.replace_folder import replace_folder
-from patchline.inspection.memory_bank import Manifest, MemoryBank
+from patchline.inspection.memory_bank import BankManifest, MemoryBank
 from patchline.inspection.search import exact_search
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
@@ -26,7 +26,7 @@ _HEADER = struct.Struct("<4siqqqBiQ")
 
 
 def save(
-    folder: Path, index_bytes: bytes, manifest: Manifest, others: Mapping[str, bytes] = MappingProxyType({})
+    folder: Path, index_bytes: bytes, manifest: BankManifest, others: Mapping[str, bytes] = MappingProxyType({})
 ) -> None:
     """Write a bank as a whole: aside, synced, then exchanged for the old one.
 
@@ -54,7 +54,7 @@ def load(folder: Path) -> MemoryBank:
     path = folder / MANIFEST_FILE
     again = f"fit it again with: patchline fit --category {folder.name} FOLDER"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = BankManifest.model_validate_json(path.read_bytes())
         index_bytes = (folder / INDEX_FILE).read_bytes()
     except pydantic.ValidationError as error:
         raise SetupError(f"{path}: {messages.describe(error)}; {again}") from error
@@ -65,7 +65,7 @@ def load(folder: Path) -> MemoryBank:
     features = _features(index_bytes, folder / INDEX_FILE)
     if features.shape != (manifest.patches, manifest.dim):
         raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {again}")
-    return MemoryBank(exact_search.over(features), manifest)
+    return MemoryBank(exact_search.brute_force(features), manifest)
 
 
 def read_features(path: Path) -> NDArray[np.float32]:

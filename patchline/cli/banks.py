@@ -84,11 +84,11 @@ def evaluate(
         return
     if folder is None or category is None or len(category) != 1:
         raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
-    evaluate.show(evaluate.evaluate(settings, category[0], folder, out))
+    evaluate.print_report(evaluate.evaluate(settings, category[0], folder, out))
     print(f"{out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 
-def _tell_bank(settings: config.Config, made: memory_bank.Manifest) -> None:
+def _tell_bank(settings: config.Config, made: memory_bank.BankManifest) -> None:
     how = "each held out in turn" if made.calibration.method == "leave-one-image-out" else "none of them in the bank"
     print(
         f"{settings.paths.memory_banks / made.category}: {made.patches} patches of {made.dim} numbers\n"

@@ -23,14 +23,15 @@ def convert(
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="layer1, layer2 or layer3.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
+    """Make backbones: ONNX files with their model_manifest. Needs the extra `convert` (torch).
 
     Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
     Says how each judges the golden images of the memory banks that were fitted with a model of its name.
 
     Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
     """
-    from patchline.banks import recipe, serving
+    from patchline.banks import serving
+    from patchline.devices import backbone
     from patchline.models import convert
 
     settings = config.load(config_file)
@@ -44,7 +45,7 @@ def convert(
         made = [convert.resnet(models, network, *each, weights) for each in wanted]
     for each in made:
         print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
-        for sentence in serving.compared(settings, each.name, recipe.CPU):
+        for sentence in serving.compare_golden_images(settings, each.name, backbone.CPU):
             print(sentence)
 
 
@@ -86,5 +87,5 @@ def om(
 
     settings = config.load(config_file)
     print(atc.compile_om(settings.paths.models, model, side, air, soc_version))
-    for sentence in serving.compared(settings, model, backbone.Device("ascend", 0)):
+    for sentence in serving.compare_golden_images(settings, model, backbone.Device("ascend", 0)):
         print(sentence)

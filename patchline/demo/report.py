@@ -73,14 +73,15 @@ def by_category(settings: config.Config, verdicts: list[Verdict], images: Path) 
 def write(settings: config.Config, verdicts: list[Verdict], summary: Summary, out: Path) -> list[Path]:
     """Write `summary.json`, a sheet of heat maps for each category and `report.html`; returns what people open."""
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    inspectors = serving.load(settings, list(settings.categories), backbone.Device.parse("cpu"), streams=1)
+    inspectors = serving.load(settings, list(settings.categories), backbone.CPU, streams=1)
     sheets, sections = [], []
     for name, inspect in inspectors.items():
         own = [verdict for verdict in verdicts if verdict.category == name and verdict.score is not None]
         tiles = [
-            evaluate.tile(inspect, kind, path) for kind, path in _worth_a_look(own, out / "images" / name / "test")
+            evaluate.heat_map_tile(inspect, kind, path)
+            for kind, path in _worth_a_look(own, out / "images" / name / "test")
         ]
-        page = picture.png(picture.sheet(tiles))
+        page = picture.encode_png(picture.contact_sheet(tiles))
         sheets.append(out / f"heat-maps-{name}.png")
         sheets[-1].write_bytes(page)
         histogram = _histogram(own, out / "images" / name / "test" / "defect", inspect.thresholds)

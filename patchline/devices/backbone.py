@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchline.devices.manifest import Manifest, Precision
+from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.protocol.errors import SetupError
 
 _DEVICE = re.compile(r"^(cpu|ascend)(?::(\d{1,2}))?$")
@@ -41,7 +41,7 @@ class Backbone(Protocol):
     """The network that makes patch features. Normalisation, layout and the 3x3 mean are inside of it."""
 
     @property
-    def manifest(self) -> Manifest: ...
+    def manifest(self) -> ModelManifest: ...
 
     @property
     def grid(self) -> tuple[int, int]:

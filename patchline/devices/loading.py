@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from patchline.devices import manifest as manifests
+from patchline.devices import model_manifest
 from patchline.devices.backbone import Backbone, Device
-from patchline.devices.manifest import Manifest, OfflineModel, Precision
+from patchline.devices.model_manifest import ModelManifest, OfflineModel, Precision
 from patchline.protocol.errors import SetupError
 
 RIM_TOLERANCE = 0.1  # far above what a precision changes, far below the 5/9 that a missing 3x3 mean does
@@ -39,15 +39,15 @@ def load(
     Raises:
         SetupError: the model is missing, damaged, made for other sizes, or its device is not there.
     """
-    manifest = manifests.read(models, name)
+    manifest = model_manifest.read(models, name)
     if "int8" in (manifest.precision, precision) and precision not in (None, manifest.precision):
         raise SetupError(f"backbone {name} is made for {manifest.precision}, and the category asks for {precision}")
     if manifest.side not in (None, side) or side % manifest.side_multiple_of:
         takes = manifest.side or f"multiples of {manifest.side_multiple_of}"
         raise SetupError(f"backbone {name} takes images with sides of {takes}, not {side}")
     path = _model_file(models, manifest, device)
-    loaded = compile_for(path, manifest, side, device, streams, precision or manifest.precision, on_failure)
-    rim = rim_of(loaded)
+    loaded = compile_model(path, manifest, side, device, streams, precision or manifest.precision, on_failure)
+    rim = measure_rim(loaded)
     if abs(rim / manifest.rim - 1) > RIM_TOLERANCE:
         loaded.close()
         raise SetupError(
@@ -57,9 +57,9 @@ def load(
     return loaded
 
 
-def compile_for(
+def compile_model(
     path: Path,
-    manifest: Manifest,
+    manifest: ModelManifest,
     side: int,
     device: Device,
     streams: int,
@@ -76,7 +76,7 @@ def compile_for(
     return MindxBackbone(path, manifest, side, device.number, on_failure)
 
 
-def rim_of(backbone: Backbone) -> float:
+def measure_rim(backbone: Backbone) -> float:
     """How strong the corner of a constant grey image is, relative to its centre (mean absolute feature)."""
     rows, columns = backbone.grid
     grey = np.full((1, backbone.side, backbone.side, 3), _GREY, np.uint8)
@@ -84,15 +84,15 @@ def rim_of(backbone: Backbone) -> float:
     return float(strength[0, 0] / strength[rows // 2, columns // 2])
 
 
-def _model_file(models: Path, manifest: Manifest, device: Device) -> Path:
+def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
     """The file for a device, whole. Raises SetupError where it is missing or damaged."""
-    wanted: Manifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
+    wanted: ModelManifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
     if wanted is None:
         again = f"patchline om {manifest.name}"
         raise SetupError(f"backbone {manifest.name} has no .om for {device}; make it with: {again}")
-    path = manifests.locate(models, manifest.name) / wanted.file
+    path = model_manifest.locate(models, manifest.name) / wanted.file
     try:
-        found = manifests.digest(path)
+        found = model_manifest.digest(path)
     except OSError as error:
         raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); see models/README.md") from error
     if found != wanted.sha256:

@@ -22,7 +22,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from patchline.devices.manifest import Manifest, Precision
+from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.protocol.errors import DeviceLostError, Reason, Retry, SetupError
 
 _log = structlog.get_logger(__name__)
@@ -161,7 +161,7 @@ class MindxBackbone:
     def __init__(
         self,
         model: Path,
-        manifest: Manifest,
+        manifest: ModelManifest,
         side: int,
         device: int,
         on_failure: Callable[[], None],

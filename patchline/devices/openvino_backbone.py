@@ -11,7 +11,7 @@ import openvino
 from numpy.typing import NDArray
 from openvino.preprocess import PrePostProcessor
 
-from patchline.devices.manifest import Manifest, Precision
+from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.protocol.errors import Reason, Retry, SetupError
 
 _PRECISIONS: dict[openvino.Type, Precision] = {
@@ -24,7 +24,7 @@ _PRECISIONS: dict[openvino.Type, Precision] = {
 class OpenVinoBackbone:
     """One compiled model; every calling thread has an inference request, and so a stream, of its own."""
 
-    def __init__(self, model: Path, manifest: Manifest, side: int, streams: int, precision: Precision) -> None:
+    def __init__(self, model: Path, manifest: ModelManifest, side: int, streams: int, precision: Precision) -> None:
         self.manifest = manifest
         self.side = side
         self.grid = manifest.grid(side)
@@ -32,7 +32,7 @@ class OpenVinoBackbone:
         hint = "f32" if precision == "int8" else precision  # what is quantised says so itself
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
         try:
-            self._compiled = openvino.Core().compile_model(read(model, manifest, side), "CPU", settings)
+            self._compiled = openvino.Core().compile_model(read_graph(model, manifest, side), "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
         self.precision: Precision = "int8" if precision == "int8" else self._computed_in()
@@ -67,14 +67,14 @@ def cpu_name() -> str:
     return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
-def read(model: Path, manifest: Manifest, side: int) -> openvino.Model:
+def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Model:
     """The graph of a model that takes uint8 [n, side, side, 3] RGB. Raises RuntimeError where OpenVINO cannot."""
     graph = _taking_uint8(openvino.Core().read_model(model), manifest)
     graph.reshape([-1, side, side, 3])
     return graph
 
 
-def save(graph: openvino.Model, path: Path) -> None:
+def save_graph(graph: openvino.Model, path: Path) -> None:
     """An `.xml`, and its weights beside it in a `.bin`: new files, since a worker may have the old ones mapped."""
     with tempfile.TemporaryDirectory(dir=path.parent) as aside:
         made = Path(aside) / path.name
@@ -83,7 +83,7 @@ def save(graph: openvino.Model, path: Path) -> None:
             each.replace(path.with_name(each.name))
 
 
-def _taking_uint8(graph: openvino.Model, manifest: Manifest) -> openvino.Model:
+def _taking_uint8(graph: openvino.Model, manifest: ModelManifest) -> openvino.Model:
     """The graph with layout and normalisation inside, where the model has them not."""
     if manifest.input == "uint8_nhwc":
         return graph

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from patchline.banks import golden, serving
 from patchline.devices import backbone
 from patchline.evaluation import metrics
 from patchline.inspection import decode, picture, preprocess
-from patchline.inspection.inspector import Inspection, Inspector
+from patchline.inspection.inspector import Inspection, Inspector, untimed
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError, Unusable
 from patchline.protocol.messages import Decision, Frozen, Thresholds
@@ -66,7 +65,7 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
     Raises:
         SetupError: the layout is another, or the category cannot be used.
     """
-    inspect = serving.load(settings, [name], backbone.Device.parse("cpu"), streams=1)[name]
+    inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     kinds = check_layout(folder)
     print(golden.compare(inspect, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
     with terminal.progress() as bars:
@@ -75,12 +74,12 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
     report = _report(inspect, name, judged)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    mistakes = [tile(inspect, each.kind, each.path) for each in worst(judged)]
-    (out / f"{name}-mistakes.png").write_bytes(picture.png(picture.sheet(mistakes)))
+    mistakes = [heat_map_tile(inspect, each.kind, each.path) for each in worst(judged)]
+    (out / f"{name}-mistakes.png").write_bytes(picture.encode_png(picture.contact_sheet(mistakes)))
     return report
 
 
-def show(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Print a report as tables."""
     figures = [(key, value) for key, value in report if isinstance(value, (int, float))]
     terminal.table(f"{report.category}: {report.images} images", ("measure", "value"), figures)
@@ -117,7 +116,7 @@ def check_layout(folder: Path) -> list[str]:
 
 def _judge(inspect: Inspector, folder: Path, kind: str, path: Path) -> Judged:
     found, heat = _look(inspect, path)
-    seen = preprocess.window(heat.shape, inspect.category.resize, inspect.category.imagesize).pixels()
+    seen = preprocess.crop_window(heat.shape, inspect.category.resize, inspect.category.imagesize).slices()
     mask = _mask(folder, kind, path, heat.shape)
     side = (inspect.category.imagesize, inspect.category.imagesize)
     small = cv2.resize(heat[seen], side, interpolation=cv2.INTER_AREA)
@@ -130,7 +129,7 @@ def _judge(inspect: Inspector, folder: Path, kind: str, path: Path) -> Judged:
 def _look(inspect: Inspector, path: Path) -> tuple[Inspection, NDArray[np.float32]]:
     """The inspection of a file, and its heat map apart: hundreds of them at full size would fill the memory."""
     try:
-        found = inspect.inspect(path.read_bytes(), image_files.content_type(path), _untimed, look=True)
+        found = inspect.inspect(path.read_bytes(), image_files.content_type(path), untimed, with_heat_map=True)
     except Unusable as error:
         raise SetupError(f"{path}: {error.detail}") from error
     if found.heat_map is None:
@@ -198,13 +197,9 @@ def _localisation(judged: list[Judged]) -> tuple[float | None, float | None]:
     return metrics.auroc(all_heat[~all_mask], all_heat[all_mask]), metrics.aupro(heats, masks)
 
 
-def tile(inspect: Inspector, kind: str, path: Path) -> picture.Tile:
+def heat_map_tile(inspect: Inspector, kind: str, path: Path) -> picture.Tile:
     """One image with its heat map, for a sheet."""
     found, heat = _look(inspect, path)
     rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspect.limits)
     note = f"{found.decision} {found.score / inspect.thresholds.fail:.2f} of the threshold"
     return picture.Tile(picture.overlay(rgb, heat, found.regions), f"{kind}/{path.name}", note)
-
-
-def _untimed(_: str) -> AbstractContextManager[None]:
-    return nullcontext()

@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeVar
 import pydantic
 
 from patchline import config
-from patchline.banks import recipe, serving, store
+from patchline.banks import serving, store
+from patchline.devices import backbone
 from patchline.evaluation import evaluate
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files, messages
@@ -185,10 +186,10 @@ def _resumed(settings: config.Config, name: str, path: Path, kind: type[_Result]
 
 
 def _timed(settings: config.Config, name: str, folder: Path) -> Timing:
-    inspect = serving.load(settings, [name], recipe.CPU, streams=1)[name]
+    inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     took: dict[str, list[float]] = {}
     paths = image_files.find([folder / "test"])[:_TIMED_IMAGES]
-    exact_search.use_threads(1)
+    exact_search.set_threads(1)
     with terminal.progress() as bars:
         for path in bars.track([paths[0], *paths], description=name):  # the first one warms up and does not count
             watch = Stopwatch(lambda _, __: None)

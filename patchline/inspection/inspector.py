@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,12 @@ from patchline.devices import backbone
 from patchline.inspection import decode, memory_bank, preprocess, score, verdict
 from patchline.protocol.messages import Decision, Region, Scores, Thresholds
 
-Stage = Callable[[str], AbstractContextManager[None]]  # times what happens inside: the clock is the caller's
+StageTimer = Callable[[str], AbstractContextManager[None]]
+
+
+def untimed(_stage: str) -> AbstractContextManager[None]:
+    """A `StageTimer` that measures nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,14 @@ class Inspector:
         """On the raw score, as calibrated with the bank."""
         return self.bank.manifest.thresholds
 
-    def inspect(self, image: bytes, content_type: str, stage: Stage, look: bool = False) -> Inspection:
+    def inspect(self, image: bytes, content_type: str, stage: StageTimer, with_heat_map: bool = False) -> Inspection:
         """Judge one image.
 
         Args:
             image: the encoded file, as captured.
             content_type: of `image`.
             stage: is entered around each stage with its name.
-            look: make the heat map of a good part too.
+            with_heat_map: make the heat map of a good part too.
 
         Raises:
             Unusable: the image cannot be judged.
@@ -67,9 +72,9 @@ class Inspector:
             largest = distances.largest(score.TOP_PATCHES)
         with stage("score"):
             scores = score.image_scores(largest)
-            headline = score.headline(scores, self.category.score)
+            headline = score.decisive_score(scores, self.category.score)
             decision = verdict.decide(headline, self.thresholds)
-        if decision is Decision.PASS and not look:
+        if decision is Decision.PASS and not with_heat_map:
             return Inspection(decision, headline, scores, (), None)
         with stage("heat_map"):
             heat = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
@@ -77,5 +82,5 @@ class Inspector:
         return Inspection(decision, headline, scores, regions, heat, rgb)
 
     def _heat_map(self, distances: NDArray[np.float32], captured: tuple[int, int]) -> NDArray[np.float32]:
-        seen = preprocess.window(captured, self.category.resize, self.category.imagesize)
+        seen = preprocess.crop_window(captured, self.category.resize, self.category.imagesize)
         return score.heat_map(distances, self.backbone.grid, captured, seen, self.thresholds.fail)

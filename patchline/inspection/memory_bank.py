@@ -26,7 +26,7 @@ class Calibration(messages.Frozen):
     held_out_max: float
 
 
-class Manifest(messages.Frozen):
+class BankManifest(messages.Frozen):
     """Everything a worker checks before it serves a bank."""
 
     format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
@@ -57,7 +57,7 @@ class MemoryBank:
     """Features of good parts, ready to be searched, and the manifest that says where they come from."""
 
     search: Search
-    manifest: Manifest
+    manifest: BankManifest
 
     @property
     def version(self) -> str:
@@ -70,4 +70,4 @@ class MemoryBank:
 
     def prepared(self) -> MemoryBank:
         """The same bank, which searches faster."""
-        return replace(self, search=exact_search.prepared(self.search.features))
+        return replace(self, search=exact_search.with_pruning(self.search.features))

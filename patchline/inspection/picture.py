@@ -53,7 +53,7 @@ def overlay(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...]
     return np.asarray(blended, np.uint8)
 
 
-def sheet(tiles: list[Tile], columns: int = 6) -> Picture:
+def contact_sheet(tiles: list[Tile], columns: int = 6) -> Picture:
     """Tiles in rows, each with its two lines under it: uint8 [height, width, 3], RGB."""
     rows = max(1, math.ceil(len(tiles) / columns))
     page = np.full((rows * (_TILE + _CAPTION), columns * _TILE, 3), 255, np.uint8)
@@ -66,12 +66,12 @@ def sheet(tiles: list[Tile], columns: int = 6) -> Picture:
     return page
 
 
-def png(rgb: Picture) -> bytes:
+def encode_png(rgb: Picture) -> bytes:
     """The picture as a PNG file."""
     return bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
 
 
-def glance(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...]) -> bytes:
+def thumbnail(rgb: Picture, heat: NDArray[np.float32], regions: tuple[Region, ...]) -> bytes:
     """An `overlay` as a JPEG file of at most 512 pixels a side, for a cache and a glance."""
     scale = min(1.0, _GLANCE / max(heat.shape))
     if scale < 1:  # before it is drawn: a captured image may have millions of pixels

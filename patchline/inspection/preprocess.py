@@ -21,7 +21,7 @@ class Window:
     width: float
     height: float
 
-    def pixels(self) -> tuple[slice, slice]:
+    def slices(self) -> tuple[slice, slice]:
         """Rows and columns of the captured image that lie inside."""
         return (
             slice(round(self.y), round(self.y + self.height)),
@@ -45,7 +45,7 @@ def prepare(rgb: NDArray[np.uint8], resize: int, imagesize: int) -> NDArray[np.u
     return np.ascontiguousarray(square[corner : corner + imagesize, corner : corner + imagesize], dtype=np.uint8)
 
 
-def window(captured: tuple[int, int], resize: int, imagesize: int) -> Window:
+def crop_window(captured: tuple[int, int], resize: int, imagesize: int) -> Window:
     """Where the crop of `prepare` lies in a captured image of `(height, width)` pixels."""
     height, width = captured
     corner = (resize - imagesize) // 2

@@ -28,7 +28,7 @@ def image_scores(distances: NDArray[np.float32]) -> Scores:
     return Scores(max=float(largest.max()), topk10=float(largest.mean(dtype=np.float64)))
 
 
-def headline(scores: Scores, kind: Literal["topk10", "max"]) -> float:
+def decisive_score(scores: Scores, kind: Literal["topk10", "max"]) -> float:
     """The score that a category is judged by."""
     return scores.topk10 if kind == "topk10" else scores.max
 
@@ -48,7 +48,7 @@ def heat_map(
     Returns:
         float32 [height, width]; 0 outside of `seen`, where nothing was inspected.
     """
-    rows, columns = seen.pixels()
+    rows, columns = seen.slices()
     heat = np.zeros(captured, np.float32)
     size = (columns.stop - columns.start, rows.stop - rows.start)
     heat[rows, columns] = cv2.resize(

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from patchline import config
-from patchline.banks import recipe, serving
-from patchline.devices import manifest as manifests
-from patchline.devices import npu
+from patchline.banks import serving
+from patchline.devices import backbone, model_manifest, npu
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
@@ -81,7 +80,7 @@ def _processor() -> Iterator[Finding]:
 
 def better_kernels(flags: list[str]) -> str | None:
     """Of OpenBLAS, where a package takes this CPU for an older one without wide vectors; None elsewhere."""
-    if "avx2" not in flags or not any(kernel.endswith(_NARROW_KERNELS) for kernel in exact_search.kernels()):
+    if "avx2" not in flags or not any(kernel.endswith(_NARROW_KERNELS) for kernel in exact_search.blas_kernels()):
         return None
     return "SkylakeX" if "avx512f" in flags else "Haswell"
 
@@ -89,7 +88,7 @@ def better_kernels(flags: list[str]) -> str | None:
 def _products(flags: list[str]) -> Iterator[Finding]:
     better = better_kernels(flags)
     if better is not None:
-        used = ", ".join(exact_search.kernels())
+        used = ", ".join(exact_search.blas_kernels())
         advice = f"set OPENBLAS_CORETYPE={better}, or products with narrow ones take several times as long"
         yield Finding("blas", State.NOTE, f"kernels in use are {used}; {advice}")
 
@@ -157,7 +156,7 @@ def _categories(settings: config.Config) -> Iterator[Finding]:
     for name, category in settings.categories.items():
         if not (settings.paths.memory_banks / name).is_dir():
             try:
-                manifests.read(settings.paths.models, category.backbone)
+                model_manifest.read(settings.paths.models, category.backbone)
                 yield Finding(name, State.NOTE, f"no memory bank; patchline fit --category {name} FOLDER")
             except SetupError:
                 yield Finding(
@@ -165,7 +164,7 @@ def _categories(settings: config.Config) -> Iterator[Finding]:
                 )
             continue
         try:
-            inspect = serving.load(settings, [name], recipe.CPU, streams=1)[name]
+            inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
             yield Finding(name, State.OK, f"{inspect.bank.version}: {inspect.bank.search}; ready")
         except SetupError as error:
             yield Finding(name, State.PROBLEM, str(error))

@@ -84,7 +84,7 @@ def write(reckonings):
 
 def _expected(scene, pictures):
     """The decision of each part: judged here, in one quiet process."""
-    device = backbone.Device("cpu", 0)
+    device = backbone.CPU
     inspector = serving.load(scene.settings, [CATEGORY], device, streams=1)[CATEGORY]
     known, decisions = {}, {}
     for path in pictures.iterdir():

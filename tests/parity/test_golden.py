@@ -9,13 +9,13 @@ from patchline.banks import coreset
 from patchline.devices import backbone, loading
 from patchline.inspection import score
 from patchline.inspection.search import exact_search
-from tests.parity.make_golden import GOLDEN, piece
+from tests.parity.make_golden import GOLDEN, brick_crop
 
 
 @pytest.fixture(scope="module")
 def features():
-    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.Device.parse("cpu"), streams=1)
-    return model.extract(piece())
+    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.CPU, streams=1)
+    return model.extract(brick_crop())
 
 
 def test_the_compiled_backbone_gives_the_features_of_the_torch_network(features):
@@ -26,15 +26,15 @@ def test_the_compiled_backbone_gives_the_features_of_the_torch_network(features)
 
 
 def test_a_batch_gives_what_its_images_give_one_by_one():
-    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.Device.parse("cpu"), streams=2)
-    images = np.concatenate([piece(), 255 - piece(), np.zeros_like(piece())])
+    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.CPU, streams=2)
+    images = np.concatenate([brick_crop(), 255 - brick_crop(), np.zeros_like(brick_crop())])
     one_by_one = np.concatenate([model.extract(image[None]) for image in images])
     assert np.abs(model.extract(images) - one_by_one).max() < 1e-3
 
 
 def test_the_3x3_mean_is_inside_of_the_network(features):
     """On a constant image the mean changes nothing but the rim, where zeros are counted in (the reference pads so)."""
-    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.Device.parse("cpu"), streams=1)
+    model = loading.load(Path("models"), "efficientnet_lite0", 128, backbone.CPU, streams=1)
     grid = model.extract(np.full((1, 128, 128, 3), 90, np.uint8)).reshape(16, 16, 152)[..., :40]
     inside, edge, corner = grid[8, 8], grid[0, 8], grid[0, 0]
     strong = np.abs(inside) > 0.5 * np.abs(inside).max()
@@ -46,7 +46,7 @@ def test_scores_are_the_references_computed_in_float64(features):
     patches = features[0]
     bank = patches[coreset.select(patches, 40, 0)] + np.float32(0.25)
     exact = ((patches[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2).min(axis=1)
-    distances, _ = exact_search.over(bank).nearest(patches)
+    distances, _ = exact_search.brute_force(bank).nearest(patches)
     assert np.abs(distances / exact - 1).max() < 1e-4
     found = score.image_scores(distances)
     assert found.max == pytest.approx(exact.max(), rel=1e-5)

@@ -42,7 +42,7 @@ def radius(points, centres):
 @pytest.fixture(scope="module")
 def features():
     """float32 [200, 256, 152]: pieces of three surfaces."""
-    model = loading.load(Path("models"), "efficientnet_lite0", SIDE, backbone.Device("cpu", 0), streams=1)
+    model = loading.load(Path("models"), "efficientnet_lite0", SIDE, backbone.CPU, streams=1)
     folder, rng = Path(skimage.__file__).parent / "data", np.random.default_rng(0)
     surfaces = [cv2.imread(str(folder / f"{name}.png"), cv2.IMREAD_COLOR_RGB) for name in ("brick", "gravel", "grass")]
     corners = rng.integers(0, 512 - SIDE, (IMAGES, 2))
@@ -54,7 +54,7 @@ def features():
 def test_scores_of_two_hundred_images_agree_with_the_plain_statement(features):
     candidates = features[:40].reshape(-1, features.shape[2])
     bank = candidates[coreset.select(coreset.project(candidates, 0), 200, 0)]
-    own = exact_search.over(bank)
+    own = exact_search.brute_force(bank)
     worst = {"max": 0.0, "topk10": 0.0}
     for patches in features[40:]:
         found = score.image_scores(own.nearest(patches)[0])

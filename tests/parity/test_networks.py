@@ -9,13 +9,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `convert` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `convert` is not installed")
 
-from patchline.devices import backbone, loading  # noqa: E402
-from patchline.devices import manifest as manifests  # noqa: E402
+from patchline.devices import backbone, loading, model_manifest  # noqa: E402
 from patchline.models import atc, convert, networks  # noqa: E402
 from patchline.protocol.errors import SetupError  # noqa: E402
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # torch's own warnings
-CPU = backbone.Device("cpu", 0)
 STANDIN = Path(__file__).parents[1] / "standin"
 
 
@@ -51,7 +49,7 @@ def pictures(side):
     ],
 )
 def test_the_compiled_model_agrees_with_torch(models, checkpoint, side, layer, shape):
-    model = loading.load(models, f"wideresnet101_{side}_{layer}", side, CPU, streams=1, precision="f32")
+    model = loading.load(models, f"wideresnet101_{side}_{layer}", side, backbone.CPU, streams=1, precision="f32")
     found = model.extract(pictures(side))
     assert found.shape[1:] == shape
     normalised = (pictures(side) - np.array(convert.IMAGENET_MEAN)) / np.array(convert.IMAGENET_STD)
@@ -64,10 +62,10 @@ def test_the_compiled_model_agrees_with_torch(models, checkpoint, side, layer, s
 def test_a_model_that_does_not_pool_is_refused(models, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "patch_mean", lambda features: features)
     made = convert.resnet(tmp_path, "wideresnet101", 224, "layer2", checkpoint)
-    pooled = manifests.read(models, "wideresnet101_224_layer2")
-    manifests.write(tmp_path, made.model_copy(update={"rim": pooled.rim}))
+    pooled = model_manifest.read(models, "wideresnet101_224_layer2")
+    model_manifest.write(tmp_path, made.model_copy(update={"rim": pooled.rim}))
     with pytest.raises(SetupError, match="3x3 mean or the normalisation is missing"):
-        loading.load(tmp_path, "wideresnet101_224_layer2", 224, CPU, streams=1)
+        loading.load(tmp_path, "wideresnet101_224_layer2", 224, backbone.CPU, streams=1)
 
 
 def test_normalisation_in_aipp_gives_what_normalisation_in_the_graph_gives(models, monkeypatch):
@@ -76,7 +74,7 @@ def test_normalisation_in_aipp_gives_what_normalisation_in_the_graph_gives(model
     monkeypatch.setenv("MX_SDK_HOME", str(STANDIN))
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", os.sys.executable)
     assert "entered" in atc.compile_om(models, name, None, None, "Ascend310")
-    on_cpu = loading.load(models, name, 224, CPU, streams=1, precision="f32").extract(pictures(224))
+    on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(pictures(224))
     device = loading.load(models, name, 224, backbone.Device("ascend", 0), streams=1)
     found = device.extract(pictures(224))
     device.close()

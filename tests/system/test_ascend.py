@@ -12,12 +12,12 @@ import pytest
 from patchline import config
 from patchline.banks import serving, store
 from patchline.devices import backbone, loading
-from patchline.evaluation.evaluate import _untimed
+from patchline.inspection.inspector import untimed
 from patchline.models import atc
 from patchline.protocol.errors import DeviceLostError, Retry, SetupError
 from patchline.protocol.messages import Decision
 from tests.conftest import TEXTURES
-from tests.parity.make_golden import piece
+from tests.parity.make_golden import brick_crop
 
 pytestmark = pytest.mark.timeout(300)
 STANDIN = Path(__file__).parents[1] / "standin"
@@ -70,11 +70,11 @@ def device(request, ascend_plant, sdk, monkeypatch):
 
 @pytest.fixture(scope="module")
 def on_cpu():
-    return loading.load(Path("models"), "efficientnet_lite0", 128, backbone.Device("cpu", 0), streams=1)
+    return loading.load(Path("models"), "efficientnet_lite0", 128, backbone.CPU, streams=1)
 
 
 def test_features_agree_with_the_cpu_as_far_as_float16_goes(device, on_cpu):
-    images = np.concatenate([piece(), 255 - piece(), np.zeros_like(piece())])
+    images = np.concatenate([brick_crop(), 255 - brick_crop(), np.zeros_like(brick_crop())])
     expected = on_cpu.extract(images)
     found = device.extract(images)
     assert (found.shape, found.dtype) == (expected.shape, np.float32)
@@ -83,7 +83,7 @@ def test_features_agree_with_the_cpu_as_far_as_float16_goes(device, on_cpu):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_after_a_fault_the_host_is_replaced_and_the_next_result_is_its_own_images(device, on_cpu, sdk, fault):
-    first, second = piece(), 255 - piece()
+    first, second = brick_crop(), 255 - brick_crop()
     sdk(1, [fault])
     with pytest.raises(Retry):
         device.extract(first)
@@ -99,9 +99,9 @@ def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
     sdk(1, ["die"] * 20)
     for _ in range(7):
         with pytest.raises(Retry):
-            device.extract(piece())
+            device.extract(brick_crop())
     with pytest.raises(DeviceLostError, match="8 times in a row"):
-        device.extract(piece())
+        device.extract(brick_crop())
 
 
 def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
@@ -125,9 +125,9 @@ def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another
 ):
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
     settings = config.load(ascend_plant / "config.yaml")
-    inspect = serving.load(settings, ["brick"], backbone.Device("cpu", 0), streams=1)["brick"]
+    inspect = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
     images = [cv2.imencode(".png", picture)[1].tobytes() for picture in _different_pictures(100)]
-    expected = [inspect.inspect(image, "image/png", _untimed).score for image in images]
+    expected = [inspect.inspect(image, "image/png", untimed).score for image in images]
     gaps = np.diff(np.sort(expected))
     assert np.median(gaps) > 1e-3 * inspect.thresholds.fail  # so that a score tells which image it belongs to
     sdk(19, FAULTS * 3)

@@ -14,7 +14,7 @@ import redis
 from patchline.banks import serving
 from patchline.broker.base import Message
 from patchline.devices import backbone
-from patchline.evaluation.evaluate import _untimed
+from patchline.inspection.inspector import untimed
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Decision
 from patchline.runtime.connections import now_ms
@@ -44,9 +44,9 @@ def test_images_become_confirmed_verdicts_actions_scores_and_metrics(line, textu
     assert len(accepted) == 16
     assert {verdict.part_id: verdict.job_id for verdict in verdicts.values()} == accepted
 
-    inspect = serving.load(line.settings, ["brick"], backbone.Device.parse("cpu"), streams=1)["brick"]
+    inspect = serving.load(line.settings, ["brick"], backbone.CPU, streams=1)["brick"]
     for path in (texture_folder / "test").glob("*/*.png"):
-        direct, verdict = inspect.inspect(path.read_bytes(), "image/png", _untimed), verdicts[path.stem]
+        direct, verdict = inspect.inspect(path.read_bytes(), "image/png", untimed), verdicts[path.stem]
         assert (verdict.decision, verdict.regions) == (direct.decision, direct.regions)
         assert verdict.scores.topk10 == pytest.approx(direct.scores.topk10, rel=1e-4)
         if path.parent.name == "scratch":

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from patchline.devices import manifest as manifests
+from patchline.devices import model_manifest
+from patchline.devices.model_manifest import ModelManifest
 from patchline.models import atc, convert
 from patchline.protocol.errors import SetupError
 
@@ -14,7 +15,7 @@ STANDIN = Path(__file__).parents[1] / "standin"
 
 def a_manifest(folder, name="wideresnet101_224_layer2", side=224):
     (folder / f"{name}.onnx").write_bytes(b"model")
-    manifest = manifests.Manifest(
+    manifest = ModelManifest(
         name=name,
         file=f"{name}.onnx",
         sha256=hashlib.sha256(b"model").hexdigest(),
@@ -33,7 +34,7 @@ def a_manifest(folder, name="wideresnet101_224_layer2", side=224):
         licence="BSD-3-Clause",
         made_by="a test",
     )
-    manifests.write(folder, manifest)
+    model_manifest.write(folder, manifest)
     return manifest
 
 
@@ -80,7 +81,7 @@ def test_with_atc_the_om_is_entered_in_the_manifest(tmp_path, monkeypatch):
     a_manifest(tmp_path)
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
     atc.compile_om(tmp_path, "wideresnet101_224_layer2", None, None, "Ascend310")
-    om = manifests.read(tmp_path, "wideresnet101_224_layer2").om
+    om = model_manifest.read(tmp_path, "wideresnet101_224_layer2").om
     assert (om.file, om.soc_version) == ("wideresnet101_224_layer2.om", "Ascend310")
 
 
@@ -107,7 +108,7 @@ def test_a_model_of_one_size_takes_no_other(tmp_path):
 def test_a_manifest_that_would_normalise_twice_is_refused(tmp_path):
     manifest = a_manifest(tmp_path)
     with pytest.raises(ValueError, match="normalises itself"):
-        manifests.Manifest.model_validate(manifest.model_dump() | {"input": "uint8_nhwc"})
+        ModelManifest.model_validate(manifest.model_dump() | {"input": "uint8_nhwc"})
 
 
 def test_the_host_is_python_3_9_and_imports_the_standard_library_numpy_and_the_sdk_alone():

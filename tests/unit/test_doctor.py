@@ -47,9 +47,9 @@ def test_a_chip_in_alarm_is_to_be_left_out(monkeypatch):
 
 
 def test_a_blas_that_takes_the_cpu_for_an_old_one_is_told_what_it_is(monkeypatch):
-    monkeypatch.setattr(doctor.exact_search, "kernels", lambda: ("faiss_cpu:Barcelona", "numpy:SkylakeX"))
+    monkeypatch.setattr(doctor.exact_search, "blas_kernels", lambda: ("faiss_cpu:Barcelona", "numpy:SkylakeX"))
     (found,) = doctor._products(["avx2", "avx512f"])
     assert "in use are faiss_cpu:Barcelona, numpy:SkylakeX; set OPENBLAS_CORETYPE=SkylakeX" in found.text
     assert list(doctor._products([])) == []
-    monkeypatch.setattr(doctor.exact_search, "kernels", lambda: ("faiss_cpu:Haswell", "numpy:SkylakeX"))
+    monkeypatch.setattr(doctor.exact_search, "blas_kernels", lambda: ("faiss_cpu:Haswell", "numpy:SkylakeX"))
     assert list(doctor._products(["avx2", "avx512f"])) == []

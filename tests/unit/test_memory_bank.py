@@ -87,8 +87,8 @@ def test_too_few_images_are_refused_with_what_is_possible():
 def kept(tmp_path):
     """A bank that is kept in a folder, its features and its manifest."""
     features = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
-    index_bytes = exact_search.encode(features)
-    manifest = memory_bank.Manifest(
+    index_bytes = exact_search.encode_index(features)
+    manifest = memory_bank.BankManifest(
         category="brick",
         backbone="efficientnet_lite0",
         backbone_sha256="0" * 64,
@@ -134,7 +134,7 @@ def test_a_bank_that_was_saved_is_loaded_and_searched(kept):
 def test_a_new_bank_replaces_the_old_one_as_a_whole(kept):
     folder, _, manifest = kept
     features = np.ones((3, 8), np.float32)
-    index_bytes = exact_search.encode(features)
+    index_bytes = exact_search.encode_index(features)
     changed = {"patches": 3, "index_sha256": store.digest(index_bytes)}
     store.save(folder, index_bytes, manifest.model_copy(update=changed))
     assert store.load(folder).search.features.shape == (3, 8)
@@ -178,7 +178,7 @@ def test_a_damaged_bank_is_refused_with_what_to_do(kept, damage, text):
 def test_features_that_are_not_finite_are_refused(kept):
     folder, features, _ = kept
     features[3, 3] = np.nan
-    index_bytes = exact_search.encode(features)
+    index_bytes = exact_search.encode_index(features)
     (folder / store.INDEX_FILE).write_bytes(index_bytes)
     edit_manifest(folder, index_sha256=store.digest(index_bytes))
     with pytest.raises(SetupError, match="not finite"):
@@ -191,7 +191,7 @@ from pathlib import Path
 from patchline.banks import store
 from patchline.inspection import memory_bank
 folder, index = Path(sys.argv[1]), Path(sys.argv[1], store.INDEX_FILE).read_bytes()
-manifest = memory_bank.Manifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
+manifest = memory_bank.BankManifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
 print("saving", flush=True)
 for seed in range(1, 1_000_000):
     store.save(folder, index, manifest.model_copy(update={"seed": seed}))

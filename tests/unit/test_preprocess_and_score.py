@@ -46,7 +46,7 @@ def test_a_hot_patch_is_drawn_where_the_camera_saw_it(resize, imagesize, patch):
     grid = (imagesize // stride, imagesize // stride)
     distances = np.zeros(grid, np.float32)
     distances[patch] = 5.0
-    seen = preprocess.window(captured, resize, imagesize)
+    seen = preprocess.crop_window(captured, resize, imagesize)
     heat = score.heat_map(distances.ravel(), grid, captured, seen, threshold=2.5)
     assert heat.shape == captured
     hot = np.argwhere(heat > 0.95 * heat.max()).mean(axis=0)
@@ -57,13 +57,13 @@ def test_a_hot_patch_is_drawn_where_the_camera_saw_it(resize, imagesize, patch):
 
 
 def test_the_heat_map_has_one_scale_where_one_is_the_threshold():
-    seen = preprocess.window((100, 100), 64, 64)
+    seen = preprocess.crop_window((100, 100), 64, 64)
     heat = score.heat_map(np.full(64, 30.0, np.float32), (8, 8), (100, 100), seen, threshold=60.0)
     assert np.allclose(heat, 0.5)
 
 
 def test_nothing_is_hot_outside_of_the_crop():
-    seen = preprocess.window((512, 512), 256, 128)
+    seen = preprocess.crop_window((512, 512), 256, 128)
     heat = score.heat_map(np.full(256, 9.0, np.float32), (16, 16), (512, 512), seen, threshold=1.0)
     assert not heat[:128].any()
     assert not heat[:, 384:].any()

@@ -28,7 +28,7 @@ def squared_distances(queries, bank):
 
 def require_exact(bank, queries):
     """Also where two rows are as good as equally near: then either will do."""
-    prepared = exact_search.prepared(bank)
+    prepared = exact_search.with_pruning(bank)
     assert prepared.bounds is not None
     found, rows = prepared.nearest(queries)
     true = ((queries.astype(np.float64) - bank[rows]) ** 2).sum(axis=1)
@@ -74,14 +74,14 @@ def test_every_query_is_answered_however_they_are_divided(monkeypatch, queries):
 
 def test_a_row_of_the_bank_itself_has_distance_zero():
     bank = features_of_parts(1111, 152, 0)
-    distances, rows = exact_search.prepared(bank).nearest(bank[:300].copy())
+    distances, rows = exact_search.with_pruning(bank).nearest(bank[:300].copy())
     assert (distances == 0).all()
     assert (rows == np.arange(300)).all()
 
 
 def test_the_farthest_are_found_though_few_queries_are_searched(monkeypatch):
     bank, queries = features_of_parts(3000, 152, 0), features_of_parts(1024, 152, 1)
-    prepared, searched = exact_search.prepared(bank), []
+    prepared, searched = exact_search.with_pruning(bank), []
     nearest = exact_search.Search.nearest
     everything = nearest(prepared, queries)[0]
 
@@ -110,7 +110,7 @@ def test_the_farthest_are_found_where_guesses_mislead():
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 40])
 def test_fewer_queries_than_are_wanted_are_all_of_them(count):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(count, 152, 1)
-    for each in (exact_search.over(bank), exact_search.prepared(bank)):
+    for each in (exact_search.brute_force(bank), exact_search.with_pruning(bank)):
         assert of(queries, each).largest(COUNT).shape == (min(count, COUNT),)
 
 
@@ -132,7 +132,7 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
             asked.append(len(queries))
             return plain.index.search(queries, count)
 
-    plain, prepared = exact_search.over(bank), exact_search.prepared(bank)
+    plain, prepared = exact_search.brute_force(bank), exact_search.with_pruning(bank)
     _, rows = replace(prepared, index=Index()).nearest(far)
     assert asked == [200]
     np.testing.assert_array_equal(rows, plain.nearest(far)[1])
@@ -142,7 +142,7 @@ def test_queries_that_no_bound_helps_are_left_to_faiss():
 def test_a_query_that_is_no_number_has_a_distance_that_is_none_and_harms_no_other(value):
     bank, queries = features_of_parts(1000, 152, 0), features_of_parts(50, 152, 1)
     queries[7, 3] = value
-    for each in (exact_search.over(bank), exact_search.prepared(bank)):
+    for each in (exact_search.brute_force(bank), exact_search.with_pruning(bank)):
         assert np.flatnonzero(~np.isfinite(each.nearest(queries)[0])).tolist() == [7]
         assert np.count_nonzero(~np.isfinite(of(queries, each).largest(COUNT))) == 1
 
@@ -154,7 +154,7 @@ def test_where_every_direction_counts_nothing_is_prepared():
 
 def test_a_small_bank_is_left_to_faiss():
     bank = features_of_parts(400, 152, 0)
-    assert exact_search.prepared(bank).bounds is None
+    assert exact_search.with_pruning(bank).bounds is None
 
 
 def test_distances_are_exact_where_features_have_a_large_mean():
@@ -162,12 +162,14 @@ def test_distances_are_exact_where_features_have_a_large_mean():
     bank = (rng.standard_normal((500, 64)) + 100).astype(np.float32)
     queries = (rng.standard_normal((200, 64)) + 100).astype(np.float32)
     exact = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(axis=2)
-    found, neighbours = exact_search.over(bank).nearest(queries)
+    found, neighbours = exact_search.brute_force(bank).nearest(queries)
     assert np.abs(found / exact[np.arange(200), neighbours] - 1).max() < 1e-6
     assert np.abs(found / exact.min(axis=1) - 1).max() < 1e-6
 
 
 def test_a_search_says_how_it_is_done():
     bank = features_of_parts(700, 152, 0)
-    assert str(exact_search.over(bank)) == "700 patches, searched by faiss"
-    assert re.fullmatch(r"700 patches, searched by \d+ of 152 components, then faiss", str(exact_search.prepared(bank)))
+    assert str(exact_search.brute_force(bank)) == "700 patches, searched by faiss"
+    assert re.fullmatch(
+        r"700 patches, searched by \d+ of 152 components, then faiss", str(exact_search.with_pruning(bank))
+    )

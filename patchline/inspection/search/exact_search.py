@@ -37,7 +37,7 @@ class Guesses:
         lines = -(-len(features) // _GROUPS // _LINE)
         each = _LINE * (lines | 1)  # an even number of lines would meet in a part of the cache
         groups = np.split(short.of(features)[:, :-2], range(each, len(features), each))
-        return cls(short, tuple(flat(group) for group in groups))
+        return cls(short, tuple(flat_index(group) for group in groups))
 
     def of(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64 [queries, groups]: row numbers."""
@@ -137,15 +137,15 @@ class Search:
         return distances
 
 
-def over(features: NDArray[np.float32]) -> Search:
+def brute_force(features: NDArray[np.float32]) -> Search:
     """A search over float32 [rows, dim]."""
     mean = features.mean(axis=0)
-    return Search(features, mean, flat(features - mean))
+    return Search(features, mean, flat_index(features - mean))
 
 
-def prepared(features: NDArray[np.float32]) -> Search:
+def with_pruning(features: NDArray[np.float32]) -> Search:
     """A search that is faster; it takes a second to make."""
-    plain = over(features)
+    plain = brute_force(features)
     if len(features) < _WORTH_PREPARING:
         return plain
     bounds = lower_bounds.prepare(features)
@@ -154,25 +154,25 @@ def prepared(features: NDArray[np.float32]) -> Search:
     return replace(plain, bounds=bounds, guesses=Guesses.among(features, bounds.folding))
 
 
-def encode(features: NDArray[np.float32]) -> bytes:
+def encode_index(features: NDArray[np.float32]) -> bytes:
     """The bytes of an index file of float32 [rows, dim], as faiss writes it."""
-    return faiss.serialize_index(flat(features)).tobytes()
+    return faiss.serialize_index(flat_index(features)).tobytes()
 
 
-def flat(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
+def flat_index(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
     """faiss's own index of float32 [rows, dim], as they are."""
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
     return index
 
 
-def use_threads(count: int) -> None:
+def set_threads(count: int) -> None:
     """How many threads a search takes: each lane says it for itself, since OpenMP keeps it per calling thread."""
     faiss.omp_set_num_threads(count)
     threadpoolctl.threadpool_limits(count, "blas")  # numpy's products: of the whole process
 
 
-def kernels() -> tuple[str, ...]:
+def blas_kernels() -> tuple[str, ...]:
     """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do.
 
     Each package brings a BLAS of its own, in a folder of its own; those of OpenCV and scipy are not used here.

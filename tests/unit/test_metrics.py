@@ -61,7 +61,7 @@ def test_a_glance_is_small_and_marks_what_the_whole_picture_marks(side, expected
     defect = slice(side // 4, side // 2)
     heat[defect, defect] = 1.8
     (found,) = score.regions(heat, 16)
-    small = picture.glance(grey, heat, (found,))
+    small = picture.thumbnail(grey, heat, (found,))
     assert len(small) < 50_000
     shown = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR_RGB)
     assert shown.shape == (expected, expected, 3)
@@ -74,5 +74,5 @@ def test_a_glance_is_small_and_marks_what_the_whole_picture_marks(side, expected
 
 @pytest.mark.parametrize("shape", [(16, 20_000), (20_000, 16)])
 def test_a_long_and_narrow_image_that_fails_does_not_end_its_lane(shape):
-    shown = picture.glance(np.zeros((*shape, 3), np.uint8), np.full(shape, 1.5, np.float32), ())
+    shown = picture.thumbnail(np.zeros((*shape, 3), np.uint8), np.full(shape, 1.5, np.float32), ())
     assert min(cv2.imdecode(np.frombuffer(shown, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 1

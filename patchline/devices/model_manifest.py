@@ -25,7 +25,7 @@ class OfflineModel(messages.Frozen):
     soc_version: str
 
 
-class Manifest(messages.Frozen):
+class ModelManifest(messages.Frozen):
     """`models/<name>.json`: what a model does, so that nothing is done twice or forgotten.
 
     `input` is what the ONNX file takes. `uint8_nhwc` normalises by itself. `float32_nchw` wants `(rgb - mean) / std`,
@@ -54,7 +54,7 @@ class Manifest(messages.Frozen):
     om: OfflineModel | None = None
 
     @pydantic.model_validator(mode="after")
-    def _normalised_once(self) -> Manifest:
+    def _normalised_once(self) -> ModelManifest:
         if (self.input == "float32_nchw") != (self.mean is not None and self.std is not None):
             raise ValueError("input float32_nchw needs mean and std, and uint8_nhwc, which normalises itself, has none")
         return self
@@ -69,7 +69,7 @@ def locate(models: Path, name: str) -> Path:
     return PACKAGED if not _path(models, name).exists() and _path(PACKAGED, name).exists() else models
 
 
-def read(models: Path, name: str) -> Manifest:
+def read(models: Path, name: str) -> ModelManifest:
     """The manifest of a model in `models` or among the packaged models.
 
     Raises:
@@ -77,7 +77,7 @@ def read(models: Path, name: str) -> Manifest:
     """
     path = _path(locate(models, name), name)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return ModelManifest.model_validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
         raise SetupError(f"{path}: {messages.describe(error)}") from error
     except OSError as error:
@@ -85,7 +85,7 @@ def read(models: Path, name: str) -> Manifest:
         raise SetupError(f"backbone {name}: {error.filename} cannot be read ({error.strerror}); {advice}") from error
 
 
-def write(models: Path, manifest: Manifest) -> None:
+def write(models: Path, manifest: ModelManifest) -> None:
     """`models/<name>.json`."""
     _path(models, manifest.name).write_text(
         manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
