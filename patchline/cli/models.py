@@ -23,7 +23,7 @@ def convert(
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="layer1, layer2 or layer3.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Make backbones: ONNX files with their model_manifest. Needs the extra `convert` (torch).
+    """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
 
     Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
     Says how each judges the golden images of the memory banks that were fitted with a model of its name.
