@@ -1,1 +1,1 @@
-"""What the line costs, against the limits of the machine."""
+"""Benchmarks of the line, each measured against a limit of the machine or a baseline."""

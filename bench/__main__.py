@@ -1,4 +1,4 @@
-"""`python -m bench`: the whole benchmark; with `--check`, its short form."""
+"""`python -m bench` runs the whole benchmark. `--check` runs its short form."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from patchline.runtime import logs
 
 
 def main() -> int:
-    """Returns 2 where a ratio is out of bounds or something is missing, with one line that says so."""
+    """Run the benchmark.
+
+    Returns:
+        The exit code: 2, with one line on stderr, if a ratio is out of bounds or something is missing; 0 otherwise.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="a few ratios only, each with its bound")
-    given = parser.parse_args()
+    parser.add_argument("--check", action="store_true", help="measure a few ratios only and check their bounds")
+    options = parser.parse_args()
     logs.set_up()
     settings = config.load(Path("config.yaml"))
     try:
-        check.run(settings) if given.check else run.run(settings, Path("out/bench.json"))
+        check.run(settings) if options.check else run.run(settings, Path("out/bench.json"))
     except PatchlineError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""`python -m bench.cells`, after `make demo`: its AUROC, and the search on its cells against faiss and float64."""
+"""`python -m bench.cells`: AUROC of the last `make demo`, and the search on its images against faiss and float64."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import rows, searches
-from bench.table import Row, milliseconds, row, show
+from bench.table import Row, median_ms, print_rows, ratio_row
 from patchline import config
 from patchline.inspection import decode, preprocess, score, verdict
 from patchline.inspection.inspector import Inspector
 from patchline.protocol import image_files
 
 _DEMO = Path("out/demo")
-_AUROC = {"solar_cell_mono": 0.9646, "solar_cell_poly": 0.9160}  # topk10, as first measured
+_AUROC = {"solar_cell_mono": 0.9646, "solar_cell_poly": 0.9160}  # topk10, at the first measurement
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image.
+    """The measurements of one image.
 
-    Milliseconds of our search for its score, of ours for all patches, and of faiss's; whether float64 decides the same,
-    and how scores differ.
+    Attributes:
+        score_ms: duration of our search for its score.
+        all_ms: duration of our search of all its patches.
+        faiss_ms: duration of faiss's search.
+        same_decision: True if float64 leads to the same decision.
+        error: relative error of its score against float64.
     """
 
     score_ms: float
@@ -36,47 +40,51 @@ class Cell:
 
 
 def main() -> None:
-    """Measure, and print a table."""
-    show("solar cells", of_demo())
+    """Measure and print a table."""
+    print_rows("solar cells", demo_rows())
 
 
-def of_demo() -> list[Row]:
-    """Of the demo that ran last; none where none did."""
+def demo_rows() -> list[Row]:
+    """Return the rows of the last demo; none if there was no demo."""
     if not (_DEMO / "summary.json").is_file():
         return []
     settings = config.load(_DEMO / "config.yaml")
-    judged = json.loads((_DEMO / "summary.json").read_text(encoding="utf-8"))["categories"]
-    found = []
-    for name, first in _AUROC.items():
-        found.append(row(f"{name}: AUROC of the demo : as first measured", "", judged[name]["auroc_topk10"], first))
-        found += _searched(rows.inspector(settings, name), name)
-    return found
+    results = json.loads((_DEMO / "summary.json").read_text(encoding="utf-8"))["categories"]
+    measured = []
+    for category, first in _AUROC.items():
+        auroc = results[category]["auroc_topk10"]
+        measured.append(ratio_row(f"{category}: AUROC of the demo : as first measured", "", auroc, first))
+        measured += _search_rows(rows.load_inspector(settings, category), category)
+    return measured
 
 
-def _searched(inspector: Inspector, name: str) -> list[Row]:
-    cells = [_cell(inspector, path) for path in image_files.find([_DEMO / "images" / name / "test"])]
-    kinds = ("score_ms", "all_ms", "faiss_ms")
-    for_score, of_all, faiss = (float(np.mean([getattr(each, kind) for each in cells])) for kind in kinds)
+def _search_rows(inspector: Inspector, name: str) -> list[Row]:
+    cells = [_measure_cell(inspector, path) for path in image_files.find([_DEMO / "images" / name / "test"])]
+    score_ms, all_ms, faiss_ms = np.mean(
+        [(cell.score_ms, cell.all_ms, cell.faiss_ms) for cell in cells], axis=0
+    ).tolist()
+    same_decisions = sum(cell.same_decision for cell in cells)
+    largest_error = max(cell.error for cell in cells)
     return [
-        row(f"{name}: search for the score : IndexFlatL2, one thread each", "ms", for_score, faiss),
-        row(f"{name}: search of all patches : IndexFlatL2, one thread each", "ms", of_all, faiss),
-        row(f"{name}: decisions as by float64 : all", "images", sum(each.same_decision for each in cells), len(cells)),
-        row(f"{name}: largest relative error of a score : 1e-3", "share", max(each.error for each in cells), 1e-3),
+        ratio_row(f"{name}: search for the score : IndexFlatL2, one thread each", "ms", score_ms, faiss_ms),
+        ratio_row(f"{name}: search of all patches : IndexFlatL2, one thread each", "ms", all_ms, faiss_ms),
+        ratio_row(f"{name}: decisions as by float64 : all", "images", same_decisions, len(cells)),
+        ratio_row(f"{name}: largest relative error of a score : 1e-3", "share", largest_error, 1e-3),
     ]
 
 
-def _cell(inspector: Inspector, path: Path) -> Cell:
+def _measure_cell(inspector: Inspector, path: Path) -> Cell:
     rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspector.limits)
     patches = inspector.backbone.extract(
         preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
     )[0]
-    own = inspector.bank.search
-    ours = _headline(inspector, searches.for_score(patches, own))
-    exact = _headline(inspector, searches.squared_distances(patches, own.features).min(axis=1))
+    search = inspector.bank.search
+    ours = _headline(inspector, searches.top_distances(patches, search))
+    exact = _headline(inspector, searches.squared_distances(patches, search.features).min(axis=1))
     return Cell(
-        score_ms=milliseconds(lambda: searches.for_score(patches, own), times=1),
-        all_ms=milliseconds(lambda: own.nearest(patches), times=1),
-        faiss_ms=milliseconds(lambda: own.index.search(patches, 1), times=1),
+        score_ms=median_ms(lambda: searches.top_distances(patches, search), repeats=1),
+        all_ms=median_ms(lambda: search.nearest(patches), repeats=1),
+        faiss_ms=median_ms(lambda: search.index.search(patches, 1), repeats=1),
         same_decision=verdict.decide(ours, inspector.thresholds) is verdict.decide(exact, inspector.thresholds),
         error=abs(ours / exact - 1),
     )

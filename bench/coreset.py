@@ -1,15 +1,15 @@
-"""Time and memory of the coreset: `python -m bench.coreset`. Each measurement has a process of its own."""
+"""`python -m bench.coreset`: time and memory of the coreset. Each measurement runs in a new process."""
 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 import time
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import isolated
 from patchline.banks import coreset
 from patchline.runtime import terminal
 
@@ -18,34 +18,33 @@ _RATIO = 0.01
 _SIZES = (15_000, 30_000, 60_000)
 
 
-def run() -> None:
-    """Print a table of our selection and of a straightforward one in numpy, in turn."""
+def main() -> None:
+    """Measure our selection and a plain numpy version in turn, and print a table."""
     rows = []
     for size in _SIZES:
-        ours, plain = _measured("ours", size), _measured("plain", size)
+        ours, plain = _run("ours", size), _run("plain", size)
         rows.append([f"{size:,} x {_DIM}", ours[0], plain[0], plain[0] / ours[0], ours[1], plain[1]])
     columns = ("patches, to 1 %", "ours s", "plain numpy s", "ratio", "ours MB above", "plain MB above")
     terminal.table("the coreset", columns, rows)
 
 
-def _measured(kind: str, size: int) -> tuple[float, float]:
-    """Seconds, and megabytes above what the features themselves take."""
-    command = [sys.executable, "-m", "bench.coreset", kind, str(size)]
-    seconds, megabytes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+def _run(method: str, size: int) -> tuple[float, float]:
+    """Run a measurement in a new process: return its seconds, and the MB that it takes in addition to the features."""
+    seconds, megabytes = isolated.run_module("bench.coreset", method, str(size), kernels=None).split()
     return float(seconds), float(megabytes)
 
 
-def _measure(kind: str, size: int) -> None:
+def _measure(method: str, size: int) -> None:
     features = np.random.default_rng(0).standard_normal((size, _DIM), dtype=np.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     points, count = coreset.project(features, 0), int(size * _RATIO)
-    chosen = coreset.select(points, count, 0) if kind == "ours" else _plain(points, count)
+    chosen = coreset.select(points, count, 0) if method == "ours" else _plain(points, count)
     seconds = time.perf_counter() - started
-    above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    added_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1000
     if len(set(chosen.tolist())) != count:
         raise SystemExit("a point was chosen twice")
-    print(f"{seconds:.3f} {above:.1f}")
+    print(f"{seconds:.3f} {added_mb:.1f}")
 
 
 def _plain(points: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -62,4 +61,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:
         _measure(sys.argv[1], int(sys.argv[2]))
     else:
-        run()
+        main()

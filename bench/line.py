@@ -1,4 +1,4 @@
-"""The whole line, measured from outside: a real worker, RabbitMQ and Redis on the same cores."""
+"""The line under test: real workers, RabbitMQ and Redis on the same cores, measured from outside."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from patchline.protocol.messages import Verdict
 from patchline.runtime import connections
 from patchline.services import private_servers, server
 
-_PATIENCE_S = 120.0
-_LOOK_S = 0.25  # a look at its counters costs a worker a millisecond
-_ANSWERED = "patchline_images_total"
+_TIMEOUT_S = 120.0
+_POLL_S = 0.25  # a scrape of its metrics costs a worker a millisecond
+_VERDICTS_METRIC = "patchline_images_total"
 _WORKER = ("-m", "patchline", "worker")
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process, and the port that shows what it counts."""
+    """A worker process and its metrics port."""
 
     process_id: int
     metrics_port: int
 
     @property
     def ready(self) -> bool:
-        """It judges what is published now."""
-        return server.responds(f"{self._shown}/readyz")
+        """True if the worker consumes jobs."""
+        return server.responds(f"{self._url}/readyz")
 
     @property
-    def answered(self) -> int:
-        """Verdicts of its own that RabbitMQ has confirmed; 0 where it shows nothing yet."""
+    def confirmed(self) -> int:
+        """The number of its verdicts that RabbitMQ has confirmed; 0 while its metrics are not served yet."""
         try:
-            with urllib.request.urlopen(f"{self._shown}/metrics", timeout=_PATIENCE_S) as page:
+            with urllib.request.urlopen(f"{self._url}/metrics", timeout=_TIMEOUT_S) as page:
                 lines = page.read().decode().splitlines()
         except OSError:
             return 0
-        return int(sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith(_ANSWERED)))
+        return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(_VERDICTS_METRIC)))
 
     @property
-    def _shown(self) -> str:
+    def _url(self) -> str:
         return f"http://{server.HOST}:{self.metrics_port}"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """So many verdicts at a time, in seconds of `time.perf_counter`, and the processor time used up to then."""
+    """The verdicts and the CPU time of all workers at one time (seconds of `time.perf_counter`)."""
 
-    answered: int
-    at: float
+    confirmed: int
+    time_s: float
     cpu_s: float
 
     def per_second_since(self, earlier: Reading) -> float:
-        """Verdicts a second."""
-        return (self.answered - earlier.answered) / (self.at - earlier.at)
+        """Return the verdicts per second since an earlier reading."""
+        return (self.confirmed - earlier.confirmed) / (self.time_s - earlier.time_s)
 
     def cpu_ms_since(self, earlier: Reading) -> float:
-        """Of the workers, for a verdict."""
-        return (self.cpu_s - earlier.cpu_s) / (self.answered - earlier.answered) * 1000
+        """Return the workers' CPU time per verdict, in milliseconds, since an earlier reading."""
+        return (self.cpu_s - earlier.cpu_s) / (self.confirmed - earlier.confirmed) * 1000
 
 
 @dataclass(frozen=True)
 class Line:
-    """A plant with its servers."""
+    """A plant and its servers."""
 
     folder: Path
     settings: config.Config
@@ -78,99 +78,112 @@ class Line:
     broker: Broker
 
     def send(self, category: str, images: Sequence[bytes], content_type: str) -> None:
-        """Put images into the queue."""
+        """Publish images as jobs."""
         for number, image in enumerate(images):
             self.send_one(category, number, image, content_type)
 
     def send_one(self, category: str, number: int, image: bytes, content_type: str) -> None:
-        """Put one image into the queue, captured now."""
-        captured = {"line": "bench", "part_id": f"p{number}", "captured_at": connections.now_ms()}
-        outgoing = Message(image, f"{number}", messages.JOB_TYPE, content_type, {**captured, "category": category})
-        self.broker.publish(topology.JOBS, f"bench.{category}", outgoing)
+        """Publish one image as a job that is captured now."""
+        headers = {"line": "bench", "part_id": f"p{number}", "captured_at": connections.now_ms(), "category": category}
+        job = Message(image, f"{number}", messages.JOB_TYPE, content_type, headers)
+        self.broker.publish(topology.JOBS, f"bench.{category}", job)
 
     @contextmanager
     def workers(self, category: str, count: int = 1, script: Sequence[str] = _WORKER) -> Iterator[list[Worker]]:
-        """Worker processes of their own, at work."""
+        """Start worker processes and yield them; stop them at the end of the block."""
         arguments = ["--category", category, "--config", str(self.folder / "config.yaml"), "--metrics-port"]
         environment = {"PATCHLINE_AMQP_URL": self.servers.amqp_url, "PATCHLINE_REDIS_URL": self.servers.redis_url}
         with ExitStack() as stack:
             log = stack.enter_context((self.folder / "worker.log").open("ab"))
-            started = []
+            guards = []
             for port in server.free_ports(count):
                 guard = server.start_guarded([sys.executable, *script, *arguments, str(port)], log, log, environment)
                 stack.callback(server.stop_guarded, guard)
-                started.append((guard, port))
-            yield [Worker(_only_child(guard.pid), port) for guard, port in started]
+                guards.append((guard, port))
+            yield [Worker(_only_child(guard.pid), port) for guard, port in guards]
 
     def verdicts(self, count: int) -> list[Verdict]:
-        """The next verdicts. Raises ServiceError where they do not come."""
+        """Return the next `count` verdicts.
+
+        Raises:
+            ServiceError: no verdict arrived in time.
+        """
         consumer = self.broker.consume(topology.VERDICTS, prefetch=500)
-        found: list[Verdict] = []
-        while len(found) < count:
-            delivery = consumer.take(_PATIENCE_S)
+        verdicts: list[Verdict] = []
+        while len(verdicts) < count:
+            delivery = consumer.take(_TIMEOUT_S)
             if delivery is None:
-                raise server.ServiceError("the worker of the benchmark gives no verdicts; see its log")
-            found.append(messages.parse_verdict(delivery.message))
+                raise server.ServiceError("the worker of the benchmark sends no verdicts; see its log")
+            verdicts.append(messages.parse_verdict(delivery.message))
             delivery.ack()
         consumer.cancel()
-        return found
+        return verdicts
 
 
 @contextmanager
 def running(folder: Path, settings: config.Config) -> Iterator[Line]:
-    """The plant in `folder`, with private servers."""
+    """Start private servers for the plant in `folder` and yield the line."""
     with private_servers.running() as servers:
-        own = config.with_urls(settings, servers.amqp_url, servers.redis_url)
-        with connections.connect(own, "bench") as broker:
-            broker.declare(connections.plant(own))
-            yield Line(folder, own, servers, broker)
+        connected = config.with_urls(settings, servers.amqp_url, servers.redis_url)
+        with connections.connect(connected, "bench") as broker:
+            broker.declare(connections.plant(connected))
+            yield Line(folder, connected, servers, broker)
 
 
 def drained_per_second(line: Line, category: str, images: Sequence[bytes], content_type: str) -> float:
-    """Fill the queue, start a worker, and count its verdicts between the first tenth and the last.
+    """Fill the queue, start a worker and return its verdicts per second, without the first and the last tenth.
 
-    Nobody reads the verdicts meanwhile: who does has a machine of its own. Afterwards each image must have one.
+    Nobody consumes the verdicts during the measurement: in a plant, the gate runs on another machine. Afterwards
+    every image must have a verdict.
 
     Raises:
         ServiceError: a verdict is missing.
     """
     line.send(category, images, content_type)
     with line.workers(category) as workers:
-        begin = reading(workers, len(images) // 10)
-        end = reading(workers, len(images) * 9 // 10)
-        answered = {verdict.job_id for verdict in line.verdicts(len(images))}
-    if answered != {str(number) for number in range(len(images))}:
-        raise server.ServiceError("an image of the benchmark has no verdict of its own")
+        begin = wait_for_verdicts(workers, len(images) // 10)
+        end = wait_for_verdicts(workers, len(images) * 9 // 10)
+        job_ids = {verdict.job_id for verdict in line.verdicts(len(images))}
+    if job_ids != {str(number) for number in range(len(images))}:
+        raise server.ServiceError("an image of the benchmark has no verdict")
     return end.per_second_since(begin)
 
 
 def wait_until_ready(workers: Sequence[Worker]) -> None:
-    """Until all of them judge. Raises ServiceError where they do not."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while not all(each.ready for each in workers):
+    """Wait until all workers consume jobs.
+
+    Raises:
+        ServiceError: a worker is not ready in time.
+    """
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not all(worker.ready for worker in workers):
         if time.monotonic() > deadline:
-            raise server.ServiceError("a worker of the benchmark does not get ready; see its log")
-        time.sleep(_LOOK_S)
+            raise server.ServiceError("a worker of the benchmark is not ready in time; see its log")
+        time.sleep(_POLL_S)
 
 
-def reading(workers: Sequence[Worker], count: int) -> Reading:
-    """Once they have answered so many. Raises ServiceError where they do not."""
-    deadline = time.monotonic() + _PATIENCE_S
-    while (answered := sum(each.answered for each in workers)) < count:
+def wait_for_verdicts(workers: Sequence[Worker], count: int) -> Reading:
+    """Wait until the workers have at least `count` confirmed verdicts, then take a reading.
+
+    Raises:
+        ServiceError: there are fewer verdicts in time.
+    """
+    deadline = time.monotonic() + _TIMEOUT_S
+    while (confirmed := sum(worker.confirmed for worker in workers)) < count:
         if time.monotonic() > deadline:
-            raise server.ServiceError(f"{answered} of {count} images have a verdict; see the worker's log")
-        time.sleep(_LOOK_S)
-    return Reading(answered, time.perf_counter(), sum(_cpu_seconds(each.process_id) for each in workers))
+            raise server.ServiceError(f"{confirmed} of {count} images have a verdict; see the worker's log")
+        time.sleep(_POLL_S)
+    return Reading(confirmed, time.perf_counter(), sum(_cpu_seconds(worker.process_id) for worker in workers))
 
 
 def _cpu_seconds(process_id: int) -> float:
-    """User and system time that a process has used so far (proc(5))."""
+    """Return the user and system time of a process so far (proc(5))."""
     fields = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(process_id: int) -> int:
-    """Memory of a process (proc(5))."""
+    """Return the resident memory of a process (proc(5))."""
     pages = Path(f"/proc/{process_id}/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -183,6 +196,6 @@ def _only_child(process_id: int) -> int:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that a share of them does not exceed."""
+    """Return a quantile of the values; a share of 0.5 is the median."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

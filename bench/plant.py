@@ -1,4 +1,4 @@
-"""The plant that is measured: categories with models, images and banks that are made from nothing."""
+"""The plant under test: synthetic images, and categories with models and fitted banks."""
 
 from __future__ import annotations
 
@@ -14,73 +14,84 @@ from patchline.banks import fit
 from patchline.models import quantize
 
 SIDE = 300
-WIDE, DEFAULT = "wide", "default"  # WideResNet-101-2 layer2 at 224, and the backbone that comes with Patchline
-WIDE8 = "wide-int8"  # the first, quantised
-_GOOD = 104
-_BANK = {WIDE: 1638, DEFAULT: 3000}
+WIDE = "wide"  # WideResNet-101-2 layer2 at 224 x 224
+WIDE8 = "wide-int8"  # WIDE, quantised
+DEFAULT = "default"  # the backbone that comes with Patchline
+_GOOD_IMAGES = 104
+_BANK_ROWS = {WIDE: 1638, DEFAULT: 3000}
+_PATCHES = {WIDE: 784, DEFAULT: 1024}  # of an image
 _FORMATS = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
 def pictures(count: int, content_type: str) -> list[bytes]:
-    """Encoded images of 300 x 300 pixels with the fine grain of a real surface; one in ten has a bright scratch."""
+    """Return encoded images of 300 x 300 pixels with a fine grain; one in ten has a bright scratch."""
     rng = np.random.default_rng(0)
     encoded = []
     for number in range(count):
         pixels = cv2.GaussianBlur(rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8), (0, 0), 2)
-        if number % 10 == 9:
+        if has_scratch(number):
             cv2.line(pixels, (60, 80), (220, 210), (255, 255, 255), 5)
         encoded.append(cv2.imencode(_FORMATS[content_type], pixels)[1].tobytes())
     return encoded
 
 
-def build(folder: Path, models: Path, wanted: tuple[str, ...] = (WIDE, WIDE8, DEFAULT)) -> config.Config:
-    """A folder with models, fitted banks and `config.yaml`.
+def has_scratch(number: int) -> bool:
+    """Return True if image `number` of `pictures` has a scratch."""
+    return number % 10 == 9
+
+
+def build(folder: Path, models: Path, names: tuple[str, ...] = (WIDE, WIDE8, DEFAULT)) -> config.Config:
+    """Fill a folder with models, fitted banks and `config.yaml`.
 
     Args:
-        folder: empty.
-        models: where the default backbone is.
-        wanted: which of the categories; the quantised one needs that which it is made of.
+        folder: an empty folder.
+        models: the folder of the default backbone.
+        names: the categories. WIDE8 requires WIDE.
+
+    Returns:
+        The settings of the plant.
 
     Raises:
-        SetupError: the quantised one is wanted, and the extra `quantize` is not installed.
+        SetupError: WIDE8 is requested, and the extra `quantize` is not installed.
     """
-    own = folder / "models"
-    random_network.write(own, LAYER2)
+    bench_models = folder / "models"
+    random_network.write(bench_models, LAYER2)
     for file in models.glob("efficientnet_lite0.*"):
-        (own / file.name).symlink_to(file.resolve())
+        (bench_models / file.name).symlink_to(file.resolve())
     recipes = {
-        WIDE: _recipe(LAYER2.name, LAYER2.layer, 256, LAYER2.side, _BANK[WIDE] / ((_GOOD) * 784)),
-        DEFAULT: _recipe("efficientnet_lite0", "blocks4+10", 256, 256, _BANK[DEFAULT] / ((_GOOD) * 1024)),
+        WIDE: _recipe(WIDE, LAYER2.name, LAYER2.layer, LAYER2.side),
+        DEFAULT: _recipe(DEFAULT, "efficientnet_lite0", "blocks4+10", 256),
     }
     (folder / "config.yaml").write_text("categories: {}\n", encoding="utf-8")
-    settings = config.Config(categories={name: recipes[name] for name in wanted if name in recipes})
-    paths = config.Paths(models=own, memory_banks=folder / "banks", spool=folder / "spool", gate=folder / "gate")
+    settings = config.Config(categories={name: recipes[name] for name in names if name in recipes})
+    paths = config.Paths(
+        models=bench_models, memory_banks=folder / "banks", spool=folder / "spool", gate=folder / "gate"
+    )
     settings = settings.model_copy(update={"paths": paths})
-    good = _good(folder)
-    if WIDE8 in wanted:
-        settings = _with_quantized(settings, good)
+    good_images = _write_good_images(folder / "good")
+    if WIDE8 in names:
+        settings = _with_quantized(settings, good_images)
     config.save(settings, folder / "config.yaml")
-    for name in wanted:
-        fit.fit(settings, name, good, seed=0)
+    for name in names:
+        fit.fit(settings, name, good_images, seed=0)
     return settings
 
 
-def _good(folder: Path) -> Path:
-    good = folder / "good"
-    good.mkdir()
-    plain = [image for number, image in enumerate(pictures(_GOOD * 10 // 9 + 1, "image/png")) if number % 10 != 9]
-    for number, image in enumerate(plain[:_GOOD]):
-        (good / f"{number:03}.png").write_bytes(image)
-    return good
+def _write_good_images(folder: Path) -> Path:
+    folder.mkdir()
+    images = pictures(_GOOD_IMAGES * 10 // 9 + 1, "image/png")
+    good_images = [image for number, image in enumerate(images) if not has_scratch(number)]
+    for number, image in enumerate(good_images[:_GOOD_IMAGES]):
+        (folder / f"{number:03}.png").write_bytes(image)
+    return folder
 
 
-def _with_quantized(settings: config.Config, good: Path) -> config.Config:
-    made, _ = quantize.quantize(settings, WIDE, good)
-    recipe = settings.category(WIDE).model_copy(update={"backbone": made.name})
+def _with_quantized(settings: config.Config, good_images: Path) -> config.Config:
+    quantized, _ = quantize.quantize(settings, WIDE, good_images)
+    recipe = settings.category(WIDE).model_copy(update={"backbone": quantized.name})
     return settings.model_copy(update={"categories": {**settings.categories, WIDE8: recipe}})
 
 
-def _recipe(backbone: str, layer: str, resize: int, imagesize: int, share: float) -> config.Category:
-    return config.Category(
-        backbone=backbone, layer=layer, resize=resize, imagesize=imagesize, coreset_ratio=round(share, 6)
-    )
+def _recipe(name: str, backbone: str, layer: str, imagesize: int) -> config.Category:
+    ratio = round(_BANK_ROWS[name] / (_GOOD_IMAGES * _PATCHES[name]), 6)
+    return config.Category(backbone=backbone, layer=layer, resize=256, imagesize=imagesize, coreset_ratio=ratio)

@@ -1,6 +1,7 @@
-"""WideResNet-101-2 up to its second or third layer, with random weights: as much work as the real one.
+"""WideResNet-101-2 up to its second or third layer, with random weights.
 
-The benchmark needs its speed, and weights do not change that. Built for OpenVINO, so that no torch is needed.
+It is as fast as the real network, because weights do not change the speed. It is built with OpenVINO, so that the
+benchmark does not need torch.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 @dataclass(frozen=True)
 class Network:
-    """One of the reference application's networks: how many layers of the whole it has, and the side of its images."""
+    """A network of the reference application: its number of layers, and the side of its images in pixels."""
 
     layers: int
     side: int
 
     @property
     def layer(self) -> str:
-        """The layer whose features it gives."""
+        """The layer that it returns the features of."""
         return f"layer{self.layers}"
 
     @property
@@ -42,11 +43,11 @@ LAYER2, LAYER3 = Network(2, 224), Network(3, 320)
 
 
 def write(models: Path, network: Network) -> None:
-    """Write the model and its manifest into `models`, as a backbone: 784 x 512 of layer2, 400 x 1024 of layer3."""
+    """Write a backbone, its model and its manifest. An image has 784 x 512 features of layer2, 400 x 1024 of layer3."""
     models.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     images = ops.parameter([-1, 3, network.side, network.side], np.float32)
-    features = _pool_max(_convolved(rng, images, 64, 7, 2))
+    features = _max_pool(_convolve_relu(rng, images, 64, 7, 2))
     for blocks, planes, stride in _BLOCKS[: network.layers]:
         for number in range(blocks):
             features = _bottleneck(rng, features, planes, stride if number == 0 else 1)
@@ -56,10 +57,10 @@ def write(models: Path, network: Network) -> None:
     path = models / f"{network.name}.xml"
     openvino.save_model(openvino.Model([patches], [images]), path, compress_to_fp16=False)
     sizes = {"stride": 2 ** (network.layers + 1), "dim": planes * _EXPANSION, "side": network.side}
-    facts = {"name": network.name, "file": path.name, "layer": network.layer, **sizes, **_IMAGENET}
-    made = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
-    fixed = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
-    manifest = ModelManifest.model_validate({**facts, **made, **fixed, "sha256": model_manifest.digest(path)})
+    geometry = {"name": network.name, "file": path.name, "layer": network.layer, **sizes, **_IMAGENET}
+    origin = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
+    constants = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
+    manifest = ModelManifest.model_validate({**geometry, **origin, **constants, "sha256": model_manifest.digest(path)})
     compiled = loading.compile_model(path, manifest, network.side, backbone.CPU, 1, "f32")
     measured = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
     model_manifest.write(models, measured)
@@ -67,30 +68,32 @@ def write(models: Path, network: Network) -> None:
 
 def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:
     width, outputs = planes * _WIDEN, planes * _EXPANSION
-    x = _convolved(rng, inputs, width, 1, 1)
-    x = _convolved(rng, x, width, 3, stride)
-    x = _convolution(rng, x, outputs, 1, 1, gain=0.3)  # a shortcut carries the rest, or values would grow
-    widens = inputs.get_output_partial_shape(0)[1].get_length() != outputs
-    shortcut = _convolution(rng, inputs, outputs, 1, stride) if widens else inputs
+    x = _convolve_relu(rng, inputs, width, 1, 1)
+    x = _convolve_relu(rng, x, width, 3, stride)
+    x = _convolve(rng, x, outputs, 1, 1, gain=0.3)  # a small gain, or values would grow from block to block
+    projected = inputs.get_output_partial_shape(0)[1].get_length() != outputs
+    shortcut = _convolve(rng, inputs, outputs, 1, stride) if projected else inputs
     return ops.relu(ops.add(x, shortcut))
 
 
-def _convolved(rng: np.random.Generator, inputs: openvino.Node, outputs: int, size: int, stride: int) -> openvino.Node:
-    return ops.relu(_convolution(rng, inputs, outputs, size, stride))
+def _convolve_relu(
+    rng: np.random.Generator, inputs: openvino.Node, outputs: int, size: int, stride: int
+) -> openvino.Node:
+    return ops.relu(_convolve(rng, inputs, outputs, size, stride))
 
 
-def _convolution(
+def _convolve(
     rng: np.random.Generator, inputs: openvino.Node, outputs: int, size: int, stride: int, gain: float = 1.0
 ) -> openvino.Node:
-    """With a bias where the real one has a normalisation, which is folded into it when the model is compiled."""
+    """Convolve with a bias. The real network has a batch normalisation, which compilation folds into a bias."""
     channels = inputs.get_output_partial_shape(0)[1].get_length()
     scale = gain * np.sqrt(2 / (channels * size * size))
     weights = (rng.standard_normal((outputs, channels, size, size)) * scale).astype(np.float32)
     bias = (rng.standard_normal((1, outputs, 1, 1)) * 0.1).astype(np.float32)
-    around = [size // 2, size // 2]
-    convolved = ops.convolution(inputs, ops.constant(weights), [stride, stride], around, around, [1, 1])
+    padding = [size // 2, size // 2]
+    convolved = ops.convolution(inputs, ops.constant(weights), [stride, stride], padding, padding, [1, 1])
     return ops.add(convolved, ops.constant(bias))
 
 
-def _pool_max(inputs: openvino.Node) -> openvino.Node:
+def _max_pool(inputs: openvino.Node) -> openvino.Node:
     return ops.max_pool(inputs, [2, 2], [1, 1], [1, 1], [3, 3])

@@ -1,4 +1,4 @@
-"""Every row of the benchmark. A function measures one question and returns its rows."""
+"""The rows of the benchmark. Each function answers one question and returns its rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench import apart
+from bench import isolated
 from bench import line as lines
 from bench.line import Line
 from bench.plant import DEFAULT, WIDE, WIDE8, pictures
-from bench.table import Row, in_turn, milliseconds, per_second, row
+from bench.table import Row, calls_per_second, measure_in_turn, median_ms, ratio_row
 from patchline import config
 from patchline.banks import serving
 from patchline.devices import backbone, loading
@@ -23,16 +23,21 @@ from patchline.protocol import topology
 from patchline.runtime.stopwatch import Stopwatch
 
 PNG, JPEG = "image/png", "image/jpeg"
+RATE = 36.0  # images/s, of the latency measurement
+_LATENCY_S = 30
 _CORES = len(os.sched_getaffinity(0))
-_BARE = 120  # inferences in a measurement of the network alone
-_EACH_CORE = {WIDE: 150, WIDE8: 300, DEFAULT: 450}  # images through the line
-_EACH_DEVICE = 300  # images
-RATE, _SECONDS = 36.0, 30
+_INFERENCES = 120  # in a measurement of the network alone
+_IMAGES_PER_CORE = {WIDE: 150, WIDE8: 300, DEFAULT: 450}
+_IMAGES_PER_DEVICE = 300
 _SIMULATED = ("-m", "bench.simulated")
 
 
-def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row], Callable[[], float]]:
-    """The network alone, on an image that is in memory and prepared; and how to measure it at its best again."""
+def network_alone(settings: config.Config, category: str, cores: int) -> tuple[list[Row], Callable[[], float]]:
+    """Measure the network alone, on an image that is decoded and preprocessed.
+
+    Returns:
+        The rows, and a function that measures images/s again with the best number of streams.
+    """
     recipe = settings.category(category)
     compiled = {
         streams: loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams)
@@ -41,67 +46,69 @@ def bare(settings: config.Config, category: str, cores: int) -> tuple[list[Row],
     image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
 
     def measure(streams: int) -> float:
-        return per_second(lambda _: compiled[streams].extract(image), _BARE, streams)
+        return calls_per_second(lambda _: compiled[streams].extract(image), _INFERENCES, streams)
 
     best = max(compiled, key=measure)
     name = f"{category}: network alone, {best} streams : 1 stream"
-    return [in_turn(name, "images/s", lambda: measure(best), lambda: measure(1))], lambda: measure(best)
+    return [measure_in_turn(name, "images/s", lambda: measure(best), lambda: measure(1))], lambda: measure(best)
 
 
 def end_to_end(line: Line, category: str, content_type: str, limit: Callable[[], float], limit_name: str) -> Row:
-    """The whole line with one worker, RabbitMQ and Redis on the same cores."""
-    images = pictures(_EACH_CORE[category] * _CORES, content_type)
-    kind = content_type.removeprefix("image/")
-    return in_turn(
-        f"{category}: end to end, {kind} : {limit_name}",
+    """Measure the whole line: one worker, with RabbitMQ and Redis on the same cores."""
+    images = pictures(_IMAGES_PER_CORE[category] * _CORES, content_type)
+    image_format = content_type.removeprefix("image/")
+    return measure_in_turn(
+        f"{category}: end to end, {image_format} : {limit_name}",
         "images/s",
         lambda: lines.drained_per_second(line, category, images, content_type),
         limit,
     )
 
 
-def reference_way(line: Line, category: str, kernels: str | None = None) -> Callable[[], float]:
-    """How to measure the reference's way, on JPEG, with those kernels of OpenBLAS."""
+def reference_loop(line: Line, category: str, kernels: str | None = None) -> Callable[[], float]:
+    """Return a function that measures the reference loop on JPEG images, in images/s.
+
+    Args:
+        line: the plant with the category.
+        category: the category to measure.
+        kernels: OpenBLAS kernels. If None, each package chooses its own.
+    """
     file = str(line.folder / "config.yaml")
-    return lambda: float(apart.answer("bench.reference_way", file, category, kernels=kernels))
+    return lambda: float(isolated.run_module("bench.reference_loop", file, category, kernels=kernels))
 
 
-def stages(inspect: Inspector, category: str) -> list[Row]:
-    """Each stage of an image against the whole of it, in one thread."""
-    took: dict[str, list[float]] = {}
+def stages(inspector: Inspector, category: str) -> list[Row]:
+    """Compare each stage of an inspection with the sum of all stages, on one thread."""
+    durations: dict[str, list[float]] = {}
     exact_search.set_threads(1)
     for content_type in (PNG, JPEG):
         for image in pictures(60, content_type):
-            watch = Stopwatch(lambda stage, seconds: took.setdefault(stage, []).append(seconds * 1000))
-            inspect.inspect(image, content_type, watch.stage, with_heat_map=True)
-    whole = sum(map(statistics.median, took.values()))
+            watch = Stopwatch(lambda stage, seconds: durations.setdefault(stage, []).append(seconds * 1000))
+            inspector.inspect(image, content_type, watch.stage, with_heat_map=True)
+    total = sum(map(statistics.median, durations.values()))
     rows = []
-    for stage, values in took.items():
+    for stage, values in durations.items():
         low, median, high = statistics.quantiles(values, n=4)
-        rows.append(row(f"{category}: stage {stage} : whole image", "ms", median, whole, (high - low) / median))
+        rows.append(ratio_row(f"{category}: stage {stage} : whole image", "ms", median, total, (high - low) / median))
     return rows
 
 
-def messages(line: Line) -> Row:
-    """A JPEG onto the queue, against the same with three times its bytes: what a job costs the broker."""
+def job_size(line: Line) -> Row:
+    """Compare publishing a JPEG with publishing a job of three times its size: the cost of a job to the broker."""
     (image,) = pictures(1, JPEG)
 
-    def ours() -> float:
-        took = milliseconds(lambda: line.send_one(DEFAULT, 0, image, JPEG), times=100)
-        _emptied(line)
-        return took
+    def publish_ms(body: bytes) -> float:
+        duration_ms = median_ms(lambda: line.send_one(DEFAULT, 0, body, JPEG), repeats=100)
+        _drain_jobs(line)
+        return duration_ms
 
-    def other() -> float:
-        took = milliseconds(lambda: line.send_one(DEFAULT, 0, image * 3, JPEG), times=100)
-        _emptied(line)
-        return took
-
-    return in_turn("publish and confirm a JPEG : three times as large", "ms", ours, other)
+    name = "publish and confirm a JPEG : three times as large"
+    return measure_in_turn(name, "ms", lambda: publish_ms(image), lambda: publish_ms(image * 3))
 
 
 def latency(line: Line, category: str) -> list[Row]:
-    """From capture to verdict at 36 images a second, evenly."""
-    images = pictures(int(RATE * _SECONDS), JPEG)
+    """Measure the time from capture to verdict while images arrive evenly, 36 per second."""
+    images = pictures(int(RATE * _LATENCY_S), JPEG)
     with line.workers(category):
         line.send(category, images[:50], JPEG)
         line.verdicts(50)
@@ -109,38 +116,41 @@ def latency(line: Line, category: str) -> list[Row]:
         for number, image in enumerate(images):
             time.sleep(max(0.0, started + number / RATE - time.monotonic()))
             line.send_one(category, number, image, JPEG)
-        arrived = line.verdicts(len(images))
-    took = [verdict.decided_at - verdict.captured_at for verdict in arrived if verdict.captured_at is not None]
+        verdicts = line.verdicts(len(images))
+    latencies = [verdict.decided_at - verdict.captured_at for verdict in verdicts if verdict.captured_at is not None]
     shares = {"median": 0.5, "p99": 0.99, "p99.9": 0.999}
     return [
-        row(f"{category}: latency at 36 images/s, {name} : 100 ms", "ms", lines.quantile(took, share), 100.0)
+        ratio_row(f"{category}: latency at 36 images/s, {name} : 100 ms", "ms", lines.quantile(latencies, share), 100.0)
         for name, share in shares.items()
     ]
 
 
 def devices(line: Line) -> list[Row]:
-    """Simulated devices of 27.7 ms an image: images a second by so many worker processes, and what an image costs."""
+    """Compare 2, 4 and 8 simulated devices with one: throughput, and CPU time per image. Each has its own worker."""
     rates, costs = {}, {}
     for count in (1, 2, 4, 8):
-        images = pictures(_EACH_DEVICE * count, JPEG)
+        images = pictures(_IMAGES_PER_DEVICE * count, JPEG)
         with line.workers(WIDE, count, _SIMULATED) as workers:
             lines.wait_until_ready(workers)
             line.send(WIDE, images, JPEG)
-            begin = lines.reading(workers, 1)
-            end = lines.reading(workers, len(images) * 9 // 10)
+            begin = lines.wait_for_verdicts(workers, 1)
+            end = lines.wait_for_verdicts(workers, len(images) * 9 // 10)
             rates[count], costs[count] = end.per_second_since(begin), end.cpu_ms_since(begin)
             line.verdicts(len(images))
     rows = [
-        row(f"{count} simulated devices : 1 device", "images/s", rate, rates[1])
+        ratio_row(f"{count} simulated devices : 1 device", "images/s", rate, rates[1])
         for count, rate in rates.items()
         if count > 1
     ]
-    rows += [row(f"CPU of the workers for an image, {n} devices : 1", "ms", ms, costs[1]) for n, ms in costs.items()]
+    rows += [
+        ratio_row(f"CPU of the workers for an image, {count} devices : 1", "ms", cost, costs[1])
+        for count, cost in costs.items()
+    ]
     return rows
 
 
 def memory(line: Line, category: str, images: int) -> list[Row]:
-    """A worker's memory after its first images and after many, and its time from start to first verdict."""
+    """Compare a worker's memory after `images` images with a tenth of them; measure its start to the first verdict."""
     batch = pictures(200, JPEG)
     line.send(category, batch, JPEG)
     started = time.perf_counter()
@@ -148,26 +158,27 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
         line.verdicts(1)
         first_verdict_s = time.perf_counter() - started
         line.verdicts(len(batch) - 1)
-        done, warm = len(batch), 0
+        done, early_bytes = len(batch), 0
         while done < images:
             line.send(category, batch, JPEG)
             line.verdicts(len(batch))
             done += len(batch)
-            if warm == 0 and done >= images // 10:
-                warm = lines.resident_bytes(worker.process_id)
-        grown = lines.resident_bytes(worker.process_id)
+            if early_bytes == 0 and done >= images // 10:
+                early_bytes = lines.resident_bytes(worker.process_id)
+        late_bytes = lines.resident_bytes(worker.process_id)
+    name = f"{category}: memory after {images} images : after {images // 10}"
     return [
-        row(f"{category}: memory after {images} images : after {images // 10}", "MB", grown / 1e6, warm / 1e6),
-        row(f"{category}: start to first verdict : 10 s", "s", first_verdict_s, 10.0),
+        ratio_row(name, "MB", late_bytes / 1e6, early_bytes / 1e6),
+        ratio_row(f"{category}: start to first verdict : 10 s", "s", first_verdict_s, 10.0),
     ]
 
 
-def inspector(settings: config.Config, category: str) -> Inspector:
-    """As a worker loads it: each thread that asks gets one core, since OpenVINO gives fewer streams several threads."""
+def load_inspector(settings: config.Config, category: str) -> Inspector:
+    """Load the inspector of a category as a worker does: one stream per core, so that each thread uses one core."""
     return serving.load(settings, [category], backbone.CPU, _CORES)[category]
 
 
-def _emptied(line: Line) -> None:
+def _drain_jobs(line: Line) -> None:
     consumer = line.broker.consume(topology.JOBS, prefetch=500)
     while (delivery := consumer.take(0.5)) is not None:
         delivery.ack()

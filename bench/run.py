@@ -1,4 +1,4 @@
-"""`make bench`: every row, a table, and `out/bench.json`."""
+"""`make bench`: measure every row, print the table and write `out/bench.json`."""
 
 from __future__ import annotations
 
@@ -17,61 +17,70 @@ from patchline.devices import openvino_backbone
 from patchline.inspection.search import exact_search
 from patchline.operations import doctor
 
-_MANY_IMAGES = 10_000
-_FAST_ENOUGH = 1.2  # times the rate at which latency is measured
+_MEMORY_IMAGES = 10_000
+_HEADROOM = 1.2  # latency is measured only if the line is this much faster than the images arrive
 
 
 def run(settings: config.Config, out: Path) -> None:
-    """Measure, print a table and write it to `out`.
+    """Measure, print the table and write it to `out`.
 
     Raises:
         ServiceError: a server is missing.
     """
-    better = doctor.better_kernels(doctor.instructions())
-    with tempfile.TemporaryDirectory() as name:
-        own = plant.build(Path(name), settings.paths.models)
-        with lines.running(Path(name), own) as line:
-            found = [*_limits(own, line, better), *_parts(own, line, better), *_endurance(line), *cells.of_demo()]
-    can = (*doctor.instructions(), *exact_search.blas_kernels())
-    table = Table(cpu=openvino_backbone.cpu_name(), cores=len(os.sched_getaffinity(0)), can=can, rows=tuple(found))
+    better_kernels = doctor.better_kernels(doctor.instructions())
+    with tempfile.TemporaryDirectory() as folder:
+        bench_settings = plant.build(Path(folder), settings.paths.models)
+        with lines.running(Path(folder), bench_settings) as line:
+            measured = [
+                *_limits(bench_settings, line, better_kernels),
+                *_parts(bench_settings, line, better_kernels),
+                *_endurance(line),
+                *cells.demo_rows(),
+            ]
+    capabilities = (*doctor.instructions(), *exact_search.blas_kernels())
+    cores = len(os.sched_getaffinity(0))
+    table = Table(cpu=openvino_backbone.cpu_name(), cores=cores, capabilities=capabilities, rows=tuple(measured))
     table.show()
     table.write(out)
     print(out)
 
 
-def _limits(settings: config.Config, line: lines.Line, better: str | None) -> list[Row]:
-    """The line against the bare network and against the reference's way; its latency where it keeps up."""
-    found: list[Row] = []
+def _limits(settings: config.Config, line: lines.Line, better_kernels: str | None) -> list[Row]:
+    """Compare the line with the network alone and the reference loop; measure its latency if it keeps up."""
+    measured: list[Row] = []
     limits = {}
     for category in (WIDE, WIDE8, DEFAULT):
-        bare, limits[category] = rows.bare(settings, category, len(os.sched_getaffinity(0)))
-        found += bare
+        network_rows, limits[category] = rows.network_alone(settings, category, len(os.sched_getaffinity(0)))
+        measured += network_rows
         for content_type in (PNG, JPEG):
-            found.append(rows.end_to_end(line, category, content_type, limits[category], "network alone"))
-        if found[-1].ours > _FAST_ENOUGH * rows.RATE:
-            found += rows.latency(line, category)
-    found.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone, not quantised"))
-    return [*found, *_against_reference(line, better)]
+            measured.append(rows.end_to_end(line, category, content_type, limits[category], "network alone"))
+        if measured[-1].ours > _HEADROOM * rows.RATE:
+            measured += rows.latency(line, category)
+    measured.append(rows.end_to_end(line, WIDE8, JPEG, limits[WIDE], "network alone, not quantised"))
+    return [*measured, *_against_reference(line, better_kernels)]
 
 
-def _against_reference(line: lines.Line, better: str | None) -> list[Row]:
-    """As the packages install themselves, and where they do not know the CPU, with the kernels that suit it."""
-    ways = {"the reference's way": rows.reference_way(line, WIDE)}
-    if better is not None:
-        ways[f"the reference's way, {better} kernels"] = rows.reference_way(line, WIDE, better)
+def _against_reference(line: lines.Line, better_kernels: str | None) -> list[Row]:
+    """Compare with the reference loop on the installed kernels, and on better kernels if there are any for this CPU."""
+    references = {"the reference's way": rows.reference_loop(line, WIDE)}
+    if better_kernels is not None:
+        name = f"the reference's way, {better_kernels} kernels"
+        references[name] = rows.reference_loop(line, WIDE, better_kernels)
     return [
-        rows.end_to_end(line, category, JPEG, way, name) for name, way in ways.items() for category in (WIDE, WIDE8)
+        rows.end_to_end(line, category, JPEG, measure, name)
+        for name, measure in references.items()
+        for category in (WIDE, WIDE8)
     ]
 
 
-def _parts(settings: config.Config, line: lines.Line, better: str | None) -> list[Row]:
-    found = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
-    if better is not None:
-        found += searches.with_kernels(better)
+def _parts(settings: config.Config, line: lines.Line, better_kernels: str | None) -> list[Row]:
+    measured = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
+    if better_kernels is not None:
+        measured += searches.rows_with_kernels(better_kernels)
     for category in (WIDE, WIDE8, DEFAULT):
-        found += rows.stages(rows.inspector(settings, category), category)
-    return [*found, rows.messages(line)]
+        measured += rows.stages(rows.load_inspector(settings, category), category)
+    return [*measured, rows.job_size(line)]
 
 
 def _endurance(line: lines.Line) -> list[Row]:
-    return [*rows.devices(line), *rows.memory(line, DEFAULT, _MANY_IMAGES)]
+    return [*rows.devices(line), *rows.memory(line, DEFAULT, _MEMORY_IMAGES)]

@@ -1,7 +1,7 @@
-"""A worker whose device is simulated: each image takes the device 27.7 ms, one after the other, and no CPU.
+"""A worker with a simulated device that takes 27.7 ms per image, one image at a time, and uses no CPU.
 
-Everything else is the real worker, from decoding to the confirmed verdict, so it shows what one host can feed. 27.7 ms
-is the time that the reference application reports of an Ascend 310.
+The rest is the real worker, from decoding to the confirmed verdict: it shows how many devices one host can feed. The
+reference application reports 27.7 ms per image for an Ascend 310.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from patchline.runtime import logs, signals
 from patchline.worker import process
 
 DEVICE_S = 0.0277
-_AT_ONCE = 2  # one on the device, one before or behind it: as of a chip
+_CONCURRENCY = 2  # as for a chip: one job on the device, one before or after it
 
 
 class SimulatedDevice:
-    """A Backbone that waits, and answers with features that it took once."""
+    """A backbone that waits and returns the features of one image that it has extracted before."""
 
     def __init__(self, real: backbone.Backbone) -> None:
         self.manifest, self.side, self.grid, self.precision = real.manifest, real.side, real.grid, real.precision
-        self._features = real.extract(_good_part(real.side))
+        self._features = real.extract(_good_image(real.side))
         self._device = threading.Lock()
 
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -41,31 +41,32 @@ class SimulatedDevice:
         return self._features
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is no device to release."""
 
 
-def _good_part(side: int) -> NDArray[np.uint8]:
-    """uint8 [1, side, side, 3]: an image of the kind that the bank was fitted with."""
+def _good_image(side: int) -> NDArray[np.uint8]:
+    """Return an image like those of the bank: uint8 [1, side, side, 3]."""
     (image,) = pictures(1, "image/png")
     rgb = decode.decode(image, "image/png", config.Images())
     return preprocess.prepare(rgb, side, side)[None]
 
 
 def main() -> None:
-    """Run the worker; its arguments are those of `patchline worker`."""
+    """Run the worker; it has these options of `patchline worker`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     parser.add_argument("--category")
     parser.add_argument("--metrics-port", type=int)
-    given = parser.parse_args()
+    options = parser.parse_args()
     logs.set_up("warning")
-    settings = config.load(given.config)
-    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _AT_ONCE})})
+    settings = config.load(options.config)
+    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _CONCURRENCY})})
     real = loading.load
     loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
-    golden.require_match = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)  # nobody's features
+    # The simulated device returns the same features for every image: golden scores cannot match.
+    golden.require_match = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)
     with signals.on_signals() as stop:
-        process.run(settings, backbone.CPU, [given.category], given.metrics_port, stop)
+        process.run(settings, backbone.CPU, [options.category], options.metrics_port, stop)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A benchmark's rows: two things measured in turn in one run, since the machine belongs to others too."""
+"""The table of a benchmark: rows of ratios.
+
+The two sides of a ratio are measured in turn in one run, because the load of a shared machine changes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _COLUMNS = ("measured : against", "ours", "other", "ratio", "spread", "unit")
 
 
 class Row(messages.Frozen):
-    """Medians of two measurements in turn, their ratio, and the widest relative spread of the rounds."""
+    """Two medians, their ratio, and the larger relative spread of their rounds."""
 
     name: str
     ours: float
@@ -27,66 +30,69 @@ class Row(messages.Frozen):
 
 
 class Table(messages.Frozen):
-    """`out/bench.json`."""
+    """The content of `out/bench.json`: the machine and the rows."""
 
     cpu: str
     cores: int
-    can: tuple[str, ...]
+    capabilities: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def show(self) -> None:
-        """Print it."""
-        show(f"{self.cpu}, {self.cores} cores, {' '.join(self.can)}", self.rows)
+        """Print the table."""
+        print_rows(f"{self.cpu}, {self.cores} cores, {' '.join(self.capabilities)}", self.rows)
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write the table as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def show(title: str, rows: Sequence[Row]) -> None:
-    """Print rows."""
-    figures = [[row.name, row.ours, row.other, row.ratio, f"{row.spread:.2f}", row.unit] for row in rows]
-    terminal.table(title, _COLUMNS, figures)
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """Print rows under a title."""
+    cells = [[row.name, row.ours, row.other, row.ratio, f"{row.spread:.2f}", row.unit] for row in rows]
+    terminal.table(title, _COLUMNS, cells)
 
 
-def in_turn(name: str, unit: str, ours: Callable[[], float], other: Callable[[], float], rounds: int = 3) -> Row:
-    """Measure A B A B ..., and compare the medians."""
+def measure_in_turn(
+    name: str, unit: str, ours: Callable[[], float], other: Callable[[], float], rounds: int = 3
+) -> Row:
+    """Measure both sides in turn (A B A B ...) and compare their medians."""
     pairs = [(ours(), other()) for _ in range(rounds)]
-    mine, others = [list(each) for each in zip(*pairs, strict=True)]
-    spread = max((max(each) - min(each)) / statistics.median(each) for each in (mine, others))
-    return row(name, unit, statistics.median(mine), statistics.median(others), spread)
+    columns = [list(column) for column in zip(*pairs, strict=True)]
+    spread = max((max(column) - min(column)) / statistics.median(column) for column in columns)
+    ours_median, other_median = map(statistics.median, columns)
+    return ratio_row(name, unit, ours_median, other_median, spread)
 
 
-def row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) -> Row:
-    """Two figures that were measured elsewhere."""
+def ratio_row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) -> Row:
+    """Return the row of two values that are already measured."""
     return Row(name=name, ours=ours, other=other, ratio=ours / other, spread=spread, unit=unit)
 
 
-def milliseconds(work: Callable[[], object], times: int = 15) -> float:
-    """The median duration of `work`, in one thread whose libraries take one thread."""
+def median_ms(work: Callable[[], object], repeats: int = 15) -> float:
+    """Return the median duration of `work` in milliseconds, on one thread. A first call is not counted."""
     exact_search.set_threads(1)
     work()
-    took = []
-    for _ in range(times):
+    durations = []
+    for _ in range(repeats):
         started = time.perf_counter()
         work()
-        took.append(time.perf_counter() - started)
-    return statistics.median(took) * 1000
+        durations.append(time.perf_counter() - started)
+    return statistics.median(durations) * 1000
 
 
-def per_second(work: Callable[[int], object], count: int, lanes: int) -> float:
-    """How many of `work(0) ... work(count - 1)` are done in a second by so many threads."""
+def calls_per_second(work: Callable[[int], object], count: int, threads: int) -> float:
+    """Return the rate at which `threads` threads complete the calls `work(0)` to `work(count - 1)`."""
 
-    def lane(first: int) -> None:
+    def call_every_nth(first: int) -> None:
         exact_search.set_threads(1)
-        for number in range(first, count, lanes):
+        for number in range(first, count, threads):
             work(number)
 
-    threads = [threading.Thread(target=lane, args=(first,)) for first in range(lanes)]
+    workers = [threading.Thread(target=call_every_nth, args=(first,)) for first in range(threads)]
     started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     return count / (time.perf_counter() - started)
