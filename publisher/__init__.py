@@ -1,1 +1,1 @@
-"""Images in."""
+"""The publisher sends captured images to RabbitMQ as jobs."""

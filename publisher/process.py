@@ -1,4 +1,4 @@
-"""The publisher's process: captures in, confirmed jobs out, the spool between them when the broker is away."""
+"""The publisher's process: sends captures as jobs and spools them while the broker is not available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchline.publisher.spool import Spool
 from patchline.runtime import connections
 
 _log = structlog.get_logger(__name__)
-_AGAIN_S = 2.0
+_DECLARE_RETRY_S = 2.0
 
 
 def run(
@@ -29,24 +29,26 @@ def run(
     captures: Iterable[Capture],
     deadline_ms: int,
     metrics_port: int | None,
-    tell: Callable[[Job, State], None],
+    on_state: Callable[[Job, State], None],
     stop: threading.Event,
 ) -> None:
-    """Publish captures until they end or `stop` is set; then wait for the spool, which the next start goes on with.
+    """Publish captures until they end or `stop` is set, then wait until the spool is empty or `stop` is set.
+
+    The next start sends what is left in the spool.
 
     Args:
         settings: the configuration.
-        line: of the camera.
-        category: of the parts.
-        captures: where images come from.
-        deadline_ms: time for a verdict, from the capture being taken on.
-        metrics_port: on `worker.metrics_host`; none where it is None.
-        tell: hears of every change of a job's state.
-        stop: asks for the end.
+        line: the line of the camera.
+        category: the category of the parts.
+        captures: the source of the images.
+        deadline_ms: time allowed for a verdict, from the moment the publisher takes the capture.
+        metrics_port: port on `worker.metrics_host` that serves the metrics; None serves none.
+        on_state: called with every change of a job's state, never by two threads at the same time.
+        stop: ends the publisher when set.
 
     Raises:
         SetupError: the spool cannot be used.
-        TopologyMismatch: the queues are there with other arguments.
+        TopologyMismatch: a queue exists with different arguments.
     """
     limits = settings.publisher
     path = settings.paths.spool / f"{line}.{category}.sqlite"
@@ -57,36 +59,39 @@ def run(
         metrics = Metrics(line, category, spool, connections.now_ms)
         if metrics_port is not None:
             metrics.serve(settings.worker.metrics_host, metrics_port)
-        told = _one_at_a_time(metrics, tell)
-        publisher = Publisher(broker, line, category, spool, connections.now_ms, told, stop)
-        if not _declared(broker, settings):
-            threading.Thread(target=_declare_later, args=(broker, settings, stop), daemon=True).start()
-        with _replaying(publisher, stop):
+        report = _serialized(metrics, on_state)
+        publisher = Publisher(broker, line, category, spool, connections.now_ms, report, stop)
+        if not _try_to_declare(broker, settings):
+            threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
+        with _replay_in_background(publisher, stop):
             for capture in captures:
                 if publisher.accept(capture, connections.now_ms() + deadline_ms) is None:
                     break
             while spool.depth() and not stop.wait(0.1):
                 pass
-        _log.info("publisher ends", line=line, category=category, spooled=spool.depth())
+        _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
 
 
-def _one_at_a_time(metrics: Metrics, tell: Callable[[Job, State], None]) -> Callable[[Job, State], None]:
-    """Two threads tell: that of the captures, and the replay of the spool."""
-    turn = threading.Lock()
+def _serialized(metrics: Metrics, on_state: Callable[[Job, State], None]) -> Callable[[Job, State], None]:
+    """Count each state and call `on_state` under a lock: the captures and the replay run on two threads."""
+    lock = threading.Lock()
 
-    def told(job: Job, state: State) -> None:
-        metrics.became(state)
-        with turn:
-            tell(job, state)
+    def report(job: Job, state: State) -> None:
+        metrics.count(state)
+        with lock:
+            on_state(job, state)
 
-    return told
+    return report
 
 
 @contextmanager
-def _replaying(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
-    """Beside the captures, until these end. If it fails all ends with its error: the spool would only fill."""
-    with ThreadPoolExecutor(1, thread_name_prefix="replay") as beside:
-        replay = beside.submit(publisher.keep_replaying)
+def _replay_in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
+    """Replay the spool on a second thread until the block ends.
+
+    An error of that thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="replay") as executor:
+        replay = executor.submit(publisher.replay_until_stopped)
         replay.add_done_callback(lambda _: stop.set())
         try:
             yield
@@ -95,18 +100,18 @@ def _replaying(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
     replay.result()
 
 
-def _declared(broker: Broker, settings: config.Config) -> bool:
+def _try_to_declare(broker: Broker, settings: config.Config) -> bool:
     try:
         connections.declare(broker, settings, connections.plant(settings))
     except TopologyMismatch:
         raise
     except BrokerError as error:
-        _log.warning("queues not declared yet", why=str(error))
+        _log.warning("queues not declared, retrying", reason=str(error))
         return False
     return True
 
 
-def _declare_later(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
-    """A camera starts whether the broker is there or not."""
-    while not stop.wait(_AGAIN_S) and not _declared(broker, settings):
+def _keep_declaring(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
+    """Retry in the background, so that a camera can start without the broker."""
+    while not stop.wait(_DECLARE_RETRY_S) and not _try_to_declare(broker, settings):
         pass

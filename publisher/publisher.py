@@ -1,7 +1,7 @@
-"""One image -> one confirmed job. First the part is announced, then its image follows.
+"""Turns each captured image into one confirmed job. The part is announced first, then its image is sent.
 
-What the broker does not confirm (it is away, blocked or full, or has no queue for it) goes to the spool, and from then
-on everything does, in order, until the spool is empty again.
+A job that the broker does not confirm goes to the spool: the broker may be unreachable, blocked or full, or no queue
+may be bound. From then on all jobs go through the spool, in order, until it is empty.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool, SpoolError
 
 _log = structlog.get_logger(__name__)
-_PAUSE_S = 0.5
+_RETRY_S = 0.5
 
 
 class State(StrEnum):
-    """Where an accepted job is."""
+    """State of an accepted job."""
 
     CONFIRMED = "confirmed"
     SPOOLED = "spooled"
@@ -34,68 +34,71 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Publisher:
-    """Sends the captures of one line and category; `tell` hears of every change of a job's state."""
+    """Sends the captures of one line and category. `on_state` is called with every change of a job's state."""
 
     broker: Broker
     line: str
     category: str
     spool: Spool
     clock_ms: Callable[[], int]
-    tell: Callable[[Job, State], None]
+    on_state: Callable[[Job, State], None]
     stop: threading.Event
 
     def accept(self, capture: Capture, deadline: int | None) -> Job | None:
-        """Take a capture: when this returns a job, the broker or the disk has it. None when the stop event came first.
+        """Send a capture or save it in the spool. Wait and retry while neither is possible.
 
         Sending the same capture again is harmless: it has the same job id.
 
         Args:
             capture: the image.
-            deadline: epoch milliseconds after which its gate no longer waits.
+            deadline: epoch milliseconds after which the gate rejects the part; None waits without limit.
+
+        Returns:
+            The job, confirmed by the broker or stored on disk. None if the stop event was set first.
         """
-        job = self._job(capture, deadline)
+        job = self._make_job(capture, deadline)
         while not self.stop.is_set():
             try:
-                state = self._sent_or_spooled(job, capture.image)
-                self.tell(job, state)
+                state = self._send_or_spool(job, capture.image)
+                self.on_state(job, state)
                 return job
             except SpoolError as error:
-                _log.warning("neither the broker nor the spool takes an image, the source waits", why=str(error))
-                self.stop.wait(_PAUSE_S)
+                _log.warning("image neither confirmed nor spooled, retrying", job_id=job.job_id, reason=str(error))
+                self.stop.wait(_RETRY_S)
         return None
 
     def replay(self) -> bool:
-        """Send what waits in the spool, oldest first, until something is not confirmed; True when nothing waits."""
+        """Send the spooled jobs, oldest first, until one is not confirmed. Return True if the spool is empty."""
         while not self.stop.is_set():
             entry = self.spool.oldest()
             if entry is None:
                 return True
             if self.spool.is_too_old(entry, self.clock_ms()):
-                self.tell(entry.job, State.GIVEN_UP)
+                self.on_state(entry.job, State.GIVEN_UP)
             elif self._send(entry.job, entry.image):
-                self.tell(entry.job, State.CONFIRMED)
+                self.on_state(entry.job, State.CONFIRMED)
             else:
                 return False
             self.spool.remove(entry)
         return False
 
-    def keep_replaying(self) -> None:
-        """Replay until the stop event, with a pause after each refusal."""
+    def replay_until_stopped(self) -> None:
+        """Replay the spool until the stop event is set, with a pause after each attempt."""
         while not self.stop.is_set():
             try:
                 self.replay()
             except SpoolError as error:
-                _log.error("what waits in the spool cannot be sent", why=str(error))
-            self.stop.wait(_PAUSE_S)
+                _log.error("spool cannot be replayed, retrying", reason=str(error))
+            self.stop.wait(_RETRY_S)
 
-    def _sent_or_spooled(self, job: Job, image: bytes) -> State:
-        """Raises SpoolError when it is neither."""
+    def _send_or_spool(self, job: Job, image: bytes) -> State:
+        """Raises SpoolError if the broker does not confirm the job and the spool does not take it."""
         if self.spool.depth() == 0 and self._send(job, image):
             return State.CONFIRMED
         self.spool.put(job, image, self.clock_ms())
         return State.SPOOLED
 
-    def _job(self, capture: Capture, deadline: int | None) -> Job:
+    def _make_job(self, capture: Capture, deadline: int | None) -> Job:
         return Job(
             job_id=messages.job_id_for(self.line, self.category, capture.part_id, capture.captured_at, capture.image),
             line=self.line,
@@ -108,19 +111,19 @@ class Publisher:
         )
 
     def _send(self, job: Job, image: bytes) -> bool:
-        """Announce a part and send its image; True when the broker has confirmed both."""
+        """Announce a part and send its image. Return True if the broker confirmed both."""
         announcement = Message(b"", job.job_id, messages.PART_TYPE, None, job.announcement().headers())
-        whole = Message(image, job.job_id, messages.JOB_TYPE, job.content_type, job.headers())
+        job_message = Message(image, job.job_id, messages.JOB_TYPE, job.content_type, job.headers())
         try:
-            # A line without a gate has nobody to announce to; a job that reaches no queue is lost.
+            # A line may have no gate, so nobody needs to receive the announcement; an unrouted job would be lost.
             part = Outgoing(topology.PARTS, job.line, announcement, mandatory=False)
-            self.broker.publish_all([part, Outgoing(topology.JOBS, job.routing_key, whole)])
+            self.broker.publish_all([part, Outgoing(topology.JOBS, job.routing_key, job_message)])
         except BrokerError as error:
-            _log.warning("not accepted by the broker", job_id=job.job_id, why=str(error))
+            _log.warning("job not confirmed", job_id=job.job_id, reason=str(error))
             return False
         return True
 
 
 def new_traceparent() -> str:
-    """A trace of its own for each job (W3C Trace Context, version 00, not sampled)."""
+    """Return a new trace (W3C Trace Context, version 00, not sampled). Each job starts its own."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"

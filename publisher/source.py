@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, a watched folder."""
+"""Sources of images: files, folders and a watched folder."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
-_SETTLED_MS = 300  # a file that has not changed for so long is complete
-_LOOK_MS = 500
-_NOTICED_NS = 1_000_000_000  # what changed so long ago has been noticed, if the disk and we are not too busy
+_SETTLED_MS = 300  # a file that has not changed for this long is complete
+_BATCH_TIMEOUT_MS = 500
+_NOTICE_DELAY_NS = 1_000_000_000  # upper bound, on a machine that is not overloaded, from a change to its notification
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One captured image, exactly as it came, and when it was captured (epoch milliseconds)."""
+    """One image, byte for byte as it was read, and its time of capture in epoch milliseconds."""
 
     part_id: str
     content_type: str
@@ -33,20 +33,26 @@ class Capture:
 
 
 def read(path: Path) -> Capture:
-    """A file as a capture: its name is the part's id, its modification time the time of capture.
+    """Read a file. Its name becomes the part id, its modification time the time of capture.
 
-    A modification time before 2000 or after 2099 is some camera's broken clock: when the file came here counts then.
+    A modification time before 2000 or after 2099 comes from a camera without a clock. The file's change time is used
+    instead.
     """
     status = path.stat()
     captured_at = int(status.st_mtime * 1000)
     if not messages.EARLIEST_MS <= captured_at <= messages.LATEST_MS:
-        _log.warning("the time of an image cannot be, taken from when it came", path=str(path), time_ms=captured_at)
+        _log.warning("image has an implausible time, using its time of arrival", path=str(path), time_ms=captured_at)
         captured_at = status.st_ctime_ns // 1_000_000
     return Capture(_part_id(path), image_files.content_type(path), captured_at, path.read_bytes())
 
 
-def at_rate(paths: list[Path], per_second: float | None, stop: threading.Event) -> Iterator[Capture]:
-    """Files in order, evenly spaced; as fast as they are taken where `per_second` is None.
+def from_files(paths: list[Path], per_second: float | None, stop: threading.Event) -> Iterator[Capture]:
+    """Read files in order, evenly spaced in time.
+
+    Args:
+        paths: the files.
+        per_second: images per second; None reads as fast as the consumer takes them.
+        stop: ends the iteration when set.
 
     Raises:
         SetupError: a file cannot be read.
@@ -59,54 +65,56 @@ def at_rate(paths: list[Path], per_second: float | None, stop: threading.Event) 
         try:
             capture = read(path)
         except OSError as error:
-            raise SetupError(f"{path}: cannot be read ({error.strerror}); mend it, or leave it out") from error
+            raise SetupError(f"{path}: cannot be read ({error.strerror}); repair the file or leave it out") from error
         yield capture
 
 
-def watched(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Capture]:
-    """Every image that appears in `folder`, once it is completely written, those of a publisher's absence included.
+def from_watched_folder(folder: Path, bookmark: Path, stop: threading.Event) -> Iterator[Capture]:
+    """Read every image that appears in `folder`, also those that appeared while no publisher was running.
+
+    An image is read once it is completely written. An image that was being sent when the process ended is read again
+    on the next start and becomes the same job.
 
     Args:
-        folder: is watched with its subfolders.
-        bookmark: a file whose time says up to where everything was taken; the first start makes it. What was being
-            taken when a process ended comes again, as the same job.
-        stop: asks for the end.
+        folder: the folder to watch, with its subfolders.
+        bookmark: a file whose modification time separates files already read from new ones. The first start creates it.
+        stop: ends the iteration when set.
 
     Raises:
-        SetupError: `folder` is no folder.
+        SetupError: `folder` is not a folder.
     """
     if not folder.is_dir():
-        raise SetupError(f"{folder}: --watch needs a folder that exists")
+        raise SetupError(f"{folder}: --watch needs an existing folder")
     if not bookmark.exists():
         bookmark.parent.mkdir(parents=True, exist_ok=True)
         bookmark.touch()
     since_ns = bookmark.stat().st_mtime_ns
-    for seen_ns, arrived in _arrivals(folder, since_ns, stop):
-        for path in sorted(arrived, key=lambda each: (_changed_ns(each), each)):
-            capture = _completed(path, stop) if image_files.is_image(path) else None
+    for complete_until_ns, arrived in _arrivals(folder, since_ns, stop):
+        for path in sorted(arrived, key=lambda path: (_changed_ns(path), path)):
+            capture = _read_when_complete(path, stop) if image_files.is_image(path) else None
             if capture is not None:
                 yield capture
-        if not stop.is_set():  # or some may not have been taken
-            since_ns = max(since_ns, seen_ns)
+        if not stop.is_set():  # otherwise files of this batch may not have been read
+            since_ns = max(since_ns, complete_until_ns)
             os.utime(bookmark, ns=(since_ns, since_ns))
 
 
-def bookmark_of(kept: Path, line: str, category: str, folder: Path) -> Path:
-    """Which file among those that a publisher keeps says up to where it has taken a folder."""
-    which = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
-    return kept / f"{line}.{category}.{which}.bookmark"
+def bookmark_path(spool_folder: Path, line: str, category: str, watched_folder: Path) -> Path:
+    """Return the path in the spool folder of the bookmark for a watched folder."""
+    digest = hashlib.sha256(os.fsencode(watched_folder.resolve())).hexdigest()[:12]
+    return spool_folder / f"{line}.{category}.{digest}.bookmark"
 
 
 def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[tuple[int, set[Path]]]:
-    """Files that have come or changed since then, as they do, and up to when none is missing: also while none comes.
+    """Yield files that were created or changed after `since_ns`, and the time up to which the list is complete.
 
-    The folder is listed once it is watched, so that there is no gap.
+    Yields at intervals even if no file arrives. The folder is listed after the watch has begun, so no file is missed.
     """
     batches = watchfiles.watch(
         folder,
         stop_event=stop,
         debounce=_SETTLED_MS,
-        rust_timeout=_LOOK_MS,
+        rust_timeout=_BATCH_TIMEOUT_MS,
         yield_on_timeout=True,
         raise_interrupt=False,
     )
@@ -114,19 +122,19 @@ def _arrivals(folder: Path, since_ns: int, stop: threading.Event) -> Iterator[tu
         arrived = {Path(name) for kind, name in batch if kind is not watchfiles.Change.deleted}
         if number == 0:
             arrived |= {path for path in folder.rglob("*") if _changed_ns(path) > since_ns}
-        yield time.time_ns() - _NOTICED_NS, arrived
+        yield time.time_ns() - _NOTICE_DELAY_NS, arrived
 
 
 def _changed_ns(path: Path) -> int:
-    """When it was written or moved here, by a clock that nobody sets; 0 where it is gone."""
+    """Return the change time (a move updates it too, and no program can set it), or 0 if the file is gone."""
     try:
         return path.stat().st_ctime_ns
     except FileNotFoundError:
         return 0
 
 
-def _completed(path: Path, stop: threading.Event) -> Capture | None:
-    """A file that has stopped growing; None when it cannot be read, is empty (until it is written) or we shall stop."""
+def _read_when_complete(path: Path, stop: threading.Event) -> Capture | None:
+    """Wait until a file stops growing, then read it. Return None if it is empty or unreadable, or `stop` is set."""
     before = None
     try:
         while not stop.is_set():
@@ -137,12 +145,12 @@ def _completed(path: Path, stop: threading.Event) -> Capture | None:
             before = now
             stop.wait(_SETTLED_MS / 1000)
     except OSError as error:
-        _log.error("image is passed over", path=str(path), why=str(error))
+        _log.error("image skipped", path=str(path), reason=str(error))
     return None
 
 
 def _part_id(path: Path) -> str:
-    """The file's name without its ending, in the letters that an id may have."""
+    """Return the file's name without its suffix, with characters that an id must not contain replaced by `-`."""
     cleaned = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._:-") else "-" for letter in path.stem
     )

@@ -95,10 +95,10 @@ def publish(
         raise SetupError("--watch takes exactly one folder")
     with signals.on_signals() as stop:
         if watch:
-            bookmark = source.bookmark_of(settings.paths.spool, line, category, paths[0])
-            captures = source.watched(paths[0], bookmark, stop)
+            bookmark = source.bookmark_path(settings.paths.spool, line, category, paths[0])
+            captures = source.from_watched_folder(paths[0], bookmark, stop)
         else:
-            captures = source.at_rate(image_files.find(paths), rate, stop)
+            captures = source.from_files(image_files.find(paths), rate, stop)
         patience_ms = deadline_ms or settings.publisher.deadline_ms
         process.run(settings, line, category, captures, patience_ms, metrics_port, _tell_job, stop)
 

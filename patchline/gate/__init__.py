@@ -1,1 +1,1 @@
-"""Verdicts out to the reject gate."""
+"""The gate accepts or rejects each part by its verdict."""

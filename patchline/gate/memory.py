@@ -1,8 +1,8 @@
-"""What a gate must not forget when it restarts: the parts that it expects, and the jobs that it has acted on.
+"""The state of a gate on disk: the parts it expects and the jobs it has acted on.
 
-SQLite in write-ahead mode: an entry survives the process, whichever way that ends; the last ones may not survive a
-loss of power, and then the parts on the line have to be looked at anyway. A thread of its own writes: a disk can take
-seconds for it, and parts do not wait.
+SQLite in write-ahead mode. An entry survives the end of the process. The last entries may not survive a power failure;
+the parts on the line have to be checked by hand then. Writes run on a separate thread, because a slow disk can take
+seconds and parts do not wait.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from patchline.gate.decide import Action
+from patchline.gate.decide import ActionRecord
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Announcement
 
@@ -28,78 +28,87 @@ CREATE TABLE IF NOT EXISTS acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_
 
 
 class Memory:
-    """One line's file; one gate uses it. What it is told is written down in order, soon after."""
+    """The file of one line's gate. Writes are queued and run in order on a separate thread.
+
+    Args:
+        path: the file; created if missing.
+        remember: number of actions to keep.
+
+    Raises:
+        SetupError: the file cannot be used.
+    """
 
     def __init__(self, path: Path, remember: int) -> None:
         self._remember = remember
-        self._kept_last = True
-        self._fault: Exception | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="memory")
+        self._last_write_succeeded = True
+        self._failure: Exception | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=NORMAL")
-            self._file.executescript(_SCHEMA)
+            self._sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._sqlite.execute("PRAGMA journal_mode=WAL")
+            self._sqlite.execute("PRAGMA synchronous=NORMAL")
+            self._sqlite.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise SetupError(f"{path}: cannot be used as a gate's memory ({error}); move it aside") from error
+            advice = "move the file to another folder and start again"
+            raise SetupError(f"{path}: cannot be used as a gate's memory ({error}); {advice}") from error
 
-    def expect(self, part: Announcement) -> None:
-        """A part was announced."""
-        self._tell(("INSERT OR IGNORE INTO expected VALUES (?, ?)", (part.job_id, part.model_dump_json())))
+    def save_part(self, part: Announcement) -> None:
+        """Save an announced part."""
+        self._enqueue_write(("INSERT OR IGNORE INTO expected VALUES (?, ?)", (part.job_id, part.model_dump_json())))
 
-    def acted(self, action: Action) -> None:
-        """The gate has acted: once, and it waits no longer."""
-        self._tell(
-            ("DELETE FROM expected WHERE job_id = ?", (action.job_id,)),
-            ("INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (action.job_id, action.because)),
+    def save_action(self, record: ActionRecord) -> None:
+        """Save an action and delete the part it was taken on."""
+        self._enqueue_write(
+            ("DELETE FROM expected WHERE job_id = ?", (record.job_id,)),
+            ("INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (record.job_id, record.because)),
             ("DELETE FROM acted WHERE number <= (SELECT max(number) FROM acted) - ?", (self._remember,)),
         )
 
-    def then(self, task: Callable[[], None]) -> None:
-        """Have something done when all that was told before is written down. Raises what an earlier task has raised."""
-        if self._fault is not None:
-            raise self._fault
-        self._writer.submit(self._do, task)
+    def enqueue(self, task: Callable[[], None]) -> None:
+        """Run a task after all writes that were queued before. Raises the error of an earlier task."""
+        if self._failure is not None:
+            raise self._failure
+        self._executor.submit(self._run, task)
 
-    def expected(self) -> list[Announcement]:
-        """The parts that were announced and not acted on."""
-        rows = self._file.execute("SELECT part FROM expected ORDER BY rowid").fetchall()
+    def load_expected(self) -> list[Announcement]:
+        """Return the parts that were announced and not acted on."""
+        rows = self._sqlite.execute("SELECT part FROM expected ORDER BY rowid").fetchall()
         return [Announcement.model_validate_json(part) for (part,) in rows]
 
-    def remembered(self) -> list[tuple[str, str]]:
-        """Job ids that were acted on, and because of what, oldest first."""
-        return self._file.execute("SELECT job_id, because FROM acted ORDER BY number").fetchall()
+    def load_acted(self) -> list[tuple[str, str]]:
+        """Return job id and reason of each remembered action, oldest first."""
+        return self._sqlite.execute("SELECT job_id, because FROM acted ORDER BY number").fetchall()
 
     def close(self) -> None:
-        """Write down what is left, and leave the file as it is. Raises what a task has raised."""
-        self._writer.shutdown()
-        self._file.close()
-        if self._fault is not None:
-            raise self._fault
+        """Finish the queued tasks and close the file. Raises the error of a task."""
+        self._executor.shutdown()
+        self._sqlite.close()
+        if self._failure is not None:
+            raise self._failure
 
-    def _tell(self, *statements: _Statement) -> None:
-        self.then(partial(self._write, statements))
+    def _enqueue_write(self, *statements: _Statement) -> None:
+        self.enqueue(partial(self._write, statements))
 
-    # From here on everything runs on the thread that writes.
+    # The methods below run on the executor's thread.
 
-    def _do(self, task: Callable[[], None]) -> None:
+    def _run(self, task: Callable[[], None]) -> None:
         try:
-            if self._fault is None:
+            if self._failure is None:
                 task()
-        except Exception as fault:  # noqa: BLE001 - for whoever tells something next
-            self._fault = fault
+        except Exception as failure:  # noqa: BLE001 - the next call of `enqueue` raises it
+            self._failure = failure
 
     def _write(self, statements: Sequence[_Statement]) -> None:
-        """One transaction. On a full disk parts go by all the same: what cannot be kept, this process still knows."""
+        """Write one transaction. An error, for example a full disk, is logged and does not stop the gate."""
         try:
-            with self._file:
-                self._file.execute("BEGIN")
+            with self._sqlite:
+                self._sqlite.execute("BEGIN")
                 for statement in statements:
-                    self._file.execute(*statement)
+                    self._sqlite.execute(*statement)
         except sqlite3.Error as error:
-            if self._kept_last:  # said once, not for each part
-                _log.error("the memory cannot be written: a restart would forget parts", why=str(error))
-            self._kept_last = False
+            if self._last_write_succeeded:  # log the first failure only, not one per part
+                _log.error("gate memory cannot be written, a restart would forget parts", reason=str(error))
+            self._last_write_succeeded = False
         else:
-            self._kept_last = True
+            self._last_write_succeeded = True

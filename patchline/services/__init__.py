@@ -1,1 +1,1 @@
-"""Private servers, for the demo and the tests."""
+"""Private servers for the demo and the tests."""

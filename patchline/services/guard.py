@@ -1,7 +1,7 @@
-"""Runs a server, and ends it with everything it started once standard input closes.
+"""Runs a server and stops it, with all its child processes, when standard input closes.
 
-Standard input is a pipe from the process that wants the server. However that process ends, even by SIGKILL, the pipe
-closes. This file runs by its path, with the standard library alone.
+Standard input is a pipe from the process that started the server. The pipe closes when that process ends, even by
+SIGKILL. This file is run as a script and imports only the standard library.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import sys
 import threading
 import time
 
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans of the server (epmd is one) become children of this process
-_GRACE_S = 30.0  # a worker drains
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2): orphans of the server, such as epmd, become children of this process
+_GRACE_S = 30.0  # time for a worker to drain
 
 
 def main() -> int:
-    """Start the command in the arguments and wait for it, or for the end of standard input."""
+    """Run the command in the arguments until it ends or standard input closes. Return its exit code."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=_restore_signals)
-    threading.Thread(target=_end_when_unwanted, args=(server,), daemon=True).start()
+    threading.Thread(target=_stop_when_stdin_closes, args=(server,), daemon=True).start()
     code = server.wait()
-    _end_children()
+    _stop_children()
     return code
 
 
@@ -35,7 +35,7 @@ def _restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _end_when_unwanted(server: subprocess.Popen[bytes]) -> None:
+def _stop_when_stdin_closes(server: subprocess.Popen[bytes]) -> None:
     while os.read(0, 1024):
         pass
     server.terminate()
@@ -45,8 +45,8 @@ def _end_when_unwanted(server: subprocess.Popen[bytes]) -> None:
         server.kill()
 
 
-def _end_children() -> None:
-    """Whatever the server left behind is now a child of ours."""
+def _stop_children() -> None:
+    """Stop the processes that the server left behind; they are children of this process now."""
     deadline = time.monotonic() + _GRACE_S
     for number in (signal.SIGTERM, signal.SIGKILL):
         while children := _children():

@@ -1,7 +1,7 @@
-"""Private servers: RabbitMQ, Redis and Prometheus of one's own, on free loopback ports, in a temporary folder.
+"""Private servers: RabbitMQ, Redis and Prometheus on free loopback ports, with their data in a temporary folder.
 
-Each runs in a process group of its own under a small guard (`guard.py`), which ends the group when this process
-asks or has died, so that none is ever left behind.
+Each server runs under a small guard process (`guard.py`), which stops it when this process asks for it or has ended. No
+server is left behind.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 @dataclass(frozen=True)
 class Servers:
-    """Where the private servers answer."""
+    """Addresses of the servers."""
 
     amqp_url: str
     redis_url: str
@@ -35,7 +35,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Node:
-    """A RabbitMQ server: its name among the nodes of a cluster, and its ports."""
+    """A RabbitMQ server, its node name and its ports."""
 
     name: str
     server: Server
@@ -44,60 +44,60 @@ class Node:
 
     @property
     def url(self) -> str:
-        """For its first user, who may do everything and comes from loopback only."""
+        """URL for the default user, who has all permissions and may connect from loopback only."""
         return f"amqp://guest:guest@{HOST}:{self.port}"
 
 
 def missing_packages() -> list[str]:
-    """Debian packages of the servers that are not installed."""
-    needed = {
+    """Return the Debian packages of the servers that are not installed."""
+    installed = {
         "rabbitmq-server": RABBITMQ.exists(),
         "redis-server": shutil.which("redis-server") is not None,
         "prometheus": shutil.which("prometheus") is not None,
     }
-    return [package for package, there in needed.items() if not there]
+    return [package for package, is_installed in installed.items() if not is_installed]
 
 
 @contextmanager
 def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[Servers]:
-    """RabbitMQ and Redis, and Prometheus where it is given targets, until the block ends.
+    """Run RabbitMQ and Redis until the block ends, and Prometheus if it has targets.
 
-    With PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL set, those servers are used instead of private ones.
+    If PATCHLINE_AMQP_URL or PATCHLINE_REDIS_URL is set, that server is used instead of a private one.
 
     Args:
-        prometheus_targets: ports to scrape on loopback, by job name; RabbitMQ's own metrics are added.
+        prometheus_targets: loopback ports to scrape, by job name. RabbitMQ's metrics are added.
 
     Raises:
-        ServiceError: a server is missing or does not answer.
+        ServiceError: a server is not installed or does not start.
     """
     amqp_url, redis_url = os.environ.get("PATCHLINE_AMQP_URL"), os.environ.get("PATCHLINE_REDIS_URL")
-    started, node, prometheus_url = [], None, None
+    servers, node, prometheus_url = [], None, None
     with temporary_folder() as home:
         if amqp_url is None:
             node = rabbitmq(home / "rabbitmq")
             amqp_url = node.url
-            started.append(node.server)
+            servers.append(node.server)
         if redis_url is None:
             server, redis_url = redis(home / "redis")
-            started.append(server)
+            servers.append(server)
         if prometheus_targets is not None:
-            of_broker = {} if node is None else {"rabbitmq": [node.metrics_port]}
-            server, prometheus_url = prometheus(home / "prometheus", prometheus_targets | of_broker)
-            started.append(server)
-        with start_all(started):
+            broker_target = {} if node is None else {"rabbitmq": [node.metrics_port]}
+            server, prometheus_url = prometheus(home / "prometheus", prometheus_targets | broker_target)
+            servers.append(server)
+        with start_all(servers):
             yield Servers(amqp_url, redis_url, prometheus_url, None if node is None else node.metrics_port)
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A temporary folder for servers."""
+    """Create a folder for the data of servers; delete it when the block ends."""
     with tempfile.TemporaryDirectory(prefix="patchline-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 @contextmanager
 def start_all(servers: Sequence[Server]) -> Iterator[None]:
-    """Start servers at once and wait for all of them; end them at once, too."""
+    """Start servers in parallel and wait until all are ready; stop them in parallel when the block ends."""
     with ExitStack() as stack:
         for server in servers:
             stack.callback(server.stop)
@@ -109,72 +109,77 @@ def start_all(servers: Sequence[Server]) -> Iterator[None]:
         yield
 
 
-def rabbitmq(home: Path, more: str = "") -> Node:
-    """A node of its own.
+def rabbitmq(home: Path, extra_config: str = "") -> Node:
+    """Return a RabbitMQ node without a cluster, not started.
 
     Args:
-        home: its folder.
-        more: lines for its configuration file.
+        home: folder for its data.
+        extra_config: lines to add to its configuration file.
     """
-    return _node(home, home, free_ports(4), more)
+    return _node(home, home, free_ports(4), extra_config)
 
 
-def cluster(home: Path, count: int, more: Callable[[list[str]], str] = lambda _: "") -> tuple[Server, list[Node]]:
-    """The name server of a cluster and its nodes, which `join_cluster` makes one once they answer.
+def cluster(
+    home: Path, count: int, extra_config: Callable[[list[str]], str] = lambda _: ""
+) -> tuple[Server, list[Node]]:
+    """Return the Erlang name server of a cluster and its nodes, not started.
 
-    The name server is a server apart, so that no node takes it along when it ends.
+    Call `join_cluster` once the nodes have started, unless `extra_config` configures peer discovery. The name server is
+    a separate server, so that it does not stop with one of the nodes.
 
     Args:
-        home: their folder.
-        count: of nodes.
-        more: lines for their configuration files, from their names: with peer discovery there is nothing to join.
+        home: folder for their data.
+        count: number of nodes.
+        extra_config: returns lines to add to the configuration files, from the node names.
     """
     epmd, *ports = free_ports(1 + 3 * count)
-    names = Server("epmd", ["epmd", "-address", HOST, "-port", str(epmd)], home / "epmd", lambda: is_listening(epmd))
-    of_node = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
-    lines = more([_node_name(ports[0]) for ports in of_node])
-    return names, [_node(home, home / f"node-{number}", its, lines) for number, its in enumerate(of_node)]
+    command = ["epmd", "-address", HOST, "-port", str(epmd)]
+    name_server = Server("epmd", command, home / "epmd", lambda: is_listening(epmd))
+    node_ports = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
+    lines = extra_config([_node_name(ports[0]) for ports in node_ports])
+    nodes = [_node(home, home / f"node-{number}", ports, lines) for number, ports in enumerate(node_ports)]
+    return name_server, nodes
 
 
 def join_cluster(nodes: Sequence[Node]) -> None:
-    """Make a cluster of nodes that answer. Raises ServiceError where RabbitMQ refuses."""
-    first, *others = nodes
-    for node in others:
+    """Join started nodes into one cluster. Raises ServiceError if RabbitMQ refuses."""
+    first, *rest = nodes
+    for node in rest:
         for command in (["stop_app"], ["join_cluster", first.name], ["start_app"]):
             rabbitmqctl(node, *command)
         node.server.wait()
     rabbitmqctl(first, "await_online_nodes", str(len(nodes)))
 
 
-def redis(home: Path, *more: str) -> tuple[Server, str]:
-    """Redis without persistence, and its url; `more` are further arguments."""
-    _require(shutil.which("redis-server") is not None, "redis-server")
+def redis(home: Path, *extra_arguments: str) -> tuple[Server, str]:
+    """Return Redis without persistence, not started, and its URL."""
+    _require_installed(shutil.which("redis-server") is not None, "redis-server")
     (port,) = free_ports(1)
-    command = ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--dir", str(home), *more]
+    command = ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--dir", str(home), *extra_arguments]
     return Server("redis", command, home, lambda: is_listening(port)), f"redis://{HOST}:{port}/0"
 
 
 def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = None) -> tuple[Server, str]:
-    """Prometheus, which scrapes every second, and its url.
+    """Return Prometheus, not started, and its URL. It scrapes every second.
 
     Args:
-        home: its folder.
-        targets: ports on loopback, by job name. Of `rabbitmq`, each queue is scraped.
-        rules: alerts to evaluate, every second too.
+        home: folder for its data.
+        targets: loopback ports to scrape, by job name. The job `rabbitmq` is scraped for the metrics of each queue.
+        rules: file of alert rules, evaluated every second.
     """
-    _require(shutil.which("prometheus") is not None, "prometheus")
+    _require_installed(shutil.which("prometheus") is not None, "prometheus")
     (port,) = free_ports(1)
     home.mkdir()
-    of_queues = {"metrics_path": "/metrics/detailed", "params": {"family": ["queue_coarse_metrics"]}}
+    queue_metrics = {"metrics_path": "/metrics/detailed", "params": {"family": ["queue_coarse_metrics"]}}
     jobs = [
-        {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{each}" for each in ports]}]}
-        | (of_queues if job == "rabbitmq" else {})
+        {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{target}" for target in ports]}]}
+        | (queue_metrics if job == "rabbitmq" else {})
         for job, ports in targets.items()
     ]
-    often = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    intervals = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config = home / "prometheus.yml"  # JSON is YAML
     config.write_text(
-        json.dumps({"global": often, "scrape_configs": jobs, "rule_files": [str(rules)] if rules else []})
+        json.dumps({"global": intervals, "scrape_configs": jobs, "rule_files": [str(rules)] if rules else []})
     )
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={home / 'data'}"]
     command.append(f"--web.listen-address={HOST}:{port}")
@@ -183,11 +188,11 @@ def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = N
 
 
 def serve_until_interrupted() -> None:
-    """Start private servers, print how to use them, and keep them until SIGINT or SIGTERM."""
+    """Run private servers until SIGINT or SIGTERM, and print how to use them."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with running(prometheus_targets={"worker": [9100]}) as servers:
         print(f"export PATCHLINE_AMQP_URL={servers.amqp_url}\nexport PATCHLINE_REDIS_URL={servers.redis_url}")
-        print(f"# Prometheus: {servers.prometheus_url}; end all with Ctrl-C", flush=True)
+        print(f"# Prometheus: {servers.prometheus_url}; stop all with Ctrl-C", flush=True)
         try:
             signal.pause()
         except KeyboardInterrupt:
@@ -195,21 +200,21 @@ def serve_until_interrupted() -> None:
 
 
 def rabbitmqctl(node: Node, *command: str, tool: str = "rabbitmqctl") -> str:
-    """Run rabbitmqctl, or another tool of RabbitMQ, for a node; what it prints. Raises ServiceError where it fails."""
-    whole = [str(RABBITMQ.with_name(tool)), "--node", node.name, *command]
-    told = subprocess.run(whole, env={**os.environ, **node.server.environment}, capture_output=True, text=True)
-    if told.returncode != 0:
-        raise ServiceError(f"{tool} {' '.join(command)} failed:\n{told.stdout}{told.stderr}")
-    return told.stdout
+    """Run rabbitmqctl or another RabbitMQ tool on a node; return its output. Raises ServiceError if it fails."""
+    arguments = [str(RABBITMQ.with_name(tool)), "--node", node.name, *command]
+    result = subprocess.run(arguments, env={**os.environ, **node.server.environment}, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise ServiceError(f"{tool} {' '.join(command)} failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
 
 
-def _node(cookie_home: Path, home: Path, ports: list[int], more: str) -> Node:
-    _require(RABBITMQ.exists(), "rabbitmq-server")
+def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) -> Node:
+    _require_installed(RABBITMQ.exists(), "rabbitmq-server")
     port, distribution, metrics, epmd = ports
     home.mkdir(mode=0o700, parents=True)
     (home / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = {HOST}:{port}\nprometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {metrics}\n"
-        f"log.console = false\nlog.file.level = info\n{more}"
+        f"log.console = false\nlog.file.level = info\n{extra_config}"
     )
     (home / "enabled_plugins").write_text("[rabbitmq_prometheus].\n")
     environment = {
@@ -233,6 +238,6 @@ def _node_name(port: int) -> str:
     return f"patchline-{port}@localhost"
 
 
-def _require(there: bool, package: str) -> None:
-    if not there:
+def _require_installed(is_installed: bool, package: str) -> None:
+    if not is_installed:
         raise ServiceError(f"{package} is not installed; as root: apt-get install {package}")

@@ -1,4 +1,4 @@
-"""One private server: a process on loopback that can be started, ended, and started again with the same data."""
+"""One private server: a process on loopback that can be started, stopped and restarted with the same data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _STOP_S = 60.0
 
 
 class ServiceError(PatchlineError):
-    """A server is missing or did not start; the text says what to do."""
+    """A server is not installed or did not start. The text says what to do."""
 
 
 @dataclass
 class Server:
-    """A program with its folder; `answers` says whether it can be used."""
+    """A program and its folder. `is_ready` returns True once it can be used."""
 
     name: str
     command: Sequence[str]
@@ -37,13 +37,13 @@ class Server:
     guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, on whatever an earlier run has left in its folder; `wait` until it answers."""
+        """Start the server with the data of an earlier run, if any. Call `wait` before using it."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._log.open("ab") as output:
             self.guard = start_guarded(self.command, output, output, self.environment)
 
     def wait(self) -> None:
-        """Return when it answers. Raises ServiceError with the end of its log where it does not."""
+        """Wait until the server is ready. Raises ServiceError with the end of its log if it does not get ready."""
         deadline = time.monotonic() + _START_S
         while not self.is_ready():
             if self.guard is None or self.guard.poll() is not None or time.monotonic() > deadline:
@@ -51,12 +51,12 @@ class Server:
             time.sleep(0.1)
 
     def request_stop(self) -> None:
-        """Have it begin to end; `stop` waits until it has."""
+        """Ask the server to stop, without waiting for it."""
         if self.guard is not None:
             request_stop(self.guard)
 
     def stop(self) -> None:
-        """End it, asking first. Nothing happens where it does not run."""
+        """Stop the server and wait for its end. Do nothing if it is not running."""
         if self.guard is not None:
             stop_guarded(self.guard)
             self.guard = None
@@ -72,13 +72,16 @@ def start_guarded(
     errors: IO[bytes],
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that ends, with all it started, when `end` is called or this process dies.
+    """Start a process that stops, with all its children, when `stop_guarded` is called or this process ends.
 
     Args:
         command: the program and its arguments.
-        output: gets its standard output.
-        errors: gets its standard error.
-        environment: in addition to ours.
+        output: file for its standard output.
+        errors: file for its standard error.
+        environment: variables to add to those of this process.
+
+    Returns:
+        The guard process (`guard.py`), whose child is the command.
     """
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("guard.py")), *command],
@@ -91,30 +94,30 @@ def start_guarded(
 
 
 def request_stop(guard: subprocess.Popen[bytes]) -> None:
-    """Have a guarded process terminated: asked first, killed when it does not listen."""
+    """Ask a guarded process to stop, without waiting. The guard sends SIGTERM, then SIGKILL after a grace period."""
     if guard.stdin is not None:
         guard.stdin.close()
 
 
 def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
-    """The same, and wait for it."""
+    """Stop a guarded process and wait for its end."""
     request_stop(guard)
     guard.wait(_STOP_S)
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now, all different."""
+    """Return distinct loopback ports that are free at the moment."""
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind((HOST, 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    for unused in sockets:
+        unused.bind((HOST, 0))
+    ports = [unused.getsockname()[1] for unused in sockets]
+    for unused in sockets:
+        unused.close()
     return ports
 
 
 def consecutive_free_ports(count: int) -> list[int]:
-    """Consecutive loopback ports that nobody listens on now."""
+    """Return consecutive loopback ports that are free at the moment."""
     while True:
         (first,) = free_ports(1)
         ports = list(range(first, first + count))
@@ -123,14 +126,14 @@ def consecutive_free_ports(count: int) -> list[int]:
 
 
 def is_listening(port: int) -> bool:
-    """Somebody accepts connections on this loopback port."""
+    """Return True if a process accepts connections on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def speaks_amqp(port: int) -> bool:
-    """RabbitMQ answers on this loopback port."""
+    """Return True if RabbitMQ answers on this loopback port."""
     try:
         with socket.create_connection((HOST, port), timeout=2.0) as probe:
             probe.sendall(b"AMQP\x00\x00\x09\x01")
@@ -140,7 +143,7 @@ def speaks_amqp(port: int) -> bool:
 
 
 def responds(url: str) -> bool:
-    """A GET of this url succeeds."""
+    """Return True if a GET request for this URL succeeds."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as reply:
             return bool(reply.status == 200)

@@ -1,1 +1,1 @@
-"""Verdicts out to OpenTelemetry."""
+"""Exports verdicts as OpenTelemetry traces."""

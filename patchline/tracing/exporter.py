@@ -1,4 +1,4 @@
-"""Spans out by OTLP over http, in the trace that the job's producer began. Only this file imports OpenTelemetry."""
+"""Exports spans by OTLP over HTTP, in the trace that the job's producer began. The only user of OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from patchline.protocol.messages import Verdict
 from patchline.tracing import spans
 from patchline.tracing.spans import Span
 
-_NS = 1_000_000
+_NS_PER_MS = 1_000_000
 
 
 class Exporter:
-    """Batches in the background; what the collector does not take is dropped after a while, and the log says so.
+    """Sends spans in batches, in the background. Spans that the collector does not accept are dropped and logged.
 
-    Where to, with which headers and how often is said by OpenTelemetry's own environment variables, such as
+    OpenTelemetry reads the endpoint, the headers and the batch interval from its environment variables, such as
     OTEL_EXPORTER_OTLP_ENDPOINT (OpenTelemetry specification, OTLP exporter configuration).
     """
 
@@ -33,23 +33,27 @@ class Exporter:
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("patchline")
-        self._traces = TraceContextTextMapPropagator()
+        self._propagator = TraceContextTextMapPropagator()
 
     def export(self, verdict: Verdict) -> None:
-        """A span for the job, a child of its traceparent where it has one (W3C Trace Context), and those inside."""
-        producer = self._traces.extract({"traceparent": verdict.traceparent or ""})
-        job = self._started(spans.of_job(verdict), producer, trace.SpanKind.CONSUMER)
-        for each in spans.inside(verdict):
-            self._started(each, trace.set_span_in_context(job), trace.SpanKind.INTERNAL).end(round(each.end_ms * _NS))
-        job.end(verdict.decided_at * _NS)
+        """Export a span for the job and a child span for each stage.
+
+        The job's span continues the trace of its `traceparent` (W3C Trace Context), or begins a new one without it.
+        """
+        producer = self._propagator.extract({"traceparent": verdict.traceparent or ""})
+        job = self._start_span(spans.job_span(verdict), producer, trace.SpanKind.CONSUMER)
+        context = trace.set_span_in_context(job)
+        for span in spans.stage_spans(verdict):
+            self._start_span(span, context, trace.SpanKind.INTERNAL).end(round(span.end_ms * _NS_PER_MS))
+        job.end(verdict.decided_at * _NS_PER_MS)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
-    def _started(self, span: Span, parent: Context, kind: trace.SpanKind) -> trace.Span:
-        began = round(span.start_ms * _NS)
-        started = self._tracer.start_span(span.name, parent, kind, dict(span.attributes), start_time=began)
+    def _start_span(self, span: Span, parent: Context, kind: trace.SpanKind) -> trace.Span:
+        start_ns = round(span.start_ms * _NS_PER_MS)
+        started = self._tracer.start_span(span.name, parent, kind, dict(span.attributes), start_time=start_ns)
         if span.failed:
             started.set_status(trace.StatusCode.ERROR)
         return started

@@ -1,4 +1,4 @@
-"""The process of the traces: verdicts in, spans out. It stands beside the line: no job waits for it."""
+"""The process that exports traces: consumes verdicts and exports their spans. No job waits for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(settings: config.Config, stop: threading.Event) -> None:
     with connections.connect(settings, "traces") as broker:
         connections.declare(broker, settings, topology.traces())
         verdicts = broker.consume(topology.TRACES, prefetch=_PREFETCH)
-        _log.info("traces are exported")
+        _log.info("trace exporter started")
         while not stop.is_set():
             delivery = verdicts.take(_TICK_S)
             if delivery is not None:
@@ -49,5 +49,5 @@ def _export(exporter: Exporter, delivery: Delivery) -> None:
     try:
         exporter.export(messages.parse_verdict(delivery.message))
     except Unusable as error:
-        _log.error("verdict cannot be read", message_id=delivery.message.message_id, why=error.detail)
+        _log.error("invalid verdict", message_id=delivery.message.message_id, reason=error.detail)
     delivery.ack()

@@ -1,4 +1,4 @@
-"""What a verdict says of where a job's time went, as spans. Nothing is measured for them: the verdict has it all."""
+"""Turns the times in a verdict into spans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from patchline.protocol.messages import Decision, Verdict
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of time in epoch milliseconds, and what is known of it."""
+    """An interval in epoch milliseconds, with its attributes."""
 
     name: str
     start_ms: float
@@ -18,30 +18,30 @@ class Span:
     attributes: dict[str, str | int | float] = field(default_factory=dict)
 
 
-def of_job(verdict: Verdict) -> Span:
-    """From capture to verdict; from the worker's receipt on, where nobody said when the image was captured."""
-    told = verdict.model_dump(
+def job_span(verdict: Verdict) -> Span:
+    """Return the span from capture to verdict. Without a time of capture it starts at the worker's receipt."""
+    fields = verdict.model_dump(
         include={"job_id", "line", "category", "part_id", "reason", "score", "memory_bank", "device", "worker"},
         exclude_none=True,
         mode="json",
     )
-    attributes = {f"patchline.{name}": value for name, value in told.items()}
+    attributes = {f"patchline.{name}": value for name, value in fields.items()}
     attributes |= {"patchline.decision": str(verdict.decision), "patchline.attempt": verdict.attempt}
     failed = verdict.decision in (Decision.ERROR, Decision.EXPIRED)
-    return Span(f"inspect {verdict.category}", _captured(verdict), verdict.decided_at, failed, attributes)
+    return Span(f"inspect {verdict.category}", _start_ms(verdict), verdict.decided_at, failed, attributes)
 
 
-def inside(verdict: Verdict) -> list[Span]:
-    """The wait for a worker, then the stages of the inspection, one after the other."""
-    found = [Span("queue", _captured(verdict), verdict.received_at)]
-    at = float(verdict.received_at)
-    for stage, took in verdict.durations_ms.items():
-        found.append(Span(stage, at, at + took))
-        at += took
-    return found
+def stage_spans(verdict: Verdict) -> list[Span]:
+    """Return a span for the time in the queue and one for each stage of the inspection, in order."""
+    spans = [Span("queue", _start_ms(verdict), verdict.received_at)]
+    start_ms = float(verdict.received_at)
+    for stage, duration_ms in verdict.durations_ms.items():
+        spans.append(Span(stage, start_ms, start_ms + duration_ms))
+        start_ms += duration_ms
+    return spans
 
 
-def _captured(verdict: Verdict) -> int:
-    """A camera's clock may be ahead of ours: a span does not end before it begins."""
-    captured = verdict.captured_at if verdict.captured_at is not None else verdict.received_at
-    return min(captured, verdict.received_at)
+def _start_ms(verdict: Verdict) -> int:
+    """Return the time of capture, never later than the receipt: the clock of a camera may be ahead."""
+    captured_at = verdict.captured_at if verdict.captured_at is not None else verdict.received_at
+    return min(captured_at, verdict.received_at)

@@ -58,7 +58,7 @@ def test_a_publisher_waits_on_a_full_disk_and_loses_nothing(on_small_disk, small
     (port,) = server.free_ports(1)
     away = f"amqp://{url.username}:{url.password}@127.0.0.1:{port}"
     publisher = line.start("publish", "--line", "l1", "--category", "brick", str(images), PATCHLINE_AMQP_URL=away)
-    while "the source waits" not in (said := publisher.stderr.readline()):
+    while "image neither confirmed nor spooled" not in (said := publisher.stderr.readline()):
         assert said
     assert "spool_min_free_bytes is 8000000" in said
     filler = fill(small_disk)

@@ -131,7 +131,7 @@ def test_a_newcomer_gets_from_nothing_to_a_running_line(host, texture_folder):
         stays = re.search(r"patchline (\w+)", typed)
         if stays and stays[1] in STAYS and "export" not in typed:
             shell.run(f"{typed} > {stays[1]}.log 2>&1 &")
-            wait_for(lambda log=etc / f"{stays[1]}.log": log.exists() and re.search("serve|exported", log.read_text()))
+            wait_for(lambda log=etc / f"{stays[1]}.log": log.exists() and re.search("started|serves", log.read_text()))
             continue
         told = shell.run(typed)
         if command.startswith("git clone"):

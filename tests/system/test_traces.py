@@ -45,7 +45,7 @@ def collector():
 def exporting(line, collector):
     endpoint = f"http://127.0.0.1:{collector.server_address[1]}"
     process = line.start("traces", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="200")
-    assert any("traces are exported" in told for told in process.stderr)
+    assert any("trace exporter started" in told for told in process.stderr)
     return process
 
 

@@ -36,15 +36,19 @@ def image(tmp_path):
 
 
 @pytest.fixture
-def told():
+def states():
+    """Part id and state of every change, in order."""
     return []
 
 
 @pytest.fixture
-def publisher(broker, tmp_path, told):
+def publisher(broker, tmp_path, states):
     spool = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0)
-    tell = lambda job, state: told.append((job.part_id, state))  # noqa: E731
-    yield Publisher(broker, "l", "c", spool, lambda: NOW, tell, threading.Event())
+
+    def on_state(job, state):
+        states.append((job.part_id, state))
+
+    yield Publisher(broker, "l", "c", spool, lambda: NOW, on_state, threading.Event())
     spool.close()
 
 
@@ -58,7 +62,7 @@ def captures(count, size=10):
     return [source.Capture(f"p{number}", "image/png", NOW, b"%d" % number * size) for number in range(count)]
 
 
-def sent(broker):
+def sent_parts(broker):
     consumer, parts = broker.consume(topology.JOBS, 100), []
     while (delivery := consumer.take(0)) is not None:
         delivery.ack()
@@ -66,7 +70,7 @@ def sent(broker):
     return parts
 
 
-def cut_off(broker, monkeypatch, fault=None):
+def disconnect(broker, monkeypatch, fault=None):
     def refuse(*_, **__):
         raise fault or NotConfirmed("gone")
 
@@ -85,13 +89,13 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
 
 
 @pytest.mark.parametrize("seconds", [0, 5_000_000_000])
-def test_an_image_of_a_camera_without_a_clock_was_captured_when_it_came(publisher, image, seconds):
+def test_an_implausible_file_time_is_replaced_by_the_time_of_arrival(publisher, image, seconds):
     os.utime(image, (seconds, seconds))
     job = publisher.accept(source.read(image), None)
     assert job.captured_at == image.stat().st_ctime_ns // 1_000_000
 
 
-def test_the_same_file_is_the_same_job(publisher, image):
+def test_the_same_file_becomes_the_same_job(publisher, image):
     first, second = (publisher.accept(source.read(image), NOW + 500) for _ in range(2))
     assert first.job_id == second.job_id
 
@@ -99,25 +103,25 @@ def test_the_same_file_is_the_same_job(publisher, image):
 @pytest.mark.parametrize(
     "fault", [NotConfirmed("gone"), Refused("full"), Unroutable("no queue"), BrokerError("closed")]
 )
-def test_what_the_broker_does_not_confirm_is_spooled_and_replayed_in_order(publisher, broker, told, monkeypatch, fault):
+def test_unconfirmed_jobs_are_spooled_and_replayed_in_order(publisher, broker, states, monkeypatch, fault):
     with monkeypatch.context() as patch:
-        cut_off(broker, patch, fault)
+        disconnect(broker, patch, fault)
         for capture in captures(3):
             publisher.accept(capture, None)
         assert not publisher.replay()
     assert publisher.spool.depth() == 3
-    publisher.accept(captures(4)[3], None)  # behind those that wait
-    assert sent(broker) == []
+    publisher.accept(captures(4)[3], None)  # queued behind the spooled jobs
+    assert sent_parts(broker) == []
     assert publisher.replay()
-    assert sent(broker) == ["p0", "p1", "p2", "p3"]
+    assert sent_parts(broker) == ["p0", "p1", "p2", "p3"]
     assert publisher.spool.depth() == 0
-    assert told[:4] == [(f"p{number}", "spooled") for number in range(4)]
-    assert told[4:] == [(f"p{number}", "confirmed") for number in range(4)]
+    assert states[:4] == [(f"p{number}", "spooled") for number in range(4)]
+    assert states[4:] == [(f"p{number}", "confirmed") for number in range(4)]
 
 
-def test_what_is_in_the_spool_survives_the_publisher(publisher, broker, monkeypatch, tmp_path):
+def test_spooled_jobs_survive_the_publisher(publisher, broker, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        cut_off(broker, patch)
+        disconnect(broker, patch)
         job = publisher.accept(captures(1)[0], NOW + 500)
     again = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0)
     entry = again.oldest()
@@ -125,9 +129,9 @@ def test_what_is_in_the_spool_survives_the_publisher(publisher, broker, monkeypa
     again.close()
 
 
-def test_a_full_spool_makes_the_source_wait(publisher, broker, told, monkeypatch):
-    cut_off(broker, monkeypatch)
-    monkeypatch.setattr("patchline.publisher.publisher._PAUSE_S", 0)
+def test_a_full_spool_makes_the_source_wait(publisher, broker, states, monkeypatch):
+    disconnect(broker, monkeypatch)
+    monkeypatch.setattr("patchline.publisher.publisher._RETRY_S", 0)
     accepted = [publisher.accept(capture, None) for capture in captures(2, size=500)]
     assert all(accepted)
     waits = []
@@ -138,29 +142,29 @@ def test_a_full_spool_makes_the_source_wait(publisher, broker, told, monkeypatch
 
     monkeypatch.setattr(publisher.stop, "wait", wait)
     assert publisher.accept(captures(3)[2], None) is None
-    assert (len(waits), len(told), publisher.spool.depth()) == (3, 2, 2)
+    assert (len(waits), len(states), publisher.spool.depth()) == (3, 2, 2)
 
 
-def test_a_job_that_has_waited_too_long_is_given_up_and_said_so(publisher, broker, told, monkeypatch):
+def test_a_job_that_waits_too_long_is_given_up_and_reported(publisher, broker, states, monkeypatch):
     with monkeypatch.context() as patch:
-        cut_off(broker, patch)
+        disconnect(broker, patch)
         publisher.accept(captures(1)[0], None)
     late = replace(publisher, clock_ms=lambda: NOW + 61_000)
     assert late.spool.oldest_age_s(late.clock_ms()) == 61.0
     assert late.replay()
-    assert sent(broker) == []
-    assert told[-1] == ("p0", "given_up")
+    assert sent_parts(broker) == []
+    assert states[-1] == ("p0", "given_up")
 
 
 def test_the_same_job_is_spooled_once(publisher, broker, monkeypatch):
-    cut_off(broker, monkeypatch)
+    disconnect(broker, monkeypatch)
     for _ in range(2):
         publisher.accept(captures(1)[0], None)
     assert publisher.spool.depth() == 1
 
 
-def test_a_capture_that_was_given_up_is_spooled_when_it_comes_again(publisher, broker, monkeypatch):
-    cut_off(broker, monkeypatch)
+def test_a_capture_that_was_given_up_is_spooled_when_it_is_sent_again(publisher, broker, monkeypatch):
+    disconnect(broker, monkeypatch)
     publisher.accept(captures(1)[0], None)
     late = replace(publisher, clock_ms=lambda: NOW + 61_000)
     assert late.replay()
@@ -168,7 +172,7 @@ def test_a_capture_that_was_given_up_is_spooled_when_it_comes_again(publisher, b
     assert late.spool.oldest().job.part_id == "p0"
 
 
-def test_what_has_left_the_spool_stays_away_after_an_orderly_end(tmp_path):
+def test_removed_entries_do_not_reappear_after_the_spool_was_closed(tmp_path):
     first = Spool(tmp_path / "s.sqlite", 10**9, 60.0)
     for number in range(3):
         first.put(job(number), b"pixels", NOW)
@@ -181,13 +185,13 @@ def test_what_has_left_the_spool_stays_away_after_an_orderly_end(tmp_path):
     second.close()
 
 
-def test_a_file_that_is_no_spool_is_refused(tmp_path):
-    (tmp_path / "broken.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(SetupError, match="move a damaged spool aside"):
+def test_a_file_that_is_not_a_spool_is_refused(tmp_path):
+    (tmp_path / "broken.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(SetupError, match="move a damaged spool to another folder"):
         Spool(tmp_path / "broken.sqlite", 1000, 60.0)
 
 
-def test_a_spool_does_not_read_its_images_to_know_how_full_and_how_old_it_is(tmp_path):
+def test_a_spool_reports_its_size_and_age_without_reading_its_images(tmp_path):
     path, size = tmp_path / "deep.sqlite", 100_000
     deep = Spool(path, 10**9, 60.0)
     for number in range(100):
@@ -201,17 +205,17 @@ def test_a_spool_does_not_read_its_images_to_know_how_full_and_how_old_it_is(tmp
     again.close()
 
 
-def test_a_spool_leaves_room_on_its_disk(tmp_path, monkeypatch):
+def test_a_spool_leaves_free_space_on_its_disk(tmp_path, monkeypatch):
     small = Spool(tmp_path / "small.sqlite", 10**9, 60.0, min_free_bytes=2000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2100))
     small.put(job(0), bytes(100), NOW)
-    with pytest.raises(SpoolFullError, match=r"has 2100 bytes left, and publisher.spool_min_free_bytes is 2000"):
+    with pytest.raises(SpoolFullError, match=r"has 2100 bytes free, and publisher.spool_min_free_bytes is 2000"):
         small.put(job(1), bytes(101), NOW)
     assert small.depth() == 1
     small.close()
 
 
-def test_an_emptied_spool_gives_its_disk_back(tmp_path):
+def test_an_empty_spool_gives_its_disk_space_back(tmp_path):
     deep = Spool(tmp_path / "deep.sqlite", 10**9, 60.0)
     for number in range(50):
         deep.put(job(number), bytes(100_000), NOW)
@@ -221,57 +225,57 @@ def test_an_emptied_spool_gives_its_disk_back(tmp_path):
     deep.close()
 
 
-def test_the_spool_is_emptied_once_it_can_be_written_again(publisher, broker, monkeypatch):
+def test_removed_entries_are_deleted_once_the_spool_can_be_written_again(publisher, broker, monkeypatch):
     with monkeypatch.context() as patch:
-        cut_off(broker, patch)
+        disconnect(broker, patch)
         for capture in captures(2):
             publisher.accept(capture, None)
-    out = publisher.spool._out.connection
-    out.execute("PRAGMA query_only=ON")  # as on a full disk, nothing can be written
+    sqlite = publisher.spool._unsynced.sqlite
+    sqlite.execute("PRAGMA query_only=ON")  # no write succeeds, like on a full disk
     in_file = []
 
     def wait(_):
-        in_file.append(out.execute("SELECT count(*) FROM entries").fetchone()[0])
-        out.execute("PRAGMA query_only=OFF")
+        in_file.append(sqlite.execute("SELECT count(*) FROM entries").fetchone()[0])
+        sqlite.execute("PRAGMA query_only=OFF")
         return publisher.stop.set() if len(in_file) == 2 else False
 
     monkeypatch.setattr(publisher.stop, "wait", wait)
-    publisher.keep_replaying()
+    publisher.replay_until_stopped()
     assert in_file == [2, 0]
-    assert sent(broker) == ["p0", "p1"], "what could not be taken out is not sent again"
+    assert sent_parts(broker) == ["p0", "p1"], "an entry that could not be deleted is not sent again"
 
 
-def test_a_replay_that_fails_ends_the_publisher_with_its_error():
+def test_a_failed_replay_stops_the_publisher_with_its_error():
     def broken():
         raise RuntimeError("a job of another version")
 
     stop = threading.Event()
     with (
         pytest.raises(RuntimeError, match="another version"),
-        process._replaying(SimpleNamespace(keep_replaying=broken), stop),
+        process._replay_in_background(SimpleNamespace(replay_until_stopped=broken), stop),
     ):
-        assert stop.wait(5), "captures end"
+        assert stop.wait(5), "the captures end"
 
 
-def test_a_source_waits_for_a_spool_that_cannot_be_written(publisher, broker, told, monkeypatch):
-    cut_off(broker, monkeypatch)
-    into = publisher.spool._in.connection
-    into.execute("PRAGMA query_only=ON")
-    monkeypatch.setattr(publisher.stop, "wait", lambda _: into.execute("PRAGMA query_only=OFF"))
+def test_the_source_waits_while_the_spool_cannot_be_written(publisher, broker, states, monkeypatch):
+    disconnect(broker, monkeypatch)
+    sqlite = publisher.spool._synced.sqlite
+    sqlite.execute("PRAGMA query_only=ON")
+    monkeypatch.setattr(publisher.stop, "wait", lambda _: sqlite.execute("PRAGMA query_only=OFF"))
     assert publisher.accept(captures(1)[0], None) is not None
-    assert (told, publisher.spool.depth()) == ([("p0", "spooled")], 1)
+    assert (states, publisher.spool.depth()) == ([("p0", "spooled")], 1)
 
 
-def test_the_spools_depth_and_age_are_metrics(publisher, broker, monkeypatch):
+def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, monkeypatch):
     metrics = Metrics("l", "c", publisher.spool, lambda: NOW + 5000)
-    cut_off(broker, monkeypatch)
+    disconnect(broker, monkeypatch)
     publisher.accept(captures(1)[0], None)
     labels = {"line": "l", "category": "c"}
     assert metrics.registry.get_sample_value("patchline_spool_jobs", labels) == 1
     assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
 
 
-def test_an_image_that_is_empty_or_gone_does_not_hold_up_the_next(tmp_path, monkeypatch):
+def test_an_empty_or_deleted_image_does_not_delay_the_next(tmp_path, monkeypatch):
     folder = tmp_path / "captured"
     folder.mkdir()
     for name, content in (("1-empty.png", b""), ("2-gone.png", b"x"), ("3-good.png", b"pixels")):
@@ -281,31 +285,31 @@ def test_an_image_that_is_empty_or_gone_does_not_hold_up_the_next(tmp_path, monk
     monkeypatch.setattr("patchline.publisher.source._SETTLED_MS", 1)
     is_image = image_files.is_image
 
-    def looked_at(path):
-        found = is_image(path)
+    def is_image_then_deleted(path):
+        result = is_image(path)
         if path.name == "2-gone.png":
             path.unlink()
-        return found
+        return result
 
-    monkeypatch.setattr(image_files, "is_image", looked_at)
-    taken = source.watched(folder, tmp_path / "spool" / "bookmark", threading.Event())
-    assert [capture.part_id for capture in taken] == ["3-good"]
+    monkeypatch.setattr(image_files, "is_image", is_image_then_deleted)
+    captured = source.from_watched_folder(folder, tmp_path / "spool" / "bookmark", threading.Event())
+    assert [capture.part_id for capture in captured] == ["3-good"]
 
 
-def test_folders_are_searched_in_order_and_files_taken_once(tmp_path):
+def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):
     for name in ("b/2.jpg", "a/1.png", "a/.hidden.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = image_files.find([tmp_path, tmp_path / "a" / "1.png", tmp_path / "a" / "notes.txt"])
-    assert [path.name for path in found] == ["1.png", "2.jpg", "notes.txt"]
+    paths = image_files.find([tmp_path, tmp_path / "a" / "1.png", tmp_path / "a" / "notes.txt"])
+    assert [path.name for path in paths] == ["1.png", "2.jpg", "notes.txt"]
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_file_is_named_in_the_error(tmp_path):
     with pytest.raises(SetupError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
-        list(source.at_rate([tmp_path / "gone.png"], None, threading.Event()))
+        list(source.from_files([tmp_path / "gone.png"], None, threading.Event()))
 
 
-def test_a_path_without_images_is_named(tmp_path):
+def test_a_path_without_images_is_named_in_the_error(tmp_path):
     with pytest.raises(SetupError, match="there is no image here"):
         image_files.find([tmp_path])
 
