@@ -18,7 +18,8 @@ from patchline import config
 from patchline.banks import coreset
 from patchline.devices import backbone, loading
 from patchline.inspection import decode, preprocess, score
-from patchline.inspection.search import distances, exact_search
+from patchline.inspection.search import exact_search
+from patchline.inspection.search.lazy_distances import LazyDistances
 
 _QUERY_IMAGES = 3  # one of them with a scratch
 TIE_TOLERANCE = 1e-6  # relative: float32 cannot tell which of two rows is nearer
@@ -127,7 +128,7 @@ def _against_float64(name: str, search: exact_search.Search, images: list[Featur
 
 def top_distances(image: Features, search: exact_search.Search) -> Features:
     """Return the largest distances of an image, which its score is made of: float32 [10]."""
-    return distances.of(image, search).largest(score.TOP_PATCHES)
+    return LazyDistances.start(search, image).largest(score.TOP_PATCHES)
 
 
 def squared_distances(image: Features, features: Features) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ def load(
             model, side, precision = key
             loaded[key] = loading.load(settings.paths.models, model, side, device, streams, precision, on_failure)
         check_match(name, category, loaded[key].manifest, bank.manifest)
-        inspectors[name] = Inspector(category, settings.images, loaded[key], bank.prepared())
+        inspectors[name] = Inspector(category, settings.images, loaded[key], bank.with_pruning())
         golden.require_match(inspectors[name], golden.read(folder), category.golden_tolerance)
     return inspectors
 

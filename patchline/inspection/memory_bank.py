@@ -1,4 +1,4 @@
-"""The memory bank as an inspection uses it: features of good parts, and where they come from."""
+"""The memory bank of an inspection: features of good parts, and the manifest that describes them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from patchline.inspection.search import distances, exact_search
-from patchline.inspection.search.distances import Distances
+from patchline.inspection.search import exact_search
 from patchline.inspection.search.exact_search import Search
+from patchline.inspection.search.lazy_distances import LazyDistances
 from patchline.protocol import messages
 
 
 class Calibration(messages.Frozen):
-    """How the thresholds came about."""
+    """How the thresholds were calibrated."""
 
     method: Literal["leave-one-image-out", "held-out images"]
     images: int
@@ -27,7 +27,7 @@ class Calibration(messages.Frozen):
 
 
 class BankManifest(messages.Frozen):
-    """Everything a worker checks before it serves a bank."""
+    """`manifest.json` of a memory bank, which a worker checks before it serves the bank."""
 
     format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
     category: messages.Name
@@ -54,20 +54,20 @@ class BankManifest(messages.Frozen):
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Features of good parts, ready to be searched, and the manifest that says where they come from."""
+    """Features of good parts, ready to be searched, and their manifest."""
 
     search: Search
     manifest: BankManifest
 
     @property
     def version(self) -> str:
-        """Names this bank in verdicts: its category and the beginning of its digest."""
+        """The name of this bank in verdicts: its category and the first digits of its digest."""
         return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
 
-    def distances(self, patches: NDArray[np.float32]) -> Distances:
-        """Squared L2 distance of each of float32 [n, dim] to its nearest neighbour, to be asked for."""
-        return distances.of(patches, self.search)
+    def distances(self, patches: NDArray[np.float32]) -> LazyDistances:
+        """The squared L2 distances of patches, float32 [n, dim], to their nearest neighbours, computed on demand."""
+        return LazyDistances.start(self.search, patches)
 
-    def prepared(self) -> MemoryBank:
-        """The same bank, which searches faster."""
+    def with_pruning(self) -> MemoryBank:
+        """The same bank with a faster search."""
         return replace(self, search=exact_search.with_pruning(self.search.features))

@@ -1,1 +1,1 @@
-"""The nearest good patch of every patch, exactly."""
+"""Exact nearest-neighbour search in a memory bank."""

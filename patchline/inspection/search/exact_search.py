@@ -1,4 +1,4 @@
-"""Nearest neighbours among the features of a memory bank: exact, and measured by their differences. Only faiss user."""
+"""Exact nearest neighbours among the features of a memory bank. The only file that uses faiss."""
 
 from __future__ import annotations
 
@@ -10,174 +10,201 @@ import numpy as np
 import threadpoolctl
 from numpy.typing import NDArray
 
-from patchline.inspection.search import lower_bounds
+from patchline.inspection.search.lower_bounds import LowerBounds, Projection
 
-faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; its own is for many threads (faiss issue 5109)
-_WORTH_PREPARING = 512  # rows: below, faiss is as fast
-_GROUPS = 5  # of rows, of which each suggests its nearest
-_GUESS = 13  # components: for vectors of up to 16 numbers faiss has a kernel that writes no distances down
-_LINE = 16  # numbers of a line of the cache
-_TOO_MANY = 1 / 16  # of all distances: to measure so many one by one takes as long as faiss takes for all
+faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; the default suits many threads (faiss issue 5109)
+_MIN_ROWS_FOR_PRUNING = 512  # below, brute force is as fast
+_CANDIDATE_GROUPS = 5  # groups of rows, one candidate from each
+_CANDIDATE_COMPONENTS = 13  # faiss has a kernel for vectors of up to 16 numbers that writes no distances to memory
+_FLOATS_PER_CACHE_LINE = 16
+_MAX_REMAINING = 1 / 16  # of all distances: to compute more of them one by one takes as long as brute force
 
 
 @dataclass(frozen=True)
-class Guesses:
-    """Some rows that are likely to be near a query: of each group of rows the nearest, by their folded vectors.
+class CandidateSearch:
+    """Finds rows that are probably near a query: the nearest row of each group, by a few principal components.
 
-    The `groups` hold all rows, one group after the other, as float32 [of the group, k + 1].
+    Attributes:
+        projection: reduces queries.
+        groups: all rows, reduced and in order, float32 [rows of the group, k + 1] each.
     """
 
-    folding: lower_bounds.Folding
+    projection: Projection
     groups: tuple[faiss.IndexFlatL2, ...]
 
     @classmethod
-    def among(cls, features: NDArray[np.float32], folding: lower_bounds.Folding) -> Guesses:
-        """Of a bank of float32 [rows, dim] that may be folded so."""
-        short = lower_bounds.Folding(folding.mean, folding.components[:, :_GUESS].copy())
-        lines = -(-len(features) // _GROUPS // _LINE)
-        each = _LINE * (lines | 1)  # an even number of lines would meet in a part of the cache
-        groups = np.split(short.of(features)[:, :-2], range(each, len(features), each))
+    def build(cls, features: NDArray[np.float32], projection: Projection) -> CandidateSearch:
+        """Build the search for a bank of float32 [rows, dim], with the first components of its projection."""
+        short = Projection(projection.mean, projection.components[:, :_CANDIDATE_COMPONENTS].copy())
+        cache_lines = -(-len(features) // _CANDIDATE_GROUPS // _FLOATS_PER_CACHE_LINE)
+        # An odd number of cache lines: with an even one, all groups would fall into the same part of the cache.
+        group_size = _FLOATS_PER_CACHE_LINE * (cache_lines | 1)
+        groups = np.split(short.project(features)[:, :-2], range(group_size, len(features), group_size))
         return cls(short, tuple(flat_index(group) for group in groups))
 
-    def of(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
-        """int64 [queries, groups]: row numbers."""
-        folded = np.ascontiguousarray(self.folding.of(queries)[:, :-2])
+    def find(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The candidates of each query of float32 [queries, dim]: int64 [queries, groups], row numbers."""
+        reduced = np.ascontiguousarray(self.projection.project(queries)[:, :-2])
         rows, begin = np.zeros((len(queries), len(self.groups)), np.int64), 0
         for number, group in enumerate(self.groups):
-            found = group.search(folded, 1)[1][:, 0]
-            rows[:, number] = begin + np.maximum(found, 0)  # -1 where a query is not a number
+            nearest = group.search(reduced, 1)[1][:, 0]
+            rows[:, number] = begin + np.maximum(nearest, 0)  # -1 for a query with NaN
             begin += group.ntotal
         return rows
 
 
 @dataclass(frozen=True)
 class Search:
-    """Over float32 features [rows, dim]. faiss looks at every row; lower bounds, where there are any, spare it most.
+    """A nearest-neighbour search in a memory bank, by brute force or with pruning.
 
-    The index holds the features less their mean: faiss computes |q|^2 + |b|^2 - 2qb, which loses digits otherwise.
+    The index holds the features minus their mean, because faiss computes |q|^2 + |b|^2 - 2qb, which loses digits if the
+    norms are large. The distances that a search returns are sums of squared differences.
+
+    Attributes:
+        features: float32 [rows, dim].
+        mean: float32 [dim], of the features.
+        index: the features minus their mean.
+        lower_bounds: rule out most rows; None for brute force.
+        candidates: give upper bounds; None for brute force.
     """
 
     features: NDArray[np.float32]
     mean: NDArray[np.float32]
     index: faiss.IndexFlatL2
-    bounds: lower_bounds.LowerBounds | None = None
-    guesses: Guesses | None = None
+    lower_bounds: LowerBounds | None = None
+    candidates: CandidateSearch | None = None
 
     def __str__(self) -> str:
         rows, dim = self.features.shape
-        by = f"{self.bounds.folding.components.shape[1]} of {dim} components, then faiss" if self.bounds else "faiss"
-        return f"{rows} patches, searched by {by}"
+        if self.lower_bounds is None:
+            return f"{rows} patches, searched by faiss"
+        count = self.lower_bounds.projection.components.shape[1]
+        return f"{rows} patches, searched by {count} of {dim} components, then faiss"
 
     def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The nearest row to each query.
+        """Find the nearest row of each query.
 
         Args:
             queries: float32 [patches, dim].
 
         Returns:
-            float32 [patches] squared L2 distances, int64 [patches] row numbers. A query that is not a number has a
-            distance that is none either.
+            float32 [patches] squared L2 distances, and int64 [patches] row numbers. The distance of a query that is
+            not finite is not finite either.
         """
-        if self.bounds is None:
-            return self._of_all(queries)
+        if self.lower_bounds is None:
+            return self._nearest_by_brute_force(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        for some, least in self.bounds.of(queries):
-            distances[some], neighbours[some] = self._of_possible(queries[some], least)
+        for batch, bounds in self.lower_bounds.batches(queries):
+            distances[batch], neighbours[batch] = self._nearest_by_pruning(queries[batch], bounds)
         return distances, neighbours
 
-    def near_a_guess(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Upper bounds of the distances that `nearest` finds, for a fraction of its work; None where it is no less.
+    def upper_bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Upper bounds of the distances that `nearest` finds: the distances to a few candidates.
 
-        A query is no farther from its nearest row than from any other.
+        Args:
+            queries: float32 [patches, dim].
 
         Returns:
-            float32 [patches], squared; not a number where a query is none.
+            float32 [patches], squared, not finite for a query that is not finite. None for brute force, where bounds
+            would save nothing.
         """
-        if self.guesses is None:
+        if self.candidates is None:
             return None
-        rows = self.guesses.of(queries)
-        asked = np.repeat(np.arange(len(queries)), rows.shape[1])
-        least: NDArray[np.float32] = self._measured(queries, asked, rows.ravel()).reshape(rows.shape).min(axis=1)
-        return least
+        rows = self.candidates.find(queries)
+        query_of_pair = np.repeat(np.arange(len(queries)), rows.shape[1])
+        distances = self._squared_distances(queries, query_of_pair, rows.ravel())
+        smallest: NDArray[np.float32] = distances.reshape(rows.shape).min(axis=1)
+        return smallest
 
-    def _of_all(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Found by faiss, and measured anew."""
-        found = self.index.search(queries - self.mean, 1)[1][:, 0]
-        neighbours = np.maximum(found, 0)  # -1 where a query is not a number
-        return self._measured(queries, np.arange(len(queries)), neighbours), neighbours
+    def _nearest_by_brute_force(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        nearest = self.index.search(queries - self.mean, 1)[1][:, 0]
+        neighbours = np.maximum(nearest, 0)  # -1 for a query with NaN
+        return self._squared_distances(queries, np.arange(len(queries)), neighbours), neighbours
 
-    def _of_possible(
-        self, queries: NDArray[np.float32], least: NDArray[np.float32]
+    def _nearest_by_pruning(
+        self, queries: NDArray[np.float32], bounds: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Measures for each query the row of the least bound, then all whose bounds are not above its distance.
+        """Compute the distance to the row with the smallest lower bound, then to each row whose bound is not above it.
 
-        Queries for which these are too many, since they are like nothing in the bank, are left to faiss.
+        Queries with too many remaining rows, because they resemble nothing in the bank, go through brute force.
+
+        Args:
+            queries: float32 [queries, dim].
+            bounds: float32 [queries, rows], lower bounds of the squared distances.
         """
-        neighbours = least.argmin(axis=1)
-        distances = self._measured(queries, np.arange(len(queries)), neighbours)
-        possible = least <= distances[:, None]
-        if np.count_nonzero(possible) > possible.size * _TOO_MANY:
-            lost = np.count_nonzero(possible, axis=1) > possible.shape[1] * _TOO_MANY
-            possible[lost] = False
-            distances[lost], neighbours[lost] = self._of_all(queries[lost])
-        asked, rows = np.divmod(np.flatnonzero(possible), possible.shape[1])
-        measured = self._measured(queries, asked, rows)
-        np.minimum.at(distances, asked, measured)
-        nearest = measured == distances[asked]
-        neighbours[asked[nearest]] = rows[nearest]
+        neighbours = bounds.argmin(axis=1)
+        distances = self._squared_distances(queries, np.arange(len(queries)), neighbours)
+        remaining = bounds <= distances[:, None]
+        if np.count_nonzero(remaining) > remaining.size * _MAX_REMAINING:
+            unpruned = np.count_nonzero(remaining, axis=1) > remaining.shape[1] * _MAX_REMAINING
+            remaining[unpruned] = False
+            distances[unpruned], neighbours[unpruned] = self._nearest_by_brute_force(queries[unpruned])
+        query_of_pair, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
+        pair_distances = self._squared_distances(queries, query_of_pair, rows)
+        np.minimum.at(distances, query_of_pair, pair_distances)
+        nearest = pair_distances == distances[query_of_pair]
+        neighbours[query_of_pair[nearest]] = rows[nearest]
         return distances, neighbours
 
-    def _measured(
-        self, queries: NDArray[np.float32], asked: NDArray[np.int64], rows: NDArray[np.int64]
+    def _squared_distances(
+        self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """float32 [pairs]: squared distances of the queries `asked` to `rows`."""
-        distances = np.empty(len(asked), np.float32)
-        pointers = (faiss.swig_ptr(each) for each in (queries, asked, self.features, rows, distances))
-        faiss.pairwise_indexed_L2sqr(queries.shape[1], len(asked), *pointers)  # type: ignore[attr-defined]
+        """float32 [pairs]: the squared distance of each pair of a query and a row, both given by number."""
+        distances = np.empty(len(query_of_pair), np.float32)
+        arrays = (queries, query_of_pair, self.features, rows, distances)
+        pointers = (faiss.swig_ptr(array) for array in arrays)
+        faiss.pairwise_indexed_L2sqr(queries.shape[1], len(query_of_pair), *pointers)  # type: ignore[attr-defined]
         return distances
 
 
 def brute_force(features: NDArray[np.float32]) -> Search:
-    """A search over float32 [rows, dim]."""
+    """A search in float32 [rows, dim] that compares each query with every row."""
     mean = features.mean(axis=0)
     return Search(features, mean, flat_index(features - mean))
 
 
 def with_pruning(features: NDArray[np.float32]) -> Search:
-    """A search that is faster; it takes a second to make."""
-    plain = brute_force(features)
-    if len(features) < _WORTH_PREPARING:
-        return plain
-    bounds = lower_bounds.prepare(features)
+    """A faster search in float32 [rows, dim], which takes about a second to build.
+
+    It is a `brute_force` search if the bank is small, or if lower bounds would rule out too few rows.
+    """
+    search = brute_force(features)
+    if len(features) < _MIN_ROWS_FOR_PRUNING:
+        return search
+    bounds = LowerBounds.build(features)
     if bounds is None:
-        return plain
-    return replace(plain, bounds=bounds, guesses=Guesses.among(features, bounds.folding))
+        return search
+    return replace(search, lower_bounds=bounds, candidates=CandidateSearch.build(features, bounds.projection))
 
 
 def encode_index(features: NDArray[np.float32]) -> bytes:
-    """The bytes of an index file of float32 [rows, dim], as faiss writes it."""
+    """The faiss index file of float32 [rows, dim]."""
     return faiss.serialize_index(flat_index(features)).tobytes()
 
 
 def flat_index(features: NDArray[np.float32]) -> faiss.IndexFlatL2:
-    """faiss's own index of float32 [rows, dim], as they are."""
+    """The brute-force index of faiss over float32 [rows, dim]."""
     index = faiss.IndexFlatL2(features.shape[1])
     index.add(features)
     return index
 
 
 def set_threads(count: int) -> None:
-    """How many threads a search takes: each lane says it for itself, since OpenMP keeps it per calling thread."""
+    """Set the number of threads of a search. Each lane calls this, because OpenMP has a setting per calling thread."""
     faiss.omp_set_num_threads(count)
-    threadpoolctl.threadpool_limits(count, "blas")  # numpy's products: of the whole process
+    threadpoolctl.threadpool_limits(count, "blas")  # for the products of numpy, in the whole process
 
 
 def blas_kernels() -> tuple[str, ...]:
-    """What the products of numpy and faiss are made for: a BLAS may know less of a CPU than it can do.
+    """The CPU kernels that numpy and faiss use for matrix products, such as `numpy:SkylakeX`.
 
-    Each package brings a BLAS of its own, in a folder of its own; those of OpenCV and scipy are not used here.
+    Each package brings its own BLAS, in its own folder. Those of OpenCV and scipy are not used here. A BLAS that does
+    not know a CPU takes kernels for an older one.
     """
-    found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
-    named = ((Path(each["filepath"]).parent.name, each.get("architecture", each["internal_api"])) for each in found)
-    used = ((folder, kernel) for folder, kernel in named if not folder.startswith(("opencv", "scipy")))
+    libraries = (library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas")
+    kernels = (
+        (Path(library["filepath"]).parent.name, library.get("architecture", library["internal_api"]))
+        for library in libraries
+    )
+    used = ((folder, kernel) for folder, kernel in kernels if not folder.startswith(("opencv", "scipy")))
     return tuple(sorted({f"{folder.removesuffix('.libs')}:{kernel}" for folder, kernel in used}))
