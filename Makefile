@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test test-convert chaos soak lint types bench bench-check wheels lock servers
+.PHONY: setup demo test test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
 
-$(SETUP): requirements.lock pyproject.toml tests/keda/package-lock.json
+$(SETUP): requirements-dev.lock pyproject.toml tests/keda/package-lock.json
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	if command -v npm > /dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/keda; fi
 	touch $@
@@ -29,7 +29,7 @@ test: setup
 # The models against torch, in an environment of its own: nothing else needs torch.
 test-convert: setup
 	$(PYTHON) -m venv .venv-convert
-	.venv-convert/bin/pip install --quiet --require-hashes -r requirements.lock
+	.venv-convert/bin/pip install --quiet --require-hashes -r requirements-dev.lock
 	.venv-convert/bin/pip install --quiet --editable '.[convert]'
 	.venv-convert/bin/python -m pytest tests/parity
 
@@ -63,11 +63,19 @@ bench-check: setup
 wheels: $(SETUP)
 	$(BIN)/python -m tools.wheels
 
-# Pins what pyproject.toml allows; run it to take newer versions.
+# One file that is the whole product: out/patchline-*.whl.
+wheel:
+	rm -rf build
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir out .
+
+# Pins what pyproject.toml allows; run it to take newer versions. requirements.lock runs the line, and requirements-dev.lock
+# develops it.
 lock: $(SETUP)
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra dev --strip-extras --generate-hashes \
-		--no-emit-options -o requirements.lock pyproject.toml
+		--no-emit-options -o requirements-dev.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --strip-extras --generate-hashes \
+		--no-emit-options -c requirements-dev.lock -o requirements.lock pyproject.toml
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra demo --strip-extras --generate-hashes \
-		--no-emit-options -c requirements.lock -o .venv/lock/demo.txt pyproject.toml
+		--no-emit-options -c requirements-dev.lock -o .venv/lock/demo.txt pyproject.toml
 	grep -A2 '^elpv-dataset' .venv/lock/demo.txt | grep -v '# via' > requirements-demo.lock
