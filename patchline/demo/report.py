@@ -1,4 +1,4 @@
-"""What the demo shows: figures by category, a summary file, heat maps, and one self-contained page."""
+"""The report of the demo: figures by category, a summary file, heat maps and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from patchline.protocol.messages import Decision, Thresholds, Verdict
 from patchline.runtime import terminal
 
 Summary = dict[str, Any]
-_SHOWN = 6
+_EXAMPLES = 6
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Patchline: solar cells</title>
@@ -39,55 +39,56 @@ img {{ max-width: 100% }} p.note {{ color: #5a6675 }}
 </style>
 <h1>Patchline on {images} solar cells</h1>
 <p>Each image travelled from a camera process through RabbitMQ to a worker; its verdict was confirmed by RabbitMQ and
-acted on by the gate. Nothing here was computed beside the line.</p>
+acted on by the gate. All figures come from these verdicts.</p>
 {line_table}
 {category_table}
 {sections}
-<p class="note">Images: elpv-dataset, CC BY-NC-SA 4.0. Colours are on one fixed scale: white contours lie at the
-threshold, and a part that is far below it keeps its own grey.</p>
+<p class="note">Images: elpv-dataset, CC BY-NC-SA 4.0. All heat maps share one colour scale. White contours mark the
+threshold; areas far below it stay grey.</p>
 </html>
 """
 
 
 def by_category(settings: config.Config, verdicts: list[Verdict], images: Path) -> Summary:
-    """AUROC from the published verdicts, thresholds, and counts of decisions, by category."""
-    found: Summary = {}
+    """Return AUROC, thresholds and counts of decisions by category, from the published verdicts."""
+    categories: Summary = {}
     for name in settings.categories:
-        own = [verdict for verdict in verdicts if verdict.category == name]
+        selected = [verdict for verdict in verdicts if verdict.category == name]
         defective = {path.stem for path in (images / name / "test" / "defect").iterdir()}
-        judged = [verdict for verdict in own if verdict.scores is not None]
+        judged = [verdict for verdict in selected if verdict.scores is not None]
         bad = [verdict for verdict in judged if verdict.part_id in defective]
         good = [verdict for verdict in judged if verdict.part_id not in defective]
-        found[name] = {
+        categories[name] = {
             "auroc": round(metrics.auroc(_scores(good, "max"), _scores(bad, "max")), 4),
             "auroc_topk10": round(metrics.auroc(_scores(good, "topk10"), _scores(bad, "topk10")), 4),
             "threshold": _thresholds(judged).fail,
             "review_threshold": _thresholds(judged).review,
-            "decisions": _decisions(own),
-            "good": _decisions([verdict for verdict in own if verdict.part_id not in defective]),
-            "defect": _decisions([verdict for verdict in own if verdict.part_id in defective]),
+            "decisions": _decisions(selected),
+            "good": _decisions([verdict for verdict in selected if verdict.part_id not in defective]),
+            "defect": _decisions([verdict for verdict in selected if verdict.part_id in defective]),
         }
-    return found
+    return categories
 
 
 def write(settings: config.Config, verdicts: list[Verdict], summary: Summary, out: Path) -> list[Path]:
-    """Write `summary.json`, a sheet of heat maps for each category and `report.html`; returns what people open."""
+    """Write `report.html`, `summary.json` and a sheet of heat maps for each category. Return their paths."""
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     inspectors = serving.load(settings, list(settings.categories), backbone.CPU, streams=1)
     sheets, sections = [], []
-    for name, inspect in inspectors.items():
-        own = [verdict for verdict in verdicts if verdict.category == name and verdict.score is not None]
+    for name, inspector in inspectors.items():
+        scored = [verdict for verdict in verdicts if verdict.category == name and verdict.score is not None]
         tiles = [
-            evaluate.heat_map_tile(inspect, kind, path)
-            for kind, path in _worth_a_look(own, out / "images" / name / "test")
+            evaluate.heat_map_tile(inspector, kind, path)
+            for kind, path in _select_examples(scored, out / "images" / name / "test")
         ]
-        page = picture.encode_png(picture.contact_sheet(tiles))
+        sheet = picture.encode_png(picture.contact_sheet(tiles))
         sheets.append(out / f"heat-maps-{name}.png")
-        sheets[-1].write_bytes(page)
-        histogram = _histogram(own, out / "images" / name / "test" / "defect", inspect.thresholds)
+        sheets[-1].write_bytes(sheet)
+        histogram = _histogram(scored, out / "images" / name / "test" / "defect", inspector.thresholds)
         sections.append(
-            f"<h2>{name}</h2>{_image(histogram)}"
-            "<p>The defects that scored highest, the defects that scored lowest, and good cells:</p>" + _image(page)
+            f"<h2>{name}</h2>{_img(histogram)}"
+            "<p>The defects with the highest scores, the defects with the lowest scores, and good cells:</p>"
+            + _img(sheet)
         )
     tables = {
         "line_table": _html_table(*_line_table(summary)),
@@ -98,15 +99,15 @@ def write(settings: config.Config, verdicts: list[Verdict], summary: Summary, ou
     return [out / "report.html", out / "summary.json", *sheets]
 
 
-def show(summary: Summary, pages: list[Path]) -> None:
-    """Print the summary as tables, and where the rest is."""
-    terminal.table("the line", *_line_table(summary))
-    terminal.table("the judgement, from the verdicts that RabbitMQ delivered", *_category_table(summary))
-    print("\n".join(str(page) for page in pages))
+def show(summary: Summary, paths: list[Path]) -> None:
+    """Print the summary as tables, and the paths of the report."""
+    terminal.table("line", *_line_table(summary))
+    terminal.table("categories, from the verdicts that RabbitMQ delivered", *_category_table(summary))
+    print("\n".join(map(str, paths)))
 
 
-def _worth_a_look(verdicts: list[Verdict], test: Path) -> list[tuple[str, Path]]:
-    """The strongest and the weakest defects, and good cells from the middle of the crowd."""
+def _select_examples(verdicts: list[Verdict], test: Path) -> list[tuple[str, Path]]:
+    """Return the defects with the highest and lowest scores, and good cells with scores around the median."""
     ranked = {
         kind: sorted(
             (verdict for verdict in verdicts if (test / kind / f"{verdict.part_id}.png").exists()),
@@ -115,9 +116,9 @@ def _worth_a_look(verdicts: list[Verdict], test: Path) -> list[tuple[str, Path]]
         for kind in ("defect", "good")
     }
     middle = len(ranked["good"]) // 2
-    chosen = [("defect", each) for each in ranked["defect"][:_SHOWN] + ranked["defect"][-_SHOWN:]]
-    chosen += [("good", each) for each in ranked["good"][middle : middle + _SHOWN]]
-    return [(kind, test / kind / f"{verdict.part_id}.png") for kind, verdict in chosen]
+    examples = [("defect", verdict) for verdict in ranked["defect"][:_EXAMPLES] + ranked["defect"][-_EXAMPLES:]]
+    examples += [("good", verdict) for verdict in ranked["good"][middle : middle + _EXAMPLES]]
+    return [(kind, test / kind / f"{verdict.part_id}.png") for kind, verdict in examples]
 
 
 def _histogram(verdicts: list[Verdict], defects: Path, thresholds: Thresholds) -> bytes:
@@ -148,10 +149,13 @@ def _line_table(summary: Summary) -> tuple[list[str], list[list[object]]]:
 def _category_table(summary: Summary) -> tuple[list[str], list[list[object]]]:
     columns = ["category", "AUROC max", "AUROC topk10", "threshold", "good pass/review/fail", "defect pass/review/fail"]
     rows: list[list[object]] = []
-    for name, found in summary["categories"].items():
-        counts = ["/".join(str(found[kind][d]) for d in ("pass", "review", "fail")) for kind in ("good", "defect")]
-        figures = [f"{found[key]:.4f}" for key in ("auroc", "auroc_topk10")]
-        rows.append([name, *figures, f"{found['threshold']:.1f}", *counts])
+    for name, category in summary["categories"].items():
+        counts = [
+            "/".join(str(category[kind][decision]) for decision in ("pass", "review", "fail"))
+            for kind in ("good", "defect")
+        ]
+        figures = [f"{category[key]:.4f}" for key in ("auroc", "auroc_topk10")]
+        rows.append([name, *figures, f"{category['threshold']:.1f}", *counts])
     return columns, rows
 
 
@@ -161,7 +165,7 @@ def _html_table(columns: list[str], rows: list[list[object]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _image(png: bytes) -> str:
+def _img(png: bytes) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
@@ -175,6 +179,6 @@ def _decisions(verdicts: list[Verdict]) -> dict[str, int]:
 
 
 def _thresholds(verdicts: list[Verdict]) -> Thresholds:
-    found = {verdict.thresholds for verdict in verdicts if verdict.thresholds is not None}
-    (only,) = found  # one memory bank a category, for the whole run
-    return only
+    distinct = {verdict.thresholds for verdict in verdicts if verdict.thresholds is not None}
+    (thresholds,) = distinct  # the memory bank does not change during the run
+    return thresholds

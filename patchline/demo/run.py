@@ -1,7 +1,7 @@
-"""The whole line on real solar cells: fit, publish, judge, act, report.
+"""Runs a complete line on pictures of solar cells: fit, publish, inspect, act, report.
 
-Every process is one of its own, as in a plant: two cameras, RabbitMQ, Redis, Prometheus, a supervised worker on each
-half of the machine, a gate. What this file does itself is what a plant's archive does: read the verdicts.
+Like in a plant, each part is a separate process: two cameras, RabbitMQ, Redis, Prometheus, two supervised workers and a
+gate. This process reads the verdicts, like the archive of a plant.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from patchline.runtime import connections, terminal
 from patchline.services import private_servers, server
 
 LINE = "demo"
-_RATE = 100  # images a second from each of two cameras: more than two cores judge, so that a queue builds up
+_RATE = 100  # images per second and camera; more than two cores can inspect, so that a queue builds up
 _DEADLINE_MS = 240_000
 _START_S = 60.0
-_SILENCE_S = 30.0  # the line has stopped when no verdict comes for so long
+_STALL_S = 30.0  # the line has stopped if no verdict arrives for this long
 
 
 @dataclass
-class Seen:
-    """What came out of the line: the first verdict of each job, and how many more there were."""
+class Received:
+    """The first verdict of each job, and the number of repeated verdicts."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     duplicates: int = 0
@@ -46,35 +46,36 @@ class Seen:
 
     @property
     def fps(self) -> float:
-        """Verdicts a second, from the first to the last."""
+        """Verdicts per second, from the first to the last."""
         return (len(self.verdicts) - 1) / max(self.last_at - self.first_at, 1e-9)
 
 
 def run(settings: config.Config, out: Path) -> None:
-    """Run the demo and leave its report, its summary and its memory banks in `out`.
+    """Run the demo. Write its report, its summary and its memory banks to `out`.
 
     Raises:
-        SetupError: the images are not installed, or a part has no verdict.
-        ServiceError: a server is missing or does not start.
+        SetupError: the images are not installed, or a part has no verdict or no action.
+        ServiceError: a server is not installed or does not start.
     """
     shutil.rmtree(out, ignore_errors=True)
-    cells.lay_out(out / "images")
-    settings = _with_banks_in(settings, out)
+    cells.link_images(out / "images")
+    settings = _demo_settings(settings, out)
     for name in cells.CATEGORIES:
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0)
     ports = server.consecutive_free_ports(2)
-    print("starting RabbitMQ, Redis and Prometheus of our own on loopback", file=sys.stderr)
+    print("starting private RabbitMQ, Redis and Prometheus servers on loopback", file=sys.stderr)
     with private_servers.running({"patchline": ports}) as servers:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
-        summary, verdicts = _drive(settings, out, ports[0], servers)
+        summary, verdicts = _run_line(settings, out, ports[0], servers)
     summary["categories"] = report.by_category(settings, verdicts, out / "images")
-    pages = report.write(settings, verdicts, summary, out)
-    report.show(summary, pages)
+    paths = report.write(settings, verdicts, summary, out)
+    report.show(summary, paths)
     if summary["lost"] or summary["without_action"]:
         raise SetupError(f"{summary['lost']} parts have no verdict, {summary['without_action']} no action; see {out}")
 
 
-def _with_banks_in(settings: config.Config, out: Path) -> config.Config:
+def _demo_settings(settings: config.Config, out: Path) -> config.Config:
+    """Return the settings for the demo's categories, with all files in `out`, and save them in `out`."""
     paths = settings.paths.model_copy(
         update={
             "memory_banks": (out / "memory-banks").resolve(),
@@ -82,13 +83,13 @@ def _with_banks_in(settings: config.Config, out: Path) -> config.Config:
             "gate": (out / "gate-memory").resolve(),
         }
     )
-    kept = {name: settings.category(name) for name in cells.CATEGORIES}
-    settings = settings.model_copy(update={"paths": paths, "categories": kept})
+    categories = {name: settings.category(name) for name in cells.CATEGORIES}
+    settings = settings.model_copy(update={"paths": paths, "categories": categories})
     config.save(settings, out / "config.yaml")
     return settings
 
 
-def _drive(
+def _run_line(
     settings: config.Config, out: Path, metrics_port: int, servers: private_servers.Servers
 ) -> tuple[report.Summary, list[Verdict]]:
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
@@ -101,28 +102,28 @@ def _drive(
 
         start("gate", "gate", "--line", LINE)
         start("workers", "worker", "--devices", "cpu:0,cpu:1", "--metrics-port", str(metrics_port))
-        _await_metrics([metrics_port, metrics_port + 1])
+        _wait_until_ready([metrics_port, metrics_port + 1])
         cameras = [
             start(f"published-{name}", *_camera(name, out / "images" / name / "test")) for name in cells.CATEGORIES
         ]
         images = sum(1 for _ in out.glob("images/*/test/*/*"))
-        seen = _collect(broker, images, cameras)
-        fps_peak = _ask(servers.prometheus_url, "max_over_time(sum(patchline_fps)[10m:1s])")
-        dead_letters = _drained(broker, topology.DEAD)
-        time.sleep(1.0)  # the gate's last line
-    accepted = {record["job_id"] for path in out.glob("published-*.jsonl") for record in _records(path)}
-    acted = [record["job_id"] for record in _records(out / "gate.jsonl")]
+        received = _collect(broker, images, cameras)
+        fps_peak = _query(servers.prometheus_url, "max_over_time(sum(patchline_fps)[10m:1s])")
+        dead_letters = _drain(broker, topology.DEAD)
+        time.sleep(1.0)  # the gate writes its last action
+    accepted = {record["job_id"] for path in out.glob("published-*.jsonl") for record in _read_records(path)}
+    acted = [record["job_id"] for record in _read_records(out / "gate.jsonl")]
     summary: report.Summary = {
         "images": len(accepted),
-        "fps": round(seen.fps, 1),
+        "fps": round(received.fps, 1),
         "fps_peak_prometheus": round(fps_peak, 1),
-        "lost": len(accepted - seen.verdicts.keys()) + images - len(accepted),
-        "duplicates": seen.duplicates,
+        "lost": len(accepted - received.verdicts.keys()) + images - len(accepted),
+        "duplicates": received.duplicates,
         "dead_letters": dead_letters,
         "without_action": len(accepted - set(acted)),
         "acted_twice": len(acted) - len(set(acted)),
     }
-    return summary, list(seen.verdicts.values())
+    return summary, list(received.verdicts.values())
 
 
 def _camera(category: str, folder: Path) -> list[str]:
@@ -132,7 +133,7 @@ def _camera(category: str, folder: Path) -> list[str]:
 
 @contextmanager
 def _process(name: str, out: Path, environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A patchline process with its output in `<name>.jsonl` and its log in `<name>.log`."""
+    """Run a patchline command until the block ends, with its output in `<name>.jsonl` and its log in `<name>.log`."""
     command = [sys.executable, "-m", "patchline", *arguments, "--config", str(out / "config.yaml")]
     with (out / f"{name}.jsonl").open("wb") as output, (out / f"{name}.log").open("wb") as errors:
         guard = server.start_guarded(command, output, errors, environment)
@@ -142,7 +143,7 @@ def _process(name: str, out: Path, environment: dict[str, str], *arguments: str)
             server.stop_guarded(guard)
 
 
-def _await_metrics(ports: list[int]) -> None:
+def _wait_until_ready(ports: list[int]) -> None:
     deadline = time.monotonic() + _START_S
     while not all(server.responds(f"http://127.0.0.1:{port}/readyz") for port in ports):
         if time.monotonic() > deadline:
@@ -150,51 +151,51 @@ def _await_metrics(ports: list[int]) -> None:
         time.sleep(0.1)
 
 
-def _collect(broker: Broker, images: int, cameras: list[subprocess.Popen[bytes]]) -> Seen:
-    """Read verdicts until there is one for each image, or the line is silent and the cameras have ended."""
-    verdicts = broker.consume(topology.VERDICTS, prefetch=200)
-    seen = Seen(first_at=time.monotonic(), last_at=time.monotonic())
+def _collect(broker: Broker, images: int, cameras: list[subprocess.Popen[bytes]]) -> Received:
+    """Read verdicts until each image has one, or until the cameras have ended and no more verdicts arrive."""
+    consumer = broker.consume(topology.VERDICTS, prefetch=200)
+    received = Received(first_at=time.monotonic(), last_at=time.monotonic())
     with terminal.progress() as bars:
         bar = bars.add_task("verdicts", total=images)
-        while len(seen.verdicts) < images:
-            delivery = verdicts.take(0.5)
+        while len(received.verdicts) < images:
+            delivery = consumer.take(0.5)
             if delivery is None:
-                silent = time.monotonic() - seen.last_at > _SILENCE_S
-                if silent and all(camera.poll() is not None for camera in cameras):
+                stalled = time.monotonic() - received.last_at > _STALL_S
+                if stalled and all(camera.poll() is not None for camera in cameras):
                     break
                 continue
-            _note(seen, messages.parse_verdict(delivery.message))
+            _record(received, messages.parse_verdict(delivery.message))
             delivery.ack()
-            bars.update(bar, completed=len(seen.verdicts))
-    while (late := verdicts.take(1.0)) is not None:
-        _note(seen, messages.parse_verdict(late.message))
+            bars.update(bar, completed=len(received.verdicts))
+    while (late := consumer.take(1.0)) is not None:
+        _record(received, messages.parse_verdict(late.message))
         late.ack()
     for camera in cameras:
-        camera.wait(_SILENCE_S)
-    return seen
+        camera.wait(_STALL_S)
+    return received
 
 
-def _note(seen: Seen, verdict: Verdict) -> None:
-    if verdict.job_id in seen.verdicts:
-        seen.duplicates += 1
+def _record(received: Received, verdict: Verdict) -> None:
+    if verdict.job_id in received.verdicts:
+        received.duplicates += 1
         return
-    seen.last_at = time.monotonic()
-    if not seen.verdicts:
-        seen.first_at = seen.last_at
-    seen.verdicts[verdict.job_id] = verdict
+    received.last_at = time.monotonic()
+    if not received.verdicts:
+        received.first_at = received.last_at
+    received.verdicts[verdict.job_id] = verdict
 
 
-def _drained(broker: Broker, queue: str) -> int:
-    """How many messages a queue holds; they are taken out."""
-    messages, count = broker.consume(queue, prefetch=100), 0
-    while (delivery := messages.take(0.5)) is not None:
+def _drain(broker: Broker, queue: str) -> int:
+    """Remove all messages from a queue and return their number."""
+    consumer, count = broker.consume(queue, prefetch=100), 0
+    while (delivery := consumer.take(0.5)) is not None:
         delivery.ack()
         count += 1
     return count
 
 
-def _ask(prometheus_url: str | None, query: str) -> float:
-    """The value of an instant query. Raises SetupError when Prometheus has none."""
+def _query(prometheus_url: str | None, query: str) -> float:
+    """Return the value of an instant query. Raises SetupError if Prometheus has no data."""
     with urllib.request.urlopen(f"{prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': query})}") as reply:
         result = json.load(reply)["data"]["result"]
     if not result:
@@ -202,5 +203,5 @@ def _ask(prometheus_url: str | None, query: str) -> float:
     return float(result[0]["value"][1])
 
 
-def _records(path: Path) -> list[dict[str, str]]:
-    return [json.loads(each) for each in path.read_text(encoding="utf-8").splitlines()]
+def _read_records(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
