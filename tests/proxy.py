@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections can be cut and slowed, as a network does it."""
+"""A TCP proxy on loopback that can cut and delay its connections."""
 
 import contextlib
 import socket
@@ -7,7 +7,7 @@ import time
 
 
 class Proxy:
-    """Forwards `127.0.0.1:port` to another port until it is closed; each read is held for `delay_s`."""
+    """Forwards `127.0.0.1:port` to another port until it is closed. Delays each chunk of data by `delay_s` seconds."""
 
     def __init__(self, target_port, port=0):
         self._target_port = target_port
@@ -18,28 +18,28 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
-        """Break every connection that is open now."""
+        """Close every open connection."""
         while self._open:
             _close(self._open.pop())
 
     def close(self):
-        """Break everything and accept no more."""
+        """Close every connection and accept no more."""
         _close(self._listener)
         self.cut()
 
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
-                near, _ = self._listener.accept()
+                client, _ = self._listener.accept()
                 try:
-                    far = socket.create_connection(("127.0.0.1", self._target_port))
-                except OSError:  # the server is away
-                    _close(near)
+                    server = socket.create_connection(("127.0.0.1", self._target_port))
+                except OSError:  # the server is not running
+                    _close(client)
                     continue
-                for each in (near, far):  # or each message would wait 40 ms for an acknowledgement that waits for it
-                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._open += [near, far]
-                for source, target in ((near, far), (far, near)):
+                for connection in (client, server):  # avoids 40 ms per message: Nagle and delayed acknowledgements
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._open += [client, server]
+                for source, target in ((client, server), (server, client)):
                     threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
 
     def _forward(self, source, target):
@@ -52,7 +52,7 @@ class Proxy:
         _close(target)
 
 
-def _close(each):
+def _close(connection):
     with contextlib.suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()

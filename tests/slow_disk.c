@@ -1,39 +1,39 @@
-/* A disk that is slow to write through. Loaded before libc (LD_PRELOAD), it makes every sync of a process first wait for
-   as many seconds as the file named in SLOW_DISK says; the file is read again and again, so a disk may recover. */
+/* Simulates a slow disk. Loaded with LD_PRELOAD, it delays every sync of a process by the number of seconds in the file
+   named by SLOW_DISK. The file is polled during the delay, so that a test can end it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LOOK_S 0.01
+#define POLL_S 0.01
 
-static double told_s(void)
+static double delay_s(void)
 {
     const char *name = getenv("SLOW_DISK");
-    FILE *told = name == NULL ? NULL : fopen(name, "r");
+    FILE *file = name == NULL ? NULL : fopen(name, "r");
     double seconds = 0;
-    if (told == NULL)
+    if (file == NULL)
         return 0;
-    if (fscanf(told, "%lf", &seconds) != 1)
+    if (fscanf(file, "%lf", &seconds) != 1)
         seconds = 0;
-    fclose(told);
+    fclose(file);
     return seconds;
 }
 
-static int slowly(const char *sync, int file)
+static int delayed(const char *sync, int descriptor)
 {
-    for (double waited_s = 0; waited_s < told_s(); waited_s += LOOK_S)
-        usleep((useconds_t)(LOOK_S * 1e6));
-    return ((int (*)(int))dlsym(RTLD_NEXT, sync))(file);
+    for (double waited_s = 0; waited_s < delay_s(); waited_s += POLL_S)
+        usleep((useconds_t)(POLL_S * 1e6));
+    return ((int (*)(int))dlsym(RTLD_NEXT, sync))(descriptor);
 }
 
-int fsync(int file)
+int fsync(int descriptor)
 {
-    return slowly("fsync", file);
+    return delayed("fsync", descriptor);
 }
 
-int fdatasync(int file)
+int fdatasync(int descriptor)
 {
-    return slowly("fdatasync", file);
+    return delayed("fdatasync", descriptor);
 }

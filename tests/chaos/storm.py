@@ -104,9 +104,9 @@ class Storm:
 
     def disk_stall(self, rng):
         """The disk of RabbitMQ, the publisher and the gate writes nothing through for a while."""
-        self.disk.takes(3600)
+        self.disk.set_delay(3600)
         time.sleep(rng.uniform(4.0, 6.0))
-        self.disk.takes(0)
+        self.disk.set_delay(0)
         self._recovered("disk_stall", time.monotonic())
 
     def redis_outage(self, rng):

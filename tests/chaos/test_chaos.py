@@ -34,7 +34,7 @@ def own():
     with private_servers.temporary_folder() as home:
         disk = SlowDisk(home)
         node = private_servers.rabbitmq(home / "rabbitmq")
-        node = replace(node, server=disk.under(node.server))
+        node = replace(node, server=disk.attach_to(node.server))
         redis, redis_url = private_servers.redis(home / "redis")
         with private_servers.start_all([node.server, redis]):
             yield node, redis, redis_url, disk

@@ -1,4 +1,4 @@
-"""A line of real processes: workers, publishers and gates as a plant starts them."""
+"""A line of real processes: workers, publishers and gates, started like in a plant."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from patchline.protocol.messages import Announcement, Decision, Verdict
 from patchline.runtime import connections
 from patchline.services import private_servers, server
 
-PATIENCE_S = 40.0
-HEARTBEAT_S = 2  # of an impatient line
+TIMEOUT_S = 40.0
+HEARTBEAT_S = 2  # of a line with short timeouts
 LINES = ("l1", "l2")
 
 
 class Line:
-    """One plant on real servers; everything it starts ends with it."""
+    """One plant on real servers. All processes that it starts end with it."""
 
     def __init__(self, folder, servers, stack):
         self.folder = folder
@@ -39,8 +39,8 @@ class Line:
         self._consumers = {}
         self._declare()
 
-    def reset(self, folder):
-        """The queues anew, as the configuration in `folder` wants them."""
+    def reconfigure(self, folder):
+        """Use the configuration in `folder`. Delete and declare the queues."""
         self.folder = folder
         self.settings = config.load(folder / "config.yaml")
         _delete_queues(self._url)
@@ -48,11 +48,11 @@ class Line:
 
     def _declare(self):
         self.broker.declare(connections.plant(self.settings))
-        for each in LINES:
-            self.broker.declare(topology.gate(each))
+        for name in LINES:
+            self.broker.declare(topology.gate(name))
 
     def start(self, *arguments, **environment):
-        """A patchline process in the background; it is killed at the end if it still runs."""
+        """Start a patchline command in the background. It is terminated at the end of the test."""
         process = subprocess.Popen(
             [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")],
             env=os.environ | self.environment | environment,
@@ -60,17 +60,17 @@ class Line:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._stack.callback(_end, process)
+        self._stack.callback(_terminate, process)
         return process
 
     def run(self, *arguments, **environment):
-        """A patchline command, to its end."""
+        """Run a patchline command and wait for its end. Return the process, with its output in `out` and `err`."""
         process = self.start(*arguments, **environment)
-        process.out, process.err = process.communicate(timeout=PATIENCE_S)
+        process.out, process.err = process.communicate(timeout=TIMEOUT_S)
         return process
 
     def worker(self, *arguments, **environment):
-        """A worker that serves; its `metrics_port` is known."""
+        """Start a worker and wait until it is ready. Its port is in `metrics_port`."""
         (port,) = server.free_ports(1)
         process = self.start("worker", "--metrics-port", str(port), *arguments, **environment)
         process.metrics_port = port
@@ -78,64 +78,67 @@ class Line:
         return process
 
     def send(self, image, job_id, content_type="image/png", type_=messages.JOB_TYPE, key="l1.brick", **headers):
-        """A job, right or wrong, straight onto the exchange; a header of None is left out."""
-        ordinary = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": connections.now_ms()}
-        kept = {name: value for name, value in (ordinary | headers).items() if value is not None}
-        self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, kept))
+        """Publish a job, valid or not, without a publisher. A header with the value None is left out."""
+        defaults = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": connections.now_ms()}
+        headers = {name: value for name, value in (defaults | headers).items() if value is not None}
+        self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, headers))
 
     def send_many(self, images, count):
-        """So many jobs, of pictures in turn; their ids."""
+        """Publish `count` jobs, cycling through the images. Return the job ids."""
         for number in range(count):
             self.send(images[number % len(images)].read_bytes(), f"job-{number}")
         return {f"job-{number}" for number in range(count)}
 
-    def require_first_attempts(self, job_ids, worker):
-        """Every job is judged, and none was suspected. Some have two verdicts: one waited for its confirmation."""
+    def assert_judged_at_first_attempt(self, job_ids, worker):
+        """Assert that every job has a verdict and none became a suspect.
+
+        A job may have two verdicts, if the first was not confirmed in time.
+        """
         verdicts = []
-        while {each.job_id for each in verdicts} < job_ids:
+        while {verdict.job_id for verdict in verdicts} < job_ids:
             verdicts += self.verdicts(1) or pytest.fail("a verdict is missing")
-        assert {each.decision for each in verdicts} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
-        assert {each.attempt for each in verdicts} == {1}
+        assert {verdict.decision for verdict in verdicts} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
+        assert {verdict.attempt for verdict in verdicts} == {1}
         assert self.metric(worker.metrics_port, "patchline_jobs_set_apart_total") == 0
 
-    def announce_and_decide(self, job_id, decision=Decision.PASS):
-        """What the gate of the first line hears of a part, without a worker."""
+    def publish_part_and_verdict(self, job_id, decision=Decision.PASS):
+        """Publish an announcement and a verdict for the gate of the first line, without a worker."""
         now = connections.now_ms()
         common = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": "p", "captured_at": now}
         part = Announcement(deadline=now + 60_000, **common)
         verdict = Verdict(
             decision=decision, device="cpu:0", worker="w", attempt=1, received_at=now, decided_at=now, **common
         )
-        announced = Message(b"", job_id, messages.PART_TYPE, None, part.headers())
-        decided = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
-        self.broker.publish(topology.PARTS, "l1", announced)
-        self.broker.publish(topology.VERDICTS, verdict.routing_key, decided)
+        announcement_message = Message(b"", job_id, messages.PART_TYPE, None, part.headers())
+        verdict_message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
+        self.broker.publish(topology.PARTS, "l1", announcement_message)
+        self.broker.publish(topology.VERDICTS, verdict.routing_key, verdict_message)
 
-    def messages(self, queue, count, timeout_s=PATIENCE_S):
-        """The next messages of a queue, at most `count`, in time."""
+    def messages(self, queue, count, timeout_s=TIMEOUT_S):
+        """Take up to `count` messages from a queue, within the timeout."""
         if queue not in self._consumers:
             self._consumers[queue] = self.broker.consume(queue, prefetch=1000)
-        found, deadline = [], time.monotonic() + timeout_s
-        while len(found) < count and time.monotonic() < deadline:
+        taken, deadline = [], time.monotonic() + timeout_s
+        while len(taken) < count and time.monotonic() < deadline:
             delivery = self._consumers[queue].take(0.1)
             if delivery is not None:
                 delivery.ack()
-                found.append(delivery.message)
-        return found
+                taken.append(delivery.message)
+        return taken
 
-    def verdicts(self, count, timeout_s=PATIENCE_S):
-        return [messages.parse_verdict(each) for each in self.messages(topology.VERDICTS, count, timeout_s)]
+    def verdicts(self, count, timeout_s=TIMEOUT_S):
+        return [messages.parse_verdict(message) for message in self.messages(topology.VERDICTS, count, timeout_s)]
 
     def metric(self, port, name):
-        """The sum of a metric's samples."""
+        """Return the sum of a metric's samples."""
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             lines = reply.read().decode().splitlines()
-        return sum(float(each.rsplit(" ", 1)[1]) for each in lines if each.split("{")[0].split(" ")[0] == name)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
 
 @contextmanager
-def impatient(plant, folder, amqp_url, redis_url):
-    """The plant on another RabbitMQ, with little patience for it; its spool is in `folder`."""
+def line_with_short_timeouts(plant, folder, amqp_url, redis_url):
+    """Run the plant on another RabbitMQ, with short broker timeouts and its spool in `folder`."""
     settings = config.load(plant / "config.yaml")
     changes = {
         "paths": {"spool": folder / "spool"},
@@ -151,8 +154,8 @@ def impatient(plant, folder, amqp_url, redis_url):
 @pytest.fixture
 def line(plant, servers):
     _delete_queues(servers.amqp_url)
-    for kept in ("gate-memory", "spool"):
-        shutil.rmtree(plant / kept, ignore_errors=True)
+    for name in ("gate-memory", "spool"):
+        shutil.rmtree(plant / name, ignore_errors=True)
     with ExitStack() as stack:
         yield Line(plant, servers, stack)
 
@@ -171,15 +174,17 @@ def _delete_queues(url):
     connection.close()
 
 
-def wait_for(condition, timeout_s=PATIENCE_S):
+def wait_for(condition, timeout_s=TIMEOUT_S):
+    """Wait until `condition()` is true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
 def records(text):
-    return [json.loads(each) for each in text.splitlines()]
+    """Parse lines of JSON."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _raise_if_ended(process):
@@ -187,7 +192,7 @@ def _raise_if_ended(process):
     return False
 
 
-def _end(process):
+def _terminate(process):
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:

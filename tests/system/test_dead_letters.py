@@ -1,4 +1,4 @@
-"""Dead letters as people handle them."""
+"""The commands for dead letters."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ def picture(texture_folder):
 
 
 @pytest.fixture
-def buried(line, picture):
-    """Three jobs of a category that nobody serves, and one that is no image, with their error verdicts."""
+def line_with_dead_letters(line, picture):
+    """A line with four dead letters: three jobs of an unknown category and one unreadable image."""
     line.worker("--device", "cpu")
     for number in range(3):
         line.send(picture, f"j{number}", category="gravel", part_id=f"p{number}", deadline=4_000_000_000_000)
@@ -28,38 +28,38 @@ def buried(line, picture):
     return line
 
 
-def listed(line):
+def listed_job_ids(line):
     return [record["job_id"] for record in records(line.run("dead-letters", "list").out)]
 
 
-def test_dead_letters_are_listed_shown_and_stay(buried, picture, tmp_path):
-    found = {record["job_id"]: record for record in records(buried.run("dead-letters", "list").out)}
-    assert set(found) == {"j0", "j1", "j2", "j3"}
-    assert (found["j0"]["reason"], found["j3"]["reason"]) == ("unknown_category", "unreadable_image")
-    assert (found["j3"]["stage"], found["j3"]["attempts"], found["j3"]["bytes"]) == ("decode", 1, 4)
-    shown = buried.run("dead-letters", "show", "j1", "--out", str(tmp_path))
+def test_dead_letters_are_listed_and_shown_and_stay_in_the_queue(line_with_dead_letters, picture, tmp_path):
+    letters = {record["job_id"]: record for record in records(line_with_dead_letters.run("dead-letters", "list").out)}
+    assert set(letters) == {"j0", "j1", "j2", "j3"}
+    assert (letters["j0"]["reason"], letters["j3"]["reason"]) == ("unknown_category", "unreadable_image")
+    assert (letters["j3"]["stage"], letters["j3"]["attempts"], letters["j3"]["bytes"]) == ("decode", 1, 4)
+    shown = line_with_dead_letters.run("dead-letters", "show", "j1", "--out", str(tmp_path))
     document, path = shown.out.rsplit("}", 1)
     assert json.loads(document + "}")["part_id"] == "p1"
     assert Path(path.strip()).read_bytes() == picture
     for _ in range(3):
-        assert sorted(listed(buried)) == ["j0", "j1", "j2", "j3"]
+        assert sorted(listed_job_ids(line_with_dead_letters)) == ["j0", "j1", "j2", "j3"]
 
 
-def test_a_replayed_letter_keeps_its_id_and_is_judged_anew(buried):
-    before = buried.run("dead-letters", "replay", "j3")
-    assert before.out.strip() == "1 replayed"
-    (verdict,) = buried.verdicts(1)
+def test_a_replayed_dead_letter_keeps_its_id_and_is_inspected_again(line_with_dead_letters):
+    replayed = line_with_dead_letters.run("dead-letters", "replay", "j3")
+    assert replayed.out.strip() == "1 replayed"
+    (verdict,) = line_with_dead_letters.verdicts(1)
     assert (verdict.job_id, verdict.decision, verdict.deadline) == ("j3", Decision.ERROR, None)
-    wait_for(lambda: sorted(listed(buried)) == ["j0", "j1", "j2", "j3"])
-    assert buried.run("dead-letters", "replay", "--all").out.strip() == "4 replayed"
-    assert {verdict.job_id for verdict in buried.verdicts(4)} == {"j0", "j1", "j2", "j3"}
+    wait_for(lambda: sorted(listed_job_ids(line_with_dead_letters)) == ["j0", "j1", "j2", "j3"])
+    assert line_with_dead_letters.run("dead-letters", "replay", "--all").out.strip() == "4 replayed"
+    assert {verdict.job_id for verdict in line_with_dead_letters.verdicts(4)} == {"j0", "j1", "j2", "j3"}
 
 
-def test_purged_letters_are_gone_and_the_unknown_is_said(buried):
-    assert buried.run("dead-letters", "purge", "j0").out.strip() == "1 purged"
-    assert sorted(listed(buried)) == ["j1", "j2", "j3"]
-    assert "no dead letter of job j0" in buried.run("dead-letters", "purge", "j0").err
-    assert "name one job, or say --all" in buried.run("dead-letters", "purge").err
-    assert buried.run("dead-letters", "purge", "--all").out.strip() == "3 purged"
-    assert listed(buried) == []
-    assert buried.messages(topology.JOBS, 1, timeout_s=0.5) == []
+def test_purged_dead_letters_are_gone_and_unknown_ids_are_reported(line_with_dead_letters):
+    assert line_with_dead_letters.run("dead-letters", "purge", "j0").out.strip() == "1 purged"
+    assert sorted(listed_job_ids(line_with_dead_letters)) == ["j1", "j2", "j3"]
+    assert "no dead letter of job j0" in line_with_dead_letters.run("dead-letters", "purge", "j0").err
+    assert "name one job, or say --all" in line_with_dead_letters.run("dead-letters", "purge").err
+    assert line_with_dead_letters.run("dead-letters", "purge", "--all").out.strip() == "3 purged"
+    assert listed_job_ids(line_with_dead_letters) == []
+    assert line_with_dead_letters.messages(topology.JOBS, 1, timeout_s=0.5) == []

@@ -1,4 +1,4 @@
-"""What a line does when its parts fail: poison, standstill, lateness, a full queue."""
+"""Faults on a line: an image that kills its worker, a frozen worker, late jobs, a full queue."""
 
 import os
 import shutil
@@ -25,8 +25,8 @@ def picture(texture_folder):
 
 
 @pytest.fixture
-def impatient(plant, tmp_path):
-    """The plant with short patience: stuck after two seconds, started again at once, five jobs in the queue."""
+def short_timeouts(plant, tmp_path):
+    """Copy the plant, with a watchdog of 2 s, restarts without a pause and a queue of 5 jobs. Return its folder."""
     folder = tmp_path / "plant"
     shutil.copytree(plant, folder, symlinks=True)
     text = (folder / "config.yaml").read_text()
@@ -36,55 +36,57 @@ def impatient(plant, tmp_path):
     return folder
 
 
-def supervised(line, **environment):
-    """A supervisor with one worker, and the port of its own metrics."""
+def start_supervisor(line, **environment):
+    """Start a supervisor with one worker. The port of its metrics is in `metrics_port`."""
     (port,) = server.free_ports(1)
     text = (line.folder / "config.yaml").read_text()
     (line.folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {port}, ", 1))
-    (first,) = server.free_ports(1)
-    process = line.start("worker", "--devices", "cpu:0", "--metrics-port", str(first), **environment)
+    (worker_port,) = server.free_ports(1)
+    process = line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port), **environment)
     wait_for(lambda: server.is_listening(port))
     process.metrics_port = port
     return process
 
 
-def test_a_job_that_ends_its_worker_is_answered_and_the_others_are_judged(line, impatient, picture, tmp_path):
-    line.reset(impatient)
+def test_a_job_that_kills_its_worker_gets_an_error_verdict_and_the_others_are_inspected(
+    line, short_timeouts, picture, tmp_path
+):
+    line.reconfigure(short_timeouts)
     points = tmp_path / "failpoints"
     points.mkdir()
     environment = {"PATCHLINE_FAILPOINTS": str(points), "PYTHONPATH": f"{FAILPOINTS}{os.pathsep}{Path.cwd()}"}
-    supervisor = supervised(line, **environment)
+    supervisor = start_supervisor(line, **environment)
     line.send(picture, "poison", part_id="poison-1")
     for number in range(4):
         line.send(picture, f"good-{number}")
     verdicts = {}
-    while len(verdicts) < 5:  # a job that lay beside a crash may be answered twice
+    while len(verdicts) < 5:  # a job that was in progress during a crash may get two verdicts
         verdicts |= {verdict.job_id: verdict for verdict in line.verdicts(1) or pytest.fail("a verdict is missing")}
     assert (verdicts["poison"].decision, verdicts["poison"].reason) == (Decision.ERROR, Reason.CRASHED)
     assert all(verdicts[f"good-{number}"].decision is not Decision.ERROR for number in range(4))
     (dead,) = line.messages(topology.DEAD, 2, timeout_s=2.0)
     assert (dead.message_id, dead.body) == ("poison", picture)
-    ended = len(list(points.glob("poisoned-*")))
-    assert ended == line.settings.broker.max_attempts
-    assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == ended
+    crashes = len(list(points.glob("poisoned-*")))
+    assert crashes == line.settings.broker.max_attempts
+    assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == crashes
 
 
-def test_a_worker_that_stands_still_is_replaced_and_counted(line, impatient, picture):
-    line.reset(impatient)
-    supervisor = supervised(line)
+def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture):
+    line.reconfigure(short_timeouts)
+    supervisor = start_supervisor(line)
     line.send(picture, "before")
     assert len(line.verdicts(1)) == 1
     (frozen,) = psutil.Process(supervisor.pid).children()
     frozen.suspend()
     line.send(picture, "after")
-    wait_for(lambda: "after" in {verdict.job_id for verdict in line.verdicts(1)})  # the first may come twice
+    wait_for(lambda: "after" in {verdict.job_id for verdict in line.verdicts(1)})  # the first may be repeated
     assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
     assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == 1
 
 
-def test_a_supervisor_that_is_asked_to_end_drains_its_worker(line, impatient, picture):
-    line.reset(impatient)
-    supervisor = supervised(line)
+def test_a_supervisor_drains_its_worker_on_sigterm(line, short_timeouts, picture):
+    line.reconfigure(short_timeouts)
+    supervisor = start_supervisor(line)
     line.send(picture, "before")
     assert len(line.verdicts(1)) == 1
     supervisor.send_signal(signal.SIGTERM)
@@ -92,7 +94,7 @@ def test_a_supervisor_that_is_asked_to_end_drains_its_worker(line, impatient, pi
     assert not server.is_listening(supervisor.metrics_port)
 
 
-def test_a_worker_that_has_fallen_behind_answers_the_expired_and_catches_up(line, picture):
+def test_a_worker_with_a_backlog_answers_expired_jobs_without_inspecting_them(line, picture):
     now = connections.now_ms()
     for number in range(300):
         line.send(picture, f"late-{number}", captured_at=now - 60_000, deadline=now - 50_000)
@@ -108,15 +110,15 @@ def test_a_worker_that_has_fallen_behind_answers_the_expired_and_catches_up(line
     assert line.metric(worker.metrics_port, "patchline_behind_seconds") < 60
 
 
-def test_a_full_queue_fills_the_spool_and_nothing_is_lost(line, impatient, texture_folder):
-    line.reset(impatient)
+def test_a_full_queue_fills_the_spool_and_no_job_is_lost(line, short_timeouts, texture_folder):
+    line.reconfigure(short_timeouts)
     images = sorted((texture_folder / "train" / "good").glob("*.png"))[:12]
     publisher = line.start("publish", "--line", "l1", "--category", "brick", *map(str, images))
-    states = [next(publisher.stdout) for _ in images]
-    told = [record["state"] for record in records("".join(states))]
-    spooled = told.count("spooled")
-    assert 5 <= spooled <= 7  # RabbitMQ's limit is not sharp
-    assert told == ["confirmed"] * (12 - spooled) + ["spooled"] * spooled
+    printed = [next(publisher.stdout) for _ in images]
+    states = [record["state"] for record in records("".join(printed))]
+    spooled = states.count("spooled")
+    assert 5 <= spooled <= 7  # RabbitMQ does not enforce its limit exactly
+    assert states == ["confirmed"] * (12 - spooled) + ["spooled"] * spooled
     line.worker("--device", "cpu")
     out, _ = publisher.communicate(timeout=40)
     assert [record["state"] for record in records(out)] == ["confirmed"] * spooled

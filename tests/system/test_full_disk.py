@@ -1,4 +1,4 @@
-"""A disk that is full: a publisher waits and loses nothing, a gate goes on acting."""
+"""On a full disk the publisher waits and loses no image, and the gate still acts on every part."""
 
 import os
 import subprocess
@@ -13,33 +13,33 @@ from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(120)
-DISK, LEFT_FREE, IMAGE = 24_000_000, 8_000_000, 100_000
+DISK_BYTES, MIN_FREE_BYTES, IMAGE_BYTES = 24_000_000, 8_000_000, 100_000
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, of 24 MB."""
+    """A separate file system of 24 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], check=False)
     if mounted.returncode != 0:
-        pytest.skip("to mount a small disk takes root")
+        pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture
-def on_small_disk(line, tmp_path, small_disk):
-    """The line, with its spool and gate memory there."""
+def line_on_small_disk(line, tmp_path, small_disk):
+    """The line, with its spool and gate memory on the small disk."""
     paths = line.settings.paths.model_copy(update={"spool": small_disk / "spool", "gate": small_disk / "gate"})
-    publisher = line.settings.publisher.model_copy(update={"spool_min_free_bytes": LEFT_FREE})
+    publisher = line.settings.publisher.model_copy(update={"spool_min_free_bytes": MIN_FREE_BYTES})
     config.save(line.settings.model_copy(update={"paths": paths, "publisher": publisher}), tmp_path / "config.yaml")
     line.folder = tmp_path
     return line
 
 
 def fill(folder):
-    """To the last byte."""
+    """Fill the disk to the last byte. Return the file that fills it."""
     with (folder / "filler").open("wb", buffering=0) as file:
         try:
             while True:
@@ -49,18 +49,18 @@ def fill(folder):
     return folder / "filler"
 
 
-def test_a_publisher_waits_on_a_full_disk_and_loses_nothing(on_small_disk, small_disk, tmp_path, servers):
-    line, url = on_small_disk, urllib.parse.urlsplit(servers.amqp_url)
+def test_a_publisher_waits_on_a_full_disk_and_loses_no_image(line_on_small_disk, small_disk, tmp_path, servers):
+    line, url = line_on_small_disk, urllib.parse.urlsplit(servers.amqp_url)
     images = tmp_path / "images"
     images.mkdir()
     for number in range(200):
-        (images / f"{number:03}.png").write_bytes(os.urandom(IMAGE))
+        (images / f"{number:03}.png").write_bytes(os.urandom(IMAGE_BYTES))
     (port,) = server.free_ports(1)
-    away = f"amqp://{url.username}:{url.password}@127.0.0.1:{port}"
-    publisher = line.start("publish", "--line", "l1", "--category", "brick", str(images), PATCHLINE_AMQP_URL=away)
-    while "image neither confirmed nor spooled" not in (said := publisher.stderr.readline()):
-        assert said
-    assert "spool_min_free_bytes is 8000000" in said
+    proxy_url = f"amqp://{url.username}:{url.password}@127.0.0.1:{port}"
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", str(images), PATCHLINE_AMQP_URL=proxy_url)
+    while "image neither confirmed nor spooled" not in (logged := publisher.stderr.readline()):
+        assert logged
+    assert "spool_min_free_bytes is 8000000" in logged
     filler = fill(small_disk)
     proxy = Proxy(url.port, port)
     line.messages(topology.JOBS, 1)
@@ -68,25 +68,25 @@ def test_a_publisher_waits_on_a_full_disk_and_loses_nothing(on_small_disk, small
     filler.unlink()
     out, _ = publisher.communicate(timeout=60)
     proxy.close()
-    confirmed = {each["job_id"] for each in records(out) if each["state"] == "confirmed"}
+    confirmed = {state["job_id"] for state in records(out) if state["state"] == "confirmed"}
     assert publisher.returncode == 0
     assert len(confirmed) == 200
-    assert confirmed >= {each["job_id"] for each in records(out)}
-    arrived = {each.message_id for each in line.messages(topology.JOBS, 500, timeout_s=3)}
-    assert len(confirmed - arrived) <= 1  # the one that was taken above
+    assert confirmed >= {state["job_id"] for state in records(out)}
+    arrived = {message.message_id for message in line.messages(topology.JOBS, 500, timeout_s=3)}
+    assert len(confirmed - arrived) <= 1  # one message was taken above
 
 
-def test_a_gate_acts_though_its_disk_is_full(on_small_disk, small_disk):
-    line = on_small_disk
+def test_a_gate_acts_while_its_disk_is_full(line_on_small_disk, small_disk):
+    line = line_on_small_disk
     gate = line.start("gate", "--line", "l1")
     wait_for((small_disk / "gate" / "l1.sqlite").exists)
     fill(small_disk)
     for number in range(300):
-        line.announce_and_decide(f"j{number}")
+        line.publish_part_and_verdict(f"j{number}")
     actions = [records(gate.stdout.readline())[0] for _ in range(300)]
-    assert [each["job_id"] for each in actions] == [f"j{number}" for number in range(300)]
-    assert {each["action"] for each in actions} == {"accept"}
+    assert [action["job_id"] for action in actions] == [f"j{number}" for number in range(300)]
+    assert {action["action"] for action in actions} == {"accept"}
     gate.terminate()
-    _, said = gate.communicate(timeout=20)
+    _, log = gate.communicate(timeout=20)
     assert gate.returncode == 0
-    assert 1 <= said.count("a restart would forget parts") < 30
+    assert 1 <= log.count("a restart would forget parts") < 30

@@ -1,4 +1,4 @@
-"""Every command of docs/operations.md that stands in a block, in its order, in one shell, on a plant of its own."""
+"""Runs every command block of docs/operations.md, in order, in one shell."""
 
 import json
 import os
@@ -17,12 +17,13 @@ from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
 TEXT = Path("docs/operations.md").read_text()
-STAYS = ("worker", "gate", "traces")
+BACKGROUND = ("worker", "gate", "traces")
 UNITS = ("patchline-worker@cpu:0", "patchline-gate@press-3", "patchline-publisher@press-3")
 
 
 def blocks(language):
-    return [re.sub(r"(?m)^   ", "", each) for each in re.findall(rf"```{language}\n(.*?)[ ]*```", TEXT, re.S)]
+    """Return the code blocks of the page in a language."""
+    return [re.sub(r"(?m)^   ", "", block) for block in re.findall(rf"```{language}\n(.*?)[ ]*```", TEXT, re.S)]
 
 
 def commands():
@@ -30,7 +31,7 @@ def commands():
 
 
 class Shell:
-    """One bash, in which a newcomer types; it ends with all that was started in it."""
+    """One bash process that runs commands. Everything started in it ends with it."""
 
     def __init__(self, folder, environment):
         self.log = folder / "shell.log"
@@ -47,15 +48,15 @@ class Shell:
             )
 
     def run(self, command):
-        """Its output, once it has ended well. It has no input: Erlang would swallow what is typed next."""
+        """Run a command that must succeed; return its output. Its input is empty: Erlang would read ahead."""
         self._bash.stdin.write(f"{{ {command}\n}} < /dev/null\nended=$?; echo; echo ENDED $ended\n")
         self._bash.stdin.flush()
-        told = []
+        output = []
         for line in self._bash.stdout:
             if line.startswith("ENDED "):
-                assert line.split()[1] == "0", f"{command}\n{''.join(told)}\n{self.log.read_text()}"
-                return "".join(told)
-            told.append(line)
+                assert line.split()[1] == "0", f"{command}\n{''.join(output)}\n{self.log.read_text()}"
+                return "".join(output)
+            output.append(line)
         raise AssertionError(f"bash ended at: {command}")
 
     def end(self):
@@ -65,7 +66,7 @@ class Shell:
 
 @pytest.fixture
 def host(tmp_path):
-    """What a command sees of the machine: a shell, with paths and servers of this test; and where its files are."""
+    """A shell with servers of this test, its RabbitMQ node, its /etc/patchline, and the folder of all its files."""
     etc, units = tmp_path / "etc" / "patchline", tmp_path / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
     with private_servers.temporary_folder() as home:
@@ -79,10 +80,10 @@ def host(tmp_path):
             shell.end()
 
 
-def here(command, node, folder):
-    """A command with the paths and ports of this test."""
+def adapt(command, node, folder):
+    """Replace the paths and ports in a command by those of this test."""
     (port,) = server.free_ports(1)
-    swaps = {
+    replacements = {
         "https://example.org/patchline": str(Path.cwd()),
         "/opt/patchline": str(folder / "opt"),
         "/etc/patchline": str(folder / "etc" / "patchline"),
@@ -94,20 +95,20 @@ def here(command, node, folder):
         "enable --now": "enable",
         "systemctl ": f"systemctl --root={folder / 'root'} ",
     }
-    for old, new in swaps.items():
+    for old, new in replacements.items():
         command = command.replace(old, new)
     return command
 
 
-def put_environment(folder):
-    """In place of a second .venv: the one that runs this test, and the sign that it is complete."""
+def link_environment(folder):
+    """Link the Python environment of this test instead of installing a second one."""
     (folder / "opt" / ".venv").mkdir()
     (folder / "opt" / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (folder / "opt" / ".venv" / ".installed").touch()
 
 
-def put_plant(etc, node, texture_folder):
-    """What a newcomer brings along: the configuration of the page, and pictures."""
+def add_user_files(etc, node, texture_folder):
+    """Add the files that a user provides: the configuration of the page and pictures."""
     (text,) = blocks("yaml")
     text = text.replace("make_queues: false", f"make_queues: false, url: 'amqp://127.0.0.1:{node.port}'")
     text = text.replace("256", str(SIDE)).replace("0.01", "0.05, false_reject_rate: 0.05, review_rate: 0.1")
@@ -115,39 +116,41 @@ def put_plant(etc, node, texture_folder):
     shutil.copytree(texture_folder, etc / "pictures")
     (etc / "captured").mkdir()
     shutil.copy(next((texture_folder / "test" / "scratch").glob("*.png")), etc / "captured" / "part-1.png")
-    (etc / "captured" / "part-2.png").write_bytes(b"no picture")
+    (etc / "captured" / "part-2.png").write_bytes(b"not a picture")
 
 
-def test_a_newcomer_gets_from_nothing_to_a_running_line(host, texture_folder):
+def test_the_commands_of_the_page_set_up_a_running_line(host, texture_folder):
     shell, node, etc, folder = host
-    ids = {}
+    job_ids = {}
     for command in commands():
         if re.search("systemctl (daemon-reload|restart)", command):
             assert "restart" not in command or command.split()[-1] in UNITS
             continue
-        typed = here(command, node, folder)
+        adapted = adapt(command, node, folder)
         for placeholder, part in (("DEAD_JOB_ID", "part-2"), ("JOB_ID", "part-1")):
-            typed = re.sub(rf"\b{placeholder}\b", ids.get(part, placeholder), typed)
-        stays = re.search(r"patchline (\w+)", typed)
-        if stays and stays[1] in STAYS and "export" not in typed:
-            shell.run(f"{typed} > {stays[1]}.log 2>&1 &")
-            wait_for(lambda log=etc / f"{stays[1]}.log": log.exists() and re.search("started|serves", log.read_text()))
+            adapted = re.sub(rf"\b{placeholder}\b", job_ids.get(part, placeholder), adapted)
+        background = re.search(r"patchline (\w+)", adapted)
+        if background and background[1] in BACKGROUND and "export" not in adapted:
+            shell.run(f"{adapted} > {background[1]}.log 2>&1 &")
+            wait_for(
+                lambda log=etc / f"{background[1]}.log": log.exists() and re.search("started|serves", log.read_text())
+            )
             continue
-        told = shell.run(typed)
+        output = shell.run(adapted)
         if command.startswith("git clone"):
-            put_environment(folder)
+            link_environment(folder)
         elif command.startswith("cd "):
-            put_plant(etc, node, texture_folder)
+            add_user_files(etc, node, texture_folder)
         elif "patchline publish" in command:
-            states = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
-            ids = {state["part_id"]: state["job_id"] for state in states}
+            states = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+            job_ids = {state["part_id"]: state["job_id"] for state in states}
             wait_for(lambda: (etc / "gate.log").read_text().count('"action":"reject"') == 2)
-    assert (etc / "out" / f"{ids['part-1']}.jpg").exists()
+    assert (etc / "out" / f"{job_ids['part-1']}.jpg").exists()
     enabled = folder / "root" / "etc" / "systemd" / "system" / "multi-user.target.wants"
-    assert {each.name for each in enabled.iterdir()} == {f"{unit}.service" for unit in UNITS}
+    assert {path.name for path in enabled.iterdir()} == {f"{unit}.service" for unit in UNITS}
     assert "patchline" in (folder / "root" / "etc" / "passwd").read_text()
 
 
-def test_no_command_on_the_page_stands_outside_of_a_block():
+def test_every_command_on_the_page_is_in_a_code_block():
     indented = re.findall(r"(?m)^\n((?: {4,}\S.*\n)+)", re.sub(r"```.*?```", "", TEXT, flags=re.S))
     assert indented == []

@@ -1,4 +1,4 @@
-"""The private servers leave nothing behind, however their user ends."""
+"""The private servers stop when the process that started them ends, even by SIGKILL."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.timeout(180)
 
 SCRIPT = """
 import time
-from patchline.services import private_servers as services, server
-with services.running({"nothing": [1]}) as servers:
+from patchline.services import private_servers
+with private_servers.running({"nothing": [1]}) as servers:
     print(servers.amqp_url, flush=True)
     time.sleep(600)
 """
@@ -24,28 +24,28 @@ with services.running({"nothing": [1]}) as servers:
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_servers_end_when_their_user_is_ended(number):
+def test_servers_stop_when_the_process_that_started_them_ends(number):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
-    user = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, env=environment)
-    assert user.stdout.readline().startswith(b"amqp://")
-    started = psutil.Process(user.pid).children(recursive=True)
+    owner = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, env=environment)
+    assert owner.stdout.readline().startswith(b"amqp://")
+    started = psutil.Process(owner.pid).children(recursive=True)
     names = " ".join(process.name() for process in started)
     for name in ("beam", "redis-server", "prometheus", "epmd"):
         assert name in names
-    user.send_signal(number)
-    user.wait(10)
-    user.stdout.close()
-    wait_for(lambda: not any(_lives(process) for process in started))
+    owner.send_signal(number)
+    owner.wait(10)
+    owner.stdout.close()
+    wait_for(lambda: not any(_is_running(process) for process in started))
 
 
-def test_given_servers_are_used_instead_of_private_ones(monkeypatch):
+def test_servers_from_the_environment_are_used_instead_of_private_ones(monkeypatch):
     monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://elsewhere")
     monkeypatch.setenv("PATCHLINE_REDIS_URL", "redis://elsewhere")
     with private_servers.running() as servers:
         assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "redis://elsewhere")
 
 
-def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
+def test_the_error_for_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
     monkeypatch.setattr(private_servers, "RABBITMQ", tmp_path / "none")
     assert "rabbitmq-server" in private_servers.missing_packages()
@@ -53,7 +53,7 @@ def test_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
         pass
 
 
-def test_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_path):
+def test_the_error_for_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
     broken = tmp_path / "rabbitmq-server"
     broken.write_text("#!/bin/sh\necho no disk left >&2\nexit 1\n")
@@ -63,7 +63,7 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(monkeypatch, tmp_
         pass
 
 
-def _lives(process):
+def _is_running(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,6 +1,6 @@
-"""The units of `deploy/systemd` under a systemd of their own, in a container on a throw-away layer over this machine.
+"""The units of `deploy/systemd`, in a container with systemd on a temporary overlay of this machine.
 
-The commands are those of docs/operations.md, obeyed this time. Needs root, `systemd-nspawn` and Debian's Python.
+Runs the systemd commands of docs/operations.md. Needs root, `systemd-nspawn` and Debian's Python.
 """
 
 import json
@@ -31,18 +31,19 @@ PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}
 ETC = "etc/patchline"
 
 
-def missing():
+def missing_requirement():
+    """Return why the container cannot be booted here, or None."""
     if os.geteuid() != 0:
         return "only root can boot a container"
     if shutil.which("systemd-nspawn") is None:
         return "systemd-nspawn is not installed (Debian: systemd-container)"
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
-        return "this root may not mount"
+        return "root is not permitted to mount file systems here"
     return None if PYTHON.exists() else f"there is no {PYTHON}"
 
 
 class Machine:
-    """A systemd that runs; its files lie in `root`."""
+    """A container with a running systemd. Its files are in `root`."""
 
     def __init__(self, root, stack):
         self.root = root
@@ -50,38 +51,38 @@ class Machine:
         command += [f"--bind-ro={sysconfig.get_path('purelib')}:/opt/site-packages", "--boot"]
         self.console = root.parent / "console.log"
         log = stack.enter_context(self.console.open("w"))
-        own = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        self._container = subprocess.Popen([*command, "systemd.unit=basic.target"], **own)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        self._container = subprocess.Popen([*command, "systemd.unit=basic.target"], **streams)
         stack.callback(self._end)
         wait_for(lambda: self._container.poll() is not None or self._leader)
         if self._container.poll() is not None:
-            pytest.skip(f"no container boots here: {self.console.read_text()}")
-        wait_for(lambda: self.type("systemctl is-active basic.target", check=False) == "active")
+            pytest.skip(f"the container does not boot: {self.console.read_text()}")
+        wait_for(lambda: self.run("systemctl is-active basic.target", check=False) == "active")
 
     @property
     def _leader(self):
-        """The systemd inside; nspawn has other children before it."""
-        with suppress(psutil.NoSuchProcess):  # a child that ends while it is looked at
-            return next((each.pid for each in self._children() if each.name() == "systemd"), None)
+        """Process id of the systemd in the container. At first, nspawn has other children."""
+        with suppress(psutil.NoSuchProcess):  # a child has ended meanwhile
+            return next((child.pid for child in self._children() if child.name() == "systemd"), None)
         return None
 
     def _children(self):
         return psutil.Process(self._container.pid).children()
 
-    def type(self, command, check=True):
-        """A command inside, in /etc/patchline; what it prints."""
-        inside = ["nsenter", "--target", str(self._leader), "--mount", "--uts", "--ipc", "--pid", "bash", "-c"]
-        told = subprocess.run(
-            [*inside, f"cd /{ETC} && {command}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    def run(self, command, check=True):
+        """Run a command in the container, in /etc/patchline. Return its output."""
+        enter = ["nsenter", "--target", str(self._leader), "--mount", "--uts", "--ipc", "--pid", "bash", "-c"]
+        result = subprocess.run(
+            [*enter, f"cd /{ETC} && {command}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        assert not check or told.returncode == 0, f"{command}\n{told.stdout}{told.stderr}{self.journal()}"
-        return told.stdout.strip()
+        assert not check or result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}{self.journal()}"
+        return result.stdout.strip()
 
     def journal(self):
-        return self.type("journalctl --no-pager -n 60", check=False)
+        return self.run("journalctl --no-pager -n 60", check=False)
 
     def _end(self):
-        self.type("systemctl poweroff", check=False)
+        self.run("systemctl poweroff", check=False)
         try:
             self._container.wait(20)
         except subprocess.TimeoutExpired:
@@ -89,31 +90,32 @@ class Machine:
             self._container.wait()
 
 
-def mounted(stack, *arguments):
+def mount(stack, *arguments):
+    """Mount a file system until the stack is closed."""
     subprocess.run(["mount", "-t", *arguments], check=True)
     stack.callback(subprocess.run, ["umount", "--lazy", arguments[-1]], check=True)
 
 
-def layer(folder, stack):
-    """This machine's files, which can be changed without changing them."""
+def overlay(folder, stack):
+    """Mount a writable overlay of this machine's files, which leaves them unchanged."""
     folder.mkdir()
-    mounted(stack, "tmpfs", "-o", "size=1g", "tmpfs", str(folder))
+    mount(stack, "tmpfs", "-o", "size=1g", "tmpfs", str(folder))
     upper, work, root = (folder / name for name in ("upper", "work", "root"))
-    for each in (upper, work, root):
-        each.mkdir()
-    mounted(stack, "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", "overlay", str(root))
+    for part in (upper, work, root):
+        part.mkdir()
+    mount(stack, "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", "overlay", str(root))
     return root
 
 
 def install(root):
-    """/opt/patchline as `make setup` leaves it, with Debian's Python, which the hardened units can see."""
+    """Install /opt/patchline like `make setup` does, with Debian's Python, which the hardened units can read."""
     home = root / "opt" / "patchline"
     for name in ("patchline", "models"):
         shutil.copytree(name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree("deploy/systemd", home / "deploy" / "systemd")
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", home / ".venv"], check=True)
-    (found,) = (home / ".venv" / "lib").glob("python3*/site-packages")
-    (found / "all.pth").write_text("/opt/patchline\n/opt/site-packages\n")
+    (site_packages,) = (home / ".venv" / "lib").glob("python3*/site-packages")
+    (site_packages / "all.pth").write_text("/opt/patchline\n/opt/site-packages\n")
     entry = home / ".venv" / "bin" / "patchline"
     entry.write_text("#!/opt/patchline/.venv/bin/python\nfrom patchline.cli.main import main\n\nmain()\n")
     entry.chmod(0o755)
@@ -121,41 +123,41 @@ def install(root):
 
 
 def configure(root, plant, node, redis_url):
-    """/etc/patchline as the page leaves it before systemd comes in: a configuration, a bank, users and queues."""
+    """Set up /etc/patchline like the page does before its systemd part: configuration, bank, users and queues."""
     etc = root / ETC
     shutil.copytree(plant / "faiss-index-precision", etc / "faiss-index-precision")
-    own = yaml.safe_load((plant / "config.yaml").read_text())
-    own |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
-    own |= {"paths": {"models": "/opt/patchline/models", "spool": "spool", "gate": "gate-memory"}, "worker": {}}
-    (etc / "config.yaml").write_text(yaml.safe_dump(own))
-    wanted = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
-    plant_users.write(etc / "secrets", wanted, f"amqp://127.0.0.1:{node.port}")
+    document = yaml.safe_load((plant / "config.yaml").read_text())
+    document |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
+    document |= {"paths": {"models": "/opt/patchline/models", "spool": "spool", "gate": "gate-memory"}, "worker": {}}
+    (etc / "config.yaml").write_text(yaml.safe_dump(document))
+    topologies = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
+    plant_users.write(etc / "secrets", topologies, f"amqp://127.0.0.1:{node.port}")
     private_servers.rabbitmqctl(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
 
 
 @pytest.fixture
 def machine(tmp_path, plant):
-    if (why := missing()) is not None:
-        pytest.skip(why)
+    if (reason := missing_requirement()) is not None:
+        pytest.skip(reason)
     with ExitStack() as stack:
         home = stack.enter_context(private_servers.temporary_folder())
         node = private_servers.rabbitmq(home / "rabbitmq")
         redis, redis_url = private_servers.redis(home / "redis")
         stack.enter_context(private_servers.start_all([node.server, redis]))
-        root = layer(tmp_path / "machine", stack)
+        root = overlay(tmp_path / "machine", stack)
         install(root)
         configure(root, plant, node, redis_url)
         yield Machine(root, stack)
 
 
-def page():
-    """The commands of the page's part on systemd."""
-    (block,) = (each for each in blocks("sh") if "useradd" in each)
+def systemd_commands():
+    """Return the commands of the page's systemd part."""
+    (block,) = (block for block in blocks("sh") if "useradd" in block)
     return block.replace("gasket", "brick").splitlines()
 
 
 def capture(machine, pictures, first):
-    """Pictures into the watched folder, whole at once, as a camera's software does it."""
+    """Move pictures into the watched folder, numbered from `first`."""
     folder = machine.root / ETC / "captured"
     for number, path in enumerate(pictures, first):
         picture = cv2.imread(str(path))
@@ -169,21 +171,21 @@ def actions(machine):
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_the_units_carry_a_line_and_a_restarted_worker_loses_no_part(machine, texture_folder):
-    for command in page():
-        machine.type(command)
-    units = re.search(r"enable --now (.*)", "\n".join(page()))[1].split()
-    assert [machine.type(f"systemctl is-active {unit}", check=False) for unit in units] == ["active"] * 3
+def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, texture_folder):
+    for command in systemd_commands():
+        machine.run(command)
+    units = re.search(r"enable --now (.*)", "\n".join(systemd_commands()))[1].split()
+    assert [machine.run(f"systemctl is-active {unit}", check=False) for unit in units] == ["active"] * 3
     pictures = sorted((texture_folder / "test").rglob("*.png"))
     capture(machine, pictures, first=0)
     wait_for(lambda: len(actions(machine)) >= 4)
-    machine.type(f"systemctl restart {units[0]}")
+    machine.run(f"systemctl restart {units[0]}")
     capture(machine, pictures, first=len(pictures))
     wait_for(lambda: len(actions(machine)) == 2 * len(pictures))
-    found = {each["part_id"]: each for each in actions(machine)}
-    assert len(found) == len(actions(machine)) == 2 * len(pictures)
-    assert {each["because"] for each in found.values()} <= {"pass", "review", "fail"}
-    machine.type(f"systemctl stop {' '.join(units)}")
-    shown = machine.type(f"systemctl show --property=Result --value {' '.join(units)}").split()
-    assert shown == ["success"] * 3, machine.journal()
-    assert machine.type(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3
+    action_by_part = {action["part_id"]: action for action in actions(machine)}
+    assert len(action_by_part) == len(actions(machine)) == 2 * len(pictures)
+    assert {action["because"] for action in action_by_part.values()} <= {"pass", "review", "fail"}
+    machine.run(f"systemctl stop {' '.join(units)}")
+    results = machine.run(f"systemctl show --property=Result --value {' '.join(units)}").split()
+    assert results == ["success"] * 3, machine.journal()
+    assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3

@@ -1,4 +1,4 @@
-"""The trace that a producer begins goes on to the verdict, and out to a collector that speaks OTLP."""
+"""The trace that a producer begins continues to the verdict and is exported to an OTLP collector."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,15 +16,15 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 @pytest.fixture
 def collector():
-    """A collector on loopback: `spans` by name, as they come."""
+    """A collector on loopback. Received spans are in `spans`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             body = self.rfile.read(int(self.headers["Content-Length"]))
             request = ExportTraceServiceRequest.FromString(body)
             for resource in request.resource_spans:
-                service = {each.key: each.value.string_value for each in resource.resource.attributes}["service.name"]
-                assert service == "patchline"
+                service = {item.key: item.value.string_value for item in resource.resource.attributes}
+                assert service["service.name"] == "patchline"
                 server.spans += [span for scope in resource.scope_spans for span in scope.spans]
             self.send_response(200)
             self.end_headers()
@@ -42,19 +42,19 @@ def collector():
     server.server_close()
 
 
-def exporting(line, collector):
+def start_exporter(line, collector):
     endpoint = f"http://127.0.0.1:{collector.server_address[1]}"
     process = line.start("traces", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="200")
-    assert any("trace exporter started" in told for told in process.stderr)
+    assert any("trace exporter started" in log for log in process.stderr)
     return process
 
 
 def attributes(span):
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
 
 
-def test_a_jobs_trace_reaches_a_collector_with_its_stages(line, collector, texture_folder):
-    exporting(line, collector)
+def test_the_trace_of_a_job_reaches_the_collector_with_its_stages(line, collector, texture_folder):
+    start_exporter(line, collector)
     line.worker("--device", "cpu")
     image = next((texture_folder / "test" / "scratch").glob("*.png")).read_bytes()
     line.send(image, "job-1", traceparent=f"00-{TRACE}-{PARENT}-01")
@@ -62,24 +62,24 @@ def test_a_jobs_trace_reaches_a_collector_with_its_stages(line, collector, textu
     wait_for(lambda: any(span.name == "inspect brick" for span in collector.spans))
     (job,) = (span for span in collector.spans if span.name == "inspect brick")
     assert (job.trace_id.hex(), job.parent_span_id.hex()) == (TRACE, PARENT)
-    known = attributes(job)
-    assert (known["patchline.job_id"], known["patchline.decision"]) == ("job-1", "fail")
-    assert known["patchline.score"] == pytest.approx(verdict.score)
+    values = attributes(job)
+    assert (values["patchline.job_id"], values["patchline.decision"]) == ("job-1", "fail")
+    assert values["patchline.score"] == pytest.approx(verdict.score)
     assert job.start_time_unix_nano == verdict.captured_at * 1_000_000
     assert job.end_time_unix_nano == verdict.decided_at * 1_000_000
     children = {span.name: span for span in collector.spans if span.parent_span_id == job.span_id}
     assert [*children] == ["queue", *verdict.durations_ms]
     assert {"decode", "extract", "search", "heat_map"} <= children.keys()
-    for name, took in verdict.durations_ms.items():
+    for name, duration_ms in verdict.durations_ms.items():
         span = children[name]
         assert span.trace_id.hex() == TRACE
-        assert (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6 == pytest.approx(took, abs=1e-3)
+        assert (span.end_time_unix_nano - span.start_time_unix_nano) / 1e6 == pytest.approx(duration_ms, abs=1e-3)
 
 
-def test_an_image_that_cannot_be_judged_is_a_failed_span_and_a_job_without_a_trace_begins_one(line, collector):
-    exporting(line, collector)
+def test_an_unreadable_image_is_a_failed_span_and_a_job_without_a_trace_begins_one(line, collector):
+    start_exporter(line, collector)
     line.worker("--device", "cpu")
-    line.send(b"no image", "job-2")
+    line.send(b"not an image", "job-2")
     wait_for(lambda: any(span.name == "inspect brick" for span in collector.spans))
     (job,) = (span for span in collector.spans if span.name == "inspect brick")
     assert job.status.code == 2  # error
@@ -88,8 +88,8 @@ def test_an_image_that_cannot_be_judged_is_a_failed_span_and_a_job_without_a_tra
     assert not job.parent_span_id
 
 
-def test_what_is_no_verdict_is_passed_over_and_the_rest_exported_at_the_end(line, collector, texture_folder):
-    process = exporting(line, collector)
+def test_an_invalid_verdict_is_skipped_and_the_others_are_exported_at_the_end(line, collector, texture_folder):
+    process = start_exporter(line, collector)
     line.broker.publish(
         topology.VERDICTS, "l1.brick.pass", Message(b"{", "x", messages.VERDICT_TYPE, "application/json")
     )
@@ -98,5 +98,5 @@ def test_what_is_no_verdict_is_passed_over_and_the_rest_exported_at_the_end(line
     line.messages(topology.VERDICTS, 2)
     process.terminate()
     assert process.wait(30) == 0
-    assert "verdict cannot be read" in process.stderr.read()
+    assert "invalid verdict" in process.stderr.read()
     assert any(span.name == "inspect brick" for span in collector.spans)
