@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--check", action="store_true", help="measure a few ratios only and check their bounds")
     options = parser.parse_args()
-    logs.set_up()
+    logs.configure()
     settings = config.load(Path("config.yaml"))
     try:
         check.run(settings) if options.check else run.run(settings, Path("out/bench.json"))

@@ -58,14 +58,14 @@ def main() -> None:
     parser.add_argument("--category")
     parser.add_argument("--metrics-port", type=int)
     options = parser.parse_args()
-    logs.set_up("warning")
+    logs.configure("warning")
     settings = config.load(options.config)
-    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"at_once": _CONCURRENCY})})
+    settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": _CONCURRENCY})})
     real = loading.load
     loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
     # The simulated device returns the same features for every image: golden scores cannot match.
     golden.require_match = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)
-    with signals.on_signals() as stop:
+    with signals.stop_event() as stop:
         process.run(settings, backbone.CPU, [options.category], options.metrics_port, stop)
 
 

@@ -1,4 +1,4 @@
-"""config.yaml -> frozen sections. Whatever it does not know, it refuses, with the key and the line of the file."""
+"""Loads config.yaml into frozen sections. Errors name the key and the line of the file. The only yaml user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from patchline.protocol.errors import SetupError
 
 
 def _without_password(url: str) -> str:
-    if any(urlsplit(each).password for each in url.split(",")):
-        raise ValueError("holds a password; set the whole url in the environment, or in a file that it names")
+    if any(urlsplit(node).password for node in url.split(",")):
+        raise ValueError("contains a password; set the url with an environment variable instead (see config.yaml)")
     return url
 
 
@@ -31,13 +31,13 @@ Url = Annotated[str, AfterValidator(_without_password)]
 
 
 class Section(messages.Frozen):
-    """Every part of the configuration is immutable and strict about types."""
+    """A part of the configuration: immutable, with strict types."""
 
     model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Broker(Section):
-    """RabbitMQ. `url` may name the nodes of a cluster, joined by commas."""
+    """RabbitMQ. A comma in `url` separates the nodes of a cluster."""
 
     url: Url = "amqp://127.0.0.1:5672"
     ca_file: Path | None = Field(default=None, strict=False)
@@ -52,7 +52,7 @@ class Broker(Section):
 
 
 class Redis(Section):
-    """Recent verdicts. An empty url switches Redis off."""
+    """The cache of recent verdicts. An empty url disables it."""
 
     url: Url = "redis://127.0.0.1:6379/0"
     ca_file: Path | None = Field(default=None, strict=False)
@@ -63,9 +63,9 @@ class Redis(Section):
 
 
 class Worker(Section):
-    """One worker process per device."""
+    """The worker processes, one per device."""
 
-    at_once: Annotated[int, Field(ge=0)] = 0
+    concurrency: Annotated[int, Field(ge=0)] = 0
     lanes: Annotated[int, Field(ge=0)] = 0
     pictures: Literal["none", "doubtful", "all"] = "doubtful"
     drain_s: Positive = 20.0
@@ -79,7 +79,7 @@ class Worker(Section):
 
 
 class Images(Section):
-    """What is accepted before any pixel is decoded."""
+    """Limits that are checked before an image is decoded."""
 
     max_bytes: Count = 16_000_000
     max_pixels: Count = 50_000_000
@@ -87,7 +87,7 @@ class Images(Section):
 
 
 class Publisher(Section):
-    """The defaults of `patchline publish`."""
+    """Publishers: deadlines, confirmations and the spool."""
 
     deadline_ms: Count = 10_000
     confirm_timeout_s: Positive = 5.0
@@ -97,7 +97,7 @@ class Publisher(Section):
 
 
 class Gate(Section):
-    """`grace_ms` is how long after its deadline a part waits for a verdict that is already on its way."""
+    """Gates. `grace_ms` is added to the deadline of a part, since its verdict may already be on its way."""
 
     review_action: Literal["accept", "reject"] = "reject"
     grace_ms: Annotated[int, Field(ge=0)] = 200
@@ -105,7 +105,7 @@ class Gate(Section):
 
 
 class Category(Section):
-    """A product and its recipe. Sizes are pixels; the threshold itself stands beside the memory bank."""
+    """A product and its recipe. Sizes are in pixels. The thresholds are stored with the memory bank."""
 
     backbone: messages.FileName
     layer: str
@@ -123,17 +123,17 @@ class Category(Section):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Category:
         if self.imagesize > self.resize:
-            raise ValueError(f"imagesize {self.imagesize} is larger than resize {self.resize}: nothing is left to crop")
+            raise ValueError(f"imagesize {self.imagesize} is larger than resize {self.resize}")
         if self.review_rate < self.false_reject_rate:
             raise ValueError(
                 f"review_rate {self.review_rate} is below false_reject_rate {self.false_reject_rate}: "
-                "it is the share of good parts that a person sees or that are rejected"
+                "it is the share of good parts that are reviewed or rejected"
             )
         return self
 
 
 class Paths(Section):
-    """Folders, relative to the folder of the configuration file."""
+    """Folders, relative to that of the configuration file."""
 
     models: Path = Field(default=Path("models"), strict=False)
     memory_banks: Path = Field(default=Path("faiss-index-precision"), strict=False)
@@ -158,63 +158,66 @@ class Config(Section):
         if self.worker.stuck_s <= self.broker.confirm_timeout_s:
             raise ValueError(
                 f"worker.stuck_s {self.worker.stuck_s} is not above broker.confirm_timeout_s "
-                f"{self.broker.confirm_timeout_s}: a worker that waits for RabbitMQ would count as stuck"
+                f"{self.broker.confirm_timeout_s}: a worker that waits for RabbitMQ would be restarted as stuck"
             )
-        if 0 < self.worker.lanes < self.worker.at_once:
+        if 0 < self.worker.lanes < self.worker.concurrency:
             raise ValueError(
-                f"worker.at_once {self.worker.at_once} is above worker.lanes {self.worker.lanes}: each image that is "
-                "inspected needs a lane"
+                f"worker.concurrency {self.worker.concurrency} is above worker.lanes {self.worker.lanes}: "
+                "each image needs a lane"
             )
         return self
 
     def category(self, name: str) -> Category:
-        """The recipe of a category. Raises SetupError with the known names."""
+        """Return the recipe of a category. Raise SetupError if it is not configured."""
         if name not in self.categories:
-            raise SetupError(f"category {name!r} is not in the configuration; it knows {', '.join(self.categories)}")
+            raise SetupError(f"category {name!r} is not configured; known: {', '.join(self.categories)}")
         return self.categories[name]
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration file; the environment overrides the two urls.
+    """Load and validate a configuration file.
 
-    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL hold them, or PATCHLINE_AMQP_URL_FILE and PATCHLINE_REDIS_URL_FILE name
-    files that do.
+    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL override the two urls; PATCHLINE_AMQP_URL_FILE and
+    PATCHLINE_REDIS_URL_FILE name files that contain them.
 
     Raises:
-        SetupError: `file:line: key: what is wrong`, one line for each fault.
+        SetupError: one line per error: `file:line: key: message`.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         raw = yaml.constructor.SafeConstructor().construct_document(node) if node else None
     except OSError as error:
         raise SetupError(
-            f"{path}: cannot be read ({error.strerror}); name a configuration file with --config"
+            f"{path}: cannot be read ({error.strerror}); use --config to name a configuration file"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        raise SetupError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(node, yaml.MappingNode):
-        raise SetupError(f"{path}:1: must hold sections such as 'categories:', and holds none")
+        raise SetupError(f"{path}:1: must contain sections such as 'categories:'")
     _refuse_repeated_keys(path, node)
     try:
-        found = Config.model_validate(raw)
+        settings = Config.model_validate(raw)
     except pydantic.ValidationError as error:
-        faults = [_fault(path, node, fault["loc"], fault["msg"]) for fault in error.errors(include_url=False)]
-        raise SetupError("\n".join(faults)) from error
-    found = _anchored(found, path.resolve().parent)
-    return with_urls(found, secret("PATCHLINE_AMQP_URL"), secret("PATCHLINE_REDIS_URL"))
+        lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
+        raise SetupError("\n".join(lines)) from error
+    settings = _resolve_paths(settings, path.resolve().parent)
+    return with_urls(settings, secret("PATCHLINE_AMQP_URL"), secret("PATCHLINE_REDIS_URL"))
 
 
 def secret(name: str) -> str | None:
-    """The environment variable `name`, or the first line of the file that `name`_FILE names; None without either.
+    """Return a secret from the environment variable `name`, or from the file that `<name>_FILE` names.
+
+    Returns:
+        None if neither variable is set.
 
     Raises:
-        SetupError: both are set, or the file cannot be read.
+        SetupError: both variables are set, or the file cannot be read.
     """
     value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
     if file is None:
         return value
     if value is not None:
-        raise SetupError(f"{name} and {name}_FILE are both set; keep one")
+        raise SetupError(f"{name} and {name}_FILE are both set; unset one")
     try:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -222,28 +225,28 @@ def secret(name: str) -> str | None:
 
 
 def save(settings: Config, path: Path) -> None:
-    """Write a configuration file that `load` reads, without the urls, which may hold passwords."""
+    """Write a configuration file without the urls, which may contain passwords."""
     document = settings.model_dump(mode="json", exclude={"broker": {"url"}, "redis": {"url"}})
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
-    """The same configuration with other servers; None leaves one as it is."""
+    """Return the configuration with other servers. None keeps a url."""
     broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp})
     cache = settings.redis if redis is None else settings.redis.model_copy(update={"url": redis})
     return settings.model_copy(update={"broker": broker, "redis": cache})
 
 
-def _anchored(found: Config, folder: Path) -> Config:
-    paths = {name: folder / value for name, value in found.paths}
+def _resolve_paths(settings: Config, folder: Path) -> Config:
+    paths = {name: folder / value for name, value in settings.paths}
     broker, redis = (
-        each.model_copy(update={"ca_file": each.ca_file and folder / each.ca_file})
-        for each in (found.broker, found.redis)
+        section.model_copy(update={"ca_file": section.ca_file and folder / section.ca_file})
+        for section in (settings.broker, settings.redis)
     )
-    return found.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
+    return settings.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
 
 
-def _fault(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
+def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
     text = text.removeprefix("Value error, ")
     if text == "Extra inputs are not permitted":
         text = f"is not a known setting; known here: {', '.join(_section(location).model_fields)}"
@@ -258,7 +261,7 @@ def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
 
 
 def _line_of(root: yaml.MappingNode, location: tuple[str | int, ...]) -> int:
-    """The line of the deepest key of `location` that the file has; 1 where it has none."""
+    """Return the line of the deepest key of `location` that the file contains, or 1."""
     node: yaml.Node = root
     line = 1
     for part in location:
@@ -276,6 +279,6 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
     seen: set[Hashable] = set()
     for key, value in node.value:
         if key.value in seen:
-            raise SetupError(f"{path}:{key.start_mark.line + 1}: {key.value}: stands twice; keep one")
+            raise SetupError(f"{path}:{key.start_mark.line + 1}: {key.value}: duplicate key; keep one")
         seen.add(key.value)
         _refuse_repeated_keys(path, value)

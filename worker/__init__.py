@@ -1,1 +1,1 @@
-"""The process that inspects, one per device."""
+"""The worker: takes jobs, inspects the images and publishes verdicts."""

@@ -1,183 +1,191 @@
-"""A lane carries one job all the way: take, inspect, publish, ack. This is the path of every image.
+"""The path of a job through a worker: take, inspect, publish, acknowledge.
 
-The order is the promise. The verdict is published and confirmed before the job is acknowledged, so a crash at any point
-means a second delivery and never a lost part; a second verdict has the same id, and the gate acts once per id. Redis
-and metrics come last, and may fail.
+A job is acknowledged only after RabbitMQ has confirmed its verdict. A crash at any point therefore causes a second
+delivery, never a lost part. A second verdict has the same job id, and the gate acts once per id. The cache and the
+metrics come last, and may fail.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import structlog
 
-from patchline.broker.base import TRIED, Broker, Consumer, Delivery, Message, NotConfirmed, tried
+from patchline.broker.base import (
+    PREVIOUS_ATTEMPTS,
+    Broker,
+    Consumer,
+    Delivery,
+    Message,
+    NotConfirmed,
+    previous_attempts,
+)
 from patchline.inspection import picture
 from patchline.inspection.inspector import Inspection, Inspector
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import DeviceLostError, JobError, Reason, Retry, Unusable
 from patchline.protocol.messages import Job, Verdict
 from patchline.runtime.stopwatch import Stopwatch
-from patchline.worker.answer import Signature, verdict_message
+from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.metrics import Metrics
-from patchline.worker.pulse import Pulse
-from patchline.worker.recent import Recent
-from patchline.worker.turns import Turns
+from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
+from patchline.worker.verdict_cache import VerdictCache
+from patchline.worker.verdict_factory import VerdictFactory, verdict_message
 
 _log = structlog.get_logger(__name__)
-_IDLE_S = 0.2  # how soon a lane without work sees that it shall stop
-_REFUSED_PAUSE_S = 0.5
+_TAKE_TIMEOUT_S = 0.2  # an idle lane checks the stop event this often
+_RETRY_PAUSE_S = 0.5
 
 
 class SuspectError(Exception):
-    """The job was delivered before and nobody answered it: it may have ended its worker."""
+    """The job was delivered before, but not acknowledged: it may have crashed its worker."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One thread of a worker. `step` does one turn; `run` repeats it until it shall stop.
+    """One thread of a worker. It completes one job after the other.
 
-    A lane that waits for the broker leaves its turn to inspect to another, so there are more lanes than turns. The lane
-    of the suspects judges its jobs alone (see `patchline.protocol.topology.plant`); all others leave suspects to it.
+    A lane releases the inspection lock before it waits for RabbitMQ. There are more lanes than shared holders of the
+    lock, so the others keep inspecting.
     """
 
-    signature: Signature
-    inspectors: Mapping[str, Inspector]
-    broker: Broker
     jobs: Consumer
-    recent: Recent
+    inspectors: Mapping[str, Inspector]  # by category
+    lock: SharedExclusiveLock
+    broker: Broker
+    verdicts: VerdictFactory
+    cache: VerdictCache
     metrics: Metrics
-    pulse: Pulse
-    turns: Turns
-    max_attempts: int
+    heartbeats: Heartbeats
     stop: threading.Event
-    of_suspects: bool = False
+    max_attempts: int
     pictures: str = "doubtful"
 
     def run(self) -> None:
-        """Carry jobs until the stop event is set; the job in hand is finished first."""
+        """Process jobs until the stop event is set. The current job is completed first."""
         while not self.stop.is_set():
-            self.step(_IDLE_S)
+            self.step(_TAKE_TIMEOUT_S)
 
     def step(self, timeout_s: float) -> None:
-        """Take one job, if one comes in time, and carry it to its end."""
+        """Take one job, if one arrives in time, and complete it."""
         delivery = self.jobs.take(timeout_s)
         if delivery is not None:
-            with self.metrics.holding():
-                self._carry(delivery)
-        self.pulse.beat()
+            self._process(delivery)
+        self.heartbeats.beat()
 
-    def _carry(self, delivery: Delivery) -> None:
-        received_at = self.signature.clock_ms()
-        stopwatch = Stopwatch(self.metrics.stage_took)
+    def _process(self, delivery: Delivery) -> None:
+        received_at = self.verdicts.now_ms()
         try:
-            verdict, seen = self._judge(delivery, received_at, stopwatch)
+            verdict, inspection = self._inspect(delivery, received_at)
         except Unusable as error:
-            self._answer_error(delivery, received_at, error)
-            return
+            self._dead_letter(delivery, received_at, error)
         except Retry as error:
             self._retry(delivery, received_at, error)
-            return
         except SuspectError:
-            self._set_apart(delivery, tried(delivery.message.headers) + 1)
-            return
+            self._send_to_suspects(delivery, previous_attempts(delivery.message.headers) + 1)
         except DeviceLostError:
             delivery.requeue()
             raise
-        except Exception as error:  # noqa: BLE001 - the last resort: a fault must not end the lane
+        except Exception as error:  # noqa: BLE001 - an unexpected error must not end the lane
             _log.exception("inspection crashed", job_id=delivery.message.message_id)
             crash = Retry(Reason.CRASHED, f"{type(error).__name__}: {error}")
             self._retry(delivery, received_at, crash)
-            return
-        if self._answer(delivery, verdict):
-            self._keep_picture(verdict, seen)
+        else:
+            if self._publish_and_ack(delivery, verdict):
+                self._save_picture(verdict, inspection)
 
-    def _judge(self, delivery: Delivery, received_at: int, stopwatch: Stopwatch) -> tuple[Verdict, Inspection | None]:
+    def _inspect(self, delivery: Delivery, received_at: int) -> tuple[Verdict, Inspection | None]:
+        """Return the verdict on a job, and the inspection if its heat map may be saved."""
         job = messages.parse_job(delivery.message)
-        self.metrics.received(job.captured_at, received_at)
-        known = self._known(job, delivery)
-        if known is not None:
-            return known, None
-        if self._is_late(job):
-            return self.signature.expired(job, delivery, received_at), None
+        self.metrics.job_received(job.captured_at, received_at)
+        cached = self._cached_verdict(job, delivery)
+        if cached is not None:
+            return cached, None
+        if self._is_expired(job):
+            return self.verdicts.expired(job, delivery, received_at), None
         inspector = self._inspector(job)
-        self._require_trial(delivery)
-        with self.turns.alone() if self.of_suspects else self.turns.together():
-            look = self.pictures == "all"
-            found = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage, look)
-        if self._is_late(job):
-            return self.signature.expired(job, delivery, received_at), None
-        verdict = self.signature.judged(job, delivery, received_at, inspector, found, stopwatch.durations_ms)
-        return verdict, None if self.pictures == "none" else found
+        self._check_attempts(delivery)
+        stopwatch = Stopwatch(self.metrics.observe_stage)
+        with self._inspection_lock():
+            always_draw = self.pictures == "all"
+            inspection = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage, always_draw)
+        if self._is_expired(job):
+            return self.verdicts.expired(job, delivery, received_at), None
+        durations_ms = stopwatch.durations_ms
+        verdict = self.verdicts.inspected(job, delivery, received_at, inspector, inspection, durations_ms)
+        return verdict, None if self.pictures == "none" else inspection
 
-    def _answer(self, delivery: Delivery, verdict: Verdict) -> bool:
+    def _publish_and_ack(self, delivery: Delivery, verdict: Verdict) -> bool:
         if not self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
             return False
         delivery.ack()
         _log.debug("verdict", job_id=verdict.job_id, decision=verdict.decision, trace=verdict.traceparent)
-        self.metrics.answered(verdict, self.signature.clock_ms())
-        self.recent.remember(verdict)
+        self.metrics.verdict_confirmed(verdict, self.verdicts.now_ms())
+        self.cache.save_verdict(verdict)
         return True
 
-    def _keep_picture(self, verdict: Verdict, seen: Inspection | None) -> None:
-        if seen is not None and seen.image is not None and seen.heat_map is not None:
-            self.recent.keep_picture(verdict.job_id, picture.thumbnail(seen.image, seen.heat_map, seen.regions))
-
-    def _answer_error(self, delivery: Delivery, received_at: int, error: JobError) -> None:
-        verdict = self.signature.error(delivery, received_at, error)
-        _log.warning("job cannot be judged", job_id=verdict.job_id, reason=error.reason, detail=error.detail)
-        if self._publish(delivery, topology.DEAD, verdict.routing_key, self.signature.dead_letter(delivery, error)):
-            self._answer(delivery, verdict)
-
-    def _retry(self, delivery: Delivery, received_at: int, error: Retry) -> None:
-        if delivery.attempt >= self.max_attempts:
-            self._answer_error(delivery, received_at, error)
-            return
-        _log.warning("job failed", job_id=delivery.message.message_id, attempt=delivery.attempt, why=error.detail)
-        self._set_apart(delivery, delivery.attempt)
-
-    def _set_apart(self, delivery: Delivery, attempts: int) -> None:
-        """To the end of the suspects, with its attempts written down.
-
-        It may end us when it is judged there: so it keeps a turn until the broker has forgotten it here.
-        """
-        job = delivery.message
-        suspect = replace(job, headers={**job.headers, TRIED: attempts})
-        with self.turns.together():
-            if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
-                delivery.ack()
-                self.jobs.flush()
-                self.metrics.set_apart()
-
-    def _require_trial(self, delivery: Delivery) -> None:
-        """Raise where a job shall not be inspected: nobody knows how its last attempt ended, or it has had them all."""
-        if delivery.again:
-            raise SuspectError
-        if delivery.attempt > self.max_attempts:
-            raise Unusable(Reason.CRASHED, f"{self.max_attempts} workers ended while they held it")
-
-    def _publish(self, delivery: Delivery, exchange: str, routing_key: str, answer: Message) -> bool:
-        """Publish until it is confirmed; False when the job is no longer ours to acknowledge."""
+    def _publish(self, delivery: Delivery, exchange: str, routing_key: str, message: Message) -> bool:
+        """Publish until RabbitMQ confirms. Return False if the job is no longer ours to acknowledge."""
         while not delivery.stale:
             try:
-                with Stopwatch(lambda _, seconds: self.metrics.confirmed(seconds)).stage("confirm"):
-                    self.broker.publish(exchange, routing_key, answer)
+                with Stopwatch(lambda _, seconds: self.metrics.observe_confirmation(seconds)).stage("confirm"):
+                    self.broker.publish(exchange, routing_key, message)
                 return True
             except NotConfirmed as error:
-                _log.warning("not confirmed", exchange=exchange, job_id=answer.message_id, why=str(error))
-            self.pulse.beat()
-            if self.stop.wait(_REFUSED_PAUSE_S):
+                job_id = message.message_id
+                _log.warning("message not confirmed, retrying", exchange=exchange, job_id=job_id, reason=str(error))
+            self.heartbeats.beat()
+            if self.stop.wait(_RETRY_PAUSE_S):
                 delivery.requeue()
                 return False
         return False
 
-    def _known(self, job: Job, delivery: Delivery) -> Verdict | None:
-        """The verdict that an earlier delivery of this job was given; not where somebody wants it judged anew."""
-        if delivery.attempt == 1 or messages.REPLAY in delivery.message.headers:
+    def _dead_letter(self, delivery: Delivery, received_at: int, error: JobError) -> None:
+        verdict = self.verdicts.error(delivery, received_at, error)
+        _log.warning("job cannot be inspected", job_id=verdict.job_id, reason=error.reason, detail=error.detail)
+        dead_letter = self.verdicts.dead_letter(delivery, error)
+        if self._publish(delivery, topology.DEAD, verdict.routing_key, dead_letter):
+            self._publish_and_ack(delivery, verdict)
+
+    def _retry(self, delivery: Delivery, received_at: int, error: Retry) -> None:
+        if delivery.attempt >= self.max_attempts:
+            self._dead_letter(delivery, received_at, error)
+            return
+        job_id, attempt = delivery.message.message_id, delivery.attempt
+        _log.warning("job failed, retrying", job_id=job_id, attempt=attempt, reason=error.reason, detail=error.detail)
+        self._send_to_suspects(delivery, delivery.attempt)
+
+    def _send_to_suspects(self, delivery: Delivery, attempts: int) -> None:
+        """Move a job to the queue of the suspects, with the number of its attempts in a header.
+
+        The lock is held until RabbitMQ has processed the acknowledgement. If the suspect is inspected in this process
+        and crashes it before that, the job is delivered from both queues.
+        """
+        job = delivery.message
+        suspect = replace(job, headers={**job.headers, PREVIOUS_ATTEMPTS: attempts})
+        with self.lock.shared():
+            if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
+                delivery.ack()
+                self.jobs.flush()
+                self.metrics.job_set_apart()
+
+    def _inspection_lock(self) -> AbstractContextManager[None]:
+        return self.lock.shared()
+
+    def _check_attempts(self, delivery: Delivery) -> None:
+        if delivery.redelivered:
+            raise SuspectError
+        if delivery.attempt > self.max_attempts:
+            raise Unusable(Reason.CRASHED, f"{self.max_attempts} workers crashed while they inspected it")
+
+    def _cached_verdict(self, job: Job, delivery: Delivery) -> Verdict | None:
+        """Return the verdict of an earlier delivery. A replayed job is always inspected again."""
+        if delivery.attempt == 1 or messages.REPLAY_HEADER in delivery.message.headers:
             return None
-        return self.recent.known(job.job_id)
+        return self.cache.get_verdict(job.job_id)
 
     def _inspector(self, job: Job) -> Inspector:
         if job.category not in self.inspectors:
@@ -185,5 +193,20 @@ class Lane:
             raise Unusable(Reason.UNKNOWN_CATEGORY, f"category {job.category!r} is not served here; served: {served}")
         return self.inspectors[job.category]
 
-    def _is_late(self, job: Job) -> bool:
-        return job.deadline is not None and self.signature.clock_ms() > job.deadline
+    def _is_expired(self, job: Job) -> bool:
+        return job.deadline is not None and self.verdicts.now_ms() > job.deadline
+
+    def _save_picture(self, verdict: Verdict, inspection: Inspection | None) -> None:
+        if inspection is not None and inspection.image is not None and inspection.heat_map is not None:
+            jpeg = picture.thumbnail(inspection.image, inspection.heat_map, inspection.regions)
+            self.cache.save_picture(verdict.job_id, jpeg)
+
+
+class SuspectLane(Lane):
+    """The lane of the suspects. It inspects each one alone: a crash can then have no other cause.
+
+    See `patchline.protocol.topology.plant` for the queue of the suspects.
+    """
+
+    def _inspection_lock(self) -> AbstractContextManager[None]:
+        return self.lock.exclusive()

@@ -1,7 +1,7 @@
-"""Every metric of a worker and of its supervisor, and the port that shows them.
+"""The Prometheus metrics of a worker and of its supervisor.
 
-Each worker process has a registry and a port of its own. No label takes values without bound: lines beyond the first
-64 are counted as `other`, and a category that is not served as `unknown`.
+Each worker process has its own registry and port. The values of labels are bounded: lines beyond the first 64 are
+counted as `other`, and categories that are not served as `unknown`.
 """
 
 from __future__ import annotations
@@ -9,178 +9,170 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from patchline.devices import npu
 from patchline.devices.backbone import Device
 from patchline.protocol import messages
+from patchline.protocol.errors import Reason
 from patchline.runtime import metrics
 from patchline.runtime.health import Health, serve
 from patchline.runtime.metrics import Counter, Gauge, Histogram
 from patchline.worker.supervisor import Cause
 
-_WINDOW_S = 10.0
-_MOST_LINES = 64
-_CHIP_S = 15.0
+_FPS_WINDOW_S = 10.0
+_MAX_LINES = 64
+_CHIP_INTERVAL_S = 15.0
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 4.0)
 
-# By name behind `patchline_`: what it says, and its labels.
+# Name without the prefix `patchline_`: help text, labels (and buckets).
 _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "images": ("Verdicts confirmed by the broker.", ("line", "category", "decision")),
-    "errors": ("Jobs without an ordinary verdict.", ("reason",)),
-    "jobs_set_apart": ("Jobs that failed or came again, to be judged alone.", ()),
-    "redis_failures": ("Times Redis did not answer.", ()),
-    "device_failures": ("Times the device failed.", ()),
+    "images": ("Verdicts confirmed by RabbitMQ.", ("line", "category", "decision")),
+    "errors": ("Jobs that failed or expired.", ("reason",)),
+    "jobs_set_apart": ("Failed or redelivered jobs sent to the queue of the suspects.", ()),
+    "redis_failures": ("Failed requests to Redis.", ()),
+    "device_failures": ("Failures of the device.", ()),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "in_flight": ("Jobs in the hands of this worker.", ()),
-    "behind_seconds": ("Age of the last job taken, from its capture on.", ()),
-    "last_verdict_timestamp_seconds": ("When the last verdict was confirmed.", ()),
-    "calibrated_score_ratio": (
-        "Median of the good images at fit time; 1 is the threshold.",
-        ("category",),
-    ),
-    "fps": (f"Verdicts a second over the last {_WINDOW_S:g} s.", ("device",)),
+    "behind_seconds": ("Age of the last job taken, since its capture.", ()),
+    "calibrated_score_ratio": ("Median score of good images at fit time; 1 is the fail threshold.", ("category",)),
+    "fps": (f"Confirmed verdicts per second over the last {_FPS_WINDOW_S:g} s.", ("device",)),
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
-    "stage_seconds": ("Time in a stage of a job.", ("stage",), _SECONDS),
-    "confirm_seconds": ("Until RabbitMQ has confirmed a verdict.", (), _SECONDS),
-    "capture_to_verdict_seconds": ("From the capture to the confirmed verdict.", (), (*_SECONDS, 30.0, 120.0)),
-    "score_ratio": ("Score of an image, where 1 is the fail threshold.", ("line", "category"), _RATIOS),
+    "stage_seconds": ("Duration of an inspection stage.", ("stage",), _SECONDS),
+    "confirm_seconds": ("Time until RabbitMQ confirms a message.", (), _SECONDS),
+    "capture_to_verdict_seconds": ("Time from capture to confirmed verdict.", (), (*_SECONDS, 30.0, 120.0)),
+    "score_ratio": ("Score of an image; 1 is the fail threshold.", ("line", "category"), _RATIOS),
 }
-_OF_CHIP = {
-    "temperature_celsius": "Of the chip.",
-    "memory_used_bytes": "Of the chip.",
-    "memory_total_bytes": "Of the chip.",
-    "healthy": "1 where nothing is reported of the chip.",
+_CHIP_GAUGES = {
+    "temperature_celsius": "Temperature of the chip.",
+    "memory_used_bytes": "Used memory of the chip.",
+    "healthy": "1 if the chip reports no fault, else 0.",
 }
 
 
 class Metrics:
-    """Counts what lanes do."""
+    """The metrics of one worker process. All methods are thread-safe."""
 
     def __init__(self, device: str, categories: list[str], clock: Callable[[], float] = time.monotonic) -> None:
-        own = self.registry = metrics.Registry()
+        self.registry = registry = metrics.Registry()
         self._clock = clock
         self._categories = frozenset(categories)
         self._lines: set[str] = set()
-        self._finished: deque[float] = deque()
+        self._confirmed_at: deque[float] = deque()
         self._lock = threading.Lock()
-        self._count = {
-            name: Counter(f"patchline_{name}", text, labels, registry=own) for name, (text, labels) in _COUNTERS.items()
+        self._counters = {
+            name: Counter(f"patchline_{name}", text, labels, registry=registry)
+            for name, (text, labels) in _COUNTERS.items()
         }
-        self._gauge = {
-            name: Gauge(f"patchline_{name}", text, labels, registry=own) for name, (text, labels) in _GAUGES.items()
+        self._gauges = {
+            name: Gauge(f"patchline_{name}", text, labels, registry=registry)
+            for name, (text, labels) in _GAUGES.items()
         }
-        self._observe = {
-            name: Histogram(f"patchline_{name}", text, labels, buckets=buckets, registry=own)
+        self._histograms = {
+            name: Histogram(f"patchline_{name}", text, labels, buckets=buckets, registry=registry)
             for name, (text, labels, buckets) in _HISTOGRAMS.items()
         }
-        self._chip = {name: Gauge(f"patchline_device_{name}", text, registry=None) for name, text in _OF_CHIP.items()}
-        self._gauge["fps"].labels(device).set_function(self.fps)
+        self._chip_gauges = {
+            name: Gauge(f"patchline_device_{name}", text, registry=None) for name, text in _CHIP_GAUGES.items()
+        }
+        self._gauges["fps"].labels(device).set_function(self.fps)
+        for reason in Reason:  # a series that starts at 1 would hide its first error from increase()
+            self._counters["errors"].labels(reason)
 
     def serve(self, host: str, port: int, health: Health) -> int:
-        """Show the metrics, and beside them the health; returns the port, a free one where `port` is 0."""
+        """Serve the metrics and the health probes over HTTP. Return the port; 0 picks a free one."""
         return serve(host, port, metrics.application(self.registry), health)
 
-    def calibrated(self, category: str, median: float, threshold: float) -> None:
-        """What a good part of a category is expected to score."""
-        self._gauge["calibrated_score_ratio"].labels(category).set(median / threshold)
+    def set_calibration(self, category: str, median: float, threshold: float) -> None:
+        """Set the score that is expected of a good part, and the fail threshold."""
+        self._gauges["calibrated_score_ratio"].labels(category).set(median / threshold)
 
     def fps(self) -> float:
-        """Confirmed verdicts a second over the window."""
+        """Return the confirmed verdicts per second over the last seconds."""
         with self._lock:
-            self._forget_old()
-            return len(self._finished) / _WINDOW_S
+            self._drop_old()
+            return len(self._confirmed_at) / _FPS_WINDOW_S
 
-    def stage_took(self, stage: str, seconds: float) -> None:
-        """A stage of a job has ended."""
-        self._observe["stage_seconds"].labels(stage).observe(seconds)
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Record the duration of a stage of an inspection."""
+        self._histograms["stage_seconds"].labels(stage).observe(seconds)
 
-    @contextmanager
-    def holding(self) -> Iterator[None]:
-        """A job is in our hands."""
-        with self._gauge["in_flight"].track_inprogress():
-            yield
+    def observe_confirmation(self, seconds: float) -> None:
+        """Record the time until RabbitMQ confirmed a message, or until that failed."""
+        self._histograms["confirm_seconds"].observe(seconds)
 
-    def confirmed(self, seconds: float) -> None:
-        """RabbitMQ has confirmed a message."""
-        self._observe["confirm_seconds"].observe(seconds)
+    def job_received(self, captured_at_ms: int, now_ms: int) -> None:
+        """Record that a job was taken from the queue."""
+        self._gauges["behind_seconds"].set(max(0, now_ms - captured_at_ms) / 1000)
 
-    def received(self, captured_at_ms: int, now_ms: int) -> None:
-        """A job was taken from the queue."""
-        self._gauge["behind_seconds"].set(max(0, now_ms - captured_at_ms) / 1000)
-
-    def answered(self, verdict: messages.Verdict, confirmed_at_ms: int) -> None:
-        """A verdict was confirmed."""
-        line = self._known_line(verdict.line)
+    def verdict_confirmed(self, verdict: messages.Verdict, confirmed_at_ms: int) -> None:
+        """Record a verdict that RabbitMQ has confirmed."""
+        line = self._line_label(verdict.line)
         category = verdict.category if verdict.category in self._categories else messages.UNKNOWN
-        for decision in messages.Decision:
-            # Every series begins at 0: an increase from nothing to the first error would not be seen as one.
-            self._count["images"].labels(line, category, decision).inc(decision is verdict.decision)
+        for decision in messages.Decision:  # all of them, so that every series starts at 0
+            self._counters["images"].labels(line, category, decision).inc(decision is verdict.decision)
         if verdict.score is not None and verdict.thresholds is not None:
-            self._observe["score_ratio"].labels(line, category).observe(verdict.score / verdict.thresholds.fail)
+            self._histograms["score_ratio"].labels(line, category).observe(verdict.score / verdict.thresholds.fail)
         if verdict.reason is not None:
-            self._count["errors"].labels(verdict.reason).inc()
+            self._counters["errors"].labels(verdict.reason).inc()
         if verdict.captured_at is not None:
-            waited_ms = max(0, confirmed_at_ms - verdict.captured_at)
-            self._observe["capture_to_verdict_seconds"].observe(waited_ms / 1000)
-        self._gauge["last_verdict_timestamp_seconds"].set(confirmed_at_ms / 1000)
+            elapsed_ms = max(0, confirmed_at_ms - verdict.captured_at)
+            self._histograms["capture_to_verdict_seconds"].observe(elapsed_ms / 1000)
         with self._lock:
-            self._finished.append(self._clock())
-            self._forget_old()
+            self._confirmed_at.append(self._clock())
+            self._drop_old()
 
-    def set_apart(self) -> None:
-        """A job went to the suspects."""
-        self._count["jobs_set_apart"].inc()
+    def job_set_apart(self) -> None:
+        """Record that a job was sent to the queue of the suspects."""
+        self._counters["jobs_set_apart"].inc()
 
     def watch_chip(self, number: int, stop: threading.Event) -> None:
-        """Show the state of an Ascend chip until `stop` is set; without an answer of npu-smi the metrics are absent."""
+        """Export the state of an Ascend chip until `stop` is set. While npu-smi fails, its gauges are absent."""
         registered = False
         while not stop.is_set():
             try:
-                (chip,) = [each for each in npu.read() if each.device == number]
+                (chip,) = [chip for chip in npu.read() if chip.device == number]
             except (npu.NpuError, ValueError):
                 chip = None
             if chip is not None:
-                for name, gauge in self._chip.items():
+                for name, gauge in self._chip_gauges.items():
                     gauge.set(getattr(chip, name))
             if registered != (chip is not None):
                 registered = not registered
-                for gauge in self._chip.values():
+                for gauge in self._chip_gauges.values():
                     (self.registry.register if registered else self.registry.unregister)(gauge)
-            stop.wait(_CHIP_S)
+            stop.wait(_CHIP_INTERVAL_S)
 
     def device_failed(self) -> None:
-        """The device gave no complete answer to an image."""
-        self._count["device_failures"].inc()
+        """Record a failure of the device."""
+        self._counters["device_failures"].inc()
 
     def redis_failed(self) -> None:
-        """Redis did not answer."""
-        self._count["redis_failures"].inc()
+        """Record a failed request to Redis."""
+        self._counters["redis_failures"].inc()
 
-    def _known_line(self, line: str) -> str:
+    def _line_label(self, line: str) -> str:
         with self._lock:
-            if line in self._lines or len(self._lines) < _MOST_LINES:
+            if line in self._lines or len(self._lines) < _MAX_LINES:
                 self._lines.add(line)
                 return line
         return "other"
 
-    def _forget_old(self) -> None:
-        while self._finished and self._finished[0] < self._clock() - _WINDOW_S:
-            self._finished.popleft()
+    def _drop_old(self) -> None:
+        while self._confirmed_at and self._confirmed_at[0] < self._clock() - _FPS_WINDOW_S:
+            self._confirmed_at.popleft()
 
 
 class SupervisorMetrics:
-    """What a supervisor knows of its workers."""
+    """The metrics of a supervisor."""
 
     def __init__(self, devices: list[str]) -> None:
         self.registry = metrics.Registry()
         self._restarts = Counter(
             "patchline_worker_restarts",
-            "Times a worker ended, or was stuck and replaced.",
+            "Restarts of a worker process.",
             ("device", "cause"),
             registry=self.registry,
         )
@@ -188,10 +180,10 @@ class SupervisorMetrics:
             for cause in Cause:
                 self._restarts.labels(device, cause)
 
-    def restarted(self, device: Device, cause: Cause) -> None:
-        """A worker had to be started again."""
+    def worker_restarted(self, device: Device, cause: Cause) -> None:
+        """Record the restart of a worker process."""
         self._restarts.labels(str(device), cause).inc()
 
     def serve(self, host: str, port: int) -> None:
-        """Show the metrics at `http://host:port/metrics`."""
+        """Serve the metrics at `http://host:port/metrics`."""
         metrics.serve(self.registry, host, port)

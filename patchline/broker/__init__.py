@@ -1,1 +1,1 @@
-"""How messages move."""
+"""Message brokers: the interface, RabbitMQ, and one in memory."""

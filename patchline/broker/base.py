@@ -1,4 +1,4 @@
-"""How messages move: publish, consume, ack, reject, requeue. Knows no images and no broker."""
+"""The interface of a message broker: publish, consume, acknowledge, requeue. It knows nothing of images or RabbitMQ."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Protocol
 
 from patchline.protocol.topology import Topology
 
-TRIED = "x-patchline-tried"  # header: how often a message was tried before it came to its queue
+PREVIOUS_ATTEMPTS = "x-patchline-tried"  # header: attempts before the message was published to its current queue
 
 
 class BrokerError(Exception):
-    """The broker did not do what it was asked; the text says what to do."""
+    """The broker failed; the text says what to do."""
 
 
 class NotConfirmed(BrokerError):
-    """The message may or may not have arrived: send it again with the same id, or give its job back."""
+    """The message may or may not have arrived. Publish it again with the same id, or requeue its job."""
 
 
 class Refused(NotConfirmed):
-    """The broker said no (a queue is full): the message is not there. Wait, then send it again."""
+    """The broker sent a negative acknowledgement, because a queue is full. Wait, then publish again."""
 
 
 class Unroutable(NotConfirmed):
-    """No queue takes this routing key: the message is not there. The topology is missing or other than expected."""
+    """No queue is bound for the routing key. The topology is missing or differs."""
 
 
 class TopologyMismatch(BrokerError):
-    """A queue or exchange exists with other arguments than ours."""
+    """A queue or exchange is missing, or exists with other arguments."""
 
 
 class AlreadySettled(Exception):
-    """A delivery was settled twice: a fault of the program, never of the network."""
+    """A delivery was settled twice: a programming error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A body and the properties that travel with it. Every message is persistent."""
+    """A body and its AMQP properties. Every message is persistent."""
 
     body: bytes = field(repr=False)
     message_id: str | None = None
@@ -52,10 +52,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message and where it goes: to an exchange, with words joined by dots as its routing key.
-
-    `mandatory`: it must reach at least one queue.
-    """
+    """A message and its destination. If `mandatory`, it must reach at least one queue."""
 
     exchange: str
     routing_key: str
@@ -63,25 +60,24 @@ class Outgoing:
     mandatory: bool = True
 
 
-def tried(headers: Mapping[str, object]) -> int:
-    """How often a message was tried in another queue, by its `TRIED` header; 0 where that is no count."""
-    count = headers.get(TRIED)
+def previous_attempts(headers: Mapping[str, object]) -> int:
+    """Return the attempts in other queues, from the header `PREVIOUS_ATTEMPTS`; 0 if it is missing or invalid."""
+    count = headers.get(PREVIOUS_ATTEMPTS)
     return count if isinstance(count, int) and count >= 0 else 0
 
 
 class Settlement(Enum):
-    """What becomes of a delivery."""
+    """How a delivery ends."""
 
     ACK = "ack"
-    REJECT = "reject"
     REQUEUE = "requeue"
 
 
 class Delivery:
-    """A message in our hands, until it is settled exactly once.
+    """A message that must be settled exactly once.
 
-    `attempt` counts from 1, over all queues that the message was in. A delivery whose channel is gone is stale: the
-    broker delivers the message again by itself, and settling the old one does nothing.
+    `attempt` starts at 1 and counts the deliveries from all queues. When the channel closes, the delivery becomes
+    stale: the broker delivers the message again, and settling the stale delivery has no effect.
     """
 
     def __init__(
@@ -97,65 +93,61 @@ class Delivery:
         self.attempt = attempt
         self._settle = settle
         self._is_stale = is_stale
-        self._once = threading.Lock()
+        self._settled = threading.Lock()
 
     @property
-    def again(self) -> bool:
-        """It was delivered from this queue before, and not settled."""
-        return self.attempt > 1 + tried(self.message.headers)
+    def redelivered(self) -> bool:
+        """The current queue has delivered the message before."""
+        return self.attempt > 1 + previous_attempts(self.message.headers)
 
     @property
     def stale(self) -> bool:
-        """The broker has taken the message back."""
+        """The channel is closed, and the broker has taken the message back."""
         return self._is_stale()
 
     def ack(self) -> None:
-        """It is done with: forget the message."""
+        """Acknowledge: the broker deletes the message."""
         self._settle_once(Settlement.ACK)
 
-    def reject(self) -> None:
-        """It can never be done: the broker dead-letters the message."""
-        self._settle_once(Settlement.REJECT)
-
     def requeue(self) -> None:
-        """Somebody else, or later: the message goes back to its queue with one attempt more."""
+        """Return the message to its queue, to be delivered with one more attempt."""
         self._settle_once(Settlement.REQUEUE)
 
     def _settle_once(self, settlement: Settlement) -> None:
-        if not self._once.acquire(blocking=False):
-            raise AlreadySettled(f"{settlement.value} of message {self.message.message_id}, which is settled")
+        if not self._settled.acquire(blocking=False):
+            raise AlreadySettled(f"{settlement.value} of message {self.message.message_id}, which is already settled")
         self._settle(settlement)
 
 
 class Consumer(Protocol):
-    """Deliveries of one queue; several threads may take from it."""
+    """The deliveries of one queue. Several threads may take from it."""
 
     def take(self, timeout_s: float) -> Delivery | None:
-        """The next delivery, or None when there was none in time."""
+        """Return the next delivery, or None if there is none within the timeout."""
         ...
 
     def flush(self) -> None:
-        """Return when the broker has all settlements that were handed over before; after seconds where it is away."""
+        """Wait until the broker has processed all earlier settlements. Give up after a few seconds."""
         ...
 
     def cancel(self) -> None:
-        """Want no more. What was delivered and not taken goes back to the queue."""
+        """Stop consuming. Deliveries that nobody has taken are requeued."""
         ...
 
 
 class Broker(Protocol):
-    """A connection to a broker, safe to use from any thread."""
+    """A connection to a broker. Thread-safe."""
 
     @property
     def connected(self) -> bool:
-        """It can publish at this moment."""
+        """Messages can be published now."""
         ...
 
     def declare(self, topology: Topology, *, passive: bool = False) -> None:
-        """Make exchanges, queues and bindings; only see that they are there where `passive`.
+        """Create exchanges, queues and bindings. If `passive`, only check that they exist.
 
         Raises:
-            TopologyMismatch: one exists with other arguments, is missing, or may not be made by this user.
+            TopologyMismatch: one is missing, exists with other arguments, or may not be created by this user.
         """
         ...
 
@@ -168,25 +160,26 @@ class Broker(Protocol):
         mandatory: bool = True,
         timeout_s: float | None = None,
     ) -> None:
-        """Send one message, as `publish_all` does."""
+        """Publish one message and wait for its confirmation. See `publish_all`."""
         ...
 
     def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
-        """Send messages in their order, and return when the broker has confirmed all of them.
+        """Publish messages in order, and wait until the broker has confirmed all of them.
 
         Args:
-            outgoing: the messages. Some may have arrived where this raises.
-            timeout_s: how long to wait for the confirmations, the way back to a lost broker included.
+            outgoing: the messages.
+            timeout_s: for all confirmations together, including a reconnection.
 
         Raises:
-            Unroutable, Refused, NotConfirmed: see there.
+            NotConfirmed: at least one message was not confirmed; the others may have arrived. `Unroutable` and
+                `Refused` say more.
         """
         ...
 
     def consume(self, queue: str, prefetch: int) -> Consumer:
-        """Subscribe, with at most `prefetch` deliveries of this consumer unsettled at any time."""
+        """Consume a queue. The broker delivers at most `prefetch` unsettled messages at a time."""
         ...
 
     def close(self) -> None:
-        """Send what is settled, then go. Unsettled deliveries go back to their queues."""
+        """Send the pending settlements, then disconnect. Unsettled deliveries return to their queues."""
         ...

@@ -1,4 +1,4 @@
-"""The messages that a broker has not confirmed yet: which tag is whose, and who is told what."""
+"""RabbitMQ's publisher confirms: matches acknowledgements and returned messages with what was published."""
 
 from __future__ import annotations
 
@@ -11,65 +11,72 @@ from patchline.broker.base import BrokerError, NotConfirmed, Outgoing, Refused, 
 
 @dataclass(eq=False)
 class Publication:
-    """A message on its way to being confirmed; `confirmed` ends with None or with a BrokerError."""
+    """A message that is being published. The result of `confirmation` is None or a BrokerError."""
 
-    what: Outgoing
-    confirmed: Future[None] = field(default_factory=Future)
-    returned: str | None = None
+    outgoing: Outgoing
+    confirmation: Future[None] = field(default_factory=Future)
+    return_reason: str | None = None
 
-    def settle(self, error: BrokerError | None) -> None:
-        """Tell the waiting thread, unless it has given up."""
-        if not self.confirmed.set_running_or_notify_cancel():
+    def complete(self, error: BrokerError | None) -> None:
+        """Wake the waiting thread, unless it has given up."""
+        if not self.confirmation.set_running_or_notify_cancel():
             return
         if error is None:
-            self.confirmed.set_result(None)
+            self.confirmation.set_result(None)
         else:
-            self.confirmed.set_exception(error)
+            self.confirmation.set_exception(error)
 
 
-class Confirms:
-    """The unconfirmed publications of one channel, in the order of publishing. Used by one thread."""
+class PublisherConfirms:
+    """The unconfirmed messages of one channel, by delivery tag. Used by one thread only."""
 
     def __init__(self) -> None:
-        self._published = 0
+        self._last_tag = 0
         self._unconfirmed: dict[int, Publication] = {}
 
     @property
-    def none_waits(self) -> bool:
-        """Every publication is confirmed or refused."""
+    def is_empty(self) -> bool:
+        """No message is unconfirmed."""
         return not self._unconfirmed
 
     def add(self, publication: Publication) -> None:
-        """The channel publishes it next: tags count from 1 (RabbitMQ's publisher confirms)."""
-        self._published += 1
-        self._unconfirmed[self._published] = publication
+        """Register the next message that is published on the channel. Delivery tags count from 1."""
+        self._last_tag += 1
+        self._unconfirmed[self._last_tag] = publication
 
-    def returned(self, exchange: str, routing_key: str, message_id: str | None, why: str) -> None:
-        """A mandatory message reached no queue. A return carries no tag, but precedes its confirmation, in order."""
+    def on_return(self, exchange: str, routing_key: str, message_id: str | None, reason: str) -> None:
+        """Record a returned message. basic.return has no delivery tag; it precedes the basic.ack of its message."""
+        key = (exchange, routing_key, message_id)
         for publication in self._unconfirmed.values():
-            what = publication.what
-            key = (what.exchange, what.routing_key, what.message.message_id)
-            if publication.returned is None and key == (exchange, routing_key, message_id):
-                publication.returned = why
+            outgoing = publication.outgoing
+            if publication.return_reason is None and key == (
+                outgoing.exchange,
+                outgoing.routing_key,
+                outgoing.message.message_id,
+            ):
+                publication.return_reason = reason
                 return
 
-    def confirmed(self, tag: int, multiple: bool, accepted: bool) -> None:
-        """The broker has accepted or refused the message of a tag, or all up to that tag."""
-        tags: Iterable[int] = [known for known in self._unconfirmed if known <= tag] if multiple else [tag]
-        for each in tags:
-            publication = self._unconfirmed.pop(each)
-            publication.settle(_outcome(publication, accepted))
+    def on_confirm(self, delivery_tag: int, multiple: bool, ack: bool) -> None:
+        """Complete the message of a delivery tag; if `multiple`, all messages up to that tag."""
+        tags: Iterable[int] = [delivery_tag]
+        if multiple:
+            tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
+        for tag in tags:
+            publication = self._unconfirmed.pop(tag)
+            publication.complete(_error(publication, ack))
 
-    def fail_all(self, why: str) -> None:
-        """The channel is gone, and with it all confirmations to come."""
+    def fail_all(self, reason: str) -> None:
+        """Fail all messages, because the channel has closed and no more confirmations will come."""
         lost, self._unconfirmed = self._unconfirmed, {}
         for publication in lost.values():
-            publication.settle(NotConfirmed(f"the channel closed before the confirmation: {why}"))
+            publication.complete(NotConfirmed(f"the channel closed before the confirmation: {reason}"))
 
 
-def _outcome(publication: Publication, accepted: bool) -> BrokerError | None:
-    where = f"exchange {publication.what.exchange}, routing key {publication.what.routing_key}"
-    if publication.returned is not None:
+def _error(publication: Publication, ack: bool) -> BrokerError | None:
+    outgoing = publication.outgoing
+    destination = f"exchange {outgoing.exchange}, routing key {outgoing.routing_key}"
+    if publication.return_reason is not None:
         advice = "declare the queues with: patchline topology"
-        return Unroutable(f"no queue for {where} ({publication.returned}); {advice}")
-    return None if accepted else Refused(f"a queue behind {where} is full, or its nodes are lost")
+        return Unroutable(f"no queue for {destination} ({publication.return_reason}); {advice}")
+    return None if ack else Refused(f"a queue of {destination} is full or has lost its nodes")

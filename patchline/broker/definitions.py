@@ -1,4 +1,4 @@
-"""RabbitMQ's definitions file: the queues of a plant, and three users who may do what is theirs and no more."""
+"""RabbitMQ's definitions file: the queues of a plant, and three users with minimal permissions."""
 
 from __future__ import annotations
 
@@ -14,64 +14,63 @@ _VHOST = "/"
 
 
 @dataclass(frozen=True)
-class Rights:
-    """Regular expressions over the names of exchanges and queues. Nobody may make or delete anything."""
+class Permissions:
+    """Regular expressions on the names of exchanges and queues. No user may create or delete any."""
 
     write: str
     read: str
 
 
-# To publish is to write to an exchange, to consume is to read a queue (RabbitMQ, access control).
-# The process of the traces is a gate to RabbitMQ: it reads verdicts, and nothing else.
-RIGHTS = {
-    "publisher": Rights(write=r"^patchline\.(jobs|parts)$", read="^$"),
-    "worker": Rights(write=r"^patchline\.(suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
-    "gate": Rights(write="^$", read=r"^patchline\.(gate\..+|traces)$"),
+# Publishing needs write access to an exchange, consuming needs read access to a queue (RabbitMQ, access control).
+# The trace exporter uses the gate's user: it only reads verdicts.
+PERMISSIONS = {
+    "publisher": Permissions(write=r"^patchline\.(jobs|parts)$", read="^$"),
+    "worker": Permissions(write=r"^patchline\.(suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
+    "gate": Permissions(write="^$", read=r"^patchline\.(gate\..+|traces)$"),
 }
 
 
 def definitions(topologies: Sequence[Topology], passwords: Mapping[str, str]) -> dict[str, object]:
-    """The document that RabbitMQ imports with `load_definitions` or `rabbitmqctl import_definitions`.
+    """Return the document for `load_definitions` or `rabbitmqctl import_definitions`.
 
     Args:
-        topologies: exchanges and queues; what stands in several is made once.
-        passwords: by user, one for each of `RIGHTS`. The document holds their salted hashes.
+        topologies: exchanges and queues, which may overlap.
+        passwords: one for each user of `PERMISSIONS`. The document contains their salted hashes.
     """
-    exchanges = {name for each in topologies for name in each.exchanges}
-    queues = {queue.name: queue for each in topologies for queue in each.queues}
-    of_topic = {"vhost": _VHOST, "type": "topic", "durable": True, "auto_delete": False, "internal": False}
-    of_queue = {"vhost": _VHOST, "durable": True, "auto_delete": False}
-    to_queue = {"vhost": _VHOST, "destination_type": "queue", "arguments": {}}
+    exchanges = {name for topology in topologies for name in topology.exchanges}
+    queues = {queue.name: queue for topology in topologies for queue in topology.queues}
+    exchange_options = {"vhost": _VHOST, "type": "topic", "durable": True, "auto_delete": False, "internal": False}
+    queue_options = {"vhost": _VHOST, "durable": True, "auto_delete": False}
+    binding_options = {"vhost": _VHOST, "destination_type": "queue", "arguments": {}}
     return {
         "vhosts": [{"name": _VHOST}],
-        "users": [_user(name, passwords[name]) for name in RIGHTS],
+        "users": [_user(name, passwords[name]) for name in PERMISSIONS],
         "permissions": [
-            {"user": name, "vhost": _VHOST, "configure": "^$", "write": rights.write, "read": rights.read}
-            for name, rights in RIGHTS.items()
+            {"user": name, "vhost": _VHOST, "configure": "^$", "write": permissions.write, "read": permissions.read}
+            for name, permissions in PERMISSIONS.items()
         ],
-        "exchanges": [{"name": name, "arguments": {}, **of_topic} for name in sorted(exchanges)],
-        "queues": [{"name": each.name, "arguments": each.arguments, **of_queue} for each in queues.values()],
+        "exchanges": [{"name": name, "arguments": {}, **exchange_options} for name in sorted(exchanges)],
+        "queues": [{"name": queue.name, "arguments": queue.arguments, **queue_options} for queue in queues.values()],
         "bindings": [
-            {"source": exchange, "destination": each.name, "routing_key": pattern, **to_queue}
-            for each in queues.values()
-            for exchange, pattern in each.bindings
+            {"source": exchange, "destination": queue.name, "routing_key": pattern, **binding_options}
+            for queue in queues.values()
+            for exchange, pattern in queue.bindings
         ],
     }
 
 
 def new_password() -> str:
-    """192 random bits, in letters that need no quoting in a url."""
+    """Return a URL-safe password of 192 random bits."""
     return secrets.token_urlsafe(24)
 
 
 def _user(name: str, password: str) -> dict[str, object]:
-    """A user as RabbitMQ keeps it: base64 of a 4-byte salt and SHA-256 of salt and password (RabbitMQ, passwords)."""
+    """Return a user with a hashed password: base64(salt + SHA-256(salt + password)), as RabbitMQ specifies."""
     salt = secrets.token_bytes(4)
     digest = hashlib.sha256(salt + password.encode()).digest()
-    hashed = base64.b64encode(salt + digest).decode()
     return {
         "name": name,
-        "password_hash": hashed,
+        "password_hash": base64.b64encode(salt + digest).decode(),
         "hashing_algorithm": "rabbit_password_hashing_sha256",
         "tags": "",
     }

@@ -1,4 +1,4 @@
-"""Headers of strangers: AMQP knows kinds of values and bytes that Python's own types and pika do not take back."""
+"""Conversion of AMQP headers. Clients may send values that are not valid text, or that pika cannot encode."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Mapping
 from datetime import datetime
 
 
-def received(headers: Mapping[object, object] | None) -> dict[str, object]:
-    """Headers with names that are text, whatever bytes they came as."""
-    return {text(name) or "": value for name, value in (headers or {}).items()}
+def decode_headers(headers: Mapping[object, object] | None) -> dict[str, object]:
+    """Return the headers with their names as text."""
+    return {decode_text(name) or "": value for name, value in (headers or {}).items()}
 
 
-def text(value: object) -> str | None:
-    """A name or property as text; what is not UTF-8 in it shows as U+FFFD. None stays None."""
+def decode_text(value: object) -> str | None:
+    """Return a name or property as text. Bytes that are not UTF-8 become U+FFFD; None stays None."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     return None if value is None else str(value)
 
 
-def sendable(value: object) -> object:
-    """The value as pika can send it: what it cannot, travels as its text."""
+def encodable(value: object) -> object:
+    """Return a value that pika can encode. Unsupported values become text."""
     if value is None or isinstance(value, str | bytes | bool | datetime):
         return value
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, Mapping):
-        return {str(name): sendable(each) for name, each in value.items()}
+        return {str(name): encodable(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [sendable(each) for each in value]
+        return [encodable(item) for item in value]
     return str(value)

@@ -1,7 +1,7 @@
-"""RabbitMQ: one connection, pumped by one I/O thread for as long as the broker object lives. The only pika user.
+"""RabbitMQ: one connection with one I/O thread for the lifetime of the broker object. The only pika user.
 
-Everything that touches pika runs on that thread; other threads hand it callbacks and wait for futures. So heartbeats
-never stop, however long an inspection takes, and many threads can have unconfirmed messages under way at once.
+pika is not thread-safe, so only the I/O thread calls it; other threads add callbacks and wait for futures. Heartbeats
+therefore continue during long inspections, and many threads can wait for publisher confirms at the same time.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
-from patchline.broker.confirms import Confirms, Publication
-from patchline.broker.headers import sendable, text
+from patchline.broker.confirms import Publication, PublisherConfirms
+from patchline.broker.headers import decode_text, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
-_BACKOFF_S = (0.2, 10.0)  # first and longest pause between attempts to connect
-_CLOSE_S = 10.0
+_MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
+_CLOSE_TIMEOUT_S = 10.0
 
 
 class RabbitBroker:
-    """Implements `patchline.broker.base.Broker`. Use as a context manager."""
+    """Implements `patchline.broker.base.Broker` with automatic reconnection. A context manager."""
 
     def __init__(
         self,
@@ -49,27 +49,27 @@ class RabbitBroker:
         """Connect in the background.
 
         Args:
-            url: amqp://user:password@host:port/vhost, or amqps:// for TLS; the nodes of a cluster joined by commas.
-            ca_file: whom to trust with amqps; the system's own authorities where it is None.
-            heartbeat_s: after twice this time of silence the connection counts as lost.
-            confirm_timeout_s: how long `publish` waits, unless it is told otherwise.
-            name: is shown in RabbitMQ's list of connections.
+            url: amqp://user:password@host:port/vhost, or amqps:// for TLS; a comma separates the nodes of a cluster.
+            ca_file: the CA certificates to trust with amqps. If None, those of the system.
+            heartbeat_s: the heartbeat timeout of the connection.
+            confirm_timeout_s: the default timeout of `publish`.
+            name: shown in RabbitMQ's list of connections.
 
         Raises:
-            BrokerError: the url or the file cannot be used.
+            BrokerError: the url or the CA file cannot be used.
         """
-        self._nodes = [_parameters(each, ca_file, heartbeat_s, name) for each in url.split(",")]
+        self._nodes = [_parameters(node, ca_file, heartbeat_s, name) for node in url.split(",")]
         self._confirm_timeout_s = confirm_timeout_s
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
-        self._publishing: Channel | None = None
-        self._waiting: deque[Publication] = deque()
-        self._confirms = Confirms()
+        self._publish_channel: Channel | None = None
+        self._queued: deque[Publication] = deque()  # until the channel is open
+        self._confirms = PublisherConfirms()
         self._consumers: list[RabbitConsumer] = []
-        self._attempts = 0
+        self._next_node = 0
         self._closing = False
         self._failures = 0
-        self._thread = threading.Thread(target=self._pump, name="broker-io", daemon=True)
+        self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> RabbitBroker:
@@ -80,20 +80,20 @@ class RabbitBroker:
 
     @property
     def connected(self) -> bool:
-        """It can publish at this moment."""
-        return self._publishing is not None
+        """See `base.Broker`."""
+        return self._publish_channel is not None
 
     def declare(self, topology: Topology, *, passive: bool = False) -> None:
-        """See `base.Broker`. Takes a short connection of its own, since it happens once at the start."""
+        """See `base.Broker`. Uses a separate connection, since it happens only once."""
         try:
             with pika.BlockingConnection(self._nodes) as connection:
                 _declare(connection.channel(), topology, passive)
         except pika.exceptions.ChannelClosedByBroker as error:
-            raise TopologyMismatch(_explain(error)) from error
+            raise TopologyMismatch(_topology_advice(error)) from error
         except (pika.exceptions.AMQPError, OSError) as error:
-            hosts = ", ".join(f"{each.host}:{each.port}" for each in self._nodes)
+            hosts = ", ".join(f"{node.host}:{node.port}" for node in self._nodes)
             raise BrokerError(
-                f"RabbitMQ at {hosts} cannot be used ({error!r}); is it running, is the url right?"
+                f"RabbitMQ at {hosts} cannot be used ({error!r}); is it running, and is the url correct?"
             ) from error
 
     def publish(
@@ -110,45 +110,45 @@ class RabbitBroker:
 
     def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
         """See `base.Broker`."""
-        under_way = [Publication(each) for each in outgoing]
-        wait_s = self._confirm_timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + wait_s
-        self.on_io_thread(partial(self._send_all, under_way))
+        publications = [Publication(item) for item in outgoing]
+        timeout_s = self._confirm_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        self.add_callback_threadsafe(partial(self._publish_in_order, publications))
         try:
-            for each in under_way:
-                each.confirmed.result(deadline - time.monotonic())
+            for publication in publications:
+                publication.confirmation.result(deadline - time.monotonic())
         except FutureTimeout:
-            unconfirmed = f"RabbitMQ did not confirm message {each.what.message.message_id} within {wait_s:g} s"
-            raise NotConfirmed(unconfirmed) from None
+            message_id = publication.outgoing.message.message_id
+            raise NotConfirmed(f"RabbitMQ did not confirm message {message_id} within {timeout_s:g} s") from None
         finally:
-            for each in under_way:
-                each.confirmed.cancel()
+            for publication in publications:
+                publication.confirmation.cancel()
 
-    def consume(self, queue_name: str, prefetch: int) -> RabbitConsumer:
-        """See `base.Broker`. The subscription is made again after every reconnection."""
-        consumer = RabbitConsumer(self, queue_name, prefetch)
-        self.on_io_thread(partial(self._add, consumer))
+    def consume(self, queue: str, prefetch: int) -> RabbitConsumer:
+        """See `base.Broker`. The consumer subscribes again after every reconnection."""
+        consumer = RabbitConsumer(self, queue, prefetch)
+        self.add_callback_threadsafe(partial(self._add_consumer, consumer))
         return consumer
 
     def close(self) -> None:
         """See `base.Broker`."""
         if self._thread.is_alive():
-            self.on_io_thread(self._shut)
-            self._thread.join(_CLOSE_S)
+            self.add_callback_threadsafe(self._disconnect)
+            self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def on_io_thread(self, callback: Callable[[], Any]) -> None:
-        """Have `callback` called by the I/O thread, after those handed over before it."""
+    def add_callback_threadsafe(self, callback: Callable[[], Any]) -> None:
+        """Have the I/O thread call `callback`. Callbacks are called in order."""
         self.check_alive()
         self._loop.add_callback_threadsafe(callback)
 
     def check_alive(self) -> None:
-        """Raise BrokerError when the I/O thread has ended, so that nobody waits for it for ever."""
+        """Raise BrokerError if the I/O thread has ended."""
         if not self._thread.is_alive():
             raise BrokerError("the connection to RabbitMQ is closed")
 
-    # From here on everything runs on the I/O thread.
+    # Everything below runs on the I/O thread.
 
-    def _pump(self) -> None:
+    def _run_io_loop(self) -> None:
         self._connect()
         try:
             self._loop.start()
@@ -157,138 +157,142 @@ class RabbitBroker:
             self._loop.close()
 
     def _connect(self) -> None:
-        node = self._nodes[self._attempts % len(self._nodes)]
-        self._attempts += 1
+        node = self._nodes[self._next_node]
+        self._next_node = (self._next_node + 1) % len(self._nodes)
         self._connection = pika.SelectConnection(
             node,
             on_open_callback=self._on_open,
-            on_open_error_callback=self._on_lost,
-            on_close_callback=self._on_lost,
+            on_open_error_callback=self._on_connection_lost,
+            on_close_callback=self._on_connection_lost,
             custom_ioloop=self._loop,
         )
 
     def _on_open(self, connection: pika.SelectConnection) -> None:
-        _log.info("broker connected", host=connection.params.host, port=connection.params.port)
+        _log.info("connected to RabbitMQ", host=connection.params.host, port=connection.params.port)
         self._failures = 0
         if self._closing:
             connection.close()
             return
-        connection.add_on_connection_blocked_callback(_say_blocked)
-        connection.add_on_connection_unblocked_callback(lambda *_: _log.info("broker reads again"))
-        self._open_publishing()
+        connection.add_on_connection_blocked_callback(_log_blocked)
+        connection.add_on_connection_unblocked_callback(lambda *_: _log.info("connection unblocked by RabbitMQ"))
+        self._open_publish_channel()
         for consumer in self._consumers:
             connection.channel(on_open_callback=consumer.subscribe)
 
-    def _open_publishing(self) -> None:
+    def _open_publish_channel(self) -> None:
         if self._connection is not None and self._connection.is_open:
-            self._connection.channel(on_open_callback=self._on_publishing_open)
+            self._connection.channel(on_open_callback=self._on_publish_channel_open)
 
-    def _on_publishing_open(self, channel: Channel) -> None:
-        channel.add_on_return_callback(self._on_returned)
-        channel.add_on_close_callback(self._on_publishing_closed)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_publishing_ready(channel))
+    def _on_publish_channel_open(self, channel: Channel) -> None:
+        channel.add_on_return_callback(self._on_return)
+        channel.add_on_close_callback(self._on_publish_channel_closed)
+        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_confirms_selected(channel))
 
-    def _on_publishing_ready(self, channel: Channel) -> None:
-        self._publishing = channel
-        self._confirms = Confirms()
-        while self._waiting:
-            self._send(self._waiting.popleft())
+    def _on_confirms_selected(self, channel: Channel) -> None:
+        self._publish_channel = channel
+        self._confirms = PublisherConfirms()
+        while self._queued:
+            self._publish(self._queued.popleft())
 
-    def _on_publishing_closed(self, _: Channel, why: BaseException) -> None:
-        self._publishing = None
-        self._confirms.fail_all(repr(why))
-        self._open_publishing()
+    def _on_publish_channel_closed(self, _: Channel, reason: BaseException) -> None:
+        self._publish_channel = None
+        self._confirms.fail_all(repr(reason))
+        self._open_publish_channel()
 
-    def _send_all(self, publications: Sequence[Publication]) -> None:
-        for each in publications:
-            self._send(each)
+    def _publish_in_order(self, publications: Sequence[Publication]) -> None:
+        for publication in publications:
+            self._publish(publication)
 
-    def _send(self, publication: Publication) -> None:
-        if publication.confirmed.cancelled():
+    def _publish(self, publication: Publication) -> None:
+        if publication.confirmation.cancelled():
             return
-        if self._publishing is None:
-            self._waiting.append(publication)
+        if self._publish_channel is None:
+            self._queued.append(publication)
             return
+        outgoing = publication.outgoing
         self._confirms.add(publication)
-        self._publishing.basic_publish(
-            publication.what.exchange,
-            publication.what.routing_key,
-            publication.what.message.body,
-            _properties(publication.what.message),
-            mandatory=publication.what.mandatory,
+        self._publish_channel.basic_publish(
+            outgoing.exchange,
+            outgoing.routing_key,
+            outgoing.message.body,
+            _properties(outgoing.message),
+            mandatory=outgoing.mandatory,
         )
 
-    def _on_returned(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
-        why = f"{method.reply_code} {method.reply_text}"
-        self._confirms.returned(method.exchange, method.routing_key, properties.message_id, why)
+    def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
+        reason = f"{method.reply_code} {method.reply_text}"
+        self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
 
     def _on_confirm(self, frame: Any) -> None:
-        accepted = isinstance(frame.method, pika.spec.Basic.Ack)
-        self._confirms.confirmed(frame.method.delivery_tag, frame.method.multiple, accepted)
-        if not accepted and self._confirms.none_waits and self._publishing is not None:
-            # RabbitMQ 3.10 refuses for ever on a channel that first met a queue while its leader was lost.
-            channel, self._publishing = self._publishing, None
+        ack = isinstance(frame.method, pika.spec.Basic.Ack)
+        self._confirms.on_confirm(frame.method.delivery_tag, frame.method.multiple, ack)
+        if not ack and self._confirms.is_empty and self._publish_channel is not None:
+            # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
+            channel, self._publish_channel = self._publish_channel, None
             channel.close()
 
-    def _add(self, consumer: RabbitConsumer) -> None:
+    def _add_consumer(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=consumer.subscribe)
 
-    def _on_lost(self, _: object, why: BaseException) -> None:
-        self._publishing = None
-        self._confirms.fail_all(repr(why))
+    def _on_connection_lost(self, _: object, reason: BaseException) -> None:
+        self._publish_channel = None
+        self._confirms.fail_all(repr(reason))
         if self._closing:
             self._loop.stop()
             return
-        first, longest = _BACKOFF_S
-        pause_s = min(longest, first * 2**self._failures) * random.uniform(0.5, 1.0)
+        backoff_s = min(_MAX_RECONNECT_DELAY_S, _MIN_RECONNECT_DELAY_S * 2**self._failures)
+        delay_s = backoff_s * random.uniform(0.5, 1.0)
         self._failures = min(self._failures + 1, 16)
-        _log.warning("broker lost", why=repr(why), again_in_s=round(pause_s, 2))
-        self._loop.call_later(pause_s, self._connect)
+        _log.warning("connection to RabbitMQ lost", reason=repr(reason), reconnect_in_s=round(delay_s, 2))
+        self._loop.call_later(delay_s, self._connect)
 
-    def _shut(self) -> None:
+    def _disconnect(self) -> None:
         self._closing = True
         if self._connection is None or self._connection.is_closed:
             self._loop.stop()
         elif self._connection.is_open:
             self._connection.close()
-        # One that is still opening is let to: pika 1.4 trips over a close in the middle of its handshake.
+        # Otherwise `_on_open` closes it: pika 1.4 fails if a connection is closed during its handshake.
 
 
-def _say_blocked(_: object, frame: Any) -> None:
-    """An alarm of RabbitMQ's. We stay: to come back would hand all our deliveries out anew, and be blocked again."""
-    _log.warning("broker reads nothing from us until it has resources again", why=text(frame.method.reason))
+def _log_blocked(_: object, frame: Any) -> None:
+    # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
+    _log.warning("connection blocked by RabbitMQ until it has resources again", reason=decode_text(frame.method.reason))
 
 
 def _declare(channel: Any, topology: Topology, passive: bool) -> None:
     for exchange in topology.exchanges:
         channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
-    for each in topology.queues:
-        channel.queue_declare(each.name, durable=True, arguments=each.arguments, passive=passive)
-        for exchange, pattern in () if passive else each.bindings:
-            channel.queue_bind(each.name, exchange, routing_key=pattern)
+    for queue in topology.queues:
+        channel.queue_declare(queue.name, durable=True, arguments=queue.arguments, passive=passive)
+        for exchange, pattern in () if passive else queue.bindings:
+            channel.queue_bind(queue.name, exchange, routing_key=pattern)
 
 
-def _explain(error: pika.exceptions.ChannelClosedByBroker) -> str:
-    said = f"({error.reply_code} {error.reply_text})"
+def _topology_advice(error: pika.exceptions.ChannelClosedByBroker) -> str:
+    reply = f"({error.reply_code} {error.reply_text})"
     if error.reply_code == 404:
-        return f"a queue or exchange is missing {said}; an administrator makes it with: patchline topology"
+        return f"a queue or exchange is missing {reply}; an administrator creates it with: patchline topology"
     if error.reply_code == 403:
-        return f"this user may not make the queues {said}; set broker.make_queues to false; an administrator makes them"
+        return (
+            f"this user may not create queues {reply}; set broker.make_queues to false, and have an administrator run: "
+            "patchline topology"
+        )
     if error.reply_code != 406:
-        return f"RabbitMQ refused the topology {said}"
+        return f"RabbitMQ refused the topology {reply}"
     return (
-        f"a queue or exchange of that name exists with other arguments {said}. RabbitMQ never changes "
-        "the arguments of an existing queue: empty it, delete it with `rabbitmqctl delete_queue NAME` and start again, "
-        "or set the limits under `broker:` in the configuration to what the queue has"
+        f"a queue or exchange of that name exists with other arguments {reply}. RabbitMQ cannot change the arguments "
+        "of an existing queue: empty it, delete it with `rabbitmqctl delete_queue NAME` and start again, or set the "
+        "limits under `broker:` in the configuration to those of the queue"
     )
 
 
 def _decode_value(encoded: bytes, offset: int, original: Any = pika.data.decode_value) -> tuple[object, int]:
-    """A timestamp as its number. pika 1.4 raises on one after the year 9999, in the middle of reading a frame.
+    """Decode a timestamp as its number. pika 1.4 raises on a timestamp after the year 9999 while it reads a frame.
 
-    That would end the I/O thread, and then that of every worker that the message is delivered to.
+    The exception would end the I/O thread, and one such message would end every worker in turn.
     """
     if encoded[offset : offset + 1] == b"T":
         return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
@@ -303,7 +307,7 @@ def _properties(message: Message) -> pika.BasicProperties:
         message_id=message.message_id,
         type=message.type,
         content_type=message.content_type,
-        headers={name: sendable(value) for name, value in message.headers.items()},
+        headers={name: encodable(value) for name, value in message.headers.items()},
         content_encoding=message.content_encoding,
         app_id=message.app_id,
         delivery_mode=pika.DeliveryMode.Persistent.value,
@@ -316,10 +320,10 @@ def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> 
         if parameters.ssl_options is not None:
             context = ssl.create_default_context(cafile=ca_file)
             parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-    except (ValueError, TypeError, IndexError):  # their texts may quote the password
+    except (ValueError, TypeError, IndexError):  # their texts may contain the password
         raise BrokerError("the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost") from None
     except OSError as error:
-        raise BrokerError(f"{ca_file}: holds no certificates to trust ({error})") from error
+        raise BrokerError(f"{ca_file}: contains no usable CA certificates ({error})") from error
     parameters.heartbeat = heartbeat_s
     parameters.client_properties = {"connection_name": name or "patchline"}
     return parameters

@@ -46,7 +46,7 @@ def worker(
     port = settings.worker.metrics_port if metrics_port is None else metrics_port
     if device and devices:
         raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
-    with signals.on_signals() as stop:
+    with signals.stop_event() as stop:
         if devices is None:
             process.run(settings, backbone.Device.parse(device or "cpu"), served, port, stop)
             return
@@ -60,7 +60,7 @@ def worker(
         metrics = SupervisorMetrics([str(each) for each in commands])
         if settings.worker.supervisor_port and port:
             metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
-        supervisor.supervise(commands, settings.worker, metrics.restarted, stop)
+        supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop)
 
 
 def publish(
@@ -93,7 +93,7 @@ def publish(
     settings.category(category)
     if watch and len(paths) != 1:
         raise SetupError("--watch takes exactly one folder")
-    with signals.on_signals() as stop:
+    with signals.stop_event() as stop:
         if watch:
             bookmark = source.bookmark_path(settings.paths.spool, line, category, paths[0])
             captures = source.from_watched_folder(paths[0], bookmark, stop)
@@ -113,7 +113,7 @@ def gate(line: Line, config_file: Settings = CONFIG) -> None:
     from patchline.gate import process
 
     settings = config.load(config_file)
-    with signals.on_signals() as stop:
+    with signals.stop_event() as stop:
         process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
 
 
@@ -126,7 +126,7 @@ def traces(config_file: Settings = CONFIG) -> None:
     """
     from patchline.tracing import process
 
-    with signals.on_signals() as stop:
+    with signals.stop_event() as stop:
         process.run(config.load(config_file), stop)
 
 

@@ -46,7 +46,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 def main() -> None:
     """The entry point: errors for people are one line, without a stack trace."""
     try:
-        logs.set_up(os.environ.get("PATCHLINE_LOG_LEVEL", "info"))
+        logs.configure(os.environ.get("PATCHLINE_LOG_LEVEL", "info"))
         app()
     except (PatchlineError, BrokerError) as error:
         print(f"patchline: {error}", file=sys.stderr)

@@ -16,7 +16,7 @@ from patchline.protocol.errors import SetupError
 def names(given: str | list[str] | None) -> str | list[str] | None:
     """Refuse what cannot be the name of a line or category: it becomes part of a file's name and of a routing key."""
     for name in [given] if isinstance(given, str) else given or []:
-        if re.fullmatch(messages.NAME, name) is None:
+        if re.fullmatch(messages.NAME_PATTERN, name) is None:
             raise typer.BadParameter(f"{name!r} is not letters, digits, _ and -, 63 at most")
     return given
 

@@ -83,7 +83,9 @@ def replay(broker: Broker, job_id: str | None, most: int) -> int:
             kept = {
                 name: value for name, value in dead.headers.items() if not name.startswith("x-") and name != "deadline"
             }
-            fresh = Message(dead.body, dead.message_id, dead.type, dead.content_type, {**kept, messages.REPLAY: 1})
+            fresh = Message(
+                dead.body, dead.message_id, dead.type, dead.content_type, {**kept, messages.REPLAY_HEADER: 1}
+            )
             letter = described(dead)
             broker.publish(topology.JOBS, f"{letter.line}.{letter.category}", fresh)
             delivery.ack()

@@ -54,7 +54,7 @@ class Finding(NamedTuple):
 def run(settings: config.Config) -> bool:
     """Look at everything, print a table, and tell whether there is no problem."""
     findings = [*_processor(), *_servers(settings), *_chips(), *_sdk(), *_categories(settings)]
-    terminal.table("what this machine can run", ("subject", "state", "finding"), findings, wide=True)
+    terminal.table("what this machine can run", ("subject", "state", "finding"), findings, text=True)
     return all(finding.state is not State.PROBLEM for finding in findings)
 
 

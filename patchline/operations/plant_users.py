@@ -28,7 +28,7 @@ def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Pa
         The files.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    passwords = {user: _kept(folder / f"{user}.url") or definitions.new_password() for user in definitions.RIGHTS}
+    passwords = {user: _kept(folder / f"{user}.url") or definitions.new_password() for user in definitions.PERMISSIONS}
     document = json.dumps(definitions.definitions(topologies, passwords), indent=2) + "\n"
     files = {FILE: document}
     for user, password in passwords.items():

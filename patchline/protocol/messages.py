@@ -20,22 +20,22 @@ from patchline.protocol.errors import Reason, Unusable
 JOB_TYPE = "patchline.job.v1"
 PART_TYPE = "patchline.part.v1"
 VERDICT_TYPE = "patchline.verdict.v1"
-REPLAY = "x-patchline-replay"  # header of a job that is judged anew, whatever is remembered of it
+REPLAY_HEADER = "x-patchline-replay"  # header of a job that is judged anew, whatever is remembered of it
 UNKNOWN = "unknown"
 
 # A line or category is a word of a routing key and the name of a folder: no dots, slashes or spaces.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-IDENTITY = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
-Identity = Annotated[str, StringConstraints(pattern=IDENTITY)]
+IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
+Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
 # 2000-01-01 to 2100-01-01: a time in seconds or microseconds is caught, a wrong clock is not our business.
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 _NAME: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Name)
-_IDENTITY: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Identity)
+_IDENTIFIER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Identifier)
 _JOB_NAMESPACE = uuid.UUID("6f2d3c0e-5b1a-4b58-9d0a-7a4c1b7c9e21")
 
 
@@ -75,10 +75,10 @@ class Frozen(pydantic.BaseModel):
 class Announcement(Frozen):
     """A part that is on its way: sent before its job, so that a gate can reject it when no verdict comes."""
 
-    job_id: Identity
+    job_id: Identifier
     line: Name
     category: Name
-    part_id: Identity
+    part_id: Identifier
     captured_at: EpochMs
     deadline: EpochMs | None = None
     traceparent: TraceParent | None = None
@@ -139,10 +139,10 @@ class Scores(Frozen):
 class Verdict(Frozen):
     """The one accountable answer to a job. Its id is its job's id."""
 
-    job_id: Identity
+    job_id: Identifier
     line: Name
     category: Name
-    part_id: Identity
+    part_id: Identifier
     decision: Decision
     reason: Reason | None = None
     detail: str | None = None
@@ -216,10 +216,10 @@ def salvage(envelope: Envelope) -> dict[str, str]:
     whole = envelope.body + repr(sorted((key, str(value)) for key, value in envelope.headers.items())).encode()
     headers = envelope.headers
     return {
-        "job_id": _usable(_IDENTITY, envelope.message_id) or f"unidentified-{hashlib.sha256(whole).hexdigest()[:32]}",
+        "job_id": _usable(_IDENTIFIER, envelope.message_id) or f"unidentified-{hashlib.sha256(whole).hexdigest()[:32]}",
         "line": _usable(_NAME, headers.get("line")) or UNKNOWN,
         "category": _usable(_NAME, headers.get("category")) or UNKNOWN,
-        "part_id": _usable(_IDENTITY, headers.get("part_id")) or UNKNOWN,
+        "part_id": _usable(_IDENTIFIER, headers.get("part_id")) or UNKNOWN,
     }
 
 

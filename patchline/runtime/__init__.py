@@ -1,1 +1,1 @@
-"""What every process needs: signals, logs, connections, health, metrics."""
+"""Shared by all processes: signals, logs, connections, health, metrics."""

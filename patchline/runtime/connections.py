@@ -1,4 +1,4 @@
-"""What every process on the line needs of its surroundings: the broker, the queues, the wall clock."""
+"""The broker and queues of the configuration, and the wall clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchline.protocol import topology
 
 
 def connect(settings: config.Config, name: str, confirm_timeout_s: float | None = None) -> RabbitBroker:
-    """The broker of the configuration; `name` is shown in RabbitMQ's list of connections."""
+    """Connect to the configured broker. `name` is shown in RabbitMQ's list of connections."""
     broker = settings.broker
     return RabbitBroker(
         broker.url,
@@ -23,7 +23,7 @@ def connect(settings: config.Config, name: str, confirm_timeout_s: float | None 
 
 
 def plant(settings: config.Config) -> topology.Topology:
-    """The queues of the configuration."""
+    """Return the shared queues of the plant, with the configured limits."""
     broker = settings.broker
     return topology.plant(
         jobs_max_length=broker.jobs_max_length,
@@ -34,15 +34,15 @@ def plant(settings: config.Config) -> topology.Topology:
 
 
 def declare(broker: Broker, settings: config.Config, queues: topology.Topology) -> None:
-    """Make queues, or only see that they are there where `broker.make_queues` is false.
+    """Create the queues. If `broker.make_queues` is false, only check that they exist.
 
     Raises:
-        TopologyMismatch: one is missing or other than expected.
+        TopologyMismatch: one is missing or has other arguments.
         BrokerError: the broker cannot be used.
     """
     broker.declare(queues, passive=not settings.broker.make_queues)
 
 
 def now_ms() -> int:
-    """Epoch milliseconds, the unit of every time in a message."""
+    """Return the wall clock in epoch milliseconds, the unit of every time in a message."""
     return time.time_ns() // 1_000_000

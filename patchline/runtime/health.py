@@ -1,4 +1,4 @@
-"""What probes and watchdogs ask of a worker: is it alive, is it ready. Shown on the port of its metrics."""
+"""The liveness and readiness probes of a worker, served on the port of its metrics."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
 class Health:
-    """Alive while lanes complete steps; ready once the golden images were scored and the broker delivers.
+    """A worker is alive while its lanes make progress, and ready while it is alive and consumes jobs.
 
-    While models are loaded there are no steps, and the process is alive: the supervisor has a limit for that.
+    It also counts as alive while it loads its models; the supervisor limits that time.
     """
 
     def __init__(self, stuck_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stuck_s = stuck_s
         self._clock = clock
-        self._stepped_at: float | None = None
-        self.consumes: Callable[[], bool] = lambda: False
+        self._progress_at: float | None = None
+        self.is_consuming: Callable[[], bool] = lambda: False
 
-    def stepped(self) -> None:
-        """Every lane has completed a step."""
-        self._stepped_at = self._clock()
+    def record_progress(self) -> None:
+        """Record that every lane has completed a step."""
+        self._progress_at = self._clock()
 
-    def alive(self) -> bool:
-        """Steps complete, or have not begun."""
-        return self._stepped_at is None or self._clock() - self._stepped_at < self._stuck_s
+    def is_alive(self) -> bool:
+        """Return False if the lanes have been stuck for too long."""
+        return self._progress_at is None or self._clock() - self._progress_at < self._stuck_s
 
-    def ready(self) -> bool:
-        """Jobs that are published now will be judged."""
-        return self._stepped_at is not None and self.alive() and self.consumes()
+    def is_ready(self) -> bool:
+        """Return True if the worker inspects jobs."""
+        return self._progress_at is not None and self.is_alive() and self.is_consuming()
 
 
 def serve(host: str, port: int, metrics: Application, health: Health) -> int:
-    """Answer /metrics, /healthz and /readyz from a thread of its own.
+    """Serve /metrics, /healthz and /readyz over HTTP, on a background thread.
 
     Args:
-        host: to listen on.
-        port: a free one where it is 0.
-        metrics: answers /metrics.
-        health: answers the others: 200 or 503.
+        host: the address to listen on.
+        port: 0 picks a free port.
+        metrics: the WSGI application for /metrics.
+        health: the state behind /healthz and /readyz, which answer 200 or 503.
 
     Returns:
         The port.
     """
-    probes = {"/healthz": health.alive, "/readyz": health.ready}
+    probes = {"/healthz": health.is_alive, "/readyz": health.is_ready}
 
     def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environment["PATH_INFO"]
@@ -60,11 +60,11 @@ def serve(host: str, port: int, metrics: Application, health: Health) -> int:
         if path not in probes:
             start("404 Not Found", _TEXT)
             return [b"/metrics, /healthz, /readyz\n"]
-        good = probes[path]()
-        start("200 OK" if good else "503 Service Unavailable", _TEXT)
-        return [b"yes\n" if good else b"no\n"]
+        healthy = probes[path]()
+        start("200 OK" if healthy else "503 Service Unavailable", _TEXT)
+        return [b"yes\n" if healthy else b"no\n"]
 
-    server = make_server(host, port, answer, server_class=_Server, handler_class=_Quiet)
+    server = make_server(host, port, answer, server_class=_Server, handler_class=_SilentHandler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return int(server.server_port)
 
@@ -73,6 +73,6 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it
-        """A probe every few seconds is no news."""
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature of the base class
+        """Do not log requests: probes arrive every few seconds."""

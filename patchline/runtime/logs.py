@@ -1,4 +1,4 @@
-"""Structured logs, on standard error: standard output belongs to what a command answers."""
+"""Structured logs on standard error. Standard output is for the results of a command."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from patchline.protocol.errors import SetupError
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def set_up(level: str = "info") -> None:
-    """Readable lines on a terminal, one JSON object a line elsewhere.
+def configure(level: str = "info") -> None:
+    """Log readable lines to a terminal, and JSON lines elsewhere.
 
     Args:
-        level: `debug` (a line for each verdict, too), `info`, `warning` or `error`.
+        level: `debug` (which adds a line for each verdict), `info`, `warning` or `error`.
 
     Raises:
-        SetupError: it is another word.
+        SetupError: the level is unknown.
     """
     if level not in LEVELS:
         raise SetupError(f"the log level {level!r} of PATCHLINE_LOG_LEVEL is not one of {', '.join(LEVELS)}")
@@ -36,5 +36,5 @@ def set_up(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # pika reports every lost connection with a stack trace; our own line says the same.
+    # pika logs a stack trace for every lost connection, which the broker already logs in one line.
     logging.getLogger("pika").setLevel(logging.CRITICAL)

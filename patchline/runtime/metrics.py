@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, and the port that shows them. The only prometheus_client user."""
+"""Prometheus metrics. The only prometheus_client user."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def application(registry: Registry) -> Application:
-    """A WSGI application that answers with the metrics of a registry."""
+    """Return a WSGI application that serves the metrics of a registry."""
     return prometheus_client.make_wsgi_app(registry)
 
 
 def serve(registry: Registry, host: str, port: int) -> None:
-    """Show the metrics of a registry at `http://host:port/metrics`, on a thread of its own."""
+    """Serve the metrics of a registry at `http://host:port/metrics`, on a background thread."""
     prometheus_client.start_http_server(port, addr=host, registry=registry)

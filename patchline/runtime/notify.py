@@ -1,6 +1,6 @@
-"""How a process tells its manager that it is ready, gets on, or ends: the protocol of sd_notify(3).
+"""The notification protocol of systemd, sd_notify(3): a process reports that it is ready, alive or stopping.
 
-The manager is systemd, or our own supervisor, which speaks the same. Without one, nothing is sent.
+The service manager is systemd or `patchline.worker.supervisor`.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ ALIVE = b"WATCHDOG=1"
 STOPPING = b"STOPPING=1"
 
 
-def tell(state: bytes) -> None:
-    """Send a state to the socket named in NOTIFY_SOCKET. A manager that is gone is no fault of ours."""
+def send(state: bytes) -> None:
+    """Send a state to the service manager. Do nothing if NOTIFY_SOCKET is not set or nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(1.0)
-        sender.sendto(state, "\0" + address[1:] if address.startswith("@") else address)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.settimeout(1.0)
+        client.sendto(state, "\0" + address[1:] if address.startswith("@") else address)
 
 
-class Notices:
-    """The other end: what one child process tells us."""
+class NotifySocket:
+    """The socket of a service manager, for the states of one child process."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind("")  # Linux chooses a free abstract name (unix(7), autobind)
+        self._socket.bind("")  # Linux picks a free abstract address (unix(7), autobind)
 
     @property
     def address(self) -> str:
-        """For the child's NOTIFY_SOCKET."""
+        """The value of NOTIFY_SOCKET for the child process."""
         name: bytes = self._socket.getsockname()
         return "@" + name[1:].decode()
 
     def read(self) -> list[bytes]:
-        """Everything told since it was last asked."""
-        told = []
+        """Return the states that were received since the last call."""
+        states = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                told.append(self._socket.recv(256))
-        return told
+                states.append(self._socket.recv(256))
+        return states
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()

@@ -1,4 +1,4 @@
-"""How a process is asked to end: the first signal drains, the second leaves at once."""
+"""Shutdown by signals: the first one stops the process gracefully, the second one immediately."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets. Former handlers come back when the block ends. Main thread only."""
+def stop_event() -> Iterator[threading.Event]:
+    """Yield an event that SIGTERM and SIGINT set. Main thread only; restores the previous handlers at the end."""
     stop = threading.Event()
-    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    threading.Thread(target=_pass_on, args=(asked, stop), name="signals", daemon=True).start()
-    signals = 0
+    requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    threading.Thread(target=_set_on_request, args=(requests, stop), name="signals", daemon=True).start()
+    received = 0
 
     def handle(_: int, __: FrameType | None) -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
+        nonlocal received
+        received += 1
+        if received > 1:
             os._exit(SECOND_SIGNAL_EXIT_CODE)
-        asked.put(True)
+        requests.put(True)
 
-    former = {number: signal.signal(number, handle) for number in _SIGNALS}
+    previous = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield stop
     finally:
-        asked.put(False)
-        for number, handler in former.items():
+        requests.put(False)
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _pass_on(asked: queue.SimpleQueue[bool], stop: threading.Event) -> None:
-    """A handler interrupts the main thread, perhaps in `stop.wait` with its lock held: `stop.set` would never end."""
-    if asked.get():
+def _set_on_request(requests: queue.SimpleQueue[bool], stop: threading.Event) -> None:
+    """Set the event outside of the handler, which may interrupt `stop.wait` while the lock of the event is held."""
+    if requests.get():
         stop.set()

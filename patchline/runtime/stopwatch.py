@@ -1,4 +1,4 @@
-"""How long each stage of one job took."""
+"""The durations of the stages of one job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchline.protocol.errors import JobError
 
 
 class Stopwatch:
-    """Times the stages of one job and tells each to `observe(stage, seconds)`."""
+    """Times the stages of one job, and reports each to `observe(stage, seconds)`."""
 
     def __init__(self, observe: Callable[[str, float], None], clock: Callable[[], float] = time.perf_counter) -> None:
         self.durations_ms: dict[str, float] = {}
@@ -19,7 +19,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what happens inside, whether it succeeds or not."""
+        """Time the block, even if it raises. A JobError raised inside gets the name of the stage."""
         started = self._clock()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What people see in a terminal: progress and tables. The only rich user."""
+"""Progress bars and tables in a terminal. The only rich user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = rich.progress.Progress
 
 
 def progress() -> Progress:
-    """Progress bars on standard error; where that is no terminal, only their last state."""
+    """Return progress bars on standard error. If it is not a terminal, they only show their final state."""
     return Progress(
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
@@ -22,11 +22,11 @@ def progress() -> Progress:
     )
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], wide: bool = False) -> None:
-    """Print a table; the first column is text, the others are figures, or text too where it is `wide`."""
-    shown = rich.table.Table(title=title, title_justify="left")
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: bool = False) -> None:
+    """Print a table. The first column is left-aligned, the others right-aligned; if `text`, all are left-aligned."""
+    output = rich.table.Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        shown.add_column(column, justify="left" if wide or not number else "right")
+        output.add_column(column, justify="left" if text or not number else "right")
     for row in rows:
-        shown.add_row(*(format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row))
-    rich.console.Console(width=120).print(shown)
+        output.add_row(*(format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row))
+    rich.console.Console(width=120).print(output)

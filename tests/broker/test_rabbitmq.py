@@ -1,4 +1,4 @@
-"""What only a real connection shows."""
+"""Tests that need a real connection to RabbitMQ."""
 
 import struct
 import threading
@@ -15,7 +15,7 @@ from patchline.protocol import topology
 from patchline.services import server
 
 
-def test_a_consumer_that_computes_longer_than_two_heartbeats_keeps_its_connection(servers):
+def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(servers):
     with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
         broker.declare(topology.gate("slow"))
         broker.publish(topology.PARTS, "slow", _message())
@@ -36,12 +36,12 @@ def test_an_idle_publisher_keeps_its_connection(servers):
         broker.publish(topology.PARTS, "idle", _message(), timeout_s=1)
 
 
-def test_the_plants_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
+def test_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
     with RabbitBroker(servers.amqp_url) as broker:
         limits = {"jobs_max_length": 10, "jobs_max_bytes": 10**6, "verdicts_max_length": 10, "dead_max_length": 10}
-        own = topology.plant(**limits)
+        plant = topology.plant(**limits)
         renamed = topology.Topology(
-            own.exchanges, tuple(topology.Queue(f"again.{q.name}", (), q.arguments) for q in own.queues)
+            plant.exchanges, tuple(topology.Queue(f"again.{q.name}", (), q.arguments) for q in plant.queues)
         )
         broker.declare(renamed)
         broker.declare(renamed)
@@ -51,7 +51,7 @@ def test_the_plants_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(
             broker.declare(topology.Topology((), (changed,)))
 
 
-def test_nobody_listening_is_said_in_one_line():
+def test_a_broker_that_does_not_listen_raises_a_clear_error():
     (port,) = server.free_ports(1)
     with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
         with pytest.raises(BrokerError, match="is it running"):
@@ -62,13 +62,13 @@ def test_nobody_listening_is_said_in_one_line():
 
 
 @pytest.mark.parametrize("url", ["localhost:5672:x", "amqp://host:notaport"])
-def test_a_url_that_is_none_is_refused(url):
+def test_an_invalid_url_is_refused(url):
     with pytest.raises(BrokerError, match="amqp://user:password@host:port/vhost"):
         RabbitBroker(url)
 
 
 class Raw:
-    """A value as it stands on the wire."""
+    """A value in its encoded form."""
 
     def __init__(self, wire):
         self.wire = wire
@@ -89,7 +89,7 @@ STRANGE = {
 
 @pytest.fixture
 def raw(monkeypatch):
-    """pika sends Raw values as they are, and short strings in bytes."""
+    """Let pika send Raw values unchanged."""
     encode = pika.data.encode_value
 
     def encode_value(pieces, value):
@@ -103,7 +103,7 @@ def raw(monkeypatch):
 
 @pytest.mark.usefixtures("raw")
 @pytest.mark.parametrize("strange", STRANGE)
-def test_headers_that_pika_trips_over_arrive_and_can_be_sent_on(servers, strange):
+def test_unusual_headers_arrive_and_can_be_published_again(servers, strange):
     with RabbitBroker(servers.amqp_url) as broker:
         queue = topology.Queue("strange", (("strange", "#"),), {"x-queue-type": "quorum"})
         broker.declare(topology.Topology(("strange",), (queue,)))
@@ -120,21 +120,21 @@ def test_headers_that_pika_trips_over_arrive_and_can_be_sent_on(servers, strange
         consumer.take(10).ack()
 
 
-def test_names_that_are_not_utf_8_become_text():
-    assert headers.received({b"\xff": 1, "line": "l"}) == {"\ufffd": 1, "line": "l"}
-    assert headers.text(b"\xffid") == "\ufffdid"
+def test_names_that_are_not_utf_8_are_decoded():
+    assert headers.decode_headers({b"\xff": 1, "line": "l"}) == {"\ufffd": 1, "line": "l"}
+    assert headers.decode_text(b"\xffid") == "\ufffdid"
 
 
 def test_closing_leaves_no_thread(servers):
-    def pumping():
+    def io_threads():
         return [thread for thread in threading.enumerate() if thread.name == "broker-io"]
 
     with RabbitBroker(servers.amqp_url):
-        assert len(pumping()) == 1
-    assert pumping() == []
+        assert len(io_threads()) == 1
+    assert io_threads() == []
 
 
-def test_closing_in_the_middle_of_the_handshake_ends_cleanly(servers):
+def test_closing_during_the_handshake_ends_the_io_thread(servers):
     for number in range(60):
         broker = RabbitBroker(servers.amqp_url)
         time.sleep(number * 0.0002)
@@ -155,7 +155,7 @@ def test_closing_in_the_middle_of_the_handshake_ends_cleanly(servers):
         ("*.b.#", "a.b", True),
     ],
 )
-def test_the_broker_in_memory_matches_topics_as_amqp_does(pattern, key, matches):
+def test_the_memory_broker_matches_topics_like_amqp(pattern, key, matches):
     assert _matches(pattern, key) is matches
 
 

@@ -10,7 +10,7 @@ import psutil
 
 from patchline.services import private_servers
 
-STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "remember")
+STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "cache")
 _PATIENCE_S = 15.0
 
 

@@ -37,4 +37,4 @@ def test_a_long_alarm_loses_no_job_and_makes_no_suspects(line, node, texture_fol
     line.assert_judged_at_first_attempt(jobs | {state["job_id"] for state in states}, worker)
     assert publisher.wait(20) == 0
     worker.terminate()
-    assert worker.communicate(timeout=20)[1].count("broker reads nothing from us") == 1
+    assert worker.communicate(timeout=20)[1].count("connection blocked by RabbitMQ") == 1

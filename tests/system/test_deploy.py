@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from patchline import config
-from patchline.runtime.notify import ALIVE, READY, Notices
+from patchline.runtime.notify import ALIVE, READY, NotifySocket
 from patchline.services import server
 from tests.system.conftest import wait_for
 
@@ -142,7 +142,7 @@ def test_every_command_of_a_container_or_unit_runs(words, line, tmp_path):
 
 
 def test_a_worker_tells_systemd_that_it_is_ready_and_gets_on(line):
-    manager = Notices()
+    manager = NotifySocket()
     line.worker("--device", "cpu", NOTIFY_SOCKET=manager.address)
     told = []
     wait_for(lambda: told.extend(manager.read()) or {READY, ALIVE} <= set(told))

@@ -34,12 +34,12 @@ def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line):
 def test_a_worker_whose_lanes_stand_still_is_no_longer_alive():
     now = 0.0
     health = Health(stuck_s=60.0, clock=lambda: now)
-    health.consumes = lambda: True
-    assert (health.alive(), health.ready()) == (True, False)
-    health.stepped()
-    assert (health.alive(), health.ready()) == (True, True)
+    health.is_consuming = lambda: True
+    assert (health.is_alive(), health.is_ready()) == (True, False)
+    health.record_progress()
+    assert (health.is_alive(), health.is_ready()) == (True, True)
     now = 61.0
-    assert (health.alive(), health.ready()) == (False, False)
+    assert (health.is_alive(), health.is_ready()) == (False, False)
 
 
 def test_the_metrics_pass_promtools_check(line, picture):

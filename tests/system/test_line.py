@@ -238,7 +238,7 @@ def test_images_that_arrive_while_no_publisher_runs_are_sent_on_the_next_start(l
 
     def start():
         publisher = line.start(*arguments)
-        while "broker connected" not in publisher.stderr.readline():
+        while "connected to RabbitMQ" not in publisher.stderr.readline():
             pass
         return publisher
 

@@ -121,7 +121,7 @@ def test_written_files_are_for_their_owner_and_keep_their_passwords(users, tmp_p
     assert (folder / "gate.url").read_text() == before
     document = json.loads((folder / plant_users.FILE).read_text())
     assert {queue["name"] for queue in document["queues"]} == {"patchline.gate.l1", "patchline.gate.l2"}
-    assert set(definitions.RIGHTS) == {user["name"] for user in document["users"]}
+    assert set(definitions.PERMISSIONS) == {user["name"] for user in document["users"]}
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_line_of_three_users_works_and_no_secret_shows(locked, texture_folder,
     for file in files.values():
         file.close()
     assert listening == {"127.0.0.1"}
-    for user in definitions.RIGHTS:
+    for user in definitions.PERMISSIONS:
         secret = url(locked.users, user).split(":")[2].split("@")[0]
         assert not any(secret in text for text in [arguments, metrics, *said])
 
@@ -183,7 +183,7 @@ def test_a_password_in_the_configuration_is_refused_without_being_quoted(locked)
     process = command(locked, "worker", "worker", stderr=subprocess.PIPE)
     _, said = process.communicate(timeout=40)
     assert process.returncode == 2
-    assert "holds a password" in said
+    assert "contains a password" in said
     assert "hunter2" not in said
 
 

@@ -75,11 +75,11 @@ def test_a_category_alone_is_a_configuration(tmp_path):
         ),
         (GOOD + "  can:\n    backbone: b\n    topk: 5\n", "line.yaml:6: categories.can.topk: is not a known setting"),
         (GOOD + "  a/b: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: categories.a/b"),
-        (GOOD + "  bottle: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: bottle: stands twice"),
+        (GOOD + "  bottle: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: bottle: duplicate key"),
         ("categories: {}\n", "line.yaml:1: categories"),
-        ("- a\n", "line.yaml:1: must hold sections"),
-        ("", "line.yaml:1: must hold sections"),
-        ("a: [", "is not YAML"),
+        ("- a\n", "line.yaml:1: must contain sections"),
+        ("", "line.yaml:1: must contain sections"),
+        ("a: [", "is not valid YAML"),
         ("a: !!python/object/apply:os.system ['true']\n" + GOOD, "line.yaml"),
     ],
 )
@@ -128,11 +128,11 @@ def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: holds a password"),
-        ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: holds a password"),
-        ("redis: {url: 'redis://:hunter2@h'}", "redis.url: holds a password"),
+        ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: contains a password"),
+        ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: contains a password"),
+        ("redis: {url: 'redis://:hunter2@h'}", "redis.url: contains a password"),
         ("worker: {stuck_s: 20.0}", "worker.stuck_s 20.0 is not above broker.confirm_timeout_s 30.0"),
-        ("worker: {at_once: 4, lanes: 2}", "worker.at_once 4 is above worker.lanes 2"),
+        ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency 4 is above worker.lanes 2"),
     ],
 )
 def test_what_would_leak_or_mislead_is_refused(tmp_path, text, said):

@@ -21,7 +21,7 @@ ROOMS = [
 ]
 NEIGHBOURS = {
     "pika": {"patchline/broker/rabbitmq.py"},
-    "redis": {"patchline/worker/recent.py"},
+    "redis": {"patchline/worker/verdict_cache.py"},
     "faiss": {"patchline/inspection/search/exact_search.py"},
     "threadpoolctl": {"patchline/inspection/search/exact_search.py"},
     "openvino": {"patchline/devices/openvino_backbone.py"},

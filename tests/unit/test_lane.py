@@ -14,13 +14,13 @@ from patchline.inspection.inspector import Inspection
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason, Retry, Unusable
 from patchline.protocol.messages import Decision, Job, Scores, Thresholds
-from patchline.worker import turns as turns_module
-from patchline.worker.answer import Signature
-from patchline.worker.lane import Lane
+from patchline.worker import shared_exclusive_lock
+from patchline.worker.heartbeats import Heartbeats
+from patchline.worker.lane import Lane, SuspectLane
 from patchline.worker.metrics import Metrics
-from patchline.worker.pulse import Pulse
-from patchline.worker.recent import Nowhere
-from patchline.worker.turns import Turns
+from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
+from patchline.worker.verdict_cache import DisabledVerdictCache
+from patchline.worker.verdict_factory import VerdictFactory
 
 NOW = 1_800_000_000_000
 ATTEMPTS = 3
@@ -46,20 +46,20 @@ class FakeInspector:
         return self.outcome
 
 
-class Memory(Nowhere):
+class DictCache(DisabledVerdictCache):
     """Remembers verdicts in a dictionary."""
 
     def __init__(self):
         self.verdicts = {}
         self.pictures = {}
 
-    def known(self, job_id):
+    def get_verdict(self, job_id):
         return self.verdicts.get(job_id)
 
-    def remember(self, verdict):
+    def save_verdict(self, verdict):
         self.verdicts[verdict.job_id] = verdict
 
-    def keep_picture(self, job_id, jpeg):
+    def save_picture(self, job_id, jpeg):
         self.pictures[job_id] = jpeg
 
 
@@ -71,23 +71,22 @@ class Line:
         self.broker = MemoryBroker()
         self.broker.declare(topology.plant(100, 10**9, 100, 100))
         self.inspector = FakeInspector()
-        self.recent = Memory()
+        self.cache = DictCache()
         self.metrics = Metrics("cpu:0", ["bottle"])
         self.stop = threading.Event()
-        self.lane = Lane(
-            signature=Signature("w", "cpu:0", lambda: self.now),
-            inspectors={"bottle": self.inspector},
-            broker=self.broker,
-            jobs=self.broker.consume(topology.JOBS, prefetch=2),
-            recent=self.recent,
-            metrics=self.metrics,
-            pulse=Pulse(2),
-            turns=Turns(2),
-            max_attempts=ATTEMPTS,
-            stop=self.stop,
-        )
-        suspects = self.broker.consume(topology.SUSPECTS, prefetch=1)
-        self.lane_of_suspects = replace(self.lane, jobs=suspects, of_suspects=True)
+        surroundings = {
+            "verdicts": VerdictFactory("w", "cpu:0", lambda: self.now),
+            "inspectors": {"bottle": self.inspector},
+            "broker": self.broker,
+            "cache": self.cache,
+            "metrics": self.metrics,
+            "heartbeats": Heartbeats(2),
+            "lock": SharedExclusiveLock(2),
+            "max_attempts": ATTEMPTS,
+            "stop": self.stop,
+        }
+        self.lane = Lane(self.broker.consume(topology.JOBS, prefetch=2), **surroundings)
+        self.suspect_lane = SuspectLane(self.broker.consume(topology.SUSPECTS, prefetch=1), **surroundings)
 
     def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, **headers):
         job = Job(
@@ -104,7 +103,7 @@ class Line:
 
     def step(self):
         """One job: of the suspects, where there are some."""
-        (self.lane_of_suspects if self.lane_of_suspects.jobs._store.ready else self.lane).step(0)
+        (self.suspect_lane if self.suspect_lane.jobs._queue.ready else self.lane).step(0)
 
     def lose(self, lane=None):
         """A worker takes a job and dies."""
@@ -140,7 +139,7 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
     line.broker.cut()
     line.step()
     assert line.inspector.inspected == 1
-    assert line.recent.known("j1") == verdict
+    assert line.cache.get_verdict("j1") == verdict
     assert line.value("patchline_images_total", line="l", category="bottle", decision="pass") == 1
 
 
@@ -151,15 +150,15 @@ def test_a_doubtful_part_leaves_a_picture_behind(line, pictures, kept):
     line.lane = replace(line.lane, pictures=pictures)
     line.send()
     line.step()
-    assert ("j1" in line.recent.pictures) == kept
+    assert ("j1" in line.cache.pictures) == kept
     if kept:
-        drawn = cv2.imdecode(np.frombuffer(line.recent.pictures["j1"], np.uint8), cv2.IMREAD_COLOR)
+        drawn = cv2.imdecode(np.frombuffer(line.cache.pictures["j1"], np.uint8), cv2.IMREAD_COLOR)
         assert drawn.shape == (341, 512, 3)
 
 
 def test_the_verdict_is_published_before_the_job_is_acknowledged(line):
     line.send()
-    publish, stored = line.broker.publish, line.lane.jobs._store
+    publish, stored = line.broker.publish, line.lane.jobs._queue
 
     def watch(exchange, routing_key, outgoing, **options):
         assert len(line.lane.jobs._unsettled) == 1
@@ -221,7 +220,7 @@ def test_a_job_that_ends_every_worker_is_tried_alone_and_answered_in_the_end(lin
     line.lose()
     line.step()
     for _ in range(ATTEMPTS - 1):
-        line.lose(line.lane_of_suspects)
+        line.lose(line.suspect_lane)
         line.step()
     line.step()
     (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
@@ -243,39 +242,39 @@ def test_a_suspect_is_not_judged_before_it_is_acknowledged_where_it_came_from(li
     """It may end the worker: were it judged between the two, it would be there twice, and end twice as many."""
     line.send()
     line.lose()
-    publish, jobs, turns, seen = line.broker.publish, line.lane.jobs, line.lane.turns, []
+    publish, jobs, lock, seen = line.broker.publish, line.lane.jobs, line.lane.lock, []
 
     def watch(exchange, *rest, **options):
-        seen.append((exchange, turns._together, len(jobs._unsettled)))
+        seen.append((exchange, lock._shared_holders, len(jobs._unsettled)))
         publish(exchange, *rest, **options)
 
     line.broker.publish = watch
-    jobs.flush = lambda: seen.append(("flushed", turns._together, len(jobs._unsettled)))
+    jobs.flush = lambda: seen.append(("flushed", lock._shared_holders, len(jobs._unsettled)))
     line.step()
     assert seen == [(topology.SUSPECTS, 1, 1), ("flushed", 1, 0)]
-    assert turns._together == 0
+    assert lock._shared_holders == 0
 
 
 def test_a_job_whose_device_failed_is_not_judged_anew_before_it_is_acknowledged(line):
     flushed = []
     line.send()
     line.inspector.outcome = Retry(Reason.DEVICE_FAILED, "busy")
-    line.lane.jobs.flush = lambda: flushed.append(line.lane.turns._together)
+    line.lane.jobs.flush = lambda: flushed.append(line.lane.lock._shared_holders)
     line.step()
     assert flushed == [1]
 
 
 def test_a_lane_that_waits_for_its_turn_is_not_stuck(monkeypatch):
-    monkeypatch.setattr(turns_module, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(shared_exclusive_lock, "_WAIT_INTERVAL_S", 0.0)
     waited = threading.Event()
-    turns, judged = Turns(1, waited.set), []
+    lock, judged = SharedExclusiveLock(1, waited.set), []
 
     def judge():
-        with turns.together():
+        with lock.shared():
             judged.append(1)
 
     waiting = threading.Thread(target=judge)
-    with turns.together():
+    with lock.shared():
         waiting.start()
         assert waited.wait(5)
     waiting.join(5)
@@ -283,17 +282,17 @@ def test_a_lane_that_waits_for_its_turn_is_not_stuck(monkeypatch):
 
 
 def test_a_suspect_is_judged_while_nobody_else_is():
-    turns, order = Turns(2), []
+    lock, order = SharedExclusiveLock(2), []
     judging, may_end = threading.Event(), threading.Event()
 
     def together():
-        with turns.together():
+        with lock.shared():
             judging.set()
             may_end.wait(5)
             order.append("together")
 
     def alone():
-        with turns.alone():
+        with lock.exclusive():
             order.append("alone")
 
     threads = [threading.Thread(target=together), threading.Thread(target=alone)]
@@ -303,19 +302,19 @@ def test_a_suspect_is_judged_while_nobody_else_is():
     may_end.set()
     for thread in threads:
         thread.join(5)
-    with turns.together():
+    with lock.shared():
         order.append("together")
     assert order == ["together", "alone", "together"]
 
 
 def test_no_more_are_judged_at_once_than_there_is_room_for():
-    turns, most, judged, pair = Turns(2), [], [], threading.Barrier(2)
+    lock, most, judged, pair = SharedExclusiveLock(2), [], [], threading.Barrier(2)
 
     def judge():
         for _ in range(50):
-            with turns.together():
+            with lock.shared():
                 pair.wait(10)
-                most.append(turns._together)
+                most.append(lock._shared_holders)
             judged.append(1)
 
     threads = [threading.Thread(target=judge) for _ in range(6)]
@@ -330,7 +329,7 @@ def test_no_more_are_judged_at_once_than_there_is_room_for():
 def test_a_lane_that_waits_for_the_broker_keeps_no_other_from_judging(line):
     line.send("j1")
     line.send("j2")
-    lane = replace(line.lane, turns=Turns(1))
+    lane = replace(line.lane, lock=SharedExclusiveLock(1))
     publish, waits, goes_on = line.broker.publish, threading.Event(), threading.Event()
 
     def slow(exchange, routing_key, answer, **options):
@@ -351,14 +350,14 @@ def test_a_lane_that_waits_for_the_broker_keeps_no_other_from_judging(line):
 
 
 def test_a_worker_gets_on_when_all_its_lanes_do(line):
-    assert not line.lane.pulse.taken()
+    assert not line.lane.heartbeats.all_received()
     line.lane.step(0)
-    assert not line.lane.pulse.taken()
-    thread = threading.Thread(target=line.lane_of_suspects.step, args=(0,))
+    assert not line.lane.heartbeats.all_received()
+    thread = threading.Thread(target=line.suspect_lane.step, args=(0,))
     thread.start()
     thread.join(5)
-    assert line.lane.pulse.taken()
-    assert not line.lane.pulse.taken()
+    assert line.lane.heartbeats.all_received()
+    assert not line.lane.heartbeats.all_received()
 
 
 def test_a_fault_that_passes_ends_in_an_ordinary_verdict(line):
@@ -401,8 +400,8 @@ def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
 
 
 def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
-    line.send(**{messages.REPLAY: 1})
-    line.recent.remember(line.lane.signature.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
+    line.send(**{messages.REPLAY_HEADER: 1})
+    line.cache.save_verdict(line.lane.verdicts.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
     line.broker.cut()
     line.step()
     line.step()
@@ -427,7 +426,7 @@ def test_a_verdict_that_is_refused_is_held_until_it_is_confirmed(line, monkeypat
             raise refusal
         publish(*arguments, **options)
 
-    monkeypatch.setattr("patchline.worker.lane._REFUSED_PAUSE_S", 0)
+    monkeypatch.setattr("patchline.worker.lane._RETRY_PAUSE_S", 0)
     line.broker.publish = reluctant
     line.step()
     assert len(line.verdicts()) == 1
@@ -445,7 +444,7 @@ def test_a_job_whose_verdict_is_refused_goes_back_when_the_worker_stops(line):
     line.step()
     again = line.lane.jobs.take(0)
     assert (again.message.message_id, again.attempt) == ("j1", 2)
-    assert line.recent.verdicts == {}
+    assert line.cache.verdicts == {}
 
 
 def test_a_stale_job_is_left_to_the_broker(line):

@@ -13,7 +13,7 @@ from patchline.devices.backbone import Device
 from patchline.protocol.errors import Reason, SetupError
 from patchline.protocol.messages import Decision, Verdict
 from patchline.runtime import notify
-from patchline.worker import process, recent, supervisor
+from patchline.worker import process, supervisor, verdict_cache
 from patchline.worker.metrics import Metrics, SupervisorMetrics
 
 NOW = 1_800_000_000_000
@@ -38,53 +38,57 @@ def verdict(line="l", decision=Decision.PASS, **changes):
 
 def test_a_dead_redis_costs_one_failure_and_then_nothing(monkeypatch):
     now, calls, failures = [0.0], [], []
-    memory = recent.RedisRecent(config.Redis(), lambda: failures.append(1), clock=lambda: now[0])
+    cache = verdict_cache.RedisVerdictCache(config.Redis(), lambda: failures.append(1), clock=lambda: now[0])
 
     def dead(name):
         calls.append(name)
         raise redis.ConnectionError("refused")
 
-    monkeypatch.setattr(memory._client, "get", dead)
-    assert memory.known("a") is None
-    assert memory.known("b") is None
-    memory.remember(verdict())
-    memory.close()
+    monkeypatch.setattr(cache._client, "get", dead)
+    assert cache.get_verdict("a") is None
+    assert cache.get_verdict("b") is None
+    cache.save_verdict(verdict())
+    cache.close()
     assert (len(calls), len(failures)) == (1, 1)
     now[0] = 6.0
-    assert memory.known("c") is None
+    assert cache.get_verdict("c") is None
     assert (len(calls), len(failures)) == (2, 2)
 
 
 def test_a_redis_that_hangs_holds_up_no_lane_and_no_drain(monkeypatch):
-    memory, answers, asked = recent.RedisRecent(config.Redis(), lambda: None), threading.Event(), threading.Event()
+    cache, answers, asked = (
+        verdict_cache.RedisVerdictCache(config.Redis(), lambda: None),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def hang(**_):
         asked.set()
         answers.wait()
         raise redis.ConnectionError("at last")
 
-    monkeypatch.setattr(memory._client, "pipeline", hang)
-    monkeypatch.setattr(recent, "_CLOSE_S", 0.0)
-    memory.remember(verdict())
+    monkeypatch.setattr(cache._client, "pipeline", hang)
+    monkeypatch.setattr(verdict_cache, "_CLOSE_TIMEOUT_S", 0.0)
+    cache.save_verdict(verdict())
     assert asked.wait(10)
-    for number in range(recent._MOST_WAITING + 10):
-        memory.remember(verdict(job_id=f"j{number}"))
-    memory.keep_picture("j0", b"jpeg")
-    memory.close()
-    assert memory._waiting.qsize() == recent._MOST_WAITING
+    for number in range(verdict_cache._MAX_PENDING + 10):
+        cache.save_verdict(verdict(job_id=f"j{number}"))
+    cache.save_picture("j0", b"jpeg")
+    cache.close()
+    assert cache._pending.qsize() == verdict_cache._MAX_PENDING
     answers.set()
 
 
 def test_a_verdict_of_another_version_is_not_known(monkeypatch):
-    memory = recent.RedisRecent(config.Redis(), lambda: None)
-    monkeypatch.setattr(memory._client, "get", lambda _: b'{"job_id": "j", "colour": "red"}')
-    assert memory.known("j") is None
+    cache = verdict_cache.RedisVerdictCache(config.Redis(), lambda: None)
+    monkeypatch.setattr(cache._client, "get", lambda _: b'{"job_id": "j", "colour": "red"}')
+    assert cache.get_verdict("j") is None
 
 
 def test_an_empty_url_switches_redis_off():
-    memory = recent.connect(config.Redis(url=""), lambda: None)
-    memory.remember(verdict())
-    assert memory.known("j") is None
+    cache = verdict_cache.connect(config.Redis(url=""), lambda: None)
+    cache.save_verdict(verdict())
+    assert cache.get_verdict("j") is None
 
 
 def test_fps_counts_the_last_ten_seconds():
@@ -92,8 +96,8 @@ def test_fps_counts_the_last_ten_seconds():
     metrics = Metrics("cpu:0", ["bottle"], clock=lambda: now[0])
     for second in range(20):
         now[0] = float(second)
-        metrics.answered(verdict(), NOW)
-        metrics.answered(verdict(), NOW)
+        metrics.verdict_confirmed(verdict(), NOW)
+        metrics.verdict_confirmed(verdict(), NOW)
     assert metrics.fps() == pytest.approx(2.2)
     assert metrics.registry.get_sample_value("patchline_fps", {"device": "cpu:0"}) == pytest.approx(2.2)
     now[0] = 100.0
@@ -102,18 +106,17 @@ def test_fps_counts_the_last_ten_seconds():
 
 def test_metrics_tell_what_happened():
     metrics = Metrics("cpu:0", ["bottle"])
-    metrics.answered(verdict(decision=Decision.ERROR, reason=Reason.CRASHED), NOW + 250)
+    metrics.verdict_confirmed(verdict(decision=Decision.ERROR, reason=Reason.CRASHED), NOW + 250)
     value = metrics.registry.get_sample_value
     assert value("patchline_images_total", {"line": "l", "category": "bottle", "decision": "error"}) == 1
     assert value("patchline_errors_total", {"reason": "crashed"}) == 1
     assert value("patchline_capture_to_verdict_seconds_sum") == 0.25
-    assert value("patchline_last_verdict_timestamp_seconds") == (NOW + 250) / 1000
 
 
 def test_labels_are_bounded_whatever_messages_say():
     metrics = Metrics("cpu:0", ["bottle"])
     for number in range(200):
-        metrics.answered(verdict(line=f"line{number}", category=f"made-up-{number}"), NOW)
+        metrics.verdict_confirmed(verdict(line=f"line{number}", category=f"made-up-{number}"), NOW)
     (family,) = [each for each in metrics.registry.collect() if each.name == "patchline_images"]
     lines = {sample.labels["line"] for sample in family.samples}
     assert len(lines) == 65
@@ -144,11 +147,11 @@ class Running(Ended):
 def child(monkeypatch):
     """A device's child, whose processes end at once."""
     restarts = []
-    child = supervisor.Child(Device("cpu", 0), ["true"], None, Worker(), lambda *what: restarts.append(what))
+    child = supervisor.WorkerProcess(Device("cpu", 0), ["true"], None, Worker(), lambda *what: restarts.append(what))
     child.restarts = restarts
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Ended())
     yield child
-    child.notices.close()
+    child.notifications.close()
 
 
 def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(child):
@@ -166,17 +169,17 @@ def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(child):
 
 def test_a_worker_without_progress_is_replaced_however_alive_it_is(child, monkeypatch):
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Running())
-    limits = child.limits
+    limits = child.settings
     child.watch(0.0)
     child.watch(limits.start_s)
     assert child.restarts == []
-    monkeypatch.setenv("NOTIFY_SOCKET", child.notices.address)
+    monkeypatch.setenv("NOTIFY_SOCKET", child.notifications.address)
     now = limits.start_s
-    notify.tell(notify.READY)
+    notify.send(notify.READY)
     child.watch(now)
     for _ in range(3):
         now += limits.stuck_s
-        notify.tell(notify.ALIVE)
+        notify.send(notify.ALIVE)
         child.watch(now)
     child.watch(now + limits.stuck_s)
     assert child.restarts == []
@@ -187,24 +190,24 @@ def test_a_worker_without_progress_is_replaced_however_alive_it_is(child, monkey
 
 def test_restarts_are_counted_by_device_and_cause():
     metrics = SupervisorMetrics(["cpu:0"])
-    metrics.restarted(Device("cpu", 0), supervisor.Cause.STUCK)
+    metrics.worker_restarted(Device("cpu", 0), supervisor.Cause.STUCK)
     value = partial(metrics.registry.get_sample_value, "patchline_worker_restarts_total")
     assert [value({"device": "cpu:0", "cause": cause}) for cause in ("stuck", "ended")] == [1, 0]
 
 
-def test_a_chip_has_two_images_at_once_however_many_cores_its_host_has(monkeypatch):
+def test_a_chip_has_two_images_concurrency_however_many_cores_its_host_has(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
-    assert process._at_once(Worker(), Device("ascend", 0)) == 2
-    assert process._at_once(Worker(), Device("cpu", 0)) == 66
-    assert process._at_once(Worker(lanes=4), Device("cpu", 0)) == 4
+    assert process._concurrency(Worker(), Device("ascend", 0)) == 2
+    assert process._concurrency(Worker(), Device("cpu", 0)) == 66
+    assert process._concurrency(Worker(lanes=4), Device("cpu", 0)) == 4
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    assert process._at_once(Worker(), Device("cpu", 0)) == 2
+    assert process._concurrency(Worker(), Device("cpu", 0)) == 2
 
 
 def test_cpu_devices_divide_the_cores(monkeypatch):
     monkeypatch.setattr(supervisor.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     devices = [Device("cpu", 0), Device("cpu", 1), Device("ascend", 0)]
-    shares = [supervisor._share(each, devices) for each in devices]
+    shares = [supervisor._share_of_cores(each, devices) for each in devices]
     assert shares == [frozenset({0, 2}), frozenset({1, 3}), None]
 
 

@@ -16,7 +16,7 @@ from patchline.broker.base import Delivery
 from patchline.publisher.spool import Spool
 from patchline.runtime.stopwatch import Stopwatch
 from patchline.worker.lane import Lane
-from patchline.worker.recent import RedisRecent
+from patchline.worker.verdict_cache import RedisVerdictCache
 
 _FOLDER = Path(os.environ["PATCHLINE_FAILPOINTS"])
 _poison = threading.local()
@@ -55,19 +55,19 @@ def _stage(self, name, original=Stopwatch.stage):
         yield
 
 
-def _try(self, delivery, original=Lane._require_trial):
+def _check_attempts(self, delivery, original=Lane._check_attempts):
     original(self, delivery)
     _poison.taken = str(delivery.message.headers.get("part_id")).startswith("poison")
 
 
 Stopwatch.stage = _stage
-Lane._require_trial = _try
-before(Lane, "_judge", lambda *_: reach("receive"))
+Lane._check_attempts = _check_attempts
+before(Lane, "_inspect", lambda *_: reach("receive"))
 before(Delivery, "ack", lambda *_: reach("ack"))
-before(RedisRecent, "remember", lambda *_: reach("remember"))
+before(RedisVerdictCache, "save_verdict", lambda *_: reach("cache"))
 match os.environ.get("PATCHLINE_BROKEN"):
     case "ack_first":
-        before(Lane, "_answer", lambda _, delivery, *__: delivery.ack())
+        before(Lane, "_publish_and_ack", lambda _, delivery, *__: delivery.ack())
         Delivery._settle_once = lambda self, settlement: self._settle(settlement)
     case "no_spool":
         Spool.put = lambda *_: None

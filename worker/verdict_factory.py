@@ -1,4 +1,4 @@
-"""The verdicts and dead letters that a worker signs."""
+"""The verdicts and dead letters of a worker."""
 
 from __future__ import annotations
 
@@ -11,69 +11,75 @@ from patchline.protocol import messages
 from patchline.protocol.errors import JobError, Reason
 from patchline.protocol.messages import Decision, Job, Verdict
 
-_DETAIL_LENGTH = 500  # an error's text may quote its input
+_MAX_DETAIL_LENGTH = 500  # the text of an error may quote its input
 
 
 @dataclass(frozen=True)
-class Signature:
-    """Who answers: the worker's name, its device, and its clock in epoch milliseconds."""
+class VerdictFactory:
+    """Makes the verdicts and dead letters that carry the name of one worker.
+
+    Attributes:
+        worker: the name of the worker process.
+        device: the name of its device.
+        now_ms: returns the wall clock in epoch milliseconds.
+    """
 
     worker: str
     device: str
-    clock_ms: Callable[[], int]
+    now_ms: Callable[[], int]
 
-    def judged(
+    def inspected(
         self,
         job: Job,
         delivery: Delivery,
         received_at: int,
-        by: Inspector,
-        found: Inspection,
-        durations: dict[str, float],
+        inspector: Inspector,
+        inspection: Inspection,
+        durations_ms: dict[str, float],
     ) -> Verdict:
-        """The ordinary verdict."""
-        return self._verdict(job, delivery, received_at, found.decision).model_copy(
+        """Return the verdict on an inspected part."""
+        return self._verdict(job, delivery, received_at, inspection.decision).model_copy(
             update={
-                "score": found.score,
-                "scores": found.scores,
-                "thresholds": by.thresholds,
-                "regions": found.regions,
-                "backbone": by.backbone.manifest.name,
-                "memory_bank": by.bank.version,
-                "durations_ms": durations,
+                "score": inspection.score,
+                "scores": inspection.scores,
+                "thresholds": inspector.thresholds,
+                "regions": inspection.regions,
+                "backbone": inspector.backbone.manifest.name,
+                "memory_bank": inspector.bank.version,
+                "durations_ms": durations_ms,
             }
         )
 
     def expired(self, job: Job, delivery: Delivery, received_at: int) -> Verdict:
-        """The gate has given up on this part: nobody needs to know what the image showed."""
-        expired = self._verdict(job, delivery, received_at, Decision.EXPIRED)
-        return expired.model_copy(update={"reason": Reason.DEADLINE_PASSED})
+        """Return the verdict on a part whose deadline has passed; it has no score."""
+        verdict = self._verdict(job, delivery, received_at, Decision.EXPIRED)
+        return verdict.model_copy(update={"reason": Reason.DEADLINE_PASSED})
 
     def error(self, delivery: Delivery, received_at: int, error: JobError) -> Verdict:
-        """The job could not be judged, with whatever its message still says of itself."""
+        """Return the verdict on a job that failed. The message may be malformed, so its valid fields are salvaged."""
         return Verdict(
             **messages.salvage(delivery.message),
             decision=Decision.ERROR,
             reason=error.reason,
-            detail=error.detail[:_DETAIL_LENGTH],
+            detail=error.detail[:_MAX_DETAIL_LENGTH],
             worker=self.worker,
             device=self.device,
             attempt=delivery.attempt,
             received_at=received_at,
-            decided_at=self.clock_ms(),
+            decided_at=self.now_ms(),
         )
 
     def dead_letter(self, delivery: Delivery, error: JobError) -> Message:
-        """The job's own body and headers, with why and where it ended."""
-        why = {
+        """Return the message of a failed job, with headers that say why and where it failed."""
+        message = delivery.message
+        failure = {
             "x-patchline-reason": str(error.reason),
-            "x-patchline-error": error.detail[:_DETAIL_LENGTH],
+            "x-patchline-error": error.detail[:_MAX_DETAIL_LENGTH],
             "x-patchline-stage": error.stage,
             "x-patchline-attempts": delivery.attempt,
             "x-patchline-worker": self.worker,
         }
-        own = delivery.message
-        return replace(own, headers={**own.headers, **why})
+        return replace(message, headers={**message.headers, **failure})
 
     def _verdict(self, job: Job, delivery: Delivery, received_at: int, decision: Decision) -> Verdict:
         return Verdict(
@@ -88,11 +94,11 @@ class Signature:
             captured_at=job.captured_at,
             deadline=job.deadline,
             received_at=received_at,
-            decided_at=self.clock_ms(),
+            decided_at=self.now_ms(),
             traceparent=job.traceparent,
         )
 
 
 def verdict_message(verdict: Verdict) -> Message:
-    """A verdict as it travels."""
+    """Return the message that carries a verdict."""
     return Message(verdict.to_json(), verdict.job_id, messages.VERDICT_TYPE, "application/json")

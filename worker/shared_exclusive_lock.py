@@ -1,0 +1,61 @@
+"""A shared/exclusive lock: lanes inspect side by side under it, and a suspect is inspected alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_WAIT_INTERVAL_S = 1.0
+
+
+class SharedExclusiveLock:
+    """Held by one exclusive holder, or by at most `max_shared` shared holders. A waiting exclusive holder goes first.
+
+    Args:
+        max_shared: the number of shared holders.
+        on_wait: called every second by each thread that waits for the lock, to show that it is not stuck.
+    """
+
+    def __init__(self, max_shared: int, on_wait: Callable[[], None] = lambda: None) -> None:
+        self._max_shared = max_shared
+        self._on_wait = on_wait
+        mutex = threading.Lock()
+        self._shared_available = threading.Condition(mutex)
+        self._all_released = threading.Condition(mutex)
+        self._shared_holders = 0
+        self._exclusive_requests = 0  # held or waiting
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the lock together with other shared holders."""
+        with self._shared_available:
+            self._wait(self._shared_available, self._is_shared_available)
+            self._shared_holders += 1
+        try:
+            yield
+        finally:
+            with self._shared_available:
+                self._shared_holders -= 1
+                self._shared_available.notify()
+                self._all_released.notify()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone. Only one thread may call this."""
+        with self._all_released:
+            self._exclusive_requests += 1
+            self._wait(self._all_released, lambda: self._shared_holders == 0)
+        try:
+            yield
+        finally:
+            with self._all_released:
+                self._exclusive_requests -= 1
+                self._shared_available.notify_all()
+
+    def _is_shared_available(self) -> bool:
+        return self._exclusive_requests == 0 and self._shared_holders < self._max_shared
+
+    def _wait(self, condition: threading.Condition, predicate: Callable[[], bool]) -> None:
+        while not condition.wait_for(predicate, _WAIT_INTERVAL_S):
+            self._on_wait()
