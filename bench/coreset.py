@@ -24,7 +24,7 @@ def main() -> None:
     for size in _SIZES:
         ours, plain = _run("ours", size), _run("plain", size)
         rows.append([f"{size:,} x {_DIM}", ours[0], plain[0], plain[0] / ours[0], ours[1], plain[1]])
-    columns = ("patches, to 1 %", "ours s", "plain numpy s", "ratio", "ours MB above", "plain MB above")
+    columns = ("patches, to 1 %", "ours s", "plain numpy s", "ratio", "ours, added MB", "plain numpy, added MB")
     terminal.table("the coreset", columns, rows)
 
 

@@ -1,4 +1,4 @@
-"""What tests share: real servers, a small plant with a fitted bank, and pictures of real surfaces."""
+"""Shared fixtures: private servers, texture images, and a small plant with a fitted bank."""
 
 import os
 from pathlib import Path
@@ -25,10 +25,13 @@ categories:
 
 @pytest.fixture(scope="session")
 def servers():
-    """Private RabbitMQ and Redis, or those of the environment; missing, a laptop skips and CI fails."""
+    """Private RabbitMQ and Redis, or the servers of the environment.
+
+    If they are not installed, the tests are skipped; in CI they fail.
+    """
     missing = private_servers.missing_packages()
-    given = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
-    if missing and not given:
+    external = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
+    if missing and not external:
         message = f"not installed: {', '.join(missing)}"
         if os.environ.get("CI"):
             pytest.fail(message)
@@ -39,7 +42,7 @@ def servers():
 
 @pytest.fixture(scope="session")
 def texture_folder(tmp_path_factory):
-    """A part of one's own in MVTec layout: pieces of a brick wall, some with a drawn scratch."""
+    """A data set in MVTec layout: pieces of a brick wall, some with a drawn scratch."""
     folder = tmp_path_factory.mktemp("brick")
     make_textures(folder, "brick.png")
     return folder
@@ -47,7 +50,7 @@ def texture_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory, texture_folder):
-    """A folder with a configuration and a fitted bank of the category `brick`; its settings."""
+    """A folder with a configuration and a fitted bank of the category `brick`."""
     folder = tmp_path_factory.mktemp("plant")
     (folder / "config.yaml").write_text(CONFIG)
     (folder / "models").symlink_to(Path("models").resolve())
@@ -57,20 +60,20 @@ def plant(tmp_path_factory, texture_folder):
 
 
 def make_textures(folder, name, count=40):
-    """`train/good`, `test/good`, `test/scratch` and `ground_truth/scratch`, cut from a picture of scikit-image."""
-    wall = cv2.imread(str(TEXTURES / name))
+    """Write a data set in MVTec layout with pieces of a picture of scikit-image, the last eight with a scratch."""
+    texture = cv2.imread(str(TEXTURES / name))
     rng = np.random.default_rng(7)
     for number in range(count):
         y, x = rng.integers(0, 512 - SIDE, 2)
-        piece = wall[y : y + SIDE, x : x + SIDE].copy()
+        piece = texture[y : y + SIDE, x : x + SIDE].copy()
         if number < count - 16:
             _write(folder / "train" / "good" / f"{number:03}.png", piece)
         elif number < count - 8:
             _write(folder / "test" / "good" / f"{number:03}.png", piece)
         else:
             mask = np.zeros((SIDE, SIDE), np.uint8)
-            start, end = (int(v) for v in rng.integers(10, 50, 2)), (int(v) for v in rng.integers(70, 118, 2))
-            cv2.line(mask, tuple(start), tuple(end), 255, 3)
+            start, end = rng.integers(10, 50, 2).tolist(), rng.integers(70, 118, 2).tolist()
+            cv2.line(mask, start, end, 255, 3)
             piece[mask > 0] = 255
             _write(folder / "test" / "scratch" / f"{number:03}.png", piece)
             _write(folder / "ground_truth" / "scratch" / f"{number:03}_mask.png", mask)

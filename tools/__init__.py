@@ -1,1 +1,1 @@
-"""What makes and checks files of this repository: run by its developers, not installed."""
+"""Developer tools that generate or check files of this repository. They are not installed."""

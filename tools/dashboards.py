@@ -1,4 +1,4 @@
-"""Grafana's dashboards as code: `python -m tools.dashboards` writes `deploy/grafana/dashboards/*.json`."""
+"""`python -m tools.dashboards`: generate the Grafana dashboards in `deploy/grafana/dashboards`."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ FOLDER = Path("deploy/grafana/dashboards")
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH, _HEIGHT = 8, 7
 _LINE = '{line=~"$line"}'
-_OF_LINE = 'line=~"$line"'
+_LINE_EXPIRED = '{line=~"$line",decision="expired"}'
 
 
-def _scores(share: float) -> str:
+def _score_quantile(share: float) -> str:
     return f"histogram_quantile({share}, sum by (le, category) (rate(patchline_score_ratio_bucket{_LINE}[5m])))"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A question, the queries that answer it with their legends, and the unit."""
+    """A panel of a dashboard: its title, queries by legend, unit and type."""
 
     title: str
-    queries: dict[str, str]  # by legend
+    queries: dict[str, str]
     unit: str = "short"
     kind: str = "timeseries"
 
 
 PLANT = (
     Panel(
-        "Are we keeping up?",
+        "Images arriving and judged",
         {
             "arriving": "sum(rate(patchline_published_jobs_total[1m]))",
             "judged": "sum(rate(patchline_images_total[1m]))",
         },
         "ops",
     ),
-    Panel("FPS by device", {"{{device}}": "sum by (device) (patchline_fps)"}, "ops"),
-    Panel("Jobs in queues", {"{{queue}}": "sum by (queue) (rabbitmq_detailed_queue_messages_ready)"}),
-    Panel("Age of jobs when taken", {"{{instance}}": "max by (instance) (patchline_behind_seconds)"}, "s"),
-    Panel("Verdicts", {"{{decision}}": "sum by (decision) (rate(patchline_images_total[1m]))"}, "ops"),
+    Panel("Throughput by device", {"{{device}}": "sum by (device) (patchline_fps)"}, "ops"),
+    Panel("Jobs in the queues", {"{{queue}}": "sum by (queue) (rabbitmq_detailed_queue_messages_ready)"}),
+    Panel("Job age at the worker", {"{{instance}}": "max by (instance) (patchline_behind_seconds)"}, "s"),
+    Panel("Verdicts by decision", {"{{decision}}": "sum by (decision) (rate(patchline_images_total[1m]))"}, "ops"),
     Panel(
-        "Capture to verdict",
+        "Latency from capture to verdict",
         {
             "median": "histogram_quantile(0.5, sum by (le) (rate(patchline_capture_to_verdict_seconds_bucket[1m])))",
             "p99": "histogram_quantile(0.99, sum by (le) (rate(patchline_capture_to_verdict_seconds_bucket[1m])))",
@@ -49,7 +49,7 @@ PLANT = (
         "s",
     ),
     Panel(
-        "Time in each stage (mean)",
+        "Mean time per stage",
         {
             "{{stage}}": "sum by (stage) (rate(patchline_stage_seconds_sum[1m]))"
             " / sum by (stage) (rate(patchline_stage_seconds_count[1m]))"
@@ -57,19 +57,19 @@ PLANT = (
         "s",
     ),
     Panel(
-        "Confirmation by RabbitMQ (p99)",
+        "RabbitMQ confirmation latency (p99)",
         {"p99": "histogram_quantile(0.99, sum by (le) (rate(patchline_confirm_seconds_bucket[1m])))"},
         "s",
     ),
-    Panel("Images that wait on publishers' disks", {"{{line}}": "sum by (line) (patchline_spool_jobs)"}),
+    Panel("Images in publisher spools", {"{{line}}": "sum by (line) (patchline_spool_jobs)"}),
     Panel(
-        "Workers started again",
+        "Worker restarts",
         {"{{device}} {{cause}}": "sum by (device, cause) (increase(patchline_worker_restarts_total[10m]))"},
     ),
     Panel(
-        "Jobs set apart, Redis failures, device failures",
+        "Suspect jobs, Redis failures, device failures",
         {
-            "set apart": "sum(increase(patchline_jobs_set_apart_total[10m]))",
+            "suspect jobs": "sum(increase(patchline_jobs_set_apart_total[10m]))",
             "Redis": "sum(increase(patchline_redis_failures_total[10m]))",
             "device": "sum(increase(patchline_device_failures_total[10m]))",
         },
@@ -79,9 +79,13 @@ PLANT = (
     Panel("Chip memory", {"{{instance}}": "patchline_device_memory_used_bytes"}, "bytes"),
 )
 LINE = (
-    Panel("Images judged", {"{{category}}": f"sum by (category) (rate(patchline_images_total{_LINE}[1m]))"}, "ops"),
     Panel(
-        "Arriving and judged",
+        "Images judged by category",
+        {"{{category}}": f"sum by (category) (rate(patchline_images_total{_LINE}[1m]))"},
+        "ops",
+    ),
+    Panel(
+        "Images arriving and judged",
         {
             "arriving": f"sum(rate(patchline_published_jobs_total{_LINE}[1m]))",
             "judged": f"sum(rate(patchline_images_total{_LINE}[1m]))",
@@ -89,14 +93,14 @@ LINE = (
         "ops",
     ),
     Panel(
-        "Deadlines missed",
+        "Missed deadlines",
         {
-            "{{category}}": f'sum by (category) (increase(patchline_images_total{{{_OF_LINE},decision="expired"}}[5m]))'
+            "{{category}}": f"sum by (category) (increase(patchline_images_total{_LINE_EXPIRED}[5m]))"
             f" or 0 * sum by (category) (increase(patchline_images_total{_LINE}[5m]))"
         },
     ),
     Panel(
-        "Share of each decision",
+        "Share of decisions",
         {
             "{{decision}}": f"sum by (decision) (rate(patchline_images_total{_LINE}[5m]))"
             f" / ignoring(decision) group_left sum(rate(patchline_images_total{_LINE}[5m]))"
@@ -104,11 +108,11 @@ LINE = (
         "percentunit",
     ),
     Panel(
-        "Scores, where 1 is the threshold",
+        "Scores relative to the threshold",
         {
-            "median {{category}}": _scores(0.5),
-            "p95 {{category}}": _scores(0.95),
-            "calibrated median {{category}}": "max by (category) (patchline_calibrated_score_ratio)",
+            "median {{category}}": _score_quantile(0.5),
+            "p95 {{category}}": _score_quantile(0.95),
+            "median {{category}} at calibration": "max by (category) (patchline_calibrated_score_ratio)",
         },
     ),
     Panel(
@@ -117,26 +121,32 @@ LINE = (
         kind="heatmap",
     ),
     Panel(
-        "Spool: oldest image", {"{{category}}": f"max by (category) (patchline_spool_oldest_age_seconds{_LINE})"}, "s"
+        "Age of the oldest spooled image",
+        {"{{category}}": f"max by (category) (patchline_spool_oldest_age_seconds{_LINE})"},
+        "s",
     ),
-    Panel("Publisher", {"{{state}}": f"sum by (state) (rate(patchline_published_jobs_total{_LINE}[1m]))"}, "ops"),
+    Panel(
+        "Published jobs by state",
+        {"{{state}}": f"sum by (state) (rate(patchline_published_jobs_total{_LINE}[1m]))"},
+        "ops",
+    ),
 )
 
 
 def plant() -> dict[str, object]:
-    """One overview for the whole plant."""
+    """Return the dashboard of the whole plant."""
     return _dashboard("patchline-plant", "Patchline: plant", PLANT, [])
 
 
 def line() -> dict[str, object]:
-    """One page for each line, chosen at its top."""
+    """Return the dashboard of one line, which is selected at its top."""
     query = "label_values(patchline_images_total, line)"
-    chosen = {"name": "line", "label": "Line", "type": "query", "datasource": _SOURCE, "query": query, "refresh": 2}
-    return _dashboard("patchline-line", "Patchline: line", LINE, [chosen])
+    variable = {"name": "line", "label": "Line", "type": "query", "datasource": _SOURCE, "query": query, "refresh": 2}
+    return _dashboard("patchline-line", "Patchline: line", LINE, [variable])
 
 
 def write(folder: Path = FOLDER) -> None:
-    """Both, as Grafana's provisioning reads them."""
+    """Write both dashboards as Grafana provisions them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in (("plant", plant()), ("line", line())):
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -164,13 +174,13 @@ def _panel(number: int, panel: Panel) -> dict[str, object]:
         | ({"format": "heatmap"} if panel.kind == "heatmap" else {})
         for index, (legend, query) in enumerate(panel.queries.items())
     ]
-    place = {"x": number % 3 * _WIDTH, "y": number // 3 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}
+    position = {"x": number % 3 * _WIDTH, "y": number // 3 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}
     return {
         "id": number + 1,
         "title": panel.title,
         "type": panel.kind,
         "datasource": _SOURCE,
-        "gridPos": place,
+        "gridPos": position,
         "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
         "targets": targets,
     }

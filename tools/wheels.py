@@ -1,4 +1,4 @@
-"""Sees that everything the line needs at run time has wheels for x86_64 and aarch64: no host needs a compiler."""
+"""`python -m tools.wheels`: check that all runtime dependencies have wheels for x86_64 and aarch64."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from pathlib import Path
 from patchline.runtime import terminal
 
 _MACHINES = ("x86_64", "aarch64")
-_BASES = ("manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_35")  # Debian 12 has glibc 2.36
+_PLATFORMS = ("manylinux2014", "manylinux_2_28", "manylinux_2_31", "manylinux_2_35")  # Debian 12 has glibc 2.36
 
 
 def main() -> int:
-    """Ask pip, which installs nothing; 1 where a package has no wheel."""
+    """Resolve the dependencies with `pip install --dry-run` for each machine type.
+
+    Returns:
+        The exit code: 1 if a package has no wheel, 0 otherwise.
+    """
     with Path("pyproject.toml").open("rb") as file:
-        wanted = tomllib.load(file)["project"]["dependencies"]
-    rows = [[machine, *_resolved(machine, wanted)] for machine in _MACHINES]
-    terminal.table("packages of the line, as wheels", ("machine", "packages", "missing"), rows)
+        requirements = tomllib.load(file)["project"]["dependencies"]
+    rows = [[machine, *_resolve(machine, requirements)] for machine in _MACHINES]
+    terminal.table("wheels of the runtime dependencies", ("machine", "packages", "missing"), rows)
     return int(any(row[2] for row in rows))
 
 
-def _resolved(machine: str, wanted: list[str]) -> tuple[int, str]:
-    """How many packages pip would install, or what it says is missing."""
+def _resolve(machine: str, requirements: list[str]) -> tuple[int, str]:
+    """Return the number of packages that pip would install, and its error message if there is one."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
         command += ["--only-binary=:all:", "--python-version", "3.11", "--target", folder, "--report", str(report)]
-        command += [word for base in _BASES for word in ("--platform", f"{base}_{machine}")]
-        result = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+        command += [argument for tag in _PLATFORMS for argument in ("--platform", f"{tag}_{machine}")]
+        result = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
         if result.returncode != 0:
             return 0, result.stderr.strip().splitlines()[-1]
         return len(json.loads(report.read_text(encoding="utf-8"))["install"]), ""

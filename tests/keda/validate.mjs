@@ -1,4 +1,4 @@
-// Reads a ScaledObject as JSON; says what KEDA's schema has against it, and ends with 1, or says nothing.
+// Validates a ScaledObject (JSON on stdin) with KEDA's schema: prints the error and exits with 1, or prints nothing.
 import {readFileSync} from "node:fs";
 import {ScaledObject} from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
 

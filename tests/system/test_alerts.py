@@ -1,4 +1,4 @@
-"""Every alert fires when it shall and stays quiet when it shall, by promtool; and one for real."""
+"""Alerts fire when they should and only then: all of them with promtool, two with a real Prometheus and line."""
 
 import json
 import subprocess
@@ -15,39 +15,42 @@ from tests.system.conftest import wait_for
 pytestmark = pytest.mark.timeout(180)
 RULES = Path("deploy/prometheus/patchline.rules.yml").resolve()
 CONFIG = Path("deploy/prometheus/prometheus.yml")
-IMAGES, L = "patchline_images_total", 'line="l",category="c"'
+IMAGES, LABELS = "patchline_images_total", 'line="l",category="c"'
 
-# For each alert: series, the labels with which it fires, when to look (minutes), and series with which it is quiet.
+# For each alert: series that make it fire, its labels, the evaluation time (minutes), series that do not make it fire.
 CASES = {
     "PatchlineLineStopped": (
-        {f'{IMAGES}{{{L},decision="pass"}}': "0+60x20 1200x30"},
+        {f'{IMAGES}{{{LABELS},decision="pass"}}': "0+60x20 1200x30"},
         {"line": "l"},
         30,
-        {f'{IMAGES}{{{L},decision="pass"}}': "0+60x60"},
+        {f'{IMAGES}{{{LABELS},decision="pass"}}': "0+60x60"},
     ),
     "PatchlineFallingBehind": (
-        {"patchline_behind_seconds": "0x5 9x20", f"{IMAGES}{{{L}}}": "0+60x30"},
+        {"patchline_behind_seconds": "0x5 9x20", f"{IMAGES}{{{LABELS}}}": "0+60x30"},
         {},
         10,
-        {"patchline_behind_seconds": "86400x20", f"{IMAGES}{{{L}}}": "0 1x20"},
+        {"patchline_behind_seconds": "86400x20", f"{IMAGES}{{{LABELS}}}": "0 1x20"},
     ),
     "PatchlineDeadlineMissed": (
-        {f'{IMAGES}{{{L},decision="expired"}}': "0+1x20"},
+        {f'{IMAGES}{{{LABELS},decision="expired"}}': "0+1x20"},
         {"line": "l"},
         10,
-        {f'{IMAGES}{{{L},decision="expired"}}': "7x20"},
+        {f'{IMAGES}{{{LABELS},decision="expired"}}': "7x20"},
     ),
     "PatchlineErrorShare": (
-        {f'{IMAGES}{{{L},decision="error"}}': "0+5x30", f'{IMAGES}{{{L},decision="pass"}}': "0+95x30"},
+        {f'{IMAGES}{{{LABELS},decision="error"}}': "0+5x30", f'{IMAGES}{{{LABELS},decision="pass"}}': "0+95x30"},
         {"line": "l"},
         20,
-        {f'{IMAGES}{{{L},decision="error"}}': "0+1x30", f'{IMAGES}{{{L},decision="pass"}}': "0+999x30"},
+        {f'{IMAGES}{{{LABELS},decision="error"}}': "0+1x30", f'{IMAGES}{{{LABELS},decision="pass"}}': "0+999x30"},
     ),
     "PatchlineRejectRateJumped": (
-        {f'{IMAGES}{{{L},decision="fail"}}': "0+1x600 600+30x60", f'{IMAGES}{{{L},decision="pass"}}': "0+99x660"},
+        {
+            f'{IMAGES}{{{LABELS},decision="fail"}}': "0+1x600 600+30x60",
+            f'{IMAGES}{{{LABELS},decision="pass"}}': "0+99x660",
+        },
         {"line": "l", "category": "c"},
         640,
-        {f'{IMAGES}{{{L},decision="fail"}}': "0+7x660", f'{IMAGES}{{{L},decision="pass"}}': "0+93x660"},
+        {f'{IMAGES}{{{LABELS},decision="fail"}}': "0+7x660", f'{IMAGES}{{{LABELS},decision="pass"}}': "0+93x660"},
     ),
     "PatchlineScoreDrift": (
         {
@@ -117,7 +120,7 @@ def rules():
     return {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
 
 
-def test_every_alert_has_its_cases_and_says_what_to_do():
+def test_every_alert_has_cases_texts_and_documentation():
     assert rules().keys() == CASES.keys()
     operations = Path("docs/operations.md").read_text()
     for name, rule in rules().items():
@@ -128,7 +131,7 @@ def test_every_alert_has_its_cases_and_says_what_to_do():
 
 @pytest.fixture(scope="module")
 def bare_rules(tmp_path_factory):
-    """The rules without their texts, which hold measured values and are checked apart."""
+    """The rules without annotations: these contain measured values, and promtool would compare them."""
     document = yaml.safe_load(RULES.read_text())
     for rule in document["groups"][0]["rules"]:
         del rule["annotations"]
@@ -138,10 +141,10 @@ def bare_rules(tmp_path_factory):
 
 
 @pytest.mark.parametrize("alert", CASES)
-def test_an_alert_fires_when_it_shall_and_only_then(alert, bare_rules, tmp_path):
-    firing, labels, minute, quiet = CASES[alert]
-    fired = [{"exp_labels": labels | {"severity": rules()[alert]["labels"]["severity"]}}]
-    tests = [_expectations(alert, series, minute, alerts) for series, alerts in ((firing, fired), (quiet, []))]
+def test_an_alert_fires_when_it_should_and_only_then(alert, bare_rules, tmp_path):
+    firing_series, labels, minute, quiet_series = CASES[alert]
+    expected = [{"exp_labels": labels | {"severity": rules()[alert]["labels"]["severity"]}}]
+    tests = [_case(alert, firing_series, minute, expected), _case(alert, quiet_series, minute, [])]
     path = tmp_path / "test.yml"
     path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": tests}))
     assert promtool("test", "rules", path) == ""
@@ -153,12 +156,12 @@ def test_promtool_accepts_the_rules_and_the_configuration():
 
 
 def promtool(*arguments):
-    """What it has to complain about."""
+    """Run promtool and return its complaints, if any."""
     result = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
     return "" if result.returncode == 0 else result.stdout + result.stderr
 
 
-def _expectations(alert, series, minute, alerts):
+def _case(alert, series, minute, alerts):
     return {
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -166,7 +169,7 @@ def _expectations(alert, series, minute, alerts):
     }
 
 
-def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tmp_path, servers):
+def test_alerts_fire_on_a_real_prometheus_when_a_line_stops(line, texture_folder, tmp_path, servers):
     short = RULES.read_text().replace("[1h]", "[2m]").replace("[5m]", "[5s]").replace("for: 1m", "for: 1s")
     (tmp_path / "rules.yml").write_text(short)
     worker = line.worker("--device", "cpu")
@@ -175,12 +178,12 @@ def test_a_real_prometheus_fires_when_a_real_line_stops(line, texture_folder, tm
     with private_servers.start_all([prometheus]):
         image = next((texture_folder / "test" / "good").glob("*.png")).read_bytes()
 
-        def judged_and_seen():
+        def verdict_is_counted():
             line.send(image, "again")
             line.verdicts(1)
             return value(url, "sum(increase(patchline_images_total[5s]))") > 0
 
-        wait_for(judged_and_seen, timeout_s=60)  # Prometheus takes some seconds to begin
+        wait_for(verdict_is_counted, timeout_s=60)  # Prometheus needs some seconds for its first scrapes
         assert "PatchlineLineStopped" not in firing(url)
         worker.kill()
         wait_for(lambda: {"PatchlineLineStopped", "PatchlineWorkerDown"} <= firing(url), timeout_s=60)

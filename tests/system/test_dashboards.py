@@ -1,4 +1,4 @@
-"""Every query of every dashboard, against a real Prometheus that scrapes a real line at work."""
+"""The queries of the dashboards, on a real Prometheus that scrapes a real line."""
 
 import json
 import urllib.parse
@@ -12,11 +12,11 @@ from tests.system.conftest import wait_for
 from tools import dashboards
 
 pytestmark = pytest.mark.timeout(240)
-NEEDS_A_CHIP = {"Chip temperature", "Chip memory"}  # shown by npu-smi, which is not here
+NEED_A_CHIP = {"Chip temperature", "Chip memory"}  # their metrics need npu-smi
 DOCUMENTS = {"plant": dashboards.plant(), "line": dashboards.line()}
 
 
-def test_the_committed_dashboards_are_the_generated_ones(tmp_path):
+def test_the_committed_dashboards_are_up_to_date(tmp_path):
     dashboards.write(tmp_path)
     for file in tmp_path.iterdir():
         assert file.read_text() == (dashboards.FOLDER / file.name).read_text(), "run: python -m tools.dashboards"
@@ -28,62 +28,70 @@ def test_a_dashboard_can_be_provisioned(document):
     assert document["templating"]["list"][0]["type"] == "datasource"
     ids = [panel["id"] for panel in document["panels"]]
     assert len(set(ids)) == len(ids)
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in document["panels"]}
-    assert len(places) == len(ids)
+    positions = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in document["panels"]}
+    assert len(positions) == len(ids)
     for panel in document["panels"]:
         assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
 
 
-def test_every_query_returns_data_of_a_line_at_work(line, texture_folder, tmp_path, servers):
+def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_path, servers):
     ports = server.consecutive_free_ports(3)
-    first, supervisor_port, publisher_port = ports
-    text = (line.folder / "config.yaml").read_text()
-    folder = tmp_path / "plant"
-    folder.mkdir()
-    for name in ("models", "faiss-index-precision"):
-        (folder / name).symlink_to((line.folder / name).resolve())
-    (folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {supervisor_port}, "))
-    line.folder = folder
+    worker_port, supervisor_port, publisher_port = ports
+    line.folder = plant_with_supervisor_port(line.folder, tmp_path / "plant", supervisor_port)
     prometheus, url = private_servers.prometheus(
         tmp_path / "prometheus", {"patchline": ports, "rabbitmq": [servers.broker_metrics_port]}
     )
     with private_servers.start_all([prometheus]):
-        line.start("worker", "--devices", "cpu:0", "--metrics-port", str(first))
-        images = sorted((texture_folder / "train" / "good").glob("*.png"))
-        loop = tmp_path / "loop"
-        loop.mkdir()
-        for number in range(400):
-            (loop / f"{number:03}.png").write_bytes(images[number % len(images)].read_bytes())
-        send = ("publish", "--line", "l1", "--category", "brick", "--rate", "8", "--metrics-port", str(publisher_port))
-        line.start(*send, str(loop))
-        queries = {
-            (panel["title"], target["expr"].replace("$line", "l1"))
-            for document in DOCUMENTS.values()
-            for panel in document["panels"]
-            for target in panel["targets"]
-            if panel["title"] not in NEEDS_A_CHIP
-        }
-        assert len(queries) > 20
-        silent = set(queries)
+        line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port))
+        images = write_images(tmp_path / "images", sorted((texture_folder / "train" / "good").glob("*.png")), count=400)
+        options = ("--line", "l1", "--category", "brick", "--rate", "8", "--metrics-port", str(publisher_port))
+        line.start("publish", *options, str(images))
+        without_data = queries_of_line("l1")
+        assert len(without_data) > 20
 
-        def all_answered():
-            silent.difference_update({each for each in silent if answered(url, each[1])})
-            return not silent
+        def all_have_data():
+            without_data.difference_update({(title, query) for title, query in without_data if has_data(url, query)})
+            return not without_data
 
         try:
-            wait_for(all_answered, timeout_s=90)
+            wait_for(all_have_data, timeout_s=90)
         except AssertionError:
-            pytest.fail(f"no data for: {sorted(silent)}")
+            pytest.fail(f"no data for: {sorted(without_data)}")
 
 
-def answered(url, query):
-    whole = f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(whole, timeout=5) as reply:
-        found = json.load(reply)["data"]["result"]
-    return any(sample["value"][1] != "NaN" for sample in found)
+def plant_with_supervisor_port(source, folder, port):
+    folder.mkdir()
+    for name in ("models", "faiss-index-precision"):
+        (folder / name).symlink_to((source / name).resolve())
+    text = (source / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {port}, "))
+    return folder
 
 
-def test_provisioning_files_name_what_is_there():
+def write_images(folder, sources, count):
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:03}.png").write_bytes(sources[number % len(sources)].read_bytes())
+    return folder
+
+
+def queries_of_line(line):
+    return {
+        (panel["title"], target["expr"].replace("$line", line))
+        for document in DOCUMENTS.values()
+        for panel in document["panels"]
+        for target in panel["targets"]
+        if panel["title"] not in NEED_A_CHIP
+    }
+
+
+def has_data(url, query):
+    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=5) as reply:
+        samples = json.load(reply)["data"]["result"]
+    return any(sample["value"][1] != "NaN" for sample in samples)
+
+
+def test_provisioning_and_compose_use_the_same_folder():
     provider = Path("deploy/grafana/provisioning/dashboards/patchline.yml").read_text()
     assert "/etc/grafana/patchline" in provider
     assert "/etc/grafana/patchline" in Path("deploy/compose.yaml").read_text()

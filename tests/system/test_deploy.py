@@ -1,4 +1,4 @@
-"""What is in `deploy/`: checked by the strictest validators at hand, and its commands run."""
+"""The files in `deploy/`: strict validators accept them, and their commands run."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.system.conftest import wait_for
 pytestmark = pytest.mark.timeout(120)
 DEPLOY = Path("deploy").resolve()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
-KUBERNETES = "1.32"
+KUBERNETES_VERSION = "1.32"
 BIN = Path(sys.executable).parent
 
 
@@ -32,16 +32,16 @@ def documents():
 
 
 @pytest.mark.parametrize("document", [*documents()])
-def test_kubernetes_would_accept(document):
+def test_a_kubernetes_document_is_valid(document):
     if document["apiVersion"].startswith("keda.sh"):
-        assert keda_says(document) == ""
+        assert keda_errors(document) == ""
         assert document["spec"]["triggers"][0]["metadata"]["protocol"] == "http"
         return
-    kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
 
 
-def keda_says(document):
-    """What KEDA's own schema has against a document."""
+def keda_errors(document):
+    """Validate a document with KEDA's schema and return the errors."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     command = ["node", "tests/keda/validate.mjs"]
@@ -49,25 +49,25 @@ def keda_says(document):
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "error"),
     [
         ({"maxReplicaCount": "8"}, "maxReplicaCount must be integer"),
         ({"triggers": [{}]}, "must have required property"),
     ],
 )
-def test_keda_would_refuse_what_is_wrong(change, sentence):
+def test_the_keda_schema_rejects_invalid_values(change, error):
     document = yaml.safe_load((DEPLOY / "kubernetes" / "scaling.yaml").read_text())
-    assert sentence in keda_says(document | {"spec": document["spec"] | change})
+    assert error in keda_errors(document | {"spec": document["spec"] | change})
 
 
-def test_the_kustomization_names_every_file():
+def test_the_kustomization_lists_every_file():
     listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
-    generated = [file for each in listed["configMapGenerator"] for file in each["files"]]
+    generated = [file for config_map in listed["configMapGenerator"] for file in config_map["files"]]
     files = {*listed["resources"], *generated, "kustomization.yaml"}
     assert files == {file.name for file in (DEPLOY / "kubernetes").iterdir()}
 
 
-def test_probes_and_grace_fit_the_configuration():
+def test_probes_and_grace_periods_match_the_configuration():
     drain_s = config.load(Path("config.yaml")).worker.drain_s
     for name in ("worker.yaml", "worker-ascend.yaml"):
         pod = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())["spec"]["template"]["spec"]
@@ -77,23 +77,23 @@ def test_probes_and_grace_fit_the_configuration():
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-def test_compose_accepts_the_plant():
+def test_the_compose_file_is_valid_and_its_mounts_exist():
     checker = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
     result = subprocess.run(checker, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
     document = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    mounted = [volume for service in document["services"].values() for volume in service.get("volumes", [])]
-    for source in {volume.split(":")[0] for volume in mounted if volume.startswith("./")}:
+    volumes = [volume for service in document["services"].values() for volume in service.get("volumes", [])]
+    for source in {volume.split(":")[0] for volume in volumes if volume.startswith("./")}:
         assert (DEPLOY / source).exists(), source
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.ascend"])
-def test_hadolint_finds_nothing(name):
+def test_hadolint_accepts_the_dockerfile(name):
     result = subprocess.run([str(BIN / "hadolint"), str(DEPLOY / name)], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def test_systemd_finds_nothing(tmp_path):
+def test_systemd_accepts_the_units(tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     for unit in UNITS:
@@ -105,12 +105,12 @@ def test_systemd_finds_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["config.compose.yaml", "kubernetes/config.yaml"])
-def test_the_configurations_can_be_read(file):
+def test_a_configuration_can_be_loaded(file):
     assert config.load(DEPLOY / file).broker.make_queues is False
 
 
 def commands():
-    """Every command line that a container would run, with where it stands."""
+    """The command line of every container and unit, and its name."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     for name in ("worker", "gate", "publisher"):
         yield pytest.param(compose[name]["command"], id=f"compose {name}")
@@ -125,7 +125,7 @@ def commands():
 
 
 @pytest.mark.parametrize("words", [*commands()])
-def test_every_command_of_a_container_or_unit_runs(words, line, tmp_path):
+def test_the_command_of_a_container_or_unit_runs(words, line, tmp_path):
     (port,) = server.free_ports(1)
     words = [word for word in words if word != "--config" and not word.endswith("config.yaml")]
     words = [str(tmp_path) if word in ("/captured", "${FOLDER}") else word for word in words]
@@ -141,10 +141,10 @@ def test_every_command_of_a_container_or_unit_runs(words, line, tmp_path):
     assert process.returncode == 0, errors
 
 
-def test_a_worker_tells_systemd_that_it_is_ready_and_gets_on(line):
+def test_a_worker_notifies_systemd_that_it_is_ready_and_alive(line):
     manager = NotifySocket()
     line.worker("--device", "cpu", NOTIFY_SOCKET=manager.address)
-    told = []
-    wait_for(lambda: told.extend(manager.read()) or {READY, ALIVE} <= set(told))
-    assert told.index(READY) < told.index(ALIVE)
+    states = []
+    wait_for(lambda: states.extend(manager.read()) or {READY, ALIVE} <= set(states))
+    assert states.index(READY) < states.index(ALIVE)
     manager.close()

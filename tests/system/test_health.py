@@ -1,4 +1,4 @@
-"""What probes see of a worker, and what promtool says of its metrics."""
+"""Health endpoints and metrics of a worker."""
 
 import subprocess
 import urllib.request
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def picture(texture_folder):
+def image(texture_folder):
     return next((texture_folder / "test" / "scratch").glob("*.png")).read_bytes()
 
 
@@ -31,7 +31,7 @@ def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line):
     assert not server.responds(url(worker, "secrets"))
 
 
-def test_a_worker_whose_lanes_stand_still_is_no_longer_alive():
+def test_a_worker_with_stuck_lanes_is_not_alive():
     now = 0.0
     health = Health(stuck_s=60.0, clock=lambda: now)
     health.is_consuming = lambda: True
@@ -42,9 +42,9 @@ def test_a_worker_whose_lanes_stand_still_is_no_longer_alive():
     assert (health.is_alive(), health.is_ready()) == (False, False)
 
 
-def test_the_metrics_pass_promtools_check(line, picture):
+def test_promtool_accepts_the_metrics(line, image):
     worker = line.worker("--device", "cpu")
-    line.send(picture, "one")
+    line.send(image, "one")
     line.send(b"", "two")
     assert len(line.verdicts(2)) == 2
     text = urllib.request.urlopen(url(worker, "metrics"), timeout=5).read()

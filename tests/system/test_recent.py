@@ -1,4 +1,6 @@
-"""Recent verdicts on a real Redis."""
+"""Recent verdicts in a real Redis."""
+
+import json
 
 import pytest
 
@@ -16,7 +18,7 @@ def cache(servers):
     cache._client.close()
 
 
-def test_a_verdict_is_known_again_and_the_unknown_is_not(cache):
+def test_only_a_stored_verdict_is_found(cache):
     cache.save_verdict(verdict(job_id="a"))
     cache.close()
     assert cache.get_verdict("a") == verdict(job_id="a")
@@ -28,13 +30,11 @@ def test_the_last_verdicts_of_a_line_and_category_are_kept_newest_first(cache):
     for number in range(8):
         cache.save_verdict(verdict(job_id=f"j{number}"))
     cache.close()
-    kept = cache._client.lrange("patchline:recent:l:bottle", 0, -1)
-    assert [b'"job_id":"j%d"' % number in each for number, each in zip(range(7, 2, -1), kept, strict=True)] == [
-        True
-    ] * 5
+    stored = cache._client.lrange("patchline:recent:l:bottle", 0, -1)
+    assert [json.loads(entry)["job_id"] for entry in stored] == ["j7", "j6", "j5", "j4", "j3"]
 
 
-def test_a_picture_is_kept_for_a_while(cache):
+def test_a_picture_is_kept_for_an_hour(cache):
     cache.save_picture("a", b"jpeg")
     cache.close()
     assert cache.get_picture("a") == b"jpeg"

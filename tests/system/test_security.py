@@ -1,4 +1,4 @@
-"""Nobody in: users who may do what is theirs, TLS that is verified, secrets that stay where they are."""
+"""Security: permissions of the users, verified TLS, and secrets that do not leak."""
 
 import json
 import os
@@ -30,13 +30,13 @@ REFUSED = 403
 
 @pytest.fixture(scope="module")
 def users(plant, tmp_path_factory):
-    """A broker that knows nothing but the generated definitions; the urls of its users."""
+    """A broker with only the generated definitions; the folder with the URLs of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    wanted = [connections.plant(settings), topology.gate("l1"), topology.traces()]
+    topologies = [connections.plant(settings), topology.gate("l1"), topology.traces()]
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
-        plant_users.write(folder, wanted, f"amqp://127.0.0.1:{node.port}")
+        plant_users.write(folder, topologies, f"amqp://127.0.0.1:{node.port}")
         with private_servers.start_all([node.server]):
             yield folder
 
@@ -46,7 +46,7 @@ def url(users, name):
 
 
 def attempt(address, action):
-    """The code with which RabbitMQ refuses; None where it does not."""
+    """The reply code if RabbitMQ refuses the action, None if it does not."""
     connection = pika.BlockingConnection(pika.URLParameters(address))
     try:
         channel = connection.channel()
@@ -82,35 +82,32 @@ ACTIONS = {
 }
 
 
-def _act(verb, name, channel):
-    ACTIONS[verb](channel, name)
-
-
 @pytest.mark.parametrize("user", ALLOWED)
-def test_each_user_may_do_what_is_its_own_and_nothing_else(users, user):
+def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     queues = [topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD, topology.gate_queue("l1")]
     queues.append(topology.TRACES)
-    tried = [("publish", name) for name in topology.EXCHANGES]
-    tried += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
-    # To purge is to read everything at once: RabbitMQ knows no finer right.
+    attempts = [("publish", name) for name in topology.EXCHANGES]
+    attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
+    # RabbitMQ has no separate permission for purging: who may consume may purge.
     expected = ALLOWED[user] | {("purge", name) for verb, name in ALLOWED[user] if verb == "consume"}
-    outcome = {
-        each: attempt(url(users, user), lambda channel, each=each: ACTIONS[each[0]](channel, each[1])) for each in tried
+    codes = {
+        (verb, name): attempt(url(users, user), lambda channel, verb=verb, name=name: ACTIONS[verb](channel, name))
+        for verb, name in attempts
     }
-    assert {each for each, code in outcome.items() if code is None} == expected
-    assert {code for code in outcome.values() if code is not None} == {REFUSED}
+    assert {action for action, code in codes.items() if code is None} == expected
+    assert {code for code in codes.values() if code is not None} == {REFUSED}
     assert attempt(url(users, user), lambda channel: channel.queue_declare("own")) == REFUSED
     assert attempt(url(users, user), lambda channel: channel.basic_publish("", topology.JOBS, b"x")) == REFUSED
 
 
-def test_nobody_gets_in_with_the_first_user_or_a_wrong_password(users):
+def test_the_default_user_and_wrong_passwords_are_refused(users):
     address = url(users, "worker").partition("@")[2]
     for credentials in ("guest:guest", "worker:worker", "worker:"):
         with pytest.raises(pika.exceptions.AMQPConnectionError):
             pika.BlockingConnection(pika.URLParameters(f"amqp://{credentials}@{address}"))
 
 
-def test_written_files_are_for_their_owner_and_keep_their_passwords(users, tmp_path):
+def test_user_files_are_private_and_keep_their_passwords(users, tmp_path):
     for file in users.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     folder = tmp_path / "users"
@@ -125,8 +122,8 @@ def test_written_files_are_for_their_owner_and_keep_their_passwords(users, tmp_p
 
 
 @pytest.fixture
-def locked(users, plant, tmp_path, servers):
-    """A plant whose processes use their own user, from a file, and make no queues."""
+def restricted(users, plant, tmp_path, servers):
+    """A plant whose processes read their user from a file and do not declare queues."""
     folder = tmp_path / "plant"
     subprocess.run(["cp", "-a", str(plant), str(folder)], check=True)
     text = (folder / "config.yaml").read_text().replace("broker: {", "broker: {make_queues: false, ")
@@ -134,39 +131,43 @@ def locked(users, plant, tmp_path, servers):
     return SimpleNamespace(folder=folder, users=users, redis=servers.redis_url)
 
 
-def command(locked, user, *arguments, **more):
+def command(restricted, user, *arguments, **options):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
-    environment |= {"PATCHLINE_AMQP_URL_FILE": str(locked.users / f"{user}.url"), "PATCHLINE_REDIS_URL": locked.redis}
-    whole = [sys.executable, "-m", "patchline", *arguments, "--config", str(locked.folder / "config.yaml")]
-    return subprocess.Popen(whole, env=environment, text=True, **more)
+    environment |= {
+        "PATCHLINE_AMQP_URL_FILE": str(restricted.users / f"{user}.url"),
+        "PATCHLINE_REDIS_URL": restricted.redis,
+    }
+    words = [sys.executable, "-m", "patchline", *arguments, "--config", str(restricted.folder / "config.yaml")]
+    return subprocess.Popen(words, env=environment, text=True, **options)
 
 
-def test_a_line_of_three_users_works_and_no_secret_shows(locked, texture_folder, tmp_path):
+def test_a_line_works_with_three_users_and_leaks_no_secret(restricted, texture_folder, tmp_path):
     (port,) = server.free_ports(1)
     files = {name: (tmp_path / name).open("w+") for name in ("worker", "gate", "publisher")}
-    say = {name: {"stdout": file, "stderr": file} for name, file in files.items()}
-    gate = command(locked, "gate", "gate", "--line", "l1", **say["gate"])
-    worker = command(locked, "worker", "worker", "--metrics-port", str(port), **say["worker"])
+    output = {name: {"stdout": file, "stderr": file} for name, file in files.items()}
+    gate = command(restricted, "gate", "gate", "--line", "l1", **output["gate"])
+    worker = command(restricted, "worker", "worker", "--metrics-port", str(port), **output["worker"])
     images = sorted((texture_folder / "test" / "good").glob("*.png"))[:3]
     publish = ("publish", "--line", "l1", "--category", "brick", *map(str, images))
-    assert command(locked, "publisher", *publish, **say["publisher"]).wait(40) == 0
+    assert command(restricted, "publisher", *publish, **output["publisher"]).wait(40) == 0
     wait_for(lambda: (tmp_path / "gate").read_text().count('"action"') == len(images))
     arguments = " ".join(psutil.Process(worker.pid).cmdline())
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
-    listening = {each.laddr.ip for each in psutil.Process(worker.pid).net_connections() if each.status == "LISTEN"}
+    open_connections = psutil.Process(worker.pid).net_connections()
+    listening = {connection.laddr.ip for connection in open_connections if connection.status == "LISTEN"}
     for process in (worker, gate):
         process.terminate()
         assert process.wait(30) == 0
-    said = [(tmp_path / name).read_text() for name in files]
+    logs = [(tmp_path / name).read_text() for name in files]
     for file in files.values():
         file.close()
     assert listening == {"127.0.0.1"}
     for user in definitions.PERMISSIONS:
-        secret = url(locked.users, user).split(":")[2].split("@")[0]
-        assert not any(secret in text for text in [arguments, metrics, *said])
+        secret = url(restricted.users, user).split(":")[2].split("@")[0]
+        assert not any(secret in text for text in [arguments, metrics, *logs])
 
 
-def test_a_user_who_may_not_make_queues_is_told_what_to_do(users):
+def test_a_user_without_permission_to_declare_queues_gets_a_hint(users):
     with RabbitBroker(url(users, "worker")) as broker:
         settings = config.Config.model_validate({"categories": {"c": _category()}})
         with pytest.raises(TopologyMismatch, match="make_queues"):
@@ -177,36 +178,35 @@ def _category():
     return {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
 
 
-def test_a_password_in_the_configuration_is_refused_without_being_quoted(locked):
-    text = (locked.folder / "config.yaml").read_text().replace("broker: {", "broker: {url: 'amqp://u:hunter2@h', ")
-    (locked.folder / "config.yaml").write_text(text)
-    process = command(locked, "worker", "worker", stderr=subprocess.PIPE)
-    _, said = process.communicate(timeout=40)
+def test_a_password_in_the_configuration_is_refused_and_not_printed(restricted):
+    text = (restricted.folder / "config.yaml").read_text().replace("broker: {", "broker: {url: 'amqp://u:hunter2@h', ")
+    (restricted.folder / "config.yaml").write_text(text)
+    process = command(restricted, "worker", "worker", stderr=subprocess.PIPE)
+    _, errors = process.communicate(timeout=40)
     assert process.returncode == 2
-    assert "contains a password" in said
-    assert "hunter2" not in said
+    assert "contains a password" in errors
+    assert "hunter2" not in errors
 
 
 @pytest.mark.parametrize("line", ["../../tmp/x", "a/b", "a.b", ""])
-def test_a_line_whose_name_would_leave_the_folder_is_refused(locked, texture_folder, line):
+def test_a_line_name_that_would_leave_the_folder_is_refused(restricted, texture_folder, line):
     for arguments in (
         ("gate", "--line", line),
         ("publish", "--line", line, "--category", "brick", str(texture_folder)),
     ):
-        process = command(locked, "gate", *arguments, stderr=subprocess.PIPE)
-        _, said = process.communicate(timeout=40)
+        process = command(restricted, "gate", *arguments, stderr=subprocess.PIPE)
+        _, errors = process.communicate(timeout=40)
         assert process.returncode == 2
-        assert "letters" in said
+        assert "letters" in errors
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority, a server's certificate for 127.0.0.1, one for another host, and a second authority."""
+    """A certificate authority, server certificates for 127.0.0.1 and another host, and a second authority."""
     folder = tmp_path_factory.mktemp("certificates")
-    for name in ("ours", "theirs"):
-        trustme.CA().cert_pem.write_to_path(folder / f"{name}.pem")
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ours.pem")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other-authority.pem")
     for host in ("127.0.0.1", "elsewhere.example"):
         issued = authority.issue_cert(host)
         issued.private_key_pem.write_to_path(folder / f"{host}.key")
@@ -215,61 +215,64 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def encrypted(certificates):
-    """RabbitMQ with two TLS listeners' worth of nodes: one of the right name, one of another's; and Redis."""
+def tls_servers(certificates):
+    """Two RabbitMQ nodes and Redis with TLS. One node has the certificate of another host."""
     with private_servers.temporary_folder() as home:
         ports = server.free_ports(3)
         nodes = {}
         for host, port in zip(("127.0.0.1", "elsewhere.example"), ports, strict=False):
-            more = f"listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.verify = verify_none\n" + "".join(
-                f"ssl_options.{key} = {certificates / file}\n"
-                for key, file in {"cacertfile": "ours.pem", "certfile": f"{host}.pem", "keyfile": f"{host}.key"}.items()
-            )
-            nodes[host] = private_servers.rabbitmq(home / host, more)
+            lines = [
+                f"listeners.ssl.1 = 127.0.0.1:{port}",
+                "ssl_options.verify = verify_none",
+                f"ssl_options.cacertfile = {certificates / 'authority.pem'}",
+                f"ssl_options.certfile = {certificates / f'{host}.pem'}",
+                f"ssl_options.keyfile = {certificates / f'{host}.key'}",
+            ]
+            nodes[host] = private_servers.rabbitmq(home / host, "\n".join(lines) + "\n")
         tls = ["--port", "0", "--tls-port", str(ports[2]), "--tls-auth-clients", "no"]
         tls += ["--tls-cert-file", str(certificates / "127.0.0.1.pem"), "--tls-key-file"]
-        tls += [str(certificates / "127.0.0.1.key"), "--tls-ca-cert-file", str(certificates / "ours.pem")]
+        tls += [str(certificates / "127.0.0.1.key"), "--tls-ca-cert-file", str(certificates / "authority.pem")]
         redis, _ = private_servers.redis(home / "redis", *tls)
         redis.is_ready = lambda: server.is_listening(ports[2])
         with private_servers.start_all([*(node.server for node in nodes.values()), redis]):
             yield SimpleNamespace(
                 amqp=f"amqps://guest:guest@127.0.0.1:{ports[0]}",
-                of_another_host=f"amqps://guest:guest@127.0.0.1:{ports[1]}",
+                wrong_host=f"amqps://guest:guest@127.0.0.1:{ports[1]}",
                 redis=f"rediss://127.0.0.1:{ports[2]}/0",
                 plain=nodes["127.0.0.1"].url,
             )
 
 
-def test_a_worker_over_tls_judges_and_remembers(encrypted, certificates, plant, tmp_path, texture_folder):
+def test_a_worker_over_tls_judges_and_stores_verdicts(tls_servers, certificates, plant, tmp_path, texture_folder):
     folder = tmp_path / "plant"
     subprocess.run(["cp", "-a", str(plant), str(folder)], check=True)
-    trusting = f"ca_file: {certificates / 'ours.pem'}"
-    text = (folder / "config.yaml").read_text().replace("broker: {", f"broker: {{{trusting}, ")
-    (folder / "config.yaml").write_text(f"redis: {{{trusting}, timeout_s: 2.0}}\n{text}")
+    ca_setting = f"ca_file: {certificates / 'authority.pem'}"
+    text = (folder / "config.yaml").read_text().replace("broker: {", f"broker: {{{ca_setting}, ")
+    (folder / "config.yaml").write_text(f"redis: {{{ca_setting}, timeout_s: 2.0}}\n{text}")
     with ExitStack() as stack:
-        line = Line(folder, SimpleNamespace(amqp_url=encrypted.plain, redis_url=encrypted.redis), stack)
-        worker = line.worker("--device", "cpu", PATCHLINE_AMQP_URL=encrypted.amqp)
+        line = Line(folder, SimpleNamespace(amqp_url=tls_servers.plain, redis_url=tls_servers.redis), stack)
+        worker = line.worker("--device", "cpu", PATCHLINE_AMQP_URL=tls_servers.amqp)
         line.send(next((texture_folder / "test" / "good").glob("*.png")).read_bytes(), "over-tls")
         (verdict,) = line.verdicts(1)
         assert verdict.job_id == "over-tls"
         assert line.metric(worker.metrics_port, "patchline_redis_failures_total") == 0
 
 
-@pytest.mark.parametrize("trusted", ["theirs.pem", None])
-def test_a_broker_whose_authority_is_not_trusted_gets_nothing(encrypted, certificates, trusted):
-    with RabbitBroker(encrypted.amqp, ca_file=trusted and certificates / trusted) as broker:
+@pytest.mark.parametrize("trusted", ["other-authority.pem", None])
+def test_nothing_is_sent_to_a_broker_with_an_untrusted_authority(tls_servers, certificates, trusted):
+    with RabbitBroker(tls_servers.amqp, ca_file=trusted and certificates / trusted) as broker:
         with pytest.raises(BrokerError, match="cannot be used"):
             broker.declare(topology.gate("l1"))
         with pytest.raises(NotConfirmed):
             broker.publish(topology.JOBS, "l1.brick", Message(b"secret"), timeout_s=2.0)
 
 
-def test_a_broker_with_the_certificate_of_another_host_gets_nothing(encrypted, certificates):
-    trusted = certificates / "ours.pem"
-    with RabbitBroker(encrypted.of_another_host, ca_file=trusted) as broker, pytest.raises(BrokerError, match="used"):
+def test_nothing_is_sent_to_a_broker_with_the_certificate_of_another_host(tls_servers, certificates):
+    authority = certificates / "authority.pem"
+    with RabbitBroker(tls_servers.wrong_host, ca_file=authority) as broker, pytest.raises(BrokerError, match="used"):
         broker.declare(topology.gate("l1"))
 
 
-def test_a_file_without_certificates_is_named(encrypted, tmp_path):
+def test_a_missing_ca_file_is_named(tls_servers, tmp_path):
     with pytest.raises(BrokerError, match=r"missing\.pem"):
-        RabbitBroker(encrypted.amqp, ca_file=tmp_path / "missing.pem")
+        RabbitBroker(tls_servers.amqp, ca_file=tmp_path / "missing.pem")

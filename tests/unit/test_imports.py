@@ -1,4 +1,4 @@
-"""Imports run one way, and one third-party library is used by one file."""
+"""Imports between packages go one way, and each third-party library is imported by one file."""
 
 import ast
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# The rooms from the lowest to the highest: each may import those above it in this list, and nothing below.
-ROOMS = [
+# The packages from the lowest to the highest. A package imports only itself and packages that come earlier here.
+PACKAGES = [
     {"protocol"},
     {"config"},
     {"broker", "devices"},
@@ -19,7 +19,7 @@ ROOMS = [
     {"cli"},
     {"__main__"},
 ]
-NEIGHBOURS = {
+IMPORTERS = {
     "pika": {"patchline/broker/rabbitmq.py"},
     "redis": {"patchline/worker/verdict_cache.py"},
     "faiss": {"patchline/inspection/search/exact_search.py"},
@@ -37,8 +37,8 @@ NEIGHBOURS = {
     "nncf": {"patchline/models/quantize.py"},
     "opentelemetry": {"patchline/tracing/exporter.py"},
 }
-ONE_ROOM = {"typer": "cli"}
-MOST_LINES, MOST_LINES_OF_A_FUNCTION = 400, 50
+IMPORTING_PACKAGES = {"typer": "cli"}
+MAX_LINES, MAX_FUNCTION_LINES = 400, 50
 
 
 def sources():
@@ -52,7 +52,7 @@ def module_of(path):
 
 
 def imports(path):
-    """The modules that a file imports, at its top or inside of its functions."""
+    """The modules that a file imports, at module level or in functions."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -64,64 +64,64 @@ def imports(path):
     return names
 
 
-def room_of(module):
+def package_of(module):
     parts = module.split(".")
     return parts[1] if parts[0] == "patchline" and len(parts) > 1 else None
 
 
 @pytest.mark.parametrize("path", sources(), ids=str)
-def test_imports_run_one_way_from_room_to_room(path):
-    level = {room: number for number, rooms in enumerate(ROOMS) for room in rooms}
-    here = room_of(module_of(path))
+def test_a_package_imports_only_lower_packages(path):
+    level = {package: number for number, packages in enumerate(PACKAGES) for package in packages}
+    importer = package_of(module_of(path))
     for module in imports(path):
-        there = room_of(module)
-        if here is not None and there is not None and there in level and there != here:
-            assert level[there] < level[here], f"{path} imports {module}, which stands above it"
+        imported = package_of(module)
+        if importer is not None and imported is not None and imported in level and imported != importer:
+            assert level[imported] < level[importer], f"{path} imports {module}, which is not lower"
 
 
-def test_every_room_has_its_place():
-    assert {room_of(module_of(path)) for path in sources()} - {None} == set.union(*ROOMS)
+def test_every_package_has_a_level():
+    assert {package_of(module_of(path)) for path in sources()} - {None} == set.union(*PACKAGES)
 
 
-def test_no_module_imports_itself_by_a_detour():
-    known = {module_of(path): path for path in sources()}
-    graph = {module: imports(path) & known.keys() - {module} for module, path in known.items()}
-    done, under_way = set(), []
+def test_there_are_no_import_cycles():
+    paths = {module_of(path): path for path in sources()}
+    graph = {module: imports(path) & paths.keys() - {module} for module, path in paths.items()}
+    visited, stack = set(), []
 
     def visit(module):
-        assert module not in under_way, f"a circle: {' -> '.join([*under_way, module])}"
-        if module not in done:
-            under_way.append(module)
-            for other in graph[module]:
-                visit(other)
-            done.add(under_way.pop())
+        assert module not in stack, f"import cycle: {' -> '.join([*stack, module])}"
+        if module not in visited:
+            stack.append(module)
+            for imported in graph[module]:
+                visit(imported)
+            visited.add(stack.pop())
 
     for module in graph:
         visit(module)
 
 
-@pytest.mark.parametrize("library", NEIGHBOURS)
-def test_a_third_party_library_is_used_by_one_file(library):
-    users = {str(path) for path in sources() if library in {module.split(".")[0] for module in imports(path)}}
-    assert users == NEIGHBOURS[library]
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_one_file_imports_a_third_party_library(library):
+    importers = {str(path) for path in sources() if library in {module.split(".")[0] for module in imports(path)}}
+    assert importers == IMPORTERS[library]
 
 
-@pytest.mark.parametrize("library", ONE_ROOM)
-def test_a_library_of_one_room_stays_there(library):
-    rooms = {room_of(module_of(path)) for path in sources() if library in imports(path)}
-    assert rooms == {ONE_ROOM[library]}
+@pytest.mark.parametrize("library", IMPORTING_PACKAGES)
+def test_one_package_imports_a_library(library):
+    packages = {package_of(module_of(path)) for path in sources() if library in imports(path)}
+    assert packages == {IMPORTING_PACKAGES[library]}
 
 
 @pytest.mark.parametrize("path", sources(), ids=str)
-def test_files_and_functions_fit_on_a_screen_or_two(path):
+def test_files_and_functions_are_short(path):
     text = path.read_text()
-    assert text.count("\n") <= MOST_LINES
+    assert text.count("\n") <= MAX_LINES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < MOST_LINES_OF_A_FUNCTION, f"{path}: {node.name}"
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{path}: {node.name}"
 
 
-def test_a_publisher_needs_neither_faiss_nor_openvino():
+def test_a_publisher_does_not_load_faiss_or_openvino():
     script = (
         "import patchline.publisher.process, patchline.publisher.source, patchline.runtime.connections, sys;"
         "print(*sys.modules)"
