@@ -1,1 +1,1 @@
-"""What travels between processes: messages, errors, exchanges and queues."""
+"""The protocol between the processes: messages, errors, exchanges and queues."""

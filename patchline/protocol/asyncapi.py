@@ -1,4 +1,4 @@
-"""The messages as documents, for people who write clients in other languages: JSON Schema inside of AsyncAPI 3.0."""
+"""The AsyncAPI 3.0 document of the messages, for clients in other languages."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Any
 from patchline.protocol import image_files, messages, topology
 
 _CHANNELS: tuple[tuple[str, str, str, str, type[messages.Frozen]], ...] = (
-    # name, exchange, routing key, what it is for, the class
-    ("jobs", topology.JOBS, "{line}.{category}", "One image to inspect: the body is the encoded image.", messages.Job),
+    # name, exchange, routing key, description, class of the messages
+    ("jobs", topology.JOBS, "{line}.{category}", "One image to inspect; the body is the encoded image.", messages.Job),
     (
         "parts",
         topology.PARTS,
         "{line}",
-        "A part is on its way; sent and confirmed before its job.",
+        "A part that will be inspected; published and confirmed before its job.",
         messages.Announcement,
     ),
-    ("verdicts", topology.VERDICTS, "{line}.{category}.{decision}", "The answer to a job, as JSON.", messages.Verdict),
+    ("verdicts", topology.VERDICTS, "{line}.{category}.{decision}", "The result of a job, as JSON.", messages.Verdict),
 )
 _TYPES = {
     messages.Job: messages.JOB_TYPE,
     messages.Announcement: messages.PART_TYPE,
     messages.Verdict: messages.VERDICT_TYPE,
 }
-_PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; its other fields are headers
+_PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; the other fields are headers
 
 
 def asyncapi() -> dict[str, Any]:
-    """An AsyncAPI 3.0 document, generated from the classes that parse the messages."""
+    """Return an AsyncAPI 3.0 document, generated from the classes that parse the messages."""
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Patchline",
             "version": metadata.version("patchline"),
-            "description": "Images in, one accountable verdict for each. AMQP 0-9-1, persistent messages on topic "
-            "exchanges; the message id is the job's id, the type is the message's name.",
+            "description": "One verdict for each image, over AMQP 0-9-1: persistent messages on topic exchanges. The "
+            "message id is the id of the job, and the type is the name of the message.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

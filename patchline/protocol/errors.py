@@ -1,4 +1,4 @@
-"""What can go wrong. The class of an error is the fate of its job."""
+"""The errors. The class of an error decides what happens to its job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a job has no ordinary verdict: a closed set, so that it can be a metric's label."""
+    """Why a job failed or expired. A closed set: the label of a metric."""
 
     MALFORMED_MESSAGE = "malformed_message"
     UNKNOWN_CATEGORY = "unknown_category"
@@ -19,15 +19,15 @@ class Reason(StrEnum):
 
 
 class PatchlineError(Exception):
-    """Its text is for people: what is wrong, where, and what to do."""
+    """An error with a text for the user: what is wrong, where, and what to do."""
 
 
 class SetupError(PatchlineError):
-    """A configuration, model or memory bank that cannot be used: the start stops here, with this one line."""
+    """A configuration, model or memory bank cannot be used. The command ends with this text."""
 
 
 class JobError(PatchlineError):
-    """A job that got no ordinary verdict; `stage` is where it failed, as far as the stopwatch got."""
+    """A job failed. `stage` is the name of the stage in which it failed."""
 
     def __init__(self, reason: Reason, detail: str, stage: str = "receive") -> None:
         super().__init__(detail)
@@ -37,12 +37,12 @@ class JobError(PatchlineError):
 
 
 class Unusable(JobError):
-    """This job can never be judged: answer `error` and dead-letter it."""
+    """The job can never succeed: dead-letter it and publish the decision `error`."""
 
 
 class DeviceLostError(PatchlineError):
-    """The device failed too often: the process ends, so that its supervisor and its alerts see it."""
+    """The device failed too often. The process exits, and its supervisor restarts it."""
 
 
 class Retry(JobError):
-    """This job may succeed elsewhere or later: back to the queue, until its attempts are used up."""
+    """The job may succeed elsewhere or later: try again, up to `broker.max_attempts` times."""

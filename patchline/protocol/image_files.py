@@ -1,4 +1,4 @@
-"""Image files on disk: which they are, and what they say they are."""
+"""Image files on disk and their content types."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ CONTENT_TYPES = {
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The image files among `paths` and in the folders among them, each folder sorted, each file once.
+    """Return the image files of a list of files and folders, without duplicates. Folders are searched recursively.
 
-    A file that is named itself is taken whatever its ending, so that its fault is reported and not passed over.
+    A file in `paths` is always returned, even if its suffix is unknown, so that its error is reported.
 
     Raises:
-        SetupError: a path does not exist or has no image in it.
+        SetupError: a path does not exist, or a folder contains no image.
     """
-    found: dict[Path, None] = {}
+    images: dict[Path, None] = {}  # a dict keeps the order
     for path in paths:
-        inside = [path] if path.is_file() else sorted(each for each in path.rglob("*") if is_image(each))
-        if not inside:
-            raise SetupError(f"{path}: there is no image here (looked for {', '.join(CONTENT_TYPES)})")
-        found.update(dict.fromkeys(inside))
-    return list(found)
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if is_image(file))
+        if not files:
+            raise SetupError(f"{path}: no image found (looked for {', '.join(CONTENT_TYPES)})")
+        images.update(dict.fromkeys(files))
+    return list(images)
 
 
 def is_image(path: Path) -> bool:
-    """By its ending; what the bytes are shows when they are decoded."""
+    """Return True if the suffix is that of an image. The content is checked when it is decoded."""
     return path.suffix.lower() in CONTENT_TYPES and not path.name.startswith(".") and path.is_file()
 
 
 def content_type(path: Path) -> str:
-    """By its ending."""
+    """Return the content type that belongs to the suffix."""
     return CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")

@@ -1,7 +1,7 @@
-"""Job, Announcement and Verdict: the messages of the line, frozen and versioned.
+"""Announcement, Job and Verdict: the versioned messages between the processes.
 
-The image is never part of these objects: it travels as the AMQP body of the job, exactly as captured. What is a field
-here is an AMQP property or header there; `parse_job` and `Job.headers` are the two directions.
+The fields of announcements and jobs are AMQP properties and headers. The body of a job is its encoded image, unchanged.
+The body of a verdict is JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchline.protocol.errors import Reason, Unusable
 JOB_TYPE = "patchline.job.v1"
 PART_TYPE = "patchline.part.v1"
 VERDICT_TYPE = "patchline.verdict.v1"
-REPLAY_HEADER = "x-patchline-replay"  # header of a job that is judged anew, whatever is remembered of it
+REPLAY_HEADER = "x-patchline-replay"  # header: inspect the job even if its verdict is cached
 UNKNOWN = "unknown"
 
 # A line or category is a word of a routing key and the name of a folder: no dots, slashes or spaces.
@@ -29,7 +29,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
-# 2000-01-01 to 2100-01-01: a time in seconds or microseconds is caught, a wrong clock is not our business.
+# 2000-01-01 to 2100-01-01, to catch times in seconds or microseconds.
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
@@ -40,7 +40,7 @@ _JOB_NAMESPACE = uuid.UUID("6f2d3c0e-5b1a-4b58-9d0a-7a4c1b7c9e21")
 
 
 class Decision(StrEnum):
-    """What the line is told about a part."""
+    """The outcome for a part."""
 
     PASS = "pass"
     REVIEW = "review"
@@ -50,7 +50,7 @@ class Decision(StrEnum):
 
 
 class Envelope(Protocol):
-    """What parsing needs of a broker's message, whichever broker it is."""
+    """The parts of an AMQP message that parsing needs."""
 
     @property
     def body(self) -> bytes: ...
@@ -67,13 +67,13 @@ class Envelope(Protocol):
 
 
 class Frozen(pydantic.BaseModel):
-    """Immutable, and refuses fields that it does not know."""
+    """An immutable model that refuses unknown fields."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
 class Announcement(Frozen):
-    """A part that is on its way: sent before its job, so that a gate can reject it when no verdict comes."""
+    """A part that will be inspected. Published before its job: the gate rejects the part if no verdict arrives."""
 
     job_id: Identifier
     line: Name
@@ -84,29 +84,29 @@ class Announcement(Frozen):
     traceparent: TraceParent | None = None
 
     def headers(self) -> dict[str, Any]:
-        """The AMQP headers: every field but the job's id, which is the message id."""
+        """Return the fields that are AMQP headers. The job id is the message id instead."""
         return self.model_dump(exclude={"job_id", "content_type"}, exclude_none=True)
 
 
 class Job(Announcement):
-    """One image to inspect; the image itself is the body of the message."""
+    """One image to inspect. The image is the body of the message."""
 
     content_type: str
 
     @property
     def routing_key(self) -> str:
-        """`<line>.<category>`, on the exchange of the jobs."""
+        """The routing key on the exchange of the jobs: `<line>.<category>`."""
         return f"{self.line}.{self.category}"
 
     def announcement(self) -> Announcement:
-        """The same ids and deadline, without the image."""
+        """Return the announcement of this job."""
         return Announcement(**self.model_dump(exclude={"content_type"}))
 
 
 class Region(Frozen):
-    """A box of connected pixels above the threshold, in pixels of the captured image.
+    """The bounding box of connected pixels above the fail threshold, in pixels of the captured image.
 
-    `score` is its hottest pixel on the heat map's scale, where 1.0 is the fail threshold.
+    `score` is the largest value of the heat map in the region; 1.0 is the fail threshold.
     """
 
     x: int
@@ -117,7 +117,7 @@ class Region(Frozen):
 
 
 class Thresholds(Frozen):
-    """On the raw score: below `review` passes, from `fail` on fails, between them a person looks."""
+    """Limits of the raw score: a part passes below `review`, fails from `fail` on, and is reviewed in between."""
 
     review: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     fail: Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -130,14 +130,14 @@ class Thresholds(Frozen):
 
 
 class Scores(Frozen):
-    """An image's raw scores: squared L2 distances of its patches to their nearest good patch."""
+    """The raw scores of an image: from the squared L2 distances of its patches to the nearest patches of the bank."""
 
     max: float
     topk10: float
 
 
 class Verdict(Frozen):
-    """The one accountable answer to a job. Its id is its job's id."""
+    """The result of a job. It has the same id as the job."""
 
     job_id: Identifier
     line: Name
@@ -164,11 +164,11 @@ class Verdict(Frozen):
 
     @property
     def routing_key(self) -> str:
-        """`<line>.<category>.<decision>`."""
+        """The routing key on the exchange of the verdicts: `<line>.<category>.<decision>`."""
         return f"{self.line}.{self.category}.{self.decision}"
 
     def to_json(self) -> bytes:
-        """The body of a verdict message: UTF-8 JSON without the fields that are empty."""
+        """Return the verdict as UTF-8 JSON, without the fields that are None."""
         return self.model_dump_json(exclude_none=True).encode()
 
 
@@ -176,32 +176,32 @@ _Parsed = TypeVar("_Parsed", bound=Announcement)
 
 
 def job_id_for(line: str, category: str, part_id: str, captured_at: int, image: bytes) -> str:
-    """An id that is the same whenever the same capture is sent again (a name-based UUID, RFC 9562 version 5)."""
+    """Return an id that is the same each time that the same capture is sent (a UUID of version 5, RFC 9562)."""
     digest = hashlib.sha256(image).hexdigest()
     return str(uuid.uuid5(_JOB_NAMESPACE, f"{line}/{category}/{part_id}/{captured_at}/{digest}"))
 
 
 def parse_job(envelope: Envelope) -> Job:
-    """The job in a message.
+    """Parse the headers and properties of a job.
 
     Raises:
-        Unusable: with every field that is missing, wrong or unknown.
+        Unusable: lists all fields that are missing, invalid or unknown.
     """
     if envelope.type != JOB_TYPE:
         raise Unusable(Reason.MALFORMED_MESSAGE, f"type is {envelope.type!r}, expected {JOB_TYPE!r}")
     if envelope.content_encoding not in (None, "", "identity", "binary"):
-        detail = f"content encoding is {envelope.content_encoding!r}; send the image as it was captured"
+        detail = f"content encoding is {envelope.content_encoding!r}; send the image without content encoding"
         raise Unusable(Reason.MALFORMED_MESSAGE, detail)
     return _parse(Job, envelope, content_type=envelope.content_type)
 
 
 def parse_announcement(envelope: Envelope) -> Announcement:
-    """The announced part in a message. Raises Unusable as `parse_job` does."""
+    """Parse an announcement. Raises Unusable if it is invalid."""
     return _parse(Announcement, envelope)
 
 
 def parse_verdict(envelope: Envelope) -> Verdict:
-    """The verdict in a message. Raises Unusable as `parse_job` does."""
+    """Parse a verdict. Raises Unusable if it is invalid."""
     try:
         return Verdict.model_validate_json(envelope.body)
     except pydantic.ValidationError as error:
@@ -209,29 +209,28 @@ def parse_verdict(envelope: Envelope) -> Verdict:
 
 
 def salvage(envelope: Envelope) -> dict[str, str]:
-    """What can be said of a message that is no valid job: an id and names that a verdict can carry.
+    """Return the valid ids and names of an invalid message, with replacements for the others.
 
-    A message without a usable id gets one from its content, so that a second delivery has the same.
+    A missing or invalid message id is replaced by a hash of the message, which is the same for a redelivery.
     """
-    whole = envelope.body + repr(sorted((key, str(value)) for key, value in envelope.headers.items())).encode()
     headers = envelope.headers
     return {
-        "job_id": _usable(_IDENTIFIER, envelope.message_id) or f"unidentified-{hashlib.sha256(whole).hexdigest()[:32]}",
-        "line": _usable(_NAME, headers.get("line")) or UNKNOWN,
-        "category": _usable(_NAME, headers.get("category")) or UNKNOWN,
-        "part_id": _usable(_IDENTIFIER, headers.get("part_id")) or UNKNOWN,
+        "job_id": _valid_or_none(_IDENTIFIER, envelope.message_id) or _id_from_content(envelope),
+        "line": _valid_or_none(_NAME, headers.get("line")) or UNKNOWN,
+        "category": _valid_or_none(_NAME, headers.get("category")) or UNKNOWN,
+        "part_id": _valid_or_none(_IDENTIFIER, headers.get("part_id")) or UNKNOWN,
     }
 
 
 def describe(error: pydantic.ValidationError) -> str:
-    """A validation error on one line: `field: what is wrong`, joined by semicolons."""
+    """Return a validation error as one line: `field: message; field: message`."""
     return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'document'}: {item['msg']}" for item in error.errors(include_url=False)
     )
 
 
 def _parse(model: type[_Parsed], envelope: Envelope, **properties: object) -> _Parsed:
-    # Headers that start with x- belong to the broker and to dead letters.
+    # Headers with the prefix x- belong to the broker and to dead letters.
     fields = {key: value for key, value in envelope.headers.items() if not key.startswith("x-")}
     clash = fields.keys() & {"job_id", *properties}
     if clash:
@@ -242,8 +241,13 @@ def _parse(model: type[_Parsed], envelope: Envelope, **properties: object) -> _P
         raise Unusable(Reason.MALFORMED_MESSAGE, describe(error)) from error
 
 
-def _usable(form: pydantic.TypeAdapter[str], value: object) -> str | None:
+def _id_from_content(envelope: Envelope) -> str:
+    headers = sorted((key, str(value)) for key, value in envelope.headers.items())
+    return f"unidentified-{hashlib.sha256(envelope.body + repr(headers).encode()).hexdigest()[:32]}"
+
+
+def _valid_or_none(adapter: pydantic.TypeAdapter[str], value: object) -> str | None:
     try:
-        return form.validate_python(value)
+        return adapter.validate_python(value)
     except pydantic.ValidationError:
         return None

@@ -1,4 +1,4 @@
-"""Every exchange and queue, with its arguments: the same on RabbitMQ 3.10 and 4.x."""
+"""The exchanges and queues, with their arguments. They work with RabbitMQ 3.10 to 4.x."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ SUSPECTS = "patchline.suspects"
 PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
 DEAD = "patchline.dead"
-TRACES = "patchline.traces"  # a queue of the exchange of the verdicts
+TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
 EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD)
-_UNLIMITED = 1_000_000  # said, because RabbitMQ 4 drops what comes 20 times: without a verdict, and looking counts too
-GATE_MAX_LENGTH = 100_000  # a gate that was away for so many parts has missed them
+_UNLIMITED = 1_000_000  # explicit, because RabbitMQ 4 drops a message after 20 deliveries by default
+GATE_MAX_LENGTH = 100_000
 _TRACES_MAX_LENGTH = 10_000
 
 
 @dataclass(frozen=True)
 class Queue:
-    """A durable quorum queue, what it is bound to, and its limits."""
+    """A durable quorum queue with its bindings and arguments."""
 
     name: str
     bindings: tuple[tuple[str, str], ...]  # exchange, routing key pattern
@@ -27,23 +27,23 @@ class Queue:
 
 @dataclass(frozen=True)
 class Topology:
-    """Durable topic exchanges and the queues behind them."""
+    """Durable topic exchanges, and queues bound to them."""
 
     exchanges: tuple[str, ...]
     queues: tuple[Queue, ...]
 
 
 def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, dead_max_length: int) -> Topology:
-    """What the whole plant shares: jobs, suspects, verdicts and dead letters.
+    """Return the queues that all lines share: jobs, suspects, verdicts and dead letters.
 
-    A full queue of jobs or verdicts refuses (the sender gets a nack and waits), since dropping would break the promise.
-    A full dead-letter queue drops its oldest: their verdicts were given long ago, and the line must go on.
+    A full queue of jobs or verdicts rejects messages (the publisher gets a nack and waits), because no job may be lost.
+    A full dead-letter queue drops its oldest message, whose verdict was published long ago.
 
-    A job that was delivered before may have ended its worker, or only have lain beside one that did. It is a suspect:
-    it goes to the end of a queue of its own, of which a worker holds one at a time and judges it alone. Its attempts
-    are written in a header, and the worker keeps the limit, and answers: the broker's own count would also count the
-    times that a job only lay there, and its limit would lose jobs without a verdict. No length limits it: a worker
-    that could not set a job apart could not go on.
+    A redelivered job is a suspect: it may have crashed its worker, or it was only prefetched by a worker that crashed.
+    Workers move it to the end of the queue of the suspects, take one suspect at a time, and inspect it alone. A header
+    counts its attempts, and the worker enforces the limit. RabbitMQ's delivery count also counts prefetched
+    deliveries, and its delivery limit drops a message without a verdict. The queue of the suspects has no maximum
+    length, because a worker that cannot publish to it is blocked.
     """
     jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
     return Topology(
@@ -58,21 +58,21 @@ def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, d
 
 
 def gate_queue(line: str) -> str:
-    """The name of the queue of a line's gate."""
+    """Return the name of the queue of a line's gate."""
     return f"patchline.gate.{line}"
 
 
 def gate(line: str) -> Topology:
-    """A gate's own queue: the announced parts and the verdicts of its line, in one order.
+    """Return the queue of a line's gate: the announced parts and the verdicts of the line, in one sequence.
 
-    Full, it drops its oldest: a gate that is away must not stop the other lines.
+    When it is full it drops its oldest message, so that a gate that is not running does not block other lines.
     """
     bindings = ((PARTS, line), (VERDICTS, f"{line}.#"))
     return Topology(EXCHANGES, (Queue(gate_queue(line), bindings, _quorum(GATE_MAX_LENGTH, "drop-head")),))
 
 
 def traces() -> Topology:
-    """A second copy of every verdict, for their traces; the oldest are dropped while nobody exports them."""
+    """Return the queue of the trace exporter: a copy of every verdict. When it is full it drops its oldest message."""
     return Topology(EXCHANGES, (Queue(TRACES, ((VERDICTS, "#"),), _quorum(_TRACES_MAX_LENGTH, "drop-head")),))
 
 

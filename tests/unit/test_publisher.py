@@ -310,7 +310,7 @@ def test_an_unreadable_file_is_named_in_the_error(tmp_path):
 
 
 def test_a_path_without_images_is_named_in_the_error(tmp_path):
-    with pytest.raises(SetupError, match="there is no image here"):
+    with pytest.raises(SetupError, match="no image found"):
         image_files.find([tmp_path])
 
 
