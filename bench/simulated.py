@@ -64,7 +64,7 @@ def main() -> None:
     real = loading.load
     loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
     # The simulated device returns the same features for every image: golden scores cannot match.
-    golden.require_match = lambda inspect, recorded, tolerance: golden.compare(inspect, recorded)
+    golden.require_match = lambda inspector, recorded, tolerance: golden.compare(inspector, recorded)
     with signals.stop_event() as stop:
         process.run(settings, backbone.CPU, [options.category], options.metrics_port, stop)
 

@@ -1,1 +1,1 @@
-"""Backbones, and what makes them."""
+"""Backbones, and the code that makes them."""

@@ -1,6 +1,6 @@
-"""`.om` files for the Ascend: the AIPP file and the exact command line of atc, run where atc is there.
+"""Compile `.om` files for the Ascend: write the AIPP file, and run atc or print its command line.
 
-Nothing here has met a real atc: the options are those of CANN 5.0.4's documents (docs/ascend.md).
+The options come from the documentation of CANN 5.0.4 (docs/ascend.md). They were never tried with a real atc.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from patchline.devices import model_manifest
 from patchline.devices.model_manifest import ModelManifest
 from patchline.protocol.errors import SetupError
 
-_ATC_S = 3600
+_TIMEOUT_S = 3600
 _ONNX, _MINDSPORE = "5", "1"
 
 
 def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_version: str) -> str:
-    """Make the `.om` of a model, and enter it in the model's manifest; or say how.
+    """Compile the `.om` of a model and record it in its manifest, or return the command to do so elsewhere.
 
-    Static batch 1; uint8 RGB in, normalised by AIPP where the model does not do so itself; FP16 features out.
+    The `.om` has a static batch of 1, takes uint8 RGB and gives FP16 features. AIPP normalises if the model does not.
 
     Args:
         models: folder of the models.
         name: of the model.
-        side: of the image in pixels, for a model that takes several.
-        air: an `.air` of MindSpore that is converted instead of the ONNX file.
+        side: of the image in pixels. None takes the one side of the manifest.
+        air: an `.air` of MindSpore to convert in place of the ONNX file.
         soc_version: the chip, as npu-smi names it.
 
     Returns:
-        What was made, or the command to run where atc is at hand.
+        A sentence about the `.om`, or the command to run on a machine with atc.
 
     Raises:
-        SetupError: the model is missing, the size is not one of its, or atc failed.
+        SetupError: the model is missing, it does not take this size, or atc failed.
     """
     _copy_packaged(models, name)
     manifest = model_manifest.read(models, name)
@@ -46,47 +46,47 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_
         aipp_path(models, name).write_text(aipp(manifest, side), encoding="utf-8")
     if shutil.which("atc") is None:
         return (
-            f"atc is not on the PATH: run this where CANN is installed, from this folder, then again here to enter the "
-            f"file in {name}.json\n{shlex.join(command)}"
+            f"atc is not on the PATH: run this command on a machine with CANN, in this folder, then run `patchline om` "
+            f"here again to record the file in {name}.json\n{shlex.join(command)}"
             if not target.exists()
-            else _enter(models, manifest, target, soc_version)
+            else _record_om(models, manifest, target, soc_version)
         )
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_ATC_S, check=False)
-    if done.returncode != 0 or not target.exists():
-        raise SetupError(f"atc ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-500:]}")
-    return _enter(models, manifest, target, soc_version)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    if process.returncode != 0 or not target.exists():
+        raise SetupError(f"atc ended with {process.returncode}: {(process.stdout + process.stderr).strip()[-500:]}")
+    return _record_om(models, manifest, target, soc_version)
 
 
 def command_line(models: Path, manifest: ModelManifest, side: int, air: Path | None, soc_version: str) -> list[str]:
-    """The command that makes `<name>.om`: each model has an output name of its own."""
-    name_of_input = "images" if air is None else "x"
-    floats = manifest.input == "float32_nchw"
-    shape = f"1,3,{side},{side}" if floats else f"1,{side},{side},3"
+    """The command that compiles `<name>.om`."""
+    input_name = "images" if air is None else "x"
+    takes_floats = manifest.input == "float32_nchw"
+    shape = f"1,3,{side},{side}" if takes_floats else f"1,{side},{side},3"
     command = [
         "atc",
         f"--framework={_ONNX if air is None else _MINDSPORE}",
         f"--model={models / manifest.file if air is None else air}",
         f"--output={models / manifest.name}",
-        f"--input_format={'NCHW' if floats else 'ND'}",
-        f"--input_shape={name_of_input}:{shape}",
+        f"--input_format={'NCHW' if takes_floats else 'ND'}",
+        f"--input_shape={input_name}:{shape}",
         f"--soc_version={soc_version}",
         "--output_type=FP16",
         "--log=error",
     ]
-    if floats:
+    if takes_floats:
         command += [f"--insert_op_conf={aipp_path(models, manifest.name)}", "--enable_small_channel=1"]
     return command
 
 
 def aipp_path(models: Path, name: str) -> Path:
-    """Where the AIPP configuration of a model stands."""
+    """The path of the AIPP configuration of a model."""
     return models / f"{name}.aipp.cfg"
 
 
 def aipp(manifest: ModelManifest, side: int) -> str:
-    """The normalisation of a model as AIPP does it: (value - min_chn) * var_reci_chn, for each channel.
+    """The AIPP configuration that normalises each channel: (value - min_chn) * var_reci_chn.
 
-    `mean_chn` takes whole numbers only, so the mean goes into `min_chn`.
+    `mean_chn` accepts integers only, so `min_chn` holds the mean.
     """
     settings = [
         ("aipp_mode", "static"),
@@ -104,7 +104,7 @@ def aipp(manifest: ModelManifest, side: int) -> str:
 
 
 def _copy_packaged(models: Path, name: str) -> None:
-    """An `.om` and the model that it is made from lie in one folder, which the package's own need not be."""
+    """Copy a packaged model into `models`: an `.om` must be in the same folder as its model."""
     source = model_manifest.locate(models, name)
     if source != models:
         models.mkdir(parents=True, exist_ok=True)
@@ -113,15 +113,15 @@ def _copy_packaged(models: Path, name: str) -> None:
 
 
 def _side(manifest: ModelManifest, side: int | None) -> int:
-    wanted = side or manifest.side
-    if wanted is None or manifest.side not in (None, wanted) or wanted % manifest.side_multiple_of:
-        takes = manifest.side or f"multiples of {manifest.side_multiple_of}; say one with --side"
-        raise SetupError(f"{manifest.name} takes images with sides of {takes}")
-    return wanted
+    side = side or manifest.side
+    if side is None or manifest.side not in (None, side) or side % manifest.side_multiple_of:
+        allowed = manifest.side or f"multiples of {manifest.side_multiple_of}; choose one with --side"
+        raise SetupError(f"{manifest.name} takes images with sides of {allowed}")
+    return side
 
 
-def _enter(models: Path, manifest: ModelManifest, target: Path, soc_version: str) -> str:
+def _record_om(models: Path, manifest: ModelManifest, target: Path, soc_version: str) -> str:
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    made = model_manifest.OfflineModel(file=target.name, sha256=digest, soc_version=soc_version)
-    model_manifest.write(models, manifest.model_copy(update={"om": made}))
-    return f"{target}: entered in {manifest.name}.json"
+    om = model_manifest.OfflineModel(file=target.name, sha256=digest, soc_version=soc_version)
+    model_manifest.write(models, manifest.model_copy(update={"om": om}))
+    return f"{target}: recorded in {manifest.name}.json"

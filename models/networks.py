@@ -1,4 +1,4 @@
-"""The networks of backbones, in torch, cut where their features are taken. Only `convert` imports this file."""
+"""The networks of backbones in torch, up to the layers of their features. Only `convert` imports this file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from patchline.protocol.errors import SetupError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A torchvision ResNet: blocks by layer, width of the bottleneck, and its published weights."""
+    """A torchvision ResNet: blocks per layer, width of the bottleneck, and the file of its published weights."""
 
     blocks: tuple[int, int, int, int]
     base_width: int
     weights: str
 
 
-# Names, block counts and widths: He et al. 2015, Zagoruyko and Komodakis 2016, as torchvision publishes their weights.
+# Block counts and widths: He et al., 2015, and Zagoruyko and Komodakis, 2016. Weights: torchvision.
 RESNETS = {
     "resnet50": Architecture((3, 4, 6, 3), 64, "resnet50-0676ba61.pth"),
     "resnet101": Architecture((3, 4, 23, 3), 64, "resnet101-63fe2227.pth"),
@@ -36,7 +36,7 @@ LAYERS = ("layer1", "layer2", "layer3")
 
 
 def patch_mean(features: torch.Tensor) -> torch.Tensor:
-    """Mean over 3x3 neighbours with zeros around, [n, channels, h, w] (PatchCore, Roth et al. 2021, section 3.1)."""
+    """Mean over 3x3 neighbours with zero padding, [n, channels, h, w] (PatchCore, Roth et al., 2022, section 3.1)."""
     return functional.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
 
 
@@ -46,7 +46,7 @@ def as_patches(features: torch.Tensor) -> torch.Tensor:
 
 
 class Bottleneck(nn.Module):  # type: ignore[misc]
-    """1x1, 3x3, 1x1 with a shortcut; the stride is on the 3x3. Parameters are named as torchvision names them."""
+    """1x1, 3x3 (with the stride) and 1x1 convolutions and a shortcut. Parameters have their names in torchvision."""
 
     def __init__(self, inputs: int, planes: int, width: int, stride: int) -> None:
         super().__init__()
@@ -71,15 +71,15 @@ class Bottleneck(nn.Module):  # type: ignore[misc]
 
 
 class ResNetPatches(nn.Module):  # type: ignore[misc]
-    """float32 [n, 3, h, w], normalised RGB -> float32 [n, patches, channels] of one layer."""
+    """Normalised RGB, float32 [n, 3, h, w] -> features of one layer, float32 [n, patches, channels]."""
 
     def __init__(self, architecture: Architecture, layer: str) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.kept = LAYERS[: LAYERS.index(layer) + 1]
+        self.layers = LAYERS[: LAYERS.index(layer) + 1]
         inputs = 64
-        for number, name in enumerate(self.kept):
+        for number, name in enumerate(self.layers):
             planes, stride = 64 * 2**number, 1 if number == 0 else 2
             width = planes * architecture.base_width // 64
             blocks = [Bottleneck(inputs, planes, width, stride)]
@@ -87,18 +87,18 @@ class ResNetPatches(nn.Module):  # type: ignore[misc]
             blocks += [Bottleneck(inputs, planes, width, 1) for _ in range(architecture.blocks[number] - 1)]
             setattr(self, name, nn.Sequential(*blocks))
         self.channels = inputs
-        self.stride = 4 * 2 ** (len(self.kept) - 1)
+        self.stride = 4 * 2 ** (len(self.layers) - 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The stem, the kept layers, the 3x3 mean."""
+        """The stem, the layers, the 3x3 mean."""
         x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(images))), 3, 2, 1)
-        for name in self.kept:
+        for name in self.layers:
             x = getattr(self, name)(x)
         return as_patches(patch_mean(x))
 
 
 def resnet(name: str, layer: str, weights: Path) -> ResNetPatches:
-    """A ResNet with the weights of a torchvision checkpoint.
+    """A ResNet up to one layer, with the weights of a torchvision checkpoint.
 
     Raises:
         SetupError: the file is no checkpoint of this architecture.
@@ -106,18 +106,20 @@ def resnet(name: str, layer: str, weights: Path) -> ResNetPatches:
     network = ResNetPatches(RESNETS[name], layer)
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        kept = {key: value for key, value in state.items() if key in network.state_dict()}
-        network.load_state_dict(kept)
+        needed = {key: value for key, value in state.items() if key in network.state_dict()}
+        network.load_state_dict(needed)
     except (RuntimeError, OSError, ValueError, AttributeError, EOFError, KeyError) as error:
         raise SetupError(f"{weights}: is no torchvision checkpoint of {name}: {str(error).splitlines()[0]}") from error
     except Exception as error:
-        raise SetupError(f"{weights}: is no torch checkpoint of weights alone ({type(error).__name__})") from error
+        raise SetupError(
+            f"{weights}: is no torch checkpoint that holds weights only ({type(error).__name__})"
+        ) from error
     network.eval()
     return network
 
 
 class EfficientNetLite0Patches(nn.Module):  # type: ignore[misc]
-    """uint8 [n, h, w, 3] RGB -> float32 [n, h / 8 * w / 8, 152]: the default backbone, normalisation inside."""
+    """The default backbone with its normalisation: RGB, uint8 [n, h, w, 3] -> float32 [n, h / 8 * w / 8, 152]."""
 
     LAST_BLOCK = 10
     TAPS = (4, 10)  # stride 8 with 40 channels, stride 16 with 112
@@ -126,13 +128,13 @@ class EfficientNetLite0Patches(nn.Module):  # type: ignore[misc]
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
-        whole = EfficientNet.from_name("efficientnet-lite0")
-        whole.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.stem = nn.Sequential(whole._conv_stem, whole._bn0, nn.ReLU6())
-        self.blocks = nn.ModuleList(whole._blocks[: self.LAST_BLOCK + 1])
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        self.blocks = nn.ModuleList(network._blocks[: self.LAST_BLOCK + 1])
 
     def forward(self, images: Any) -> Any:
-        """Normalise as in training, tap, pool, join; the coarser tap comes to the finer one's grid bilinearly."""
+        """Normalise as in training, average the tapped blocks, upsample the coarse one bilinearly, and concatenate."""
         x = self.stem((images.permute(0, 3, 1, 2).float() / 255.0 - 0.498) / 0.502)
         taps = []
         for number, block in enumerate(self.blocks):
@@ -145,22 +147,23 @@ class EfficientNetLite0Patches(nn.Module):  # type: ignore[misc]
 
 
 def export(network: nn.Module, path: Path, side: int | None) -> None:
-    """Write a network as ONNX, for any number of images of one size, or of any size where `side` is None."""
+    """Write a network as ONNX, for any number of images of one size, or of any size if `side` is None."""
     any_size = torch.export.Dim.DYNAMIC
     if side is None:
-        example, free = torch.zeros(2, 256, 256, 3, dtype=torch.uint8), {0: any_size, 1: any_size, 2: any_size}
+        example = torch.zeros(2, 256, 256, 3, dtype=torch.uint8)
+        dynamic = {0: any_size, 1: any_size, 2: any_size}
     else:
-        example, free = torch.zeros(2, 3, side, side), {0: any_size}
+        example, dynamic = torch.zeros(2, 3, side, side), {0: any_size}
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of its own internals
+        warnings.simplefilter("ignore")  # torch warns about its own internals
         torch.onnx.export(
             network,
             (example,),
             str(path),
             input_names=["images"],
             output_names=["patches"],
-            dynamic_shapes={"images": free},
+            dynamic_shapes={"images": dynamic},
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

@@ -1,1 +1,1 @@
-"""Memory banks: made, kept, loaded and checked."""
+"""Memory banks: fitted, imported, stored, loaded and checked."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import coreset, recipe
-from patchline.banks.recipe import Features
+from patchline.banks import coreset
+from patchline.banks.recipe import Features, Recipe
 from patchline.devices import backbone
 from patchline.inspection import memory_bank, score
 from patchline.inspection.search import exact_search
@@ -21,59 +21,64 @@ from patchline.runtime import terminal
 def fit(
     settings: config.Config, name: str, folder: Path, seed: int, device: backbone.Device = backbone.CPU
 ) -> memory_bank.BankManifest:
-    """Make the memory bank of a category from good images, and keep it where workers look for it.
+    """Fit the memory bank of a category on good images, and save it where workers look for it.
 
-    Memory is bounded by `max_patches` of the category, not by the number of images: they are read twice, once for
-    candidates of the coreset and once to be scored.
+    The images are read twice: once to collect the candidates of the coreset, once to score each image. So `max_patches`
+    of the category bounds the memory, not the number of images.
 
     Args:
         settings: the configuration.
         name: of the category.
-        folder: of good images, searched with its subfolders.
-        seed: the same seed, images and machine give the same bank.
-        device: that will serve: features differ a little between devices.
+        folder: of good images; subfolders are searched too.
+        seed: of all random choices. The same seed, images and machine give the same bank.
+        device: the device that will serve, because features differ slightly between devices.
 
     Raises:
-        SetupError: too few images, an image that cannot be decoded, or a model that cannot be used.
+        SetupError: there are too few images, an image cannot be decoded, or the model cannot be used.
     """
-    with recipe.of(settings, name, folder, device) as own, terminal.progress() as bars:
-        candidates, image_of = _candidates(
-            own.features(bars, "features"), own.category.max_patches // len(own.paths), seed
+    with Recipe.open(settings, name, folder, device) as recipe, terminal.progress() as progress:
+        patches_per_image = recipe.category.max_patches // len(recipe.paths)
+        candidates, image_of_candidate = _sample_candidates(
+            recipe.features(progress, "features"), patches_per_image, seed
         )
-        rows = _coreset(candidates, own.category, seed, bars)
-        bank, image_of_row = candidates[rows], image_of[rows]
-        held_out = _leave_one_out(own.features(bars, "calibration"), bank, image_of_row, own.category)
-        return own.keep(bank, held_out, "leave-one-image-out", seed, len(candidates))
+        rows = _select_rows(candidates, recipe.category, seed, progress)
+        bank, image_of_row = candidates[rows], image_of_candidate[rows]
+        held_out = _leave_one_out(recipe.features(progress, "calibration"), bank, image_of_row, recipe.category)
+        return recipe.save_bank(bank, held_out, "leave-one-image-out", seed, len(candidates))
 
 
-def _candidates(features: Iterable[Features], share: int, seed: int) -> tuple[Features, NDArray[np.int64]]:
-    """Patches for the coreset to choose from, at most `share` of each image, and the number of each one's image."""
+def _sample_candidates(
+    features: Iterable[Features], patches_per_image: int, seed: int
+) -> tuple[Features, NDArray[np.int64]]:
+    """Candidates for the coreset, float32 [candidates, dim], and the number of the image of each."""
     rng = np.random.default_rng(seed)
-    kept = [_sample(patches, share, rng) for patches in features]
-    image_of = np.repeat(np.arange(len(kept)), [len(patches) for patches in kept])
-    return np.concatenate(kept), image_of
+    samples = [_sample(patches, patches_per_image, rng) for patches in features]
+    image_of_candidate = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    return np.concatenate(samples), image_of_candidate
 
 
-def _sample(patches: Features, most: int, rng: np.random.Generator) -> Features:
-    if len(patches) <= most:
+def _sample(patches: Features, max_count: int, rng: np.random.Generator) -> Features:
+    if len(patches) <= max_count:
         return patches
-    return patches[np.sort(rng.choice(len(patches), most, replace=False))]
+    return patches[np.sort(rng.choice(len(patches), max_count, replace=False))]
 
 
-def _coreset(candidates: Features, category: config.Category, seed: int, bars: terminal.Progress) -> NDArray[np.int64]:
+def _select_rows(
+    candidates: Features, category: config.Category, seed: int, progress: terminal.Progress
+) -> NDArray[np.int64]:
     count = max(1, math.floor(len(candidates) * category.coreset_ratio))
-    bar = bars.add_task("coreset", total=count)
+    task = progress.add_task("coreset", total=count)
     points = coreset.project(candidates, seed)
-    return np.sort(coreset.select(points, count, seed, lambda chosen: bars.update(bar, completed=chosen)))
+    return np.sort(coreset.select(points, count, seed, lambda selected: progress.update(task, completed=selected)))
 
 
 def _leave_one_out(
     features: Iterable[Features], bank: Features, image_of_row: NDArray[np.int64], category: config.Category
 ) -> Features:
-    """float32 [images]: the score of each image against the bank without the patches that came from itself."""
+    """float32 [images]: the score of each image against the rows that come from other images."""
     held_out = []
     for number, patches in enumerate(features):
-        others = bank[image_of_row != number]
-        distances, _ = exact_search.brute_force(others).nearest(patches)
+        other_rows = bank[image_of_row != number]
+        distances, _ = exact_search.brute_force(other_rows).nearest(patches)
         held_out.append(score.decisive_score(score.image_scores(distances), category.score))
     return np.array(held_out, np.float32)

@@ -1,4 +1,4 @@
-"""A few images of a memory bank, and what they scored at fit time: does this machine judge as that one did?"""
+"""Golden images: a few images of a memory bank with their scores at fit time, to compare with the scores here."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from patchline.protocol.messages import Scores
 FILE = "golden.json"
 
 
-class Image(messages.Frozen):
-    """One golden image: its file beside the bank, the digest of its features and its scores at fit time."""
+class GoldenImage(messages.Frozen):
+    """One golden image: its file in the folder of the bank, the digest of its features, its scores at fit time."""
 
     file: messages.FileName
     content_type: str
@@ -27,55 +27,73 @@ class Image(messages.Frozen):
     scores: Scores
 
 
-class Golden(messages.Frozen):
-    """`golden.json`: by whom the images were scored, and how."""
+class GoldenImages(messages.Frozen):
+    """`golden.json`: the golden images, and the backbone and device that scored them."""
 
     format: Literal["patchline.golden.v1"] = "patchline.golden.v1"
     backbone: str
     precision: str
     device: str
-    images: tuple[Image, ...]
+    images: tuple[GoldenImage, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference of a score, in fail thresholds, and how many images had the very same features."""
+    """How the scores of golden images differ between fit time and here.
 
-    then: str
-    now: str
-    largest: float
+    Attributes:
+        fitted_with: backbone, precision and device at fit time.
+        served_with: backbone and precision here.
+        largest_difference: of a score, in fail thresholds.
+        same_features: the number of images with identical features.
+        images: the number of golden images.
+    """
+
+    fitted_with: str
+    served_with: str
+    largest_difference: float
     same_features: int
     images: int
 
     def __str__(self) -> str:
         return (
-            f"golden images, {self.then} at fit time against {self.now} here: largest difference of a score "
-            f"{self.largest:.2e} of the fail threshold, {self.same_features} of {self.images} with the same features"
+            f"golden images, {self.fitted_with} at fit time against {self.served_with} here: largest difference of a "
+            f"score {self.largest_difference:.2e} of the fail threshold, {self.same_features} of {self.images} with "
+            "the same features"
         )
 
 
-def record(inspect: Inspector, images: dict[str, tuple[bytes, str]], device: str) -> tuple[Golden, dict[str, bytes]]:
-    """Score images for later; returns what is compared then, and the files to keep.
+def record(
+    inspector: Inspector, images: dict[str, tuple[bytes, str]], device: str
+) -> tuple[GoldenImages, dict[str, bytes]]:
+    """Score golden images at fit time.
 
     Args:
-        inspect: with the bank and the backbone that were just fitted.
-        images: file name -> encoded image and its content type.
-        device: where `inspect` runs.
+        inspector: with the bank and the backbone of the fit.
+        images: encoded image and content type by file name.
+        device: the device of the inspector.
+
+    Returns:
+        The scored images, and the files to save with the bank, by name.
     """
-    measured = []
+    scored = []
     for name, (image, content_type) in images.items():
-        scores, digest = _measure(inspect, image, content_type)
-        measured.append(Image(file=name, content_type=content_type, features_sha256=digest, scores=scores))
-    model = inspect.backbone
-    golden = Golden(backbone=model.manifest.name, precision=model.precision, device=device, images=tuple(measured))
+        scores, digest = _score(inspector, image, content_type)
+        scored.append(GoldenImage(file=name, content_type=content_type, features_sha256=digest, scores=scores))
+    model = inspector.backbone
+    golden = GoldenImages(backbone=model.manifest.name, precision=model.precision, device=device, images=tuple(scored))
     files = {name: image for name, (image, _) in images.items()}
     return golden, files | {FILE: golden.model_dump_json(indent=2).encode() + b"\n"}
 
 
-def read(folder: Path) -> tuple[Golden, list[bytes]]:
-    """The golden images of a bank. Raises SetupError when they are missing or damaged."""
+def read(folder: Path) -> tuple[GoldenImages, list[bytes]]:
+    """Read the golden images of a bank, and their encoded bytes.
+
+    Raises:
+        SetupError: a file is missing or damaged.
+    """
     try:
-        golden = Golden.model_validate_json((folder / FILE).read_bytes())
+        golden = GoldenImages.model_validate_json((folder / FILE).read_bytes())
         return golden, [(folder / Path(image.file).name).read_bytes() for image in golden.images]
     except pydantic.ValidationError as error:
         raise SetupError(f"{folder / FILE}: {messages.describe(error)}; fit the category again") from error
@@ -83,46 +101,56 @@ def read(folder: Path) -> tuple[Golden, list[bytes]]:
         raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); fit the category again") from error
 
 
-def compare(inspect: Inspector, recorded: tuple[Golden, list[bytes]]) -> Comparison:
-    """Score the golden images here and now. Raises SetupError when one cannot be judged at all."""
+def compare(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes]]) -> Comparison:
+    """Score the golden images here, and compare with their scores at fit time.
+
+    Raises:
+        SetupError: an image cannot be inspected.
+    """
     golden, images = recorded
-    largest, same = 0.0, 0
-    for then, image in zip(golden.images, images, strict=True):
+    largest_difference, same_features = 0.0, 0
+    for reference, image in zip(golden.images, images, strict=True):
         try:
-            scores, digest = _measure(inspect, image, then.content_type)
+            scores, digest = _score(inspector, image, reference.content_type)
         except JobError as error:
-            raise SetupError(f"golden image {then.file} cannot be judged: {error.detail}") from error
-        difference = max(abs(scores.max - then.scores.max), abs(scores.topk10 - then.scores.topk10))
-        largest = max(largest, difference / inspect.thresholds.fail)
-        same += digest == then.features_sha256
-    model = inspect.backbone
+            raise SetupError(f"golden image {reference.file} cannot be inspected: {error.detail}") from error
+        difference = max(abs(scores.max - reference.scores.max), abs(scores.topk10 - reference.scores.topk10))
+        largest_difference = max(largest_difference, difference / inspector.thresholds.fail)
+        same_features += digest == reference.features_sha256
+    model = inspector.backbone
     return Comparison(
-        then=f"{golden.backbone} in {golden.precision} on {golden.device}",
-        now=f"{model.manifest.name} in {model.precision}",
-        largest=largest,
-        same_features=same,
+        fitted_with=f"{golden.backbone} in {golden.precision} on {golden.device}",
+        served_with=f"{model.manifest.name} in {model.precision}",
+        largest_difference=largest_difference,
+        same_features=same_features,
         images=len(images),
     )
 
 
-def require_match(inspect: Inspector, recorded: tuple[Golden, list[bytes]], tolerance: float) -> Comparison:
-    """Refuse to serve when the golden images score otherwise here.
+def require_match(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes]], tolerance: float) -> Comparison:
+    """Check that the golden images have the same scores here as at fit time.
+
+    Args:
+        inspector: with the bank and the backbone that will serve.
+        recorded: the golden images of the bank, and their encoded bytes.
+        tolerance: the largest accepted difference of a score, in fail thresholds.
 
     Raises:
-        SetupError: a score differs by more than `tolerance` fail thresholds; names both backbones and the numbers.
+        SetupError: a score differs by more than the tolerance.
     """
-    found = compare(inspect, recorded)
-    if not found.largest <= tolerance:  # also when it is not a number
-        name = inspect.bank.manifest.category
+    comparison = compare(inspector, recorded)
+    if not comparison.largest_difference <= tolerance:  # NaN is refused too
+        name = inspector.bank.manifest.category
         raise SetupError(
-            f"memory bank of {name}: {found}, tolerated {tolerance:g}; fit it again with the backbone that serves, on "
-            "the device that serves, or set golden_tolerance of the category"
+            f"memory bank of {name}: {comparison}, tolerated {tolerance:g}; fit it again with the backbone that "
+            "serves, on the device that serves, or set golden_tolerance of the category"
         )
-    return found
+    return comparison
 
 
-def _measure(inspect: Inspector, image: bytes, content_type: str) -> tuple[Scores, str]:
-    rgb = decode.decode(image, content_type, inspect.limits)
-    prepared = preprocess.prepare(rgb, inspect.category.resize, inspect.category.imagesize)
-    patches = inspect.backbone.extract(prepared[None])[0]
-    return score.image_scores(inspect.bank.distances(patches).all()), hashlib.sha256(patches.tobytes()).hexdigest()
+def _score(inspector: Inspector, image: bytes, content_type: str) -> tuple[Scores, str]:
+    """The scores of an image, and the SHA-256 of its features."""
+    rgb = decode.decode(image, content_type, inspector.limits)
+    prepared = preprocess.prepare(rgb, inspector.category.resize, inspector.category.imagesize)
+    patches = inspector.backbone.extract(prepared[None])[0]
+    return score.image_scores(inspector.bank.distances(patches).all()), hashlib.sha256(patches.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""A memory bank from elsewhere: checked, calibrated on good images, and kept like one of ours."""
+"""Import a memory bank: check an index from elsewhere, calibrate it on good images, and save it as a bank."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchline import config
-from patchline.banks import recipe, store
+from patchline.banks import store
 from patchline.banks.recipe import Features, Recipe
 from patchline.devices import backbone
 from patchline.inspection import memory_bank, score
@@ -25,45 +25,49 @@ PARAMETERS = "patchcore_params.pkl"
 def import_bank(
     settings: config.Config, name: str, source: Path, good: Path, device: backbone.Device = backbone.CPU
 ) -> memory_bank.BankManifest:
-    """Take an index of this project, the reference application or amazon-science/patchcore-inspection.
+    """Import an index of this project, the reference application or amazon-science/patchcore-inspection.
 
-    None of them has a threshold: it is calibrated on good images, which must not be those that the index was made from.
+    An index has no thresholds. They are calibrated on good images that the index was not made from.
 
     Args:
         settings: the configuration.
-        name: of the category that it becomes; its recipe must be the one that the index was made with.
-        source: the `nnscorer_search_index.faiss`, or its folder. A `patchcore_params.pkl` beside it is read
-            too, without executing anything in it.
+        name: of the category, whose recipe must be that of the index.
+        source: the `nnscorer_search_index.faiss`, or its folder. A `patchcore_params.pkl` in the same folder is read
+            too; no code in it is executed.
         good: folder of good images.
-        device: that will serve.
+        device: the device that will serve.
 
     Raises:
-        SetupError: the index is no flat L2 index of the backbone's dimension, is damaged, or comes from other features.
+        SetupError: the index is damaged, is no flat L2 index, or was made from other features.
     """
     path = source / store.INDEX_FILE if source.is_dir() else source
     bank = store.read_features(path)
-    with recipe.of(settings, name, good, device) as own, terminal.progress() as bars:
-        if bank.shape[1] != own.model.manifest.dim:
-            dim = own.model.manifest.dim
+    with Recipe.open(settings, name, good, device) as recipe, terminal.progress() as progress:
+        dim = recipe.model.manifest.dim
+        if bank.shape[1] != dim:
             raise SetupError(
-                f"{path}: has features of {bank.shape[1]} numbers, but {own.category.backbone} gives {dim}"
+                f"{path}: has features of {bank.shape[1]} numbers, but {recipe.category.backbone} gives {dim}"
             )
         if (path.parent / PARAMETERS).exists():
-            require_same_features(path.parent / PARAMETERS, own)
-        held_out = _scores(own.features(bars, "calibration"), bank, own.category)
-        return own.keep(bank, held_out, "held-out images", seed=0, candidates=len(bank))
+            require_same_features(path.parent / PARAMETERS, recipe)
+        held_out = _scores(recipe.features(progress, "calibration"), bank, recipe.category)
+        return recipe.save_bank(bank, held_out, "held-out images", seed=0, candidates=len(bank))
 
 
-def require_same_features(path: Path, own: Recipe) -> None:
-    """Refuse an amazon-science index whose features are others than our backbone's.
+def require_same_features(path: Path, recipe: Recipe) -> None:
+    """Check that an index of patchcore-inspection was made from the features of our backbone.
 
-    With one layer, a patch of 3x3 and no change of dimension its features are the zero-padded 3x3 mean, as here.
+    With one layer, patches of 3x3 and no change of dimension, its features are the zero-padded 3x3 mean, as ours are.
+
+    Args:
+        path: of its `patchcore_params.pkl`.
+        recipe: of the category.
 
     Raises:
-        SetupError: with every difference.
+        SetupError: it was not; the text names every difference.
     """
-    found = _read_parameters(path)
-    manifest, side = own.model.manifest, own.category.imagesize
+    parameters = _read_parameters(path)
+    manifest, side = recipe.model.manifest, recipe.category.imagesize
     expected = {
         "layers_to_extract_from": [manifest.layer],
         "pretrain_embed_dimension": manifest.dim,
@@ -72,27 +76,27 @@ def require_same_features(path: Path, own: Recipe) -> None:
         "patchstride": 1,
         "input_shape": [3, side, side],
     }
-    faults = [
-        f"{key} is {_plain(found.get(key))}, not {want}"
-        for key, want in expected.items()
-        if _plain(found.get(key)) != want
+    differences = [
+        f"{key} is {_to_list(parameters.get(key))}, not {value}"
+        for key, value in expected.items()
+        if _to_list(parameters.get(key)) != value
     ]
-    if faults:
-        raise SetupError(f"{path}: made from other features than {manifest.name} gives: {'; '.join(faults)}")
+    if differences:
+        raise SetupError(f"{path}: made from other features than {manifest.name} gives: {'; '.join(differences)}")
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds plain values only: it refuses whatever would import a name, and so run code."""
+    """Loads plain values only. It refuses to import any name, so no code runs."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Never."""
-        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+        """Refuse to import."""
+        raise pickle.UnpicklingError(f"it imports {module}.{name}")
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:
     try:
-        found = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-    # A damaged pickle raises whatever its bytes happen to mean to the machine that reads them.
+        parameters = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+    # A damaged pickle can raise any of these.
     except (
         pickle.UnpicklingError,
         OSError,
@@ -104,17 +108,17 @@ def _read_parameters(path: Path) -> dict[str, Any]:
         AttributeError,
     ) as error:
         raise SetupError(f"{path}: is no pickle of plain values: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(parameters, dict):
         raise SetupError(f"{path}: holds no dictionary of parameters")
-    return found
+    return parameters
 
 
-def _plain(value: Any) -> Any:
+def _to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
 def _scores(features: Iterable[Features], bank: Features, category: config.Category) -> Features:
-    """float32 [images]."""
-    own = exact_search.brute_force(bank)
-    found = [score.image_scores(own.nearest(patches)[0]) for patches in features]
-    return np.array([score.decisive_score(scores, category.score) for scores in found], np.float32)
+    """The score of each image, float32 [images]."""
+    search = exact_search.brute_force(bank)
+    image_scores = [score.image_scores(search.nearest(patches)[0]) for patches in features]
+    return np.array([score.decisive_score(scores, category.score) for scores in image_scores], np.float32)

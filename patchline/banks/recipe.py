@@ -1,4 +1,4 @@
-"""What fitting and importing a memory bank share: the images, the backbone, and how a bank is kept."""
+"""The shared part of fitting and importing a memory bank: the images, the backbone, and the way to a saved bank."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A category, the backbone that serves it, and good images of it."""
+    """A category, its loaded backbone, and good images."""
 
     settings: config.Config
     name: str
@@ -39,21 +39,62 @@ class Recipe:
     device: backbone.Device
     paths: list[Path]
 
-    def prepared(self, bars: terminal.Progress, title: str) -> Iterator[NDArray[np.uint8]]:
-        """uint8 [1, side, side, 3] of each image, in order. Raises SetupError on one that cannot be decoded."""
-        for path in bars.track(self.paths, description=title):
+    @classmethod
+    @contextmanager
+    def open(cls, settings: config.Config, name: str, folder: Path, device: backbone.Device) -> Iterator[Recipe]:
+        """Load the backbone of a category, find the images, and close the backbone at the end.
+
+        Args:
+            settings: the configuration.
+            name: of the category.
+            folder: of good images; subfolders are searched too.
+            device: the device of the backbone.
+
+        Raises:
+            SetupError: there are too few images, or the model cannot be used or gives another layer.
+        """
+        category = settings.category(name)
+        paths = image_files.find([folder])
+        calibration.require_enough_images(len(paths), category.false_reject_rate)
+        model = loading.load(
+            settings.paths.models,
+            category.backbone,
+            category.imagesize,
+            device,
+            streams=1,
+            precision=category.precision,
+        )
+        try:
+            layer = model.manifest.layer
+            if layer != category.layer:
+                raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
+            yield cls(settings, name, category, model, device, paths)
+        finally:
+            model.close()
+
+    def images(self, progress: terminal.Progress, title: str) -> Iterator[NDArray[np.uint8]]:
+        """The input of the backbone for each image in order, uint8 [1, side, side, 3].
+
+        Raises:
+            SetupError: an image cannot be decoded.
+        """
+        for path in progress.track(self.paths, description=title):
             try:
                 rgb = decode.decode(path.read_bytes(), image_files.content_type(path), self.settings.images)
             except Unusable as error:
-                raise SetupError(f"{path}: {error.detail}; mend it or take it out of the folder") from error
+                raise SetupError(f"{path}: {error.detail}; repair it or remove it from the folder") from error
             yield preprocess.prepare(rgb, self.category.resize, self.category.imagesize)[None]
 
-    def features(self, bars: terminal.Progress, title: str) -> Iterator[Features]:
-        """float32 [patches, dim] of each image, in order. Raises SetupError on one that cannot be decoded."""
-        for image in self.prepared(bars, title):
+    def features(self, progress: terminal.Progress, title: str) -> Iterator[Features]:
+        """The features of each image in order, float32 [patches, dim].
+
+        Raises:
+            SetupError: an image cannot be decoded.
+        """
+        for image in self.images(progress, title):
             yield self.model.extract(image)[0]
 
-    def keep(
+    def save_bank(
         self,
         bank: Features,
         held_out: Features,
@@ -61,25 +102,29 @@ class Recipe:
         seed: int,
         candidates: int,
     ) -> memory_bank.BankManifest:
-        """Calibrate thresholds, choose golden images, and write the bank where workers look for it.
+        """Calibrate the thresholds, record golden images, and save the bank where workers look for it.
 
         Args:
             bank: float32 [rows, dim].
-            held_out: float32 [images], the score of each image against a bank that has nothing of it.
-            method: how `held_out` came about.
+            held_out: float32 [images], the score of each image against a bank without any of its patches.
+            method: the method that gave `held_out`.
             seed: of the coreset.
-            candidates: how many patches the coreset was chosen from.
+            candidates: the number of patches that the coreset was selected from.
         """
         index_bytes = exact_search.encode_index(bank)
         manifest = self._manifest(bank, held_out, method, seed, candidates, store.digest(index_bytes))
-        own = memory_bank.MemoryBank(exact_search.brute_force(bank), manifest)
-        inspect = Inspector(self.category, self.settings.images, self.model, own)
-        _, files = golden.record(inspect, self._golden(held_out), str(self.device))
+        inspector = Inspector(
+            self.category,
+            self.settings.images,
+            self.model,
+            memory_bank.MemoryBank(exact_search.brute_force(bank), manifest),
+        )
+        _, files = golden.record(inspector, self._golden_images(held_out), str(self.device))
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
         return manifest
 
-    def _golden(self, held_out: Features) -> dict[str, tuple[bytes, str]]:
-        """The images that scored lowest, in the middle and highest."""
+    def _golden_images(self, held_out: Features) -> dict[str, tuple[bytes, str]]:
+        """The images with the lowest, the median and the highest score."""
         order = np.argsort(held_out, kind="stable")
         chosen = {"lowest": order[0], "middle": order[len(order) // 2], "highest": order[-1]}
         paths = {f"golden-{word}{self.paths[row].suffix.lower()}": self.paths[row] for word, row in chosen.items()}
@@ -111,28 +156,6 @@ class Recipe:
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
-
-
-@contextmanager
-def of(settings: config.Config, name: str, folder: Path, device: backbone.Device) -> Iterator[Recipe]:
-    """A category's recipe with the good images of a folder, and its backbone loaded.
-
-    Raises:
-        SetupError: too few images, or a model that cannot be used or gives another layer.
-    """
-    category = settings.category(name)
-    paths = image_files.find([folder])
-    calibration.require_enough_images(len(paths), category.false_reject_rate)
-    model = loading.load(
-        settings.paths.models, category.backbone, category.imagesize, device, streams=1, precision=category.precision
-    )
-    try:
-        found = model.manifest.layer
-        if found != category.layer:
-            raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {found}")
-        yield Recipe(settings, name, category, model, device, paths)
-    finally:
-        model.close()
 
 
 def _thresholds(held_out: Features, category: config.Category) -> Thresholds:

@@ -1,4 +1,4 @@
-"""Everything a worker needs to serve its categories, loaded once, and refused when it does not fit together."""
+"""Load the inspectors of a worker, and check that models, memory banks and configuration match."""
 
 from __future__ import annotations
 
@@ -21,32 +21,39 @@ def load(
     streams: int,
     on_failure: Callable[[], None] = lambda: None,
 ) -> dict[str, Inspector]:
-    """An inspector for each named category; categories with the same backbone and size share one.
+    """Load an inspector for each category. Categories with the same backbone, size and precision share a backbone.
+
+    Args:
+        settings: the configuration.
+        names: of the categories.
+        device: the device of the backbones.
+        streams: the number of threads that call an inspector at the same time.
+        on_failure: called whenever the device fails.
 
     Raises:
-        SetupError: a model or bank is missing, damaged or does not match, or its golden images score otherwise here.
+        SetupError: a model or bank is missing, damaged or does not match, or golden images have other scores here.
     """
-    loaded: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
+    backbones: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
     inspectors = {}
     for name in names:
         category = settings.category(name)
         folder = settings.paths.memory_banks / name
         bank = store.load(folder)
         key = (category.backbone, category.imagesize, category.precision)
-        if key not in loaded:
+        if key not in backbones:
             model, side, precision = key
-            loaded[key] = loading.load(settings.paths.models, model, side, device, streams, precision, on_failure)
-        check_match(name, category, loaded[key].manifest, bank.manifest)
-        inspectors[name] = Inspector(category, settings.images, loaded[key], bank.with_pruning())
+            backbones[key] = loading.load(settings.paths.models, model, side, device, streams, precision, on_failure)
+        check_match(name, category, backbones[key].manifest, bank.manifest)
+        inspectors[name] = Inspector(category, settings.images, backbones[key], bank.with_pruning())
         golden.require_match(inspectors[name], golden.read(folder), category.golden_tolerance)
     return inspectors
 
 
 def compare_golden_images(settings: config.Config, model: str, device: backbone.Device) -> list[str]:
-    """How a new model judges the golden images of every bank that was fitted with a model of its name.
+    """Compare the scores of a new model with those at fit time, for every bank fitted with a model of that name.
 
     Returns:
-        A sentence for each such category; why not, where it cannot be said.
+        A sentence for each such category: the comparison, or the reason why it failed.
     """
     sentences = []
     for name, category in settings.categories.items():
@@ -56,18 +63,18 @@ def compare_golden_images(settings: config.Config, model: str, device: backbone.
         try:
             side, precision = category.imagesize, category.precision
             with contextlib.closing(loading.load(settings.paths.models, model, side, device, 1, precision)) as loaded:
-                inspect = Inspector(category, settings.images, loaded, store.load(folder))
-                sentences.append(f"{name}: {golden.compare(inspect, golden.read(folder))}")
+                inspector = Inspector(category, settings.images, loaded, store.load(folder))
+                sentences.append(f"{name}: {golden.compare(inspector, golden.read(folder))}")
         except SetupError as error:
             sentences.append(f"{name}: {error}")
     return sentences
 
 
 def check_match(name: str, category: config.Category, model: ModelManifest, bank: memory_bank.BankManifest) -> None:
-    """Refuse a bank that was fitted with another recipe or another network than the one that would serve it.
+    """Check that a bank was fitted with the recipe and the model that will serve it.
 
     Raises:
-        SetupError: with every difference.
+        SetupError: it was not; the text names every difference.
     """
     expected = {
         "category": name,
@@ -81,11 +88,11 @@ def check_match(name: str, category: config.Category, model: ModelManifest, bank
     }
     if model.layer != category.layer:
         raise SetupError(f"category {name}: layer is {category.layer}, but backbone {model.name} gives {model.layer}")
-    faults = [
+    differences = [
         f"{key} was {getattr(bank, key)} and is {value}"
         for key, value in expected.items()
         if getattr(bank, key) != value
     ]
-    if faults:
-        again = f"fit it again with: patchline fit --category {name} FOLDER"
-        raise SetupError(f"memory bank of {name}: {'; '.join(faults)}; {again}")
+    if differences:
+        advice = f"fit it again with: patchline fit --category {name} FOLDER"
+        raise SetupError(f"memory bank of {name}: {'; '.join(differences)}; {advice}")

@@ -1,1 +1,1 @@
-"""What runs a backbone: the CPU by OpenVINO, the Ascend by MindX."""
+"""Devices that run a backbone: the CPU with OpenVINO, the Ascend with MindX."""

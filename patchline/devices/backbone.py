@@ -1,4 +1,4 @@
-"""What a backbone is, and on which device it runs."""
+"""The interface of a backbone, and the names of devices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ _DEVICE = re.compile(r"^(cpu|ascend)(?::(\d{1,2}))?$")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """`cpu`, `cpu:1`, `ascend:0`: a kind and the number of one of its kind."""
+    """A kind and a number, such as `cpu:1` or `ascend:0`; `cpu` is `cpu:0`."""
 
     kind: str
     number: int
 
     @classmethod
     def parse(cls, text: str) -> Device:
-        """Raises SetupError when `text` is no device."""
+        """Parse a device.
+
+        Raises:
+            SetupError: `text` is no device.
+        """
         match = _DEVICE.match(text)
         if match is None:
             raise SetupError(f"device {text!r} is not one of cpu, cpu:0, cpu:1, ..., ascend:0, ascend:1, ...")
@@ -38,35 +42,41 @@ CPU = Device("cpu", 0)
 
 
 class Backbone(Protocol):
-    """The network that makes patch features. Normalisation, layout and the 3x3 mean are inside of it."""
+    """A network that extracts patch features. It contains the normalisation, the layout and the 3x3 mean."""
 
     @property
     def manifest(self) -> ModelManifest: ...
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of one image."""
+        """The rows and columns of patches of one image."""
         ...
 
     @property
     def side(self) -> int:
-        """Of its square input in pixels."""
+        """The side of the square input in pixels."""
         ...
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The precision of the computation."""
         ...
 
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, side, side, 3] RGB -> float32 [n, patches, dim]; safe to call from several threads at once.
+        """Extract the features of images. Several threads may call this at the same time.
+
+        Args:
+            images: uint8 [n, side, side, 3], RGB.
+
+        Returns:
+            float32 [n, patches, dim].
 
         Raises:
             Retry: the device failed; the job may succeed elsewhere.
-            DeviceLost: it failed too often; the process shall end.
+            DeviceLostError: the device failed too often; the process must end.
         """
         ...
 
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device."""
         ...

@@ -1,4 +1,4 @@
-"""A model becomes a backbone on a device. Runtimes are imported where they are needed: no worker loads another's."""
+"""Load a model as a backbone on a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchline.devices.backbone import Backbone, Device
 from patchline.devices.model_manifest import ModelManifest, OfflineModel, Precision
 from patchline.protocol.errors import SetupError
 
-RIM_TOLERANCE = 0.1  # far above what a precision changes, far below the 5/9 that a missing 3x3 mean does
+RIM_TOLERANCE = 0.1  # a precision changes the rim by far less, a missing 3x3 mean by 5/9
 _GREY = 90
 
 
@@ -25,36 +25,36 @@ def load(
     precision: Precision | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Backbone:
-    """Compile a model for images of `side` x `side` pixels on a device, and see that it pools as its manifest says.
+    """Compile a model for a device, and check that it contains the 3x3 mean and the normalisation once.
 
     Args:
-        models: the folder of models and their manifests; a model that it does not hold comes from the package.
+        models: the folder of models and their manifests. A model that is missing there comes from the package.
         name: of the backbone.
         side: of its square input in pixels.
-        device: where it runs.
-        streams: how many threads will call `extract` at once.
-        precision: on the CPU; the manifest's own where it is None.
-        on_failure: is called whenever the device fails.
+        device: the device to run on.
+        streams: the number of threads that call `extract` at the same time.
+        precision: of the computation on the CPU. None takes that of the manifest.
+        on_failure: called whenever the device fails.
 
     Raises:
-        SetupError: the model is missing, damaged, made for other sizes, or its device is not there.
+        SetupError: the model is missing or damaged, it does not take this size or precision, or the device is missing.
     """
     manifest = model_manifest.read(models, name)
     if "int8" in (manifest.precision, precision) and precision not in (None, manifest.precision):
         raise SetupError(f"backbone {name} is made for {manifest.precision}, and the category asks for {precision}")
     if manifest.side not in (None, side) or side % manifest.side_multiple_of:
-        takes = manifest.side or f"multiples of {manifest.side_multiple_of}"
-        raise SetupError(f"backbone {name} takes images with sides of {takes}, not {side}")
+        allowed = manifest.side or f"multiples of {manifest.side_multiple_of}"
+        raise SetupError(f"backbone {name} takes images with sides of {allowed}, not {side}")
     path = _model_file(models, manifest, device)
-    loaded = compile_model(path, manifest, side, device, streams, precision or manifest.precision, on_failure)
-    rim = measure_rim(loaded)
+    backbone = compile_model(path, manifest, side, device, streams, precision or manifest.precision, on_failure)
+    rim = measure_rim(backbone)
     if abs(rim / manifest.rim - 1) > RIM_TOLERANCE:
-        loaded.close()
+        backbone.close()
         raise SetupError(
-            f"{path}: the corner of a constant image is {rim:.3f} of its centre, by its manifest {manifest.rim:.3f}: "
-            "the 3x3 mean or the normalisation is missing or done twice; convert the model again"
+            f"{path}: the corner of a constant image is {rim:.3f} of its centre, but {manifest.rim:.3f} by its "
+            "manifest: the 3x3 mean or the normalisation is missing or done twice; convert the model again"
         )
-    return loaded
+    return backbone
 
 
 def compile_model(
@@ -66,7 +66,10 @@ def compile_model(
     precision: Precision,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Backbone:
-    """A backbone from its file, unchecked. Runtimes are imported here, so that no worker loads another device's."""
+    """Compile a model without any check.
+
+    The runtime is imported here, so that a worker loads only that of its device.
+    """
     if device.kind == "cpu":
         from patchline.devices.openvino_backbone import OpenVinoBackbone
 
@@ -77,7 +80,7 @@ def compile_model(
 
 
 def measure_rim(backbone: Backbone) -> float:
-    """How strong the corner of a constant grey image is, relative to its centre (mean absolute feature)."""
+    """The mean absolute feature at the corner of a constant grey image, relative to its centre."""
     rows, columns = backbone.grid
     grey = np.full((1, backbone.side, backbone.side, 3), _GREY, np.uint8)
     strength = np.abs(backbone.extract(grey)[0]).mean(axis=1).reshape(rows, columns)
@@ -85,16 +88,21 @@ def measure_rim(backbone: Backbone) -> float:
 
 
 def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
-    """The file for a device, whole. Raises SetupError where it is missing or damaged."""
-    wanted: ModelManifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
-    if wanted is None:
-        again = f"patchline om {manifest.name}"
-        raise SetupError(f"backbone {manifest.name} has no .om for {device}; make it with: {again}")
-    path = model_manifest.locate(models, manifest.name) / wanted.file
+    """The file of a model for a device, checked against its digest.
+
+    Raises:
+        SetupError: the file is missing or damaged.
+    """
+    model: ModelManifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
+    if model is None:
+        raise SetupError(
+            f"backbone {manifest.name} has no .om for {device}; make it with: patchline om {manifest.name}"
+        )
+    path = model_manifest.locate(models, manifest.name) / model.file
     try:
-        found = model_manifest.digest(path)
+        digest = model_manifest.digest(path)
     except OSError as error:
         raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); see models/README.md") from error
-    if found != wanted.sha256:
+    if digest != model.sha256:
         raise SetupError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
     return path

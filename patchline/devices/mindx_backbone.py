@@ -1,7 +1,7 @@
-"""The Ascend device: keeps a `mindx_host` process, talks to it, and replaces it when it fails.
+"""Backbones on the Ascend: run a `mindx_host` process, and replace it when it fails.
 
-The host has one image at a time. Whatever is not a complete answer to that image in time (a fault, an error code, an
-empty or a wrong result, silence, a dead process) ends the host, so that no result can ever belong to another image.
+The host processes one image at a time. Anything but a complete answer in time ends the host: a fault, an error code, an
+empty or wrong result, silence, a dead process. So no result can belong to another image.
 """
 
 from __future__ import annotations
@@ -33,47 +33,58 @@ _REPLY_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Sdk:
-    """Where the vendor's SDK is and how it is used; from the environment of the worker, since it differs by machine.
+    """Settings of the vendor's SDK, from environment variables because they differ between machines.
 
-    `MX_SDK_HOME` is the SDK's own variable. PATCHLINE_MINDX_PYTHON is the interpreter that it wants (python3.9),
-    PATCHLINE_MINDX_SURFACE is `stream`, `base` or `auto`, PATCHLINE_MINDX_TIMEOUT_MS the patience with one image.
+    Attributes:
+        python: the interpreter of the SDK, PATCHLINE_MINDX_PYTHON.
+        surface: the API of the SDK, `stream`, `base` or `auto`, PATCHLINE_MINDX_SURFACE.
+        timeout_ms: for one image, PATCHLINE_MINDX_TIMEOUT_MS.
+        start_timeout_s: for the start of the host.
+        max_failures: in a row, before the device is lost.
+        environment: of the host, with the variables of the SDK in MX_SDK_HOME.
     """
 
     python: str
     surface: str
     timeout_ms: int
-    start_s: float
-    most_failures: int
+    start_timeout_s: float
+    max_failures: int
     environment: dict[str, str]
 
     @classmethod
     def from_environment(cls) -> Sdk:
-        """Raises SetupError when a variable is none of its values."""
+        """Read the settings.
+
+        Raises:
+            SetupError: a variable has an invalid value.
+        """
         surface = os.environ.get("PATCHLINE_MINDX_SURFACE", "auto")
         timeout = os.environ.get("PATCHLINE_MINDX_TIMEOUT_MS", "2000")
         if surface not in ("auto", "stream", "base") or not timeout.isdecimal() or not 1 <= int(timeout) <= 60_000:
-            raise SetupError("PATCHLINE_MINDX_SURFACE is auto, stream or base; PATCHLINE_MINDX_TIMEOUT_MS 1 to 60000")
+            raise SetupError(
+                "PATCHLINE_MINDX_SURFACE must be auto, stream or base; PATCHLINE_MINDX_TIMEOUT_MS must be 1 to 60000"
+            )
         return cls(
             python=os.environ.get("PATCHLINE_MINDX_PYTHON", "python3.9"),
             surface=surface,
             timeout_ms=int(timeout),
-            start_s=60.0,
-            most_failures=8,
+            start_timeout_s=60.0,
+            max_failures=8,
             environment=_sdk_environment(os.environ.get("MX_SDK_HOME")),
         )
 
 
 class HostFailedError(Exception):
-    """The host gave no complete answer; it is ended already."""
+    """The host gave no complete answer, and was ended."""
 
 
 class Host:
-    """One `mindx_host` process, from its start to its first fault."""
+    """One `mindx_host` process, from its start to its first failure."""
 
     def __init__(self, sdk: Sdk, model: Path, side: int, device: int, features_bytes: int) -> None:
-        self._timeout_s = sdk.timeout_ms / 1000 + 1.0  # the SDK's own timeout comes first, and says more
+        self._timeout_s = sdk.timeout_ms / 1000 + 1.0  # the timeout of the SDK comes first and has a better message
         self._image_bytes = side * side * 3
-        # Room behind the expected features shows a result that is too long.
+        # The additional space reveals a result that is too long.
         size = self._image_bytes + features_bytes + 4096
         memory_fd = os.memfd_create("patchline-mindx")
         os.ftruncate(memory_fd, size)
@@ -100,24 +111,28 @@ class Host:
         except OSError as error:
             os.close(self._requests)
             os.close(self._replies)
-            advice = "PATCHLINE_MINDX_PYTHON names the SDK's interpreter"
+            advice = "set PATCHLINE_MINDX_PYTHON to the interpreter of the SDK"
             raise SetupError(f"{sdk.python}: cannot be started ({error.strerror}); {advice}") from error
         finally:
-            for each in inherited:
-                os.close(each)
-        self.surface = self._reply(sdk.start_s).get("ready")
+            for descriptor in inherited:
+                os.close(descriptor)
+        self.surface = self._read_reply(sdk.start_timeout_s).get("ready")
 
     def infer(self, image: NDArray[np.uint8]) -> tuple[bytes, str]:
-        """The features of one image, as bytes with their dtype. Raises HostFailedError, and the host is gone."""
+        """Compute the features of one image, as bytes with their dtype.
+
+        Raises:
+            HostFailedError: the host failed, and was ended.
+        """
         self._memory[: self._image_bytes] = image.tobytes()
         try:
             os.write(self._requests, b"i")
         except OSError as error:
-            raise self._failed(f"it does not take requests ({error.strerror})") from error
-        reply = self._reply(self._timeout_s)
+            raise self._end(f"it accepts no requests ({error.strerror})") from error
+        reply = self._read_reply(self._timeout_s)
         count = reply.get("bytes")
         if not isinstance(count, int) or not isinstance(reply.get("dtype"), str):
-            raise self._failed(f"it answered {reply}")
+            raise self._end(f"it answered {reply}")
         return self._memory[self._image_bytes : self._image_bytes + count], reply["dtype"]
 
     def close(self) -> None:
@@ -129,32 +144,32 @@ class Host:
             os.close(end)
         self._memory.close()
 
-    def _reply(self, timeout_s: float) -> dict[str, Any]:
-        """The next line of the host, which is the answer to our one request."""
+    def _read_reply(self, timeout_s: float) -> dict[str, Any]:
+        """Read the answer to the one open request, a line of JSON."""
         deadline, line = time.monotonic() + timeout_s, b""
         while not line.endswith(b"\n"):
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([self._replies], [], [], left_s)[0]:
-                raise self._failed(f"it was silent for {timeout_s:g} s")
-            piece = os.read(self._replies, _REPLY_BYTES)
-            if not piece:
-                raise self._failed("it died")
-            line += piece
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or not select.select([self._replies], [], [], remaining_s)[0]:
+                raise self._end(f"it was silent for {timeout_s:g} s")
+            received = os.read(self._replies, _REPLY_BYTES)
+            if not received:
+                raise self._end("it died")
+            line += received
         try:
             reply = json.loads(line)
         except ValueError as error:
-            raise self._failed(f"it answered {line[:100]!r}") from error
+            raise self._end(f"it answered {line[:100]!r}") from error
         if not isinstance(reply, dict) or "error" in reply:
-            raise self._failed(str(reply["error"] if isinstance(reply, dict) else reply))
+            raise self._end(str(reply["error"] if isinstance(reply, dict) else reply))
         return reply
 
-    def _failed(self, why: str) -> HostFailedError:
+    def _end(self, reason: str) -> HostFailedError:
         self.close()
-        return HostFailedError(why)
+        return HostFailedError(reason)
 
 
 class MindxBackbone:
-    """Implements `backbone.Backbone` on one Ascend chip. Lanes take turns: one image is in flight."""
+    """Implements `backbone.Backbone` on one Ascend chip. A lock lets one image at a time onto the chip."""
 
     precision: Precision = "f16"
 
@@ -173,43 +188,49 @@ class MindxBackbone:
         self._shape = (self.grid[0] * self.grid[1], manifest.dim)
         self._sdk = Sdk.from_environment()
         self._model, self._device = model, device
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._failures = 0
         self._host: Host | None = None
         try:
             self._host = self._start()
         except HostFailedError as error:
-            raise SetupError(f"device ascend:{device}: {error}; see what `patchline doctor` finds") from error
+            raise SetupError(f"device ascend:{device}: {error}; run `patchline doctor` for the cause") from error
 
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, side, side, 3] RGB -> float32 [n, patches, dim]; images go to the chip one by one.
+        """Extract the features of images, one after the other.
+
+        Args:
+            images: uint8 [n, side, side, 3], RGB.
+
+        Returns:
+            float32 [n, patches, dim].
 
         Raises:
-            Retry: the host failed, and is replaced before the next image.
-            DeviceLostError: it failed too often without one good answer between.
+            Retry: the host failed; a new one starts before the next image.
+            DeviceLostError: the host failed too often in a row.
         """
-        return np.stack([self._one(image) for image in images])
+        return np.stack([self._extract_one(image) for image in images])
 
     def close(self) -> None:
         """End the host."""
-        with self._turn:
+        with self._lock:
             if self._host is not None:
                 self._host.close()
                 self._host = None
 
-    def _one(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._turn:
+    def _extract_one(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self._lock:
             try:
                 self._host = self._host or self._start()
                 content, dtype = self._host.infer(image)
-                features = self._checked(content, dtype)
+                features = self._parse_features(content, dtype)
             except HostFailedError as error:
                 self._host = None
-                raise self._count(str(error)) from error
+                raise self._record_failure(str(error)) from error
             self._failures = 0
             return features
 
-    def _checked(self, content: bytes, dtype: str) -> NDArray[np.float32]:
+    def _parse_features(self, content: bytes, dtype: str) -> NDArray[np.float32]:
         expected = self._shape[0] * self._shape[1]
         if dtype not in ("float16", "float32") or len(content) != expected * np.dtype(dtype).itemsize:
             if self._host is not None:
@@ -219,24 +240,24 @@ class MindxBackbone:
 
     def _start(self) -> Host:
         if self._failures:
-            first, longest = _BACKOFF_S
-            time.sleep(min(longest, first * 2 ** (self._failures - 1)))
-        bytes_at_most = self._shape[0] * self._shape[1] * 4
-        host = Host(self._sdk, self._model, self.side, self._device, bytes_at_most)
+            first_s, max_s = _BACKOFF_S
+            time.sleep(min(max_s, first_s * 2 ** (self._failures - 1)))
+        max_features_bytes = self._shape[0] * self._shape[1] * 4
+        host = Host(self._sdk, self._model, self.side, self._device, max_features_bytes)
         _log.info("ascend host started", device=self._device, surface=host.surface, model=self._model.name)
         return host
 
-    def _count(self, why: str) -> Retry | DeviceLostError:
+    def _record_failure(self, reason: str) -> Retry | DeviceLostError:
         self._failures += 1
-        _log.warning("ascend host failed", device=self._device, why=why, failures=self._failures)
+        _log.warning("ascend host failed", device=self._device, reason=reason, failures=self._failures)
         self._on_failure()
-        if self._failures >= self._sdk.most_failures:
-            return DeviceLostError(f"device ascend:{self._device} failed {self._failures} times in a row: {why}")
-        return Retry(Reason.DEVICE_FAILED, f"device ascend:{self._device}: {why}")
+        if self._failures >= self._sdk.max_failures:
+            return DeviceLostError(f"device ascend:{self._device} failed {self._failures} times in a row: {reason}")
+        return Retry(Reason.DEVICE_FAILED, f"device ascend:{self._device}: {reason}")
 
 
 def _sdk_environment(home: str | None) -> dict[str, str]:
-    """What the SDK's set_env.sh sets, for the host alone: its libraries break other programs (docs/ascend.md)."""
+    """The variables of the SDK's set_env.sh, for the host only: its libraries break other programs (docs/ascend.md)."""
     if home is None:
         return dict(os.environ)
     libraries = [f"{home}/lib", f"{home}/opensource/lib", f"{home}/opensource/lib64"]

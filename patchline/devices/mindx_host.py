@@ -1,16 +1,16 @@
-"""Runs one model on one Ascend device through the vendor's SDK. A script for the SDK's own Python 3.9.
+"""Run one model on one Ascend device with the vendor's SDK. A script for the SDK's own Python 3.9.
 
-It is the only file that imports the SDK, and has a process of its own, because the SDK brings its own libraries, can
-block for ever, and after a timeout can hand out the result of the image before. So it answers one request at a time,
-and after any fault it says so and ends: `backbone_mindx` starts another one.
+It is the only file that imports the SDK. It runs in its own process, because the SDK brings its own libraries, can
+block indefinitely, and can return the result of the previous image after a timeout. So it answers one request at a
+time. After any fault it reports the error and ends, and `mindx_backbone` starts a new process.
 
-    argv: one JSON object (see `Request` in backbone_mindx)
-    memory: a file descriptor; the image first, the features behind it
-    requests: a pipe, one byte `i` for each image that lies in the memory
-    replies: a pipe, one JSON object a line: {"ready": ...}, {"bytes": n, "dtype": ...} or {"error": ...}
+    argv: one JSON object (see `Host` in mindx_backbone)
+    memory: a file descriptor; the image, followed by the features
+    requests: a pipe, one byte `i` for each image in the memory
+    replies: a pipe, one JSON object per line: {"ready": ...}, {"bytes": n, "dtype": ...} or {"error": ...}
 
-Python 3.9; standard library, numpy and the SDK alone. Confirmed on no hardware; written from the sources named in
-docs/ascend.md and tested against a stand-in.
+It uses the standard library, numpy and the SDK only. It was written from the sources in docs/ascend.md and tested
+against a stand-in, never on hardware.
 """
 
 import json
@@ -28,11 +28,11 @@ DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}
 
 
 class SdkError(Exception):
-    """The SDK said that something failed."""
+    """The SDK failed."""
 
 
 class StreamSurface:
-    """StreamManagerApi (SDK 2.0.4 and later): return codes are positive on failure, every string is bytes."""
+    """StreamManagerApi (SDK 2.0.4 and later). Return codes are positive on failure, strings are bytes."""
 
     name = "stream"
 
@@ -43,12 +43,12 @@ class StreamSurface:
         api = StreamManagerApi
         self._api, self._types, self._timeout_ms = api, MxpiDataType_pb2, timeout_ms
         self._manager = api.StreamManagerApi()
-        _require_zero(self._manager.InitManager(), "InitManager: are the SDK's files owned by this user?")
+        _require_zero(self._manager.InitManager(), "InitManager (does this user own the files of the SDK?)")
         pipeline = json.dumps(_pipeline(model, device)).encode()
         _require_zero(self._manager.CreateMultipleStreams(pipeline), "CreateMultipleStreams")
 
     def infer(self, image: Any) -> Any:
-        """uint8 [1, side, side, 3] -> bytes of the features and their dtype."""
+        """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
         tensors = self._types.MxpiTensorPackageList()
         tensor = tensors.tensorPackageVec.add().tensorVec.add()
         tensor.tensorShape.extend(image.shape)
@@ -71,11 +71,11 @@ class StreamSurface:
         if result.metadataVec.size() != 1:
             raise SdkError(f"GetResult gave {result.metadataVec.size()} results, not one")
         _require_zero(result.metadataVec[0].errorCode, "GetResult of the tensor")
-        found = self._types.MxpiTensorPackageList()
-        found.ParseFromString(result.metadataVec[0].serializedMetadata)
-        if len(found.tensorPackageVec) != 1 or len(found.tensorPackageVec[0].tensorVec) != 1:
+        packages = self._types.MxpiTensorPackageList()
+        packages.ParseFromString(result.metadataVec[0].serializedMetadata)
+        if len(packages.tensorPackageVec) != 1 or len(packages.tensorPackageVec[0].tensorVec) != 1:
             raise SdkError("the result is not one tensor")
-        tensor = found.tensorPackageVec[0].tensorVec[0]
+        tensor = packages.tensorPackageVec[0].tensorVec[0]
         return tensor.dataStr, _dtype(tensor.tensorDataType)
 
 
@@ -92,31 +92,31 @@ class BaseSurface:
         self._model = base.model(model, deviceId=device)
 
     def infer(self, image: Any) -> Any:
-        """uint8 [1, side, side, 3] -> bytes of the features and their dtype."""
+        """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
         outputs = self._model.infer([self._tensor(np.ascontiguousarray(image))])
         if len(outputs) != 1:
             raise SdkError(f"infer gave {len(outputs)} outputs, not one")
         outputs[0].to_host()
-        # A copy: the output of a static-batch model is the model's own buffer, which the next image overwrites.
+        # Copy: the output of a static-batch model is a buffer of the model, which the next image overwrites.
         features = np.array(outputs[0])
         return features.tobytes(), str(features.dtype)
 
 
-def choose_surface(wanted: str) -> Any:
-    """`stream` or `base`; with `auto` the first that can be imported."""
+def choose_surface(setting: str) -> Any:
+    """The class for `stream` or `base`; for `auto`, the first one that can be imported."""
     surfaces = {"stream": ("StreamManagerApi", StreamSurface), "base": ("mindx.sdk", BaseSurface)}
-    for name in ("stream", "base") if wanted == "auto" else (wanted,):
+    for name in ("stream", "base") if setting == "auto" else (setting,):
         module, surface = surfaces[name]
         try:
             __import__(module)
             return surface
         except ImportError as error:
             missing = error
-    raise SdkError(f"the MindX SDK cannot be imported ({missing}): is MX_SDK_HOME right, has set_env.sh run?")
+    raise SdkError(f"the MindX SDK cannot be imported ({missing}): check MX_SDK_HOME, or run set_env.sh")
 
 
 def main() -> None:
-    """Serve until the pipe of requests closes, or the SDK fails."""
+    """Answer requests until their pipe closes or the SDK fails."""
     request = json.loads(sys.argv[1])
     replies = os.fdopen(request["replies_fd"], "w")
     try:
@@ -124,17 +124,17 @@ def main() -> None:
         shape = (1, request["side"], request["side"], 3)
         image = np.frombuffer(memory, np.uint8, int(np.prod(shape))).reshape(shape)
         surface = choose_surface(request["surface"])(request["model"], request["device"], request["timeout_ms"])
-        _say(replies, {"ready": surface.name})
+        _send_reply(replies, {"ready": surface.name})
         while os.read(request["requests_fd"], 1) == b"i":
             features, dtype = surface.infer(image)
             if image.nbytes + len(features) > request["memory_bytes"]:
                 raise SdkError(f"the result has {len(features)} bytes, more than expected")
             memory[image.nbytes : image.nbytes + len(features)] = features
-            _say(replies, {"bytes": len(features), "dtype": dtype})
-    except Exception as error:  # noqa: BLE001 - whatever it is: say it and end, the other side starts anew
-        _say(replies, {"error": f"{type(error).__name__}: {error}"})
+            _send_reply(replies, {"bytes": len(features), "dtype": dtype})
+    except Exception as error:  # noqa: BLE001 - report any error and end
+        _send_reply(replies, {"error": f"{type(error).__name__}: {error}"})
         os._exit(1)
-    os._exit(0)  # the SDK's own threads must not keep the process
+    os._exit(0)  # threads of the SDK must not keep the process alive
 
 
 def _pipeline(model: str, device: int) -> Any:
@@ -155,12 +155,12 @@ def _dtype(number: int) -> str:
     return DTYPES[number]
 
 
-def _require_zero(code: int, what: str) -> None:
-    if code != 0:  # positive on failure
-        raise SdkError(f"{what} returned {code}")
+def _require_zero(code: int, call: str) -> None:
+    if code != 0:
+        raise SdkError(f"{call} returned {code}")
 
 
-def _say(replies: Any, document: Any) -> None:
+def _send_reply(replies: Any, document: Any) -> None:
     replies.write(json.dumps(document) + "\n")
     replies.flush()
 

@@ -1,4 +1,4 @@
-"""The manifest of a model: what it does, so that nothing is done twice or forgotten."""
+"""The manifest of a model: the facts about its file that its users rely on."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
-PACKAGED = Path(__file__).parents[1] / "models"  # the default backbone comes with this package
+PACKAGED = Path(__file__).parents[1] / "models"  # the folder of the default backbone
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class OfflineModel(messages.Frozen):
-    """The `.om` that atc made of a model, for one kind of chip; static batch 1, uint8 RGB in, FP16 features out."""
+    """The `.om` of a model for one kind of chip: a static batch of 1, uint8 RGB in, FP16 features out."""
 
     file: messages.FileName
     sha256: Sha256
@@ -26,11 +26,20 @@ class OfflineModel(messages.Frozen):
 
 
 class ModelManifest(messages.Frozen):
-    """`models/<name>.json`: what a model does, so that nothing is done twice or forgotten.
+    """`models/<name>.json`.
 
-    `input` is what the ONNX file takes. `uint8_nhwc` normalises by itself. `float32_nchw` wants `(rgb - mean) / std`,
-    which the compiled graph does on the CPU and AIPP on the Ascend. Either way a Backbone takes uint8 RGB.
-    `rim` is how much weaker the corner of a constant image is than its centre: it shows that the 3x3 mean is inside.
+    Attributes:
+        layer: the layers of the features, which a category names.
+        stride: pixels per patch.
+        dim: numbers per feature.
+        side: the only side of the input in pixels; None if the model takes any multiple of `side_multiple_of`.
+        input: the input of the model file. A `uint8_nhwc` model contains its normalisation. A `float32_nchw` model
+            needs `(rgb - mean) / std`, which the compiled graph computes on the CPU and AIPP on the Ascend. A backbone
+            takes uint8 RGB in both cases.
+        pools: the 3x3 mean is inside.
+        rim: the mean absolute feature at the corner of a constant image, relative to its centre. It shows that the 3x3
+            mean is inside.
+        om: the compiled model for the Ascend.
     """
 
     name: str
@@ -56,24 +65,26 @@ class ModelManifest(messages.Frozen):
     @pydantic.model_validator(mode="after")
     def _normalised_once(self) -> ModelManifest:
         if (self.input == "float32_nchw") != (self.mean is not None and self.std is not None):
-            raise ValueError("input float32_nchw needs mean and std, and uint8_nhwc, which normalises itself, has none")
+            raise ValueError(
+                "input float32_nchw needs mean and std, and uint8_nhwc, which normalises itself, must have none"
+            )
         return self
 
     def grid(self, side: int) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `side` pixels."""
+        """The rows and columns of patches of an image of `side` x `side` pixels."""
         return (side // self.stride, side // self.stride)
 
 
 def locate(models: Path, name: str) -> Path:
-    """The folder that holds a model: `models`, or that of the packaged models if `models` has no such manifest."""
+    """The folder that contains a model: `models`, or the packaged folder if only that has its manifest."""
     return PACKAGED if not _path(models, name).exists() and _path(PACKAGED, name).exists() else models
 
 
 def read(models: Path, name: str) -> ModelManifest:
-    """The manifest of a model in `models` or among the packaged models.
+    """Read the manifest of a model in `models` or among the packaged models.
 
     Raises:
-        SetupError: it is missing or wrong.
+        SetupError: it is missing or invalid.
     """
     path = _path(locate(models, name), name)
     try:
@@ -86,7 +97,7 @@ def read(models: Path, name: str) -> ModelManifest:
 
 
 def write(models: Path, manifest: ModelManifest) -> None:
-    """`models/<name>.json`."""
+    """Write `<name>.json` into the folder of a model."""
     _path(models, manifest.name).write_text(
         manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
     )
@@ -97,8 +108,8 @@ def _path(models: Path, name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a model, in hexadecimal: of its file, and of the weights that lie beside an `.xml` of OpenVINO."""
-    whole = hashlib.sha256(path.read_bytes())
+    """SHA-256 of a model file in hexadecimal. For an `.xml` of OpenVINO it includes the weights in the `.bin`."""
+    sha256 = hashlib.sha256(path.read_bytes())
     if path.suffix == ".xml":
-        whole.update(path.with_suffix(".bin").read_bytes())
-    return whole.hexdigest()
+        sha256.update(path.with_suffix(".bin").read_bytes())
+    return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""The CPU: a backbone run by OpenVINO, which only this file imports."""
+"""Backbones on the CPU with OpenVINO. The only file that uses OpenVINO."""
 
 from __future__ import annotations
 
@@ -22,69 +22,82 @@ _PRECISIONS: dict[openvino.Type, Precision] = {
 
 
 class OpenVinoBackbone:
-    """One compiled model; every calling thread has an inference request, and so a stream, of its own."""
+    """Implements `backbone.Backbone` with one compiled model. Each calling thread has its own inference request."""
 
     def __init__(self, model: Path, manifest: ModelManifest, side: int, streams: int, precision: Precision) -> None:
         self.manifest = manifest
         self.side = side
         self.grid = manifest.grid(side)
-        self._of_thread = threading.local()
-        hint = "f32" if precision == "int8" else precision  # what is quantised says so itself
+        self._thread_local = threading.local()
+        hint = "f32" if precision == "int8" else precision  # the graph itself says which layers are quantised
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
         try:
             self._compiled = openvino.Core().compile_model(read_graph(model, manifest, side), "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
-        self.precision: Precision = "int8" if precision == "int8" else self._computed_in()
+        self.precision: Precision = "int8" if precision == "int8" else self._actual_precision()
         shape = self._compiled.output(0).partial_shape
         if shape[1] != self.grid[0] * self.grid[1] or shape[2] != manifest.dim:
             raise SetupError(f"{model}: gives features {shape}, but its manifest says {self.grid} x {manifest.dim}")
 
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [n, side, side, 3] RGB -> float32 [n, patches, dim], a copy that the caller may keep.
+        """Extract the features of images; the result is a copy.
+
+        Args:
+            images: uint8 [n, side, side, 3], RGB.
+
+        Returns:
+            float32 [n, patches, dim].
 
         Raises:
-            Retry: OpenVINO refused or failed.
+            Retry: OpenVINO failed.
         """
-        if not hasattr(self._of_thread, "request"):
-            self._of_thread.request = self._compiled.create_infer_request()
+        if not hasattr(self._thread_local, "request"):
+            self._thread_local.request = self._compiled.create_infer_request()
         try:
-            found = self._of_thread.request.infer(images, share_inputs=True, share_outputs=True)
-            return np.array(found[0], np.float32)
+            outputs = self._thread_local.request.infer(images, share_inputs=True, share_outputs=True)
+            return np.array(outputs[0], np.float32)
         except RuntimeError as error:
             raise Retry(Reason.DEVICE_FAILED, f"OpenVINO failed: {error}") from error
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
-    def _computed_in(self) -> Precision:
-        """What OpenVINO chose: a CPU that cannot do what it was asked for computes in f32, and says so only here."""
+    def _actual_precision(self) -> Precision:
+        """The precision that OpenVINO chose: f32 on a CPU without the requested one."""
         return _PRECISIONS[self._compiled.get_property("INFERENCE_PRECISION_HINT")]
 
 
 def cpu_name() -> str:
-    """The processor's own name, such as AMD EPYC 9R45."""
+    """The name of the processor, such as AMD EPYC 9R45."""
     return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Model:
-    """The graph of a model that takes uint8 [n, side, side, 3] RGB. Raises RuntimeError where OpenVINO cannot."""
-    graph = _taking_uint8(openvino.Core().read_model(model), manifest)
+    """Read a model as a graph that takes RGB, uint8 [n, side, side, 3].
+
+    Raises:
+        RuntimeError: OpenVINO cannot read or reshape it.
+    """
+    graph = _with_uint8_input(openvino.Core().read_model(model), manifest)
     graph.reshape([-1, side, side, 3])
     return graph
 
 
 def save_graph(graph: openvino.Model, path: Path) -> None:
-    """An `.xml`, and its weights beside it in a `.bin`: new files, since a worker may have the old ones mapped."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        made = Path(aside) / path.name
-        openvino.save_model(graph, made, compress_to_fp16=False)
-        for each in (made.with_suffix(".bin"), made):
-            each.replace(path.with_name(each.name))
+    """Write a graph as an `.xml`, and its weights as a `.bin`.
+
+    The files are new and then renamed, because a worker may have mapped the old ones into its memory.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        xml = Path(folder) / path.name
+        openvino.save_model(graph, xml, compress_to_fp16=False)
+        for file in (xml.with_suffix(".bin"), xml):
+            file.replace(path.with_name(file.name))
 
 
-def _taking_uint8(graph: openvino.Model, manifest: ModelManifest) -> openvino.Model:
-    """The graph with layout and normalisation inside, where the model has them not."""
+def _with_uint8_input(graph: openvino.Model, manifest: ModelManifest) -> openvino.Model:
+    """Add layout and normalisation to a graph that does not contain them."""
     if manifest.input == "uint8_nhwc":
         return graph
     editor = PrePostProcessor(graph)

@@ -1,4 +1,4 @@
-"""A labelled folder in MVTec layout -> how good a category's judgement is, and its worst mistakes."""
+"""Evaluate a category on a labelled folder in the layout of MVTec AD."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from patchline.protocol.messages import Decision, Frozen, Thresholds
 from patchline.runtime import terminal
 
 GOOD = "good"
-_MISTAKES = 12
+_SHOWN_MISTAKES = 12
 
 
 class Report(Frozen):
-    """What an evaluation found; `decisions` counts by kind of image and decision."""
+    """`<category>.json`; `decisions` counts images by kind and decision."""
 
     category: str
     memory_bank: str
@@ -43,38 +43,48 @@ class Report(Frozen):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An image of the test folder, what it is, and what the inspector made of it."""
+class EvaluatedImage:
+    """A test image, its label and its inspection.
+
+    Attributes:
+        path: of the file.
+        kind: the label, `good` or the kind of defect.
+        inspection: without the heat map.
+        heat_map: float32 [side, side], of the inspected crop.
+        mask: bool [side, side], true on defects; None if there is no ground truth.
+    """
 
     path: Path
     kind: str
-    found: Inspection
-    heat: NDArray[np.float32]
+    inspection: Inspection
+    heat_map: NDArray[np.float32]
     mask: NDArray[np.bool_] | None
 
 
 def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Report:
-    """Judge every image below `folder/test` and compare with its label.
+    """Inspect every image below `folder/test`, and compare the decisions with the labels.
 
     Args:
         settings: the configuration.
-        name: of the category; its memory bank must be there.
-        folder: with `test/good`, `test/<kind>` and, where there are masks, `ground_truth/<kind>`.
-        out: folder for `<category>.json` and the sheet `<category>-mistakes.png`.
+        name: of the category, which must have a memory bank.
+        folder: with `test/good`, `test/<kind>` and, if there are masks, `ground_truth/<kind>`.
+        out: the folder for `<category>.json` and the contact sheet `<category>-mistakes.png`.
 
     Raises:
-        SetupError: the layout is another, or the category cannot be used.
+        SetupError: the folder has another layout, or the category cannot be served.
     """
-    inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
+    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     kinds = check_layout(folder)
-    print(golden.compare(inspect, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
-    with terminal.progress() as bars:
+    print(golden.compare(inspector, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
+    with terminal.progress() as progress:
         paths = [(kind, path) for kind in kinds for path in image_files.find([folder / "test" / kind])]
-        judged = [_judge(inspect, folder, kind, path) for kind, path in bars.track(paths, description=name)]
-    report = _report(inspect, name, judged)
+        images = [
+            _evaluate_image(inspector, folder, kind, path) for kind, path in progress.track(paths, description=name)
+        ]
+    report = _report(inspector, name, images)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    mistakes = [heat_map_tile(inspect, each.kind, each.path) for each in worst(judged)]
+    mistakes = [heat_map_tile(inspector, image.kind, image.path) for image in worst_mistakes(images)]
     (out / f"{name}-mistakes.png").write_bytes(picture.encode_png(picture.contact_sheet(mistakes)))
     return report
 
@@ -87,119 +97,130 @@ def print_report(report: Report) -> None:
     terminal.table("decisions at the thresholds", ("kind", *Decision), rows)
 
 
-def worst(judged: list[Judged]) -> list[Judged]:
-    """The good images that scored highest and the defects that scored lowest, half of the sheet each."""
-    good = sorted((each for each in judged if each.kind == GOOD), key=lambda each: -each.found.score)
-    defects = sorted((each for each in judged if each.kind != GOOD), key=lambda each: each.found.score)
-    return good[: _MISTAKES // 2] + defects[: _MISTAKES // 2]
+def worst_mistakes(images: list[EvaluatedImage]) -> list[EvaluatedImage]:
+    """The good images with the highest scores, and as many defects with the lowest scores."""
+    good = sorted((image for image in images if image.kind == GOOD), key=lambda image: -image.inspection.score)
+    defects = sorted((image for image in images if image.kind != GOOD), key=lambda image: image.inspection.score)
+    return good[: _SHOWN_MISTAKES // 2] + defects[: _SHOWN_MISTAKES // 2]
 
 
 def check_layout(folder: Path) -> list[str]:
-    """The kinds of images below `folder/test`, `good` among them.
+    """Check that a folder has the layout of MVTec AD.
+
+    Returns:
+        The kinds of images below `folder/test`, `good` among them.
 
     Raises:
-        SetupError: the layout is not MVTec's: a folder is missing or empty, or only some defects of a kind have masks.
+        SetupError: a folder is missing or empty, or a kind of defect has masks for some of its images only.
     """
     test = folder / "test"
-    kinds = sorted(each.name for each in test.iterdir() if each.is_dir()) if test.is_dir() else []
+    kinds = sorted(path.name for path in test.iterdir() if path.is_dir()) if test.is_dir() else []
     if GOOD not in kinds or len(kinds) < 2:
-        raise SetupError(
-            f"{folder}: needs test/good and at least one folder of defects beside it, such as test/scratch"
-        )
+        raise SetupError(f"{folder}: needs test/good and at least one folder of defects, such as test/scratch")
     for kind in kinds:
         paths = image_files.find([test / kind])
-        bare = [path.name for path in paths if _mask_file(folder, kind, path) is None]
-        if kind != GOOD and 0 < len(bare) < len(paths):
-            raise SetupError(f"{folder / 'ground_truth' / kind}: {len(bare)} masks are missing, such as for {bare[0]}")
+        without_mask = [path.name for path in paths if _mask_path(folder, kind, path) is None]
+        if kind != GOOD and 0 < len(without_mask) < len(paths):
+            truth = folder / "ground_truth" / kind
+            raise SetupError(f"{truth}: {len(without_mask)} masks are missing, such as for {without_mask[0]}")
     return kinds
 
 
-def _judge(inspect: Inspector, folder: Path, kind: str, path: Path) -> Judged:
-    found, heat = _look(inspect, path)
-    seen = preprocess.crop_window(heat.shape, inspect.category.resize, inspect.category.imagesize).slices()
-    mask = _mask(folder, kind, path, heat.shape)
-    side = (inspect.category.imagesize, inspect.category.imagesize)
-    small = cv2.resize(heat[seen], side, interpolation=cv2.INTER_AREA)
+def _evaluate_image(inspector: Inspector, folder: Path, kind: str, path: Path) -> EvaluatedImage:
+    inspection, heat_map = _inspect_file(inspector, path)
+    window = preprocess.crop_window(heat_map.shape, inspector.category.resize, inspector.category.imagesize).slices()
+    mask = _read_mask(folder, kind, path, heat_map.shape)
+    side = (inspector.category.imagesize, inspector.category.imagesize)
+    resized = cv2.resize(heat_map[window], side, interpolation=cv2.INTER_AREA)
     if mask is None:
-        return Judged(path, kind, found, small, None)
-    covered = cv2.resize(mask[seen].astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
-    return Judged(path, kind, found, small, covered.astype(np.bool_))
+        return EvaluatedImage(path, kind, inspection, resized, None)
+    resized_mask = cv2.resize(mask[window].astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
+    return EvaluatedImage(path, kind, inspection, resized, resized_mask.astype(np.bool_))
 
 
-def _look(inspect: Inspector, path: Path) -> tuple[Inspection, NDArray[np.float32]]:
-    """The inspection of a file, and its heat map apart: hundreds of them at full size would fill the memory."""
+def _inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, NDArray[np.float32]]:
+    """The inspection of a file, and its heat map apart, so that the caller can drop it: it needs much memory."""
     try:
-        found = inspect.inspect(path.read_bytes(), image_files.content_type(path), untimed, with_heat_map=True)
+        content_type = image_files.content_type(path)
+        inspection = inspector.inspect(path.read_bytes(), content_type, untimed, with_heat_map=True)
     except Unusable as error:
         raise SetupError(f"{path}: {error.detail}") from error
-    if found.heat_map is None:
+    if inspection.heat_map is None:
         raise SetupError(f"{path}: has no heat map")
-    return dataclasses.replace(found, heat_map=None), found.heat_map
+    return dataclasses.replace(inspection, heat_map=None), inspection.heat_map
 
 
-def _mask(folder: Path, kind: str, path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Ground truth as MVTec names it, `ground_truth/<kind>/<stem>_mask.png`; all normal for good images."""
+def _read_mask(folder: Path, kind: str, path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """The ground truth of an image, true on defects; None if there is no mask."""
     if kind == GOOD:
         return np.zeros(shape, np.bool_)
-    file = _mask_file(folder, kind, path)
-    if file is None:
+    mask_path = _mask_path(folder, kind, path)
+    if mask_path is None:
         return None
-    mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+    mask = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
     if mask is None or mask.shape != shape:
-        raise SetupError(f"{file}: is no mask of {shape[1]} x {shape[0]} pixels, the size of {path.name}")
+        raise SetupError(f"{mask_path}: is no mask of {shape[1]} x {shape[0]} pixels, the size of {path.name}")
     return np.asarray(mask > 0)
 
 
-def _mask_file(folder: Path, kind: str, path: Path) -> Path | None:
+def _mask_path(folder: Path, kind: str, path: Path) -> Path | None:
+    """`ground_truth/<kind>/<stem>_mask.png`, as MVTec names it, or `<stem>.png`."""
     truth = folder / "ground_truth" / kind
-    names = (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png")
-    return next((each for each in names if each.is_file()), None)
+    mask_paths = (truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png")
+    return next((mask_path for mask_path in mask_paths if mask_path.is_file()), None)
 
 
-def _report(inspect: Inspector, name: str, judged: list[Judged]) -> Report:
-    good = [each for each in judged if each.kind == GOOD]
-    defects = [each for each in judged if each.kind != GOOD]
-    counts = {
-        kind: {str(d): sum(each.kind == kind and each.found.decision is d for each in judged) for d in Decision}
-        for kind in dict.fromkeys(each.kind for each in judged)
-    }
-    pixel_auroc, aupro = _localisation(judged)
+def _report(inspector: Inspector, name: str, images: list[EvaluatedImage]) -> Report:
+    good = [image for image in images if image.kind == GOOD]
+    defects = [image for image in images if image.kind != GOOD]
+    pixel_auroc, aupro = _localisation(images)
     return Report(
         category=name,
-        memory_bank=inspect.bank.version,
-        images=len(judged),
+        memory_bank=inspector.bank.version,
+        images=len(images),
         instance_auroc=metrics.auroc(_scores(good, "max"), _scores(defects, "max")),
         instance_auroc_topk10=metrics.auroc(_scores(good, "topk10"), _scores(defects, "topk10")),
         pixel_auroc=pixel_auroc,
         aupro=aupro,
-        thresholds=inspect.thresholds,
-        decisions=counts,
+        thresholds=inspector.thresholds,
+        decisions=_count_decisions(images),
         false_reject_rate=_share(good, Decision.FAIL),
         missed_rate=_share(defects, Decision.PASS),
     )
 
 
-def _scores(judged: list[Judged], kind: str) -> NDArray[np.float32]:
-    return np.array([getattr(each.found.scores, kind) for each in judged], np.float32)
+def _count_decisions(images: list[EvaluatedImage]) -> dict[str, dict[str, int]]:
+    return {
+        kind: {
+            str(decision): sum(image.kind == kind and image.inspection.decision is decision for image in images)
+            for decision in Decision
+        }
+        for kind in dict.fromkeys(image.kind for image in images)
+    }
 
 
-def _share(judged: list[Judged], decision: Decision) -> float:
-    return sum(each.found.decision is decision for each in judged) / len(judged)
+def _scores(images: list[EvaluatedImage], kind: str) -> NDArray[np.float32]:
+    return np.array([getattr(image.inspection.scores, kind) for image in images], np.float32)
 
 
-def _localisation(judged: list[Judged]) -> tuple[float | None, float | None]:
-    """Pixel AUROC and AUPRO, at the resolution of the crop, where every defect has a mask."""
-    masked = [(each.heat, each.mask) for each in judged if each.mask is not None]
-    if len(masked) < len(judged) or not any(mask.any() for _, mask in masked):
+def _share(images: list[EvaluatedImage], decision: Decision) -> float:
+    return sum(image.inspection.decision is decision for image in images) / len(images)
+
+
+def _localisation(images: list[EvaluatedImage]) -> tuple[float | None, float | None]:
+    """Pixel AUROC and AUPRO at the resolution of the crop; None unless every defect has a mask."""
+    masked = [(image.heat_map, image.mask) for image in images if image.mask is not None]
+    if len(masked) < len(images) or not any(mask.any() for _, mask in masked):
         return None, None
-    heats, masks = [heat for heat, _ in masked], [mask for _, mask in masked]
-    all_heat, all_mask = np.concatenate([h.ravel() for h in heats]), np.concatenate([m.ravel() for m in masks])
-    return metrics.auroc(all_heat[~all_mask], all_heat[all_mask]), metrics.aupro(heats, masks)
+    heat_maps, masks = [heat_map for heat_map, _ in masked], [mask for _, mask in masked]
+    pixels = np.concatenate([heat_map.ravel() for heat_map in heat_maps])
+    is_defect = np.concatenate([mask.ravel() for mask in masks])
+    return metrics.auroc(pixels[~is_defect], pixels[is_defect]), metrics.aupro(heat_maps, masks)
 
 
-def heat_map_tile(inspect: Inspector, kind: str, path: Path) -> picture.Tile:
-    """One image with its heat map, for a sheet."""
-    found, heat = _look(inspect, path)
-    rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspect.limits)
-    note = f"{found.decision} {found.score / inspect.thresholds.fail:.2f} of the threshold"
-    return picture.Tile(picture.overlay(rgb, heat, found.regions), f"{kind}/{path.name}", note)
+def heat_map_tile(inspector: Inspector, kind: str, path: Path) -> picture.Tile:
+    """A tile of a contact sheet: an image with its heat map, its label and its score."""
+    inspection, heat_map = _inspect_file(inspector, path)
+    rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspector.limits)
+    subtitle = f"{inspection.decision} {inspection.score / inspector.thresholds.fail:.2f} of the threshold"
+    return picture.Tile(picture.overlay(rgb, heat_map, inspection.regions), f"{kind}/{path.name}", subtitle)

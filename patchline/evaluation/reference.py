@@ -1,7 +1,7 @@
-"""The reference application's two evaluations, over one category, a list or all: precision and performance.
+"""The two evaluations of the reference application, precision and performance, over several categories.
 
-Published figures: `precision.txt` and `performance.txt` of Ascend/mindxsdk-referenceapps, PatchCoreAnomalyDetection.
-Its times are of one Ascend 310, and leave out decoding, resizing and normalising.
+The published figures are those of `precision.txt` and `performance.txt` in Ascend/mindxsdk-referenceapps,
+PatchCoreAnomalyDetection. The times are for one Ascend 310, without decoding, resizing and normalising.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from patchline.runtime.stopwatch import Stopwatch
 REQUIRED_AUROC = 0.995
 REQUIRED_FPS = 20.0
 _TIMED_IMAGES = 50
-_OWN_STAGES = ("extract", "search", "score")  # what the reference's times contain
+_INFERENCE_STAGES = ("extract", "search", "score")  # those that the published times include
+_AUROCS = ("instance_auroc", "instance_auroc_topk10")
 
 
 class Published(NamedTuple):
-    """What the reference application reports of a category; None where it does not."""
+    """The published figures of a category; None if there is none."""
 
     auroc: float
     auroc_topk10: float
@@ -57,7 +58,7 @@ PUBLISHED = {
 
 
 class Timing(messages.Frozen):
-    """How long an image of a category takes in one thread, in milliseconds (medians)."""
+    """The time of one image of a category in one thread; medians."""
 
     category: str
     memory_bank: str
@@ -95,125 +96,133 @@ _Result = TypeVar("_Result", evaluate.Report, Timing)
 
 
 def precision(settings: config.Config, names: list[str], dataset: Path, out: Path) -> Precision:
-    """Evaluate categories of a dataset in MVTec layout; those that are done with the same bank are not done again.
+    """Evaluate categories of a dataset in the layout of MVTec AD. An earlier report with the same bank is used again.
 
     Args:
         settings: the configuration.
         names: of the categories.
-        dataset: with a folder for each.
-        out: gets a report for each and `precision.json`.
+        dataset: with a folder for each category.
+        out: the folder for a report of each category and for `precision.json`.
 
     Raises:
-        SetupError: a folder is in another layout (all are looked at before the first image), or nothing can be done.
+        SetupError: a folder has another layout, which is checked before the first image, or no category is ready.
     """
-    ready, skipped = _ready(settings, names, dataset)
-    done = {
-        name: _resumed(settings, name, out / f"{name}.json", evaluate.Report)
+    ready, skipped = _split_by_readiness(settings, names, dataset)
+    reports = {
+        name: _read_earlier(settings, name, out / f"{name}.json", evaluate.Report)
         or evaluate.evaluate(settings, name, dataset / name, out)
         for name in ready
     }
-    means = [statistics.fmean(getattr(each, key) for each in done.values()) for key in _AUROCS]
-    made = Precision(
-        categories=done,
+    means = [statistics.fmean(getattr(report, key) for report in reports.values()) for key in _AUROCS]
+    result = Precision(
+        categories=reports,
         skipped=skipped,
         mean_instance_auroc=means[0],
         mean_instance_auroc_topk10=means[1],
         met=means[1] >= REQUIRED_AUROC,
     )
-    _write(out / "precision.json", made)
-    rows = [[name, *_beside(name, report)] for name, report in done.items()]
+    _write(out / "precision.json", result)
+    rows = [[name, *_auroc_cells(name, report)] for name, report in reports.items()]
     columns = ("category", "AUROC max", "published", "AUROC topk10", "published")
     terminal.table(
-        f"{len(done)} categories, {len(skipped)} skipped", columns, [*rows, ["mean", means[0], "", means[1], ""]]
+        f"{len(reports)} categories, {len(skipped)} skipped", columns, [*rows, ["mean", means[0], "", means[1], ""]]
     )
-    print(f"mean instance_auroc_topk10 {means[1]:.4f}: {REQUIRED_AUROC:.1%} is {'met' if made.met else 'not met'}")
-    return made
+    print(f"mean instance_auroc_topk10 {means[1]:.4f}: {REQUIRED_AUROC:.1%} is {'met' if result.met else 'not met'}")
+    return result
 
 
 def performance(settings: config.Config, names: list[str], dataset: Path, out: Path) -> Performance:
-    """Time categories in one thread, decoding and resizing included and listed apart. As `precision` otherwise."""
-    ready, skipped = _ready(settings, names, dataset)
-    done = {}
+    """Time categories in one thread, with decoding and resizing. An earlier timing with the same bank is used again.
+
+    Args:
+        settings: the configuration.
+        names: of the categories.
+        dataset: with a folder for each category.
+        out: the folder for a timing of each category and for `performance.json`.
+
+    Raises:
+        SetupError: a folder has another layout, or no category is ready.
+    """
+    ready, skipped = _split_by_readiness(settings, names, dataset)
+    timings = {}
     for name in ready:
         path = out / f"{name}-time.json"
-        done[name] = _resumed(settings, name, path, Timing) or _timed(settings, name, dataset / name)
-        _write(path, done[name])
-    whole = statistics.fmean(each.whole_ms for each in done.values())
-    made = Performance(
-        categories=done, skipped=skipped, mean_whole_ms=whole, fps=1000 / whole, met=1000 / whole >= REQUIRED_FPS
-    )
-    _write(out / "performance.json", made)
+        timings[name] = _read_earlier(settings, name, path, Timing) or _time(settings, name, dataset / name)
+        _write(path, timings[name])
+    mean_ms = statistics.fmean(timing.whole_ms for timing in timings.values())
+    fps = 1000 / mean_ms
+    result = Performance(categories=timings, skipped=skipped, mean_whole_ms=mean_ms, fps=fps, met=fps >= REQUIRED_FPS)
+    _write(out / "performance.json", result)
     columns = ("category", "whole ms", "decode", "preprocess", "network + search", "published", "images/s")
     rows = [
-        [name, each.whole_ms, each.decode_ms, each.preprocess_ms, each.inference_ms, _published_ms(name), each.fps]
-        for name, each in done.items()
+        [name, t.whole_ms, t.decode_ms, t.preprocess_ms, t.inference_ms, _published_ms(name), t.fps]
+        for name, t in timings.items()
     ]
-    terminal.table(f"one thread, {len(done)} categories, {len(skipped)} skipped", columns, rows)
-    print(f"mean {whole:.2f} ms, {made.fps:.1f} images/s: {REQUIRED_FPS:g} is {'met' if made.met else 'not met'}")
-    return made
+    terminal.table(f"one thread, {len(timings)} categories, {len(skipped)} skipped", columns, rows)
+    print(f"mean {mean_ms:.2f} ms, {fps:.1f} images/s: {REQUIRED_FPS:g} is {'met' if result.met else 'not met'}")
+    return result
 
 
-_AUROCS = ("instance_auroc", "instance_auroc_topk10")
-
-
-def _ready(settings: config.Config, names: list[str], dataset: Path) -> tuple[list[str], dict[str, str]]:
-    """The categories that can be done, and why the others cannot."""
+def _split_by_readiness(settings: config.Config, names: list[str], dataset: Path) -> tuple[list[str], dict[str, str]]:
+    """The categories that can be evaluated, and the reasons why the others are skipped."""
     skipped: dict[str, str] = {}
     for name in names:
         settings.category(name)
         if not (dataset / name).is_dir():
-            skipped[name] = f"{dataset / name} is not there"
+            skipped[name] = f"{dataset / name} does not exist"
         elif not (settings.paths.memory_banks / name).is_dir():
             skipped[name] = f"no memory bank; patchline fit --category {name} {dataset / name / 'train' / 'good'}"
         else:
             evaluate.check_layout(dataset / name)
-    for name, why in skipped.items():
-        print(f"skipped {name}: {why}", file=sys.stderr)
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
     ready = [name for name in names if name not in skipped]
     if not ready:
-        raise SetupError(f"none of {', '.join(names)} can be done: a memory bank and a folder in {dataset} are needed")
+        raise SetupError(f"none of {', '.join(names)} is ready: each needs a memory bank and a folder in {dataset}")
     return ready, skipped
 
 
-def _resumed(settings: config.Config, name: str, path: Path, kind: type[_Result]) -> _Result | None:
-    """The result of an earlier run with the same memory bank."""
+def _read_earlier(settings: config.Config, name: str, path: Path, model: type[_Result]) -> _Result | None:
+    """The result of an earlier run; None if there is none, or if it is of another memory bank."""
     try:
-        found = kind.model_validate_json(path.read_bytes())
+        result = model.model_validate_json(path.read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    current = store.load(settings.paths.memory_banks / name).version
-    return found if found.memory_bank == current else None
+    version = store.load(settings.paths.memory_banks / name).version
+    return result if result.memory_bank == version else None
 
 
-def _timed(settings: config.Config, name: str, folder: Path) -> Timing:
-    inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
-    took: dict[str, list[float]] = {}
+def _time(settings: config.Config, name: str, folder: Path) -> Timing:
+    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
+    durations_ms: dict[str, list[float]] = {}
     paths = image_files.find([folder / "test"])[:_TIMED_IMAGES]
     exact_search.set_threads(1)
-    with terminal.progress() as bars:
-        for path in bars.track([paths[0], *paths], description=name):  # the first one warms up and does not count
-            watch = Stopwatch(lambda _, __: None)
-            inspect.inspect(path.read_bytes(), image_files.content_type(path), watch.stage)
-            for stage in (*watch.durations_ms, "whole"):
-                value = sum(watch.durations_ms.values()) if stage == "whole" else watch.durations_ms[stage]
-                took.setdefault(stage, []).append(value)
-    medians = {stage: statistics.median(values[1:] or values) for stage, values in took.items()}
+    with terminal.progress() as progress:
+        for path in progress.track([paths[0], *paths], description=name):  # the first image is a warm-up
+            stopwatch = Stopwatch(lambda _, __: None)
+            inspector.inspect(path.read_bytes(), image_files.content_type(path), stopwatch.stage)
+            for stage, duration_ms in stopwatch.durations_ms.items():
+                durations_ms.setdefault(stage, []).append(duration_ms)
+            durations_ms.setdefault("whole", []).append(sum(stopwatch.durations_ms.values()))
+    medians = {stage: statistics.median(values[1:] or values) for stage, values in durations_ms.items()}
     return Timing(
         category=name,
-        memory_bank=inspect.bank.version,
+        memory_bank=inspector.bank.version,
         images=len(paths),
         whole_ms=medians["whole"],
         decode_ms=medians["decode"],
         preprocess_ms=medians["preprocess"],
-        inference_ms=sum(medians[stage] for stage in _OWN_STAGES),
+        inference_ms=sum(medians[stage] for stage in _INFERENCE_STAGES),
         fps=1000 / medians["whole"],
     )
 
 
-def _beside(name: str, report: evaluate.Report) -> list[object]:
-    published = PUBLISHED.get(name)
-    own = [report.instance_auroc, report.instance_auroc_topk10]
-    return [own[0], published.auroc if published else "", own[1], published.auroc_topk10 if published else ""]
+def _auroc_cells(name: str, report: evaluate.Report) -> list[object]:
+    """Each AUROC of a category, followed by the published one."""
+    auroc, auroc_topk10 = report.instance_auroc, report.instance_auroc_topk10
+    if name not in PUBLISHED:
+        return [auroc, "", auroc_topk10, ""]
+    return [auroc, PUBLISHED[name].auroc, auroc_topk10, PUBLISHED[name].auroc_topk10]
 
 
 def _published_ms(name: str) -> object:

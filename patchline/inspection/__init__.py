@@ -1,1 +1,1 @@
-"""What an inspection is. Empty, so that a publisher imports messages without faiss or openvino."""
+"""The inspection of one image, from its bytes to a decision."""

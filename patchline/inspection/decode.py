@@ -1,8 +1,8 @@
-"""Encoded bytes -> uint8 RGB pixels, within limits that are checked before any pixel is decoded.
+"""Encoded bytes -> uint8 RGB pixels. Limits are checked before any pixel is decoded.
 
-The rule for every kind of picture: grey is repeated into three equal channels; 16 bits become 8 by dropping the low
-byte, never by the picture's own range; alpha is ignored and the stored colours count; an orientation tag is ignored,
-since a camera on a line does not turn. CMYK becomes RGB. Floating point and several frames are refused.
+All formats follow the same rules. Grey becomes three equal channels. 16 bits become 8 by dropping the low byte,
+whatever the range of the image. Alpha and orientation tags are ignored. CMYK becomes RGB. Floating-point pixels and
+several frames are refused.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ FORMATS = {
     "image/webp": "WEBP",
 }
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B", "I;16L", "I"}
-Image.MAX_IMAGE_PIXELS = None  # Pillow reads headers only here, and our own limit is the stricter one
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_SILENT
-)  # what it says of a broken image, our own error says too
+Image.MAX_IMAGE_PIXELS = None  # Pillow only reads headers here, and images.max_pixels is stricter
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors report broken images
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -37,14 +35,14 @@ def decode(image: bytes, content_type: str, limits: Images) -> NDArray[np.uint8]
 
     Args:
         image: the encoded file, as captured.
-        content_type: one of `FORMATS`, and it must be what the bytes are.
-        limits: bytes and pixels that are accepted.
+        content_type: one of `FORMATS`; the bytes must be of this type.
+        limits: on bytes and pixels.
 
     Returns:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        Unusable: it is of another type, over the limits, truncated, corrupt, or holds several frames.
+        Unusable: the image has another type, exceeds a limit, is truncated or corrupt, or has several frames.
     """
     width, height = _check_header(image, content_type, limits)
     try:
@@ -52,44 +50,48 @@ def decode(image: bytes, content_type: str, limits: Images) -> NDArray[np.uint8]
     except cv2.error as error:
         raise Unusable(Reason.UNREADABLE_IMAGE, f"OpenCV cannot decode it: {error.err}") from error
     if pixels is None:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"the {content_type} data is truncated, corrupt or of an unusual kind")
+        raise Unusable(
+            Reason.UNREADABLE_IMAGE, f"the {content_type} data is truncated, corrupt or of an unsupported variant"
+        )
     if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
         raise Unusable(Reason.UNREADABLE_IMAGE, f"decoded to {pixels.shape}, but its header says {width} x {height}")
     return np.asarray(pixels)
 
 
 def _check_header(image: bytes, content_type: str, limits: Images) -> tuple[int, int]:
-    expected = FORMATS.get(content_type)
-    if expected is None:
-        known = ", ".join(FORMATS)
-        raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, f"content type {content_type!r} is not one of {known}")
+    """Return width and height."""
+    expected_format = FORMATS.get(content_type)
+    if expected_format is None:
+        supported = ", ".join(FORMATS)
+        raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, f"content type {content_type!r} is not one of {supported}")
     if not image:
         raise Unusable(Reason.UNREADABLE_IMAGE, "the body is empty")
     if len(image) > limits.max_bytes:
         raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{len(image)} bytes; images.max_bytes is {limits.max_bytes}")
-    found, size, frames, mode = _read_header(image)
-    if found != expected:
-        raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, f"content type is {content_type}, but the bytes are {found}")
-    if size[0] * size[1] > limits.max_pixels:
-        raise Unusable(
-            Reason.IMAGE_OVER_LIMIT, f"{size[0]} x {size[1]} pixels; images.max_pixels is {limits.max_pixels}"
-        )
-    if min(size) < limits.min_side_pixels:
-        least = limits.min_side_pixels
-        raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{size[0]} x {size[1]} pixels; images.min_side_pixels is {least}")
+    image_format, (width, height), frames, mode = _read_header(image)
+    if image_format != expected_format:
+        detail = f"content type is {content_type}, but the bytes are {image_format}"
+        raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, detail)
+    if width * height > limits.max_pixels:
+        detail = f"{width} x {height} pixels; images.max_pixels is {limits.max_pixels}"
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
+    if min(width, height) < limits.min_side_pixels:
+        detail = f"{width} x {height} pixels; images.min_side_pixels is {limits.min_side_pixels}"
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
     if frames != 1:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"it holds {frames} frames; one image is one part")
+        raise Unusable(Reason.UNREADABLE_IMAGE, f"it has {frames} frames; send one image per part")
     if mode not in MODES:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"its pixels are of kind {mode!r}; send 8 or 16 bits a channel")
-    return size
+        raise Unusable(Reason.UNREADABLE_IMAGE, f"its pixel mode is {mode!r}; send 8 or 16 bits per channel")
+    return width, height
 
 
 def _read_header(image: bytes) -> tuple[str, tuple[int, int], int, str]:
+    """Return format, (width, height), number of frames and pixel mode, by the names of Pillow."""
     try:
         with Image.open(io.BytesIO(image), formats=tuple(FORMATS.values())) as header:
             return header.format or "", header.size, getattr(header, "n_frames", 1), header.mode
     except UnidentifiedImageError as error:
-        raise Unusable(Reason.UNREADABLE_IMAGE, "the bytes begin like no PNG, JPEG, BMP, TIFF or WebP file") from error
-    # Pillow's parsers raise these for broken headers, and promise no smaller set.
+        raise Unusable(Reason.UNREADABLE_IMAGE, "the bytes are no PNG, JPEG, BMP, TIFF or WebP file") from error
+    # The parsers of Pillow can raise any of these for a broken header.
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
         raise Unusable(Reason.UNREADABLE_IMAGE, f"its header is broken: {error}") from error

@@ -1,4 +1,4 @@
-"""The whole inspection of one image, in its order. An inspector belongs to one category."""
+"""The inspection of one image, stage by stage."""
 
 from __future__ import annotations
 
@@ -24,19 +24,28 @@ def untimed(_stage: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an inspection found out about one image."""
+    """The result for one image.
+
+    Attributes:
+        decision: by the thresholds of the bank.
+        score: the score that the category is judged by.
+        scores: all scores.
+        regions: of the heat map above the fail threshold, hottest first; empty without a heat map.
+        heat_map: float32 [height, width], 1.0 is the fail threshold; None for a pass, unless it was requested.
+        image: uint8 [height, width, 3], RGB as captured; None without a heat map.
+    """
 
     decision: Decision
     score: float
     scores: Scores
     regions: tuple[Region, ...]
     heat_map: NDArray[np.float32] | None
-    image: NDArray[np.uint8] | None = None  # as captured, where there is a heat map to lay over it
+    image: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class Inspector:
-    """Everything one category needs, loaded once and shared by all lanes."""
+    """The inspector of one category, shared by all lanes."""
 
     category: config.Category
     limits: config.Images
@@ -45,20 +54,20 @@ class Inspector:
 
     @property
     def thresholds(self) -> Thresholds:
-        """On the raw score, as calibrated with the bank."""
+        """The calibrated thresholds of the bank."""
         return self.bank.manifest.thresholds
 
     def inspect(self, image: bytes, content_type: str, stage: StageTimer, with_heat_map: bool = False) -> Inspection:
-        """Judge one image.
+        """Inspect one image.
 
         Args:
             image: the encoded file, as captured.
-            content_type: of `image`.
-            stage: is entered around each stage with its name.
-            with_heat_map: make the heat map of a good part too.
+            content_type: of the image.
+            stage: called with the name of each stage; its context manager encloses the stage.
+            with_heat_map: make a heat map for a pass too.
 
         Raises:
-            Unusable: the image cannot be judged.
+            Unusable: the image cannot be inspected.
             Retry: the device failed.
         """
         with stage("decode"):
@@ -72,15 +81,15 @@ class Inspector:
             largest = distances.largest(score.TOP_PATCHES)
         with stage("score"):
             scores = score.image_scores(largest)
-            headline = score.decisive_score(scores, self.category.score)
-            decision = verdict.decide(headline, self.thresholds)
+            decisive_score = score.decisive_score(scores, self.category.score)
+            decision = verdict.decide(decisive_score, self.thresholds)
         if decision is Decision.PASS and not with_heat_map:
-            return Inspection(decision, headline, scores, (), None)
+            return Inspection(decision, decisive_score, scores, (), None)
         with stage("heat_map"):
-            heat = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
-            regions = score.regions(heat, self.category.min_region_pixels)
-        return Inspection(decision, headline, scores, regions, heat, rgb)
+            heat_map = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
+            regions = score.regions(heat_map, self.category.min_region_pixels)
+        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb)
 
-    def _heat_map(self, distances: NDArray[np.float32], captured: tuple[int, int]) -> NDArray[np.float32]:
-        seen = preprocess.crop_window(captured, self.category.resize, self.category.imagesize)
-        return score.heat_map(distances, self.backbone.grid, captured, seen, self.thresholds.fail)
+    def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> NDArray[np.float32]:
+        window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)
+        return score.heat_map(distances, self.backbone.grid, image_shape, window, self.thresholds.fail)

@@ -1,4 +1,4 @@
-"""RGB array -> the backbone's input. Fitting and serving call the same function, so they cannot disagree."""
+"""RGB pixels -> the input of the backbone. Fitting and serving call the same function."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of a captured image that is inspected, in its own pixels: x and y of the corner, width and height.
+    """The inspected part of a captured image, in pixels of that image.
 
-    The edges are real numbers, because the crop is taken after resizing.
+    Its edges are real numbers, because the image is cropped after resizing.
     """
 
     x: float
@@ -22,7 +22,7 @@ class Window:
     height: float
 
     def slices(self) -> tuple[slice, slice]:
-        """Rows and columns of the captured image that lie inside."""
+        """The rows and columns of the captured image inside the window."""
         return (
             slice(round(self.y), round(self.y + self.height)),
             slice(round(self.x), round(self.x + self.width)),
@@ -30,11 +30,11 @@ class Window:
 
 
 def prepare(rgb: NDArray[np.uint8], resize: int, imagesize: int) -> NDArray[np.uint8]:
-    """Resize to a square and crop its centre, as the reference application does (aspect is not kept).
+    """Resize to a square and crop its centre, as the reference application does. The aspect ratio changes.
 
     Args:
         rgb: uint8 [height, width, 3].
-        resize: side of the square in pixels; area interpolation.
+        resize: side of the square in pixels.
         imagesize: side of the centred crop in pixels.
 
     Returns:
@@ -45,9 +45,15 @@ def prepare(rgb: NDArray[np.uint8], resize: int, imagesize: int) -> NDArray[np.u
     return np.ascontiguousarray(square[corner : corner + imagesize, corner : corner + imagesize], dtype=np.uint8)
 
 
-def crop_window(captured: tuple[int, int], resize: int, imagesize: int) -> Window:
-    """Where the crop of `prepare` lies in a captured image of `(height, width)` pixels."""
-    height, width = captured
+def crop_window(image_shape: tuple[int, int], resize: int, imagesize: int) -> Window:
+    """The window of the crop of `prepare` in a captured image.
+
+    Args:
+        image_shape: height and width of the captured image in pixels.
+        resize: side of the square in pixels.
+        imagesize: side of the centred crop in pixels.
+    """
+    height, width = image_shape
     corner = (resize - imagesize) // 2
     return Window(
         x=corner * width / resize,

@@ -9,10 +9,10 @@ from patchline.protocol.messages import Decision, Thresholds
 
 
 def decide(score: float, thresholds: Thresholds) -> Decision:
-    """`pass` below the review threshold, `fail` from the fail threshold on, `review` between.
+    """Decide `pass` below the review threshold, `fail` at or above the fail threshold, and `review` in between.
 
     Raises:
-        Retry: the score is not a finite number, which is the device's fault and not the part's.
+        Retry: the score is not finite, which is a fault of the device and not of the part.
     """
     if not math.isfinite(score):
         raise Retry(Reason.DEVICE_FAILED, f"the score is {score}, not a finite number")

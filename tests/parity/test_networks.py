@@ -73,7 +73,7 @@ def test_normalisation_in_aipp_gives_what_normalisation_in_the_graph_gives(model
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("MX_SDK_HOME", str(STANDIN))
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", os.sys.executable)
-    assert "entered" in atc.compile_om(models, name, None, None, "Ascend310")
+    assert "recorded" in atc.compile_om(models, name, None, None, "Ascend310")
     on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(pictures(224))
     device = loading.load(models, name, 224, backbone.Device("ascend", 0), streams=1)
     found = device.extract(pictures(224))

@@ -106,7 +106,7 @@ def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
 
 def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", "python-of-nobody")
-    with pytest.raises(SetupError, match="PATCHLINE_MINDX_PYTHON names"):
+    with pytest.raises(SetupError, match="set PATCHLINE_MINDX_PYTHON"):
         loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", sys.executable)
     monkeypatch.setenv("MX_SDK_HOME", str(tmp_path))
@@ -184,7 +184,7 @@ def test_making_an_om_says_how_it_judges_the_golden_images(ascend_plant, line, s
     path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
     made = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
     assert made.returncode == 0, made.err
-    assert "entered in efficientnet_lite0.json" in made.out
+    assert "recorded in efficientnet_lite0.json" in made.out
     assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in made.out
 
 

@@ -122,7 +122,7 @@ def test_a_broken_image_is_named_in_the_error(gravel, tmp_path):
         "fit", "--category", "gravel", "--config", "my.yaml", str(tmp_path / "good"), folder=gravel
     )
     assert "007.png" in error
-    assert "take it out of the folder" in error
+    assert "remove it from the folder" in error
 
 
 def test_a_folder_without_defects_cannot_be_evaluated(gravel):
@@ -230,7 +230,7 @@ def test_all_categories_are_evaluated_once_and_missing_ones_are_skipped(dataset)
     command = ("evaluate", "--all", "--dataset", ".", "--config", "my.yaml")
     first = patchline(*command, folder=dataset)
     assert first.returncode == 0, first.stderr
-    assert "skipped absent: absent is not there" in first.stderr
+    assert "skipped absent: absent does not exist" in first.stderr
     assert "golden images, efficientnet_lite0 in f32 on cpu:0 at fit time" in first.stderr
     report = json.loads((dataset / "out" / "precision.json").read_text())
     assert set(report["categories"]) == {"gravel", "brick"}

@@ -44,13 +44,13 @@ def test_a_downloaded_file_is_checked_against_the_hash_in_its_name(tmp_path):
     (tmp_path / "source").write_bytes(content)
     address = (tmp_path / "source").as_uri()
     assert convert.download(address, tmp_path / f"net-{digest[:8]}.pth").read_bytes() == content
-    with pytest.raises(SetupError, match=f"begins {digest[:8]}, expected 32ee1156; it was thrown away"):
+    with pytest.raises(SetupError, match=f"begins {digest[:8]}, expected 32ee1156; the file was deleted"):
         convert.download(address, tmp_path / "net-32ee1156.pth")
     assert not (tmp_path / "net-32ee1156.pth").exists()
 
 
 def test_an_address_that_does_not_answer_says_what_to_do(tmp_path):
-    with pytest.raises(SetupError, match="name it with --weights"):
+    with pytest.raises(SetupError, match="pass it with --weights"):
         convert.download((tmp_path / "nothing").as_uri(), tmp_path / "net-32ee1156.pth")
 
 
