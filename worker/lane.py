@@ -110,8 +110,9 @@ class Lane:
         self._check_attempts(delivery)
         stopwatch = Stopwatch(self.metrics.observe_stage)
         with self._inspection_lock():
-            always_draw = self.pictures == "all"
-            inspection = inspector.inspect(delivery.message.body, job.content_type, stopwatch.stage, always_draw)
+            inspection = inspector.inspect(
+                delivery.message.body, job.content_type, stopwatch.stage, with_heat_map=self.pictures == "all"
+            )
         if self._is_expired(job):
             return self.verdicts.expired(job, delivery, received_at), None
         durations_ms = stopwatch.durations_ms

@@ -35,13 +35,13 @@ def load(tmp_path, text):
     return config.load(path)
 
 
-def fault(tmp_path, text):
+def load_error(tmp_path, text):
     with pytest.raises(SetupError) as caught:
         load(tmp_path, text)
     return str(caught.value)
 
 
-def test_the_projects_own_configuration_shows_every_default():
+def test_config_yaml_shows_every_setting_with_its_default():
     settings = config.load(Path("config.yaml"))
     assert set(settings.categories) == {*MVTEC, "solar_cell_mono", "solar_cell_poly"}
     for section in ("broker", "redis", "worker", "images", "publisher", "gate"):
@@ -50,7 +50,7 @@ def test_the_projects_own_configuration_shows_every_default():
         assert shown.model_fields_set == set(type(shown).model_fields), section
 
 
-def test_a_category_alone_is_a_configuration(tmp_path):
+def test_a_configuration_needs_only_a_category(tmp_path):
     settings = load(tmp_path, GOOD)
     assert settings.category("bottle").coreset_ratio == 0.01
     assert settings.paths.models == tmp_path / "models"
@@ -83,16 +83,16 @@ def test_a_category_alone_is_a_configuration(tmp_path):
         ("a: !!python/object/apply:os.system ['true']\n" + GOOD, "line.yaml"),
     ],
 )
-def test_whatever_is_wrong_is_named_with_its_key_and_line(tmp_path, text, message):
-    assert message in fault(tmp_path, text)
+def test_an_error_names_the_key_and_the_line(tmp_path, text, message):
+    assert message in load_error(tmp_path, text)
 
 
-def test_all_faults_are_told_at_once(tmp_path):
-    told = fault(tmp_path, "worker: {lanes: x}\nredis: {urls: y}\n" + GOOD)
-    assert len(told.splitlines()) == 2
+def test_all_errors_are_reported_together(tmp_path):
+    errors = load_error(tmp_path, "worker: {lanes: x}\nredis: {urls: y}\n" + GOOD)
+    assert len(errors.splitlines()) == 2
 
 
-def test_a_missing_file_says_how_to_name_one(tmp_path):
+def test_the_error_about_a_missing_file_mentions_the_option(tmp_path):
     with pytest.raises(SetupError, match="--config"):
         config.load(tmp_path / "none.yaml")
 
@@ -105,14 +105,14 @@ def test_the_environment_overrides_the_urls(tmp_path, monkeypatch):
     assert settings.redis.url == ""
 
 
-def test_a_saved_configuration_is_read_again_without_its_urls(tmp_path):
+def test_a_saved_configuration_can_be_loaded_and_has_no_urls(tmp_path):
     settings = config.with_urls(load(tmp_path, GOOD), "amqp://u:secret@h", "redis://:secret@h")
     config.save(settings, tmp_path / "copy.yaml")
     assert "secret" not in (tmp_path / "copy.yaml").read_text()
     assert config.load(tmp_path / "copy.yaml").categories == settings.categories
 
 
-def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypatch):
+def test_a_url_can_be_read_from_a_file_named_in_the_environment(tmp_path, monkeypatch):
     (tmp_path / "url").write_text("amqp://somebody:secret@there\n")
     monkeypatch.setenv("PATCHLINE_AMQP_URL_FILE", str(tmp_path / "url"))
     assert load(tmp_path, GOOD).broker.url == "amqp://somebody:secret@there"
@@ -126,7 +126,7 @@ def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: contains a password"),
         ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: contains a password"),
@@ -135,19 +135,19 @@ def test_a_url_may_stand_in_a_file_that_the_environment_names(tmp_path, monkeypa
         ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency 4 is above worker.lanes 2"),
     ],
 )
-def test_what_would_leak_or_mislead_is_refused(tmp_path, text, said):
-    with pytest.raises(SetupError, match=said) as refusal:
+def test_passwords_and_contradictory_settings_are_refused(tmp_path, text, message):
+    with pytest.raises(SetupError, match=message) as caught:
         load(tmp_path, f"{text}\n{GOOD}")
-    assert "hunter2" not in str(refusal.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "/etc/passwd", ".hidden"])
-def test_a_backbone_whose_file_would_leave_the_folder_is_refused(tmp_path, name):
+def test_a_backbone_name_with_a_path_is_refused(tmp_path, name):
     with pytest.raises(SetupError, match="backbone"):
         load(tmp_path, GOOD.replace("backbone: b", f"backbone: '{name}'"))
 
 
-def test_files_of_trust_lie_beside_the_configuration(tmp_path):
+def test_ca_files_are_relative_to_the_configuration(tmp_path):
     settings = load(tmp_path, f"broker: {{ca_file: ca.pem}}\n{GOOD}")
     assert settings.broker.ca_file == tmp_path / "ca.pem"
     assert settings.redis.ca_file is None

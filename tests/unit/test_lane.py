@@ -1,4 +1,4 @@
-"""The path of a job, one step at a time, on the in-memory broker: no threads, no sleeps."""
+"""The path of a job through a lane, step by step, with the broker in memory."""
 
 import threading
 from dataclasses import replace
@@ -14,7 +14,6 @@ from patchline.inspection.inspector import Inspection
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason, Retry, Unusable
 from patchline.protocol.messages import Decision, Job, Scores, Thresholds
-from patchline.worker import shared_exclusive_lock
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
 from patchline.worker.metrics import Metrics
@@ -27,7 +26,7 @@ ATTEMPTS = 3
 
 
 class FakeInspector:
-    """Answers or raises what it is told, and counts."""
+    """Returns or raises `outcome`, and counts its calls."""
 
     def __init__(self):
         self.outcome = Inspection(Decision.PASS, 1.0, Scores(max=2.0, topk10=1.0), (), None)
@@ -37,7 +36,7 @@ class FakeInspector:
         self.bank = SimpleNamespace(version="bottle@123")
         self.during = lambda: None
 
-    def inspect(self, image, content_type, stage, look=False):
+    def inspect(self, image, content_type, stage, with_heat_map=False):
         self.inspected += 1
         with stage("decode"):
             self.during()
@@ -47,7 +46,7 @@ class FakeInspector:
 
 
 class DictCache(DisabledVerdictCache):
-    """Remembers verdicts in a dictionary."""
+    """A cache in dictionaries."""
 
     def __init__(self):
         self.verdicts = {}
@@ -64,7 +63,7 @@ class DictCache(DisabledVerdictCache):
 
 
 class Line:
-    """A lane with its surroundings."""
+    """A lane and a suspect lane with everything they need."""
 
     def __init__(self):
         self.now = NOW
@@ -74,7 +73,7 @@ class Line:
         self.cache = DictCache()
         self.metrics = Metrics("cpu:0", ["bottle"])
         self.stop = threading.Event()
-        surroundings = {
+        dependencies = {
             "verdicts": VerdictFactory("w", "cpu:0", lambda: self.now),
             "inspectors": {"bottle": self.inspector},
             "broker": self.broker,
@@ -85,8 +84,8 @@ class Line:
             "max_attempts": ATTEMPTS,
             "stop": self.stop,
         }
-        self.lane = Lane(self.broker.consume(topology.JOBS, prefetch=2), **surroundings)
-        self.suspect_lane = SuspectLane(self.broker.consume(topology.SUSPECTS, prefetch=1), **surroundings)
+        self.lane = Lane(self.broker.consume(topology.JOBS, prefetch=2), **dependencies)
+        self.suspect_lane = SuspectLane(self.broker.consume(topology.SUSPECTS, prefetch=1), **dependencies)
 
     def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, **headers):
         job = Job(
@@ -102,23 +101,24 @@ class Line:
         self.broker.publish(topology.JOBS, job.routing_key, outgoing)
 
     def step(self):
-        """One job: of the suspects, where there are some."""
-        (self.suspect_lane if self.suspect_lane.jobs._queue.ready else self.lane).step(0)
+        """Process one job; suspects come first."""
+        lane = self.suspect_lane if self.suspect_lane.jobs._queue.ready else self.lane
+        lane.step(0)
 
-    def lose(self, lane=None):
-        """A worker takes a job and dies."""
+    def crash(self, lane=None):
+        """Let a worker take a job and crash."""
         assert (lane or self.lane).jobs.take(0) is not None
         self.broker.cut()
 
     def messages(self, queue):
-        consumer, found = self.broker.consume(queue, prefetch=100), []
+        consumer, deliveries = self.broker.consume(queue, prefetch=100), []
         while (delivery := consumer.take(0)) is not None:
             delivery.ack()
-            found.append(delivery)
-        return found
+            deliveries.append(delivery)
+        return deliveries
 
     def verdicts(self):
-        return [messages.parse_verdict(each.message) for each in self.messages(topology.VERDICTS)]
+        return [messages.parse_verdict(delivery.message) for delivery in self.messages(topology.VERDICTS)]
 
     def value(self, name, **labels):
         return self.metrics.registry.get_sample_value(name, labels)
@@ -143,22 +143,22 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
     assert line.value("patchline_images_total", line="l", category="bottle", decision="pass") == 1
 
 
-@pytest.mark.parametrize(("pictures", "kept"), [("doubtful", True), ("none", False)])
-def test_a_doubtful_part_leaves_a_picture_behind(line, pictures, kept):
+@pytest.mark.parametrize(("pictures", "saved"), [("doubtful", True), ("none", False)])
+def test_the_heat_map_of_a_failed_part_is_saved_unless_switched_off(line, pictures, saved):
     image, heat = np.full((600, 900, 3), 90, np.uint8), np.full((600, 900), 1.5, np.float32)
     line.inspector.outcome = Inspection(Decision.FAIL, 9.5, Scores(max=10.0, topk10=9.5), (), heat, image)
     line.lane = replace(line.lane, pictures=pictures)
     line.send()
     line.step()
-    assert ("j1" in line.cache.pictures) == kept
-    if kept:
-        drawn = cv2.imdecode(np.frombuffer(line.cache.pictures["j1"], np.uint8), cv2.IMREAD_COLOR)
-        assert drawn.shape == (341, 512, 3)
+    assert ("j1" in line.cache.pictures) == saved
+    if saved:
+        picture = cv2.imdecode(np.frombuffer(line.cache.pictures["j1"], np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (341, 512, 3)
 
 
 def test_the_verdict_is_published_before_the_job_is_acknowledged(line):
     line.send()
-    publish, stored = line.broker.publish, line.lane.jobs._queue
+    publish, queue = line.broker.publish, line.lane.jobs._queue
 
     def watch(exchange, routing_key, outgoing, **options):
         assert len(line.lane.jobs._unsettled) == 1
@@ -167,10 +167,10 @@ def test_the_verdict_is_published_before_the_job_is_acknowledged(line):
     line.broker.publish = watch
     line.step()
     assert not line.lane.jobs._unsettled
-    assert not stored.ready
+    assert not queue.ready
 
 
-def test_an_unusable_job_is_answered_with_error_and_dead_lettered(line):
+def test_an_unusable_job_gets_the_decision_error_and_is_dead_lettered(line):
     line.inspector.outcome = Unusable(Reason.UNREADABLE_IMAGE, "truncated")
     line.send()
     line.step()
@@ -183,7 +183,7 @@ def test_an_unusable_job_is_answered_with_error_and_dead_lettered(line):
     assert line.value("patchline_errors_total", reason="unreadable_image") == 1
 
 
-def test_a_message_that_is_no_job_is_answered_too(line):
+def test_a_malformed_message_gets_the_decision_error(line):
     line.broker.publish(topology.JOBS, "l.bottle", Message(b"?", None, None, None, {"line": "l"}))
     line.step()
     (verdict,) = line.verdicts()
@@ -192,7 +192,7 @@ def test_a_message_that_is_no_job_is_answered_too(line):
     assert len(line.messages(topology.DEAD)) == 1
 
 
-def test_a_category_that_is_not_served_is_an_error(line):
+def test_an_unknown_category_gets_the_decision_error(line):
     line.send(category="can")
     line.step()
     (verdict,) = line.verdicts()
@@ -201,8 +201,8 @@ def test_a_category_that_is_not_served_is_an_error(line):
     assert line.value("patchline_images_total", line="l", category="unknown", decision="error") == 1
 
 
-@pytest.mark.parametrize("fault", [Retry(Reason.DEVICE_FAILED, "hiccup"), ZeroDivisionError("surprise")])
-def test_a_passing_fault_sends_the_job_back_until_its_last_attempt_answers(line, fault):
+@pytest.mark.parametrize("fault", [Retry(Reason.DEVICE_FAILED, "busy"), ZeroDivisionError("surprise")])
+def test_a_failing_job_is_retried_up_to_the_maximum_number_of_attempts(line, fault):
     line.inspector.outcome = fault
     line.send()
     for _ in range(ATTEMPTS):
@@ -215,12 +215,12 @@ def test_a_passing_fault_sends_the_job_back_until_its_last_attempt_answers(line,
     assert line.value("patchline_jobs_set_apart_total") == ATTEMPTS - 1
 
 
-def test_a_job_that_ends_every_worker_is_tried_alone_and_answered_in_the_end(line):
+def test_a_job_that_crashes_every_worker_gets_the_decision_error(line):
     line.send()
-    line.lose()
+    line.crash()
     line.step()
     for _ in range(ATTEMPTS - 1):
-        line.lose(line.suspect_lane)
+        line.crash(line.suspect_lane)
         line.step()
     line.step()
     (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
@@ -228,34 +228,34 @@ def test_a_job_that_ends_every_worker_is_tried_alone_and_answered_in_the_end(lin
     assert dead.message.headers["x-patchline-attempts"] == ATTEMPTS + 1
 
 
-def test_a_job_that_lay_beside_a_crash_any_number_of_times_is_judged(line):
+def test_a_job_that_was_only_prefetched_by_crashed_workers_is_inspected(line):
     line.send()
     for _ in range(5 * ATTEMPTS):
-        line.lose()
+        line.crash()
     line.step()
     assert (line.inspector.inspected, line.verdicts()) == (0, [])
     line.step()
-    assert [(each.decision, each.attempt) for each in line.verdicts()] == [(Decision.PASS, 2)]
+    assert [(verdict.decision, verdict.attempt) for verdict in line.verdicts()] == [(Decision.PASS, 2)]
 
 
-def test_a_suspect_is_not_judged_before_it_is_acknowledged_where_it_came_from(line):
-    """It may end the worker: were it judged between the two, it would be there twice, and end twice as many."""
+def test_a_suspect_is_acknowledged_before_it_can_be_inspected(line):
+    """Otherwise it could crash this worker while both queues hold it."""
     line.send()
-    line.lose()
-    publish, jobs, lock, seen = line.broker.publish, line.lane.jobs, line.lane.lock, []
+    line.crash()
+    publish, jobs, lock, events = line.broker.publish, line.lane.jobs, line.lane.lock, []
 
     def watch(exchange, *rest, **options):
-        seen.append((exchange, lock._shared_holders, len(jobs._unsettled)))
+        events.append((exchange, lock._shared_holders, len(jobs._unsettled)))
         publish(exchange, *rest, **options)
 
     line.broker.publish = watch
-    jobs.flush = lambda: seen.append(("flushed", lock._shared_holders, len(jobs._unsettled)))
+    jobs.flush = lambda: events.append(("flushed", lock._shared_holders, len(jobs._unsettled)))
     line.step()
-    assert seen == [(topology.SUSPECTS, 1, 1), ("flushed", 1, 0)]
+    assert events == [(topology.SUSPECTS, 1, 1), ("flushed", 1, 0)]
     assert lock._shared_holders == 0
 
 
-def test_a_job_whose_device_failed_is_not_judged_anew_before_it_is_acknowledged(line):
+def test_a_retried_job_is_acknowledged_before_it_can_be_inspected_again(line):
     flushed = []
     line.send()
     line.inspector.outcome = Retry(Reason.DEVICE_FAILED, "busy")
@@ -264,92 +264,31 @@ def test_a_job_whose_device_failed_is_not_judged_anew_before_it_is_acknowledged(
     assert flushed == [1]
 
 
-def test_a_lane_that_waits_for_its_turn_is_not_stuck(monkeypatch):
-    monkeypatch.setattr(shared_exclusive_lock, "_WAIT_INTERVAL_S", 0.0)
-    waited = threading.Event()
-    lock, judged = SharedExclusiveLock(1, waited.set), []
-
-    def judge():
-        with lock.shared():
-            judged.append(1)
-
-    waiting = threading.Thread(target=judge)
-    with lock.shared():
-        waiting.start()
-        assert waited.wait(5)
-    waiting.join(5)
-    assert judged
-
-
-def test_a_suspect_is_judged_while_nobody_else_is():
-    lock, order = SharedExclusiveLock(2), []
-    judging, may_end = threading.Event(), threading.Event()
-
-    def together():
-        with lock.shared():
-            judging.set()
-            may_end.wait(5)
-            order.append("together")
-
-    def alone():
-        with lock.exclusive():
-            order.append("alone")
-
-    threads = [threading.Thread(target=together), threading.Thread(target=alone)]
-    threads[0].start()
-    judging.wait(5)
-    threads[1].start()
-    may_end.set()
-    for thread in threads:
-        thread.join(5)
-    with lock.shared():
-        order.append("together")
-    assert order == ["together", "alone", "together"]
-
-
-def test_no_more_are_judged_at_once_than_there_is_room_for():
-    lock, most, judged, pair = SharedExclusiveLock(2), [], [], threading.Barrier(2)
-
-    def judge():
-        for _ in range(50):
-            with lock.shared():
-                pair.wait(10)
-                most.append(lock._shared_holders)
-            judged.append(1)
-
-    threads = [threading.Thread(target=judge) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert (len(judged), max(most)) == (300, 2)
-
-
 @pytest.mark.timeout(20)
-def test_a_lane_that_waits_for_the_broker_keeps_no_other_from_judging(line):
+def test_a_lane_that_waits_for_the_broker_does_not_block_the_others(line):
     line.send("j1")
     line.send("j2")
     lane = replace(line.lane, lock=SharedExclusiveLock(1))
-    publish, waits, goes_on = line.broker.publish, threading.Event(), threading.Event()
+    publish, waiting, confirm = line.broker.publish, threading.Event(), threading.Event()
 
-    def slow(exchange, routing_key, answer, **options):
-        if answer.message_id == "j1":
-            waits.set()
-            goes_on.wait(15)
-        publish(exchange, routing_key, answer, **options)
+    def slow(exchange, routing_key, message, **options):
+        if message.message_id == "j1":
+            waiting.set()
+            confirm.wait(15)
+        publish(exchange, routing_key, message, **options)
 
     line.broker.publish = slow
     first = threading.Thread(target=lane.step, args=(0,))
     first.start()
-    assert waits.wait(15)
+    assert waiting.wait(15)
     lane.step(0)
-    assert [each.job_id for each in line.verdicts()] == ["j2"]
-    goes_on.set()
+    assert [verdict.job_id for verdict in line.verdicts()] == ["j2"]
+    confirm.set()
     first.join(15)
-    assert [each.job_id for each in line.verdicts()] == ["j1"]
+    assert [verdict.job_id for verdict in line.verdicts()] == ["j1"]
 
 
-def test_a_worker_gets_on_when_all_its_lanes_do(line):
+def test_a_worker_makes_progress_when_all_its_lanes_do(line):
     assert not line.lane.heartbeats.all_received()
     line.lane.step(0)
     assert not line.lane.heartbeats.all_received()
@@ -360,16 +299,16 @@ def test_a_worker_gets_on_when_all_its_lanes_do(line):
     assert not line.lane.heartbeats.all_received()
 
 
-def test_a_fault_that_passes_ends_in_an_ordinary_verdict(line):
-    line.inspector.outcome, ordinary = Retry(Reason.DEVICE_FAILED, "hiccup"), line.inspector.outcome
+def test_a_job_that_succeeds_when_retried_gets_an_ordinary_verdict(line):
+    line.inspector.outcome, success = Retry(Reason.DEVICE_FAILED, "busy"), line.inspector.outcome
     line.send()
     line.step()
-    line.inspector.outcome = ordinary
+    line.inspector.outcome = success
     line.step()
-    assert [(each.decision, each.attempt) for each in line.verdicts()] == [(Decision.PASS, 2)]
+    assert [(verdict.decision, verdict.attempt) for verdict in line.verdicts()] == [(Decision.PASS, 2)]
 
 
-def test_a_late_job_is_expired_without_being_looked_at(line):
+def test_an_expired_job_is_not_inspected(line):
     line.send(deadline=NOW - 1)
     line.step()
     (verdict,) = line.verdicts()
@@ -377,7 +316,7 @@ def test_a_late_job_is_expired_without_being_looked_at(line):
     assert line.inspector.inspected == 0
 
 
-def test_a_job_that_becomes_late_during_its_inspection_is_expired(line):
+def test_a_job_whose_deadline_passes_during_its_inspection_is_expired(line):
     def slow():
         line.now += 2000
 
@@ -388,18 +327,18 @@ def test_a_job_that_becomes_late_during_its_inspection_is_expired(line):
     assert (verdict.decision, verdict.score) == (Decision.EXPIRED, None)
 
 
-def test_a_job_that_comes_again_gets_the_verdict_it_had(line):
+def test_a_redelivered_job_gets_its_cached_verdict(line):
     line.send()
     line.step()
     (verdict,) = line.verdicts()
     line.send()
-    line.lose()
+    line.crash()
     line.step()
     assert line.verdicts() == [verdict]
     assert line.inspector.inspected == 1
 
 
-def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
+def test_a_replayed_job_is_inspected_again_despite_its_cached_verdict(line):
     line.send(**{messages.REPLAY_HEADER: 1})
     line.cache.save_verdict(line.lane.verdicts.error(line.lane.jobs.take(0), NOW, Unusable(Reason.CRASHED, "before")))
     line.broker.cut()
@@ -409,31 +348,31 @@ def test_a_replayed_job_is_judged_anew_whatever_is_remembered(line):
     assert (verdict.decision, verdict.attempt) == (Decision.PASS, 2)
 
 
-def test_a_capture_that_is_sent_again_on_purpose_is_judged_anew(line):
+def test_a_capture_that_is_sent_again_is_inspected_again(line):
     for _ in range(2):
         line.send()
         line.step()
     assert line.inspector.inspected == 2
 
 
-def test_a_verdict_that_is_refused_is_held_until_it_is_confirmed(line, monkeypatch):
+def test_a_refused_verdict_is_published_again_until_it_is_confirmed(line, monkeypatch):
     line.send()
     publish, refusals = line.broker.publish, iter([Refused("full"), NotConfirmed("cut"), None])
 
-    def reluctant(*arguments, **options):
+    def refuse_twice(*arguments, **options):
         refusal = next(refusals)
         if refusal is not None:
             raise refusal
         publish(*arguments, **options)
 
     monkeypatch.setattr("patchline.worker.lane._RETRY_PAUSE_S", 0)
-    line.broker.publish = reluctant
+    line.broker.publish = refuse_twice
     line.step()
     assert len(line.verdicts()) == 1
     assert line.inspector.inspected == 1
 
 
-def test_a_job_whose_verdict_is_refused_goes_back_when_the_worker_stops(line):
+def test_a_job_whose_verdict_is_refused_is_requeued_when_the_worker_stops(line):
     line.send()
 
     def refuse(*_, **__):
@@ -442,12 +381,12 @@ def test_a_job_whose_verdict_is_refused_goes_back_when_the_worker_stops(line):
 
     line.broker.publish = refuse
     line.step()
-    again = line.lane.jobs.take(0)
-    assert (again.message.message_id, again.attempt) == ("j1", 2)
+    redelivered = line.lane.jobs.take(0)
+    assert (redelivered.message.message_id, redelivered.attempt) == ("j1", 2)
     assert line.cache.verdicts == {}
 
 
-def test_a_stale_job_is_left_to_the_broker(line):
+def test_a_stale_job_is_neither_published_nor_acknowledged(line):
     line.send()
 
     def cut(*_, **__):
@@ -459,4 +398,4 @@ def test_a_stale_job_is_left_to_the_broker(line):
     line.broker.publish = publish
     line.step()
     line.step()
-    assert [(each.job_id, each.attempt) for each in line.verdicts()] == [("j1", 2)]
+    assert [(verdict.job_id, verdict.attempt) for verdict in line.verdicts()] == [("j1", 2)]

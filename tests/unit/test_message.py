@@ -12,7 +12,7 @@ from patchline.protocol.messages import Decision, Job, Verdict
 NOW = 1_800_000_000_000
 
 
-def a_job(**changes):
+def make_job(**changes):
     fields = {
         "job_id": "j1",
         "line": "press-3",
@@ -26,23 +26,23 @@ def a_job(**changes):
     return Job(**(fields | changes))
 
 
-def sent(job, **headers):
+def message_of(job, **headers):
     return Message(b"image", job.job_id, messages.JOB_TYPE, job.content_type, {**job.headers(), **headers})
 
 
-def test_a_job_survives_its_way_through_message_properties():
-    job = a_job()
-    assert messages.parse_job(sent(job)) == job
+def test_a_job_is_unchanged_after_serialization():
+    job = make_job()
+    assert messages.parse_job(message_of(job)) == job
     assert job.routing_key == "press-3.bottle"
 
 
-def test_optional_headers_may_be_missing_and_broker_headers_are_passed_over():
-    job = a_job(deadline=None, traceparent=None)
-    assert messages.parse_job(sent(job, **{"x-delivery-count": 3, "x-death": [{}]})) == job
+def test_optional_headers_may_be_missing_and_broker_headers_are_ignored():
+    job = make_job(deadline=None, traceparent=None)
+    assert messages.parse_job(message_of(job, **{"x-delivery-count": 3, "x-death": [{}]})) == job
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "field"),
     [
         ({"line": None}, "line"),
         ({"line": "a.b"}, "line"),
@@ -61,14 +61,14 @@ def test_optional_headers_may_be_missing_and_broker_headers_are_passed_over():
         ({"content_type": "image/png"}, "content_type"),
     ],
 )
-def test_a_wrong_header_is_named(changes, named):
+def test_the_error_names_the_invalid_header(changes, field):
     with pytest.raises(Unusable) as caught:
-        messages.parse_job(sent(a_job(), **changes))
+        messages.parse_job(message_of(make_job(), **changes))
     assert caught.value.reason is Reason.MALFORMED_MESSAGE
-    assert named in caught.value.detail
+    assert field in caught.value.detail
 
 
-def test_another_type_of_message_is_no_job():
+def test_a_message_of_another_type_is_refused():
     with pytest.raises(Unusable, match=r"patchline\.job\.v1"):
         messages.parse_job(Message(b"", "j1", "patchline.job.v2"))
 
@@ -82,15 +82,15 @@ names = st.sampled_from(["line", "category", "part_id", "captured_at", "deadline
 
 
 @given(st.binary(), st.none() | st.text(), st.none() | st.text(), st.dictionaries(names, anything))
-def test_any_message_is_a_job_or_unusable_and_its_verdict_can_be_written(body, message_id, content_type, headers):
+def test_any_message_is_a_job_or_gets_an_error_verdict(body, message_id, content_type, headers):
     envelope = Message(body, message_id, messages.JOB_TYPE, content_type, headers)
     try:
         messages.parse_job(envelope)
     except Unusable:
-        known = messages.salvage(envelope)
-        assert messages.salvage(envelope) == known
+        fields = messages.salvage(envelope)
+        assert messages.salvage(envelope) == fields
         Verdict(
-            **known,
+            **fields,
             decision=Decision.ERROR,
             reason=Reason.MALFORMED_MESSAGE,
             worker="w",
@@ -102,23 +102,23 @@ def test_any_message_is_a_job_or_unusable_and_its_verdict_can_be_written(body, m
 
 
 @given(st.binary())
-def test_any_bytes_are_a_verdict_or_unusable(body):
+def test_arbitrary_bytes_are_not_a_verdict(body):
     with pytest.raises(Unusable):
         messages.parse_verdict(Message(body))
 
 
-def test_salvage_keeps_what_is_usable():
-    known = messages.salvage(Message(b"x", "j9", None, None, {"line": "press-3", "category": 5}))
-    assert known == {"job_id": "j9", "line": "press-3", "category": "unknown", "part_id": "unknown"}
+def test_salvage_keeps_the_valid_fields():
+    fields = messages.salvage(Message(b"x", "j9", None, None, {"line": "press-3", "category": 5}))
+    assert fields == {"job_id": "j9", "line": "press-3", "category": "unknown", "part_id": "unknown"}
 
 
-def test_messages_without_an_id_differ_by_their_content():
+def test_messages_without_an_id_get_one_from_their_content():
     first, second = (messages.salvage(Message(body))["job_id"] for body in (b"x", b"y"))
     assert first != second
     assert first.startswith("unidentified-")
 
 
-def test_a_verdict_survives_json():
+def test_a_verdict_is_unchanged_after_serialization():
     verdict = Verdict(
         job_id="j1",
         line="l",
@@ -138,7 +138,7 @@ def test_a_verdict_survives_json():
     assert "reason" not in json.loads(verdict.to_json())
 
 
-def test_the_same_capture_has_the_same_id_and_any_difference_another():
+def test_the_job_id_depends_on_every_property_of_the_capture():
     base = ("line", "category", "part", NOW, b"image")
     others = [
         ("line2", *base[1:]),
@@ -147,4 +147,4 @@ def test_the_same_capture_has_the_same_id_and_any_difference_another():
         (*base[:2], "part2", *base[3:]),
     ]
     assert messages.job_id_for(*base) == messages.job_id_for(*base)
-    assert len({messages.job_id_for(*each) for each in [base, *others]}) == 5
+    assert len({messages.job_id_for(*capture) for capture in [base, *others]}) == 5

@@ -1,4 +1,4 @@
-"""Redis, metrics and the supervisor's child, each with a clock of the test's own."""
+"""The cache, the metrics and the supervisor of a worker, with a controlled clock."""
 
 import itertools
 import threading
@@ -36,15 +36,15 @@ def verdict(line="l", decision=Decision.PASS, **changes):
     return Verdict(**(fields | changes))
 
 
-def test_a_dead_redis_costs_one_failure_and_then_nothing(monkeypatch):
+def test_a_dead_redis_is_not_asked_again_for_a_while(monkeypatch):
     now, calls, failures = [0.0], [], []
     cache = verdict_cache.RedisVerdictCache(config.Redis(), lambda: failures.append(1), clock=lambda: now[0])
 
-    def dead(name):
+    def fail(name):
         calls.append(name)
         raise redis.ConnectionError("refused")
 
-    monkeypatch.setattr(cache._client, "get", dead)
+    monkeypatch.setattr(cache._client, "get", fail)
     assert cache.get_verdict("a") is None
     assert cache.get_verdict("b") is None
     cache.save_verdict(verdict())
@@ -55,17 +55,14 @@ def test_a_dead_redis_costs_one_failure_and_then_nothing(monkeypatch):
     assert (len(calls), len(failures)) == (2, 2)
 
 
-def test_a_redis_that_hangs_holds_up_no_lane_and_no_drain(monkeypatch):
-    cache, answers, asked = (
-        verdict_cache.RedisVerdictCache(config.Redis(), lambda: None),
-        threading.Event(),
-        threading.Event(),
-    )
+def test_a_hanging_redis_blocks_neither_a_lane_nor_the_drain(monkeypatch):
+    cache = verdict_cache.RedisVerdictCache(config.Redis(), lambda: None)
+    answer, asked = threading.Event(), threading.Event()
 
     def hang(**_):
         asked.set()
-        answers.wait()
-        raise redis.ConnectionError("at last")
+        answer.wait()
+        raise redis.ConnectionError("timeout")
 
     monkeypatch.setattr(cache._client, "pipeline", hang)
     monkeypatch.setattr(verdict_cache, "_CLOSE_TIMEOUT_S", 0.0)
@@ -76,22 +73,22 @@ def test_a_redis_that_hangs_holds_up_no_lane_and_no_drain(monkeypatch):
     cache.save_picture("j0", b"jpeg")
     cache.close()
     assert cache._pending.qsize() == verdict_cache._MAX_PENDING
-    answers.set()
+    answer.set()
 
 
-def test_a_verdict_of_another_version_is_not_known(monkeypatch):
+def test_a_verdict_of_another_version_is_ignored(monkeypatch):
     cache = verdict_cache.RedisVerdictCache(config.Redis(), lambda: None)
     monkeypatch.setattr(cache._client, "get", lambda _: b'{"job_id": "j", "colour": "red"}')
     assert cache.get_verdict("j") is None
 
 
-def test_an_empty_url_switches_redis_off():
+def test_an_empty_url_disables_redis():
     cache = verdict_cache.connect(config.Redis(url=""), lambda: None)
     cache.save_verdict(verdict())
     assert cache.get_verdict("j") is None
 
 
-def test_fps_counts_the_last_ten_seconds():
+def test_fps_is_the_mean_of_the_last_ten_seconds():
     now = [0.0]
     metrics = Metrics("cpu:0", ["bottle"], clock=lambda: now[0])
     for second in range(20):
@@ -104,7 +101,7 @@ def test_fps_counts_the_last_ten_seconds():
     assert metrics.fps() == 0
 
 
-def test_metrics_tell_what_happened():
+def test_a_verdict_is_counted_in_the_metrics():
     metrics = Metrics("cpu:0", ["bottle"])
     metrics.verdict_confirmed(verdict(decision=Decision.ERROR, reason=Reason.CRASHED), NOW + 250)
     value = metrics.registry.get_sample_value
@@ -113,20 +110,20 @@ def test_metrics_tell_what_happened():
     assert value("patchline_capture_to_verdict_seconds_sum") == 0.25
 
 
-def test_labels_are_bounded_whatever_messages_say():
+def test_the_number_of_label_values_is_bounded():
     metrics = Metrics("cpu:0", ["bottle"])
     for number in range(200):
         metrics.verdict_confirmed(verdict(line=f"line{number}", category=f"made-up-{number}"), NOW)
-    (family,) = [each for each in metrics.registry.collect() if each.name == "patchline_images"]
+    (family,) = [family for family in metrics.registry.collect() if family.name == "patchline_images"]
     lines = {sample.labels["line"] for sample in family.samples}
     assert len(lines) == 65
     assert {sample.labels["category"] for sample in family.samples} == {"unknown"}
 
 
 class Ended:
-    """A process that ends at once with a code."""
+    """A process that has ended."""
 
-    pid = 2**22 + 1  # nobody's group
+    pid = 2**22 + 1  # no such process group
 
     code = 1
 
@@ -138,54 +135,54 @@ class Ended:
 
 
 class Running(Ended):
-    """A process that goes on."""
+    """A process that still runs."""
 
     code = None
 
 
 @pytest.fixture
-def child(monkeypatch):
-    """A device's child, whose processes end at once."""
+def worker(monkeypatch):
+    """The worker process of a device. Each time that it is started, it ends immediately."""
     restarts = []
-    child = supervisor.WorkerProcess(Device("cpu", 0), ["true"], None, Worker(), lambda *what: restarts.append(what))
-    child.restarts = restarts
+    worker = supervisor.WorkerProcess(Device("cpu", 0), ["true"], None, Worker(), lambda *event: restarts.append(event))
+    worker.restarts = restarts
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Ended())
-    yield child
-    child.notifications.close()
+    yield worker
+    worker.notifications.close()
 
 
-def test_a_worker_that_keeps_ending_is_started_ever_more_slowly(child):
+def test_the_pause_before_a_restart_doubles(worker):
     starts, now = [], 0.0
     while len(starts) < 6:
-        child.watch(now)
-        if child.process is not None:
+        worker.watch(now)
+        if worker.process is not None:
             starts.append(now)
-            child.watch(now)
+            worker.watch(now)
         now += 0.5
     pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
-    assert set(child.restarts) == {(Device("cpu", 0), supervisor.Cause.ENDED)}
+    assert set(worker.restarts) == {(Device("cpu", 0), supervisor.Cause.ENDED)}
 
 
-def test_a_worker_without_progress_is_replaced_however_alive_it_is(child, monkeypatch):
+def test_a_running_worker_without_progress_is_replaced(worker, monkeypatch):
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Running())
-    limits = child.settings
-    child.watch(0.0)
-    child.watch(limits.start_s)
-    assert child.restarts == []
-    monkeypatch.setenv("NOTIFY_SOCKET", child.notifications.address)
-    now = limits.start_s
+    settings = worker.settings
+    worker.watch(0.0)
+    worker.watch(settings.start_s)
+    assert worker.restarts == []
+    monkeypatch.setenv("NOTIFY_SOCKET", worker.notifications.address)
+    now = settings.start_s
     notify.send(notify.READY)
-    child.watch(now)
+    worker.watch(now)
     for _ in range(3):
-        now += limits.stuck_s
+        now += settings.stuck_s
         notify.send(notify.ALIVE)
-        child.watch(now)
-    child.watch(now + limits.stuck_s)
-    assert child.restarts == []
-    child.watch(now + limits.stuck_s + 0.1)
-    assert child.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
-    assert child.process is None
+        worker.watch(now)
+    worker.watch(now + settings.stuck_s)
+    assert worker.restarts == []
+    worker.watch(now + settings.stuck_s + 0.1)
+    assert worker.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
+    assert worker.process is None
 
 
 def test_restarts_are_counted_by_device_and_cause():
@@ -195,7 +192,7 @@ def test_restarts_are_counted_by_device_and_cause():
     assert [value({"device": "cpu:0", "cause": cause}) for cause in ("stuck", "ended")] == [1, 0]
 
 
-def test_a_chip_has_two_images_concurrency_however_many_cores_its_host_has(monkeypatch):
+def test_the_default_concurrency_depends_on_the_device_and_the_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     assert process._concurrency(Worker(), Device("ascend", 0)) == 2
     assert process._concurrency(Worker(), Device("cpu", 0)) == 66
@@ -204,10 +201,10 @@ def test_a_chip_has_two_images_concurrency_however_many_cores_its_host_has(monke
     assert process._concurrency(Worker(), Device("cpu", 0)) == 2
 
 
-def test_cpu_devices_divide_the_cores(monkeypatch):
+def test_cpu_devices_share_the_cores(monkeypatch):
     monkeypatch.setattr(supervisor.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     devices = [Device("cpu", 0), Device("cpu", 1), Device("ascend", 0)]
-    shares = [supervisor._share_of_cores(each, devices) for each in devices]
+    shares = [supervisor._share_of_cores(device, devices) for device in devices]
     assert shares == [frozenset({0, 2}), frozenset({1, 3}), None]
 
 
