@@ -44,6 +44,10 @@ class VerdictCache(Protocol):
         """Cache the heat map of a job."""
         ...
 
+    def recent_verdicts(self, line: str, category: str, count: int) -> list[messages.Verdict] | None:
+        """Return the last verdicts of a line and category, newest first; None if the cache does not answer."""
+        ...
+
     def close(self) -> None:
         """Write what is still pending, within a time limit."""
         ...
@@ -63,6 +67,9 @@ class DisabledVerdictCache:
 
     def save_picture(self, job_id: str, jpeg: bytes) -> None:
         """Do nothing."""
+
+    def recent_verdicts(self, line: str, category: str, count: int) -> list[messages.Verdict] | None:
+        """Return None."""
 
     def close(self) -> None:
         """Do nothing."""
@@ -100,12 +107,7 @@ class RedisVerdictCache:
     def get_verdict(self, job_id: str) -> messages.Verdict | None:
         """See `VerdictCache`."""
         document = self._try(lambda: self._client.get(f"patchline:verdict:{job_id}"))
-        if not isinstance(document, bytes):
-            return None
-        try:
-            return messages.Verdict.model_validate_json(document)
-        except pydantic.ValidationError:
-            return None  # written by another version
+        return _parse(document) if isinstance(document, bytes) else None
 
     def save_verdict(self, verdict: messages.Verdict) -> None:
         """See `VerdictCache`."""
@@ -119,6 +121,13 @@ class RedisVerdictCache:
     def save_picture(self, job_id: str, jpeg: bytes) -> None:
         """See `VerdictCache`."""
         self._enqueue((job_id, jpeg))
+
+    def recent_verdicts(self, line: str, category: str, count: int) -> list[messages.Verdict] | None:
+        """See `VerdictCache`."""
+        documents = self._try(lambda: self._client.lrange(f"patchline:recent:{line}:{category}", 0, count - 1))
+        if not isinstance(documents, list):
+            return None
+        return [verdict for verdict in map(_parse, documents) if verdict is not None]
 
     def close(self) -> None:
         """See `VerdictCache`."""
@@ -161,6 +170,13 @@ class RedisVerdictCache:
             self._on_failure()
             _log.warning("Redis does not answer", error=repr(error), retry_in_s=_RETRY_AFTER_S)
             return None
+
+
+def _parse(document: bytes) -> messages.Verdict | None:
+    try:
+        return messages.Verdict.model_validate_json(document)
+    except pydantic.ValidationError:
+        return None  # written by another version
 
 
 def connect(settings: config.Redis, on_failure: Callable[[], None]) -> VerdictCache:

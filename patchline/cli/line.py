@@ -146,6 +146,22 @@ def show(
     print(picture or "no picture: passed, too long ago, or worker.pictures is none")
 
 
+def recent(
+    line: Line,
+    category: Category,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many verdicts at most.")] = 20,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print the last verdicts of a line and category, newest first, one JSON object a line.
+
+    Example:  patchline recent --line press-3 --category bottle --count 5
+    """
+    from patchline.operations import recent
+
+    for verdict in recent.last(config.load(config_file), line, category, count):
+        print(verdict.model_dump_json(exclude_none=True))
+
+
 def topology(
     line: Annotated[
         list[str] | None,

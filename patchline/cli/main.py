@@ -26,6 +26,7 @@ for command in (
     line.gate,
     line.traces,
     line.show,
+    line.recent,
     line.topology,
     banks.fit,
     banks.evaluate,

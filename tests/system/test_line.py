@@ -145,8 +145,8 @@ def test_the_heat_map_of_a_rejected_part_can_be_shown(line, texture_folder, tmp_
     assert verdict.decision is Decision.FAIL
     wait_for(lambda: line.run("show", "scratched", "--out", str(tmp_path)).out.endswith("scratched.jpg\n"))
     assert cv2.imread(str(tmp_path / "scratched.jpg")).shape == (128, 128, 3)
-    assert "Redis knows no job" in line.run("show", "another").err
-    assert "is no job id" in line.run("show", "../another").err
+    assert "Redis does not know job" in line.run("show", "another").err
+    assert "is not a job id" in line.run("show", "../another").err
 
 
 def test_the_debug_log_has_one_line_with_the_trace_per_verdict(line, picture):

@@ -34,6 +34,15 @@ def test_the_last_verdicts_of_a_line_and_category_are_kept_newest_first(cache):
     assert [json.loads(entry)["job_id"] for entry in stored] == ["j7", "j6", "j5", "j4", "j3"]
 
 
+def test_recent_verdicts_are_read_newest_first(cache):
+    for number in range(3):
+        cache.save_verdict(verdict(job_id=f"j{number}"))
+    cache.close()
+    cache._client.lpush("patchline:recent:l:bottle", b'{"colour": "red"}')
+    assert [each.job_id for each in cache.recent_verdicts("l", "bottle", 3)] == ["j2", "j1"]
+    assert cache.recent_verdicts("l", "other", 3) == []
+
+
 def test_a_picture_is_kept_for_an_hour(cache):
     cache.save_picture("a", b"jpeg")
     cache.close()

@@ -111,3 +111,5 @@ def test_good_images_become_verdicts_far_from_any_checkout(installed, servers, t
     assert acts == {scratch.stem: "reject", good.stem: "accept"}
     verdict = json.loads(run("show", parts[scratch.stem]).split("\n}")[0] + "}")
     assert verdict["decision"] == Decision.FAIL
+    last = records(run("recent", "--line", "press-3", "--category", "gasket"))
+    assert {record["job_id"] for record in last} == set(parts.values())
