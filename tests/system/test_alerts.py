@@ -1,9 +1,6 @@
 """Alerts fire when they should and only then: all of them with promtool, two with a real Prometheus and line."""
 
-import json
 import subprocess
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import yaml
 
 from patchline.services import private_servers
 from tests.system.conftest import wait_for
+from tests.system.prometheus import firing_alerts, query
 
 pytestmark = pytest.mark.timeout(180)
 RULES = Path("deploy/prometheus/patchline.rules.yml").resolve()
@@ -181,20 +179,9 @@ def test_alerts_fire_on_a_real_prometheus_when_a_line_stops(line, texture_folder
         def verdict_is_counted():
             line.send(image, "again")
             line.verdicts(1)
-            return value(url, "sum(increase(patchline_images_total[5s]))") > 0
+            return sum(query(url, "increase(patchline_images_total[5s])")) > 0
 
         wait_for(verdict_is_counted, timeout_s=60)  # Prometheus needs some seconds for its first scrapes
-        assert "PatchlineLineStopped" not in firing(url)
+        assert "PatchlineLineStopped" not in firing_alerts(url)
         worker.kill()
-        wait_for(lambda: {"PatchlineLineStopped", "PatchlineWorkerDown"} <= firing(url), timeout_s=60)
-
-
-def value(url, query):
-    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=5) as reply:
-        return sum(float(sample["value"][1]) for sample in json.load(reply)["data"]["result"])
-
-
-def firing(url):
-    with urllib.request.urlopen(f"{url}/api/v1/alerts", timeout=5) as reply:
-        alerts = json.load(reply)["data"]["alerts"]
-    return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+        wait_for(lambda: {"PatchlineLineStopped", "PatchlineWorkerDown"} <= firing_alerts(url), timeout_s=60)

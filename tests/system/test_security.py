@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -124,11 +125,14 @@ def test_user_files_are_private_and_keep_their_passwords(users, tmp_path):
 @pytest.fixture
 def restricted(users, plant, tmp_path, servers):
     """A plant whose processes read their user from a file and do not declare queues."""
-    folder = tmp_path / "plant"
-    subprocess.run(["cp", "-a", str(plant), str(folder)], check=True)
-    text = (folder / "config.yaml").read_text().replace("broker: {", "broker: {make_queues: false, ")
-    (folder / "config.yaml").write_text(text)
+    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
+    add_broker_setting(folder, "make_queues: false")
     return SimpleNamespace(folder=folder, users=users, redis=servers.redis_url)
+
+
+def add_broker_setting(folder, setting):
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("broker: {", f"broker: {{{setting}, "))
 
 
 def command(restricted, user, *arguments, **options):
@@ -179,8 +183,7 @@ def _category():
 
 
 def test_a_password_in_the_configuration_is_refused_and_not_printed(restricted):
-    text = (restricted.folder / "config.yaml").read_text().replace("broker: {", "broker: {url: 'amqp://u:hunter2@h', ")
-    (restricted.folder / "config.yaml").write_text(text)
+    add_broker_setting(restricted.folder, "url: 'amqp://u:hunter2@h'")
     process = command(restricted, "worker", "worker", stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=40)
     assert process.returncode == 2
@@ -244,11 +247,11 @@ def tls_servers(certificates):
 
 
 def test_a_worker_over_tls_judges_and_stores_verdicts(tls_servers, certificates, plant, tmp_path, texture_folder):
-    folder = tmp_path / "plant"
-    subprocess.run(["cp", "-a", str(plant), str(folder)], check=True)
+    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
     ca_setting = f"ca_file: {certificates / 'authority.pem'}"
-    text = (folder / "config.yaml").read_text().replace("broker: {", f"broker: {{{ca_setting}, ")
-    (folder / "config.yaml").write_text(f"redis: {{{ca_setting}, timeout_s: 2.0}}\n{text}")
+    add_broker_setting(folder, ca_setting)
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"redis: {{{ca_setting}, timeout_s: 2.0}}\n")
     with ExitStack() as stack:
         line = Line(folder, SimpleNamespace(amqp_url=tls_servers.plain, redis_url=tls_servers.redis), stack)
         worker = line.worker("--device", "cpu", PATCHLINE_AMQP_URL=tls_servers.amqp)
