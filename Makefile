@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
 
-.PHONY: setup demo test test-convert chaos soak lint types bench bench-check wheel wheels lock servers
+.PHONY: setup install demo test test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -14,6 +14,13 @@ $(SETUP): requirements-dev.lock pyproject.toml tests/keda/package-lock.json
 	$(BIN)/pip install --quiet --no-deps --editable .
 	if command -v npm > /dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/keda; fi
 	touch $@
+
+# What a plant's host needs: the packages of requirements.lock, Patchline itself, and the servers.
+install:
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --force-reinstall .
+	@$(BIN)/python -m patchline.services.install_servers
 
 servers: $(SETUP)
 	@$(BIN)/python -m patchline.services.install_servers
