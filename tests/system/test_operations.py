@@ -132,9 +132,8 @@ def test_the_commands_of_the_page_set_up_a_running_line(host, texture_folder):
         background = re.search(r"patchline (\w+)", adapted)
         if background and background[1] in BACKGROUND and "export" not in adapted:
             shell.run(f"{adapted} > {background[1]}.log 2>&1 &")
-            wait_for(
-                lambda log=etc / f"{background[1]}.log": log.exists() and re.search("started|serves", log.read_text())
-            )
+            log = etc / f"{background[1]}.log"
+            wait_for(lambda log=log: log.exists() and re.search("worker ready|started", log.read_text()))
             continue
         output = shell.run(adapted)
         if command.startswith("git clone"):
