@@ -1,7 +1,7 @@
-"""Makes golden.npz with torch, which nothing else here uses: `python -m tests.parity.make_golden`.
+"""Make golden.npz with torch: `python -m tests.parity.make_golden`.
 
-The features come from the torch network itself, never through ONNX or OpenVINO, so that the test compares two
-implementations. The picture is a piece of scikit-image's brick wall.
+The features come from the torch network itself, without ONNX and OpenVINO, so that the test compares two
+implementations. The image is a crop of the brick wall of scikit-image.
 """
 
 from pathlib import Path

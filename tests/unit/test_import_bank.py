@@ -10,7 +10,7 @@ import pytest
 from patchline.banks import import_bank, store
 from patchline.protocol.errors import SetupError
 
-AMAZON = {
+PATCHCORE_INSPECTION = {
     "backbone.name": "wideresnet101",
     "layers_to_extract_from": ["layer2"],
     "pretrain_embed_dimension": 512,
@@ -20,7 +20,7 @@ AMAZON = {
     "input_shape": (3, 224, 224),
     "anomaly_scorer_num_nn": 1,
 }
-OWN = SimpleNamespace(
+RECIPE = SimpleNamespace(
     model=SimpleNamespace(manifest=SimpleNamespace(name="wideresnet101_224_layer2", layer="layer2", dim=512)),
     category=SimpleNamespace(imagesize=224),
 )
@@ -36,13 +36,13 @@ def index(tmp_path):
     return path, features
 
 
-def test_an_index_that_faiss_wrote_is_read_without_faiss(index):
+def test_an_index_of_faiss_is_read_without_faiss(index):
     path, features = index
     assert np.array_equal(store.read_features(path), features)
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda content: content[:-4], "it is damaged"),
         (lambda content: content + b"\0", "it is damaged"),
@@ -53,10 +53,10 @@ def test_an_index_that_faiss_wrote_is_read_without_faiss(index):
         (lambda content: content[:-4] + struct.pack("<f", float("inf")), "not finite"),
     ],
 )
-def test_a_damaged_or_malicious_index_is_refused(index, damage, said):
+def test_a_damaged_or_malicious_index_is_refused(index, damage, message):
     path, _ = index
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(SetupError, match=said):
+    with pytest.raises(SetupError, match=message):
         store.read_features(path)
 
 
@@ -69,14 +69,14 @@ def test_another_kind_of_index_is_refused(tmp_path):
         store.read_features(path)
 
 
-def kept(tmp_path, **changes):
+def write_parameters(tmp_path, **changes):
     path = tmp_path / import_bank.PARAMETERS
-    path.write_bytes(pickle.dumps(AMAZON | changes))
+    path.write_bytes(pickle.dumps(PATCHCORE_INSPECTION | changes))
     return path
 
 
-def test_the_same_features_of_patchcore_inspection_are_accepted(tmp_path):
-    import_bank.require_same_features(kept(tmp_path), OWN)
+def test_an_index_of_patchcore_inspection_with_the_same_features_is_accepted(tmp_path):
+    import_bank.require_same_features(write_parameters(tmp_path), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -88,26 +88,26 @@ def test_the_same_features_of_patchcore_inspection_are_accepted(tmp_path):
         {"input_shape": (3, 320, 320)},
     ],
 )
-def test_other_features_are_refused_by_name(tmp_path, changes):
+def test_other_features_are_refused_with_the_parameter(tmp_path, changes):
     with pytest.raises(SetupError, match=next(iter(changes))):
-        import_bank.require_same_features(kept(tmp_path, **changes), OWN)
+        import_bank.require_same_features(write_parameters(tmp_path, **changes), RECIPE)
 
 
-def test_nothing_in_a_pickle_is_executed(tmp_path):
-    class Evil:
+def test_no_code_in_a_pickle_is_executed(tmp_path):
+    class Malicious:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/owned",)
 
     path = tmp_path / import_bank.PARAMETERS
-    path.write_bytes(pickle.dumps({"layers_to_extract_from": Evil()}))
+    path.write_bytes(pickle.dumps({"layers_to_extract_from": Malicious()}))
     with pytest.raises(SetupError, match="it imports"):
-        import_bank.require_same_features(path, OWN)
+        import_bank.require_same_features(path, RECIPE)
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps([1, 2]), pickle.dumps(AMAZON)[:-20]])
-def test_what_is_no_pickle_of_parameters_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps([1, 2]), pickle.dumps(PATCHCORE_INSPECTION)[:-20]])
+def test_a_file_that_is_no_pickle_of_parameters_is_refused(tmp_path, content):
     path = tmp_path / import_bank.PARAMETERS
     path.write_bytes(content)
     with pytest.raises(SetupError):
-        import_bank.require_same_features(path, OWN)
+        import_bank.require_same_features(path, RECIPE)

@@ -1,4 +1,4 @@
-"""Both layouts of `npu-smi info` on an Ascend 310, as docs/ascend.md records them, and a smi that misbehaves."""
+"""Both layouts of `npu-smi info` on an Ascend 310 (docs/ascend.md), and failures of npu-smi."""
 
 import threading
 
@@ -8,7 +8,7 @@ from patchline.devices import npu
 from patchline.worker import metrics as worker_metrics
 from patchline.worker.metrics import Metrics
 
-OLD = """
+TABLE_21_0 = """
 +------------------------------------------------------------------------------+
 | npu-smi 21.0.3.1                     Version: 21.0.3.1                        |
 +-------------------+-----------------+----------------------------------------+
@@ -22,7 +22,7 @@ OLD = """
 | 1       1         | 0000:01:00.0    | 97                5324 / 8192          |
 +===================+=================+========================================+
 """
-NEW = """
+TABLE_23_0 = """
 +--------------------------------------------------------------------------------------------------------+
 | npu-smi 23.0.0                                   Version: 23.0.0                                       |
 +-------------------------------+-----------------+------------------------------------------------------+
@@ -39,49 +39,49 @@ NEW = """
 """
 
 
-def test_the_table_of_21_0_is_read():
-    first, second = npu.parse(OLD)
+def test_the_table_of_21_0_is_parsed():
+    first, second = npu.parse(TABLE_21_0)
     assert (first.device, first.card, first.name, first.healthy) == (0, 1, "310", True)
     assert (first.temperature_celsius, first.memory_used_bytes, first.memory_total_bytes) == (49, 2621e6, 8192e6)
     assert (second.device, second.health, second.healthy) == (1, "Alarm", False)
 
 
-def test_the_table_of_23_0_is_read_and_its_processes_passed_over():
-    (chip,) = npu.parse(NEW)
+def test_the_table_of_23_0_is_parsed_without_its_processes():
+    (chip,) = npu.parse(TABLE_23_0)
     assert (chip.temperature_celsius, chip.memory_used_bytes, chip.memory_total_bytes) == (61, 577e6, 7759e6)
 
 
-def test_a_bus_id_that_is_not_known_does_not_hide_a_chip():
-    assert len(npu.parse(OLD.replace("0000:01:00.0", "NA          "))) == 2
+def test_a_chip_without_bus_id_is_parsed():
+    assert len(npu.parse(TABLE_21_0.replace("0000:01:00.0", "NA          "))) == 2
 
 
 @pytest.fixture
-def smi(tmp_path):
-    def make(script):
+def npu_smi(tmp_path):
+    def write(script):
         path = tmp_path / "npu-smi"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
         return str(path)
 
-    return make
+    return write
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("exec sleep 60", "a card in alarm can hang it"),
         ("echo broken; exit 3", "ended with 3: broken"),
         ("true", "no Ascend 310"),
     ],
 )
-def test_a_smi_that_misbehaves_is_said(smi, script, said):
-    with pytest.raises(npu.NpuError, match=said):
-        npu.read(smi(script), timeout_s=0.5)
+def test_a_failure_of_npu_smi_is_reported(npu_smi, script, message):
+    with pytest.raises(npu.NpuError, match=message):
+        npu.read(npu_smi(script), timeout_s=0.5)
 
 
 def test_the_state_of_the_chip_goes_to_prometheus_and_is_absent_when_nobody_answers(monkeypatch):
     metrics, stop = Metrics("ascend:1", ["bottle"]), threading.Event()
-    answers, shown = iter([npu.parse(OLD), None, npu.parse(OLD)]), []
+    answers, shown = iter([npu.parse(TABLE_21_0), None, npu.parse(TABLE_21_0)]), []
 
     def read():
         if (answer := next(answers, "end")) in (None, "end"):

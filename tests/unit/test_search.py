@@ -49,6 +49,7 @@ def require_exact(bank, queries):
     seed=st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=25)
+@pytest.mark.timeout(180)  # a busy machine needs more than the default
 def test_no_lower_bound_exceeds_its_distance_at_any_scale(rows, dim, mean, scale, seed):
     bank = scale * (mean + part_features(rows, dim, seed))
     queries = scale * (mean + np.concatenate([part_features(90, dim, seed + 1), np.zeros((10, dim), np.float32)]))
