@@ -1,1 +1,1 @@
-"""The whole line on real solar cells."""
+"""A complete line on pictures of solar cells."""

@@ -51,7 +51,6 @@ class Gate:
         self._acted: OrderedDict[str, str] = OrderedDict()
         self._expected: dict[str, Announcement] = {}
         self._due: list[tuple[int, str]] = []
-        self.repeated_verdicts = 0
         self.late_verdicts = 0
 
     def restore(self, expected: list[Announcement], acted: list[tuple[str, str]]) -> None:
@@ -82,7 +81,6 @@ class Gate:
     def on_verdict(self, verdict: Verdict, now_ms: int) -> ActionRecord | None:
         """Act on a verdict; return None if the gate has already acted on its job."""
         if verdict.job_id in self._acted:
-            self.repeated_verdicts += 1
             self.late_verdicts += self._acted[verdict.job_id] == NO_VERDICT
             return None
         self._expected.pop(verdict.job_id, None)

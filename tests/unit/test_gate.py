@@ -48,7 +48,6 @@ def test_the_configuration_can_accept_the_verdict_review():
 def test_the_gate_acts_once_per_job(gate):
     assert gate.on_verdict(verdict("j", Decision.PASS), NOW) is not None
     assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is None
-    assert gate.repeated_verdicts == 1
 
 
 def test_a_part_without_a_verdict_is_rejected_after_its_deadline_and_the_grace_period(gate):
@@ -89,7 +88,7 @@ def test_a_verdict_after_the_rejection_is_counted_as_late(gate):
     assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 3000) is None
     gate.on_verdict(verdict("k", Decision.PASS), NOW)
     gate.on_verdict(verdict("k", Decision.PASS), NOW)
-    assert (gate.late_verdicts, gate.repeated_verdicts) == (1, 2)
+    assert gate.late_verdicts == 1
 
 
 def test_a_restarted_gate_restores_its_state(gate, tmp_path):
