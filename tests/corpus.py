@@ -1,4 +1,4 @@
-"""What a line can be sent that is no ordinary image: each kind with the verdict that it must get."""
+"""Kinds of bad and unusual input, each with the verdict that it must get."""
 
 import base64
 import gzip
@@ -22,26 +22,26 @@ _YEAR_2001_MS = 978_307_200_000
 
 @dataclass(frozen=True)
 class Kind:
-    """A message, and its fate: a Reason (an error and a dead letter), JUDGED or EXPIRED."""
+    """A message and its expected fate: JUDGED, EXPIRED, or the Reason of an error and a dead letter."""
 
     name: str
     fate: object
     image: bytes = field(repr=False)
     content_type: str | None = "image/png"
-    properties: dict = field(default_factory=dict)  # of the message
+    properties: dict = field(default_factory=dict)
     headers: dict = field(default_factory=dict)
 
 
-def kinds(picture):
-    """All of them, made from one good PNG."""
-    rgb = Image.open(io.BytesIO(picture)).convert("RGB")
-    found = [*_damaged(rgb), *_no_images(picture), *_bombs(rgb), *_several_frames(rgb), *_depths(rgb), *_sizes()]
-    found += [*_content_types(rgb, picture), *_headers(picture), *_properties(picture)]
-    assert len({kind.name for kind in found}) == len(found)
-    return found
+def kinds(png):
+    """All kinds, made from one good PNG."""
+    rgb = Image.open(io.BytesIO(png)).convert("RGB")
+    all_kinds = [*_damaged(rgb), *_no_images(png), *_bombs(rgb), *_several_frames(rgb), *_depths(rgb), *_sizes()]
+    all_kinds += [*_content_types(rgb, png), *_headers(png), *_properties(png)]
+    assert len({kind.name for kind in all_kinds}) == len(all_kinds)
+    return all_kinds
 
 
-def encoded(image, format_, **options):
+def encode(image, format_, **options):
     buffer = io.BytesIO()
     image.save(buffer, format_, **options)
     return buffer.getvalue()
@@ -50,68 +50,72 @@ def encoded(image, format_, **options):
 def _damaged(rgb):
     rng = random.Random(1)
     for format_, content_type in FORMATS.items():
-        whole = encoded(rgb, format_)
+        image = encode(rgb, format_)
         for share in (0.02, 0.5, 0.9):
-            cut = whole[: max(4, int(len(whole) * share))]
-            yield Kind(f"{format_} cut to {share:.0%}", UNREADABLE, cut, content_type)
-        header_lost = bytes(64) + whole[64:]
-        yield Kind(f"{format_} without its header", UNREADABLE, header_lost, content_type)
+            truncated = image[: max(4, int(len(image) * share))]
+            yield Kind(f"{format_} truncated to {share:.0%}", UNREADABLE, truncated, content_type)
+        without_header = bytes(64) + image[64:]
+        yield Kind(f"{format_} without its header", UNREADABLE, without_header, content_type)
     for count in (1, 10, 1000, 1_000_000):
         yield Kind(f"{count} random bytes", UNREADABLE, rng.randbytes(count))
-    png = bytearray(encoded(rgb, "PNG"))
+    png = bytearray(encode(rgb, "PNG"))
     png[len(png) // 2] ^= 0xFF
     yield Kind("PNG with a wrong checksum", UNREADABLE, bytes(png))
     yield Kind("an empty body", UNREADABLE, b"")
     yield Kind("zeros", UNREADABLE, bytes(5000))
 
 
-def _no_images(picture):
+def _no_images(png):
     svg = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
     entities = b'<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;&b;">]><svg>&c;</svg>'
-    others = {"SVG": svg, "SVG with entities": entities, "HTML": b"<!DOCTYPE html><img src=x onerror=alert(1)>"}
-    others |= {
+    bodies = {"SVG": svg, "SVG with entities": entities, "HTML": b"<!DOCTYPE html><img src=x onerror=alert(1)>"}
+    bodies |= {
         "JSON": b'{"image": "x"}',
         "a PDF": b"%PDF-1.7\n%\xe2\xe3\n1 0 obj<<>>endobj",
         "a ZIP": b"PK\x03\x04" * 50,
     }
-    others |= {"base64": base64.b64encode(picture), "a gzipped PNG": gzip.compress(picture), "an ELF": b"\x7fELF" * 99}
-    others |= {"a pickle": b"cos\nsystem\n(S'true'\ntR.", "a path": b"/etc/passwd", "a url": b"http://127.0.0.1/a.png"}
-    for name, body in others.items():
+    bodies |= {"base64": base64.b64encode(png), "a gzipped PNG": gzip.compress(png), "an ELF": b"\x7fELF" * 99}
+    bodies |= {"a pickle": b"cos\nsystem\n(S'true'\ntR.", "a path": b"/etc/passwd", "a url": b"http://127.0.0.1/a.png"}
+    for name, body in bodies.items():
         yield Kind(name, UNREADABLE, body)
-    yield Kind("SVG, said so", UNSUPPORTED, svg, "image/svg+xml")
-    rgb = Image.open(io.BytesIO(picture)).convert("RGB")
+    yield Kind("SVG, declared as SVG", UNSUPPORTED, svg, "image/svg+xml")
+    rgb = Image.open(io.BytesIO(png)).convert("RGB")
     for format_, content_type in {"GIF": "image/gif", "PPM": "image/x-portable-pixmap", "ICO": "image/x-icon"}.items():
-        body = encoded(rgb.convert("P") if format_ == "GIF" else rgb, format_)
+        body = encode(rgb.convert("P") if format_ == "GIF" else rgb, format_)
         yield Kind(format_, UNSUPPORTED, body, content_type)
-        yield Kind(f"{format_}, said to be PNG", UNREADABLE, body)
+        yield Kind(f"{format_}, declared as PNG", UNREADABLE, body)
 
 
 def _bombs(rgb):
     yield Kind("PNG header of 60000 x 60000", OVER_LIMIT, _png(60_000, 60_000, b""))
     yield Kind("PNG of 20000 x 20000 black pixels", OVER_LIMIT, _png(20_000, 20_000, bytes(2_501 * 20_000), depth=1))
     yield Kind("PNG of 1 x 60000000", OVER_LIMIT, _png(1, 60_000_000, b""))
-    bmp = bytearray(encoded(rgb, "BMP"))
+    bmp = bytearray(encode(rgb, "BMP"))
     bmp[18:26] = struct.pack("<ii", 30_000, 30_000)
     yield Kind("BMP header of 30000 x 30000", OVER_LIMIT, bytes(bmp), "image/bmp")
-    jpeg = bytearray(encoded(rgb, "JPEG"))
-    at = jpeg.index(b"\xff\xc0") + 5
-    jpeg[at : at + 4] = struct.pack(">HH", 65_500, 65_500)
+    jpeg = bytearray(encode(rgb, "JPEG"))
+    offset = jpeg.index(b"\xff\xc0") + 5
+    jpeg[offset : offset + 4] = struct.pack(">HH", 65_500, 65_500)
     yield Kind("JPEG header of 65500 x 65500", OVER_LIMIT, bytes(jpeg), "image/jpeg")
-    yield Kind("a PNG with 17 MB behind it", OVER_LIMIT, encoded(rgb, "PNG") + bytes(17_000_000))
+    yield Kind("a PNG followed by 17 MB", OVER_LIMIT, encode(rgb, "PNG") + bytes(17_000_000))
     yield Kind("17 MB of zeros", OVER_LIMIT, bytes(17_000_000))
 
 
 def _several_frames(rgb):
-    others = [rgb.rotate(90), rgb.rotate(180)]
-    for name, format_ in (("an animated PNG", "PNG"), ("an animated WebP", "WEBP"), ("a TIFF of pages", "TIFF")):
-        body = encoded(rgb, format_, save_all=True, append_images=others)
+    frames = [rgb.rotate(90), rgb.rotate(180)]
+    for name, format_ in (
+        ("an animated PNG", "PNG"),
+        ("an animated WebP", "WEBP"),
+        ("a TIFF with several pages", "TIFF"),
+    ):
+        body = encode(rgb, format_, save_all=True, append_images=frames)
         yield Kind(name, UNREADABLE, body, FORMATS[format_])
-    yield Kind("an animated GIF", UNSUPPORTED, encoded(rgb, "GIF", save_all=True, append_images=others), "image/gif")
+    yield Kind("an animated GIF", UNSUPPORTED, encode(rgb, "GIF", save_all=True, append_images=frames), "image/gif")
 
 
 def _depths(rgb):
     grey16 = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
-    pictures = {
+    images = {
         "PNG of 1 bit": (rgb.convert("1"), "PNG", {}),
         "PNG of 8 bit grey": (rgb.convert("L"), "PNG", {}),
         "PNG of 16 bit grey": (grey16, "PNG", {}),
@@ -122,7 +126,7 @@ def _depths(rgb):
         "PNG with a transparent palette": (rgb.quantize(16), "PNG", {"transparency": 3}),
         "JPEG of grey": (rgb.convert("L"), "JPEG", {}),
         "JPEG, progressive": (rgb, "JPEG", {"progressive": True}),
-        "JPEG that says it is turned": (rgb, "JPEG", {"exif": _turned()}),
+        "JPEG with an orientation tag": (rgb, "JPEG", {"exif": _orientation()}),
         "JPEG of CMYK": (rgb.convert("CMYK"), "JPEG", {}),
         "BMP with a palette": (rgb.quantize(200), "BMP", {}),
         "BMP of 1 bit": (rgb.convert("1"), "BMP", {}),
@@ -130,36 +134,36 @@ def _depths(rgb):
         "TIFF with alpha": (rgb.convert("RGBA"), "TIFF", {}),
         "TIFF, LZW": (rgb, "TIFF", {"compression": "tiff_lzw"}),
         "WebP with alpha": (rgb.convert("RGBA"), "WEBP", {}),
-        "WebP without loss": (rgb, "WEBP", {"lossless": True}),
+        "WebP, lossless": (rgb, "WEBP", {"lossless": True}),
     }
-    for name, (image, format_, options) in pictures.items():
-        yield Kind(name, JUDGED, encoded(image, format_, **options), FORMATS[format_])
+    for name, (image, format_, options) in images.items():
+        yield Kind(name, JUDGED, encode(image, format_, **options), FORMATS[format_])
     floats = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.float32))
-    yield Kind("TIFF of floats", UNREADABLE, encoded(floats, "TIFF"), "image/tiff")
+    yield Kind("TIFF of floats", UNREADABLE, encode(floats, "TIFF"), "image/tiff")
 
 
 def _sizes():
     for width, height in ((1, 1), (4, 4), (15, 200), (200, 15)):
-        yield Kind(f"{width} x {height} pixels", OVER_LIMIT, encoded(Image.new("RGB", (width, height)), "PNG"))
+        yield Kind(f"{width} x {height} pixels", OVER_LIMIT, encode(Image.new("RGB", (width, height)), "PNG"))
     for width, height in ((16, 16), (20, 3000), (2000, 1999)):
-        yield Kind(f"{width} x {height} pixels", JUDGED, encoded(Image.new("RGB", (width, height)), "PNG"))
+        yield Kind(f"{width} x {height} pixels", JUDGED, encode(Image.new("RGB", (width, height)), "PNG"))
 
 
-def _content_types(rgb, picture):
+def _content_types(rgb, png):
     for other in ("image/jpeg", "image/bmp", "image/tiff", "image/webp"):
-        yield Kind(f"PNG said to be {other}", UNSUPPORTED, picture, other)
-        yield Kind(f"{other} said to be PNG", UNSUPPORTED, encoded(rgb, other.removeprefix("image/").upper()))
+        yield Kind(f"PNG declared as {other}", UNSUPPORTED, png, other)
+        yield Kind(f"{other} declared as PNG", UNSUPPORTED, encode(rgb, other.removeprefix("image/").upper()))
     for other in ("", "image/PNG", "image/png; charset=utf-8", "image/*", "text/html", "x" * 250, "../png"):
-        yield Kind(f"content type {other[:30]!r}", UNSUPPORTED, picture, other)
-    yield Kind("no content type", MALFORMED, picture, None)
+        yield Kind(f"content type {other[:30]!r}", UNSUPPORTED, png, other)
+    yield Kind("no content type", MALFORMED, png, None)
     for encoding in ("gzip", "deflate", "base64", "br"):
-        yield Kind(f"content encoding {encoding}", MALFORMED, picture, properties={"content_encoding": encoding})
-    yield Kind("content encoding identity", JUDGED, picture, properties={"content_encoding": "identity"})
+        yield Kind(f"content encoding {encoding}", MALFORMED, png, properties={"content_encoding": encoding})
+    yield Kind("content encoding identity", JUDGED, png, properties={"content_encoding": "identity"})
 
 
-def _headers(picture):
+def _headers(png):
     for name in ("line", "category", "part_id", "captured_at"):
-        yield Kind(f"no {name}", MALFORMED, picture, headers={name: None})
+        yield Kind(f"no {name}", MALFORMED, png, headers={name: None})
     for name in ("line", "category", "part_id"):
         for value in (
             "",
@@ -176,29 +180,29 @@ def _headers(picture):
             True,
             ["a"],
         ):
-            yield Kind(f"{name} is {str(value)[:12]!r}", MALFORMED, picture, headers={name: value})
-    yield Kind("line with a dot", MALFORMED, picture, headers={"line": "a.b"})
-    yield Kind("category that nobody serves", Reason.UNKNOWN_CATEGORY, picture, headers={"category": "can"})
+            yield Kind(f"{name} is {str(value)[:12]!r}", MALFORMED, png, headers={name: value})
+    yield Kind("line with a dot", MALFORMED, png, headers={"line": "a.b"})
+    yield Kind("a category without worker", Reason.UNKNOWN_CATEGORY, png, headers={"category": "can"})
     times = ("soon", 1.5, True, -1, 0, 1_700_000_000, 1_700_000_000_000_000, 2**62, [1], {"a": 1}, b"\xff\xfe")
     for name in ("captured_at", "deadline"):
         for value in times:
-            yield Kind(f"{name} is {value!r}", MALFORMED, picture, headers={name: value})
-    yield Kind("deadline long ago", EXPIRED, picture, headers={"deadline": _YEAR_2001_MS})
-    yield Kind("captured long ago", JUDGED, picture, headers={"captured_at": _YEAR_2001_MS})
-    yield Kind("captured in the year 2090", JUDGED, picture, headers={"captured_at": 3_786_912_000_000})
-    yield Kind("a trace of another form", MALFORMED, picture, headers={"traceparent": "00-1-2-3"})
+            yield Kind(f"{name} is {value!r}", MALFORMED, png, headers={name: value})
+    yield Kind("deadline long ago", EXPIRED, png, headers={"deadline": _YEAR_2001_MS})
+    yield Kind("captured long ago", JUDGED, png, headers={"captured_at": _YEAR_2001_MS})
+    yield Kind("captured in the year 2090", JUDGED, png, headers={"captured_at": 3_786_912_000_000})
+    yield Kind("an invalid traceparent", MALFORMED, png, headers={"traceparent": "00-1-2-3"})
     for name in ("shift", "job_id", "content_type", "Line", "\x00"):
-        yield Kind(f"header {name!r}", MALFORMED, picture, headers={name: "x"})
-    yield Kind("a header of the broker's", JUDGED, picture, headers={"x-anything": "x" * 1000})
-    yield Kind("attempts that are no count", JUDGED, picture, headers={"x-patchline-tried": "many"})
+        yield Kind(f"header {name!r}", MALFORMED, png, headers={name: "x"})
+    yield Kind("a header of the broker", JUDGED, png, headers={"x-anything": "x" * 1000})
+    yield Kind("an invalid count of attempts", JUDGED, png, headers={"x-patchline-tried": "many"})
 
 
-def _properties(picture):
-    yield Kind("another type of message", MALFORMED, picture, properties={"type": "patchline.job.v9"})
-    yield Kind("no type of message", MALFORMED, picture, properties={"type": None})
+def _properties(png):
+    yield Kind("another type of message", MALFORMED, png, properties={"type": "patchline.job.v9"})
+    yield Kind("no type of message", MALFORMED, png, properties={"type": None})
     for value in (None, "", "a/b", "../../x", "a\nb", "\x1b[2J", "x" * 200, " "):
-        yield Kind(f"message id {str(value)[:12]!r}", MALFORMED, picture, properties={"message_id": value})
-    yield Kind("another app", JUDGED, picture, properties={"app_id": "somebody"})
+        yield Kind(f"message id {str(value)[:12]!r}", MALFORMED, png, properties={"message_id": value})
+    yield Kind("another app", JUDGED, png, properties={"app_id": "somebody"})
 
 
 def _png(width, height, rows, depth=8):
@@ -209,7 +213,7 @@ def _png(width, height, rows, depth=8):
     )
 
 
-def _turned():
+def _orientation():
     tags = Image.Exif()
     tags[0x0112] = 6
     return tags

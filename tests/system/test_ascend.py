@@ -1,4 +1,4 @@
-"""The Ascend device behind the Backbone protocol, on the stand-in SDK: parity, faults, and the whole worker."""
+"""The Ascend device on the stand-in SDK: parity with the CPU, faults, and a whole worker."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ FAULTS = ["send", "code", "late", "empty", "size", "die", "block"]
 
 @pytest.fixture(scope="module")
 def ascend_plant(plant, tmp_path_factory):
-    """The plant with an .om of its model, made by the stand-in atc."""
+    """The plant with an .om of its model from the stand-in atc."""
     folder = tmp_path_factory.mktemp("ascend") / "plant"
     shutil.copytree(plant, folder, symlinks=True)
     (folder / "models").unlink()
@@ -40,7 +40,7 @@ def ascend_plant(plant, tmp_path_factory):
 
 @pytest.fixture
 def sdk(monkeypatch, tmp_path):
-    """The environment of a machine with the SDK; returns what the next faults are written with."""
+    """The environment of a machine with the SDK; returns a function that sets the next faults."""
     environment = {
         "MX_SDK_HOME": str(STANDIN),
         "PATCHLINE_MINDX_PYTHON": sys.executable,
@@ -50,22 +50,22 @@ def sdk(monkeypatch, tmp_path):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    def faults(every, names):
+    def set_faults(every, names):
         (tmp_path / "every").write_text(str(every))
         (tmp_path / "faults").write_text("\n".join(names))
 
-    faults(1, [])
-    faults.folder = tmp_path
-    return faults
+    set_faults(1, [])
+    set_faults.folder = tmp_path
+    return set_faults
 
 
 @pytest.fixture(params=["stream", "base"])
 def device(request, ascend_plant, sdk, monkeypatch):
-    """A backbone on the stand-in, through each surface of the SDK."""
+    """A backbone on the stand-in, with each API of the SDK."""
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", request.param)
-    loaded = loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
-    yield loaded
-    loaded.close()
+    model = loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
+    yield model
+    model.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,29 +73,27 @@ def on_cpu():
     return loading.load(Path("models"), "efficientnet_lite0", 128, backbone.CPU, streams=1)
 
 
-def test_features_agree_with_the_cpu_as_far_as_float16_goes(device, on_cpu):
+def test_features_agree_with_the_cpu_within_float16(device, on_cpu):
     images = np.concatenate([brick_crop(), 255 - brick_crop(), np.zeros_like(brick_crop())])
     expected = on_cpu.extract(images)
-    found = device.extract(images)
-    assert (found.shape, found.dtype) == (expected.shape, np.float32)
-    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+    features = device.extract(images)
+    assert (features.shape, features.dtype) == (expected.shape, np.float32)
+    assert np.abs(features - expected).max() < 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_after_a_fault_the_host_is_replaced_and_the_next_result_is_its_own_images(device, on_cpu, sdk, fault):
+def test_after_a_fault_a_new_host_returns_the_result_of_the_next_image(device, on_cpu, sdk, fault):
     first, second = brick_crop(), 255 - brick_crop()
     sdk(1, [fault])
     with pytest.raises(Retry):
         device.extract(first)
-    found = device.extract(second)  # a late result of `first` would be handed out here
-    assert np.abs(found - on_cpu.extract(second)).max() < 0.05
+    features = device.extract(second)  # must not be a late result of the first image
+    assert np.abs(features - on_cpu.extract(second)).max() < 0.05
     assert (sdk.folder / "happened").read_text().split() == [fault]
 
 
-def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
-    monkeypatch.setattr(
-        "patchline.devices.mindx_backbone._BACKOFF_S", (0.01, 0.05)
-    )  # patience is no part of the question
+def test_a_device_that_fails_repeatedly_is_lost(device, sdk, monkeypatch):
+    monkeypatch.setattr("patchline.devices.mindx_backbone._BACKOFF_S", (0.01, 0.05))
     sdk(1, ["die"] * 20)
     for _ in range(7):
         with pytest.raises(Retry):
@@ -104,7 +102,7 @@ def test_a_device_that_keeps_failing_is_given_up(device, sdk, monkeypatch):
         device.extract(brick_crop())
 
 
-def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
+def test_a_missing_interpreter_or_sdk_is_reported_at_the_start(ascend_plant, sdk, monkeypatch, tmp_path):
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", "python-of-nobody")
     with pytest.raises(SetupError, match="set PATCHLINE_MINDX_PYTHON"):
         loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
@@ -114,22 +112,22 @@ def test_a_missing_interpreter_or_sdk_is_said_at_the_start(ascend_plant, sdk, mo
         loading.load(ascend_plant / "models", "efficientnet_lite0", 128, ASCEND, streams=1)
 
 
-def test_a_model_without_om_says_how_to_make_one():
+def test_the_error_for_a_missing_om_names_the_command():
     with pytest.raises(SetupError, match="patchline om efficientnet_lite0"):
         loading.load(Path("models"), "efficientnet_lite0", 128, ASCEND, streams=1)
 
 
 @pytest.mark.parametrize("surface", ["stream", "base"])
-def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another_image(
+def test_a_worker_survives_every_fault_and_every_verdict_belongs_to_its_image(
     line, ascend_plant, sdk, surface, monkeypatch
 ):
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
     settings = config.load(ascend_plant / "config.yaml")
-    inspect = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
-    images = [cv2.imencode(".png", picture)[1].tobytes() for picture in _different_pictures(100)]
-    expected = [inspect.inspect(image, "image/png", untimed).score for image in images]
+    inspector = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
+    images = [cv2.imencode(".png", image)[1].tobytes() for image in _different_images(100)]
+    expected = [inspector.inspect(image, "image/png", untimed).score for image in images]
     gaps = np.diff(np.sort(expected))
-    assert np.median(gaps) > 1e-3 * inspect.thresholds.fail  # so that a score tells which image it belongs to
+    assert np.median(gaps) > 1e-3 * inspector.thresholds.fail  # a score must identify its image
     sdk(19, FAULTS * 3)
     line.folder = ascend_plant
     worker = line.worker("--device", "ascend:0", **_sdk_variables())
@@ -150,17 +148,17 @@ def test_the_whole_worker_survives_every_fault_and_no_verdict_belongs_to_another
     assert max(verdict.attempt for verdict in verdicts.values()) >= 2
 
 
-def test_a_worker_whose_device_is_lost_ends_and_gives_its_jobs_back(line, ascend_plant, sdk, monkeypatch):
+def test_a_worker_whose_device_is_lost_ends_and_returns_its_jobs(line, ascend_plant, sdk, monkeypatch):
     line.folder = ascend_plant
     worker = line.worker("--device", "ascend:0", **_sdk_variables())
     sdk(1, ["die"] * 100)
-    image = cv2.imencode(".png", next(_different_pictures(1)))[1].tobytes()
+    image = cv2.imencode(".png", next(_different_images(1)))[1].tobytes()
     for number in range(12):
         line.send(image, f"j{number}")
     assert worker.wait(60) == 2
     answered = {verdict.job_id for verdict in line.verdicts(12, timeout_s=1)}
-    left = {each.message_id for each in line.messages("patchline.jobs", 12, timeout_s=3)}
-    assert answered | left == {f"j{number}" for number in range(12)}
+    queued = {message.message_id for message in line.messages("patchline.jobs", 12, timeout_s=3)}
+    assert answered | queued == {f"j{number}" for number in range(12)}
 
 
 def _sdk_variables():
@@ -168,24 +166,24 @@ def _sdk_variables():
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("PATCHLINE_MINDX")}
 
 
-def _different_pictures(count):
-    """Pieces of a wall with ever larger blots: each scores differently."""
+def _different_images(count):
+    """Crops of a wall with larger and larger blots, so that their scores differ."""
     wall = cv2.imread(str(TEXTURES / "brick.png"))
     rng = np.random.default_rng(3)
     for number in range(count):
         y, x = rng.integers(0, 512 - 128, 2)
-        picture = wall[y : y + 128, x : x + 128].copy()
-        cv2.circle(picture, (64, 64), 2 + number // 2, tuple(int(v) for v in rng.integers(0, 255, 3)), -1)
-        yield picture
+        crop = wall[y : y + 128, x : x + 128].copy()
+        cv2.circle(crop, (64, 64), 2 + number // 2, tuple(int(v) for v in rng.integers(0, 255, 3)), -1)
+        yield crop
 
 
-def test_making_an_om_says_how_it_judges_the_golden_images(ascend_plant, line, sdk):
+def test_patchline_om_compares_the_golden_images(ascend_plant, line, sdk):
     line.folder = ascend_plant
     path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
-    made = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
-    assert made.returncode == 0, made.err
-    assert "recorded in efficientnet_lite0.json" in made.out
-    assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in made.out
+    process = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
+    assert process.returncode == 0, process.err
+    assert "recorded in efficientnet_lite0.json" in process.out
+    assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in process.out
 
 
 def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_folder, line, sdk, tmp_path):

@@ -1,4 +1,4 @@
-"""The whole corpus of bad input through one real worker."""
+"""The corpus of bad input through a real worker."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from patchline.runtime import connections
 from tests import corpus
 
 pytestmark = pytest.mark.timeout(180)
-MOST_GROWTH = 400e6  # bytes: what a few lanes need to decode the largest pictures that are accepted
+MAX_GROWTH = 400e6  # bytes: enough for a few lanes to decode the largest accepted images
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def kinds(texture_folder):
 def send(line, number, kind):
     name = f"kind-{number}"
     headers = {"line": "l1", "category": "brick", "part_id": name, "captured_at": connections.now_ms()} | kind.headers
-    kept = {key: value for key, value in headers.items() if value is not None}
-    whole = Message(kind.image, name, messages.JOB_TYPE, kind.content_type, kept)
-    line.broker.publish(topology.JOBS, "l1.brick", replace(whole, **kind.properties))
+    headers = {key: value for key, value in headers.items() if value is not None}
+    message = Message(kind.image, name, messages.JOB_TYPE, kind.content_type, headers)
+    line.broker.publish(topology.JOBS, "l1.brick", replace(message, **kind.properties))
 
 
 def fate(verdict):
@@ -34,28 +34,28 @@ def fate(verdict):
     return corpus.EXPIRED if verdict.decision is Decision.EXPIRED else corpus.JUDGED
 
 
-def test_every_kind_of_bad_input_gets_its_stated_verdict_and_dead_letter(line, kinds):
+def test_every_kind_of_bad_input_gets_its_verdict_and_dead_letter(line, kinds):
     worker = line.worker("--device", "cpu")
     before = psutil.Process(worker.pid).memory_info().rss
     assert len(kinds) >= 80
     for number, kind in enumerate(kinds):
         send(line, number, kind)
     verdicts = line.verdicts(len(kinds))
-    known = {verdict.job_id: verdict for verdict in verdicts} | {verdict.part_id: verdict for verdict in verdicts}
+    by_name = {verdict.job_id: verdict for verdict in verdicts} | {verdict.part_id: verdict for verdict in verdicts}
     expected = {kind.name: kind.fate for kind in kinds}
-    assert {kind.name: fate(known[f"kind-{number}"]) for number, kind in enumerate(kinds)} == expected
+    assert {kind.name: fate(by_name[f"kind-{number}"]) for number, kind in enumerate(kinds)} == expected
     assert all(verdict.detail for verdict in verdicts if verdict.decision is Decision.ERROR)
     errors = [kind for kind in kinds if kind.fate not in (corpus.JUDGED, corpus.EXPIRED)]
-    dead = line.messages(topology.DEAD, len(errors) + 1, timeout_s=5.0)
-    assert len(dead) == len(errors)
-    assert {letter.body for letter in dead} == {kind.image for kind in errors}
+    dead_letters = line.messages(topology.DEAD, len(errors) + 1, timeout_s=5.0)
+    assert len(dead_letters) == len(errors)
+    assert {letter.body for letter in dead_letters} == {kind.image for kind in errors}
     assert worker.poll() is None
     assert line.metric(worker.metrics_port, "patchline_errors_total") == len(errors) + 1  # the expired one
-    assert psutil.Process(worker.pid).memory_info().rss - before < MOST_GROWTH
+    assert psutil.Process(worker.pid).memory_info().rss - before < MAX_GROWTH
     assert line.messages(topology.JOBS, 1, timeout_s=0.5) == []
 
 
-def test_a_repeated_id_is_answered_each_time(line, kinds):
+def test_a_repeated_job_id_gets_a_verdict_each_time(line, kinds):
     line.worker("--device", "cpu")
     good = next(kind for kind in kinds if kind.fate == corpus.JUDGED)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The messages of the SDK, as far as they are used; serialised by pickle, since only the stand-in reads them."""
+"""The messages of the SDK that mindx_host uses, serialised by pickle because only the stand-in reads them."""
 
 import pickle
 
@@ -33,6 +33,6 @@ class MxpiTensorPackageList:
 
     def ParseFromString(self, content):
         for package in pickle.loads(content):
-            made = self.tensorPackageVec.add()
+            new_package = self.tensorPackageVec.add()
             for fields in package:
-                vars(made.tensorVec.add()).update(fields)
+                vars(new_package.tensorVec.add()).update(fields)

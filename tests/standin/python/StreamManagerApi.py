@@ -1,4 +1,4 @@
-"""StreamManagerApi as the facts of docs/ascend.md describe it."""
+"""StreamManagerApi, as docs/ascend.md describes it."""
 
 import json
 import time
@@ -80,7 +80,7 @@ class StreamManagerApi:
     def GetResult(self, stream, element, keys, timeout_ms=3000):
         _require_bytes(stream, element, *keys)
         if self._fault == "late":
-            # The answer comes after the timeout: it stays in the sink, and the next call gets it.
+            # The result comes after the timeout, stays in the sink, and the next call gets it.
             time.sleep(timeout_ms / 1000)
             return _result(TIMEOUT)
         if self._fault == "code":
@@ -91,10 +91,10 @@ class StreamManagerApi:
 
 
 def _tensor(features):
-    made = MxpiDataType_pb2.MxpiTensorPackageList()
-    tensor = made.tensorPackageVec.add().tensorVec.add()
+    packages = MxpiDataType_pb2.MxpiTensorPackageList()
+    tensor = packages.tensorPackageVec.add().tensorVec.add()
     tensor.dataStr, tensor.tensorDataType, tensor.tensorDataSize = features, 1, len(features)
-    return made.SerializeToString()
+    return packages.SerializeToString()
 
 
 def _result(code, *contents):

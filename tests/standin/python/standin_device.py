@@ -1,4 +1,4 @@
-"""What both surfaces of the stand-in share: the chip, which computes, and the faults, which come when asked for."""
+"""The chip and the faults, shared by both APIs of the stand-in."""
 
 import json
 import os
@@ -21,21 +21,21 @@ class Chip:
         self._compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._aipp = _aipp(om["aipp"]) if om["aipp"] else None
         outputs = tuple(self._compiled.output(0).shape)
-        self.buffer = np.zeros(outputs, np.float16)  # a static-batch model has one, for all its results
+        self.buffer = np.zeros(outputs, np.float16)  # a static-batch model has one buffer for all results
 
     @property
     def input_bytes(self):
         return int(np.prod(self.shape))
 
     def compute(self, content):
-        """uint8 bytes in NHWC -> the model's own buffer with its features."""
+        """uint8 bytes in NHWC -> the buffer of the model, with the features."""
         side = self.shape[2]
         image = np.frombuffer(content, np.uint8).reshape(1, side, side, 3)
         if self._aipp is not None:
             assert (self._aipp["src_image_size_h"], self._aipp["input_format"]) == (str(side), "RGB888_U8")
-            low = np.array([float(self._aipp[f"min_chn_{c}"]) for c in range(3)], np.float32)
+            minimum = np.array([float(self._aipp[f"min_chn_{c}"]) for c in range(3)], np.float32)
             scale = np.array([float(self._aipp[f"var_reci_chn_{c}"]) for c in range(3)], np.float32)
-            image = ((image - low) * scale).transpose(0, 3, 1, 2)
+            image = ((image - minimum) * scale).transpose(0, 3, 1, 2)
         self.buffer[...] = self._compiled([np.ascontiguousarray(image)])[0]
         return self.buffer
 
@@ -46,7 +46,7 @@ def _aipp(text):
 
 
 def next_fault():
-    """The fault that is due with this image, or None."""
+    """The fault of this image, or None."""
     folder = os.environ.get("STANDIN_FAULTS")
     if folder is None:
         return None
@@ -57,8 +57,8 @@ def next_fault():
     if not faults or count % int((folder / "every").read_text()):
         return None
     (folder / "faults").write_text("\n".join(faults[1:]))
-    with (folder / "happened").open("a") as happened:
-        happened.write(faults[0] + "\n")
+    with (folder / "happened").open("a") as log:
+        log.write(faults[0] + "\n")
     if faults[0] == "die":
         os._exit(139)
     if faults[0] == "block":

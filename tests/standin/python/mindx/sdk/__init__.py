@@ -1,4 +1,4 @@
-"""mindx.sdk as the facts of docs/ascend.md describe it: Tensor and base."""
+"""mindx.sdk, as docs/ascend.md describes it: Tensor and base."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ class Tensor:
         self._array = array
 
     def to_host(self):
-        """Nothing to move here; the array stays the model's own buffer."""
+        """Do nothing: the array stays the buffer of the model."""
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self._array, dtype=dtype, copy=copy)
