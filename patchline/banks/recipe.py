@@ -1,4 +1,4 @@
-"""The shared part of fitting and importing a memory bank: the images, the backbone, and the way to a saved bank."""
+"""The steps that fitting and importing a memory bank share: good images, the backbone, calibration, saving."""
 
 from __future__ import annotations
 

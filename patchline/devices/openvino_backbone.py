@@ -29,7 +29,7 @@ class OpenVinoBackbone:
         self.side = side
         self.grid = manifest.grid(side)
         self._thread_local = threading.local()
-        hint = "f32" if precision == "int8" else precision  # the graph itself says which layers are quantised
+        hint = "f32" if precision == "int8" else precision  # a quantised graph declares its own precision
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
         try:
             self._compiled = openvino.Core().compile_model(read_graph(model, manifest, side), "CPU", settings)

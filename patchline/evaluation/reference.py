@@ -153,7 +153,7 @@ def performance(settings: config.Config, names: list[str], dataset: Path, out: P
     fps = 1000 / mean_ms
     result = Performance(categories=timings, skipped=skipped, mean_whole_ms=mean_ms, fps=fps, met=fps >= REQUIRED_FPS)
     _write(out / "performance.json", result)
-    columns = ("category", "whole ms", "decode", "preprocess", "network + search", "published", "images/s")
+    columns = ("category", "total ms", "decode", "preprocess", "network + search", "published", "images/s")
     rows = [
         [name, t.whole_ms, t.decode_ms, t.preprocess_ms, t.inference_ms, _published_ms(name), t.fps]
         for name, t in timings.items()

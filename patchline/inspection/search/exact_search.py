@@ -149,7 +149,7 @@ class Search:
     def _squared_distances(
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """float32 [pairs]: the squared distance of each pair of a query and a row, both given by number."""
+        """float32 [pairs]: the squared distance of each pair of a query and a row, by their numbers."""
         distances = np.empty(len(query_of_pair), np.float32)
         arrays = (queries, query_of_pair, self.features, rows, distances)
         pointers = (faiss.swig_ptr(array) for array in arrays)
