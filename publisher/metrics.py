@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 from patchline.publisher.spool import Spool
 from patchline.runtime import metrics
-from patchline.runtime.metrics import Counter, Gauge
+from patchline.runtime.metrics import Counter, Gauge, Registry
+
+SEVERAL = "*"  # label of a spool that serves several categories
 
 
 class Metrics:
     """Counts jobs by state. The gauges of the spool read it on every scrape."""
 
-    def __init__(self, line: str, category: str, spool: Spool, clock_ms: Callable[[], int]) -> None:
-        self.registry = metrics.Registry()
+    def __init__(
+        self, line: str, category: str, spool: Spool, clock_ms: Callable[[], int], registry: Registry | None = None
+    ) -> None:
+        self.registry = registry or Registry()
         names, values = ("line", "category"), (line, category)
         self._jobs = Counter("patchline_published_jobs", "Jobs by state.", (*names, "state"), registry=self.registry)
-        self._values = values
+        self._line = line
         depth = Gauge("patchline_spool_jobs", "Jobs in the spool.", names, registry=self.registry)
         depth.labels(*values).set_function(spool.depth)
         age = Gauge(
@@ -24,9 +28,9 @@ class Metrics:
         )
         age.labels(*values).set_function(lambda: spool.oldest_age_s(clock_ms()))
 
-    def count(self, state: str) -> None:
+    def count(self, category: str, state: str) -> None:
         """Count a job that has reached `state`."""
-        self._jobs.labels(*self._values, state).inc()
+        self._jobs.labels(self._line, category, state).inc()
 
     def serve(self, host: str, port: int) -> None:
         """Serve the metrics at `http://host:port/metrics`."""

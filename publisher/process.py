@@ -12,11 +12,12 @@ import structlog
 from patchline import config
 from patchline.broker.base import Broker, BrokerError, TopologyMismatch
 from patchline.protocol.messages import Job
-from patchline.publisher.metrics import Metrics
+from patchline.publisher.metrics import SEVERAL, Metrics
 from patchline.publisher.publisher import Publisher, State
 from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool
 from patchline.runtime import connections
+from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _DECLARE_RETRY_S = 2.0
@@ -25,12 +26,13 @@ _DECLARE_RETRY_S = 2.0
 def run(
     settings: config.Config,
     line: str,
-    category: str,
+    category: str | None,
     captures: Iterable[Capture],
     deadline_ms: int,
     metrics_port: int | None,
     on_state: Callable[[Job, State], None],
     stop: threading.Event,
+    registry: Registry | None = None,
 ) -> None:
     """Publish captures until they end or `stop` is set, then wait until the spool is empty or `stop` is set.
 
@@ -39,24 +41,25 @@ def run(
     Args:
         settings: the configuration.
         line: the line of the camera.
-        category: the category of the parts.
+        category: the category of the parts; None if each capture has its own.
         captures: the source of the images.
-        deadline_ms: time allowed for a verdict, from the moment the publisher takes the capture.
+        deadline_ms: time allowed for a verdict, from the moment the publisher takes a capture without a deadline.
         metrics_port: port on `worker.metrics_host` that serves the metrics; None serves none.
         on_state: called with every change of a job's state, never by two threads at the same time.
         stop: ends the publisher when set.
+        registry: gets the metrics of the publisher, beside those of the source.
 
     Raises:
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
     limits = settings.publisher
-    path = settings.paths.spool / f"{line}.{category}.sqlite"
+    path = settings.paths.spool / (f"{line}.{category}.sqlite" if category else f"{line}.sqlite")
     with (
         closing(Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)) as spool,
         connections.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
     ):
-        metrics = Metrics(line, category, spool, connections.now_ms)
+        metrics = Metrics(line, category or SEVERAL, spool, connections.now_ms, registry)
         if metrics_port is not None:
             metrics.serve(settings.worker.metrics_host, metrics_port)
         report = _serialized(metrics, on_state)
@@ -65,7 +68,7 @@ def run(
             threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
         with _replay_in_background(publisher, stop):
             for capture in captures:
-                if publisher.accept(capture, connections.now_ms() + deadline_ms) is None:
+                if publisher.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
                     break
             while spool.depth() and not stop.wait(0.1):
                 pass
@@ -77,7 +80,7 @@ def _serialized(metrics: Metrics, on_state: Callable[[Job, State], None]) -> Cal
     lock = threading.Lock()
 
     def report(job: Job, state: State) -> None:
-        metrics.count(state)
+        metrics.count(job.category, state)
         with lock:
             on_state(job, state)
 

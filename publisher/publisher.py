@@ -34,11 +34,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Publisher:
-    """Sends the captures of one line and category. `on_state` is called with every change of a job's state."""
+    """Sends the captures of one line. `on_state` is called with every change of a job's state.
+
+    `category` is that of captures without one; None if every capture has one.
+    """
 
     broker: Broker
     line: str
-    category: str
+    category: str | None
     spool: Spool
     clock_ms: Callable[[], int]
     on_state: Callable[[Job, State], None]
@@ -61,6 +64,7 @@ class Publisher:
             try:
                 state = self._send_or_spool(job, capture.image)
                 self.on_state(job, state)
+                capture.on_accepted()
                 return job
             except SpoolError as error:
                 _log.warning("image neither confirmed nor spooled, retrying", job_id=job.job_id, reason=str(error))
@@ -99,10 +103,12 @@ class Publisher:
         return State.SPOOLED
 
     def _make_job(self, capture: Capture, deadline: int | None) -> Job:
+        category = capture.category or self.category
+        assert category is not None, "the source or the publisher knows the category"
         return Job(
-            job_id=messages.job_id_for(self.line, self.category, capture.part_id, capture.captured_at, capture.image),
+            job_id=messages.job_id_for(self.line, category, capture.part_id, capture.captured_at, capture.image),
             line=self.line,
-            category=self.category,
+            category=category,
             part_id=capture.part_id,
             captured_at=capture.captured_at,
             deadline=deadline,

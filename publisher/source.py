@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,26 @@ _NOTICE_DELAY_NS = 1_000_000_000  # upper bound, on a machine that is not overlo
 
 @dataclass(frozen=True)
 class Capture:
-    """One image, byte for byte as it was read, and its time of capture in epoch milliseconds."""
+    """One image, byte for byte as it was read.
+
+    Attributes:
+        part_id: the part.
+        content_type: the content type of the image.
+        captured_at: time of capture in epoch milliseconds.
+        image: the encoded image.
+        category: the category of the part; None is that of the publisher.
+        deadline: epoch milliseconds by which a verdict is needed; None counts it from sending.
+        on_accepted: called once, when the job is confirmed by the broker, stored on disk, or refused for good. The
+            source may then forget the image. It is called by any thread, and must not block.
+    """
 
     part_id: str
     content_type: str
     captured_at: int
     image: bytes = field(repr=False)
+    category: str | None = None
+    deadline: int | None = None
+    on_accepted: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
 
 def read(path: Path) -> Capture:

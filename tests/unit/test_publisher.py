@@ -100,6 +100,20 @@ def test_the_same_file_becomes_the_same_job(publisher, image):
     assert first.job_id == second.job_id
 
 
+def test_a_capture_may_have_a_category_of_its_own(publisher):
+    job = publisher.accept(replace(captures(1)[0], category="bottle"), None)
+    assert (job.category, job.routing_key) == ("bottle", "l.bottle")
+
+
+def test_a_source_is_told_when_its_capture_is_confirmed_or_spooled(publisher, broker, monkeypatch):
+    accepted = []
+    one, two = (replace(capture, on_accepted=lambda: accepted.append(1)) for capture in captures(2))
+    publisher.accept(one, None)
+    disconnect(broker, monkeypatch)
+    publisher.accept(two, None)
+    assert len(accepted) == 2
+
+
 @pytest.mark.parametrize(
     "fault", [NotConfirmed("gone"), Refused("full"), Unroutable("no queue"), BrokerError("closed")]
 )
