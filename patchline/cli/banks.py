@@ -1,4 +1,4 @@
-"""Memory banks: made, taken over, measured."""
+"""Subcommands for memory banks: fit, import-bank, evaluate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ if typing.TYPE_CHECKING:
 
 def fit(
     category: Category,
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of images of good parts, and of nothing else.")
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with images of good parts only.")],
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed and images give the same memory bank.")] = 0,
     device: Serving = "cpu",
     config_file: Settings = CONFIG,
@@ -33,20 +31,19 @@ def fit(
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    made = fit.fit(settings, category, folder, seed, backbone.Device.parse(device))
-    _tell_bank(settings, made)
+    _print_bank(settings, fit.fit(settings, category, folder, seed, backbone.Device.parse(device)))
 
 
 def import_bank(
     category: Category,
     source: Annotated[Path, typer.Argument(metavar="INDEX", help="nnscorer_search_index.faiss, or its folder.")],
-    good: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images that the index was not made from.")],
+    good: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images that are not in the index.")],
     device: Serving = "cpu",
     config_file: Settings = CONFIG,
 ) -> None:
-    """Take a memory bank from elsewhere, and calibrate the thresholds that it does not have.
+    """Import the index of another PatchCore application, and calibrate the thresholds that it lacks.
 
-    Indices of this project, of the reference application and of amazon-science/patchcore-inspection are understood.
+    Reads indices of Patchline, of the reference application and of amazon-science/patchcore-inspection.
 
     Example:  patchline import-bank --category bottle old/nnscorer_search_index.faiss good-bottles/
     """
@@ -54,7 +51,7 @@ def import_bank(
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    _tell_bank(settings, import_bank.import_bank(settings, category, source, good, backbone.Device.parse(device)))
+    _print_bank(settings, import_bank.import_bank(settings, category, source, good, backbone.Device.parse(device)))
 
 
 def evaluate(
@@ -65,12 +62,14 @@ def evaluate(
     category: Several = None,
     all_: All = False,
     dataset: Dataset = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets JSON files and sheets of mistakes.")] = Path("out"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the JSON files and the sheets of mistakes go.")
+    ] = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
     """Compare the judgement with labelled images, in the layout of MVTec AD: one category, several, or all.
 
-    With --dataset, what was done before with the same memory bank is not done again.
+    With --dataset, categories that were evaluated with the same memory bank are skipped.
 
     Example:  patchline evaluate --category bottle mvtec/bottle
 
@@ -88,11 +87,11 @@ def evaluate(
     print(f"{out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 
-def _tell_bank(settings: config.Config, made: memory_bank.BankManifest) -> None:
-    how = "each held out in turn" if made.calibration.method == "leave-one-image-out" else "none of them in the bank"
+def _print_bank(settings: config.Config, bank: memory_bank.BankManifest) -> None:
+    method = "each held out in turn" if bank.calibration.method == "leave-one-image-out" else "none of them in the bank"
     print(
-        f"{settings.paths.memory_banks / made.category}: {made.patches} patches of {made.dim} numbers\n"
-        f"fail from {made.thresholds.fail:.4g}, review from {made.thresholds.review:.4g}: calibrated on "
-        f"{made.calibration.images} good images, {how}, for at most "
-        f"{made.calibration.false_reject_rate:.1%} of good parts rejected"
+        f"{settings.paths.memory_banks / bank.category}: {bank.patches} patches of {bank.dim} numbers\n"
+        f"fail from {bank.thresholds.fail:.4g}, review from {bank.thresholds.review:.4g}: calibrated on "
+        f"{bank.calibration.images} good images, {method}, for at most "
+        f"{bank.calibration.false_reject_rate:.1%} of good parts rejected"
     )

@@ -1,4 +1,4 @@
-"""Dead letters: list, show, replay, purge."""
+"""Subcommands for dead letters: list, show, replay, purge."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from patchline.broker.rabbitmq import RabbitBroker
 from patchline.cli.options import CONFIG, Settings
 from patchline.protocol.errors import SetupError
 
-app = typer.Typer(
-    no_args_is_help=True, help="Jobs that could not be judged: look at them, send them again, or drop them."
-)
+app = typer.Typer(no_args_is_help=True, help="Jobs that could not be judged: list, show, replay or delete them.")
 
-Most = Annotated[int, typer.Option(min=1, max=60_000, metavar="N", help="How many of the oldest are looked at.")]
-One = Annotated[str | None, typer.Argument(metavar="[JOB_ID]", help="The job; without it, --all is needed.")]
+Most = Annotated[
+    int, typer.Option(min=1, max=60_000, metavar="N", help="How many of the oldest dead letters are read.")
+]
+One = Annotated[str | None, typer.Argument(metavar="[JOB_ID]", help="The job. Without it, --all is needed.")]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 
 
@@ -39,7 +39,7 @@ def list_(most: Most = 1000, config_file: Settings = CONFIG) -> None:
 @app.command()
 def show(
     job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The job.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the image.")] = Path("out/dead-letters"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the image is written.")] = Path("out/dead-letters"),
     most: Most = 1000,
     config_file: Settings = CONFIG,
 ) -> None:
@@ -56,7 +56,7 @@ def show(
 
 @app.command()
 def replay(job_id: One = None, all_: All = False, most: Most = 1000, config_file: Settings = CONFIG) -> None:
-    """Send dead letters onto the line again, with their job ids; they are judged anew.
+    """Send dead letters to the line again with their job ids. They are judged again.
 
     Example:  patchline dead-letters replay --all
     """
@@ -69,7 +69,7 @@ def replay(job_id: One = None, all_: All = False, most: Most = 1000, config_file
 
 @app.command()
 def purge(job_id: One = None, all_: All = False, most: Most = 1000, config_file: Settings = CONFIG) -> None:
-    """Throw dead letters away. Their verdicts were given; their images are gone then.
+    """Delete dead letters and their images. Their verdicts were given.
 
     Example:  patchline dead-letters purge 5d6ea460-6bde-50d5-965a-a47f1f5e2148
     """
@@ -92,4 +92,4 @@ def _broker(config_file: Path) -> Iterator[RabbitBroker]:
 
 def _one_or_all(job_id: str | None, all_: bool) -> None:
     if (job_id is None) != all_:
-        raise SetupError("name one job, or say --all")
+        raise SetupError("name one job, or use --all")

@@ -1,4 +1,4 @@
-"""The processes of a line, and the queues between them."""
+"""Subcommands for the processes of a line, their queues and their recent verdicts."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from patchline.runtime import signals
 
 def worker(
     device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="One device, in this process: cpu, cpu:0, ascend:0.")
+        str | None, typer.Option(metavar="DEVICE", help="One device, served by this process: cpu, cpu:0, ascend:0.")
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(metavar="DEVICE,...", help="Several devices, a supervised process each: cpu:0,cpu:1."),
+        typer.Option(metavar="DEVICE,...", help="Several devices, each served by a supervised process: cpu:0,cpu:1."),
     ] = None,
     category: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Serve this category; again for more. All by default.")
+        list[str] | None, typer.Option(metavar="NAME", help="Serve this category (repeatable). All by default.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Of the first device; the others count up from it.")
+        int | None, typer.Option(metavar="PORT", help="Port of the first device; the next devices use the next ports.")
     ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Judge images: take jobs from RabbitMQ, publish a verdict for each.
 
-    SIGTERM or Ctrl-C drains: the jobs in hand are finished, the others go back. A second one leaves at once.
+    SIGTERM or Ctrl-C drains: current jobs are finished, the others go back to the queue. A second signal exits at once.
 
     Example:  patchline worker --device cpu
     """
@@ -45,19 +45,19 @@ def worker(
     served = category or []
     port = settings.worker.metrics_port if metrics_port is None else metrics_port
     if device and devices:
-        raise SetupError("--device and --devices exclude each other: one process, or a supervised process for each")
+        raise SetupError("use either --device (one process) or --devices (a supervised process for each device)")
     with signals.stop_event() as stop:
         if devices is None:
             process.run(settings, backbone.Device.parse(device or "cpu"), served, port, stop)
             return
         arguments = ["--config", str(config_file), *(word for name in served for word in ("--category", name))]
         commands = {
-            backbone.Device.parse(each): supervisor.worker_command(
-                ["--device", each, "--metrics-port", str(port and port + number), *arguments]
+            backbone.Device.parse(name): supervisor.worker_command(
+                ["--device", name, "--metrics-port", str(port and port + number), *arguments]
             )
-            for number, each in enumerate(devices.split(","))
+            for number, name in enumerate(devices.split(","))
         }
-        metrics = SupervisorMetrics([str(each) for each in commands])
+        metrics = SupervisorMetrics(list(map(str, commands)))
         if settings.worker.supervisor_port and port:
             metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
         supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop)
@@ -100,7 +100,7 @@ def publish(
         else:
             captures = source.from_files(image_files.find(paths), rate, stop)
         patience_ms = deadline_ms or settings.publisher.deadline_ms
-        process.run(settings, line, category, captures, patience_ms, metrics_port, _tell_job, stop)
+        process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop)
 
 
 def gate(line: Line, config_file: Settings = CONFIG) -> None:
@@ -120,7 +120,7 @@ def gate(line: Line, config_file: Settings = CONFIG) -> None:
 def traces(config_file: Settings = CONFIG) -> None:
     """Export the trace of every verdict by OTLP: the wait in the queue and each stage. Needs the extra `tracing`.
 
-    A process beside the line: workers know nothing of it. OTEL_EXPORTER_OTLP_ENDPOINT says where to.
+    It runs independently of the workers. OTEL_EXPORTER_OTLP_ENDPOINT is the address of the collector.
 
     Example:  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 patchline traces
     """
@@ -131,11 +131,13 @@ def traces(config_file: Settings = CONFIG) -> None:
 
 
 def show(
-    job_id: Annotated[str, typer.Argument(metavar="JOB_ID")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the picture.")] = Path("out"),
+    job_id: Annotated[str, typer.Argument(metavar="JOB_ID", help="The id of the job.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the heat map is written.")] = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
-    """Print the verdict of a recent job, and write its heat map: fail and review by default, for an hour.
+    """Print the verdict of a recent job and write its heat map.
+
+    By default heat maps of fail and review are kept, for an hour (worker.pictures, redis.keep_picture_s).
 
     Example:  patchline show 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11
     """
@@ -143,7 +145,7 @@ def show(
 
     verdict, picture = recent.show(config.load(config_file), job_id, out)
     print(verdict.model_dump_json(indent=2, exclude_none=True))
-    print(picture or "no picture: passed, too long ago, or worker.pictures is none")
+    print(picture or "no heat map: the part passed, it was too long ago, or worker.pictures is none")
 
 
 def recent(
@@ -165,22 +167,22 @@ def recent(
 def topology(
     line: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", callback=names, help="Also the gate's queue of this line; again for more."),
+        typer.Option(metavar="NAME", callback=names, help="Also make the gate's queue of this line (repeatable)."),
     ] = None,
-    traces: Annotated[bool, typer.Option("--traces", help="Also the queue of `patchline traces`.")] = False,
+    traces: Annotated[bool, typer.Option("--traces", help="Also make the queue of `patchline traces`.")] = False,
     definitions: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Write RabbitMQ's definitions file and its users' urls, instead."),
+        typer.Option(metavar="FOLDER", help="Write a definitions file and the users' urls instead."),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(metavar="URL", help="With --definitions: of the broker, as its users see it.")
+        str | None, typer.Option(metavar="URL", help="With --definitions: the broker's url for its users.")
     ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates do so too, where they may.
+    """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates also do so if they may.
 
-    With --definitions, a plant is set up with three users who may make nothing: an administrator imports
-    FOLDER/definitions.json, and PATCHLINE_AMQP_URL_FILE of each process names its file of FOLDER.
+    With --definitions, the plant gets three users without the right to make queues. An administrator imports
+    FOLDER/definitions.json; PATCHLINE_AMQP_URL_FILE of each process names the user's file in FOLDER.
 
     Example:  patchline topology --line press-3 --line press-4
     """
@@ -189,17 +191,17 @@ def topology(
     from patchline.runtime import connections
 
     settings = config.load(config_file)
-    wanted = [connections.plant(settings), *(queues.gate(name) for name in line or [])]
-    wanted += [queues.traces()] if traces else []
+    topologies = [connections.plant(settings), *(queues.gate(name) for name in line or [])]
+    topologies += [queues.traces()] if traces else []
     if definitions is not None:
-        print("\n".join(map(str, plant_users.write(definitions, wanted, address or settings.broker.url))))
+        print("\n".join(map(str, plant_users.write(definitions, topologies, address or settings.broker.url))))
         return
     with connections.connect(settings, "topology") as broker:
-        for each in wanted:
-            broker.declare(each)
-            print("\n".join(queue.name for queue in each.queues))
+        for topology in topologies:
+            broker.declare(topology)
+            print("\n".join(queue.name for queue in topology.queues))
 
 
-def _tell_job(job: messages.Job, state: str) -> None:
-    known = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
-    print(json.dumps(known | {"state": state}), flush=True)
+def _print_job(job: messages.Job, state: str) -> None:
+    record = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
+    print(json.dumps(record | {"state": state}), flush=True)

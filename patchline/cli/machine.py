@@ -1,4 +1,4 @@
-"""What shows, measures and examines a machine."""
+"""Subcommands for a machine: init, demo, bench, doctor, services, schema."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bench(
 
 
 def doctor(config_file: Settings = CONFIG) -> None:
-    """Say what this machine can run: devices, SDK, servers, models and banks; and what to do about the rest.
+    """Report what this machine can run (devices, SDK, servers, models, banks) and how to fix the rest.
 
     Example:  patchline doctor
     """

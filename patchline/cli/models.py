@@ -1,4 +1,4 @@
-"""Backbones: made of networks, and for chips."""
+"""Subcommands for backbones: convert, quantize, om."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def convert(
     """Make backbones: ONNX files with their manifests. Needs the extra `convert` (torch).
 
     Without --side and --layer a ResNet gives the reference's four models: 224, 280 and 320 of layer2, 320 of layer3.
-    Says how each judges the golden images of the memory banks that were fitted with a model of its name.
+    Compares the scores of the golden images of memory banks that were fitted with a model of the same name.
 
     Example:  patchline convert wideresnet101 --weights wide_resnet101_2-32ee1156.pth
     """
@@ -39,13 +39,14 @@ def convert(
     if (side is None) != (layer is None):
         raise SetupError("--side and --layer belong together: one model; without both, the reference's four")
     if network == convert.DEFAULT:
-        made = [convert.efficientnet_lite0(models)]
+        manifests = [convert.efficientnet_lite0(models)]
     else:
-        wanted = convert.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
-        made = [convert.resnet(models, network, *each, weights) for each in wanted]
-    for each in made:
-        print(f"{models / each.file}: {each.dim} numbers for each {each.stride} x {each.stride} pixels")
-        for sentence in serving.compare_golden_images(settings, each.name, backbone.CPU):
+        sizes = convert.REFERENCE_MODELS if side is None or layer is None else ((side, layer),)
+        manifests = [convert.resnet(models, network, *size, weights) for size in sizes]
+    for manifest in manifests:
+        stride = manifest.stride
+        print(f"{models / manifest.file}: {manifest.dim} numbers for each {stride} x {stride} pixels")
+        for sentence in serving.compare_golden_images(settings, manifest.name, backbone.CPU):
             print(sentence)
 
 

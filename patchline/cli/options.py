@@ -13,12 +13,12 @@ from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
 
-def names(given: str | list[str] | None) -> str | list[str] | None:
-    """Refuse what cannot be the name of a line or category: it becomes part of a file's name and of a routing key."""
-    for name in [given] if isinstance(given, str) else given or []:
+def names(value: str | list[str] | None) -> str | list[str] | None:
+    """Refuse names of lines and categories that cannot be part of a file name and of a routing key."""
+    for name in [value] if isinstance(value, str) else value or []:
         if re.fullmatch(messages.NAME_PATTERN, name) is None:
             raise typer.BadParameter(f"{name!r} is not letters, digits, _ and -, 63 at most")
-    return given
+    return value
 
 
 Settings = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.", show_default=True)]

@@ -1,4 +1,4 @@
-"""The dead-letter queue: what is in it, one of it, back onto the line, or away."""
+"""The dead-letter queue: list, show, replay and purge what could not be judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchline.protocol import image_files, messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Frozen
 
-_QUIET_S = 1.0  # the queue has nothing more when it is silent for so long
+_QUIET_S = 1.0  # the queue is empty when nothing arrives for this time
 _ENDINGS = {content_type: ending for ending, content_type in reversed(image_files.CONTENT_TYPES.items())}
 
 
@@ -31,12 +31,12 @@ class DeadLetter(Frozen):
 
 
 def described(dead: Message) -> DeadLetter:
-    """What a dead letter says of itself."""
-    known = messages.salvage(dead)
+    """Return the facts that a dead letter carries."""
+    identity = messages.salvage(dead)
     headers = dead.headers
     attempts = headers.get("x-patchline-attempts")
     return DeadLetter(
-        **known,
+        **identity,
         reason=str(headers.get("x-patchline-reason", messages.UNKNOWN)),
         stage=str(headers.get("x-patchline-stage", messages.UNKNOWN)),
         error=str(headers.get("x-patchline-error", messages.UNKNOWN)),
@@ -47,16 +47,16 @@ def described(dead: Message) -> DeadLetter:
 
 
 def read(broker: Broker, most: int) -> list[DeadLetter]:
-    """The oldest dead letters, at most `most`; they stay in the queue."""
+    """Return the oldest dead letters, at most `most`. They stay in the queue."""
     with _taken(broker, most) as letters:
         return [described(delivery.message) for delivery in letters]
 
 
 def show(broker: Broker, job_id: str, most: int, out: Path) -> tuple[DeadLetter, Path]:
-    """One dead letter, with its image written into the folder `out`; it stays in the queue.
+    """Return one dead letter, and write its image into the folder `out`. It stays in the queue.
 
     Raises:
-        SetupError: there is none of that job.
+        SetupError: the job has no dead letter.
     """
     with _taken(broker, most) as letters:
         (delivery,) = _of_job(letters, job_id)[:1]
@@ -69,31 +69,34 @@ def show(broker: Broker, job_id: str, most: int, out: Path) -> tuple[DeadLetter,
 
 
 def replay(broker: Broker, job_id: str | None, most: int) -> int:
-    """Send dead letters onto the line again, one job's or all, with their job ids; returns how many.
+    """Send dead letters to the line again with their job ids, one job's or all; return how many.
 
-    A replayed job is judged anew, whatever is remembered of it, and has no deadline: its gate gave up long ago.
+    A replayed job is judged again even if its verdict is cached. It has no deadline: its gate gave up long ago.
 
     Raises:
-        SetupError: there is none of that job.
+        SetupError: the job has no dead letter.
     """
     with _taken(broker, most) as letters:
         chosen = letters if job_id is None else _of_job(letters, job_id)
         for delivery in chosen:
             dead = delivery.message
-            kept = {
+            headers = {
                 name: value for name, value in dead.headers.items() if not name.startswith("x-") and name != "deadline"
             }
-            fresh = Message(
-                dead.body, dead.message_id, dead.type, dead.content_type, {**kept, messages.REPLAY_HEADER: 1}
-            )
+            headers[messages.REPLAY_HEADER] = 1
+            job = Message(dead.body, dead.message_id, dead.type, dead.content_type, headers)
             letter = described(dead)
-            broker.publish(topology.JOBS, f"{letter.line}.{letter.category}", fresh)
+            broker.publish(topology.JOBS, f"{letter.line}.{letter.category}", job)
             delivery.ack()
         return len(chosen)
 
 
 def purge(broker: Broker, job_id: str | None, most: int) -> int:
-    """Throw dead letters away, one job's or all; returns how many. Raises SetupError as `replay` does."""
+    """Delete dead letters, one job's or all; return how many.
+
+    Raises:
+        SetupError: the job has no dead letter.
+    """
     with _taken(broker, most) as letters:
         chosen = letters if job_id is None else _of_job(letters, job_id)
         for delivery in chosen:
@@ -103,7 +106,7 @@ def purge(broker: Broker, job_id: str | None, most: int) -> int:
 
 @contextmanager
 def _taken(broker: Broker, most: int) -> Iterator[list[Delivery]]:
-    """The oldest dead letters in our hands; what is not settled inside goes back when the broker closes."""
+    """Take the oldest dead letters; those that the block does not settle return when the broker closes."""
     consumer = broker.consume(topology.DEAD, prefetch=most)
     letters: list[Delivery] = []
     while len(letters) < most and (delivery := consumer.take(_QUIET_S)) is not None:
@@ -112,9 +115,9 @@ def _taken(broker: Broker, most: int) -> Iterator[list[Delivery]]:
 
 
 def _of_job(letters: list[Delivery], job_id: str) -> list[Delivery]:
-    found = [delivery for delivery in letters if described(delivery.message).job_id == job_id]
-    if not found:
+    matching = [delivery for delivery in letters if described(delivery.message).job_id == job_id]
+    if not matching:
         raise SetupError(
             f"no dead letter of job {job_id} among the oldest {len(letters)}; see: patchline dead-letters list"
         )
-    return found
+    return matching

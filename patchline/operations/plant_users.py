@@ -1,4 +1,4 @@
-"""Writes what a broker needs to know of a plant, and what its three users need to know of the broker."""
+"""The definitions file of a plant's RabbitMQ, and a file with the url of each of its users."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ FILE = "definitions.json"
 
 
 def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Path]:
-    """Write `definitions.json`, and for each user a file with its url, readable by their owner only.
+    """Write `definitions.json` and, for each user, a file with its url. Only their owner can read the files.
 
-    A user whose file is there keeps its password, so that a line can be added later.
+    A user whose file exists keeps its password, so that a line can be added later.
 
     Args:
-        folder: where to; made where it is missing.
-        topologies: exchanges and queues.
-        address: the broker's url without a user; of a cluster, its nodes joined by commas.
+        folder: is created if it does not exist.
+        topologies: the exchanges and queues.
+        address: the broker's url without a user; the nodes of a cluster joined by commas.
 
     Returns:
         The files.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    passwords = {user: _kept(folder / f"{user}.url") or definitions.new_password() for user in definitions.PERMISSIONS}
+    passwords = {
+        user: _existing_password(folder / f"{user}.url") or definitions.new_password()
+        for user in definitions.PERMISSIONS
+    }
     document = json.dumps(definitions.definitions(topologies, passwords), indent=2) + "\n"
     files = {FILE: document}
     for user, password in passwords.items():
-        files[f"{user}.url"] = ",".join(_with_user(each, user, password) for each in address.split(",")) + "\n"
+        files[f"{user}.url"] = ",".join(_with_user(url, user, password) for url in address.split(",")) + "\n"
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]
 
 
-def _kept(file: Path) -> str | None:
+def _existing_password(file: Path) -> str | None:
     return urlsplit(file.read_text(encoding="utf-8").split(",")[0]).password if file.exists() else None
 
 
