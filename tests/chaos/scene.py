@@ -1,4 +1,4 @@
-"""The scene of a storm: real servers, workers, a publisher and a gate, each behind a proxy, and what they all said."""
+"""The scene of a storm: real servers, workers, a publisher and a gate, each behind proxies, and their output."""
 
 import os
 import shutil
@@ -23,8 +23,8 @@ from tests.proxy import Proxy
 
 LINE, CATEGORY = "l1", "brick"
 FAULTS = Path(__file__).with_name("faults")
-# Attempts: this storm kills a worker every second or two, and likes those that judge suspects. By chance alone, three
-# may end over the same innocent job, which is then answered `error`, as it would have to be.
+# The storm kills a worker every second or two. With three attempts, an ordinary job could by chance be in three workers
+# that are killed, and would then rightly get the decision `error`.
 CHANGES = {
     "worker": {"start_s": 20.0, "stuck_s": 5.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
     "broker": {"confirm_timeout_s": 3.0, "max_attempts": 5, "jobs_max_length": 150},
@@ -34,7 +34,7 @@ CHANGES = {
 
 @dataclass
 class Scene:
-    """Everything that a storm can touch."""
+    """A line at work, and handles on everything that a storm can disturb."""
 
     folder: Path
     settings: config.Config
@@ -52,46 +52,45 @@ class Scene:
         return self.folder / "failpoints"
 
     def start(self, name, *arguments):
-        """A process of the line, which ends with the scene; what it says is in files of its name."""
-        own = {"PATCHLINE_AMQP_URL": self.amqp_urls[name]}
+        """Start a process of the line. Its output goes to files with its name."""
+        variables = {"PATCHLINE_AMQP_URL": self.amqp_urls[name]}
         if name != "gate":
-            own["PYTHONPATH"] = f"{FAULTS}{os.pathsep}{Path.cwd()}"
+            variables["PYTHONPATH"] = f"{FAULTS}{os.pathsep}{Path.cwd()}"
         with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
             command = [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")]
-            return server.start_guarded(command, out, err, self.environment | own)
+            return server.start_guarded(command, out, err, self.environment | variables)
 
-    def said(self, name):
+    def output(self, name):
         return (self.folder / f"{name}.out").read_text()
 
     def workers(self):
-        """The worker processes that live now, not their supervisor."""
-        found = []
+        """Return the running worker processes, without their supervisor."""
+        workers = []
         for child in psutil.Process(self.supervisor.pid).children(recursive=True):
             try:
                 if "--device" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                    found.append(child)
+                    workers.append(child)
             except psutil.Error:
                 continue
-        return found
+        return workers
 
     def decided(self):
         return len(self.verdicts)
 
 
 @contextmanager
-def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None, disk=None):
-    """A line at work: two workers, a gate, and a publisher that sends `pictures` at `rate`."""
+def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=None):
+    """Start a line: two workers, a gate, and a publisher that sends `images` at `rate` per second."""
     settings = _configured(plant, folder)
     with ExitStack() as stack:
-        proxies, behind = {}, {}
+        proxies, proxied_urls = {}, {}
         for name in ("worker", "publisher", "gate"):
-            each, behind[name] = _behind_proxies(amqp_urls, stack)
-            proxies[name] = each
-        proxies["redis"], redis_behind = _behind_proxies([redis_url], stack)
-        environment = {"PATCHLINE_REDIS_URL": redis_behind, "PATCHLINE_BROKEN": broken or ""}
+            proxies[name], proxied_urls[name] = _behind_proxies(amqp_urls, stack)
+        proxies["redis"], proxied_redis_url = _behind_proxies([redis_url], stack)
+        environment = {"PATCHLINE_REDIS_URL": proxied_redis_url, "PATCHLINE_BROKEN": broken or ""}
         environment["PATCHLINE_FAILPOINTS"] = str(folder / "failpoints")
         environment |= disk.environment if disk else {}
-        scene = Scene(folder, settings, proxies, behind, environment)
+        scene = Scene(folder, settings, proxies, proxied_urls, environment)
         scene.failpoints.mkdir()
         broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))
         broker.declare(connections.plant(settings))
@@ -101,19 +100,19 @@ def set_up(plant, folder, amqp_urls, redis_url, pictures, rate, broken=None, dis
         auditor.start()
         stack.callback(auditor.join)
         stack.callback(done.set)
-        for name, arguments in _processes(pictures, rate).items():
+        for name, arguments in _processes(images, rate).items():
             process = scene.start(name, *arguments)
             stack.callback(server.stop_guarded, process)
             setattr(scene, "supervisor" if name == "worker" else name, process)
         yield scene
 
 
-def _processes(pictures, rate):
+def _processes(images, rate):
     deadline = ("--deadline-ms", "3600000")
     return {
         "gate": ("gate", "--line", LINE),
         "worker": ("worker", "--devices", "cpu:0,cpu:1"),
-        "publisher": ("publish", "--line", LINE, "--category", CATEGORY, "--rate", str(rate), *deadline, str(pictures)),
+        "publisher": ("publish", "--line", LINE, "--category", CATEGORY, "--rate", str(rate), *deadline, str(images)),
     }
 
 
@@ -127,17 +126,17 @@ def _configured(plant, folder):
 
 
 def _behind_proxies(urls, stack):
-    proxies, behind = [], []
+    proxies, proxied_urls = [], []
     for url in urls:
         parts = urllib.parse.urlsplit(url)
         proxies.append(Proxy(parts.port))
         stack.callback(proxies[-1].close)
-        behind.append(url.replace(f":{parts.port}", f":{proxies[-1].port}"))
-    return proxies, ",".join(behind)
+        proxied_urls.append(url.replace(f":{parts.port}", f":{proxies[-1].port}"))
+    return proxies, ",".join(proxied_urls)
 
 
 def _audit(scene, broker, done):
-    """Take every verdict that is published, as the plant's archive would."""
+    """Record every verdict, like the archive of a plant."""
     consumer = broker.consume(topology.VERDICTS, prefetch=500)
     while not done.is_set():
         delivery = consumer.take(0.2)
@@ -149,18 +148,18 @@ def _audit(scene, broker, done):
 
 
 def dead_letters(url):
-    """Empty the dead-letter queue."""
-    found = []
+    """Consume the queue of the dead letters."""
+    letters = []
     with RabbitBroker(url) as broker:
         consumer = broker.consume(topology.DEAD, prefetch=500)
         while (delivery := consumer.take(3.0)) is not None:
             delivery.ack()
-            found.append(delivery.message)
-    return found
+            letters.append(delivery.message)
+    return letters
 
 
 def terminate(guard):
-    """SIGTERM to the process under a guard, as an operator sends it, and its end."""
+    """Send SIGTERM to the process under a guard, and wait until it ends."""
     for child in psutil.Process(guard.pid).children():
         child.send_signal(signal.SIGTERM)
     guard.wait(60)

@@ -1,4 +1,4 @@
-"""The line in a storm. `make chaos` runs it as it stands, `make soak` with CHAOS_SCALE times as much of everything."""
+"""The line in a storm of faults. `make soak` multiplies jobs and faults by CHAOS_SCALE."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from patchline.services import private_servers
-from tests.chaos import reckoning, scene
+from tests.chaos import reconciliation, scene
 from tests.chaos.storm import Storm
 from tests.slow_disk import SlowDisk
 
@@ -21,16 +21,16 @@ pytestmark = pytest.mark.timeout(500 * SCALE)
 
 
 @pytest.fixture(scope="module")
-def reckonings():
-    """What each run found; written when all have ended."""
-    found = {}
-    yield found
-    reckoning.write(found)
+def results():
+    """The reconciliation of each run, written to a file at the end."""
+    results = {}
+    yield results
+    reconciliation.write(results)
 
 
 @pytest.fixture(scope="module")
-def own():
-    """A broker and a Redis that may be ended and started again, and the disk of the broker."""
+def servers_to_restart():
+    """A broker and a Redis that a test may restart, and the disk of the broker."""
     with private_servers.temporary_folder() as home:
         disk = SlowDisk(home)
         node = private_servers.rabbitmq(home / "rabbitmq")
@@ -40,15 +40,15 @@ def own():
             yield node, redis, redis_url, disk
 
 
-def pictures(texture_folder, folder, count, planted=0, poison=0):
-    """`count` different files of 16 pictures; some truncated, some that end every worker that tries them."""
+def copy_images(texture_folder, folder, count, truncated=0, poison=0):
+    """Write `count` files from 16 images. Some are truncated, some crash every worker that inspects them."""
     folder.mkdir()
     sources = sorted((texture_folder / "test").glob("*/*.png"))
     for number in range(count):
         shutil.copy(sources[number % len(sources)], folder / f"n{number:05}.png")
-    for number in range(planted):
-        spoilt = folder / f"n{number * (count // planted):05}.png"
-        spoilt.write_bytes(spoilt.read_bytes()[:-200])
+    for number in range(truncated):
+        file = folder / f"n{number * (count // truncated):05}.png"
+        file.write_bytes(file.read_bytes()[:-200])
     for number in range(poison):
         (folder / f"n{(number + 1) * (count // (poison + 1)):05}.png").rename(folder / f"poison-{number}.png")
     return folder
@@ -60,39 +60,41 @@ def joined(nodes):
     yield
 
 
-def settle(on, amqp_url, quiet_s=30.0):
-    """Wait for the publisher's end, for the last verdict and for the last act; then take the dead letters.
+def finish(line, amqp_url, quiet_s=30.0):
+    """Wait for the publisher, the last verdict and the last action of the gate. Return the dead letters.
 
-    When no verdict has come for `quiet_s`, none will, and the reckoning says what is lost.
+    After `quiet_s` without a verdict, the missing ones count as lost.
     """
-    on.publisher.wait(360 * SCALE)
-    accepted = {json.loads(each)["job_id"] for each in on.said("publisher").splitlines()}
-    while on.verdicts.keys() < accepted and time.monotonic() - on.last_verdict_at < quiet_s:
+    line.publisher.wait(360 * SCALE)
+    accepted = {json.loads(record)["job_id"] for record in line.output("publisher").splitlines()}
+    while line.verdicts.keys() < accepted and time.monotonic() - line.last_verdict_at < quiet_s:
         time.sleep(0.2)
     time.sleep(3.0)
-    scene.terminate(on.gate)
+    scene.terminate(line.gate)
     return scene.dead_letters(amqp_url)
 
 
-def test_nothing_is_lost_wrong_or_done_twice_in_a_storm(own, plant, texture_folder, tmp_path, reckonings):
-    node, redis, redis_url, disk = own
-    folder = pictures(texture_folder, tmp_path / "pictures", JOBS, planted=10, poison=2)
+def test_no_job_is_lost_wrong_or_acted_on_twice_in_a_storm(
+    servers_to_restart, plant, texture_folder, tmp_path, results
+):
+    node, redis, redis_url, disk = servers_to_restart
+    folder = copy_images(texture_folder, tmp_path / "images", JOBS, truncated=10, poison=2)
     started = time.monotonic()
-    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18, disk=disk) as on:
-        storm = Storm(on, SEED, node, redis, disk)
-        each = {"worker_kill": 18, "outside_kill": 6, "cut": 20, "delay": 3, "freeze": 2, "flood": 1}
-        each |= {"broker_restart": 3, "broker_alarm": 2, "disk_stall": 2, "redis_outage": 2}
-        storm.rage(**{kind: count * SCALE for kind, count in each.items()})
-        dead = settle(on, node.url)
-        found = reckoning.reckon(on, storm, folder, dead, time.monotonic() - started)
-    reckonings["storm"] = found
-    assert found.sound, found
-    assert found.accepted == JOBS
+    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18, disk=disk) as line:
+        storm = Storm(line, SEED, node, redis, disk)
+        faults = {"worker_kill": 18, "outside_kill": 6, "cut": 20, "delay": 3, "freeze": 2, "flood": 1}
+        faults |= {"broker_restart": 3, "broker_alarm": 2, "disk_stall": 2, "redis_outage": 2}
+        storm.inject(**{kind: count * SCALE for kind, count in faults.items()})
+        dead = finish(line, node.url)
+        result = reconciliation.reconcile(line, storm, folder, dead, time.monotonic() - started)
+    results["storm"] = result
+    assert result.consistent, result
+    assert result.accepted == JOBS
     assert storm.done["worker_kill"] >= 20
 
 
-def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_path, reckonings):
-    folder = pictures(texture_folder, tmp_path / "pictures", CLUSTER_JOBS)
+def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_path, results):
+    folder = copy_images(texture_folder, tmp_path / "images", CLUSTER_JOBS)
     started = time.monotonic()
     with private_servers.temporary_folder() as home:
         names, nodes = private_servers.cluster(home / "cluster", 3)
@@ -101,45 +103,45 @@ def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_pat
         with (
             private_servers.start_all([names, *(node.server for node in nodes), redis]),
             joined(nodes),
-            scene.set_up(plant, tmp_path / "plant", urls, redis_url, folder, rate=15) as on,
+            scene.set_up(plant, tmp_path / "plant", urls, redis_url, folder, rate=15) as line,
         ):
-            storm = Storm(on, SEED)
-            while on.decided() < CLUSTER_JOBS // 10:
+            storm = Storm(line, SEED)
+            while line.decided() < CLUSTER_JOBS // 10:
                 time.sleep(0.1)
             storm.node_loss(nodes[0])
-            storm.bring_back(nodes[0], "node_return")
+            storm.restart_node(nodes[0], "node_return")
             nodes[1].server.stop()
-            storm.bring_back(nodes[1], "node_restart")
-            dead = settle(on, urls[2])
-            found = reckoning.reckon(on, storm, folder, dead, time.monotonic() - started)
-    reckonings["cluster"] = found
-    assert found.sound, found
-    assert found.accepted == CLUSTER_JOBS
+            storm.restart_node(nodes[1], "node_restart")
+            dead = finish(line, urls[2])
+            result = reconciliation.reconcile(line, storm, folder, dead, time.monotonic() - started)
+    results["cluster"] = result
+    assert result.consistent, result
+    assert result.accepted == CLUSTER_JOBS
 
 
-def test_an_ack_before_the_publish_would_be_found(own, plant, texture_folder, tmp_path):
-    node, _, redis_url, _ = own
-    folder = pictures(texture_folder, tmp_path / "pictures", BROKEN_JOBS)
-    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="ack_first") as on:
-        storm = Storm(on, SEED)
+def test_an_ack_before_the_publish_would_be_detected(servers_to_restart, plant, texture_folder, tmp_path):
+    node, _, redis_url, _ = servers_to_restart
+    folder = copy_images(texture_folder, tmp_path / "images", BROKEN_JOBS)
+    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="ack_first") as line:
+        storm = Storm(line, SEED)
         for _ in range(3):
-            point = on.failpoints / "publish"
+            point = line.failpoints / "publish"
             point.touch()
             while point.exists():
                 time.sleep(0.05)
-        found = reckoning.reckon(on, storm, folder, settle(on, node.url, quiet_s=8.0), 0)
-    assert found.lost > 0, found
-    assert not found.sound
+        result = reconciliation.reconcile(line, storm, folder, finish(line, node.url, quiet_s=8.0), 0)
+    assert result.lost > 0, result
+    assert not result.consistent
 
 
-def test_a_publisher_without_its_spool_would_be_found(own, plant, texture_folder, tmp_path):
-    node, redis, redis_url, _ = own
-    folder = pictures(texture_folder, tmp_path / "pictures", BROKEN_JOBS)
-    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="no_spool") as on:
-        storm = Storm(on, SEED, node, redis)
-        while on.decided() < 10:
+def test_a_publisher_without_its_spool_would_be_detected(servers_to_restart, plant, texture_folder, tmp_path):
+    node, redis, redis_url, _ = servers_to_restart
+    folder = copy_images(texture_folder, tmp_path / "images", BROKEN_JOBS)
+    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=20, broken="no_spool") as line:
+        storm = Storm(line, SEED, node, redis)
+        while line.decided() < 10:
             time.sleep(0.1)
-        storm.rage(broker_restart=1)
-        found = reckoning.reckon(on, storm, folder, settle(on, node.url, quiet_s=8.0), 0)
-    assert found.lost > 0, found
-    assert not found.sound
+        storm.inject(broker_restart=1)
+        result = reconciliation.reconcile(line, storm, folder, finish(line, node.url, quiet_s=8.0), 0)
+    assert result.lost > 0, result
+    assert not result.consistent

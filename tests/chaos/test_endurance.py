@@ -1,4 +1,4 @@
-"""What only shows after many images; part of `make soak`."""
+"""The memory of a worker after many images; part of `make soak`."""
 
 import json
 from pathlib import Path
@@ -10,23 +10,27 @@ from patchline.protocol.messages import Decision
 from tests.system.conftest import line  # noqa: F401
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
-IMAGES, WARM, BATCH = 20_000, 2_000, 250
+IMAGES, WARM_UP, BATCH = 20_000, 2_000, 250
 
 
-def test_a_worker_stays_as_large_as_it_is(line, texture_folder):  # noqa: F811
+def test_the_memory_of_a_worker_does_not_grow(line, texture_folder):  # noqa: F811
     worker = line.worker("--device", "cpu")
     process = psutil.Process(worker.pid)
-    pictures = [path.read_bytes() for path in sorted((texture_folder / "test").glob("*/*.png"))]
+    images = [path.read_bytes() for path in sorted((texture_folder / "test").glob("*/*.png"))]
     sizes = {}
     for first in range(0, IMAGES, BATCH):
         for number in range(first, first + BATCH):
-            line.send(pictures[number % len(pictures)], f"n{number}")
+            line.send(images[number % len(images)], f"n{number}")
         verdicts = line.verdicts(BATCH)
         assert len({verdict.job_id for verdict in verdicts}) == BATCH
         assert all(verdict.decision is not Decision.ERROR for verdict in verdicts)
         sizes[first + BATCH] = process.memory_info().rss
-    growth = sizes[IMAGES] / sizes[WARM] - 1
-    out = {"images": IMAGES, "bytes": {str(at): size for at, size in sizes.items() if at % WARM == 0}, "growth": growth}
+    growth = sizes[IMAGES] / sizes[WARM_UP] - 1
+    out = {
+        "images": IMAGES,
+        "bytes": {str(at): size for at, size in sizes.items() if at % WARM_UP == 0},
+        "growth": growth,
+    }
     Path("out").mkdir(exist_ok=True)
     Path("out/endurance.json").write_text(json.dumps(out, indent=2) + "\n")
     assert growth < 0.05

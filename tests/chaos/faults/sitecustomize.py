@@ -1,9 +1,8 @@
-"""Failpoints and deliberate faults of a worker or publisher: on its PYTHONPATH, Python imports this file at its start.
+"""Failpoints and deliberate bugs. Python imports this file at startup if its folder is in PYTHONPATH.
 
-A file in the folder PATCHLINE_FAILPOINTS, named after a stage, ends by SIGKILL whichever process reaches that stage
-first; the file is gone then. A part whose name begins with `poison` ends every worker in the first stage of its
-inspection, as an image would that a decoder trips over. PATCHLINE_BROKEN names one way to break the promise, for the
-tests that prove that the chaos would show it.
+A file in the folder PATCHLINE_FAILPOINTS is named after a stage. The first process that reaches the stage deletes the
+file and kills itself. A part whose name begins with `poison` kills every worker in the first stage of its inspection,
+like an image that crashes a decoder. PATCHLINE_BROKEN names a bug, for the tests that prove that it would be detected.
 """
 
 import os
@@ -27,15 +26,15 @@ def reach(stage):
         (_FOLDER / stage).unlink()
     except FileNotFoundError:
         return
-    _die()
+    _kill_self()
 
 
-def _die():
+def _kill_self():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def before(owner, name, action):
-    """Have `action` called with the arguments of `owner.name`, each time before it."""
+    """Patch `owner.name` to call `action` with the same arguments first."""
     original = getattr(owner, name)
 
     def wrapped(self, *arguments):
@@ -51,7 +50,7 @@ def _stage(self, name, original=Stopwatch.stage):
         reach(name)
         if getattr(_poison, "taken", False):
             (_FOLDER / f"poisoned-{os.getpid()}").touch()
-            _die()
+            _kill_self()
         yield
 
 

@@ -1,4 +1,4 @@
-"""After a storm: what was accepted, decided, acted on and dead-lettered, reconciled by job id."""
+"""Reconciles by job id what was accepted, decided, acted on and dead-lettered during a storm."""
 
 import json
 from collections import Counter
@@ -16,8 +16,8 @@ OUT = Path("out/chaos.json")
 
 
 @dataclass
-class Reckoning:
-    """Counts of jobs; `sound` is the promise."""
+class Reconciliation:
+    """Numbers of jobs. `consistent` is the promise of the line."""
 
     accepted: int
     decided: int
@@ -34,33 +34,33 @@ class Reckoning:
     recovery_s: dict = field(default_factory=dict)
 
     @property
-    def sound(self):
-        faults = (self.lost, self.wrong, self.acted_twice, self.not_acted, self.unexpected_dead_letters)
-        return self.accepted == self.decided and not any(faults) and self.dead_letters == self.planted
+    def consistent(self):
+        errors = (self.lost, self.wrong, self.acted_twice, self.not_acted, self.unexpected_dead_letters)
+        return self.accepted == self.decided and not any(errors) and self.dead_letters == self.planted
 
 
-def reckon(scene, storm, pictures, dead, seconds):
-    """Compare what every process said with what each picture must get."""
+def reconcile(scene, storm, images, dead_letters, seconds):
+    """Compare the output of every process with the decision that each image must get."""
     accepted = {}
-    for record in map(json.loads, scene.said("publisher").splitlines()):
+    for record in map(json.loads, scene.output("publisher").splitlines()):
         accepted[record["job_id"]] = record["part_id"]
-    expected = _expected(scene, pictures)
-    acted = Counter(json.loads(each)["job_id"] for each in scene.said("gate").splitlines())
+    expected = _expected_decisions(scene, images)
+    acted = Counter(json.loads(line)["job_id"] for line in scene.output("gate").splitlines())
     wrong = [
         job_id
         for job_id, verdicts in scene.verdicts.items()
-        if any(each.decision is not expected[each.part_id] for each in verdicts)
+        if any(verdict.decision is not expected[verdict.part_id] for verdict in verdicts)
     ]
     planted = {job_id for job_id, part in accepted.items() if expected[part] is Decision.ERROR}
-    dead_ids = {letter.message_id for letter in dead}
-    return Reckoning(
+    dead_ids = {letter.message_id for letter in dead_letters}
+    return Reconciliation(
         accepted=len(accepted),
         decided=len(accepted.keys() & scene.verdicts.keys()),
         lost=len(accepted.keys() - scene.verdicts.keys()),
         wrong=len(wrong),
         acted_twice=sum(count > 1 for count in acted.values()),
         not_acted=len(accepted.keys() - acted.keys()),
-        repeated_verdicts=sum(len(each) - 1 for each in scene.verdicts.values()),
+        repeated_verdicts=sum(len(verdicts) - 1 for verdicts in scene.verdicts.values()),
         dead_letters=len(dead_ids),
         planted=len(planted),
         unexpected_dead_letters=len(dead_ids - planted),
@@ -70,9 +70,9 @@ def reckon(scene, storm, pictures, dead, seconds):
     )
 
 
-def write(reckonings):
-    """All runs, and their sums, to `out/chaos.json`."""
-    runs = {name: asdict(each) for name, each in reckonings.items()}
+def write(reconciliations):
+    """Write all runs and their sums to `out/chaos.json`."""
+    runs = {name: asdict(reconciliation) for name, reconciliation in reconciliations.items()}
     sums = Counter()
     faults = Counter()
     for run in runs.values():
@@ -82,19 +82,19 @@ def write(reckonings):
     OUT.write_text(json.dumps({**sums, "faults": faults, "runs": runs}, indent=2) + "\n")
 
 
-def _expected(scene, pictures):
-    """The decision of each part: judged here, in one quiet process."""
+def _expected_decisions(scene, images):
+    """Inspect all images in this process. Return the decision by part id."""
     device = backbone.CPU
     inspector = serving.load(scene.settings, [CATEGORY], device, streams=1)[CATEGORY]
-    known, decisions = {}, {}
-    for path in pictures.iterdir():
+    decision_of_image, decisions = {}, {}
+    for path in images.iterdir():
         image = path.read_bytes()
         if path.name.startswith("poison"):
             decisions[path.stem] = Decision.ERROR
             continue
-        if image not in known:
-            known[image] = _decide(inspector, image)
-        decisions[path.stem] = known[image]
+        if image not in decision_of_image:
+            decision_of_image[image] = _decide(inspector, image)
+        decisions[path.stem] = decision_of_image[image]
     return decisions
 
 
