@@ -8,6 +8,7 @@ like an image that crashes a decoder. PATCHLINE_BROKEN names a bug, for the test
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def _check_attempts(self, delivery, original=Lane._check_attempts):
     _poison.taken = str(delivery.message.headers.get("part_id")).startswith("poison")
 
 
+def _ack_first(_, delivery, *__):
+    delivery.ack()
+    time.sleep(0.05)  # until the I/O thread has sent it
+
+
+def _ignore_second_settlement(self, settlement):
+    if self._settled.acquire(blocking=False):
+        self._settle(settlement)
+
+
 Stopwatch.stage = _stage
 Lane._check_attempts = _check_attempts
 before(Lane, "_inspect", lambda *_: reach("receive"))
@@ -66,8 +77,8 @@ before(Delivery, "ack", lambda *_: reach("ack"))
 before(RedisVerdictCache, "save_verdict", lambda *_: reach("cache"))
 match os.environ.get("PATCHLINE_BROKEN"):
     case "ack_first":
-        before(Lane, "_publish_and_ack", lambda _, delivery, *__: delivery.ack())
-        Delivery._settle_once = lambda self, settlement: self._settle(settlement)
+        before(Lane, "_publish_and_ack", _ack_first)
+        Delivery._settle_once = _ignore_second_settlement
     case "no_spool":
         Spool.put = lambda *_: None
 before(Lane, "_publish", lambda *_: reach("publish"))
