@@ -54,10 +54,10 @@ def run(settings: config.Config, out: Path) -> None:
     """Run the demo. Write its report, its summary and its memory banks to `out`.
 
     Raises:
-        SetupError: the images are not installed, or a part has no verdict or no action.
+        SetupError: the images are not installed, `out` holds other files, or a part has no verdict or no action.
         ServiceError: a server is not installed or does not start.
     """
-    shutil.rmtree(out, ignore_errors=True)
+    clear(out)
     cells.link_images(out / "images")
     settings = _demo_settings(settings, out)
     for name in cells.CATEGORIES:
@@ -72,6 +72,18 @@ def run(settings: config.Config, out: Path) -> None:
     report.show(summary, paths)
     if summary["lost"] or summary["without_action"]:
         raise SetupError(f"{summary['lost']} parts have no verdict, {summary['without_action']} no action; see {out}")
+
+
+def clear(out: Path) -> None:
+    """Delete what an earlier demo left in `out`.
+
+    Raises:
+        SetupError: `out` is not a folder of a demo, and not empty.
+    """
+    is_demo = (out / "images").is_dir() and (out / "memory-banks").is_dir()
+    if out.exists() and not is_demo and any(out.iterdir()):
+        raise SetupError(f"{out}: holds files that are not a demo's; choose a new or empty folder with --out")
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def _demo_settings(settings: config.Config, out: Path) -> config.Config:

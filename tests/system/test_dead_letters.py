@@ -59,7 +59,7 @@ def test_purged_dead_letters_are_gone_and_unknown_ids_are_reported(line_with_dea
     assert line_with_dead_letters.run("dead-letters", "purge", "j0").out.strip() == "1 purged"
     assert sorted(listed_job_ids(line_with_dead_letters)) == ["j1", "j2", "j3"]
     assert "no dead letter of job j0" in line_with_dead_letters.run("dead-letters", "purge", "j0").err
-    assert "name one job, or say --all" in line_with_dead_letters.run("dead-letters", "purge").err
+    assert "name one job, or use --all" in line_with_dead_letters.run("dead-letters", "purge").err
     assert line_with_dead_letters.run("dead-letters", "purge", "--all").out.strip() == "3 purged"
     assert listed_job_ids(line_with_dead_letters) == []
     assert line_with_dead_letters.messages(topology.JOBS, 1, timeout_s=0.5) == []
