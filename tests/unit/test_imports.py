@@ -1,6 +1,7 @@
 """Imports between packages go one way, and each third-party library is imported by one file."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,11 @@ def test_a_publisher_does_not_load_faiss_or_openvino():
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"faiss", "openvino", "cv2", "sklearn"} & set(loaded)
+
+
+def test_the_architecture_page_draws_the_same_rooms():
+    rows = re.findall(r"(?m)^\| (\d) \| `([\w/.]+)` \|.*\| (.+) \|$", Path("docs/architecture.md").read_text())
+    drawn = {Path(room.rstrip("/")).stem: int(level) for level, room, _ in rows}
+    assert drawn == {room: number for number, rooms in enumerate(ROOMS[:-1], 1) for room in rooms}
+    for level, room, allowed in rows:
+        assert allowed.split()[-1] in ("none", str(int(level) - 1)), room
