@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # The packages from the lowest to the highest. A package imports only itself and packages that come earlier here.
-PACKAGES = [
+ROOMS = [
     {"protocol"},
     {"config"},
     {"broker", "devices"},
@@ -20,7 +20,7 @@ PACKAGES = [
     {"cli"},
     {"__main__"},
 ]
-IMPORTERS = {
+NEIGHBOURS = {
     "pika": {"patchline/broker/rabbitmq.py"},
     "redis": {"patchline/worker/verdict_cache.py"},
     "faiss": {"patchline/inspection/search/exact_search.py"},
@@ -38,7 +38,7 @@ IMPORTERS = {
     "nncf": {"patchline/models/quantize.py"},
     "opentelemetry": {"patchline/tracing/exporter.py"},
 }
-IMPORTING_PACKAGES = {"typer": "cli"}
+ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50
 
 
@@ -72,7 +72,7 @@ def package_of(module):
 
 @pytest.mark.parametrize("path", sources(), ids=str)
 def test_a_package_imports_only_lower_packages(path):
-    level = {package: number for number, packages in enumerate(PACKAGES) for package in packages}
+    level = {package: number for number, packages in enumerate(ROOMS) for package in packages}
     importer = package_of(module_of(path))
     for module in imports(path):
         imported = package_of(module)
@@ -81,7 +81,7 @@ def test_a_package_imports_only_lower_packages(path):
 
 
 def test_every_package_has_a_level():
-    assert {package_of(module_of(path)) for path in sources()} - {None} == set.union(*PACKAGES)
+    assert {package_of(module_of(path)) for path in sources()} - {None} == set.union(*ROOMS)
 
 
 def test_there_are_no_import_cycles():
@@ -101,16 +101,16 @@ def test_there_are_no_import_cycles():
         visit(module)
 
 
-@pytest.mark.parametrize("library", IMPORTERS)
+@pytest.mark.parametrize("library", NEIGHBOURS)
 def test_one_file_imports_a_third_party_library(library):
     importers = {str(path) for path in sources() if library in {module.split(".")[0] for module in imports(path)}}
-    assert importers == IMPORTERS[library]
+    assert importers == NEIGHBOURS[library]
 
 
-@pytest.mark.parametrize("library", IMPORTING_PACKAGES)
+@pytest.mark.parametrize("library", ONE_ROOM)
 def test_one_package_imports_a_library(library):
     packages = {package_of(module_of(path)) for path in sources() if library in imports(path)}
-    assert packages == {IMPORTING_PACKAGES[library]}
+    assert packages == {ONE_ROOM[library]}
 
 
 @pytest.mark.parametrize("path", sources(), ids=str)
