@@ -79,8 +79,8 @@ def _measure_cell(inspector: Inspector, path: Path) -> Cell:
         preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
     )[0]
     search = inspector.bank.search
-    ours = _headline(inspector, searches.top_distances(patches, search))
-    exact = _headline(inspector, searches.squared_distances(patches, search.features).min(axis=1))
+    ours = _score(inspector, searches.top_distances(patches, search))
+    exact = _score(inspector, searches.squared_distances(patches, search.features).min(axis=1))
     return Cell(
         score_ms=median_ms(lambda: searches.top_distances(patches, search), repeats=1),
         all_ms=median_ms(lambda: search.nearest(patches), repeats=1),
@@ -90,7 +90,7 @@ def _measure_cell(inspector: Inspector, path: Path) -> Cell:
     )
 
 
-def _headline(inspector: Inspector, distances: NDArray[np.floating]) -> float:
+def _score(inspector: Inspector, distances: NDArray[np.floating]) -> float:
     return score.decisive_score(score.image_scores(distances), inspector.category.score)
 
 
