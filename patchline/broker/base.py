@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -27,6 +29,10 @@ class Refused(NotConfirmed):
 
 class Unroutable(NotConfirmed):
     """No queue is bound for the routing key. The topology is missing or differs."""
+
+
+class TooLarge(NotConfirmed):
+    """The broker takes no message of this size. Do not publish it again."""
 
 
 class TopologyMismatch(BrokerError):
@@ -151,6 +157,20 @@ class Broker(Protocol):
         """
         ...
 
+    def publish_nowait(self, outgoing: Sequence[Outgoing]) -> Future[None]:
+        """Publish messages in order, without waiting for their confirmation.
+
+        Returns:
+            A future that completes when the broker has confirmed all messages, or when it is certain that it will not:
+            the error is one of those that `publish_all` raises. While the future is running, the messages may still
+            arrive, so do not publish them again. `cancel` succeeds as long as they have not been sent; they are then
+            forgotten and never arrive.
+
+        Raises:
+            BrokerError: the broker is closed.
+        """
+        ...
+
     def publish(
         self,
         exchange: str,
@@ -171,8 +191,8 @@ class Broker(Protocol):
             timeout_s: for all confirmations together, including a reconnection.
 
         Raises:
-            NotConfirmed: at least one message was not confirmed; the others may have arrived. `Unroutable` and
-                `Refused` say more.
+            NotConfirmed: at least one message was not confirmed; the others may have arrived. `Unroutable`, `Refused`
+                and `TooLarge` say more.
         """
         ...
 
@@ -183,3 +203,16 @@ class Broker(Protocol):
     def close(self) -> None:
         """Send the pending settlements, then disconnect. Unsettled deliveries return to their queues."""
         ...
+
+
+def wait_for_confirmation(confirmation: Future[None], timeout_s: float) -> None:
+    """Wait for the result of `publish_nowait`. Give up after a timeout; messages that were not sent never will be.
+
+    Raises:
+        NotConfirmed: see `Broker.publish_all`.
+    """
+    try:
+        confirmation.result(timeout_s)
+    except FutureTimeout:
+        confirmation.cancel()
+        raise NotConfirmed(f"the broker did not confirm within {timeout_s:g} s") from None

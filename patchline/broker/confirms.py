@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from patchline.broker.base import BrokerError, NotConfirmed, Outgoing, Refused, Unroutable
+from patchline.broker.base import BrokerError, NotConfirmed, Outgoing, Refused, TooLarge, Unroutable
 
 
 @dataclass(eq=False)
 class Publication:
-    """A message that is being published. The result of `confirmation` is None or a BrokerError."""
+    """Messages that are published together. The result of `confirmation` is None or a BrokerError."""
 
-    outgoing: Outgoing
+    outgoing: Sequence[Outgoing]
     confirmation: Future[None] = field(default_factory=Future)
-    return_reason: str | None = None
+    _unconfirmed: int = 0
+    _error: BrokerError | None = None
 
-    def complete(self, error: BrokerError | None) -> None:
-        """Wake the waiting thread, unless it has given up."""
-        if not self.confirmation.set_running_or_notify_cancel():
-            return
-        if error is None:
+    def start(self) -> Sequence[Outgoing]:
+        """Return the messages to send, and keep them no longer. Return none if the publication was cancelled."""
+        outgoing, self.outgoing = self.outgoing, ()
+        self._unconfirmed = len(outgoing)
+        return outgoing if self.confirmation.set_running_or_notify_cancel() else ()
+
+    def complete_one(self, error: BrokerError | None) -> None:
+        """Record the result of one message. The last one completes the future."""
+        self._unconfirmed -= 1
+        if self._error is None or isinstance(error, TooLarge):
+            self._error = error
+        if self._unconfirmed == 0:
+            self._complete()
+
+    def fail(self, error: BrokerError) -> None:
+        """Complete a publication of which nothing was sent."""
+        if self.start():
+            self._error = error
+            self._complete()
+
+    def _complete(self) -> None:
+        if self._error is None:
             self.confirmation.set_result(None)
         else:
-            self.confirmation.set_exception(error)
+            self.confirmation.set_exception(self._error)
+
+
+@dataclass(eq=False)
+class _Unconfirmed:
+    """One message on its way. The body is not kept: it may be large, and the connection has it."""
+
+    publication: Publication
+    key: tuple[str, str, str | None]  # exchange, routing key, message id
+    size: int
+    return_reason: str | None = None
+
+    def error(self, ack: bool) -> BrokerError | None:
+        """Return the error that the broker's answer stands for."""
+        destination = f"exchange {self.key[0]}, routing key {self.key[1]}"
+        if self.return_reason is not None:
+            advice = "declare the queues with: patchline topology"
+            return Unroutable(f"no queue for {destination} ({self.return_reason}); {advice}")
+        return None if ack else Refused(f"a queue of {destination} is full or has lost its nodes")
 
 
 class PublisherConfirms:
@@ -32,29 +68,25 @@ class PublisherConfirms:
 
     def __init__(self) -> None:
         self._last_tag = 0
-        self._unconfirmed: dict[int, Publication] = {}
+        self._unconfirmed: dict[int, _Unconfirmed] = {}
 
     @property
     def is_empty(self) -> bool:
         """No message is unconfirmed."""
         return not self._unconfirmed
 
-    def add(self, publication: Publication) -> None:
+    def add(self, publication: Publication, outgoing: Outgoing) -> None:
         """Register the next message that is published on the channel. Delivery tags count from 1."""
         self._last_tag += 1
-        self._unconfirmed[self._last_tag] = publication
+        key = (outgoing.exchange, outgoing.routing_key, outgoing.message.message_id)
+        self._unconfirmed[self._last_tag] = _Unconfirmed(publication, key, len(outgoing.message.body))
 
     def on_return(self, exchange: str, routing_key: str, message_id: str | None, reason: str) -> None:
         """Record a returned message. basic.return has no delivery tag; it precedes the basic.ack of its message."""
         key = (exchange, routing_key, message_id)
-        for publication in self._unconfirmed.values():
-            outgoing = publication.outgoing
-            if publication.return_reason is None and key == (
-                outgoing.exchange,
-                outgoing.routing_key,
-                outgoing.message.message_id,
-            ):
-                publication.return_reason = reason
+        for message in self._unconfirmed.values():
+            if message.return_reason is None and key == message.key:
+                message.return_reason = reason
                 return
 
     def on_confirm(self, delivery_tag: int, multiple: bool, ack: bool) -> None:
@@ -63,20 +95,28 @@ class PublisherConfirms:
         if multiple:
             tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
         for tag in tags:
-            publication = self._unconfirmed.pop(tag)
-            publication.complete(_error(publication, ack))
+            message = self._unconfirmed.pop(tag)
+            message.publication.complete_one(message.error(ack))
 
-    def fail_all(self, reason: str) -> None:
-        """Fail all messages, because the channel has closed and no more confirmations will come."""
+    def fail_all(self, reason: str, max_size: int | None = None) -> None:
+        """Fail all messages, because the channel has closed and no more confirmations will come.
+
+        Args:
+            reason: why the channel has closed.
+            max_size: the broker closed it because of a message with a larger body. The first such message is meant; the
+                broker has not looked at those behind it.
+        """
         lost, self._unconfirmed = self._unconfirmed, {}
-        for publication in lost.values():
-            publication.complete(NotConfirmed(f"the channel closed before the confirmation: {reason}"))
+        for message in lost.values():
+            error: BrokerError = NotConfirmed(f"the channel closed before the confirmation: {reason}")
+            if max_size is not None and message.size > max_size:
+                error, max_size = too_large(message.size, max_size), None
+            message.publication.complete_one(error)
 
 
-def _error(publication: Publication, ack: bool) -> BrokerError | None:
-    outgoing = publication.outgoing
-    destination = f"exchange {outgoing.exchange}, routing key {outgoing.routing_key}"
-    if publication.return_reason is not None:
-        advice = "declare the queues with: patchline topology"
-        return Unroutable(f"no queue for {destination} ({publication.return_reason}); {advice}")
-    return None if ack else Refused(f"a queue of {destination} is full or has lost its nodes")
+def too_large(size: int, max_size: int) -> TooLarge:
+    """Return the error for a body of `size` bytes."""
+    return TooLarge(
+        f"the message has {size} bytes, and the broker takes {max_size}; send a smaller image, or raise "
+        "max_message_size in rabbitmq.conf"
+    )

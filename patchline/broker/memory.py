@@ -6,6 +6,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,7 +20,9 @@ from patchline.broker.base import (
     TopologyMismatch,
     Unroutable,
     previous_attempts,
+    wait_for_confirmation,
 )
+from patchline.broker.confirms import too_large
 from patchline.protocol.topology import Queue, Topology
 
 
@@ -47,9 +50,10 @@ class _MemoryQueue:
 
 
 class MemoryBroker:
-    """Implements `patchline.broker.base.Broker`."""
+    """Implements `patchline.broker.base.Broker`. `max_message_size` limits the bodies, as RabbitMQ does."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_size: int | None = None) -> None:
+        self._max_message_size = max_message_size
         self._changed = threading.Condition()
         self._queues: dict[str, _MemoryQueue] = {}
         self._consumers: list[_MemoryConsumer] = []
@@ -81,12 +85,22 @@ class MemoryBroker:
 
     def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
         """See `base.Broker`. It never waits, so `timeout_s` has no effect."""
+        wait_for_confirmation(self.publish_nowait(outgoing), 0.0)
+
+    def publish_nowait(self, outgoing: Sequence[Outgoing]) -> Future[None]:
+        """See `base.Broker`. The future is complete."""
+        confirmation: Future[None] = Future()
         with self._changed:
             if not self.connected:
                 raise BrokerError("the memory broker is closed")
-            for item in outgoing:
-                self._route(item)
+            try:
+                for item in outgoing:
+                    self._route(item)
+                confirmation.set_result(None)
+            except BrokerError as error:
+                confirmation.set_exception(error)
             self._changed.notify_all()
+        return confirmation
 
     def consume(self, queue: str, prefetch: int) -> _MemoryConsumer:
         """See `base.Broker`."""
@@ -108,7 +122,9 @@ class MemoryBroker:
             self._changed.notify_all()
 
     def _route(self, outgoing: Outgoing) -> None:
-        exchange, routing_key = outgoing.exchange, outgoing.routing_key
+        exchange, routing_key, size = outgoing.exchange, outgoing.routing_key, len(outgoing.message.body)
+        if self._max_message_size is not None and size > self._max_message_size:
+            raise too_large(size, self._max_message_size)
         queues = [queue for queue in self._queues.values() if _is_bound(queue.declared, exchange, routing_key)]
         if outgoing.mandatory and not queues:
             raise Unroutable(f"no queue for exchange {exchange}, routing key {routing_key}")

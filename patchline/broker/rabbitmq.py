@@ -7,12 +7,12 @@ therefore continue during long inspections, and many threads can wait for publis
 from __future__ import annotations
 
 import random
+import re
 import ssl
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,19 @@ import structlog
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
-from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
-from patchline.broker.confirms import Publication, PublisherConfirms
+from patchline.broker import advice
+from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, wait_for_confirmation
+from patchline.broker.confirms import Publication, PublisherConfirms, too_large
 from patchline.broker.headers import decode_text, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
+from patchline.protocol.errors import PatchlineError
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
 _CLOSE_TIMEOUT_S = 10.0
+# RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
+_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
 class RabbitBroker:
@@ -39,7 +43,7 @@ class RabbitBroker:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         *,
         ca_file: Path | None = None,
         heartbeat_s: int = 30,
@@ -50,6 +54,7 @@ class RabbitBroker:
 
         Args:
             url: amqp://user:password@host:port/vhost, or amqps:// for TLS; a comma separates the nodes of a cluster.
+                A function is called before every attempt to connect, since passwords change.
             ca_file: the CA certificates to trust with amqps. If None, those of the system.
             heartbeat_s: the heartbeat timeout of the connection.
             confirm_timeout_s: the default timeout of `publish`.
@@ -58,12 +63,15 @@ class RabbitBroker:
         Raises:
             BrokerError: the url or the CA file cannot be used.
         """
-        self._nodes = [_parameters(node, ca_file, heartbeat_s, name) for node in url.split(",")]
+        self._read_url = url if callable(url) else lambda: url
+        self._parameters = partial(_parameters, ca_file=ca_file, heartbeat_s=heartbeat_s, name=name)
+        self._nodes = self._read_nodes()
         self._confirm_timeout_s = confirm_timeout_s
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
-        self._queued: deque[Publication] = deque()  # until the channel is open
+        self._queued: list[Publication] = []  # until the channel is open
+        self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._consumers: list[RabbitConsumer] = []
         self._next_node = 0
@@ -85,13 +93,16 @@ class RabbitBroker:
 
     def declare(self, topology: Topology, *, passive: bool = False) -> None:
         """See `base.Broker`. Uses a separate connection, since it happens only once."""
+        nodes = self._read_nodes()
         try:
-            with pika.BlockingConnection(self._nodes) as connection:
+            with pika.BlockingConnection(nodes) as connection:
                 _declare(connection.channel(), topology, passive)
         except pika.exceptions.ChannelClosedByBroker as error:
-            raise TopologyMismatch(_topology_advice(error)) from error
+            raise TopologyMismatch(advice.topology(error.reply_code, error.reply_text)) from error
         except (pika.exceptions.AMQPError, OSError) as error:
-            hosts = ", ".join(f"{node.host}:{node.port}" for node in self._nodes)
+            hosts = ", ".join(f"{node.host}:{node.port}" for node in nodes)
+            if _is_login_refused(error):
+                raise BrokerError(f"RabbitMQ at {hosts} refused the login; {advice.LOGIN}") from error
             raise BrokerError(
                 f"RabbitMQ at {hosts} cannot be used ({error!r}); is it running, and is the url correct?"
             ) from error
@@ -110,19 +121,15 @@ class RabbitBroker:
 
     def publish_all(self, outgoing: Sequence[Outgoing], timeout_s: float | None = None) -> None:
         """See `base.Broker`."""
-        publications = [Publication(item) for item in outgoing]
-        timeout_s = self._confirm_timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
-        self.add_callback_threadsafe(partial(self._publish_in_order, publications))
-        try:
-            for publication in publications:
-                publication.confirmation.result(deadline - time.monotonic())
-        except FutureTimeout:
-            message_id = publication.outgoing.message.message_id
-            raise NotConfirmed(f"RabbitMQ did not confirm message {message_id} within {timeout_s:g} s") from None
-        finally:
-            for publication in publications:
-                publication.confirmation.cancel()
+        confirmation = self.publish_nowait(outgoing)
+        wait_for_confirmation(confirmation, self._confirm_timeout_s if timeout_s is None else timeout_s)
+
+    def publish_nowait(self, outgoing: Sequence[Outgoing]) -> Future[None]:
+        """See `base.Broker`."""
+        publication = Publication(outgoing)
+        publication.confirmation.add_done_callback(self._on_publication_done)
+        self.add_callback_threadsafe(partial(self._publish, publication))
+        return publication.confirmation
 
     def consume(self, queue: str, prefetch: int) -> RabbitConsumer:
         """See `base.Broker`. The consumer subscribes again after every reconnection."""
@@ -146,6 +153,14 @@ class RabbitBroker:
         if not self._thread.is_alive():
             raise BrokerError("the connection to RabbitMQ is closed")
 
+    def _read_nodes(self) -> list[pika.URLParameters]:
+        return [self._parameters(node) for node in self._read_url().split(",")]
+
+    def _on_publication_done(self, confirmation: Future[None]) -> None:
+        if confirmation.cancelled():
+            with suppress(BrokerError):  # the I/O thread has ended and holds nothing
+                self.add_callback_threadsafe(self._forget_cancelled)
+
     # Everything below runs on the I/O thread.
 
     def _run_io_loop(self) -> None:
@@ -154,11 +169,18 @@ class RabbitBroker:
             self._loop.start()
         finally:
             self._confirms.fail_all("the connection is closed")
+            for publication in self._queued:
+                publication.fail(BrokerError("the connection to RabbitMQ is closed"))
             self._loop.close()
 
     def _connect(self) -> None:
-        node = self._nodes[self._next_node]
-        self._next_node = (self._next_node + 1) % len(self._nodes)
+        try:
+            self._nodes = self._read_nodes()
+        except (BrokerError, PatchlineError) as error:
+            _log.warning("url of RabbitMQ cannot be read, using the last one", reason=str(error))
+        node = self._nodes[self._next_node % len(self._nodes)]
+        self._next_node += 1
+        self._max_message_size = None
         self._connection = pika.SelectConnection(
             node,
             on_open_callback=self._on_open,
@@ -191,32 +213,38 @@ class RabbitBroker:
     def _on_confirms_selected(self, channel: Channel) -> None:
         self._publish_channel = channel
         self._confirms = PublisherConfirms()
-        while self._queued:
-            self._publish(self._queued.popleft())
+        queued, self._queued = self._queued, []
+        for publication in queued:
+            self._publish(publication)
 
     def _on_publish_channel_closed(self, _: Channel, reason: BaseException) -> None:
         self._publish_channel = None
-        self._confirms.fail_all(repr(reason))
+        if refusal := _TOO_LARGE.search(str(reason)):
+            self._max_message_size = int(refusal[1])
+        self._confirms.fail_all(repr(reason), self._max_message_size if refusal else None)
         self._open_publish_channel()
 
-    def _publish_in_order(self, publications: Sequence[Publication]) -> None:
-        for publication in publications:
-            self._publish(publication)
+    def _forget_cancelled(self) -> None:
+        self._queued = [publication for publication in self._queued if not publication.confirmation.cancelled()]
 
     def _publish(self, publication: Publication) -> None:
-        if publication.confirmation.cancelled():
-            return
+        size = max((len(item.message.body) for item in publication.outgoing), default=0)
         if self._publish_channel is None:
             self._queued.append(publication)
-            return
-        outgoing = publication.outgoing
-        self._confirms.add(publication)
-        self._publish_channel.basic_publish(
-            outgoing.exchange,
-            outgoing.routing_key,
-            outgoing.message.body,
-            _properties(outgoing.message),
-            mandatory=outgoing.mandatory,
+        elif self._max_message_size is not None and size > self._max_message_size:
+            publication.fail(too_large(size, self._max_message_size))
+        else:
+            for item in publication.start():
+                self._send(self._publish_channel, publication, item)
+
+    def _send(self, channel: Channel, publication: Publication, item: Outgoing) -> None:
+        self._confirms.add(publication, item)
+        channel.basic_publish(
+            item.exchange,
+            item.routing_key,
+            item.message.body,
+            _properties(item.message),
+            mandatory=item.mandatory,
         )
 
     def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
@@ -236,7 +264,7 @@ class RabbitBroker:
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=consumer.subscribe)
 
-    def _on_connection_lost(self, _: object, reason: BaseException) -> None:
+    def _on_connection_lost(self, connection: pika.SelectConnection, reason: BaseException) -> None:
         self._publish_channel = None
         self._confirms.fail_all(repr(reason))
         if self._closing:
@@ -245,7 +273,12 @@ class RabbitBroker:
         backoff_s = min(_MAX_RECONNECT_DELAY_S, _MIN_RECONNECT_DELAY_S * 2**self._failures)
         delay_s = backoff_s * random.uniform(0.5, 1.0)
         self._failures = min(self._failures + 1, 16)
-        _log.warning("connection to RabbitMQ lost", reason=repr(reason), reconnect_in_s=round(delay_s, 2))
+        if _is_login_refused(reason):
+            node = connection.params
+            address = {"user": node.credentials.username, "host": node.host, "port": node.port}
+            _log.error("login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=round(delay_s, 2))
+        else:
+            _log.warning("connection to RabbitMQ lost", reason=repr(reason), reconnect_in_s=round(delay_s, 2))
         self._loop.call_later(delay_s, self._connect)
 
     def _disconnect(self) -> None:
@@ -255,6 +288,11 @@ class RabbitBroker:
         elif self._connection.is_open:
             self._connection.close()
         # Otherwise `_on_open` closes it: pika 1.4 fails if a connection is closed during its handshake.
+
+
+def _is_login_refused(reason: BaseException) -> bool:
+    refusals = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
+    return isinstance(reason, refusals)
 
 
 def _log_blocked(_: object, frame: Any) -> None:
@@ -269,24 +307,6 @@ def _declare(channel: Any, topology: Topology, passive: bool) -> None:
         channel.queue_declare(queue.name, durable=True, arguments=queue.arguments, passive=passive)
         for exchange, pattern in () if passive else queue.bindings:
             channel.queue_bind(queue.name, exchange, routing_key=pattern)
-
-
-def _topology_advice(error: pika.exceptions.ChannelClosedByBroker) -> str:
-    reply = f"({error.reply_code} {error.reply_text})"
-    if error.reply_code == 404:
-        return f"a queue or exchange is missing {reply}; an administrator creates it with: patchline topology"
-    if error.reply_code == 403:
-        return (
-            f"this user may not create queues {reply}; set broker.make_queues to false, and have an administrator run: "
-            "patchline topology"
-        )
-    if error.reply_code != 406:
-        return f"RabbitMQ refused the topology {reply}"
-    return (
-        f"a queue or exchange of that name exists with other arguments {reply}. RabbitMQ cannot change the arguments "
-        "of an existing queue: empty it, delete it with `rabbitmqctl delete_queue NAME` and start again, or set the "
-        "limits under `broker:` in the configuration to those of the queue"
-    )
 
 
 def _decode_value(encoded: bytes, offset: int, original: Any = pika.data.decode_value) -> tuple[object, int]:

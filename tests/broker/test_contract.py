@@ -16,15 +16,18 @@ from patchline.broker.base import (
     Message,
     Outgoing,
     Refused,
+    TooLarge,
     TopologyMismatch,
     Unroutable,
 )
 from patchline.broker.memory import MemoryBroker
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol.topology import Queue, Topology
+from patchline.services import private_servers
 from tests.proxy import Proxy
 
 TIMEOUT_S = 10.0
+MAX_MESSAGE_SIZE = 100_000
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Setting:
         self.broker.declare(Topology((self.name,), (queue,)))
 
     def publish(self, body=b"body", key="line.bottle", **options):
-        self.broker.publish(self.name, key, Message(body, message_id=str(body)), **options)
+        self.broker.publish(self.name, key, Message(body, message_id=str(body[:20])), **options)
 
     def bodies(self, count, consumer):
         bodies = []
@@ -55,14 +58,25 @@ class Setting:
         return bodies
 
 
+@pytest.fixture(scope="module")
+def broker_url():
+    """A RabbitMQ that takes no large messages."""
+    if private_servers.missing_packages():
+        pytest.skip("RabbitMQ is not installed")
+    with private_servers.temporary_folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq", f"max_message_size = {MAX_MESSAGE_SIZE}\n")
+        with private_servers.start_all([node.server]):
+            yield node.url
+
+
 @pytest.fixture(params=["memory", "rabbitmq"])
 def setting(request):
     with ExitStack() as stack:
         if request.param == "memory":
-            broker = MemoryBroker()
+            broker = MemoryBroker(max_message_size=MAX_MESSAGE_SIZE)
             setting = Setting(broker, broker.cut)
         else:
-            url = urllib.parse.urlsplit(request.getfixturevalue("servers").amqp_url)
+            url = urllib.parse.urlsplit(request.getfixturevalue("broker_url"))
             proxy = stack.enter_context(closing(Proxy(url.port)))
             broker = RabbitBroker(f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}", heartbeat_s=5)
             setting = Setting(broker, proxy.cut)
@@ -100,6 +114,50 @@ def test_one_unroutable_message_among_several_raises(setting):
     with pytest.raises(Unroutable):
         setting.broker.publish_all([routable, unroutable])
     assert setting.bodies(2, setting.broker.consume(setting.queue, 5)) == [b"arrives"] * 2
+
+
+def test_a_publisher_need_not_wait_for_each_confirmation(setting):
+    messages = [Message(b"%d" % number, message_id="m") for number in range(200)]
+    confirmations = [
+        setting.broker.publish_nowait([Outgoing(setting.name, "line.bottle", message)]) for message in messages
+    ]
+    for confirmation in confirmations:
+        confirmation.result(TIMEOUT_S)
+    bodies = setting.bodies(200, setting.broker.consume(setting.queue, 50))
+    assert bodies == [b"%d" % number for number in range(200)]
+
+
+def test_only_a_message_that_is_too_large_is_refused_and_the_others_arrive_when_they_are_sent_again(setting):
+    sizes = [10, MAX_MESSAGE_SIZE, 20, MAX_MESSAGE_SIZE + 1, 30, 2 * MAX_MESSAGE_SIZE, 40]
+    waiting = dict.fromkeys(sizes)
+    deadline = time.monotonic() + TIMEOUT_S
+    refused = []
+    while waiting and time.monotonic() < deadline:
+        for size in waiting:
+            item = Outgoing(setting.name, "line.bottle", Message(bytes(size), message_id=str(size)))
+            waiting[size] = setting.broker.publish_nowait([replace(item, mandatory=False), item])
+        for size, confirmation in list(waiting.items()):
+            error = confirmation.exception(TIMEOUT_S)
+            if isinstance(error, TooLarge):
+                assert f"has {size} bytes, and the broker takes {MAX_MESSAGE_SIZE}" in str(error)
+                refused.append(size)
+            if error is None or isinstance(error, TooLarge):
+                del waiting[size]
+    assert (waiting, refused) == ({}, [MAX_MESSAGE_SIZE + 1, 2 * MAX_MESSAGE_SIZE])
+    arrived = set()
+    consumer = setting.broker.consume(setting.queue, 100)
+    while (delivery := consumer.take(0.5)) is not None:
+        delivery.ack()
+        arrived.add(len(delivery.message.body))
+    assert arrived == {10, 20, 30, 40, MAX_MESSAGE_SIZE}
+
+
+def test_a_message_behind_one_that_is_too_large_fails_at_most_once(setting):
+    for size in (MAX_MESSAGE_SIZE + 1, MAX_MESSAGE_SIZE + 1):  # the second one is not even sent
+        with pytest.raises(TooLarge):
+            setting.publish(bytes(size))
+    setting.publish(b"small")
+    assert setting.bodies(1, setting.broker.consume(setting.queue, 5)) == [b"small"]
 
 
 def test_many_threads_can_publish_at_the_same_time(setting):
@@ -250,3 +308,5 @@ def test_publishing_on_a_closed_broker_raises(setting):
     setting.broker.close()
     with pytest.raises(BrokerError):
         setting.publish()
+    with pytest.raises(BrokerError):
+        setting.broker.publish_nowait([])

@@ -1,18 +1,22 @@
 """Tests that need a real connection to RabbitMQ."""
 
 import struct
+import sys
 import threading
 import time
+import urllib.parse
+from contextlib import closing
 
 import pika
 import pytest
 
 from patchline.broker import headers
-from patchline.broker.base import BrokerError, NotConfirmed, TopologyMismatch
+from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
 from patchline.broker.memory import _matches
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol import topology
 from patchline.services import server
+from tests.proxy import Proxy
 
 
 def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(servers):
@@ -59,6 +63,34 @@ def test_a_broker_that_does_not_listen_raises_a_clear_error():
         with pytest.raises(NotConfirmed, match=r"within 0\.2 s"):
             broker.publish(topology.PARTS, "l", _message(), timeout_s=0.2)
         assert not broker.connected
+
+
+def test_nothing_that_was_given_up_is_kept_while_the_broker_is_away():
+    (port,) = server.free_ports(1)
+    images = [bytes([number]) * 500_000 for number in range(20)]
+    references = [sys.getrefcount(image) for image in images]
+    with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
+        for image in images[:10]:
+            with pytest.raises(NotConfirmed):
+                broker.publish(topology.JOBS, "l.c", Message(image), timeout_s=0.01)
+        confirmations = [broker.publish_nowait([Outgoing(topology.JOBS, "l.c", Message(im))]) for im in images[10:]]
+        assert all(confirmation.cancel() for confirmation in confirmations)
+        del image
+        wait_until(lambda: [sys.getrefcount(image) for image in images] == references)
+
+
+def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers):
+    url = urllib.parse.urlsplit(servers.amqp_url)
+    with closing(Proxy(url.port)) as proxy:
+        proxy_url = f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}"
+        with RabbitBroker(proxy_url, heartbeat_s=20) as broker:
+            broker.declare(topology.gate("pending"))
+            broker.publish(topology.PARTS, "pending", _message())
+            proxy.delay_s = 1.0
+            confirmation = broker.publish_nowait([Outgoing(topology.PARTS, "pending", _message())])
+            wait_until(confirmation.running)
+            assert not confirmation.cancel()
+            assert confirmation.result(20) is None
 
 
 @pytest.mark.parametrize("url", ["localhost:5672:x", "amqp://host:notaport"])
@@ -160,6 +192,11 @@ def test_the_memory_broker_matches_topics_like_amqp(pattern, key, matches):
 
 
 def _message():
-    from patchline.broker.base import Message
-
     return Message(b"x", "id")
+
+
+def wait_until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

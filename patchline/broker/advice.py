@@ -1,0 +1,24 @@
+"""What to do about a refusal by RabbitMQ."""
+
+from __future__ import annotations
+
+LOGIN = "correct the user or the password in the url; its file is read again at every attempt"
+
+
+def topology(reply_code: int, reply_text: str) -> str:
+    """Return the error for a refused declaration."""
+    reply = f"({reply_code} {reply_text})"
+    if reply_code == 404:
+        return f"a queue or exchange is missing {reply}; an administrator creates it with: patchline topology"
+    if reply_code == 403:
+        return (
+            f"this user may not create queues {reply}; set broker.make_queues to false, and have an administrator run: "
+            "patchline topology"
+        )
+    if reply_code != 406:
+        return f"RabbitMQ refused the topology {reply}"
+    return (
+        f"a queue or exchange of that name exists with other arguments {reply}. RabbitMQ cannot change the arguments "
+        "of an existing queue: empty it, delete it with `rabbitmqctl delete_queue NAME` and start again, or set the "
+        "limits under `broker:` in the configuration to those of the queue"
+    )
