@@ -6,19 +6,22 @@ import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import pydantic
 import yaml
 from pydantic import AfterValidator, Field
 
-from patchline.protocol import messages
+from patchline.protocol import messages, server_url
 from patchline.protocol.errors import SetupError
 
 
 def _without_password(url: str) -> str:
-    if any(urlsplit(node).password for node in url.split(",")):
+    if server_url.has_password(url):
         raise ValueError("contains a password; set the url with an environment variable instead (see config.yaml)")
+    try:
+        server_url.check(url)
+    except SetupError as error:
+        raise ValueError(str(error)) from None
     return url
 
 
@@ -201,7 +204,7 @@ def load(path: Path) -> Config:
         lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         raise SetupError("\n".join(lines)) from error
     settings = _resolve_paths(settings, path.resolve().parent)
-    return with_urls(settings, secret("PATCHLINE_AMQP_URL"), secret("PATCHLINE_REDIS_URL"))
+    return with_urls(settings, _url("PATCHLINE_AMQP_URL"), _url("PATCHLINE_REDIS_URL"))
 
 
 def secret(name: str) -> str | None:
@@ -222,6 +225,15 @@ def secret(name: str) -> str | None:
         return Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(f"{file}, named by {name}_FILE: cannot be read ({type(error).__name__})") from error
+
+
+def _url(name: str) -> str | None:
+    url = secret(name)
+    try:
+        server_url.check(url or "")
+    except SetupError as error:
+        raise SetupError(f"{name}: {error}") from None
+    return url
 
 
 def save(settings: Config, path: Path) -> None:

@@ -28,7 +28,8 @@ from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismat
 from patchline.broker.confirms import Publication, PublisherConfirms, too_large
 from patchline.broker.headers import decode_text, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
-from patchline.protocol.errors import PatchlineError
+from patchline.protocol import server_url
+from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
@@ -154,7 +155,7 @@ class RabbitBroker:
             raise BrokerError("the connection to RabbitMQ is closed")
 
     def _read_nodes(self) -> list[pika.URLParameters]:
-        return [self._parameters(node) for node in self._read_url().split(",")]
+        return [self._parameters(node) for node in server_url.nodes(self._read_url())]
 
     def _on_publication_done(self, confirmation: Future[None]) -> None:
         if confirmation.cancelled():
@@ -336,11 +337,14 @@ def _properties(message: Message) -> pika.BasicProperties:
 
 def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> pika.URLParameters:
     try:
-        parameters = pika.URLParameters(url.strip())
+        server_url.address(url)
+        parameters = pika.URLParameters(url)
         if parameters.ssl_options is not None:
             context = ssl.create_default_context(cafile=ca_file)
             parameters.ssl_options = pika.SSLOptions(context, parameters.host)
-    except (ValueError, TypeError, IndexError):  # their texts may contain the password
+    except SetupError as error:
+        raise BrokerError(f"RabbitMQ: {error}") from None
+    except (ValueError, TypeError, IndexError, SyntaxError):  # their texts may contain the password
         raise BrokerError("the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost") from None
     except OSError as error:
         raise BrokerError(f"{ca_file}: contains no usable CA certificates ({error})") from error

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import stat
-import urllib.parse
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ from patchline import config
 from patchline.banks import serving
 from patchline.devices import backbone, model_manifest, npu
 from patchline.inspection.search import exact_search
+from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 from patchline.services import private_servers
@@ -31,8 +31,8 @@ _CPU_FEATURES = {
     "i8mm": "int8",
     "bf16": "bf16",
 }
+_CONNECT_TIMEOUT_S = 2.0
 _NARROW_KERNELS = (":Prescott", ":Core2", ":Nehalem", ":Barcelona")  # of OpenBLAS, for a CPU that it does not know
-_PORTS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 
 
 class State(StrEnum):
@@ -98,17 +98,36 @@ def _servers(settings: config.Config) -> Iterator[Finding]:
         if not url:
             yield Finding(name, State.NOTE, "switched off by an empty url")
             continue
-        parts = urllib.parse.urlsplit(url)
-        address = (parts.hostname or "127.0.0.1", parts.port or _PORTS.get(parts.scheme, 0))
-        try:
-            socket.create_connection(address, timeout=2.0).close()
-            yield Finding(name, State.OK, f"answers at {address[0]}:{address[1]}")
-        except OSError as error:
-            how = "start it, or set PATCHLINE_AMQP_URL" if name == "broker" else "verdicts go on without it"
-            state = State.PROBLEM if name == "broker" else State.NOTE
-            yield Finding(name, state, f"{address[0]}:{address[1]} does not answer ({error}); {how}")
+        for node in server_url.nodes(url):
+            yield _server(name, node)
     if missing := private_servers.missing_packages():
         yield Finding("demo", State.NOTE, f"for private servers: apt-get install {' '.join(missing)}")
+
+
+def _server(name: str, node: str) -> Finding:
+    """Whether one node of a server answers. No finding quotes the url, which may contain a password."""
+    state, advice = State.NOTE, "verdicts go on without it"
+    if name == "broker":
+        state, advice = State.PROBLEM, "start it, or set PATCHLINE_AMQP_URL"
+    try:
+        scheme, host, port = server_url.address(node)
+    except SetupError as error:
+        return Finding(name, State.PROBLEM, str(error))
+    shown = host if scheme == "unix" else f"{host}:{port}"
+    try:
+        with _connected(scheme, host, port):
+            return Finding(name, State.OK, f"answers at {shown}")
+    except OSError as error:
+        return Finding(name, state, f"{shown} does not answer ({error.strerror or error}); {advice}")
+
+
+def _connected(scheme: str, host: str, port: int) -> socket.socket:
+    if scheme != "unix":
+        return socket.create_connection((host, port), _CONNECT_TIMEOUT_S)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_CONNECT_TIMEOUT_S)
+    connection.connect(host)
+    return connection
 
 
 def _chips() -> Iterator[Finding]:

@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from patchline.broker import definitions
+from patchline.protocol import server_url
+from patchline.protocol.errors import SetupError
 from patchline.protocol.topology import Topology
 
 FILE = "definitions.json"
@@ -26,6 +27,9 @@ def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Pa
 
     Returns:
         The files.
+
+    Raises:
+        SetupError: the address or the url in a file cannot be used.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     passwords = {
@@ -35,20 +39,21 @@ def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Pa
     document = json.dumps(definitions.definitions(topologies, passwords), indent=2) + "\n"
     files = {FILE: document}
     for user, password in passwords.items():
-        files[f"{user}.url"] = ",".join(_with_user(url, user, password) for url in address.split(",")) + "\n"
+        files[f"{user}.url"] = (
+            ",".join(server_url.with_user(node, user, password) for node in server_url.nodes(address)) + "\n"
+        )
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]
 
 
 def _existing_password(file: Path) -> str | None:
-    return urlsplit(file.read_text(encoding="utf-8").split(",")[0]).password if file.exists() else None
-
-
-def _with_user(url: str, user: str, password: str) -> str:
-    parts = urlsplit(url.strip())
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{host}"))
+    if not file.exists():
+        return None
+    try:
+        return server_url.password(server_url.nodes(file.read_text(encoding="utf-8"))[0])
+    except SetupError as error:
+        raise SetupError(f"{file}: {error}; mend it, or delete it to give this user a new password") from None
 
 
 def _write(file: Path, content: str) -> None:
