@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
+# Two processes, each with servers of its own; one if the environment names servers, which they would share.
+TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,--numprocesses=2 --dist=loadgroup)
 
 .PHONY: setup install demo test test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
@@ -31,7 +33,7 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers systemd-container gcc libc6-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # The models against torch, in an environment of its own: nothing else needs torch.
 test-convert: setup

@@ -23,6 +23,21 @@ categories:
 """
 
 
+# Files that share a process of pytest-xdist, so that no two of them run at the same time: those that wait for short
+# timeouts, and those that use the machine as a whole (mounts, containers, the checkout). Any other file may run beside.
+FILES_TOGETHER = {
+    "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
+    "machine": ("test_systemd", "test_full_disk", "test_wheel", "test_operations"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Give each file, and those of `FILES_TOGETHER`, to one process of pytest-xdist."""
+    group_of = {name: group for group, names in FILES_TOGETHER.items() for name in names}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of.get(item.path.stem, item.path.stem)))
+
+
 @pytest.fixture(scope="session")
 def servers():
     """Private RabbitMQ and Redis, or the servers of the environment.
