@@ -128,12 +128,21 @@ class Delivery:
 class Consumer(Protocol):
     """The deliveries of one queue. Several threads may take from it."""
 
+    @property
+    def subscribed(self) -> bool:
+        """The broker delivers to this consumer now. If it does not, the consumer subscribes again by itself."""
+        ...
+
     def take(self, timeout_s: float) -> Delivery | None:
         """Return the next delivery, or None if there is none within the timeout."""
         ...
 
     def flush(self) -> None:
         """Wait until the broker has processed all earlier settlements. Give up after a few seconds."""
+        ...
+
+    def stop(self) -> None:
+        """Stop consuming. Deliveries that have arrived can still be taken."""
         ...
 
     def cancel(self) -> None:

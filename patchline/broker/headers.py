@@ -11,6 +11,30 @@ def decode_headers(headers: Mapping[object, object] | None) -> dict[str, object]
     return {decode_text(name) or "": value for name, value in (headers or {}).items()}
 
 
+def deliveries_before(headers: Mapping[str, object], redelivered: bool) -> int:
+    """Return how often the queue delivered a message before.
+
+    RabbitMQ 4.3 counts deliveries in two headers, and differs from earlier versions in what `x-delivery-count` counts.
+    A redelivery without a count is the second delivery.
+    """
+    counts = [headers.get(name) for name in ("x-delivery-count", "x-acquired-count")]
+    return max([int(redelivered), *(count for count in counts if isinstance(count, int))])
+
+
+def without_broker_headers(headers: Mapping[str, object]) -> dict[str, object]:
+    """Return the headers that may be published again.
+
+    Names that start with `x-` belong to brokers and their plugins, except for ours (`x-patchline-`): counts, earlier
+    dead-lettering, federation, delays. `CC` and `BCC` make RabbitMQ route a message to further keys.
+    """
+    return {name: value for name, value in headers.items() if not _is_of_broker(name)}
+
+
+def _is_of_broker(name: str) -> bool:
+    lower = name.lower()
+    return lower in ("cc", "bcc") or (lower.startswith("x-") and not lower.startswith("x-patchline-"))
+
+
 def decode_text(value: object) -> str | None:
     """Return a name or property as text. Bytes that are not UTF-8 become U+FFFD; None stays None."""
     if isinstance(value, bytes):

@@ -143,13 +143,15 @@ class _MemoryConsumer:
         self._queue = queue
         self._prefetch = prefetch
         self._unsettled: set[_QueuedMessage] = set()
-        self._cancelled = False
+        self._stopped = False
+        self._arrived = 0  # deliveries that can still be taken after `stop`
 
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`."""
         with self._changed:
             if not self._changed.wait_for(self._can_take, timeout_s):
                 return None
+            self._arrived -= self._stopped
             queued = self._queue.ready.popleft()
             queued.deliveries += 1
             self._unsettled.add(queued)
@@ -160,9 +162,21 @@ class _MemoryConsumer:
     def flush(self) -> None:
         """See `base.Consumer`. Settlements take effect immediately here."""
 
+    @property
+    def subscribed(self) -> bool:
+        """See `base.Consumer`."""
+        return not self._stopped
+
+    def stop(self) -> None:
+        """See `base.Consumer`."""
+        with self._changed:
+            self._arrived = min(len(self._queue.ready), self._prefetch - len(self._unsettled))
+            self._stopped = True
+
     def cancel(self) -> None:
         """See `base.Consumer`."""
-        self._cancelled = True
+        self.stop()
+        self._arrived = 0
 
     def requeue_unsettled(self) -> None:
         """Requeue the unsettled messages. The caller holds the lock."""
@@ -171,7 +185,9 @@ class _MemoryConsumer:
         self._unsettled = set()
 
     def _can_take(self) -> bool:
-        return bool(self._queue.ready) and len(self._unsettled) < self._prefetch and not self._cancelled
+        if not self._queue.ready or (self._stopped and not self._arrived):
+            return False
+        return len(self._unsettled) < self._prefetch
 
     def _settle(self, queued: _QueuedMessage, settlement: Settlement) -> None:
         with self._changed:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
 from patchline.broker.base import Delivery, Message, Settlement, previous_attempts
-from patchline.broker.headers import decode_headers, decode_text
+from patchline.broker.headers import decode_headers, decode_text, deliveries_before, without_broker_headers
 
 _log = structlog.get_logger(__name__)
-_RESUBSCRIBE_AFTER_S = 10.0  # after RabbitMQ closed the channel; its reason may last
+_MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while the queue is missing
 _REPLY_TIMEOUT_S = 5.0
+_SUBSCRIBE_TIMEOUT_S = 10.0  # then the channel is replaced
+_PROBE_INTERVAL_S = 2.0
 
 
 class IoThread(Protocol):
@@ -30,22 +33,56 @@ class IoThread(Protocol):
         ...
 
 
+@dataclass(eq=False)
+class _Subscription:
+    """A channel that consumes, and its unsettled deliveries by delivery tag."""
+
+    channel: Any
+    confirmed: bool = False  # RabbitMQ has answered basic.consume
+    retired: bool = False  # cancelled by RabbitMQ: no more deliveries, but those in hand can still be settled
+    idle_probes: int = 0  # in a row, for which messages were waiting and none was delivered
+    unsettled: dict[int, Delivery] = field(default_factory=dict)
+
+    def retire(self) -> None:
+        """Close the channel once everything is settled."""
+        self.retired = True
+        self._close_if_done()
+
+    def settle(self, delivery_tag: int, settlement: Settlement) -> None:
+        """Send a settlement, unless RabbitMQ has already taken the message back."""
+        self.unsettled.pop(delivery_tag, None)
+        if not self.channel.is_open:
+            return
+        if settlement is Settlement.ACK:
+            self.channel.basic_ack(delivery_tag)
+        else:
+            # basic.reject, not basic.nack: since RabbitMQ 4.3 only a reject increments the delivery count.
+            self.channel.basic_reject(delivery_tag, requeue=True)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.retired and not self.unsettled and self.channel.is_open:
+            self.channel.close()
+
+
 class RabbitConsumer:
-    """Implements `patchline.broker.base.Consumer`, with one channel at a time."""
+    """Implements `patchline.broker.base.Consumer`. Subscribes again whenever its subscription ends."""
 
     def __init__(self, io: IoThread, queue_name: str, prefetch: int) -> None:
         self._io = io
         self._queue_name = queue_name
         self._prefetch = prefetch
-        self._channel: Any = None
-        self._cancelled = False
+        self._subscription: _Subscription | None = None
+        self._failures = 0  # in a row
+        self._stopped = False
         self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._pending_replies: set[Future[None]] = set()
 
     @property
     def subscribed(self) -> bool:
-        """RabbitMQ delivers to this consumer now."""
-        return self._channel is not None and bool(self._channel.is_open)
+        """See `base.Consumer`."""
+        current = self._subscription
+        return current is not None and current.confirmed and bool(current.channel.is_open)
 
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`. Deliveries of a closed channel are dropped; RabbitMQ delivers them again."""
@@ -60,9 +97,13 @@ class RabbitConsumer:
         """See `base.Consumer`. RabbitMQ does not confirm settlements, but a channel handles its methods in order."""
         self._call_and_wait("basic.qos", self._flush)
 
+    def stop(self) -> None:
+        """See `base.Consumer`."""
+        self._call_and_wait("basic.cancel", self._stop)
+
     def cancel(self) -> None:
         """See `base.Consumer`."""
-        self._call_and_wait("basic.cancel", self._cancel)  # no more deliveries arrive after the reply
+        self.stop()
         while not self._deliveries.empty():
             self._deliveries.get().requeue()
 
@@ -78,70 +119,125 @@ class RabbitConsumer:
 
     def subscribe(self, channel: Any) -> None:
         """Consume on a newly opened channel."""
-        if self._cancelled:
+        if self._stopped:
             return
-        self._channel = channel
-        channel.add_on_close_callback(self._on_channel_closed)
+        self._subscription = subscription = _Subscription(channel)
+        channel.add_on_close_callback(partial(self._on_channel_closed, subscription))
+        channel.add_on_cancel_callback(partial(self._on_cancelled_by_broker, subscription))
         channel.basic_qos(prefetch_count=self._prefetch)
-        channel.basic_consume(self._queue_name, self._on_delivery)
+        on_message, on_reply = partial(self._on_delivery, subscription), partial(self._on_subscribed, subscription)
+        channel.basic_consume(self._queue_name, on_message, callback=on_reply)
+        channel.connection.ioloop.call_later(_SUBSCRIBE_TIMEOUT_S, partial(self._close_unless_confirmed, subscription))
 
-    def _on_channel_closed(self, channel: Any, reason: BaseException) -> None:
+    def _on_subscribed(self, subscription: _Subscription, _: object) -> None:
+        subscription.confirmed = True
+        if self._failures:
+            _log.info("subscribed again", queue=self._queue_name)
+        self._failures = 0
+        self._probe_later(subscription)
+
+    def _probe_later(self, subscription: _Subscription) -> None:
+        subscription.channel.connection.ioloop.call_later(_PROBE_INTERVAL_S, partial(self._probe, subscription))
+
+    def _probe(self, subscription: _Subscription) -> None:
+        """Ask about the queue while nothing is in hand.
+
+        RabbitMQ 3.10 does not always cancel the consumers of a quorum queue that is deleted and made again within
+        milliseconds: they stay subscribed to nothing.
+        """
+        if subscription is not self._subscription or not subscription.channel.is_open or self._stopped:
+            return
+        if subscription.unsettled:
+            subscription.idle_probes = 0
+            self._probe_later(subscription)
+        else:
+            on_reply = partial(self._on_probe_reply, subscription)
+            subscription.channel.queue_declare(self._queue_name, passive=True, callback=on_reply)
+
+    def _on_probe_reply(self, subscription: _Subscription, frame: Any) -> None:
+        waiting = frame.method.message_count and not subscription.unsettled
+        subscription.idle_probes = subscription.idle_probes + 1 if waiting else 0
+        if frame.method.consumer_count == 0 or subscription.idle_probes > 1:
+            self._end_subscription(subscription, "RabbitMQ no longer delivers")
+        else:
+            self._probe_later(subscription)
+
+    def _close_unless_confirmed(self, subscription: _Subscription) -> None:
+        if not subscription.confirmed and subscription.channel.is_open:
+            subscription.channel.close(reply_text="RabbitMQ did not answer basic.consume")
+
+    def _on_cancelled_by_broker(self, subscription: _Subscription, _: object) -> None:
+        """RabbitMQ ends a consumer when its queue is deleted, or is not available."""
+        self._end_subscription(subscription, "RabbitMQ cancelled the consumer")
+
+    def _end_subscription(self, subscription: _Subscription, reason: str) -> None:
+        if subscription is not self._subscription or self._stopped:
+            return
+        self._subscription = None
+        self._subscribe_later(subscription.channel.connection, reason)
+        subscription.retire()
+
+    def _on_channel_closed(self, subscription: _Subscription, channel: Any, reason: BaseException) -> None:
+        subscription.unsettled.clear()
+        if subscription is not self._subscription:
+            return
+        self._subscription = None
         for reply in tuple(self._pending_replies):
             self._on_reply(reply)
-        if not self._cancelled and channel.connection.is_open:
-            _log.error("RabbitMQ closed the channel of a consumer", queue=self._queue_name, reason=repr(reason))
-            channel.connection.ioloop.call_later(_RESUBSCRIBE_AFTER_S, partial(self._resubscribe, channel.connection))
+        if not self._stopped and channel.connection.is_open:
+            self._subscribe_later(channel.connection, repr(reason))
 
-    def _resubscribe(self, connection: Any) -> None:
-        if connection.is_open:
+    def _subscribe_later(self, connection: Any, reason: str) -> None:
+        delay_s = min(_MAX_RESUBSCRIBE_DELAY_S, _MIN_RESUBSCRIBE_DELAY_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        details = {"queue": self._queue_name, "reason": reason, "subscribe_in_s": delay_s}
+        _log.error("consumer lost its queue", **details)
+        connection.ioloop.call_later(delay_s, partial(self._open_channel, connection))
+
+    def _open_channel(self, connection: Any) -> None:
+        if connection.is_open and not self._stopped:
             connection.channel(on_open_callback=self.subscribe)
 
-    def _on_delivery(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+    def _on_delivery(
+        self, subscription: _Subscription, channel: Any, method: Any, properties: Any, body: bytes
+    ) -> None:
         headers = decode_headers(properties.headers)
-        # RabbitMQ sets this header for each queue; it must not be published again.
-        delivery_count = headers.pop("x-delivery-count", int(method.redelivered))
+        attempt = 1 + deliveries_before(headers, method.redelivered) + previous_attempts(headers)
         message = Message(
             body=body,
             message_id=decode_text(properties.message_id),
             type=decode_text(properties.type),
             content_type=decode_text(properties.content_type),
-            headers=headers,
+            headers=without_broker_headers(headers),
             app_id=decode_text(properties.app_id),
             content_encoding=decode_text(properties.content_encoding),
         )
-        attempt = 1 + (delivery_count if isinstance(delivery_count, int) else 0) + previous_attempts(headers)
-        settle = partial(self._settle, channel, method.delivery_tag)
-        self._deliveries.put(Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open))
+        settle = partial(self._settle, subscription, method.delivery_tag)
+        delivery = Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open)
+        subscription.unsettled[method.delivery_tag] = delivery
+        self._deliveries.put(delivery)
 
-    def _settle(self, channel: Any, delivery_tag: int, settlement: Settlement) -> None:
+    def _settle(self, subscription: _Subscription, delivery_tag: int, settlement: Settlement) -> None:
         """Called by any thread."""
-        self._io.add_callback_threadsafe(partial(_settle_on_channel, channel, delivery_tag, settlement))
+        self._io.add_callback_threadsafe(partial(subscription.settle, delivery_tag, settlement))
 
     def _flush(self, reply: Future[None]) -> None:
         self._pending_replies.add(reply)
-        if self.subscribed:
-            self._channel.basic_qos(prefetch_count=self._prefetch, callback=partial(self._on_reply, reply))
+        if self._subscription is not None and self._subscription.channel.is_open:
+            on_reply = partial(self._on_reply, reply)
+            self._subscription.channel.basic_qos(prefetch_count=self._prefetch, callback=on_reply)
         else:
             self._on_reply(reply)
 
-    def _cancel(self, reply: Future[None]) -> None:
-        self._cancelled = True
+    def _stop(self, reply: Future[None]) -> None:
+        self._stopped = True
         self._pending_replies.add(reply)
-        if self.subscribed and self._channel.consumer_tags:
-            self._channel.basic_cancel(self._channel.consumer_tags[0], callback=partial(self._on_reply, reply))
+        channel = None if self._subscription is None else self._subscription.channel
+        if channel is not None and channel.is_open and channel.consumer_tags:
+            channel.basic_cancel(channel.consumer_tags[0], callback=partial(self._on_reply, reply))
         else:
             self._on_reply(reply)
 
     def _on_reply(self, reply: Future[None], _: object = None) -> None:
         self._pending_replies.discard(reply)
         reply.set_result(None)
-
-
-def _settle_on_channel(channel: Any, delivery_tag: int, settlement: Settlement) -> None:
-    if not channel.is_open:
-        return
-    if settlement is Settlement.ACK:
-        channel.basic_ack(delivery_tag)
-    else:
-        # basic.reject, not basic.nack: since RabbitMQ 4.3 only a reject increments the delivery count.
-        channel.basic_reject(delivery_tag, requeue=True)

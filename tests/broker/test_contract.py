@@ -298,6 +298,19 @@ def test_a_cancelled_consumer_requeues_untaken_deliveries(setting):
     assert sorted(rest) == [b"1", b"2", b"3"]
 
 
+def test_a_stopped_consumer_gets_no_more_deliveries_and_keeps_those_that_have_arrived(setting):
+    for number in range(5):
+        setting.publish(b"%d" % number)
+    consumer = setting.broker.consume(setting.queue, 3)
+    first = consumer.take(TIMEOUT_S)
+    assert consumer.subscribed
+    consumer.stop()
+    first.ack()
+    assert setting.bodies(2, consumer) == [b"1", b"2"]
+    assert consumer.take(0.3) is None
+    assert setting.bodies(2, setting.broker.consume(setting.queue, 5)) == [b"3", b"4"]
+
+
 def test_declaring_an_existing_queue_with_other_arguments_raises(setting):
     with pytest.raises(TopologyMismatch):
         setting.declare(x_max_length=7)

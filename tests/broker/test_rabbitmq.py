@@ -17,6 +17,7 @@ from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy
+from tests.system.conftest import wait_for
 
 
 def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(servers):
@@ -150,6 +151,117 @@ def test_unusual_headers_arrive_and_can_be_published_again(servers, strange):
             broker.publish("strange", "key", delivery.message)
             delivery.ack()
         consumer.take(10).ack()
+
+
+@pytest.fixture
+def remade(servers):
+    """A broker, and the functions that delete and make the queue `remade` as an administrator does."""
+    queue = topology.Queue("remade", (("remade", "#"),), {"x-queue-type": "quorum"})
+    with RabbitBroker(servers.amqp_url) as broker, pika.BlockingConnection(pika.URLParameters(servers.amqp_url)) as own:
+
+        def make():
+            broker.declare(topology.Topology(("remade",), (queue,)))
+
+        make()
+        yield broker, make, lambda: own.channel().queue_delete("remade")
+        own.channel().queue_delete("remade")
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_consumer_that_rabbitmq_no_longer_serves_subscribes_again(remade, waiting):
+    broker, _, __ = remade
+    consumer = broker.consume("remade", prefetch=5)
+    wait_for(lambda: consumer.subscribed)
+    channel = consumer._subscription.channel
+    broker.add_callback_threadsafe(lambda: channel.basic_cancel(channel.consumer_tags[0]))  # behind its back
+    wait_for(lambda: not channel.consumer_tags)
+    for _ in range(waiting):
+        broker.consume("remade", prefetch=1).take(0)  # another one holds the first message
+        broker.publish("remade", "key", _message())
+    broker.publish("remade", "key", _message())
+    consumer.take(15).ack()
+
+
+def test_a_consumer_without_a_queue_is_not_subscribed_until_the_queue_is_made_again(remade):
+    broker, make, delete = remade
+    consumer = broker.consume("remade", prefetch=5)
+    wait_for(lambda: consumer.subscribed)
+    delete()
+    wait_for(lambda: not consumer.subscribed)
+    time.sleep(1.5)  # during which it tries and fails
+    assert not consumer.subscribed
+    make()
+    wait_for(lambda: consumer.subscribed, 10)
+    broker.publish("remade", "key", _message())
+    consumer.take(10).ack()
+
+
+def test_a_delivery_in_hand_outlives_its_deleted_queue(remade):
+    broker, make, delete = remade
+    broker.publish("remade", "key", _message())
+    consumer = broker.consume("remade", prefetch=5)
+    delivery = consumer.take(10)
+    delete()
+    wait_for(lambda: not consumer.subscribed)
+    make()
+    wait_for(lambda: consumer.subscribed)
+    assert not delivery.stale
+    delivery.ack()
+    broker.publish("remade", "key", _message())
+    consumer.take(10).ack()
+    consumer.flush()
+    assert consumer.take(0.3) is None
+
+
+def test_a_consumer_whose_channel_rabbitmq_closes_subscribes_again(remade):
+    broker, _, __ = remade
+    consumer = broker.consume("remade", prefetch=5)
+    wait_for(lambda: consumer.subscribed)
+    channel = consumer._subscription.channel
+    broker.add_callback_threadsafe(lambda: channel.basic_ack(delivery_tag=12345))  # closes it: unknown delivery tag
+    wait_for(lambda: channel.is_closed)
+    wait_for(lambda: consumer.subscribed)
+    broker.publish("remade", "key", _message())
+    consumer.take(10).ack()
+
+
+OF_BROKERS = (
+    "x-delivery-count",
+    "x-acquired-count",
+    "x-death",
+    "x-first-death-queue",
+    "x-last-death-reason",
+    "x-opt-a",
+)
+
+
+def test_the_headers_of_brokers_are_not_published_again():
+    sent = {"line": "l", "x-patchline-tried": 2, "odd": 1, "CC": ["elsewhere"], **dict.fromkeys(OF_BROKERS, 1)}
+    assert headers.without_broker_headers(sent) == {"line": "l", "x-patchline-tried": 2, "odd": 1}
+
+
+@pytest.mark.parametrize(
+    ("received", "redelivered", "before"),
+    [
+        ({}, False, 0),
+        ({}, True, 1),  # classic queues
+        ({"x-delivery-count": 2}, True, 2),  # RabbitMQ 3.10 to 4.2
+        ({"x-delivery-count": 1, "x-acquired-count": 1}, True, 1),  # RabbitMQ 4.3: a lost connection, a reject
+        ({"x-acquired-count": 3}, True, 3),  # RabbitMQ 4.3: nacks
+        ({"x-delivery-count": "many"}, False, 0),
+    ],
+)
+def test_earlier_deliveries_are_counted_alike_for_all_versions_of_rabbitmq(received, redelivered, before):
+    assert headers.deliveries_before(received, redelivered) == before
+
+
+def test_a_count_of_rabbitmq_4_3_is_neither_kept_nor_sent_on(remade):
+    broker, _, __ = remade
+    sent = Message(b"x", "id", headers={"x-acquired-count": 2, "line": "l"})
+    broker.publish("remade", "key", sent)
+    delivery = broker.consume("remade", prefetch=1).take(10)
+    assert (delivery.message.headers, delivery.attempt) == ({"line": "l"}, 3)
+    delivery.ack()
 
 
 def test_names_that_are_not_utf_8_are_decoded():

@@ -3,8 +3,10 @@
 import subprocess
 import urllib.request
 
+import pika
 import pytest
 
+from patchline.protocol import topology
 from patchline.runtime.health import Health
 from patchline.services import server
 from tests.system.conftest import wait_for
@@ -53,3 +55,21 @@ def test_promtool_accepts_the_metrics(line, image):
     assert line.metric(worker.metrics_port, "patchline_score_ratio_count") == 1
     assert line.metric(worker.metrics_port, "patchline_confirm_seconds_count") >= 3
     assert 0 < line.metric(worker.metrics_port, "patchline_calibrated_score_ratio") < 1
+
+
+def test_a_worker_whose_queue_was_deleted_is_not_ready_until_it_is_made_again(line, image):
+    worker = line.worker("--device", "cpu")
+    delete_queue(line, topology.JOBS)
+    wait_for(lambda: not server.responds(url(worker, "readyz")))
+    assert server.responds(url(worker, "healthz"))
+    assert line.run("topology").returncode == 0
+    wait_for(lambda: server.responds(url(worker, "readyz")), 15)
+    line.send(image, "after")
+    assert [verdict.job_id for verdict in line.verdicts(1)] == ["after"]
+    worker.terminate()
+    assert "consumer lost its queue" in worker.communicate(timeout=30)[1]
+
+
+def delete_queue(line, name):
+    with pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"])) as connection:
+        connection.channel().queue_delete(name)
