@@ -204,7 +204,7 @@ def load(path: Path) -> Config:
         lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         raise SetupError("\n".join(lines)) from error
     settings = _resolve_paths(settings, path.resolve().parent)
-    return with_urls(settings, _url("PATCHLINE_AMQP_URL"), _url("PATCHLINE_REDIS_URL"))
+    return with_urls(settings, url_from_environment("PATCHLINE_AMQP_URL"), url_from_environment("PATCHLINE_REDIS_URL"))
 
 
 def secret(name: str) -> str | None:
@@ -227,7 +227,8 @@ def secret(name: str) -> str | None:
         raise SetupError(f"{file}, named by {name}_FILE: cannot be read ({type(error).__name__})") from error
 
 
-def _url(name: str) -> str | None:
+def url_from_environment(name: str) -> str | None:
+    """Return the url in a variable, or in the file of `<name>_FILE`. Raises SetupError if it cannot be used."""
     url = secret(name)
     try:
         server_url.check(url or "")

@@ -1,6 +1,7 @@
 """Shared fixtures: private servers, texture images, and a small plant with a fitted bank."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -38,20 +39,43 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(group_of.get(item.path.stem, item.path.stem)))
 
 
+URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")
+# The servers that a developer names for the tests. A test's own environment names none, unless the test sets it.
+GIVEN_URLS = {name: url for name in URLS if (url := config.secret(name)) is not None}
+for variable in (*URLS, *(f"{name}_FILE" for name in URLS)):
+    os.environ.pop(variable, None)
+
+
+def pytest_report_header():
+    """Say which servers the tests use."""
+    with _given_urls():
+        return f"servers: {private_servers.describe()}; the tests delete and create the queues patchline.*"
+
+
+def _given_urls():
+    environment = pytest.MonkeyPatch()
+    for name, url in GIVEN_URLS.items():
+        environment.setenv(name, url)
+    stack = ExitStack()
+    stack.callback(environment.undo)
+    return stack
+
+
 @pytest.fixture(scope="session")
 def servers():
-    """Private RabbitMQ and Redis, or the servers of the environment.
+    """Private RabbitMQ and Redis, or the servers of PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL.
 
     If they are not installed, the tests are skipped; in CI they fail.
     """
     missing = private_servers.missing_packages()
-    external = "PATCHLINE_AMQP_URL" in os.environ and "PATCHLINE_REDIS_URL" in os.environ
-    if missing and not external:
+    if missing and len(GIVEN_URLS) < len(URLS):
         message = f"not installed: {', '.join(missing)}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    with private_servers.running() as running:
+    with ExitStack() as stack:
+        with _given_urls():
+            running = stack.enter_context(private_servers.running())
         yield running
 
 

@@ -97,7 +97,7 @@ def _bombs(rgb):
     offset = jpeg.index(b"\xff\xc0") + 5
     jpeg[offset : offset + 4] = struct.pack(">HH", 65_500, 65_500)
     yield Kind("JPEG header of 65500 x 65500", OVER_LIMIT, bytes(jpeg), "image/jpeg")
-    yield Kind("a PNG followed by 17 MB", OVER_LIMIT, encode(rgb, "PNG") + bytes(17_000_000))
+    yield Kind("a PNG followed by 16.5 MB", OVER_LIMIT, encode(rgb, "PNG") + bytes(16_500_000))  # below 16 MiB
     yield Kind("17 MB of zeros", OVER_LIMIT, bytes(17_000_000))
 
 

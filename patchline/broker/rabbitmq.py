@@ -35,6 +35,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
 _CLOSE_TIMEOUT_S = 10.0
+_FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
@@ -343,9 +344,9 @@ def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> 
             context = ssl.create_default_context(cafile=ca_file)
             parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     except SetupError as error:
-        raise BrokerError(f"RabbitMQ: {error}") from None
+        raise BrokerError(f"{_FORM}: {error}") from None
     except (ValueError, TypeError, IndexError, SyntaxError):  # their texts may contain the password
-        raise BrokerError("the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost") from None
+        raise BrokerError(_FORM) from None
     except OSError as error:
         raise BrokerError(f"{ca_file}: contains no usable CA certificates ({error})") from error
     parameters.heartbeat = heartbeat_s

@@ -63,7 +63,7 @@ def run(settings: config.Config, out: Path) -> None:
     for name in cells.CATEGORIES:
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0)
     ports = server.consecutive_free_ports(2)
-    print("starting private RabbitMQ, Redis and Prometheus servers on loopback", file=sys.stderr)
+    print(f"servers: {private_servers.describe(with_prometheus=True)}", file=sys.stderr)
     with private_servers.running({"patchline": ports}) as servers:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
         summary, verdicts = _run_line(settings, out, ports[0], servers)

@@ -18,8 +18,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchline import config
+from patchline.protocol import server_url
 from patchline.services.server import HOST, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
 
+_VARIABLES = {"RabbitMQ": "PATCHLINE_AMQP_URL", "Redis": "PATCHLINE_REDIS_URL"}
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -62,15 +65,17 @@ def missing_packages() -> list[str]:
 def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[Servers]:
     """Run RabbitMQ and Redis until the block ends, and Prometheus if it has targets.
 
-    If PATCHLINE_AMQP_URL or PATCHLINE_REDIS_URL is set, that server is used instead of a private one.
+    If PATCHLINE_AMQP_URL or PATCHLINE_REDIS_URL is set, or a file with the url is named by the variable with the suffix
+    _FILE, that server is used instead of a private one.
 
     Args:
         prometheus_targets: loopback ports to scrape, by job name. RabbitMQ's metrics are added.
 
     Raises:
         ServiceError: a server is not installed or does not start.
+        SetupError: a url cannot be used.
     """
-    amqp_url, redis_url = os.environ.get("PATCHLINE_AMQP_URL"), os.environ.get("PATCHLINE_REDIS_URL")
+    amqp_url, redis_url = map(config.url_from_environment, _VARIABLES.values())
     servers, node, prometheus_url = [], None, None
     with temporary_folder() as home:
         if amqp_url is None:
@@ -86,6 +91,24 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
             servers.append(server)
         with start_all(servers):
             yield Servers(amqp_url, redis_url, prometheus_url, None if node is None else node.metrics_port)
+
+
+def describe(*, with_prometheus: bool = False) -> str:
+    """Return what `running` starts, and which servers of the environment it uses instead. Shows no password."""
+    given = {name: config.url_from_environment(variable) for name, variable in _VARIABLES.items()}
+    used = [
+        f"{name} at {' and '.join(_addresses(url)) or 'no address'} ({_VARIABLES[name]})"
+        for name, url in given.items()
+        if url is not None
+    ]
+    started = [name for name, url in given.items() if url is None] + ["Prometheus"] * with_prometheus
+    texts = [f"private {' and '.join(started)} on loopback"] if started else []
+    return ", ".join(used + texts)
+
+
+def _addresses(url: str) -> list[str]:
+    nodes = server_url.nodes(url) if url else []
+    return [f"{host}:{port}" if port else host for _, host, port in map(server_url.address, nodes)]
 
 
 @contextmanager
@@ -191,7 +214,10 @@ def serve_until_interrupted() -> None:
     """Run private servers until SIGINT or SIGTERM, and print how to use them."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with running(prometheus_targets={"worker": [9100]}) as servers:
-        print(f"export PATCHLINE_AMQP_URL={servers.amqp_url}\nexport PATCHLINE_REDIS_URL={servers.redis_url}")
+        print(f"# {describe(with_prometheus=True)}")
+        for variable, url in zip(_VARIABLES.values(), (servers.amqp_url, servers.redis_url), strict=True):
+            if config.url_from_environment(variable) is None:  # the others are set already, and may have a password
+                print(f"export {variable}={url}")
         print(f"# Prometheus: {servers.prometheus_url}; stop all with Ctrl-C", flush=True)
         try:
             signal.pause()

@@ -1,6 +1,7 @@
 """The command line: a new category from its images to verdicts, and the errors for unusable input."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,10 +37,9 @@ COMMANDS = [
 ]
 
 
-def patchline(*arguments, folder=None):
-    return subprocess.run(
-        [sys.executable, "-m", "patchline", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+def patchline(*arguments, folder=None, **environment):
+    options = {"cwd": folder, "env": os.environ | environment, "capture_output": True, "text": True, "timeout": 120}
+    return subprocess.run([sys.executable, "-m", "patchline", *arguments], check=False, **options)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -182,18 +182,21 @@ def test_the_error_for_an_unreachable_broker_names_its_address(broken):
 
 
 def test_the_doctor_reports_the_environment_and_its_problems(broken, servers):
-    url = servers.amqp_url.replace("guest:guest@", "")
-    _edit(broken, "broker: {", f"broker: {{url: '{url}', ")
-    _edit(broken, "categories:", f"redis: {{url: '{servers.redis_url}'}}\ncategories:")
-    healthy = patchline("doctor", folder=broken)
+    urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+    healthy = patchline("doctor", folder=broken, **urls)
     assert healthy.returncode == 0, healthy.stdout
     for text in ("cores", "broker", "npu-smi is not on the PATH", "MX_SDK_HOME is not set", "ready"):
         assert text in healthy.stdout
     (broken / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x")
-    _edit(broken, url, "amqp://127.0.0.1:1")
-    ill = patchline("doctor", folder=broken)
+    cluster = f"{servers.amqp_url},amqp://guest:hunter2@127.0.0.1:1,amqp://guest:hun/ter2@127.0.0.1:1"
+    ill = patchline("doctor", folder=broken, **urls | {"PATCHLINE_AMQP_URL": cluster.rpartition(",")[0]})
     assert ill.returncode == 1
     assert ill.stdout.count("PROBLEM") == 2
+    assert "127.0.0.1:1 does not answer" in ill.stdout
+    wrong = patchline("doctor", folder=broken, **urls | {"PATCHLINE_AMQP_URL": cluster})
+    assert wrong.returncode == 2
+    assert "write / as %2F" in wrong.stderr
+    assert not [text for result in (ill, wrong) for text in ("hun", "ter2") if text in result.stdout + result.stderr]
 
 
 def test_the_committed_message_schema_is_up_to_date():

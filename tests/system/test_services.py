@@ -45,6 +45,34 @@ def test_servers_from_the_environment_are_used_instead_of_private_ones(monkeypat
         assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "redis://elsewhere")
 
 
+@pytest.mark.usefixtures("servers")
+def test_the_services_command_says_which_servers_are_given_and_shows_no_password():
+    environment = os.environ | {"PATCHLINE_AMQP_URL": "amqp://u:hunter2@broker.plant,amqp://u:hunter2@other.plant:1"}
+    command = [sys.executable, "-m", "patchline", "services"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    texts = [process.stdout.readline() for _ in range(3)]
+    process.terminate()
+    texts.append(process.communicate(timeout=60)[0])
+    assert texts[0] == (
+        "# RabbitMQ at broker.plant:5672 and other.plant:1 (PATCHLINE_AMQP_URL), "
+        "private Redis and Prometheus on loopback\n"
+    )
+    assert texts[1].startswith("export PATCHLINE_REDIS_URL=redis://127.0.0.1:")
+    assert "hunter2" not in "".join(texts)
+
+
+def test_the_urls_of_the_environment_may_be_in_files(monkeypatch, tmp_path):
+    (tmp_path / "url").write_text("amqp://elsewhere\n")
+    monkeypatch.setenv("PATCHLINE_AMQP_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("PATCHLINE_REDIS_URL", "")
+    with private_servers.running() as servers:
+        assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "")
+    assert (
+        private_servers.describe()
+        == "RabbitMQ at elsewhere:5672 (PATCHLINE_AMQP_URL), Redis at no address (PATCHLINE_REDIS_URL)"
+    )
+
+
 def test_the_error_for_a_missing_server_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.delenv("PATCHLINE_AMQP_URL", raising=False)
     monkeypatch.setattr(private_servers, "RABBITMQ", tmp_path / "none")
