@@ -21,6 +21,7 @@ from patchline.broker.base import (
     Delivery,
     Message,
     NotConfirmed,
+    Refused,
     previous_attempts,
 )
 from patchline.inspection import picture
@@ -130,6 +131,12 @@ class Lane:
 
     def _publish(self, delivery: Delivery, exchange: str, routing_key: str, message: Message) -> bool:
         """Publish until RabbitMQ confirms. Return False if the job is no longer ours to acknowledge."""
+        try:
+            return self._publish_until_confirmed(delivery, exchange, routing_key, message)
+        finally:
+            self.metrics.backpressure.ended()
+
+    def _publish_until_confirmed(self, delivery: Delivery, exchange: str, routing_key: str, message: Message) -> bool:
         while not delivery.stale:
             try:
                 with Stopwatch(lambda _, seconds: self.metrics.observe_confirmation(seconds)).stage("confirm"):
@@ -138,6 +145,8 @@ class Lane:
             except NotConfirmed as error:
                 job_id = message.message_id
                 _log.warning("message not confirmed, retrying", exchange=exchange, job_id=job_id, reason=str(error))
+                if isinstance(error, Refused):
+                    self.metrics.backpressure.refused(exchange)
             self.heartbeats.beat()
             if self.stop.wait(_RETRY_PAUSE_S):
                 delivery.requeue()

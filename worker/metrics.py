@@ -18,6 +18,7 @@ from patchline.protocol.errors import Reason
 from patchline.runtime import metrics
 from patchline.runtime.health import Health, serve
 from patchline.runtime.metrics import Counter, Gauge, Histogram
+from patchline.worker.backpressure import Backpressure
 from patchline.worker.supervisor import Cause
 
 _FPS_WINDOW_S = 10.0
@@ -36,7 +37,9 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "behind_seconds": ("Age of the last job taken, since its capture.", ()),
+    "queue_max_length": ("Configured length at which RabbitMQ refuses further messages of a queue.", ("queue",)),
     "calibrated_score_ratio": ("Median score of good images at fit time; 1 is the fail threshold.", ("category",)),
+    "lanes_refused": ("Lanes that wait because RabbitMQ refuses their messages: a queue is full.", ()),
     "fps": (f"Confirmed verdicts per second over the last {_FPS_WINDOW_S:g} s.", ("device",)),
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -78,6 +81,8 @@ class Metrics:
             name: Gauge(f"patchline_device_{name}", text, registry=None) for name, text in _CHIP_GAUGES.items()
         }
         self._gauges["fps"].labels(device).set_function(self.fps)
+        self.backpressure = Backpressure()
+        self._gauges["lanes_refused"].set_function(lambda: self.backpressure.waiting)
         for reason in Reason:  # a series that starts at 1 would hide its first error from increase()
             self._counters["errors"].labels(reason)
 
@@ -88,6 +93,10 @@ class Metrics:
     def set_calibration(self, category: str, median: float, threshold: float) -> None:
         """Set the score that is expected of a good part, and the fail threshold."""
         self._gauges["calibrated_score_ratio"].labels(category).set(median / threshold)
+
+    def set_queue_limit(self, queue: str, max_length: int) -> None:
+        """Set the length at which RabbitMQ refuses further messages of a queue."""
+        self._gauges["queue_max_length"].labels(queue).set(max_length)
 
     def fps(self) -> float:
         """Return the confirmed verdicts per second over the last seconds."""

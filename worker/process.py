@@ -59,6 +59,7 @@ def run(
     lane_count = settings.worker.lanes or _LANES_PER_INSPECTION * concurrency
     served = categories or _fitted_categories(settings)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
+    metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
     inspectors = _load_inspectors(settings, served, device, concurrency, metrics)
     if device.kind == "ascend":
@@ -70,7 +71,9 @@ def run(
         connections.declare(broker, settings, connections.plant(settings))
         jobs = broker.consume(topology.JOBS, prefetch=lane_count + concurrency)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
-        health.is_consuming = lambda: broker.connected and jobs.subscribed and suspects.subscribed
+        health.is_consuming = lambda: (
+            broker.connected and jobs.subscribed and suspects.subscribed and not metrics.backpressure.waiting
+        )
         lock = SharedExclusiveLock(concurrency, heartbeats.beat)
         verdicts = VerdictFactory(name, str(device), connections.now_ms)
 

@@ -70,6 +70,32 @@ def test_a_worker_whose_queue_was_deleted_is_not_ready_until_it_is_made_again(li
     assert "consumer lost its queue" in worker.communicate(timeout=30)[1]
 
 
+def test_a_worker_whose_verdicts_are_refused_is_not_ready_until_somebody_reads_them(line, image, tmp_path):
+    line.reconfigure(plant_with_few_verdicts(line.folder, tmp_path / "plant"))
+    worker = line.worker("--device", "cpu")
+    assert line.metric(worker.metrics_port, "patchline_queue_max_length") == 3
+    for number in range(40):  # the limit is a soft one: a few more are taken
+        line.send(image, f"job-{number}")
+    wait_for(lambda: not server.responds(url(worker, "readyz")))
+    assert server.responds(url(worker, "healthz"))
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_lanes_refused") > 0)
+    assert len({verdict.job_id for verdict in line.verdicts(40)}) == 40
+    wait_for(lambda: server.responds(url(worker, "readyz")))
+    assert line.metric(worker.metrics_port, "patchline_lanes_refused") == 0
+    worker.terminate()
+    log = worker.communicate(timeout=30)[1]
+    assert log.index("the worker waits: a queue is full") < log.index("RabbitMQ takes messages again")
+
+
+def plant_with_few_verdicts(source, folder):
+    folder.mkdir()
+    for name in ("models", "faiss-index-precision"):
+        (folder / name).symlink_to((source / name).resolve())
+    text = (source / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("broker: {", "broker: {verdicts_max_length: 3, "))
+    return folder
+
+
 def delete_queue(line, name):
     with pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"])) as connection:
         connection.channel().queue_delete(name)

@@ -359,7 +359,10 @@ def test_a_refused_verdict_is_published_again_until_it_is_confirmed(line, monkey
     line.send()
     publish, refusals = line.broker.publish, iter([Refused("full"), NotConfirmed("cut"), None])
 
+    waiting = []
+
     def refuse_twice(*arguments, **options):
+        waiting.append(line.metrics.backpressure.waiting)
         refusal = next(refusals)
         if refusal is not None:
             raise refusal
@@ -370,6 +373,7 @@ def test_a_refused_verdict_is_published_again_until_it_is_confirmed(line, monkey
     line.step()
     assert len(line.verdicts()) == 1
     assert line.inspector.inspected == 1
+    assert (waiting, line.metrics.backpressure.waiting) == ([0, 1, 1], 0)
 
 
 def test_a_job_whose_verdict_is_refused_is_requeued_when_the_worker_stops(line):
