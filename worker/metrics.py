@@ -88,6 +88,7 @@ class Metrics:
 
     def serve(self, host: str, port: int, health: Health) -> int:
         """Serve the metrics and the health probes over HTTP. Return the port; 0 picks a free one."""
+        health.is_blocked = lambda: self.backpressure.waiting > 0
         return serve(host, port, metrics.application(self.registry), health)
 
     def set_calibration(self, category: str, median: float, threshold: float) -> None:

@@ -71,9 +71,7 @@ def run(
         connections.declare(broker, settings, connections.plant(settings))
         jobs = broker.consume(topology.JOBS, prefetch=lane_count + concurrency)
         suspects = broker.consume(topology.SUSPECTS, prefetch=1)
-        health.is_consuming = lambda: (
-            broker.connected and jobs.subscribed and suspects.subscribed and not metrics.backpressure.waiting
-        )
+        health.is_consuming = lambda: broker.connected and jobs.subscribed and suspects.subscribed
         lock = SharedExclusiveLock(concurrency, heartbeats.beat)
         verdicts = VerdictFactory(name, str(device), connections.now_ms)
 

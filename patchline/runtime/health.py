@@ -15,7 +15,7 @@ _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
 class Health:
-    """A worker is alive while its lanes make progress, and ready while it is alive and consumes jobs.
+    """A worker is alive while its lanes make progress, and ready while it is alive, consumes jobs, and can publish.
 
     It also counts as alive while it loads its models; the supervisor limits that time.
     """
@@ -25,6 +25,7 @@ class Health:
         self._clock = clock
         self._progress_at: float | None = None
         self.is_consuming: Callable[[], bool] = lambda: False
+        self.is_blocked: Callable[[], bool] = lambda: False
 
     def record_progress(self) -> None:
         """Record that every lane has completed a step."""
@@ -36,7 +37,7 @@ class Health:
 
     def is_ready(self) -> bool:
         """Return True if the worker inspects jobs."""
-        return self._progress_at is not None and self.is_alive() and self.is_consuming()
+        return self._progress_at is not None and self.is_alive() and self.is_consuming() and not self.is_blocked()
 
 
 def serve(host: str, port: int, metrics: Application, health: Health) -> int:
