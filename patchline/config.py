@@ -90,13 +90,17 @@ class Images(Section):
 
 
 class Publisher(Section):
-    """Publishers: deadlines, confirmations and the spool."""
+    """Publishers: deadlines, confirmations, the spool and the watched folder."""
 
     deadline_ms: Count = 10_000
     confirm_timeout_s: Positive = 5.0
     spool_max_bytes: Count = 2_000_000_000
     spool_min_free_bytes: Count = 200_000_000
     spool_max_age_s: Positive = 86_400.0
+    rest_ms: Count = 300
+    incomplete_rest_ms: Count = 3_000
+    list_ms: Count = 5_000
+    poll_ms: Count = 1_000
 
 
 class Gate(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,19 @@ from patchline.cli.options import CONFIG, Category, Line, Settings, names
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
+
+PartsCategory = Annotated[
+    str | None,
+    typer.Option("--category", metavar="NAME", callback=names, help="The parts' category in the configuration."),
+]
+CategoryFrom = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="With --watch, instead: the category from each path, such as '{category}/*'."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="MS", help="Time for a verdict: from the capture with --watch, else from sending."),
+]
 
 
 def worker(
@@ -65,15 +79,14 @@ def worker(
 
 def publish(
     line: Line,
-    category: Category,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
+    category: PartsCategory = None,
+    category_from: CategoryFrom = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
     ] = None,
-    deadline_ms: Annotated[
-        int | None, typer.Option(min=1, metavar="MS", help="Time for a verdict, from sending on.")
-    ] = None,
+    deadline_ms: Patience = None,
     metrics_port: Annotated[
         int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus.")
     ] = None,
@@ -82,25 +95,44 @@ def publish(
     """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
 
     Prints one JSON line for each state of a job: confirmed (RabbitMQ has it), spooled (the disk has it), given_up (it
-    waited too long). The same file gets the same job id again.
+    waited too long). `late` is true if its deadline has passed. The same file gets the same job id again.
+
+    --watch takes an image once its writer has closed it or moved it in, or when it has rested. Hidden and system
+    folders are left out. In a pattern, {category} is the name of a category, * anything but a slash, **/ any folders.
 
     Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
     """
     from patchline.protocol import image_files
-    from patchline.publisher import process, source
+    from patchline.publisher import folder_setup, process, source
+    from patchline.publisher.category_pattern import CategoryPattern
+    from patchline.publisher.folder_metrics import FolderMetrics
+    from patchline.runtime.metrics import Registry
 
     settings = config.load(config_file)
-    settings.category(category)
-    if watch and len(paths) != 1:
-        raise SetupError("--watch takes exactly one folder")
+    pattern = CategoryPattern(category_from, settings.categories) if category_from is not None else None
+    _check_publish_options(settings, category, pattern is not None, watch, paths)
+    patience_ms, registry = deadline_ms or settings.publisher.deadline_ms, Registry()
     with signals.stop_event() as stop:
         if watch:
-            bookmark = source.bookmark_path(settings.paths.spool, line, category, paths[0])
-            captures = source.from_watched_folder(paths[0], bookmark, stop)
+            metrics = FolderMetrics(registry, line)
+            watched = folder_setup.open_watch(paths[0], line, settings, patience_ms, pattern, metrics, stop)
+            captures = watched.captures()
         else:
             captures = source.from_files(image_files.find(paths), rate, stop)
-        patience_ms = deadline_ms or settings.publisher.deadline_ms
-        process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop)
+        process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop, registry)
+
+
+def _check_publish_options(
+    settings: config.Config, category: str | None, pattern: bool, watch: bool, paths: list[Path]
+) -> None:
+    if watch and len(paths) != 1:
+        raise SetupError("--watch takes exactly one folder")
+    if (category is not None) == pattern:
+        raise SetupError("say the category of the parts: either --category NAME or --category-from PATTERN")
+    if pattern and not watch:
+        raise SetupError("--category-from needs --watch; without it, publish each category with --category")
+    if category is not None:
+        settings.category(category)
 
 
 def gate(line: Line, config_file: Settings = CONFIG) -> None:
@@ -204,4 +236,5 @@ def topology(
 
 def _print_job(job: messages.Job, state: str) -> None:
     record = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
-    print(json.dumps(record | {"state": state}), flush=True)
+    late = {"late": True} if job.deadline is not None and job.deadline < time.time_ns() // 1_000_000 else {}
+    print(json.dumps(record | {"state": state} | late), flush=True)

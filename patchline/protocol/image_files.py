@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from patchline.protocol.errors import SetupError
@@ -16,30 +17,63 @@ CONTENT_TYPES = {
     ".tiff": "image/tiff",
     ".webp": "image/webp",
 }
+# Folders of file systems, network storage and trash, in lower case; hidden names are left out anyway.
+_SYSTEM_NAMES = {
+    "lost+found",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "@eadir",
+    "@recycle",
+    "@recently-snapshot",
+    "@tmp",
+    "#recycle",
+    "#snapshot",
+    "#temp",
+}
+_PARTIAL_PREFIXES = ("~syncthing~", "~$")
+_PARTIAL_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".swp")
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
     """Return the image files of a list of files and folders, without duplicates. Folders are searched recursively.
 
-    A file in `paths` is always returned, even if its suffix is unknown, so that its error is reported.
+    Hidden and system folders below the given ones are left out. A file in `paths` is always returned, even if its
+    suffix is unknown, so that its error is reported.
 
     Raises:
         SetupError: a path does not exist, or a folder contains no image.
     """
     images: dict[Path, None] = {}  # a dict keeps the order
     for path in paths:
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if is_image(file))
+        files = [path] if path.is_file() else sorted(_walk(path))
         if not files:
             raise SetupError(f"{path}: no image found (looked for {', '.join(CONTENT_TYPES)})")
         images.update(dict.fromkeys(files))
     return list(images)
 
 
-def is_image(path: Path) -> bool:
-    """Return True if the suffix is that of an image. The content is checked when it is decoded."""
-    return path.suffix.lower() in CONTENT_TYPES and not path.name.startswith(".") and path.is_file()
+def has_image_suffix(name: str) -> bool:
+    """Return True if the suffix of a file's name is that of an image. The content is checked when it is decoded."""
+    return name.lower().endswith(tuple(CONTENT_TYPES))
+
+
+def is_left_out(name: str) -> bool:
+    """Return True for the name of a hidden, system or partial file or folder: it holds no image of a part."""
+    lower = name.lower()
+    return name.startswith((".", *_PARTIAL_PREFIXES)) or lower.endswith(_PARTIAL_SUFFIXES) or lower in _SYSTEM_NAMES
 
 
 def content_type(path: Path) -> str:
     """Return the content type that belongs to the suffix."""
     return CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder and its subfolders."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_left_out(name)]
+        for name in names:
+            path = Path(parent, name)
+            if has_image_suffix(name) and not is_left_out(name) and path.is_file():
+                yield path

@@ -27,7 +27,7 @@ NEIGHBOURS = {
     "threadpoolctl": {"patchline/inspection/search/exact_search.py"},
     "openvino": {"patchline/devices/openvino_backbone.py"},
     "prometheus_client": {"patchline/runtime/metrics.py"},
-    "watchfiles": {"patchline/publisher/source.py"},
+    "inotify_simple": {"patchline/publisher/folder_events.py"},
     "yaml": {"patchline/config.py"},
     "PIL": {"patchline/inspection/decode.py"},
     "rich": {"patchline/runtime/terminal.py"},
@@ -124,7 +124,7 @@ def test_files_and_functions_are_short(path):
 
 def test_a_publisher_does_not_load_faiss_or_openvino():
     script = (
-        "import patchline.publisher.process, patchline.publisher.source, patchline.runtime.connections, sys;"
+        "import patchline.publisher.process, patchline.publisher.folder_setup, patchline.runtime.connections, sys;"
         "print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import watchfiles
 
 from patchline.broker.base import BrokerError, NotConfirmed, Refused, Unroutable
 from patchline.broker.memory import MemoryBroker
@@ -287,27 +286,6 @@ def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, monkeypat
     labels = {"line": "l", "category": "c"}
     assert metrics.registry.get_sample_value("patchline_spool_jobs", labels) == 1
     assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
-
-
-def test_an_empty_or_deleted_image_does_not_delay_the_next(tmp_path, monkeypatch):
-    folder = tmp_path / "captured"
-    folder.mkdir()
-    for name, content in (("1-empty.png", b""), ("2-gone.png", b"x"), ("3-good.png", b"pixels")):
-        (folder / name).write_bytes(content)
-    batch = {(watchfiles.Change.added, str(path)) for path in folder.iterdir()}
-    monkeypatch.setattr("watchfiles.watch", lambda *_, **__: iter([batch]))
-    monkeypatch.setattr("patchline.publisher.source._SETTLED_MS", 1)
-    is_image = image_files.is_image
-
-    def is_image_then_deleted(path):
-        result = is_image(path)
-        if path.name == "2-gone.png":
-            path.unlink()
-        return result
-
-    monkeypatch.setattr(image_files, "is_image", is_image_then_deleted)
-    captured = source.from_watched_folder(folder, tmp_path / "spool" / "bookmark", threading.Event())
-    assert [capture.part_id for capture in captured] == ["3-good"]
 
 
 def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):

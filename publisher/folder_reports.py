@@ -1,0 +1,87 @@
+"""What a watched folder reports to its log and metrics. A trouble is logged once, and once more when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from patchline.publisher.folder_metrics import FolderMetrics
+from patchline.publisher.watched_folder import State
+
+_log = structlog.get_logger(__name__)
+_LATE_LOG_S = 5.0
+
+
+class FolderReports:
+    """Reports about one folder."""
+
+    def __init__(self, folder: Path, metrics: FolderMetrics) -> None:
+        self._folder = str(folder)
+        self._metrics = metrics
+        self._troubles: dict[str, str] = {}  # reasons by relative path; the folder itself is empty
+        self._late: list[float] = []  # since the last log line, in seconds
+        self._next_late_log = 0.0
+
+    def watching(self, file_system: str, complete_events: bool, interval_s: float) -> None:
+        """Say how images are found."""
+        way = "events, and listing" if complete_events else "listing, since events may be missing"
+        _log.info(
+            "watching folder", folder=self._folder, file_system=file_system, found_by=way, listing_every_s=interval_s
+        )
+
+    def counts(self, counts: Mapping[State, int]) -> None:
+        """Set the number of images in each state."""
+        self._metrics.set_counts(counts)
+
+    def overflow(self) -> None:
+        """Say that events were lost."""
+        _log.warning("events of the watched folder were lost, listing it", folder=self._folder)
+
+    def folder_unreadable(self, reason: str) -> None:
+        """Say that the folder cannot be read."""
+        self._metrics.readable.set(0)
+        if self._troubles.get("") != reason:
+            _log.error("watched folder cannot be read, retrying", folder=self._folder, reason=reason)
+        self._troubles[""] = reason
+
+    def unreadable(self, path: str, reason: str) -> None:
+        """Say that an image or a subfolder cannot be read."""
+        if self._troubles.get(path) != reason:
+            _log.error("cannot be read, retrying", folder=self._folder, path=path, reason=reason)
+        self._troubles[path] = reason
+        self._metrics.unreadable.set(len(self._troubles))
+
+    def readable(self, path: str) -> None:
+        """Say that an image or a subfolder can be read, if it could not."""
+        if self._troubles.pop(path, None) is not None:
+            _log.info("can be read again", folder=self._folder, path=path)
+            self._metrics.unreadable.set(len(self._troubles))
+
+    def listed(self, images: Mapping[str, object], unreadable: Mapping[str, str]) -> None:
+        """Note a listing of the whole folder: forget the troubles of paths that are gone, and report the others."""
+        self._metrics.readable.set(1)
+        for path in self._troubles.keys() - images.keys() - unreadable.keys():
+            self.readable(path)
+        for path, reason in unreadable.items():
+            self.unreadable(path, reason)
+
+    def refused(self, path: str) -> None:
+        """Say that the category of an image is unknown."""
+        self._metrics.refused.inc()
+        _log.error("image refused: its path fits no category of --category-from", folder=self._folder, path=path)
+
+    def late(self, path: str, late_s: float, now: float) -> None:
+        """Count an image whose deadline passed before it was found. Log at most one line in some seconds."""
+        self._metrics.late.inc()
+        self._late.append(late_s)
+        if now >= self._next_late_log:
+            _log.warning(
+                "images are late: found after their deadline",
+                folder=self._folder,
+                path=path,
+                count=len(self._late),
+                latest_s=round(max(self._late), 3),
+            )
+            self._next_late_log, self._late = now + _LATE_LOG_S, []

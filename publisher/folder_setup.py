@@ -1,0 +1,82 @@
+"""Puts a watched folder together: its events, reports and memory. A bookmark of an earlier version is migrated."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from patchline import config
+from patchline.protocol.errors import SetupError
+from patchline.publisher import bookmark, folder_listing
+from patchline.publisher.category_pattern import CategoryPattern
+from patchline.publisher.folder_events import FolderEvents
+from patchline.publisher.folder_metrics import FolderMetrics
+from patchline.publisher.folder_reports import FolderReports
+from patchline.publisher.folder_watch import FolderWatch
+from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.watched_folder import Signature
+
+_log = structlog.get_logger(__name__)
+
+
+def open_watch(
+    folder: Path,
+    line: str,
+    settings: config.Config,
+    deadline_ms: int,
+    categories: CategoryPattern | None,
+    metrics: FolderMetrics,
+    stop: threading.Event,
+) -> FolderWatch:
+    """Return the watch of a folder. Images that are in it at the first start count as taken.
+
+    Args:
+        folder: the folder, with its subfolders.
+        line: the line of the camera.
+        settings: the configuration.
+        deadline_ms: time allowed for a verdict, from the capture.
+        categories: tells the category of each image; None leaves it to the publisher.
+        metrics: of the folder.
+        stop: ends the watch when set.
+
+    Raises:
+        SetupError: the folder cannot be read, or its memory cannot be used.
+    """
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: --watch needs an existing folder")
+    spool = settings.paths.spool
+    memory = TakenImages(spool / f"{line}.{bookmark.folder_id(folder)}.taken")
+    if memory.is_new:
+        bookmarks = bookmark.find(spool, line, folder)
+        memory.start(_taken_before(folder, bookmarks))
+        for path in bookmarks:
+            path.unlink(missing_ok=True)
+    return FolderWatch(
+        root=folder,
+        limits=settings.publisher,
+        deadline_ms=deadline_ms,
+        categories=categories,
+        events=FolderEvents(folder, stop),
+        memory=memory,
+        reports=FolderReports(folder, metrics),
+        stop=stop,
+    )
+
+
+def _taken_before(folder: Path, bookmarks: list[Path]) -> dict[str, Signature]:
+    """Return the images that count as taken at the first start of this version on this folder."""
+    now_ns = time.time_ns()
+    try:
+        images = folder_listing.list_folder(folder, "", on_folder=lambda _: None).images
+    except OSError as error:
+        raise SetupError(f"{folder}: cannot be read ({error.strerror}); --watch needs a folder that it can") from error
+    if bookmarks:
+        taken = bookmark.taken_images(images, bookmarks[0].stat(), now_ns)
+        _log.info("bookmark migrated", bookmark=str(bookmarks[0]), taken=len(taken), new=len(images) - len(taken))
+        return taken
+    taken = {path: signature for path, signature in images.items() if signature.ctime_ns <= now_ns}
+    _log.info("first watch of this folder: images that are in it already are left out", images=len(taken))
+    return taken

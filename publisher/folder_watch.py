@@ -1,0 +1,203 @@
+"""Reads every image that appears in a folder, once it is complete: joins events, listings, states and memory.
+
+New images are found by events and by listing: at the start, when a subfolder appears, after events were lost, and at
+intervals. So nothing depends on an event.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from patchline import config
+from patchline.publisher import folder_listing, source, taken_images, whole_image
+from patchline.publisher.category_pattern import CategoryPattern
+from patchline.publisher.folder_events import Event, FolderEvents, Kind, file_system
+from patchline.publisher.folder_listing import Listing
+from patchline.publisher.folder_reports import FolderReports
+from patchline.publisher.source import Capture
+from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.watched_folder import Signature, WatchedFolder
+
+_BATCH = 64  # images that are handed on before the next look at events
+_STOP_POLL_S = 0.2
+_LISTING_SHARE = 4  # the pause after a listing is at least this many times its duration
+
+
+@dataclass
+class FolderWatch:
+    """Watches one folder.
+
+    Attributes:
+        root: the folder, with its subfolders.
+        limits: rests and intervals.
+        deadline_ms: time allowed for a verdict, from the capture.
+        categories: tells the category of each image; None leaves it to the publisher.
+        events: of the folder; closed at the end.
+        memory: the images that were taken; closed at the end.
+        reports: log and metrics.
+        stop: ends `captures` when set.
+    """
+
+    root: Path
+    limits: config.Publisher
+    deadline_ms: int
+    categories: CategoryPattern | None
+    events: FolderEvents
+    memory: TakenImages
+    reports: FolderReports
+    stop: threading.Event
+
+    def __post_init__(self) -> None:
+        rest_s, incomplete_rest_s = self.limits.rest_ms / 1000, self.limits.incomplete_rest_ms / 1000
+        self.images = WatchedFolder(rest_s, incomplete_rest_s, self.memory.signatures())
+        self._next_listing = 0.0
+        self._announced = False
+
+    def captures(self) -> Iterator[Capture]:
+        """Yield every complete image until the stop event is set. What was accepted is not read again."""
+        with closing(self.memory), closing(self.events):
+            while not self.stop.is_set():
+                self._look()
+                for path, signature in self._most_urgent():
+                    capture = self._take(path, signature)
+                    if capture is not None:
+                        yield capture
+                self.memory.flush()
+                self.reports.counts(self.images.counts())
+
+    def _look(self) -> None:
+        """Wait for events or the next due time, and look at what may have changed."""
+        if time.monotonic() >= self._next_listing:
+            self._list_all()
+        for event in self.events.read(self._pause_s()):
+            self._handle(event)
+        for path in self.images.due(time.monotonic()):
+            self._observe(path)
+
+    def _pause_s(self) -> float:
+        if self.images.complete():
+            return 0.0
+        due = min(self._next_listing, self.images.next_due() or self._next_listing)
+        return min(max(0.0, due - time.monotonic()), _STOP_POLL_S)
+
+    def _handle(self, event: Event) -> None:
+        if event.kind is Kind.OVERFLOW:
+            self.reports.overflow()
+            self._next_listing = 0.0
+        elif event.kind is Kind.FOLDER:
+            self._list_subfolder(event.path)
+        else:
+            self.images.arrive(event.path, time.monotonic(), closed=event.kind is Kind.CLOSED)
+
+    def _list_all(self) -> None:
+        started = time.monotonic()
+        try:
+            listing = folder_listing.list_folder(self.root, "", self.events.watch)
+        except OSError as error:
+            self.reports.folder_unreadable(str(error.strerror))
+        else:
+            self._note_listing(listing)
+        ended = time.monotonic()
+        interval_s = (self.limits.list_ms if self.events.complete else self.limits.poll_ms) / 1000
+        self._next_listing = ended + max(interval_s, _LISTING_SHARE * (ended - started))
+        if not self._announced:
+            self.reports.watching(file_system(self.root), self.events.complete, interval_s)
+            self._announced = True
+
+    def _note_listing(self, listing: Listing) -> None:
+        self.reports.listed(listing.images, listing.unreadable)
+        self.images.list_all(listing.images, time.monotonic())
+        if not listing.unreadable:
+            self.memory.remove(self.images.forget_missing(listing.images))
+
+    def _list_subfolder(self, folder: str) -> None:
+        """Look at the images of a folder that has appeared. Its errors are left to the next listing of all."""
+        try:
+            listing = folder_listing.list_folder(self.root, folder, self.events.watch)
+        except OSError:
+            return
+        for path, signature in listing.images.items():
+            self.images.observe(path, signature, time.monotonic())
+
+    def _observe(self, path: str) -> None:
+        try:
+            status = (self.root / path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self.images.vanish(path)
+        except OSError as error:
+            self._retry(path, error)
+        else:
+            if stat.S_ISREG(status.st_mode):
+                self.images.observe(path, folder_listing.signature_of(status), time.monotonic())
+            else:
+                self.images.vanish(path)
+
+    def _most_urgent(self) -> list[tuple[str, Signature]]:
+        """Return complete images: those that are in time first, and of these the oldest first."""
+        now_ms = time.time_ns() // 1_000_000
+
+        def urgency(image: tuple[str, Signature]) -> tuple[bool, int, str]:
+            path, signature = image
+            return self._deadline(signature) < now_ms, signature.ctime_ns, path
+
+        return heapq.nsmallest(_BATCH, self.images.complete().items(), urgency)
+
+    def _take(self, path: str, signature: Signature) -> Capture | None:
+        """Read a complete image. Return None if it is not one yet, or no new one."""
+        if self.categories is not None and self.categories.category(path) is None:
+            self.reports.refused(path)
+            self.images.take(path, signature)  # until the next start, which may know the category
+            return None
+        try:
+            image, status = source.read_file(self.root / path)
+        except FileNotFoundError:
+            self.images.vanish(path)
+            return None
+        except OSError as error:
+            self._retry(path, error)
+            return None
+        self.reports.readable(path)
+        if folder_listing.signature_of(status) != signature:
+            self.images.observe(path, folder_listing.signature_of(status), time.monotonic())
+        elif not whole_image.is_whole(image) and not self.images.has_rested_as_incomplete(path):
+            self.images.rest_as_incomplete(path, time.monotonic())
+        else:
+            return self._hand_on(path, signature, image, status)
+        return None
+
+    def _hand_on(self, path: str, signature: Signature, image: bytes, status: os.stat_result) -> Capture | None:
+        """Return the capture of an image. Return None if it was handed on before: only its signature is new."""
+        self.images.take(path, signature)
+        digest = taken_images.digest(image)
+        if self.memory.knows(path, signature, digest):
+            self.memory.add(path, signature, digest)
+            return None
+        self.memory.begin(path, signature, digest)
+        deadline = self._deadline(signature)
+        late_ms = time.time_ns() // 1_000_000 - deadline
+        if late_ms > 0:
+            self.reports.late(path, late_ms / 1000, time.monotonic())
+        return replace(
+            source.capture_of(self.root / path, status, image),
+            category=self.categories.category(path) if self.categories else None,
+            deadline=deadline,
+            on_accepted=functools.partial(self.memory.add, path, signature, digest),
+        )
+
+    def _deadline(self, signature: Signature) -> int:
+        """Return the deadline. If the camera's clock is ahead, it counts from the time when the file came."""
+        captured_at = source.captured_at(signature.mtime_ns, signature.ctime_ns)
+        return min(captured_at, signature.ctime_ns // 1_000_000) + self.deadline_ms
+
+    def _retry(self, path: str, error: OSError) -> None:
+        self.reports.unreadable(path, str(error.strerror))
+        self.images.retry(path, time.monotonic() + self.limits.poll_ms / 1000)

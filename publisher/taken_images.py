@@ -1,0 +1,155 @@
+"""Remembers on disk (SQLite) which images of a watched folder were taken, by path and signature.
+
+No clock decides what is new, so neither a wrong clock nor a restart hides an image or sends it twice. Writes are
+batched: what a crash makes it forget is sent again as the same job. If the disk is full, it remembers in the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from patchline.protocol.errors import SetupError
+from patchline.publisher.watched_folder import Signature
+
+_log = structlog.get_logger(__name__)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS taken (
+    path BLOB PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, digest BLOB
+) WITHOUT ROWID
+"""
+_INSERT = "INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT = "SELECT path, inode, size, mtime_ns, ctime_ns FROM taken"
+_SELECT_ONE = "SELECT * FROM taken WHERE path = ?"
+_DELETE = "DELETE FROM taken WHERE path = ?"
+_STARTED = 1  # user_version of a memory that knows what was in the folder at its first start
+
+Row = tuple[bytes, int, int, int, int, bytes | None]
+
+
+class TakenImages:
+    """The taken images of one folder.
+
+    Args:
+        path: the file; created if missing.
+
+    Raises:
+        SetupError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._begun: dict[str, Row] = {}
+        self._unwritten: dict[str, Row | None] = {}  # None: to be deleted
+        self._failing = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._sqlite.execute("PRAGMA journal_mode=WAL")
+            self._sqlite.execute("PRAGMA synchronous=NORMAL")
+            self._sqlite.execute(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            advice = "move a damaged file away; then the images that are in the folder now count as taken"
+            raise SetupError(f"{path}: cannot be used to remember taken images ({error}); {advice}") from error
+
+    @property
+    def is_new(self) -> bool:
+        """True until `start`."""
+        return bool(self._sqlite.execute("PRAGMA user_version").fetchone()[0] < _STARTED)
+
+    def start(self, taken: Mapping[str, Signature]) -> None:
+        """Remember what counts as taken at the first start.
+
+        Raises:
+            SetupError: the file cannot be written.
+        """
+        try:
+            self._sqlite.execute("BEGIN IMMEDIATE")
+            self._sqlite.executemany(_INSERT, [_row(path, signature, None) for path, signature in taken.items()])
+            self._sqlite.execute(f"PRAGMA user_version={_STARTED}")
+            self._sqlite.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise SetupError(f"{self._path}: cannot be written ({error}); free disk space and start again") from error
+
+    def signatures(self) -> dict[str, Signature]:
+        """Return the signatures of the images on disk, by path."""
+        return {os.fsdecode(path): Signature(*signature) for path, *signature in self._sqlite.execute(_SELECT)}
+
+    def knows(self, path: str, signature: Signature, image_digest: bytes) -> bool:
+        """Return True if this content was taken or begun: only its inode or change time is new, as after a chmod."""
+        with self._lock:
+            row = self._begun.get(path) or self._unwritten.get(path)
+        if row is None:
+            try:
+                row = self._sqlite.execute(_SELECT_ONE, (os.fsencode(path),)).fetchone()
+            except sqlite3.Error:
+                return False  # sent again, as the same job
+        return row is not None and row[2:4] == (signature.size, signature.mtime_ns) and row[5] == image_digest
+
+    def begin(self, path: str, signature: Signature, image_digest: bytes) -> None:
+        """Note an image that is being sent. A restart forgets it."""
+        with self._lock:
+            self._begun[path] = _row(path, signature, image_digest)
+
+    def add(self, path: str, signature: Signature, image_digest: bytes) -> None:
+        """Remember an image that was accepted. `flush` writes it. Called by any thread."""
+        row = _row(path, signature, image_digest)
+        with self._lock:
+            self._unwritten[path] = row
+            if self._begun.get(path) == row:
+                del self._begun[path]
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Forget images that are gone. `flush` writes it."""
+        with self._lock:
+            self._unwritten |= dict.fromkeys(paths)
+
+    def flush(self) -> None:
+        """Write what has changed. What cannot be written now is written later."""
+        with self._lock:
+            changes = dict(self._unwritten)
+        if not changes:
+            return
+        try:
+            self._write(changes)
+        except sqlite3.Error as error:
+            if not self._failing:
+                _log.error("taken images are not remembered on disk, retrying", path=str(self._path), reason=str(error))
+            self._failing = True
+            return
+        self._failing = False
+        with self._lock:
+            for path, row in changes.items():
+                if self._unwritten.get(path) == row:
+                    self._unwritten.pop(path, None)
+
+    def close(self) -> None:
+        """Write what has changed and close the file."""
+        self.flush()
+        self._sqlite.close()
+
+    def _write(self, changes: Mapping[str, Row | None]) -> None:
+        self._sqlite.execute("BEGIN IMMEDIATE")
+        try:
+            self._sqlite.executemany(_INSERT, [row for row in changes.values() if row is not None])
+            self._sqlite.executemany(_DELETE, [(os.fsencode(path),) for path, row in changes.items() if row is None])
+            self._sqlite.execute("COMMIT")
+        except sqlite3.Error:
+            self._sqlite.execute("ROLLBACK")
+            raise
+
+
+def digest(image: bytes) -> bytes:
+    """Return a digest of an image's content."""
+    return hashlib.blake2b(image, digest_size=16).digest()
+
+
+def _row(path: str, signature: Signature, image_digest: bytes | None) -> Row:
+    return os.fsencode(path), *signature, image_digest

@@ -1,0 +1,606 @@
+"""What belongs to a watched folder besides its states: content checks, listing, events, memory and the reading."""
+
+import itertools
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchline import config
+from patchline.protocol import image_files
+from patchline.protocol.errors import SetupError
+from patchline.publisher import bookmark, folder_events, folder_listing, folder_setup, source, taken_images
+from patchline.publisher.category_pattern import CategoryPattern
+from patchline.publisher.folder_events import Event, FolderEvents, Kind
+from patchline.publisher.folder_metrics import FolderMetrics
+from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.watched_folder import Signature, State
+from patchline.publisher.whole_image import is_whole
+from patchline.runtime.metrics import Registry
+
+SETTINGS = config.load(Path("config.yaml"))
+NOT_UTF8 = os.fsdecode(b"cell-\xff.png")
+PIXELS = np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+PNG = cv2.imencode(".png", PIXELS)[1].tobytes()
+
+
+def png(number):
+    pixels = PIXELS.copy()
+    pixels[0, 0] = number
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write(path, content=PNG):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+class Plant:
+    """A watch without a broker: events come from a list, and time passes when the watch waits."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.root = tmp_path / "captured"
+        self.root.mkdir()
+        self.spool = tmp_path / "spool"
+        self.now = 1000.0
+        self.events = []
+        self.complete_events = True
+        self.registry = None
+        self.watches = []
+        clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=time.time_ns)
+        monkeypatch.setattr("patchline.publisher.folder_watch.time", clock)
+        monkeypatch.setattr("patchline.publisher.folder_setup.FolderEvents", lambda *_: self)
+        self.settings = SETTINGS.model_copy(update={"paths": SETTINGS.paths.model_copy(update={"spool": self.spool})})
+
+    @property
+    def complete(self):
+        return self.complete_events
+
+    def watch(self, folder):
+        self.watches.append(folder)
+
+    def read(self, timeout_s):
+        self.now += timeout_s
+        events, self.events = self.events, []
+        return events
+
+    def close(self):
+        pass
+
+    def open(self, pattern=None, deadline_ms=10_000):
+        self.registry, self.stop = Registry(), threading.Event()
+        categories = CategoryPattern(pattern, ["bottle", "cable"]) if pattern else None
+        metrics = FolderMetrics(self.registry, "l")
+        return folder_setup.open_watch(self.root, "l", self.settings, deadline_ms, categories, metrics, self.stop)
+
+    def metric(self, name, **labels):
+        return self.registry.get_sample_value(f"patchline_{name}", {"line": "l"} | labels)
+
+    def captures(self, watch, seconds=6.0, accept=True):
+        """Run a watch for some seconds of its clock. Return what it captured."""
+        captured, end = [], self.now + seconds
+
+        def keep_time(timeout_s, read=self.read):
+            if self.now >= end:
+                self.stop.set()
+            return read(timeout_s)
+
+        watch.events = SimpleNamespace(read=keep_time, watch=self.watch, close=self.close, complete=self.complete)
+        for capture in watch.captures():
+            captured.append(capture)
+            if accept:
+                capture.on_accepted()
+        return captured
+
+    def parts(self, *arguments, **options):
+        return [capture.part_id for capture in self.captures(self.open(*arguments), **options)]
+
+
+@pytest.fixture
+def plant(tmp_path, monkeypatch):
+    return Plant(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(("suffix", "tail"), [(".png", 1), (".jpg", 1), (".bmp", 1), (".webp", 1), (".tif", 200)])
+def test_an_encoded_image_is_whole_only_with_its_end(suffix, tail):
+    encoded = cv2.imencode(suffix, PIXELS)[1].tobytes()
+    assert is_whole(encoded)
+    for length in (0, 3, 10, len(encoded) // 2, len(encoded) - tail):
+        assert not is_whole(encoded[:length]), length
+
+
+def test_the_thumbnail_of_a_jpeg_is_not_its_end(tmp_path):
+    thumbnail = cv2.imencode(".jpg", PIXELS)[1].tobytes()
+    encoded = cv2.imencode(".jpg", PIXELS)[1].tobytes()
+    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
+    with_thumbnail = encoded[:2] + segment + encoded[2:]
+    assert is_whole(with_thumbnail)
+    assert not is_whole(with_thumbnail[:-2])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_a_tiff_is_whole_when_its_pixels_are_there(tmp_path, compression):
+    Image.fromarray(PIXELS).save(tmp_path / "x.tif", compression=compression)
+    encoded = (tmp_path / "x.tif").read_bytes()
+    assert is_whole(encoded)
+    assert not is_whole(encoded[: len(encoded) // 2])
+
+
+def test_what_is_no_image_is_not_whole():
+    assert not is_whole(b"not an image, whatever its name says")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".x",
+        ".stfolder",
+        ".sync",
+        "@eaDir",
+        "#recycle",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "~syncthing~a.png.tmp",
+        "upload.part",
+        "upload.partial",
+        "upload.tmp",
+        ".goutputstream-AB12",
+    ],
+)
+def test_hidden_and_system_folders_are_left_out(tmp_path, name):
+    write(tmp_path / "good" / "1.png")
+    write(tmp_path / name / "2.png")
+    write(tmp_path / "good" / name / "deep" / "3.png")
+    assert [path.name for path in image_files.find([tmp_path])] == ["1.png"]
+    assert list(folder_listing.list_folder(tmp_path, "", lambda _: None).images) == ["good/1.png"]
+
+
+def test_a_given_folder_may_be_hidden(tmp_path):
+    write(tmp_path / ".hidden" / "1.png")
+    assert [path.name for path in image_files.find([tmp_path / ".hidden"])] == ["1.png"]
+
+
+def test_each_folder_is_watched_before_it_is_listed(tmp_path):
+    write(tmp_path / "a" / "b" / "1.png")
+    seen = []
+
+    def watch(folder):
+        seen.append(folder)
+        if folder == "a/b":
+            write(tmp_path / "a" / "b" / "2.png")
+
+    listing = folder_listing.list_folder(tmp_path, "", watch)
+    assert seen == ["", "a", "a/b"]
+    assert set(listing.images) == {"a/b/1.png", "a/b/2.png"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_an_unreadable_subfolder_is_reported_and_the_others_are_listed(tmp_path):
+    write(tmp_path / "a" / "1.png")
+    write(tmp_path / "b" / "2.png")
+    (tmp_path / "b").chmod(0)
+    listing = folder_listing.list_folder(tmp_path, "", lambda _: None)
+    (tmp_path / "b").chmod(0o700)
+    assert (set(listing.images), listing.unreadable) == ({"a/1.png"}, {"b": "Permission denied"})
+
+
+def events_of(folder, events, action):
+    action()
+    return events.read(0.5)
+
+
+def test_the_kernel_tells_of_closed_and_moved_images_and_of_folders(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    write(outside / "c.png")
+    events = FolderEvents(root, threading.Event())
+    events.watch("")
+    with (root / "a.png").open("wb") as file:
+        assert events.read(0.5) == [Event(Kind.ARRIVED, "a.png")]
+        file.write(PNG)
+    assert events.read(0.5) == [Event(Kind.CLOSED, "a.png")]
+    (outside / "c.png").rename(root / NOT_UTF8)
+    assert events.read(0.5) == [Event(Kind.CLOSED, NOT_UTF8)]
+    outside.rename(root / "sub")
+    assert events.read(0.5) == [Event(Kind.FOLDER, "sub")]
+    write(root / ".hidden.png")
+    write(root / "notes.txt")
+    assert events.read(0) == []
+    events.close()
+
+
+def test_a_folder_that_is_moved_away_is_no_longer_watched(tmp_path):
+    root = tmp_path / "root"
+    write(root / "sub" / "deep" / "a.png")
+    events = FolderEvents(root, threading.Event())
+    for folder in ("", "sub", "sub/deep"):
+        events.watch(folder)
+    (root / "sub").rename(tmp_path / "elsewhere")
+    assert events.read(0.5) == []
+    write(tmp_path / "elsewhere" / "deep" / "b.png")
+    assert events.read(0) == []
+    events.close()
+
+
+def test_a_full_queue_of_the_kernel_is_an_overflow(tmp_path):
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if limit > 50_000:
+        pytest.skip(f"fs.inotify.max_queued_events is {limit}")
+    events = FolderEvents(tmp_path, threading.Event())
+    events.watch("")
+    for number in range(limit + 1):  # in turn: equal events in a row would be merged
+        (tmp_path / f"{number % 2}.png").open("wb").close()
+    kinds = [event.kind for event in events.read(0.5)]
+    assert kinds[-1] is Kind.OVERFLOW
+    events.close()
+
+
+def test_without_inotify_the_watch_relies_on_listings(tmp_path, monkeypatch):
+    def refuse():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(folder_events, "INotify", refuse)
+    stop = threading.Event()
+    stop.set()
+    events = FolderEvents(tmp_path, stop)
+    events.watch("")
+    assert (events.read(10.0), events.complete) == ([], False)
+    events.close()
+
+
+@pytest.mark.parametrize(("path", "type_"), [("/proc", "proc"), ("/sys", "sysfs")])
+def test_the_type_of_a_file_system_is_known(path, type_):
+    assert folder_events.file_system(Path(path)) == type_
+
+
+@pytest.mark.parametrize(
+    ("type_", "complete"), [("ext4", True), ("xfs", True), ("nfs4", False), ("cifs", False), ("overlay", False)]
+)
+def test_network_and_overlay_file_systems_have_no_complete_events(tmp_path, monkeypatch, type_, complete):
+    monkeypatch.setattr(folder_events, "file_system", lambda _: type_)
+    events = FolderEvents(tmp_path, threading.Event())
+    assert events.complete is complete
+    events.close()
+
+
+SIGNATURE = Signature(2**63 - 1, 10, -5, 1_700_000_000_000_000_000)
+
+
+def test_taken_images_are_remembered_with_their_names_and_signatures(tmp_path):
+    memory = TakenImages(tmp_path / "m")
+    assert memory.is_new
+    memory.start({"old.png": SIGNATURE})
+    memory.add(NOT_UTF8, SIGNATURE, b"d")
+    memory.add("gone.png", SIGNATURE, b"d")
+    memory.flush()
+    memory.remove(["gone.png"])
+    memory.close()
+    again = TakenImages(tmp_path / "m")
+    assert not again.is_new
+    assert again.signatures() == {"old.png": SIGNATURE, NOT_UTF8: SIGNATURE}
+    again.close()
+
+
+def test_a_content_is_known_in_each_of_its_stages(tmp_path):
+    memory = TakenImages(tmp_path / "m")
+    moved = SIGNATURE._replace(inode=7, ctime_ns=8)
+    assert not memory.knows("a.png", moved, b"d")
+    memory.begin("a.png", SIGNATURE, b"d")
+    begun = memory.knows("a.png", moved, b"d")
+    memory.add("a.png", SIGNATURE, b"d")
+    added = memory.knows("a.png", moved, b"d")
+    memory.flush()
+    assert (begun, added, memory.knows("a.png", moved, b"d")) == (True, True, True)
+    assert not memory.knows("a.png", moved, b"other content")
+    assert not memory.knows("a.png", moved._replace(mtime_ns=9), b"d")
+    memory.close()
+
+
+def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
+    memory = TakenImages(tmp_path / "m")
+    memory._sqlite.execute("PRAGMA query_only=ON")
+    memory.add("a.png", SIGNATURE, b"d")
+    memory.flush()
+    assert memory.knows("a.png", SIGNATURE, b"d")
+    memory._sqlite.execute("PRAGMA query_only=OFF")
+    memory.flush()
+    assert memory.signatures() == {"a.png": SIGNATURE}
+    memory.close()
+
+
+def test_a_damaged_memory_is_refused(tmp_path):
+    (tmp_path / "m").write_bytes(b"not a database" * 1000)
+    with pytest.raises(SetupError, match="move a damaged file away"):
+        TakenImages(tmp_path / "m")
+
+
+NOW, HOUR = 1_800_000_000_000_000_000, 3_600_000_000_000
+
+
+def taken_by_bookmark(mtime_ns, ctime_ns, *image_times):
+    images = {str(number): Signature(1, 1, 1, ctime) for number, ctime in enumerate(image_times)}
+    status = SimpleNamespace(st_mtime_ns=mtime_ns, st_ctime_ns=ctime_ns)
+    return set(bookmark.taken_images(images, status, NOW))
+
+
+def test_a_bookmark_says_what_was_taken():
+    assert taken_by_bookmark(NOW - HOUR, NOW - HOUR, NOW - 2 * HOUR, NOW - HOUR + 1) == {"0"}
+
+
+def test_a_bookmark_dated_in_the_future_hides_nothing_since_its_last_use():
+    assert taken_by_bookmark(NOW + 9 * HOUR, NOW - HOUR, NOW - 2 * HOUR, NOW - HOUR + 1, NOW) == {"0"}
+
+
+def test_a_bookmark_last_used_in_the_future_hides_only_images_of_that_time():
+    assert taken_by_bookmark(NOW + 9 * HOUR, NOW + 9 * HOUR, NOW - HOUR, NOW + HOUR, NOW + 10 * HOUR) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "category"),
+    [
+        ("{category}/*", "bottle/1.png", "bottle"),
+        ("{category}/*", "bottle/deep/1.png", None),
+        ("{category}/**/*", "bottle/deep/1.png", "bottle"),
+        ("{category}/*", "unknown/1.png", None),
+        ("{category}_*", "solar_cell_mono_7.png", "solar_cell_mono"),
+        ("**/{category}_*", "2026/11/solar_cell_7.png", "solar_cell"),
+        ("**/{category}_*", "solar_cell_7.png", "solar_cell"),
+        ("cam?-{category}-*", "cam1-bottle-7.png", None),
+        ("{category}/*", os.fsdecode(b"bottle/\xff\n.png"), "bottle"),
+    ],
+)
+def test_the_category_comes_from_the_path(pattern, path, category):
+    assert CategoryPattern(pattern, ["bottle", "solar_cell", "solar_cell_mono"]).category(path) == category
+
+
+@pytest.mark.parametrize("pattern", ["*", "{category}/{category}", ""])
+def test_a_pattern_names_the_category_once(pattern):
+    with pytest.raises(SetupError, match=r"must contain \{category\} once"):
+        CategoryPattern(pattern, ["bottle"])
+
+
+def test_images_that_are_there_at_the_first_start_count_as_taken(plant):
+    write(plant.root / "long-ago.png")
+    time.sleep(0)
+    watch = plant.open()
+    write(plant.root / "new.png", png(1))
+    assert [capture.part_id for capture in plant.captures(watch)] == ["new"]
+
+
+def test_a_listing_finds_images_without_any_event_after_one_rest_for_all(plant):
+    watch = plant.open()
+    started = plant.now
+    for number in range(60):
+        write(plant.root / f"s{number}" / "x" / f"{number:02}.png", png(number))
+    captures = plant.captures(watch, seconds=SETTINGS.publisher.rest_ms / 1000 + 0.4)
+    assert len(captures) == 60
+    assert plant.now - started < 1.0
+
+
+def test_an_overflow_leads_to_a_listing(plant):
+    watch = plant.open()
+
+    def late(*_):
+        write(plant.root / "unheard.png")
+        plant.events.append(Event(Kind.OVERFLOW))
+        yield
+
+    moment = late()
+    read = plant.read
+
+    def read_then_overflow(timeout_s):
+        next(moment, None)
+        return read(timeout_s)
+
+    plant.read = read_then_overflow
+    assert [capture.part_id for capture in plant.captures(watch, seconds=1.0)] == ["unheard"]
+
+
+def test_a_folder_that_appears_is_listed_at_once(plant):
+    watch = plant.open()
+    read = plant.read
+
+    def move_in(timeout_s):
+        if not (plant.root / "sub").exists():
+            write(plant.root / "sub" / "deep" / "1.png")
+            plant.events.append(Event(Kind.FOLDER, "sub"))
+        return read(timeout_s)
+
+    plant.read = move_in
+    assert [capture.part_id for capture in plant.captures(watch, seconds=1.0)] == ["1"]
+    assert plant.watches == ["", "sub", "sub/deep"]
+
+
+def test_what_was_accepted_is_not_sent_after_a_restart_and_what_was_not_is(plant):
+    first = plant.open()
+    write(plant.root / "1.png", png(1))
+    assert [capture.part_id for capture in plant.captures(first)] == ["1"]
+    second = plant.open()
+    write(plant.root / "2.png", png(2))
+    assert [capture.part_id for capture in plant.captures(second, accept=False)] == ["2"]
+    assert plant.parts() == ["2"]
+    assert plant.parts() == []
+
+
+def test_no_clock_hides_an_image(plant):
+    plant.open()
+    old = write(plant.root / "old.png")
+    os.utime(old, (0, 0))
+    future = write(plant.root / "future.png", png(1))
+    os.utime(future, (4_000_000_000, 4_000_000_000))
+    assert sorted(plant.parts()) == ["future", "old"]
+    assert plant.parts() == []
+
+
+def test_a_replaced_image_of_the_same_name_is_new(plant):
+    plant.open()
+    path = write(plant.root / "last.png", png(1))
+    status = path.stat()
+    first = plant.captures(plant.open())
+    path.write_bytes(png(2))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # in place, with the same size and time
+    second = plant.captures(plant.open())
+    assert [capture.image for capture in first + second] == [png(1), png(2)]
+
+
+def test_a_change_of_rights_or_of_the_inode_does_not_send_an_image_twice(plant):
+    plant.open()
+    path = write(plant.root / "1.png")
+    assert plant.parts() == ["1"]
+    path.chmod(0o640)
+    assert plant.parts() == []
+    status = path.stat()
+    copy = write(plant.root.parent / "copy.png")
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copy.rename(path)
+    assert plant.parts() == []
+
+
+def test_a_truncated_image_is_sent_as_it_is_after_a_longer_rest(plant):
+    watch = plant.open()
+    write(plant.root / "half.png", PNG[:200])
+    write(plant.root / "empty.png", b"")
+    started = plant.now
+    captures = plant.captures(watch, seconds=5.0)
+    assert sorted((capture.part_id, capture.image) for capture in captures) == [("empty", b""), ("half", PNG[:200])]
+    assert plant.now - started > SETTINGS.publisher.incomplete_rest_ms / 1000
+
+
+def test_an_image_that_ends_within_the_longer_rest_is_sent_once_and_whole(plant):
+    watch = plant.open()
+    path = write(plant.root / "slow.png", PNG[:200])
+    end, read = plant.now + 1.5, plant.read
+
+    def write_the_rest(timeout_s):
+        if plant.now >= end and path.stat().st_size == 200:
+            path.write_bytes(PNG)
+        return read(timeout_s)
+
+    plant.read = write_the_rest
+    assert [capture.image for capture in plant.captures(watch, seconds=8.0)] == [PNG]
+
+
+def test_an_empty_or_deleted_image_does_not_delay_the_next(plant):
+    watch = plant.open()
+    write(plant.root / "1-empty.png", b"")
+    gone = write(plant.root / "2-gone.png")
+    write(plant.root / "3-good.png", png(3))
+    plant.events += [Event(Kind.CLOSED, path.name) for path in sorted(plant.root.iterdir())]
+    captures = watch.captures()
+    observe = watch.images.observe
+
+    def observe_then_delete(path, *rest):
+        observe(path, *rest)
+        gone.unlink(missing_ok=True)
+
+    watch.images.observe = observe_then_delete
+    assert next(captures).part_id == "3-good"
+    captures.close()
+
+
+def test_the_deadline_counts_from_the_capture_and_late_images_go_last(plant):
+    watch = plant.open()
+    now = time.time()
+    for name, age_s in (("1-late", 60), ("2-fresh", 2), ("3-ahead", -3600)):
+        os.utime(write(plant.root / f"{name}.png", png(age_s % 50)), (now - age_s, now - age_s))
+    captures = plant.captures(watch)
+    assert [capture.part_id for capture in captures] == ["2-fresh", "3-ahead", "1-late"]
+    remaining = [capture.deadline / 1000 - now for capture in captures]
+    assert remaining == pytest.approx([8, 10, -50], abs=1.0)
+    assert captures[1].captured_at / 1000 - now == pytest.approx(3600, abs=1.0)
+    assert plant.metric("late_images_total") == 1
+
+
+def test_the_category_of_each_image_comes_from_its_path_and_others_are_refused(plant, capsys):
+    watch = plant.open("{category}/*")
+    for name in ("bottle/1.png", "cable/2.png", "unknown/3.png"):
+        write(plant.root / name, name.encode() + PNG)
+    captures = plant.captures(watch)
+    assert sorted((capture.part_id, capture.category) for capture in captures) == [("1", "bottle"), ("2", "cable")]
+    assert plant.metric("refused_images_total") == 1
+    assert plant.parts("{category}/*") == [], "the image that was refused is refused again"
+    write(plant.root / "bottle" / "4.png")
+    assert plant.metric("refused_images_total") == 1
+
+
+def test_a_refused_image_is_sent_once_its_category_is_known(plant):
+    plant.open("{category}/*")
+    write(plant.root / "new" / "bottle_1.png")
+    assert plant.parts("{category}/*") == []
+    assert plant.parts("**/{category}_*") == ["bottle_1"]
+
+
+def test_a_folder_that_cannot_be_read_is_reported_and_read_again_when_it_is_back(plant):
+    watch = plant.open()
+    write(plant.root / "1.png")
+    away = plant.root.rename(plant.root.with_name("away"))
+    seen, read = [], plant.read
+
+    def bring_back(timeout_s):
+        seen.append(plant.metric("watched_folder_readable"))
+        if len(seen) == 20:
+            away.rename(plant.root)
+        return read(timeout_s)
+
+    plant.read = bring_back
+    assert [capture.part_id for capture in plant.captures(watch, seconds=20.0)] == ["1"]
+    assert (seen[1], seen[-1]) == (0, 1)
+
+
+def test_an_image_that_cannot_be_read_holds_up_no_other_and_is_tried_again(plant, monkeypatch):
+    watch = plant.open()
+    write(plant.root / "1-locked.png")
+    write(plant.root / "2-good.png", png(2))
+    read_file, tries = source.read_file, itertools.count()
+
+    def locked(path):
+        if path.name == "1-locked.png" and next(tries) < 2:
+            raise PermissionError(13, "Permission denied")
+        return read_file(path)
+
+    monkeypatch.setattr(source, "read_file", locked)
+    assert [capture.part_id for capture in plant.captures(watch, seconds=8.0)] == ["2-good", "1-locked"]
+    assert plant.metric("unreadable_paths") == 0
+
+
+def test_a_bookmark_of_an_earlier_version_is_migrated(plant):
+    write(plant.root / "taken.png", png(1))
+    plant.spool.mkdir()
+    old = plant.spool / f"l.c.{bookmark.folder_id(plant.root)}.bookmark"
+    old.touch()
+    time.sleep(0.02)
+    write(plant.root / "missed.png", png(2))
+    assert plant.parts() == ["missed"]
+    assert not old.exists()
+    assert plant.parts() == []
+
+
+def test_names_that_are_not_utf8_are_sent_and_remembered(plant):
+    plant.open()
+    write(plant.root / os.fsdecode(b"\xfe-sub") / NOT_UTF8)
+    assert plant.parts() == ["cell--"]
+    assert plant.parts() == []
+
+
+def test_the_states_are_metrics(plant):
+    plant.open()
+    write(plant.root / "1.png")
+    assert plant.parts() == ["1"]
+    assert [plant.metric("watched_images", state=state) for state in State] == [0, 0, 0, 1]
+
+
+def test_a_log_line_may_name_a_file_that_is_not_utf8():
+    assert json.loads(json.dumps({"path": NOT_UTF8}))["path"] == NOT_UTF8
+
+
+def test_the_digest_of_an_image_is_short():
+    assert len(taken_images.digest(PNG)) == 16
