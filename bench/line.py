@@ -88,6 +88,13 @@ class Line:
         job = Message(image, f"{number}", messages.JOB_TYPE, content_type, headers)
         self.broker.publish(topology.JOBS, f"bench.{category}", job)
 
+    def drain_jobs(self) -> None:
+        """Remove the jobs that wait in the queue."""
+        consumer = self.broker.consume(topology.JOBS, prefetch=500)
+        while (delivery := consumer.take(0.5)) is not None:
+            delivery.ack()
+        consumer.cancel()
+
     @contextmanager
     def workers(self, category: str, count: int = 1, script: Sequence[str] = _WORKER) -> Iterator[list[Worker]]:
         """Start worker processes and yield them; stop them at the end of the block."""

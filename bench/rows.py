@@ -19,7 +19,6 @@ from patchline.banks import serving
 from patchline.devices import backbone, loading
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
-from patchline.protocol import topology
 from patchline.runtime.stopwatch import Stopwatch
 
 PNG, JPEG = "image/png", "image/jpeg"
@@ -99,7 +98,7 @@ def job_size(line: Line) -> Row:
 
     def publish_ms(body: bytes) -> float:
         duration_ms = median_ms(lambda: line.send_one(DEFAULT, 0, body, JPEG), repeats=100)
-        _drain_jobs(line)
+        line.drain_jobs()
         return duration_ms
 
     name = "publish and confirm a JPEG : three times as large"
@@ -176,10 +175,3 @@ def memory(line: Line, category: str, images: int) -> list[Row]:
 def load_inspector(settings: config.Config, category: str) -> Inspector:
     """Load the inspector of a category as a worker does: one stream per core, so that each thread uses one core."""
     return serving.load(settings, [category], backbone.CPU, _CORES)[category]
-
-
-def _drain_jobs(line: Line) -> None:
-    consumer = line.broker.consume(topology.JOBS, prefetch=500)
-    while (delivery := consumer.take(0.5)) is not None:
-        delivery.ack()
-    consumer.cancel()

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from bench import cells, plant, rows, searches
+from bench import cells, plant, publishing, rows, searches
 from bench import line as lines
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
@@ -34,6 +34,7 @@ def run(settings: config.Config, out: Path) -> None:
             measured = [
                 *_limits(bench_settings, line, better_kernels),
                 *_parts(bench_settings, line, better_kernels),
+                *publishing.rows(line, DEFAULT),
                 *_endurance(line),
                 *cells.demo_rows(),
             ]

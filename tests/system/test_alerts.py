@@ -105,6 +105,12 @@ CASES = {
         10,
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "2x20"},
     ),
+    "PatchlineFolderUnreadable": (
+        {'patchline_watched_folder_readable{instance="i",line="l"}': "1x5 0x20"},
+        {"instance": "i", "line": "l"},
+        10,
+        {'patchline_watched_folder_readable{instance="i",line="l"}': "1x20"},
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},
