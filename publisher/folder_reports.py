@@ -54,16 +54,19 @@ class FolderReports:
         self._metrics.unreadable.set(len(self._troubles))
 
     def readable(self, path: str) -> None:
-        """Say that an image or a subfolder can be read, if it could not."""
+        """Say that an image can be read, if it could not."""
         if self._troubles.pop(path, None) is not None:
             _log.info("can be read again", folder=self._folder, path=path)
             self._metrics.unreadable.set(len(self._troubles))
 
     def listed(self, images: Mapping[str, object], unreadable: Mapping[str, str]) -> None:
-        """Note a listing of the whole folder: forget the troubles of paths that are gone, and report the others."""
+        """Note a listing of the whole folder: report what it could not read, and forget troubles that are over."""
         self._metrics.readable.set(1)
+        if "" in self._troubles:
+            _log.info("watched folder can be read again", folder=self._folder)
         for path in self._troubles.keys() - images.keys() - unreadable.keys():
-            self.readable(path)
+            del self._troubles[path]
+        self._metrics.unreadable.set(len(self._troubles))
         for path, reason in unreadable.items():
             self.unreadable(path, reason)
 

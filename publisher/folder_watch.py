@@ -13,7 +13,6 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +40,8 @@ class FolderWatch:
         limits: rests and intervals.
         deadline_ms: time allowed for a verdict, from the capture.
         categories: tells the category of each image; None leaves it to the publisher.
-        events: of the folder; closed at the end.
-        memory: the images that were taken; closed at the end.
+        events: of the folder.
+        memory: the images that were taken.
         reports: log and metrics.
         stop: ends `captures` when set.
     """
@@ -64,15 +63,19 @@ class FolderWatch:
 
     def captures(self) -> Iterator[Capture]:
         """Yield every complete image until the stop event is set. What was accepted is not read again."""
-        with closing(self.memory), closing(self.events):
-            while not self.stop.is_set():
-                self._look()
-                for path, signature in self._most_urgent():
-                    capture = self._take(path, signature)
-                    if capture is not None:
-                        yield capture
-                self.memory.flush()
-                self.reports.counts(self.images.counts())
+        while not self.stop.is_set():
+            self._look()
+            for path, signature in self._most_urgent():
+                capture = self._take(path, signature)
+                if capture is not None:
+                    yield capture
+            self.memory.flush()
+            self.reports.counts(self.images.counts())
+
+    def close(self) -> None:
+        """Write what was accepted, and stop watching."""
+        self.events.close()
+        self.memory.close()
 
     def _look(self) -> None:
         """Wait for events or the next due time, and look at what may have changed."""
@@ -84,7 +87,7 @@ class FolderWatch:
             self._observe(path)
 
     def _pause_s(self) -> float:
-        if self.images.complete():
+        if self.images.has_complete:
             return 0.0
         due = min(self._next_listing, self.images.next_due() or self._next_listing)
         return min(max(0.0, due - time.monotonic()), _STOP_POLL_S)

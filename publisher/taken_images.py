@@ -28,6 +28,7 @@ _INSERT = "INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?, ?)"
 _SELECT = "SELECT path, inode, size, mtime_ns, ctime_ns FROM taken"
 _SELECT_ONE = "SELECT * FROM taken WHERE path = ?"
 _DELETE = "DELETE FROM taken WHERE path = ?"
+_CLOCK_TICK_NS = 20_000_000  # upper bound of the resolution of file times
 _STARTED = 1  # user_version of a memory that knows what was in the folder at its first start
 
 Row = tuple[bytes, int, int, int, int, bytes | None]
@@ -83,7 +84,11 @@ class TakenImages:
         return {os.fsdecode(path): Signature(*signature) for path, *signature in self._sqlite.execute(_SELECT)}
 
     def knows(self, path: str, signature: Signature, image_digest: bytes) -> bool:
-        """Return True if this content was taken or begun: only its inode or change time is new, as after a chmod."""
+        """Return True if this content was taken or begun, and only what the file system says of it is new.
+
+        That is another inode or change time, as after a mount or a chmod, or a modification time that a program has
+        set, as after a copy that preserves times: it differs from the change time then.
+        """
         with self._lock:
             row = self._begun.get(path) or self._unwritten.get(path)
         if row is None:
@@ -91,7 +96,10 @@ class TakenImages:
                 row = self._sqlite.execute(_SELECT_ONE, (os.fsencode(path),)).fetchone()
             except sqlite3.Error:
                 return False  # sent again, as the same job
-        return row is not None and row[2:4] == (signature.size, signature.mtime_ns) and row[5] == image_digest
+        if row is None or row[5] != image_digest:
+            return False
+        was_set = abs(signature.ctime_ns - signature.mtime_ns) > _CLOCK_TICK_NS
+        return row[3] == signature.mtime_ns or (row[1] == signature.inode and was_set)
 
     def begin(self, path: str, signature: Signature, image_digest: bytes) -> None:
         """Note an image that is being sent. A restart forgets it."""

@@ -91,10 +91,12 @@ class WatchedFolder:
         if image is None:
             image = self._images[path] = _Image(State.RESTING, now, False, None, now, self._rest_s)
         if image.signature != signature:
+            image.state = State.RESTING
             image.signature, image.changed, image.rest_s = signature, now, self._rest_s
+        closed, image.closed = image.closed and image.rest_s == self._rest_s, False
         image.due = image.changed + image.rest_s
-        image.state = State.COMPLETE if image.closed or now >= image.due else State.RESTING
-        image.closed = False
+        if closed or now >= image.due:
+            image.state = State.COMPLETE
 
     def vanish(self, path: str) -> None:
         """Note that an image that is not taken is gone."""
@@ -127,6 +129,11 @@ class WatchedFolder:
     def next_due(self) -> float | None:
         """Return when to look at an image next, or None if none waits for it."""
         return min((image.due for image in self._images.values() if image.state is not State.COMPLETE), default=None)
+
+    @property
+    def has_complete(self) -> bool:
+        """True if an image is complete."""
+        return any(image.state is State.COMPLETE for image in self._images.values())
 
     def complete(self) -> dict[str, Signature]:
         """Return the complete images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -112,11 +113,11 @@ def publish(
     pattern = CategoryPattern(category_from, settings.categories) if category_from is not None else None
     _check_publish_options(settings, category, pattern is not None, watch, paths)
     patience_ms, registry = deadline_ms or settings.publisher.deadline_ms, Registry()
-    with signals.stop_event() as stop:
+    with signals.stop_event() as stop, ExitStack() as stack:
         if watch:
             metrics = FolderMetrics(registry, line)
             watched = folder_setup.open_watch(paths[0], line, settings, patience_ms, pattern, metrics, stop)
-            captures = watched.captures()
+            captures = stack.enter_context(closing(watched)).captures()
         else:
             captures = source.from_files(image_files.find(paths), rate, stop)
         process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop, registry)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from patchline import config
+from patchline.cli import line
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
 from patchline.publisher import bookmark, folder_events, folder_listing, folder_setup, source, taken_images
@@ -98,6 +99,7 @@ class Plant:
             captured.append(capture)
             if accept:
                 capture.on_accepted()
+        watch.close()
         return captured
 
     def parts(self, *arguments, **options):
@@ -302,6 +304,8 @@ def test_a_content_is_known_in_each_of_its_stages(tmp_path):
     assert (begun, added, memory.knows("a.png", moved, b"d")) == (True, True, True)
     assert not memory.knows("a.png", moved, b"other content")
     assert not memory.knows("a.png", moved._replace(mtime_ns=9), b"d")
+    assert memory.knows("a.png", SIGNATURE._replace(mtime_ns=9), b"d"), "a program has set its time"
+    assert not memory.knows("a.png", SIGNATURE._replace(mtime_ns=SIGNATURE.ctime_ns), b"d"), "written again"
     memory.close()
 
 
@@ -432,7 +436,7 @@ def test_what_was_accepted_is_not_sent_after_a_restart_and_what_was_not_is(plant
 
 
 def test_no_clock_hides_an_image(plant):
-    plant.open()
+    plant.open().close()
     old = write(plant.root / "old.png")
     os.utime(old, (0, 0))
     future = write(plant.root / "future.png", png(1))
@@ -442,7 +446,7 @@ def test_no_clock_hides_an_image(plant):
 
 
 def test_a_replaced_image_of_the_same_name_is_new(plant):
-    plant.open()
+    plant.open().close()
     path = write(plant.root / "last.png", png(1))
     status = path.stat()
     first = plant.captures(plant.open())
@@ -453,7 +457,7 @@ def test_a_replaced_image_of_the_same_name_is_new(plant):
 
 
 def test_a_change_of_rights_or_of_the_inode_does_not_send_an_image_twice(plant):
-    plant.open()
+    plant.open().close()
     path = write(plant.root / "1.png")
     assert plant.parts() == ["1"]
     path.chmod(0o640)
@@ -463,6 +467,25 @@ def test_a_change_of_rights_or_of_the_inode_does_not_send_an_image_twice(plant):
     os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
     copy.rename(path)
     assert plant.parts() == []
+
+
+def test_an_image_whose_time_is_set_after_it_was_closed_is_sent_once(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    plant.events.append(Event(Kind.CLOSED, "1.png"))
+    captures = watch.captures()
+    next(captures).on_accepted()
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert plant.captures(watch) == []
+
+
+def test_the_same_content_that_is_written_again_is_sent_again(plant):
+    plant.open().close()
+    path = write(plant.root / "last.png")
+    assert plant.parts() == ["last"]
+    time.sleep(0.02)
+    path.write_bytes(PNG)
+    assert plant.parts() == ["last"]
 
 
 def test_a_truncated_image_is_sent_as_it_is_after_a_longer_rest(plant):
@@ -504,7 +527,7 @@ def test_an_empty_or_deleted_image_does_not_delay_the_next(plant):
 
     watch.images.observe = observe_then_delete
     assert next(captures).part_id == "3-good"
-    captures.close()
+    watch.close()
 
 
 def test_the_deadline_counts_from_the_capture_and_late_images_go_last(plant):
@@ -533,7 +556,7 @@ def test_the_category_of_each_image_comes_from_its_path_and_others_are_refused(p
 
 
 def test_a_refused_image_is_sent_once_its_category_is_known(plant):
-    plant.open("{category}/*")
+    plant.open("{category}/*").close()
     write(plant.root / "new" / "bottle_1.png")
     assert plant.parts("{category}/*") == []
     assert plant.parts("**/{category}_*") == ["bottle_1"]
@@ -585,14 +608,14 @@ def test_a_bookmark_of_an_earlier_version_is_migrated(plant):
 
 
 def test_names_that_are_not_utf8_are_sent_and_remembered(plant):
-    plant.open()
+    plant.open().close()
     write(plant.root / os.fsdecode(b"\xfe-sub") / NOT_UTF8)
     assert plant.parts() == ["cell--"]
     assert plant.parts() == []
 
 
 def test_the_states_are_metrics(plant):
-    plant.open()
+    plant.open().close()
     write(plant.root / "1.png")
     assert plant.parts() == ["1"]
     assert [plant.metric("watched_images", state=state) for state in State] == [0, 0, 0, 1]
@@ -604,3 +627,18 @@ def test_a_log_line_may_name_a_file_that_is_not_utf8():
 
 def test_the_digest_of_an_image_is_short():
     assert len(taken_images.digest(PNG)) == 16
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"category": "bottle", "pattern": False, "watch": True, "paths": [1, 2]}, "exactly one folder"),
+        ({"category": None, "pattern": False, "watch": False, "paths": [1]}, "say the category of the parts"),
+        ({"category": "bottle", "pattern": True, "watch": True, "paths": [1]}, "either --category NAME"),
+        ({"category": None, "pattern": True, "watch": False, "paths": [1]}, "--category-from needs --watch"),
+        ({"category": "other", "pattern": False, "watch": True, "paths": [1]}, "'other' is not configured"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(options, error):
+    with pytest.raises(SetupError, match=error):
+        line._check_publish_options(SETTINGS, **options)

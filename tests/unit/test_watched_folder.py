@@ -83,6 +83,22 @@ def test_an_image_whose_end_arrives_does_not_rest_longer(folder):
     assert not folder.has_rested_as_incomplete("half.png")
 
 
+def test_closing_an_image_without_its_end_again_does_not_shorten_its_rest(folder):
+    folder.arrive("half.png", 0.0, closed=True)
+    folder.observe("half.png", signature(), 0.0)
+    folder.rest_as_incomplete("half.png", 0.0)
+    folder.arrive("half.png", 1.0, closed=True)
+    folder.observe("half.png", signature(), 1.0)
+    assert folder.state("half.png") is State.RESTING
+
+
+def test_a_complete_image_stays_complete_while_it_waits(folder):
+    folder.arrive("a.png", 0.0, closed=True)
+    folder.observe("a.png", signature(), 0.0)
+    folder.list_all({"a.png": signature()}, 0.1)
+    assert folder.state("a.png") is State.COMPLETE
+
+
 @pytest.mark.parametrize("change", ["size", "inode", "mtime", "ctime"])
 def test_a_taken_image_that_is_replaced_is_new(folder, change):
     folder.list_all({"old.png": signature()}, 0.0)
