@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import pytest
@@ -17,7 +18,7 @@ from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 ARGUMENTS = ("publish", "--line", "l1", "--category", "brick", "--watch")
-QUEUED_EVENTS = "/proc/sys/fs/inotify/max_queued_events"
+QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_a_bookmark_dated_in_the_future_hides_no_image(line, folder, picture):
 
 
 def test_images_are_found_after_the_kernels_queue_has_overflowed(line, folder, picture):
-    limit = int(open(QUEUED_EVENTS).read())  # noqa: SIM115, PTH123
+    limit = int(QUEUED_EVENTS.read_text())
     if limit > 100_000:
         pytest.skip(f"{QUEUED_EVENTS} is {limit}")
     watch = Watch(line, folder)
