@@ -19,7 +19,8 @@ $(SETUP): requirements-dev.lock pyproject.toml tests/keda/package-lock.json
 
 # What a plant's host needs: the packages of requirements.lock, Patchline itself, and the servers.
 install:
-	test -d .venv || $(PYTHON) -m venv .venv
+	rm -rf build $(SETUP)
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --force-reinstall .
 	@$(BIN)/python -m patchline.services.install_servers
@@ -76,6 +77,7 @@ wheels: $(SETUP)
 wheel:
 	rm -rf build
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir out .
+	@ls out/patchline-*.whl
 
 # Pins what pyproject.toml allows; run it to take newer versions. requirements.lock runs the line, and requirements-dev.lock
 # develops it.

@@ -37,9 +37,9 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, soc_
     Raises:
         SetupError: the model is missing, it does not take this size, or atc failed.
     """
-    _copy_packaged(models, name)
     manifest = model_manifest.read(models, name)
     side = _side(manifest, side)
+    model_manifest.copy_packaged(models, name)  # an `.om` must be in the same folder as its model
     target = models / f"{name}.om"
     command = command_line(models, manifest, side, air, soc_version)
     if manifest.input == "float32_nchw":
@@ -101,15 +101,6 @@ def aipp(manifest: ModelManifest, side: int) -> str:
     ]
     body = "\n".join(f"    {key}: {value}" for key, value in settings)
     return f"aipp_op {{\n{body}\n}}\n"
-
-
-def _copy_packaged(models: Path, name: str) -> None:
-    """Copy a packaged model into `models`: an `.om` must be in the same folder as its model."""
-    source = model_manifest.locate(models, name)
-    if source != models:
-        models.mkdir(parents=True, exist_ok=True)
-        for file in (f"{name}.json", model_manifest.read(source, name).file):
-            shutil.copy(source / file, models)
 
 
 def _side(manifest: ModelManifest, side: int | None) -> int:

@@ -129,7 +129,7 @@ def _import_networks() -> Any:
     try:
         from patchline.models import networks
     except ImportError as error:
-        raise SetupError(f"{error.name} is not installed; convert needs: pip install '.[convert]'") from error
+        raise SetupError(f"{error.name} is not installed; convert needs: pip install 'patchline[convert]'") from error
     return networks
 
 

@@ -97,6 +97,6 @@ def _import_nncf() -> Any:
     try:
         import nncf
     except ImportError as error:
-        raise SetupError(f"{error.name} is not installed; quantize needs: pip install '.[quantize]'") from error
+        raise SetupError(f"{error.name} is not installed; quantize needs: pip install 'patchline[quantize]'") from error
     nncf.set_log_level(logging.ERROR)
     return nncf

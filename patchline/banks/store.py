@@ -52,6 +52,9 @@ def load(folder: Path) -> MemoryBank:
         SetupError: a file is missing or damaged, or does not match the manifest.
     """
     path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        make = f"make one with: patchline fit --category {folder.name} FOLDER_OF_GOOD_IMAGES"
+        raise SetupError(f"category {folder.name} has no memory bank in {folder.parent}; {make}")
     advice = f"fit it again with: patchline fit --category {folder.name} FOLDER"
     try:
         manifest = BankManifest.model_validate_json(path.read_bytes())

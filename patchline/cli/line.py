@@ -184,7 +184,7 @@ def show(
 def recent(
     line: Line,
     category: Category,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many verdicts at most.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="How many verdicts at most.")] = 20,
     config_file: Settings = CONFIG,
 ) -> None:
     """Print the last verdicts of a line and category, newest first, one JSON object a line.
@@ -193,8 +193,11 @@ def recent(
     """
     from patchline.operations import recent
 
-    for verdict in recent.last(config.load(config_file), line, category, count):
+    verdicts = recent.last(config.load(config_file), line, category, count)
+    for verdict in verdicts:
         print(verdict.model_dump_json(exclude_none=True))
+    if not verdicts:
+        typer.echo(f"no recent verdicts of line {line}, category {category}", err=True)
 
 
 def topology(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +21,17 @@ def init(
 ) -> None:
     """Write a folder for a plant on one host: a commented configuration, folders, and deployment files.
 
+    In the folder of a plant it writes the files of one more line.
+
     Example:  patchline init plant/ --line press-3 --category gasket
     """
     from patchline.operations import init
 
     files = init.init(folder, line, category)
     print("\n".join(map(str, files)))
-    print(f"next: read {files[0]}")
+    for warning in init.warnings(folder):
+        print(f"note: {warning}", file=sys.stderr)
+    print(f"next: read {folder / 'README.md'}")
 
 
 def demo(
@@ -43,8 +48,10 @@ def demo(
 
     Example:  patchline demo
     """
-    from patchline.demo import run
-
+    try:
+        from patchline.demo import run
+    except ImportError as error:
+        raise SetupError(f"{error.name} is not installed; install Patchline with its extra `demo`") from error
     run.run(config.load(config_file), out)
 
 

@@ -23,7 +23,7 @@ def link_images(folder: Path) -> None:
     Raises:
         SetupError: elpv-dataset is not installed.
     """
-    data = _data_folder()
+    data = data_folder()
     for category, kind in CATEGORIES.items():
         good = 0
         for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
@@ -40,8 +40,9 @@ def link_images(folder: Path) -> None:
             target.symlink_to(data / name)
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Return the folder of the installed images. Raises SetupError if they are not installed."""
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
-        raise SetupError("the solar-cell images are not installed; run `make demo`, or pip install elpv-dataset")
+        raise SetupError("the solar-cell images are not installed; install Patchline with its extra `demo`")
     return Path(spec.origin).parent / "data"

@@ -29,6 +29,7 @@ from patchline.runtime import connections, terminal
 from patchline.services import private_servers, server
 
 LINE = "demo"
+_MARKER = ".patchline-demo"  # in the folder of a demo, so that the next one may delete it
 _RATE = 100  # images per second and camera; more than two cores can inspect, so that a queue builds up
 _DEADLINE_MS = 240_000
 _START_S = 60.0
@@ -57,7 +58,8 @@ def run(settings: config.Config, out: Path) -> None:
         SetupError: the images are not installed, `out` holds other files, or a part has no verdict or no action.
         ServiceError: a server is not installed or does not start.
     """
-    clear(out)
+    cells.data_folder()
+    prepare(out)
     cells.link_images(out / "images")
     settings = _demo_settings(settings, out)
     for name in cells.CATEGORIES:
@@ -74,16 +76,18 @@ def run(settings: config.Config, out: Path) -> None:
         raise SetupError(f"{summary['lost']} parts have no verdict, {summary['without_action']} no action; see {out}")
 
 
-def clear(out: Path) -> None:
-    """Delete what an earlier demo left in `out`.
+def prepare(out: Path) -> None:
+    """Create `out`, and delete what an earlier demo left there.
 
     Raises:
-        SetupError: `out` is not a folder of a demo, and not empty.
+        SetupError: `out` is a file, or a folder with other files than a demo's.
     """
-    is_demo = (out / "images").is_dir() and (out / "memory-banks").is_dir()
-    if out.exists() and not is_demo and any(out.iterdir()):
-        raise SetupError(f"{out}: holds files that are not a demo's; choose a new or empty folder with --out")
-    shutil.rmtree(out, ignore_errors=True)
+    marker = out / _MARKER
+    if out.exists() and not marker.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SetupError(f"{out}: is not a folder of an earlier demo; choose a new or empty folder with --out")
+    shutil.rmtree(out.resolve(), ignore_errors=True)
+    out.resolve().mkdir(parents=True)
+    marker.touch()
 
 
 def _demo_settings(settings: config.Config, out: Path) -> config.Config:

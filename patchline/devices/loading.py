@@ -102,7 +102,9 @@ def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
     try:
         digest = model_manifest.digest(path)
     except OSError as error:
-        raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); see models/README.md") from error
+        raise SetupError(
+            f"{error.filename}: cannot be read ({error.strerror}); it belongs to the manifest beside it"
+        ) from error
     if digest != model.sha256:
         raise SetupError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
     return path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,7 +79,9 @@ class ModelManifest(messages.Frozen):
 
 def locate(models: Path, name: str) -> Path:
     """The folder that contains a model: `models`, or the packaged folder if only that has its manifest."""
-    return PACKAGED if not _path(models, name).exists() and _path(PACKAGED, name).exists() else models
+    # os.path and not Path: it answers False about a file that this process may not look at; `read` then says why.
+    is_packaged = os.path.exists(_path(PACKAGED, name))  # noqa: PTH110
+    return PACKAGED if is_packaged and not os.path.lexists(_path(models, name)) else models
 
 
 def read(models: Path, name: str) -> ModelManifest:
@@ -92,8 +96,27 @@ def read(models: Path, name: str) -> ModelManifest:
     except pydantic.ValidationError as error:
         raise SetupError(f"{path}: {messages.describe(error)}") from error
     except OSError as error:
-        advice = f"the folder {models} needs {name}.json and its model; see models/README.md"
+        advice = f"put {name}.json and its model into {models}, or use efficientnet_lite0, which is packaged"
         raise SetupError(f"backbone {name}: {error.filename} cannot be read ({error.strerror}); {advice}") from error
+
+
+def copy_packaged(models: Path, name: str) -> None:
+    """Copy a packaged model into `models`, unless its manifest is there. The manifest comes last.
+
+    Raises:
+        SetupError: the folder cannot be written.
+    """
+    source = locate(models, name)
+    if source == models:
+        return
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        for file in (read(source, name).file, f"{name}.json"):
+            partial = models / f".{file}.partial"
+            shutil.copyfile(source / file, partial)
+            partial.replace(models / file)
+    except OSError as error:
+        raise SetupError(f"{models}: the packaged model cannot be copied here ({error.strerror})") from error
 
 
 def write(models: Path, manifest: ModelManifest) -> None:

@@ -179,7 +179,9 @@ def _categories(settings: config.Config) -> Iterator[Finding]:
                 yield Finding(name, State.NOTE, f"no memory bank; patchline fit --category {name} FOLDER")
             except SetupError:
                 yield Finding(
-                    name, State.NOTE, f"no memory bank, and no model {category.backbone}; see models/README.md"
+                    name,
+                    State.NOTE,
+                    f"no memory bank, and no model {category.backbone} in paths.models",
                 )
             continue
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,64 +18,98 @@ _FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:
-    """Write a plant's folder.
+    """Write a plant's folder, or the files of one more line into the folder of a plant.
 
     Args:
-        folder: is created; must not hold a file of the same name yet.
+        folder: of the plant; is created.
         line: the production line that the deployment files serve.
-        category: the category that the configuration describes.
+        category: the category that the configuration describes, and that the publisher of the line sends.
 
     Returns:
         The files, in the order in which people read them.
 
     Raises:
-        SetupError: a file is there already, the path has spaces, or the folder cannot be written.
+        SetupError: a file exists already, the path has characters that unit files or shells do not take as they are,
+            or the folder cannot be written.
     """
-    plant = folder.resolve()
-    if re.search(r"[\s%]", str(plant)):
-        raise SetupError(f"{plant}: unit files need a path without spaces and percent signs; name another folder")
-    files = _files(plant, line, category)
-    existing = [name for name in files if (plant / name).exists()]
-    if existing:
-        raise SetupError(f"{plant / existing[0]}: exists already; name a new folder, or move the file away")
+    written: list[Path] = []
     try:
-        for name in _FOLDERS:
+        plant = folder.resolve()
+        if re.fullmatch(r"[A-Za-z0-9._/+@-]+", str(plant)) is None:
+            raise SetupError(f"{plant}: unit files need a path of letters, digits and . _ / + @ -; name another folder")
+        is_plant = (plant / "config.yaml").is_file()
+        for name in () if is_plant else _FOLDERS:
             (plant / name).mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (plant / name).parent.mkdir(parents=True, exist_ok=True)
-            (plant / name).write_text(content, encoding="utf-8")
+        for name, content in (_line_files if is_plant else _plant_files)(plant, line, category).items():
+            _write_new(plant / name, content)
+            written.append(plant / name)
         (plant / f"gate-{line}.sh").chmod(0o755)
-    except OSError as error:
-        raise SetupError(f"{error.filename}: cannot be written ({error.strerror})") from error
-    return [folder / name for name in files]
+    except (OSError, RuntimeError, UnicodeError) as error:  # RuntimeError: a loop of symbolic links
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise SetupError(f"{folder}: cannot be written ({error})") from error
+    return [folder / path.relative_to(plant) for path in written]
 
 
-def _files(plant: Path, line: str, category: str) -> Mapping[str, str]:
+def warnings(folder: Path) -> list[str]:
+    """Return what keeps the written units from working on this host, if anything."""
+    places = {"the plant": folder.resolve(), "Patchline": Path(sys.prefix)}
+    hidden = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+    return [
+        f"{name} is in {path}, which the units cannot see (ProtectHome, PrivateTmp); use /opt or /srv for systemd"
+        for name, path in places.items()
+        if any(path.is_relative_to(place) for place in hidden)
+    ]
+
+
+def _write_new(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise SetupError(f"{path}: exists already; name a new folder or another line, or move the file away") from error
+
+
+def _plant_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
     """The contents of the files, by their paths in the plant's folder."""
-
-    def filled(name: str) -> str:
-        text = (_TEMPLATES / name).read_text(encoding="utf-8")
-        return text.replace("{plant}", str(plant)).replace("{line}", line).replace("{category}", category)
-
     # The packaged configuration shows every setting; its last section, the categories, is the demo's and MVTec's.
     settings, _, _ = config.PACKAGED.read_text(encoding="utf-8").partition("categories:\n")
     return {
-        "README.md": filled("README.md"),
-        "config.yaml": settings + filled("category.yaml"),
-        f"publisher-{line}.env": filled("publisher.env"),
-        f"gate-{line}.sh": filled("gate.sh"),
+        "README.md": _filled("README.md", plant, line, category),
+        "config.yaml": settings + _filled("category.yaml", plant, line, category),
+        **_line_files(plant, line, category),
         **{f"deploy/systemd/{name}": _unit(name, plant) for name in _UNITS},
         **{f"deploy/{name}": _deployed(name, plant) for name in _monitoring()},
     }
 
 
+def _line_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
+    return {
+        f"publisher-{line}.env": _filled("publisher.env", plant, line, category),
+        f"gate-{line}.sh": _filled("gate.sh", plant, line, category),
+    }
+
+
+def _filled(name: str, plant: Path, line: str, category: str) -> str:
+    """A template with its three placeholders replaced at once, so that no value is taken for a placeholder."""
+    values = {"{plant}": str(plant), "{line}": line, "{category}": category}
+    text = (_TEMPLATES / name).read_text(encoding="utf-8")
+    return re.sub("|".join(values), lambda match: values[match[0]], text)
+
+
+def _program() -> str:
+    """The command of this environment, or this interpreter with the package if it has no command."""
+    script = Path(sys.executable).with_name("patchline")
+    return str(script) if script.exists() else shutil.which("patchline") or f"{sys.executable} -m patchline"
+
+
 def _unit(name: str, plant: Path) -> str:
     """A unit file that runs the `patchline` of this environment in the plant's folder."""
     text = (_DEPLOY / "systemd" / name).read_text(encoding="utf-8")
-    program = Path(sys.executable).with_name("patchline")
     swaps = {
         "Documentation=file:///opt/patchline/docs/operations.md\n": "",
-        "/opt/patchline/.venv/bin/patchline": str(program),
+        "/opt/patchline/.venv/bin/patchline": _program(),
         "WorkingDirectory=/opt/patchline": f"WorkingDirectory={plant}",
         "/etc/patchline": str(plant),
     }

@@ -40,8 +40,9 @@ def last(settings: config.Config, line: str, category: str, count: int) -> list[
     """Return the last verdicts of a line and category, newest first, at most `count` and `redis.keep_recent`.
 
     Raises:
-        SetupError: Redis does not answer or is switched off.
+        SetupError: the category is not in the configuration, or Redis does not answer or is switched off.
     """
+    settings.category(category)
     verdicts = verdict_cache.connect(settings.redis, on_failure=lambda: None).recent_verdicts(line, category, count)
     if verdicts is None:
         raise SetupError("Redis does not answer or is switched off; check redis.url or PATCHLINE_REDIS_URL")

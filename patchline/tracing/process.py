@@ -31,7 +31,7 @@ def run(settings: config.Config, stop: threading.Event) -> None:
     try:
         from patchline.tracing.exporter import Exporter
     except ImportError as error:
-        raise SetupError(f"{error.name} is not installed; traces need: pip install '.[tracing]'") from error
+        raise SetupError(f"{error.name} is not installed; traces need: pip install 'patchline[tracing]'") from error
     exporter = Exporter()
     with connections.connect(settings, "traces") as broker:
         connections.declare(broker, settings, topology.traces())

@@ -159,7 +159,7 @@ def broken(plant, tmp_path):
         (lambda f: (f / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x"), "fit it again"),
         (lambda f: (f / "faiss-index-precision/brick/manifest.json").write_text("{}"), "fit it again"),
         (lambda f: (f / "models/efficientnet_lite0.onnx").write_bytes(b"x"), "its sha256 differs"),
-        (lambda f: _edit(f, "backbone: efficientnet_lite0", "backbone: other"), "see models/README.md"),
+        (lambda f: _edit(f, "backbone: efficientnet_lite0", "backbone: other"), "other.json and its model into"),
         (_change_golden_scores, "on cpu:0 at fit time against efficientnet_lite0 in f32 here"),
         (lambda f: _edit(f, "imagesize: 128", "imagesize: 96"), "imagesize was 128 and is 96; fit it again"),
         (lambda f: _edit(f, "imagesize: 128", "imagesize: 100"), "multiples of 32"),

@@ -43,13 +43,51 @@ def test_deployment_files_have_the_paths_of_the_plant(plant):
     assert os.access(plant / "gate-press-3.sh", os.X_OK)
 
 
-def test_a_second_init_overwrites_nothing(plant):
-    (plant / "config.yaml").write_text("mine")
+def test_a_second_init_of_a_line_overwrites_nothing(plant):
+    (plant / "gate-press-3.sh").write_text("mine")
     with pytest.raises(SetupError, match="exists already"):
         init.init(plant, "press-3", "gasket")
-    assert (plant / "config.yaml").read_text() == "mine"
+    assert (plant / "gate-press-3.sh").read_text() == "mine"
 
 
-def test_a_folder_that_unit_files_cannot_name_is_refused(tmp_path):
-    with pytest.raises(SetupError, match="without spaces"):
-        init.init(tmp_path / "my plant", "press-3", "gasket")
+def test_a_second_line_is_added_to_the_plant(plant):
+    before = (plant / "config.yaml").read_text()
+    files = init.init(plant, "press-4", "seal")
+    assert {path.name for path in files} == {"publisher-press-4.env", "gate-press-4.sh"}
+    assert "CATEGORY=seal" in (plant / "publisher-press-4.env").read_text()
+    assert (plant / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["my plant", "50%", "a'b", 'a"b', "a&b", "a$HOME", "pa(r)en", "{line}", "ü"])
+def test_a_folder_that_units_and_shells_cannot_name_is_refused(tmp_path, name):
+    with pytest.raises(SetupError, match="name another folder"):
+        init.init(tmp_path / name, "press-3", "gasket")
+
+
+@pytest.mark.parametrize("category", ["4711", "2024-01-15", "on", "null", "1_0"])
+def test_a_category_may_look_like_another_kind_of_value(tmp_path, category):
+    init.init(tmp_path / "plant", "press-3", category)
+    assert list(config.load(tmp_path / "plant" / "config.yaml").categories) == [category]
+
+
+def test_a_link_that_leads_nowhere_is_not_followed(tmp_path):
+    (tmp_path / "plant").mkdir()
+    (tmp_path / "plant" / "config.yaml").symlink_to(tmp_path / "outside.yaml")
+    with pytest.raises(SetupError, match="exists already"):
+        init.init(tmp_path / "plant", "press-3", "gasket")
+    assert not (tmp_path / "outside.yaml").exists()
+
+
+def test_an_init_that_fails_half_way_can_be_repeated(tmp_path):
+    (tmp_path / "plant").mkdir()
+    (tmp_path / "plant" / "deploy").write_text("in the way")
+    with pytest.raises(SetupError, match="cannot be written"):
+        init.init(tmp_path / "plant", "press-3", "gasket")
+    (tmp_path / "plant" / "deploy").unlink()
+    init.init(tmp_path / "plant", "press-3", "gasket")
+
+
+def test_a_loop_of_links_is_one_line(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(SetupError, match="cannot be written"):
+        init.init(tmp_path / "loop" / "plant", "press-3", "gasket")

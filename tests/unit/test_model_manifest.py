@@ -32,3 +32,20 @@ def test_the_om_of_a_packaged_model_lies_beside_a_copy_of_it(tmp_path, monkeypat
     command = atc.compile_om(tmp_path / "models", NAME, 256, None, "Ascend310")
     assert str(tmp_path / "models" / f"{NAME}.onnx") in command
     assert loading.load(tmp_path / "models", NAME, 64, backbone.CPU, streams=1).grid == (8, 8)
+
+
+def test_a_models_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "models").write_text("a file")
+    with pytest.raises(SetupError, match="cannot be copied here"):
+        atc.compile_om(tmp_path / "models", NAME, 256, None, "Ascend310")
+
+
+def test_a_wrong_size_copies_nothing(tmp_path):
+    with pytest.raises(SetupError, match="--side"):
+        atc.compile_om(tmp_path / "models", NAME, None, None, "Ascend310")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path):
+    with pytest.raises(SetupError, match="cannot be read"):
+        model_manifest.read(tmp_path, "n" * 300)
