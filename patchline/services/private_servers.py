@@ -193,7 +193,10 @@ def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = N
     _require_installed(shutil.which("prometheus") is not None, "prometheus")
     (port,) = free_ports(1)
     home.mkdir()
-    queue_metrics = {"metrics_path": "/metrics/detailed", "params": {"family": ["queue_coarse_metrics"]}}
+    queue_metrics = {
+        "metrics_path": "/metrics/detailed",
+        "params": {"family": ["queue_coarse_metrics", "queue_consumer_count"]},
+    }
     jobs = [
         {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{target}" for target in ports]}]}
         | (queue_metrics if job == "rabbitmq" else {})

@@ -1,5 +1,6 @@
 """Alerts fire when they should and only then: all of them with promtool, two with a real Prometheus and line."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.system.prometheus import firing_alerts, query
 pytestmark = pytest.mark.timeout(180)
 RULES = Path("deploy/prometheus/patchline.rules.yml").resolve()
 CONFIG = Path("deploy/prometheus/prometheus.yml")
+VERDICTS_WAITING = 'rabbitmq_detailed_queue_messages{queue="patchline.verdicts"}'
 IMAGES, LABELS = "patchline_images_total", 'line="l",category="c"'
 
 # For each alert: series that make it fire, its labels, the evaluation time (minutes), series that do not make it fire.
@@ -99,6 +101,35 @@ CASES = {
             'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs"}': "9x20",
         },
     ),
+    "PatchlineSuspectsWaiting": (
+        {'rabbitmq_detailed_queue_messages{queue="patchline.suspects"}': "600x20"},
+        {},
+        10,
+        {
+            'rabbitmq_detailed_queue_messages{queue="patchline.suspects"}': "40x20",
+            'rabbitmq_detailed_queue_messages{queue="patchline.jobs"}': "9000x20",
+        },
+    ),
+    "PatchlineVerdictsUnread": (  # long before the queue is full, although somebody reads it
+        {
+            f"{VERDICTS_WAITING}": "0+10x60",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.verdicts"}': "1x60",
+            'patchline_queue_max_length{queue="patchline.verdicts"}': "2000x60",
+        },
+        {"queue": "patchline.verdicts"},
+        40,
+        {
+            f"{VERDICTS_WAITING}": "90000x60",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.verdicts"}': "1x60",
+            'patchline_queue_max_length{queue="patchline.verdicts"}': "1000000x60",
+        },
+    ),
+    "PatchlineVerdictsRefused": (
+        {'patchline_lanes_refused{instance="i"}': "0x5 2x20"},
+        {"instance": "i"},
+        10,
+        {'patchline_lanes_refused{instance="i"}': "0x20"},
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},
@@ -152,6 +183,76 @@ def test_an_alert_fires_when_it_should_and_only_then(alert, bare_rules, tmp_path
     path = tmp_path / "test.yml"
     path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": tests}))
     assert promtool("test", "rules", path) == ""
+
+
+def minutes(*spells):
+    """A series from (value, minutes) pairs."""
+    return " ".join(f"{value}x{count - 1}" for value, count in spells)
+
+
+def fires(alert, series, evaluations, bare_rules, tmp_path):
+    """Return the complaints of promtool about an alert. `evaluations` are the label sets of the alerts, by minute."""
+    severity = rules()[alert]["labels"]["severity"]
+    tests = _case(alert, series, 0, [])
+    tests["alert_rule_test"] = [
+        {
+            "eval_time": f"{minute}m",
+            "alertname": alert,
+            "exp_alerts": [{"exp_labels": labels | {"severity": severity}} for labels in expected],
+        }
+        for minute, expected in evaluations.items()
+    ]
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": [tests]}))
+    return promtool("test", "rules", path)
+
+
+def documented_targets(job):
+    """The addresses that `deploy/prometheus/prometheus.yml` scrapes."""
+    configs = {entry["job_name"]: entry for entry in yaml.safe_load(CONFIG.read_text())["scrape_configs"]}
+    return [target for group in configs[job]["static_configs"] for target in group["targets"]]
+
+
+def test_ports_without_a_process_on_the_documented_plant_do_not_page(bare_rules, tmp_path):
+    """docs/operations.md: one worker, one gate and one publisher on one host. The other ports have no process."""
+    running = {"127.0.0.1:9100", "127.0.0.1:9110"}
+    days = 3 * 1440
+    series = {
+        f'up{{job="patchline",instance="{target}"}}': minutes((1 if target in running else 0, days))
+        for target in documented_targets("patchline")
+    }
+    assert len(series) > len(running)
+    nothing = {5: [], 60: [], 1441: [], days - 1: []}
+    assert fires("PatchlineWorkerDown", series, nothing, bare_rules, tmp_path) == ""
+
+
+def test_a_process_that_ended_pages_until_it_is_back(bare_rules, tmp_path):
+    labels = {"instance": "127.0.0.1:9100", "job": "patchline"}
+    series = {'up{job="patchline",instance="127.0.0.1:9100"}': minutes((1, 60), (0, 3000), (1, 60))}
+    expected = {50: [], 65: [labels], 1400: [labels], 3050: [labels], 3070: []}
+    assert fires("PatchlineWorkerDown", series, expected, bare_rules, tmp_path) == ""
+
+
+def test_the_documented_targets_are_the_ports_of_the_configuration_and_the_units():
+    settings = yaml.safe_load(Path("config.yaml").read_text())["worker"]
+    ports = {int(target.rsplit(":", 1)[1]) for target in documented_targets("patchline")}
+    assert {settings["supervisor_port"], settings["metrics_port"], settings["metrics_port"] + 1} < ports
+    for unit in Path("deploy/systemd").glob("*.service"):
+        assert {int(port) for port in re.findall(r"METRICS_PORT=(\d+)", unit.read_text())} < ports
+
+
+def test_a_stopped_line_pages_until_it_runs_again(bare_rules, tmp_path):
+    series = {f'{IMAGES}{{{LABELS},decision="pass"}}': "0+60x20 1200x600 1260+60x60"}
+    expected = {15: [], 30: [{"line": "l"}], 100: [{"line": "l"}], 600: [{"line": "l"}], 640: []}
+    assert fires("PatchlineLineStopped", series, expected, bare_rules, tmp_path) == ""
+
+
+def test_unread_verdicts_page_when_nobody_consumes_them(bare_rules, tmp_path):
+    waiting = {VERDICTS_WAITING: "0+100x60", 'patchline_queue_max_length{queue="patchline.verdicts"}': "1000000x60"}
+    expected = {5: [], 30: [{"queue": "patchline.verdicts"}]}
+    assert fires("PatchlineVerdictsUnread", waiting, expected, bare_rules, tmp_path) == ""
+    no_consumer = {'rabbitmq_detailed_queue_consumers{queue="patchline.verdicts"}': "0x60"}
+    assert fires("PatchlineVerdictsUnread", waiting | no_consumer, expected, bare_rules, tmp_path) == ""
 
 
 def test_promtool_accepts_the_rules_and_the_configuration():

@@ -74,7 +74,7 @@ def host(tmp_path):
         redis, redis_url = private_servers.redis(home / "redis")
         with private_servers.start_all([node.server, redis]):
             shell = Shell(tmp_path, node.server.environment | {"PATCHLINE_REDIS_URL": redis_url})
-            for tool in ("rabbitmqctl", "rabbitmq-diagnostics"):
+            for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-plugins"):
                 shell.run(f'{tool}() {{ {private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')
             yield shell, node, etc, tmp_path
             shell.end()
