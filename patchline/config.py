@@ -26,6 +26,7 @@ def _without_password(url: str) -> str:
 
 
 PACKAGED = Path(__file__).parent / "packaged" / "config.yaml"  # comes with this package: the demo, and every default
+_RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrency"}  # keys of earlier builds
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -265,7 +266,9 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
 
 def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
     text = text.removeprefix("Value error, ")
-    if text == "Extra inputs are not permitted":
+    if location in _RENAMED:
+        text = f"is now called {_RENAMED[location]}; rename it"
+    elif text == "Extra inputs are not permitted":
         text = f"is not a known setting; known here: {', '.join(_section(location).model_fields)}"
     return f"{path}:{_line_of(root, location)}: {'.'.join(map(str, location))}: {text}"
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchline.protocol.errors import PatchlineError, SetupError
-from patchline.protocol.messages import Job
+from patchline.protocol.messages import UNKNOWN_FIELDS, Job
 
 # Without the index SQLite would read every image to sum up the sizes, and a deep spool could not be drained.
 _SCHEMA = """
@@ -123,7 +123,11 @@ class Spool:
             if row is None:
                 self._delete_removed(sqlite)
                 self._shrink(sqlite)
-        return None if row is None else Entry(row[0], Job.model_validate_json(row[1]), row[2], row[3])
+        return (
+            None
+            if row is None
+            else Entry(row[0], Job.model_validate_json(row[1], extra=UNKNOWN_FIELDS), row[2], row[3])
+        )
 
     def is_too_old(self, entry: Entry, now_ms: int) -> bool:
         """Return True if the entry has waited longer than the limit."""

@@ -174,7 +174,7 @@ class RedisVerdictCache:
 
 def _parse(document: bytes) -> messages.Verdict | None:
     try:
-        return messages.Verdict.model_validate_json(document)
+        return messages.Verdict.model_validate_json(document, extra=messages.UNKNOWN_FIELDS)
     except pydantic.ValidationError:
         return None  # written by another version
 

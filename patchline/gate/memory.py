@@ -17,7 +17,7 @@ import structlog
 
 from patchline.gate.decide import ActionRecord
 from patchline.protocol.errors import SetupError
-from patchline.protocol.messages import Announcement
+from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement
 
 _log = structlog.get_logger(__name__)
 _Statement = tuple[str, tuple[str | int, ...]]
@@ -74,7 +74,7 @@ class Memory:
     def load_expected(self) -> list[Announcement]:
         """Return the parts that were announced and not acted on."""
         rows = self._sqlite.execute("SELECT part FROM expected ORDER BY rowid").fetchall()
-        return [Announcement.model_validate_json(part) for (part,) in rows]
+        return [Announcement.model_validate_json(part, extra=UNKNOWN_FIELDS) for (part,) in rows]
 
     def load_acted(self) -> list[tuple[str, str]]:
         """Return job id and reason of each remembered action, oldest first."""

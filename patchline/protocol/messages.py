@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import pydantic
 from pydantic import Field, StringConstraints
@@ -33,6 +33,10 @@ Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
+
+# How to read a message, or a file of another process: a later build may have added fields and reasons.
+UNKNOWN_FIELDS: Literal["ignore"] = "ignore"
+OpenReason = Annotated[Reason | str, Field(union_mode="left_to_right")]
 
 _NAME: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Name)
 _IDENTIFIER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Identifier)
@@ -67,7 +71,10 @@ class Envelope(Protocol):
 
 
 class Frozen(pydantic.BaseModel):
-    """An immutable model that refuses unknown fields."""
+    """An immutable model that refuses unknown fields.
+
+    What other processes have written is read with `extra=UNKNOWN_FIELDS`: they may be of a later build.
+    """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -144,7 +151,7 @@ class Verdict(Frozen):
     category: Name
     part_id: Identifier
     decision: Decision
-    reason: Reason | None = None
+    reason: OpenReason | None = None
     detail: str | None = None
     score: float | None = None
     scores: Scores | None = None
@@ -185,7 +192,7 @@ def parse_job(envelope: Envelope) -> Job:
     """Parse the headers and properties of a job.
 
     Raises:
-        Unusable: lists all fields that are missing, invalid or unknown.
+        Unusable: lists all fields that are missing or invalid. Unknown headers are ignored.
     """
     if envelope.type != JOB_TYPE:
         raise Unusable(Reason.MALFORMED_MESSAGE, f"type is {envelope.type!r}, expected {JOB_TYPE!r}")
@@ -203,7 +210,7 @@ def parse_announcement(envelope: Envelope) -> Announcement:
 def parse_verdict(envelope: Envelope) -> Verdict:
     """Parse a verdict. Raises Unusable if it is invalid."""
     try:
-        return Verdict.model_validate_json(envelope.body)
+        return Verdict.model_validate_json(envelope.body, extra=UNKNOWN_FIELDS)
     except pydantic.ValidationError as error:
         raise Unusable(Reason.MALFORMED_MESSAGE, describe(error)) from error
 
@@ -236,7 +243,7 @@ def _parse(model: type[_Parsed], envelope: Envelope, **properties: object) -> _P
     if clash:
         raise Unusable(Reason.MALFORMED_MESSAGE, f"{min(clash)} is a message property, not a header")
     try:
-        return model.model_validate({"job_id": envelope.message_id, **properties, **fields})
+        return model.model_validate({"job_id": envelope.message_id, **properties, **fields}, extra=UNKNOWN_FIELDS)
     except pydantic.ValidationError as error:
         raise Unusable(Reason.MALFORMED_MESSAGE, describe(error)) from error
 

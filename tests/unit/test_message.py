@@ -56,7 +56,6 @@ def test_optional_headers_may_be_missing_and_broker_headers_are_ignored():
         ({"captured_at": 1.8e12}, "captured_at"),
         ({"deadline": True}, "deadline"),
         ({"traceparent": "00-zz"}, "traceparent"),
-        ({"colour": "red"}, "colour"),
         ({"job_id": "smuggled"}, "job_id"),
         ({"content_type": "image/png"}, "content_type"),
     ],
@@ -66,6 +65,32 @@ def test_the_error_names_the_invalid_header(changes, field):
         messages.parse_job(message_of(make_job(), **changes))
     assert caught.value.reason is Reason.MALFORMED_MESSAGE
     assert field in caught.value.detail
+
+
+def test_unknown_headers_and_fields_of_a_later_build_are_ignored():
+    job = make_job()
+    assert messages.parse_job(message_of(job, colour="red", **{"x-later": 1})) == job
+    assert messages.parse_announcement(message_of(job, colour="red")) == job.announcement()
+    verdict = {
+        "job_id": "j1",
+        "line": "l",
+        "category": "c",
+        "part_id": "p",
+        "worker": "w",
+        "device": "cpu:0",
+        "decision": "error",
+        "reason": "a_later_reason",
+        "attempt": 1,
+        "received_at": NOW,
+        "decided_at": NOW,
+        "scores": {"max": 1.0, "topk10": 0.5, "mean": 0.1},
+        "colour": "red",
+        "regions": [{"x": 1, "y": 2, "width": 3, "height": 4, "score": 1.25, "kind": "scratch"}],
+    }
+    parsed = messages.parse_verdict(Message(json.dumps(verdict).encode()))
+    assert (parsed.reason, parsed.scores.topk10, parsed.regions[0].height) == ("a_later_reason", 0.5, 4)
+    with pytest.raises(Unusable, match="decision"):
+        messages.parse_verdict(Message(json.dumps(verdict | {"decision": "maybe"}).encode()))
 
 
 def test_a_message_of_another_type_is_refused():

@@ -1,0 +1,98 @@
+"""This build reads what build 5fd44a6 wrote, and what a later build may write. `tests/data` says how it was made."""
+
+import base64
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from patchline import config
+from patchline.broker.base import Message
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Decision
+from tests.system.conftest import records
+
+pytestmark = pytest.mark.timeout(180)
+OLD = Path("tests/data/build_5fd44a6")
+LATER = {"colour": "red", "x-later": 1}  # headers of a later build
+
+
+def recorded(name):
+    """The messages that were recorded."""
+    documents = json.loads((OLD / f"{name}.json").read_text())
+    return [Message(base64.b64decode(document.pop("body")), **document) for document in documents]
+
+
+@pytest.fixture
+def old_line(line, tmp_path):
+    """The line with the configuration and the memory bank of the earlier build."""
+    folder = tmp_path / "plant"
+    (folder / "faiss-index-precision").mkdir(parents=True)
+    shutil.copytree(OLD / "brick", folder / "faiss-index-precision" / "brick")
+    (folder / "models").symlink_to(Path("models").resolve())
+    text = (OLD / "config.yaml").read_text()
+    # The files are as old as the build, and the golden images may have been scored by another processor.
+    text = text.replace("categories:", "publisher: {spool_max_age_s: 1000000000.0}\ncategories:")
+    (folder / "config.yaml").write_text(text.replace("coreset_ratio", "golden_tolerance: 0.3, coreset_ratio"))
+    line.reconfigure(folder)
+    return line
+
+
+@pytest.mark.parametrize("headers", [{}, LATER], ids=["as they were", "with unknown headers"])
+def test_a_worker_judges_the_jobs_of_an_earlier_build_with_its_bank(old_line, headers):
+    old_line.worker("--device", "cpu")
+    for job in recorded("jobs"):
+        old_line.broker.publish(topology.JOBS, "l1.brick", replace(job, headers={**job.headers, **headers}))
+    verdicts = old_line.verdicts(2)
+    assert {verdict.job_id for verdict in verdicts} == {job.message_id for job in recorded("jobs")}
+    assert sorted(verdict.decision for verdict in verdicts) == [Decision.FAIL, Decision.PASS]
+
+
+def test_the_verdicts_of_an_earlier_build_are_read():
+    verdicts = [messages.parse_verdict(message) for message in recorded("verdicts")]
+    assert sorted(verdict.decision for verdict in verdicts) == [Decision.ERROR, Decision.FAIL, Decision.PASS]
+
+
+def test_the_dead_letters_of_an_earlier_build_are_listed_and_replayed(old_line):
+    (letter,) = recorded("dead-letters")
+    old_line.broker.publish(topology.DEAD, "l1.brick.error", replace(letter, headers={**letter.headers, **LATER}))
+    (listed,) = records(old_line.run("dead-letters", "list").out)
+    assert (listed["job_id"], listed["reason"]) == (letter.message_id, "unreadable_image")
+    old_line.worker("--device", "cpu")
+    assert old_line.run("dead-letters", "replay", "--all").returncode == 0
+    assert [verdict.reason for verdict in old_line.verdicts(1)] == ["unreadable_image"]
+
+
+def test_a_publisher_sends_the_spool_of_an_earlier_build(old_line, texture_folder):
+    spool = old_line.folder / "spool"
+    spool.mkdir()
+    shutil.copy(OLD / "spool.sqlite", spool / "l1.brick.sqlite")
+    image = str(next((texture_folder / "train" / "good").glob("*.png")))
+    publisher = old_line.run("publish", "--line", "l1", "--category", "brick", image)
+    assert publisher.returncode == 0, publisher.err
+    jobs = [messages.parse_job(message) for message in old_line.messages(topology.JOBS, 3)]
+    assert sorted(job.deadline > 2_700_000_000_000 for job in jobs) == [False, True, True]
+
+
+def test_a_verdict_in_redis_may_have_unknown_fields(old_line):
+    verdict = json.loads(recorded("verdicts")[0].body)
+    document = json.dumps(verdict | {"colour": "red", "reason": "a_later_reason"})
+    cache = redis.Redis.from_url(old_line.environment["PATCHLINE_REDIS_URL"])
+    cache.set(f"patchline:verdict:{verdict['job_id']}", document)
+    shown = old_line.run("show", verdict["job_id"])
+    assert shown.returncode == 0, shown.err
+    assert '"a_later_reason"' in shown.out
+
+
+def test_a_configuration_of_an_earlier_build_is_loaded_or_its_renamed_key_is_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = (OLD / "config.yaml").read_text()
+    path.write_text(text)
+    assert config.load(path).worker.drain_s == 20.0
+    path.write_text(text.replace("worker: {", "worker: {at_once: 2, "))
+    with pytest.raises(SetupError, match=r"worker\.at_once: is now called concurrency; rename it"):
+        config.load(path)
