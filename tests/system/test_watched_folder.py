@@ -17,7 +17,6 @@ from patchline.protocol import messages, topology
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
-ARGUMENTS = ("publish", "--line", "l1", "--category", "brick", "--watch")
 QUEUED_EVENTS = Path("/proc/sys/fs/inotify/max_queued_events")
 
 
@@ -45,8 +44,8 @@ def picture(texture_folder):
 class Watch:
     """A running publisher. A thread collects its log, so that it never waits for a reader."""
 
-    def __init__(self, line, folder, *options):
-        self.process = line.start(*ARGUMENTS, str(folder), *options)
+    def __init__(self, line, folder, *options, category=("--category", "brick")):
+        self.process = line.start("publish", "--line", "l1", *category, "--watch", str(folder), *options)
         self.log = []
         threading.Thread(target=self._collect, daemon=True).start()
         self.wait_for_log("connected to RabbitMQ")
@@ -57,7 +56,11 @@ class Watch:
             self.log.append(line)
 
     def wait_for_log(self, text):
-        wait_for(lambda: any(text in line for line in self.log))
+        def is_logged():
+            assert self.process.poll() is None, self.log
+            return any(text in line for line in self.log)
+
+        wait_for(is_logged)
         return next(json.loads(line) for line in self.log if text in line)
 
     def stop(self):
@@ -249,20 +252,13 @@ def test_a_killed_publisher_loses_no_image_and_repeats_only_what_was_under_way(l
 
 
 def test_one_publisher_serves_the_categories_of_its_subfolders(line, folder, picture):
-    publisher = line.start("publish", "--line", "l1", "--category-from", "{category}/*", "--watch", str(folder))
-    while "watching folder" not in publisher.stderr.readline():
-        pass
-    for name in ("brick", "unknown"):
-        (folder / name).mkdir()
-        (folder / name / f"in-{name}.png").write_bytes(picture(1))
-    record = json.loads(publisher.stdout.readline())
-    assert (record["part_id"], record["category"]) == ("in-brick", "brick")
+    watch = Watch(line, folder, category=("--category-from", "{category}/*"))
+    for name in ("unknown", "brick"):
+        make(folder / name, {f"in-{name}.png": picture(1)})
     assert [message.headers["category"] for message in jobs(line, 1)] == ["brick"]
-    while "image refused" not in (text := publisher.stderr.readline()):
-        pass
-    assert json.loads(text)["path"] == "unknown/in-unknown.png"
-    publisher.send_signal(signal.SIGTERM)
-    assert publisher.wait(20) == 0
+    assert watch.wait_for_log("image refused")["path"] == "unknown/in-unknown.png"
+    (record,) = watch.stop()
+    assert (record["part_id"], record["category"]) == ("in-brick", "brick")
 
 
 def test_hidden_folders_are_left_out_and_names_that_are_not_utf8_are_sent(line, folder, picture):
