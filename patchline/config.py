@@ -41,9 +41,10 @@ class Section(messages.Frozen):
 
 
 class Broker(Section):
-    """RabbitMQ. A comma in `url` separates the nodes of a cluster."""
+    """RabbitMQ. A comma in `url` separates the nodes of a cluster. If `url_file` is set, the file contains the url."""
 
     url: Url = "amqp://127.0.0.1:5672"
+    url_file: Path | None = Field(default=None, strict=False)
     ca_file: Path | None = Field(default=None, strict=False)
     make_queues: bool = True
     heartbeat_s: Count = 30
@@ -95,6 +96,9 @@ class Publisher(Section):
 
     deadline_ms: Count = 10_000
     confirm_timeout_s: Positive = 5.0
+    window: Count = 16
+    window_bytes: Count = 64_000_000
+    late_per_s: Positive = 100.0
     spool_max_bytes: Count = 2_000_000_000
     spool_min_free_bytes: Count = 200_000_000
     spool_max_age_s: Positive = 86_400.0
@@ -209,7 +213,18 @@ def load(path: Path) -> Config:
         lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         raise SetupError("\n".join(lines)) from error
     settings = _resolve_paths(settings, path.resolve().parent)
-    return with_urls(settings, url_from_environment("PATCHLINE_AMQP_URL"), url_from_environment("PATCHLINE_REDIS_URL"))
+    amqp, redis = map(url_from_environment, ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"))
+    settings = with_urls(settings, amqp, redis)
+    return _with_url_of_file(settings, os.environ.get("PATCHLINE_AMQP_URL_FILE"))
+
+
+def broker_url(settings: Broker) -> str:
+    """Return the url of RabbitMQ, read from its file if it has one. Raise SetupError if the file cannot be read."""
+    if settings.url_file is None:
+        return settings.url
+    url = _read_secret(settings.url_file, "the url of RabbitMQ")
+    server_url.check(url)
+    return url
 
 
 def secret(name: str) -> str | None:
@@ -226,10 +241,14 @@ def secret(name: str) -> str | None:
         return value
     if value is not None:
         raise SetupError(f"{name} and {name}_FILE are both set; unset one")
+    return _read_secret(Path(file), f"named by {name}_FILE")
+
+
+def _read_secret(path: Path, purpose: str) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"{file}, named by {name}_FILE: cannot be read ({type(error).__name__})") from error
+        raise SetupError(f"{path}, {purpose}: cannot be read ({type(error).__name__})") from error
 
 
 def url_from_environment(name: str) -> str | None:
@@ -250,9 +269,17 @@ def save(settings: Config, path: Path) -> None:
 
 def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
     """Return the configuration with other servers. None keeps a url."""
-    broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp})
+    broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp, "url_file": None})
     cache = settings.redis if redis is None else settings.redis.model_copy(update={"url": redis})
     return settings.model_copy(update={"broker": broker, "redis": cache})
+
+
+def _with_url_of_file(settings: Config, name: str | None) -> Config:
+    file = settings.broker.url_file if name is None else Path(name).absolute()
+    if file is None:
+        return settings
+    broker = settings.broker.model_copy(update={"url_file": file})
+    return settings.model_copy(update={"broker": broker.model_copy(update={"url": broker_url(broker)})})
 
 
 def _resolve_paths(settings: Config, folder: Path) -> Config:
@@ -261,6 +288,7 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
         section.model_copy(update={"ca_file": section.ca_file and folder / section.ca_file})
         for section in (settings.broker, settings.redis)
     )
+    broker = broker.model_copy(update={"url_file": settings.broker.url_file and folder / settings.broker.url_file})
     return settings.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
 
 

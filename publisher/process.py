@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
@@ -11,16 +11,22 @@ import structlog
 
 from patchline import config
 from patchline.broker.base import Broker, BrokerError, TopologyMismatch
+from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
+from patchline.publisher.job_state import JobState, OnState
 from patchline.publisher.metrics import SEVERAL, Metrics
-from patchline.publisher.publisher import Publisher, State
+from patchline.publisher.publisher import Publisher
+from patchline.publisher.replay import Replay
 from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool
+from patchline.publisher.window import Limits
 from patchline.runtime import connections
+from patchline.runtime.health import Health
 from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _DECLARE_RETRY_S = 2.0
+_TICK_S = 0.1
 
 
 def run(
@@ -30,7 +36,7 @@ def run(
     captures: Iterable[Capture],
     deadline_ms: int,
     metrics_port: int | None,
-    on_state: Callable[[Job, State], None],
+    on_state: OnState,
     stop: threading.Event,
     registry: Registry | None = None,
 ) -> None:
@@ -42,7 +48,8 @@ def run(
         settings: the configuration.
         line: the line of the camera.
         category: the category of the parts; None if each capture has its own.
-        captures: the source of the images.
+        captures: the source of the images. A capture is safe when its `on_accepted` is called, not when the next one is
+            taken: several are on their way at the same time.
         deadline_ms: time allowed for a verdict, from the moment the publisher takes a capture without a deadline.
         metrics_port: port on `worker.metrics_host` that serves the metrics; None serves none.
         on_state: called with every change of a job's state, never by two threads at the same time.
@@ -53,6 +60,29 @@ def run(
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
+    with running(settings, line, category, metrics_port, on_state, stop, registry) as publisher:
+        for capture in captures:
+            if publisher.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
+                break
+        publisher.flush()
+        while publisher.spool.depth() and not stop.wait(_TICK_S):
+            pass
+
+
+@contextmanager
+def running(
+    settings: config.Config,
+    line: str,
+    category: str | None,
+    metrics_port: int | None,
+    on_state: OnState,
+    stop: threading.Event,
+    registry: Registry | None = None,
+) -> Iterator[Publisher]:
+    """Run a publisher with its spool and its connection until the block ends. See `run` for arguments and errors.
+
+    At the end every image in the window is confirmed, spooled or reported as not accepted.
+    """
     limits = settings.publisher
     path = settings.paths.spool / (f"{line}.{category}.sqlite" if category else f"{line}.sqlite")
     with (
@@ -61,46 +91,67 @@ def run(
     ):
         metrics = Metrics(line, category or SEVERAL, spool, connections.now_ms, registry)
         if metrics_port is not None:
-            metrics.serve(settings.worker.metrics_host, metrics_port)
+            _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker)
         report = _serialized(metrics, on_state)
-        publisher = Publisher(broker, line, category, spool, connections.now_ms, report, stop)
+        replay = Replay(broker, spool, report, stop, connections.now_ms, limits.late_per_s)
+        bounds = Limits(limits.window, limits.window_bytes, limits.confirm_timeout_s, settings.images.max_bytes)
+        publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
         if not _try_to_declare(broker, settings):
             threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
-        with _replay_in_background(publisher, stop):
-            for capture in captures:
-                if publisher.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
-                    break
-            while spool.depth() and not stop.wait(0.1):
-                pass
+        with _in_background(publisher, stop):
+            yield publisher
         _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
 
 
-def _serialized(metrics: Metrics, on_state: Callable[[Job, State], None]) -> Callable[[Job, State], None]:
-    """Count each state and call `on_state` under a lock: the captures and the replay run on two threads."""
+def _serve_metrics(metrics: Metrics, host: str, port: int, broker: Broker) -> None:
+    """Serve the metrics, if the port is free. Publishing never depends on them."""
+    health = Health(stuck_s=float("inf"))
+    health.record_progress()
+    health.is_consuming = lambda: broker.connected
+    try:
+        metrics.serve(host, port, health)
+    except SetupError as error:
+        _log.error("publishing without metrics", reason=str(error))
+
+
+def _serialized(metrics: Metrics, on_state: OnState) -> OnState:
+    """Count each state and call `on_state` under a lock: the window and the replay run on two threads."""
     lock = threading.Lock()
 
-    def report(job: Job, state: State) -> None:
+    def report(job: Job, state: JobState, reason: str | None) -> None:
         metrics.count(job.category, state)
+        if state is JobState.REFUSED:
+            _log.error("image refused", job_id=job.job_id, part_id=job.part_id, reason=reason)
         with lock:
-            on_state(job, state)
+            on_state(job, state, reason)
 
     return report
 
 
 @contextmanager
-def _replay_in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
-    """Replay the spool on a second thread until the block ends.
+def _in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
+    """Settle the window and replay the spool on two threads until the block ends. Then settle what is in the window.
 
-    An error of that thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill.
+    An error of a thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="replay") as executor:
-        replay = executor.submit(publisher.replay_until_stopped)
-        replay.add_done_callback(lambda _: stop.set())
+    ended = threading.Event()
+
+    def settle() -> None:
+        while publisher.settle(_TICK_S) or not ended.is_set():
+            pass
+
+    with ThreadPoolExecutor(2, thread_name_prefix="publisher") as executor:
+        threads = [executor.submit(settle), executor.submit(publisher.replay.run)]
+        for thread in threads:
+            thread.add_done_callback(lambda _: stop.set())
         try:
             yield
         finally:
+            ended.set()
+            threads[0].exception()
             stop.set()
-    replay.result()
+    for thread in threads:
+        thread.result()
 
 
 def _try_to_declare(broker: Broker, settings: config.Config) -> bool:

@@ -1,38 +1,38 @@
 """Turns each captured image into one confirmed job. The part is announced first, then its image is sent.
 
-A job that the broker does not confirm goes to the spool: the broker may be unreachable, blocked or full, or no queue
-may be bound. From then on all jobs go through the spool, in order, until it is empty.
+Images wait for their confirmation in a window, in order, so that many can be on their way. The oldest one is settled
+first: it is confirmed, it goes to the spool, or it is refused. Behind a spool that is not empty, images go to the spool
+too, in order; their parts are announced at once, so that a gate knows them before their images arrive.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import structlog
 
-from patchline.broker.base import Broker, BrokerError, Message, Outgoing
-from patchline.protocol import messages, topology
+from patchline.broker.base import Broker, BrokerError, NotConfirmed, TooLarge
+from patchline.protocol import messages
 from patchline.protocol.messages import Job
+from patchline.publisher.job_state import JobState, OnSettled, OnState
+from patchline.publisher.replay import Replay
+from patchline.publisher.sending import announcement, part_and_image
 from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool, SpoolError
+from patchline.publisher.window import Item, Limits
 
 _log = structlog.get_logger(__name__)
 _RETRY_S = 0.5
+_TICK_S = 0.1
 
 
-class State(StrEnum):
-    """State of an accepted job."""
-
-    CONFIRMED = "confirmed"
-    SPOOLED = "spooled"
-    GIVEN_UP = "given_up"
-
-
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Publisher:
     """Sends the captures of one line. `on_state` is called with every change of a job's state.
 
@@ -43,64 +43,173 @@ class Publisher:
     line: str
     category: str | None
     spool: Spool
-    clock_ms: Callable[[], int]
-    on_state: Callable[[Job, State], None]
+    replay: Replay
+    on_state: OnState
     stop: threading.Event
+    clock_ms: Callable[[], int]
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.monotonic
+    _items: deque[Item] = field(default_factory=deque)
+    _announced: deque[Future[None]] = field(default_factory=deque)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def accept(self, capture: Capture, deadline: int | None) -> Job | None:
-        """Send a capture or save it in the spool. Wait and retry while neither is possible.
+    def accept(self, capture: Capture, deadline: int | None, on_settled: OnSettled = lambda *_: None) -> Job | None:
+        """Put a capture into the window, and send it. Wait while the window is full.
 
-        Sending the same capture again is harmless: it has the same job id.
+        The image is safe once it has a state; `capture.on_accepted` is called then. Sending the same capture again is
+        harmless: it has the same job id.
 
         Args:
             capture: the image.
             deadline: epoch milliseconds after which the gate rejects the part; None waits without limit.
+            on_settled: called with the first state of the job, or None if it was not accepted. Calls are in order.
 
         Returns:
-            The job, confirmed by the broker or stored on disk. None if the stop event was set first.
+            The job. None if the stop event was set first.
         """
-        job = self._make_job(capture, deadline)
-        while not self.stop.is_set():
-            try:
-                state = self._send_or_spool(job, capture.image)
-                self.on_state(job, state)
-                capture.on_accepted()
-                return job
-            except SpoolError as error:
-                _log.warning("image neither confirmed nor spooled, retrying", job_id=job.job_id, reason=str(error))
-                self.stop.wait(_RETRY_S)
+        item = Item(self._make_job(capture, deadline), capture, on_settled, self._refusal(capture))
+        with self._changed:
+            while not self.stop.is_set() and not self._has_room(len(item.capture.image)):
+                self._changed.wait(_TICK_S)
+            if self.stop.is_set():
+                return None
+            direct = all(other.on_its_way for other in self._items)
+            self._items.append(item)
+            if item.refusal is not None or (direct and self._is_spool_empty()):
+                self._publish(item)
+            self._changed.notify_all()
+        return item.job
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until the oldest image of the window has a state, and report it. Return False if the window is empty."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items, timeout_s):
+                return False
+            item = self._items[0]
+        state, reason = self._outcome(item)
+        if state is not None:
+            self.on_state(item.job, state, reason)
+            item.capture.on_accepted()
+        item.on_settled(item.job, state, reason)
+        with self._changed:
+            self._items.popleft()
+            self._changed.notify_all()
+        return True
+
+    def flush(self) -> None:
+        """Wait until every accepted image has a state, or the stop event is set."""
+        with self._changed:
+            while self._items and not self.stop.is_set():
+                self._changed.wait(_TICK_S)
+
+    def _has_room(self, size: int) -> bool:
+        used = sum(len(item.capture.image) for item in self._items)
+        fits = len(self._items) < self.limits.window and used + size <= self.limits.window_bytes
+        return fits or not self._items
+
+    def _refusal(self, capture: Capture) -> str | None:
+        size, limit = len(capture.image), self.limits.max_image_bytes
+        return None if size <= limit else f"the image has {size} bytes, and images.max_bytes is {limit}"
+
+    def _outcome(self, item: Item) -> tuple[JobState | None, str | None]:
+        """Wait until the image is confirmed, refused or spooled. Retry while none of it is possible."""
+        while True:
+            error = self._wait(item)
+            if item.refusal is not None:
+                return JobState.REFUSED, item.refusal
+            if error is None:
+                return JobState.CONFIRMED, None
+            if isinstance(error, TooLarge):
+                item.refusal = str(error)
+                self._publish(item)
+            elif not self._publish_lost(item):
+                try:
+                    return self._spool(item, error), None
+                except SpoolError as spool_error:
+                    reason = str(spool_error)
+                    _log.warning("image neither confirmed nor spooled, retrying", job_id=item.job.job_id, reason=reason)
+                    self.stop.wait(_RETRY_S)
+                    if self.stop.is_set():
+                        return None, reason
+                    self._publish_again(item)
+
+    def _wait(self, item: Item) -> BrokerError | None:
+        """Return the error of a confirmation; None if the image is confirmed."""
+        if item.confirmation is None:
+            return BrokerError("older images wait in the spool")
+        try:
+            item.confirmation.result(max(0.0, item.due - self.clock()))
+        except TimeoutError:
+            return NotConfirmed(f"not confirmed within {self.limits.confirm_timeout_s:g} s")
+        except BrokerError as error:
+            return error
         return None
 
-    def replay(self) -> bool:
-        """Send the spooled jobs, oldest first, until one is not confirmed. Return True if the spool is empty."""
-        while not self.stop.is_set():
-            entry = self.spool.oldest()
-            if entry is None:
-                return True
-            if self.spool.is_too_old(entry, self.clock_ms()):
-                self.on_state(entry.job, State.GIVEN_UP)
-            elif self._send(entry.job, entry.image):
-                self.on_state(entry.job, State.CONFIRMED)
-            else:
+    def _publish(self, item: Item) -> None:
+        """Send an image; of a refused image only the announcement, so that its gate rejects the part."""
+        job = item.job
+        outgoing = (
+            part_and_image(job, item.capture.image, self.clock_ms()) if item.refusal is None else announcement(job)
+        )
+        item.due = self.clock() + self.limits.confirm_timeout_s
+        item.published = True
+        try:
+            item.confirmation = self.broker.publish_nowait(outgoing)
+        except BrokerError as error:  # the broker is closed
+            item.confirmation = Future()
+            item.confirmation.set_exception(error)
+
+    def _publish_lost(self, item: Item) -> bool:
+        """Send again, in order, what was lost with its channel. Return False if `item` was not lost."""
+        with self._changed:
+            if not item.lost and (item.confirmation is not None or not self._is_spool_empty()):
                 return False
-            self.spool.remove(entry)
-        return False
+            for other in self._items:
+                if other.lost or other.confirmation is None:
+                    other.retried = other.lost
+                    self._publish(other)
+        return True
 
-    def replay_until_stopped(self) -> None:
-        """Replay the spool until the stop event is set, with a pause after each attempt."""
-        while not self.stop.is_set():
-            try:
-                self.replay()
-            except SpoolError as error:
-                _log.error("spool cannot be replayed, retrying", reason=str(error))
-            self.stop.wait(_RETRY_S)
+    def _publish_again(self, item: Item) -> None:
+        """Send an image that the spool does not take, unless older ones wait there or its first copy may arrive."""
+        if self._is_spool_empty() and (item.confirmation is None or item.confirmation.done()):
+            self._publish(item)
 
-    def _send_or_spool(self, job: Job, image: bytes) -> State:
-        """Raises SpoolError if the broker does not confirm the job and the spool does not take it."""
-        if self.spool.depth() == 0 and self._send(job, image):
-            return State.CONFIRMED
-        self.spool.put(job, image, self.clock_ms())
-        return State.SPOOLED
+    def _spool(self, item: Item, error: BrokerError) -> JobState:
+        """Save an image in the spool. If its first copy may still arrive, the replay waits for that one."""
+        item.leaving = True
+        pending = item.confirmation
+        if pending is not None and pending.cancel():
+            pending = item.confirmation = None
+        if pending is not None and pending.done():
+            if pending.exception() is None:
+                return JobState.CONFIRMED
+            pending = None
+        if pending is not None:
+            self.replay.adopt(item.job.job_id, pending)
+        try:
+            self.spool.put(item.job, item.capture.image, self.clock_ms())
+        except SpoolError:
+            self.replay.disown(item.job.job_id)
+            raise
+        if item.published:
+            _log.warning("job not confirmed", job_id=item.job.job_id, reason=str(error))
+        else:
+            self._announce(item.job)
+        return JobState.SPOOLED
+
+    def _is_spool_empty(self) -> bool:
+        try:
+            return self.spool.depth() == 0
+        except SpoolError:
+            return False
+
+    def _announce(self, job: Job) -> None:
+        """Announce a part whose image waits in the spool. If that is not possible now, the replay announces it."""
+        while self._announced and self._announced[0].done():
+            self._announced.popleft()
+        if self.broker.connected and len(self._announced) < self.limits.window:
+            self._announced.append(self.broker.publish_nowait(announcement(job)))
 
     def _make_job(self, capture: Capture, deadline: int | None) -> Job:
         category = capture.category or self.category
@@ -115,19 +224,6 @@ class Publisher:
             content_type=capture.content_type,
             traceparent=new_traceparent(),
         )
-
-    def _send(self, job: Job, image: bytes) -> bool:
-        """Announce a part and send its image. Return True if the broker confirmed both."""
-        announcement = Message(b"", job.job_id, messages.PART_TYPE, None, job.announcement().headers())
-        job_message = Message(image, job.job_id, messages.JOB_TYPE, job.content_type, job.headers())
-        try:
-            # A line may have no gate, so nobody needs to receive the announcement; an unrouted job would be lost.
-            part = Outgoing(topology.PARTS, job.line, announcement, mandatory=False)
-            self.broker.publish_all([part, Outgoing(topology.JOBS, job.routing_key, job_message)])
-        except BrokerError as error:
-            _log.warning("job not confirmed", job_id=job.job_id, reason=str(error))
-            return False
-        return True
 
 
 def new_traceparent() -> str:

@@ -21,18 +21,29 @@ from pathlib import Path
 from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.protocol.messages import UNKNOWN_FIELDS, Job
 
-# Without the index SQLite would read every image to sum up the sizes, and a deep spool could not be drained.
+# Triggers keep the totals, whichever process writes: counting and adding up a deep spool for each image would take too
+# long. They are checked when the spool is opened; without the index SQLite would read every image for that.
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER
 );
 CREATE INDEX IF NOT EXISTS sizes ON entries (size);
+CREATE TABLE IF NOT EXISTS totals (jobs INTEGER, bytes INTEGER);
+CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON entries
+    BEGIN UPDATE totals SET jobs = jobs + 1, bytes = bytes + NEW.size; END;
+CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON entries
+    BEGIN UPDATE totals SET jobs = jobs - 1, bytes = bytes - OLD.size; END;
+DELETE FROM totals;
+INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM entries;
+COMMIT;
 """
 _INSERT = "INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM entries WHERE number <= ?"
 _OLDEST = "SELECT number, job, added_ms, image FROM entries WHERE number > ? ORDER BY number LIMIT 1"
 _OLDEST_TIME = "SELECT added_ms FROM entries WHERE number > ? ORDER BY number LIMIT 1"
-_COUNT = "SELECT count(*) FROM entries WHERE +number > ?"  # the plus makes SQLite use the index and not the images
+_BYTES = "SELECT bytes FROM totals"
+_DEPTH = "SELECT jobs - (SELECT count(*) FROM entries WHERE number <= ?) FROM totals"  # without what was just removed
 _DELETE_BATCH = 32
 
 
@@ -116,11 +127,11 @@ class Spool:
             self._require_room(sqlite, len(image))
             sqlite.execute(_INSERT, row)
 
-    def oldest(self) -> Entry | None:
-        """Return the entry to send next, or None if the spool is empty."""
+    def oldest(self, after: int = 0) -> Entry | None:
+        """Return the oldest entry with a number above `after`, or None if there is none."""
         with self._unsynced.locked() as sqlite:
-            row = sqlite.execute(_OLDEST, (self._last_removed,)).fetchone()
-            if row is None:
+            row = sqlite.execute(_OLDEST, (max(after, self._last_removed),)).fetchone()
+            if row is None and after <= self._last_removed:
                 self._delete_removed(sqlite)
                 self._shrink(sqlite)
         return (
@@ -144,7 +155,7 @@ class Spool:
     def depth(self) -> int:
         """Return the number of jobs."""
         with self._unsynced.locked() as sqlite:
-            return int(sqlite.execute(_COUNT, (self._last_removed,)).fetchone()[0])
+            return int(sqlite.execute(_DEPTH, (self._last_removed,)).fetchone()[0])
 
     def oldest_age_s(self, now_ms: int) -> float:
         """Return the age of the oldest job in seconds, or 0 if the spool is empty."""
@@ -171,7 +182,7 @@ class Spool:
             sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _require_room(self, sqlite: sqlite3.Connection, size: int) -> None:
-        (used,) = sqlite.execute("SELECT coalesce(sum(size), 0) FROM entries").fetchone()
+        (used,) = sqlite.execute(_BYTES).fetchone()
         if used + size > self._max_bytes:
             raise SpoolFullError(f"the spool holds {used} of {self._max_bytes} bytes (publisher.spool_max_bytes)")
         free = shutil.disk_usage(self._path.parent).free

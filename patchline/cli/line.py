@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from patchline import config
@@ -74,7 +75,10 @@ def worker(
         }
         metrics = SupervisorMetrics(list(map(str, commands)))
         if settings.worker.supervisor_port and port:
-            metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
+            try:
+                metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
+            except SetupError as error:
+                structlog.get_logger(__name__).error("supervising without metrics", reason=str(error))
         supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop)
 
 
@@ -89,14 +93,15 @@ def publish(
     ] = None,
     deadline_ms: Patience = None,
     metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus.")
+        int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus, and /readyz.")
     ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
 
     Prints one JSON line for each state of a job: confirmed (RabbitMQ has it), spooled (the disk has it), given_up (it
-    waited too long). `late` is true if its deadline has passed. The same file gets the same job id again.
+    waited too long), refused (it is larger than RabbitMQ or the workers take, for the `reason`; its part is rejected).
+    `late` is true if its deadline has passed. The same file gets the same job id again.
 
     --watch takes an image once its writer has closed it or moved it in, or when it has rested. Hidden and system
     folders are left out. In a pattern, {category} is the name of a category, * anything but a slash, **/ any folders.
@@ -238,7 +243,8 @@ def topology(
             print("\n".join(queue.name for queue in topology.queues))
 
 
-def _print_job(job: messages.Job, state: str) -> None:
+def _print_job(job: messages.Job, state: str, reason: str | None) -> None:
     record = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
     late = {"late": True} if job.deadline is not None and job.deadline < time.time_ns() // 1_000_000 else {}
-    print(json.dumps(record | {"state": state} | late), flush=True)
+    why = {} if reason is None else {"reason": reason}
+    print(json.dumps(record | {"state": state} | why | late), flush=True)

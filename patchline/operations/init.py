@@ -14,6 +14,7 @@ from patchline.protocol.errors import SetupError
 _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
 _UNITS = ("patchline-worker@.service", "patchline-gate@.service", "patchline-publisher@.service", "ascend.conf")
+_PUBLISHER_PORT = 9110  # of the first line's metrics; further lines of this host count up from it
 _FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory")
 
 
@@ -92,8 +93,9 @@ def _line_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
 
 
 def _filled(name: str, plant: Path, line: str, category: str) -> str:
-    """A template with its three placeholders replaced at once, so that no value is taken for a placeholder."""
-    values = {"{plant}": str(plant), "{line}": line, "{category}": category}
+    """A template with its placeholders replaced at once, so that no value is taken for a placeholder."""
+    metrics_port = _PUBLISHER_PORT + len(list(plant.glob("publisher-*.env")))
+    values = {"{plant}": str(plant), "{line}": line, "{category}": category, "{metrics_port}": str(metrics_port)}
     text = (_TEMPLATES / name).read_text(encoding="utf-8")
     return re.sub("|".join(values), lambda match: values[match[0]], text)
 

@@ -33,6 +33,13 @@ _SYSTEM_NAMES = {
 }
 _PARTIAL_PREFIXES = ("~syncthing~", "~$")
 _PARTIAL_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".swp")
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"BM": "image/bmp",
+    b"II*\x00": "image/tiff",
+    b"MM\x00*": "image/tiff",
+}
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -62,6 +69,15 @@ def is_left_out(name: str) -> bool:
     """Return True for the name of a hidden, system or partial file or folder: it holds no image of a part."""
     lower = name.lower()
     return name.startswith((".", *_PARTIAL_PREFIXES)) or lower.endswith(_PARTIAL_SUFFIXES) or lower in _SYSTEM_NAMES
+
+
+def detect_content_type(image: bytes) -> str:
+    """Return the content type that belongs to the first bytes of an encoded image."""
+    for start, content_type in _SIGNATURES.items():
+        if image.startswith(start):
+            return content_type
+    is_webp = image[:4] == b"RIFF" and image[8:12] == b"WEBP"
+    return "image/webp" if is_webp else "application/octet-stream"
 
 
 def content_type(path: Path) -> str:

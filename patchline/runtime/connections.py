@@ -14,7 +14,7 @@ def connect(settings: config.Config, name: str, confirm_timeout_s: float | None 
     """Connect to the configured broker. `name` is shown in RabbitMQ's list of connections."""
     broker = settings.broker
     return RabbitBroker(
-        broker.url,
+        lambda: config.broker_url(broker),
         ca_file=broker.ca_file,
         heartbeat_s=broker.heartbeat_s,
         confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,

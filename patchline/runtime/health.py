@@ -9,7 +9,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from patchline.runtime.metrics import Application
+from patchline.runtime.metrics import Application, unusable
 
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
@@ -51,6 +51,9 @@ def serve(host: str, port: int, metrics: Application, health: Health) -> int:
 
     Returns:
         The port.
+
+    Raises:
+        SetupError: another process uses the port, or the address is not one of this machine.
     """
     probes = {"/healthz": health.is_alive, "/readyz": health.is_ready}
 
@@ -65,7 +68,10 @@ def serve(host: str, port: int, metrics: Application, health: Health) -> int:
         start("200 OK" if healthy else "503 Service Unavailable", _TEXT)
         return [b"yes\n" if healthy else b"no\n"]
 
-    server = make_server(host, port, answer, server_class=_Server, handler_class=_SilentHandler)
+    try:
+        server = make_server(host, port, answer, server_class=_Server, handler_class=_SilentHandler)
+    except OSError as error:
+        raise unusable(host, port, error) from error
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return int(server.server_port)
 

@@ -9,7 +9,9 @@ import prometheus_client
 from prometheus_client import CollectorRegistry as Registry
 from prometheus_client import Counter, Gauge, Histogram
 
-__all__ = ["Application", "Counter", "Gauge", "Histogram", "Registry", "application", "serve"]
+from patchline.protocol.errors import SetupError
+
+__all__ = ["Application", "Counter", "Gauge", "Histogram", "Registry", "application", "serve", "unusable"]
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -20,5 +22,18 @@ def application(registry: Registry) -> Application:
 
 
 def serve(registry: Registry, host: str, port: int) -> None:
-    """Serve the metrics of a registry at `http://host:port/metrics`, on a background thread."""
-    prometheus_client.start_http_server(port, addr=host, registry=registry)
+    """Serve the metrics of a registry at `http://host:port/metrics`, on a background thread.
+
+    Raises:
+        SetupError: another process uses the port, or the address is not one of this machine.
+    """
+    try:
+        prometheus_client.start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise unusable(host, port, error) from error
+
+
+def unusable(host: str, port: int, error: OSError) -> SetupError:
+    """Return the error for a port that cannot be listened on."""
+    advice = "choose another one with --metrics-port, or in the configuration under worker"
+    return SetupError(f"metrics cannot be served at {host}:{port} ({error.strerror or error}); {advice}")

@@ -142,6 +142,15 @@ CASES = {
         10,
         {'patchline_watched_folder_readable{instance="i",line="l"}': "1x20"},
     ),
+    "PatchlineImagesRefused": (
+        {'patchline_published_jobs_total{line="l",category="c",state="refused"}': "0x10 1x20"},
+        {"line": "l", "category": "c"},
+        15,
+        {
+            'patchline_published_jobs_total{line="l",category="c",state="refused"}': "7x30",
+            'patchline_published_jobs_total{line="l",category="c",state="confirmed"}': "0+600x30",
+        },
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},

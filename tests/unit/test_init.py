@@ -43,6 +43,13 @@ def test_deployment_files_have_the_paths_of_the_plant(plant):
     assert os.access(plant / "gate-press-3.sh", os.X_OK)
 
 
+def test_a_publisher_has_a_metrics_port_that_its_instance_can_set(plant):
+    unit = (plant / "deploy/systemd/patchline-publisher@.service").read_text()
+    assert "--metrics-port ${METRICS_PORT} " in unit
+    assert unit.index("Environment=METRICS_PORT=9110") < unit.index(f"EnvironmentFile={plant}/publisher-%i.env")
+    assert "METRICS_PORT=9110" in (plant / "publisher-press-3.env").read_text().splitlines()
+
+
 def test_a_second_init_of_a_line_overwrites_nothing(plant):
     (plant / "gate-press-3.sh").write_text("mine")
     with pytest.raises(SetupError, match="exists already"):
@@ -55,6 +62,7 @@ def test_a_second_line_is_added_to_the_plant(plant):
     files = init.init(plant, "press-4", "seal")
     assert {path.name for path in files} == {"publisher-press-4.env", "gate-press-4.sh"}
     assert "CATEGORY=seal" in (plant / "publisher-press-4.env").read_text()
+    assert "METRICS_PORT=9111" in (plant / "publisher-press-4.env").read_text().splitlines()
     assert (plant / "config.yaml").read_text() == before
 
 

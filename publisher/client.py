@@ -1,0 +1,118 @@
+"""A client for cameras that can call Python: the publisher and its spool inside the program of the camera."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from patchline import config
+from patchline.protocol import image_files
+from patchline.protocol.errors import PatchlineError
+from patchline.protocol.messages import Job
+from patchline.publisher.job_state import JobState
+from patchline.publisher.process import running
+from patchline.publisher.publisher import Publisher
+from patchline.publisher.source import Capture
+from patchline.runtime import connections
+
+
+class NotAcceptedError(PatchlineError):
+    """The image is neither with the broker nor in the spool. Send it again; it becomes the same job."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The first state of a job: confirmed, spooled or refused. `reason` says why it was refused."""
+
+    job_id: str
+    state: JobState
+    reason: str | None = None
+
+
+class Client:
+    """Sends the images of one line and category as jobs. Thread-safe. A context manager."""
+
+    def __init__(self, publisher: Publisher, deadline_ms: int, stop: threading.Event, stack: ExitStack) -> None:
+        self._publisher = publisher
+        self._deadline_ms = deadline_ms
+        self._stop = stop
+        self._stack = stack
+
+    @classmethod
+    def connect(
+        cls,
+        config_file: str | Path,
+        line: str,
+        category: str,
+        on_state: Callable[[str, JobState, str | None], None] = lambda *_: None,
+    ) -> Self:
+        """Open the spool and connect in the background. RabbitMQ may be away.
+
+        Args:
+            config_file: the configuration, as for `patchline publish`.
+            line: the line of the camera.
+            category: the category of the parts.
+            on_state: called with the job id, the state and the reason of every change; also of jobs from the spool.
+
+        Raises:
+            SetupError: the configuration or the spool cannot be used.
+            TopologyMismatch: a queue exists with different arguments.
+        """
+        settings = config.load(Path(config_file))
+        settings.category(category)
+        stop, stack = threading.Event(), ExitStack()
+
+        def report(job: Job, state: JobState, reason: str | None) -> None:
+            on_state(job.job_id, state, reason)
+
+        publisher = stack.enter_context(running(settings, line, category, None, report, stop))
+        return cls(publisher, settings.publisher.deadline_ms, stop, stack)
+
+    def send(
+        self, image: bytes, part_id: str, *, captured_at: int | None = None, deadline_ms: int | None = None
+    ) -> Future[Receipt]:
+        """Send an encoded image. Wait while `publisher.window` images are on their way.
+
+        Args:
+            image: PNG, JPEG, BMP, TIFF or WebP.
+            part_id: letters, digits and `._:-`, 128 at most.
+            captured_at: epoch milliseconds; now by default. The same image of the same time becomes the same job.
+            deadline_ms: time for a verdict, from the capture; `publisher.deadline_ms` by default.
+
+        Returns:
+            A future. Its result is the job's receipt; the image is safe from then on. NotAcceptedError if the client
+            was closed while neither RabbitMQ nor the spool took the image.
+
+        Raises:
+            ValueError: `part_id` or `captured_at` is not valid.
+            NotAcceptedError: the client is closed.
+        """
+        captured_at = connections.now_ms() if captured_at is None else captured_at
+        capture = Capture(part_id, image_files.detect_content_type(image), captured_at, image)
+        receipt: Future[Receipt] = Future()
+
+        def settled(job: Job, state: JobState | None, reason: str | None) -> None:
+            if state is None:
+                receipt.set_exception(NotAcceptedError(f"image of part {part_id} is not accepted: {reason}"))
+            else:
+                receipt.set_result(Receipt(job.job_id, state, reason))
+
+        if self._publisher.accept(capture, captured_at + (deadline_ms or self._deadline_ms), settled) is None:
+            raise NotAcceptedError(f"image of part {part_id} is not accepted: the client is closed")
+        return receipt
+
+    def close(self) -> None:
+        """Wait until every image has a state, then disconnect. The next start sends what is left in the spool."""
+        self._stop.set()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

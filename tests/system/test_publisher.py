@@ -1,0 +1,247 @@
+"""The publisher with real servers: images that are too large, long alarms, taken ports, changed passwords, cameras."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from patchline.broker.base import BrokerError
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol import topology
+from patchline.publisher import Client
+from patchline.services import private_servers, server
+from tests.system.conftest import HEARTBEAT_S, line_with_short_timeouts, records, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+MAX_MESSAGE_SIZE = 1_000_000
+PUBLISH = ("publish", "--line", "l1", "--category", "brick")
+
+
+@pytest.fixture(scope="module")
+def node():
+    """A RabbitMQ that takes no large messages."""
+    with private_servers.temporary_folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq", f"max_message_size = {MAX_MESSAGE_SIZE}\n")
+        with private_servers.start_all([node.server]):
+            yield node
+
+
+@pytest.fixture
+def line(node, servers, plant, tmp_path):
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+    with line_with_short_timeouts(plant, tmp_path, node.url, servers.redis_url) as line:
+        for queue in (topology.JOBS, topology.gate_queue("l1")):
+            private_servers.rabbitmqctl(node, "purge_queue", queue)
+        yield line
+
+
+def write_images(folder, sizes):
+    """Write files that look like images, of these sizes in bytes. Return their paths."""
+    folder.mkdir()
+    paths = []
+    for number, size in enumerate(sizes):
+        paths.append(folder / f"part-{number:02}.png")
+        paths[-1].write_bytes(os.urandom(size))
+    return [str(path) for path in paths]
+
+
+def test_an_image_that_rabbitmq_does_not_take_is_refused_and_its_part_rejected_and_the_others_go_on(line, tmp_path):
+    sizes = [5_000] * 4 + [2 * MAX_MESSAGE_SIZE] + [5_000] * 4
+    gate = line.start("gate", "--line", "l1")
+    published = line.run(*PUBLISH, "--deadline-ms", "4000", *write_images(tmp_path / "images", sizes))
+    assert published.returncode == 0, published.err
+    states = {state["part_id"]: state for state in records(published.out)}
+    refused = states.pop("part-04")
+    assert refused["state"] == "refused"
+    assert f"has {2 * MAX_MESSAGE_SIZE} bytes, and the broker takes {MAX_MESSAGE_SIZE}" in refused["reason"]
+    assert {state["state"] for state in states.values()} == {"confirmed"}
+    arrived = {message.headers["part_id"] for message in line.messages(topology.JOBS, 9, timeout_s=3)}
+    assert arrived == set(states)
+    actions = [records(gate.stdout.readline())[0] for _ in sizes]
+    assert {action["part_id"]: action["action"] for action in actions} == dict.fromkeys([*states, "part-04"], "reject")
+
+
+def test_an_image_that_no_worker_takes_is_refused_without_rabbitmq(line, tmp_path):
+    images = write_images(tmp_path / "images", [100, line.settings.images.max_bytes + 1])
+    published = line.run(*PUBLISH, *images)
+    assert [state["state"] for state in records(published.out)] == ["confirmed", "refused"]
+    assert "images.max_bytes is 16000000" in records(published.out)[1]["reason"]
+    assert "image refused" in published.err
+    announced = [message.headers["part_id"] for message in line.messages(topology.gate_queue("l1"), 2)]
+    assert announced == ["part-00", "part-01"]
+
+
+def test_a_long_alarm_ends_with_one_copy_of_every_image(line, node, tmp_path):
+    images = write_images(tmp_path / "images", [50_000] * 20)
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
+    publisher = line.start(*PUBLISH, *images)
+    spooled = [records(publisher.stdout.readline())[0] for _ in images]
+    assert {state["state"] for state in spooled} == {"spooled"}
+    time.sleep(4 * HEARTBEAT_S)  # many times the confirm timeout
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+    out, _ = publisher.communicate(timeout=60)
+    assert [(state["part_id"], state["state"]) for state in records(out)] == [
+        (state["part_id"], "confirmed") for state in spooled
+    ]
+    arrived = [message.headers["part_id"] for message in line.messages(topology.JOBS, 100, timeout_s=3)]
+    assert arrived == [state["part_id"] for state in spooled]
+
+
+def test_a_publisher_that_is_told_to_end_in_an_alarm_keeps_every_image_that_it_took(line, node, tmp_path):
+    images = write_images(tmp_path / "images", [50_000] * 20)
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
+    publisher = line.start(*PUBLISH, *images)
+    first = records(publisher.stdout.readline())
+    publisher.send_signal(signal.SIGTERM)
+    out, log = publisher.communicate(timeout=30)
+    assert publisher.returncode == 0, log
+    states = first + records(out)
+    assert {state["state"] for state in states} == {"spooled"}
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+    again = line.run(*PUBLISH, images[0])
+    assert {state["part_id"] for state in records(again.out) if state["state"] == "confirmed"} >= {
+        state["part_id"] for state in states
+    }
+
+
+def test_parts_of_an_hour_ago_are_not_announced_and_fresh_ones_are_announced_past_the_spool(line, tmp_path):
+    (port,) = server.free_ports(1)
+    images = write_images(tmp_path / "images", [5_000] * 3)
+    away = {"PATCHLINE_AMQP_URL": f"amqp://127.0.0.1:{port}"}
+    first = line.start(*PUBLISH, "--deadline-ms", "1", *images[:2], **away)
+    assert {records(first.stdout.readline())[0]["state"] for _ in range(2)} == {"spooled"}
+    first.terminate()
+    assert first.wait(20) == 0
+    second = line.run(*PUBLISH, images[2])
+    assert second.returncode == 0, second.err
+    arrived = [message.headers["part_id"] for message in line.messages(topology.JOBS, 4, timeout_s=3)]
+    assert arrived == ["part-00", "part-01", "part-02"]
+    announced = {message.headers["part_id"] for message in line.messages(topology.gate_queue("l1"), 9, timeout_s=2)}
+    assert announced == {"part-02"}
+
+
+@pytest.fixture
+def taken_port():
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_publisher_whose_metrics_port_is_taken_publishes_without_metrics(line, tmp_path, taken_port):
+    images = write_images(tmp_path / "images", [100] * 3)
+    published = line.run(*PUBLISH, "--metrics-port", str(taken_port), *images)
+    assert published.returncode == 0, published.err
+    assert [state["state"] for state in records(published.out)] == ["confirmed"] * 3
+    (complaint,) = [line for line in published.err.splitlines() if "publishing without metrics" in line]
+    assert f"127.0.0.1:{taken_port} (Address already in use)" in complaint
+    assert "Traceback" not in published.err
+
+
+def test_a_worker_whose_metrics_port_is_taken_ends_with_one_line(line, taken_port):
+    worker = line.run("worker", "--device", "cpu", "--metrics-port", str(taken_port))
+    assert worker.returncode == 2
+    assert worker.err.splitlines()[-1].startswith(f"patchline: metrics cannot be served at 127.0.0.1:{taken_port}")
+    assert "Traceback" not in worker.err
+
+
+def test_a_publisher_serves_its_readiness(line, node, tmp_path):
+    (port,) = server.free_ports(1)
+    (tmp_path / "captured").mkdir()
+    line.start(*PUBLISH, "--watch", str(tmp_path / "captured"), "--metrics-port", str(port))
+    wait_for(lambda: server.responds(f"http://127.0.0.1:{port}/readyz"))
+    assert server.responds(f"http://127.0.0.1:{port}/metrics")
+
+
+@pytest.fixture
+def url_file(line, node, tmp_path):
+    """The file with the url of a user, whose password is changed by `set_password`."""
+    file = tmp_path / "secret.url"
+
+    def set_password(password, file_too=True):
+        private_servers.rabbitmqctl(node, "change_password", "camera", password)
+        if file_too:
+            file.write_text(f"amqp://camera:{password}@127.0.0.1:{node.port}\n")
+
+    private_servers.rabbitmqctl(node, "add_user", "camera", "never-used")
+    private_servers.rabbitmqctl(node, "set_permissions", "camera", ".*", ".*", ".*")
+    set_password("first-secret")
+    line.environment.pop("PATCHLINE_AMQP_URL")
+    yield file, set_password
+    private_servers.rabbitmqctl(node, "delete_user", "camera")
+
+
+def test_a_changed_password_is_picked_up_without_a_restart(line, node, tmp_path, url_file):
+    file, set_password = url_file
+    (port,) = server.free_ports(1)
+    (tmp_path / "captured").mkdir()
+    secret = {"PATCHLINE_AMQP_URL_FILE": str(file)}
+    worker = line.worker("--device", "cpu", **secret)
+    publisher = line.start(
+        *PUBLISH, "--watch", str(tmp_path / "captured"), "--metrics-port", str(port), **secret
+    )  # fmt: skip
+    ready = [f"http://127.0.0.1:{number}/readyz" for number in (port, worker.metrics_port)]
+    wait_for(lambda: all(map(server.responds, ready)))
+    set_password("second-secret", file_too=False)
+    private_servers.rabbitmqctl(node, "close_all_connections", "the password was changed")
+    wait_for(lambda: not any(map(server.responds, ready)))
+    for process in (worker, publisher):
+        while "login refused by RabbitMQ" not in (logged := process.stderr.readline()):
+            assert logged
+            assert "secret" not in logged
+        assert "camera" in logged
+        assert "secret" not in logged
+    assert not any(map(server.responds, ready))
+    file.write_text(f"amqp://camera:second-secret@127.0.0.1:{node.port}\n")
+    wait_for(lambda: all(map(server.responds, ready)))
+
+
+def test_a_broker_names_the_refused_login_and_no_secret(node):
+    with RabbitBroker(f"amqp://guest:wrong-secret@127.0.0.1:{node.port}") as broker:
+        with pytest.raises(BrokerError, match=f"127.0.0.1:{node.port} refused the login; correct the user") as refused:
+            broker.declare(topology.gate("l1"))
+        assert "wrong-secret" not in str(refused.value)
+        assert not broker.connected
+
+
+def test_a_camera_sends_through_the_client_and_its_images_are_safe(line, node, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", node.url)
+    states = []
+    with Client.connect(line.folder / "config.yaml", "l1", "brick", lambda *change: states.append(change)) as client:
+        sent = [client.send(b"\x89PNG\r\n\x1a\n%d" % number, f"part-{number}") for number in range(40)]
+        receipts = [receipt.result(20) for receipt in sent]
+    assert {receipt.state for receipt in receipts} == {"confirmed"}
+    assert [state[0] for state in states] == [receipt.job_id for receipt in receipts]
+    arrived = line.messages(topology.JOBS, 41, timeout_s=3)
+    assert [message.message_id for message in arrived] == [receipt.job_id for receipt in receipts]
+    assert {message.content_type for message in arrived} == {"image/png"}
+
+
+def test_a_client_without_rabbitmq_keeps_its_images_for_the_next_one(line, node, monkeypatch):
+    (port,) = server.free_ports(1)
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", f"amqp://127.0.0.1:{port}")
+    with Client.connect(line.folder / "config.yaml", "l1", "brick") as client:
+        receipts = [client.send(b"pixels %d" % number, f"part-{number}") for number in range(5)]
+    assert {receipt.result(0).state for receipt in receipts} == {"spooled"}
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", node.url)
+    with Client.connect(line.folder / "config.yaml", "l1", "brick") as client:
+        assert len(line.messages(topology.JOBS, 5)) == 5
+
+
+def test_the_example_of_the_documentation_runs(line, node, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", Path("docs/client.md").read_text(), re.DOTALL)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\npixels")
+    script = code.replace("/etc/patchline/config.yaml", str(line.folder / "config.yaml"))
+    script = script.replace("press-3", "l1").replace("gasket", "brick")
+    environment = os.environ | {"PATCHLINE_AMQP_URL": node.url}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "confirmed" in result.stdout
+    assert len(line.messages(topology.JOBS, 1)) == 1
