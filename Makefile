@@ -5,7 +5,7 @@ SETUP := .venv/.installed
 # Two processes, each with servers of its own; one if the environment names servers, which they would share.
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,--numprocesses=2 --dist=loadgroup)
 
-.PHONY: setup install demo test test-convert chaos soak lint types bench bench-check wheel wheels lock servers
+.PHONY: setup install demo test test-debian13 test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -35,6 +35,13 @@ demo: setup
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers systemd-container gcc libc6-dev
 	$(BIN)/python -m pytest $(TEST_PROCESSES)
+
+# The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then the broker's and those of Redis with Valkey.
+# Unpacks Debian once, into .debian13/. Needs root.
+test-debian13:
+	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
+	tools/debian13.sh redis
+	tools/debian13.sh valkey tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py
 
 # The models against torch, in an environment of its own: nothing else needs torch.
 test-convert: setup
