@@ -157,7 +157,8 @@ def _read_mask(folder: Path, kind: str, path: Path, shape: tuple[int, int]) -> N
     mask_path = _mask_path(folder, kind, path)
     if mask_path is None:
         return None
-    mask = cv2.imread(str(mask_path), cv2.IMREAD_GRAYSCALE)
+    content = np.frombuffer(mask_path.read_bytes(), np.uint8)  # cv2 opens no file whose name is not UTF-8
+    mask = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
     if mask is None or mask.shape != shape:
         raise SetupError(f"{mask_path}: is no mask of {shape[1]} x {shape[0]} pixels, the size of {path.name}")
     return np.asarray(mask > 0)

@@ -63,7 +63,9 @@ def contact_sheet(tiles: list[Tile], columns: int = 6) -> Picture:
         sheet[top : top + _TILE_SIDE, left : left + _TILE_SIDE] = _fit_into_tile(tile.picture)
         for line, text in enumerate((tile.title, tile.subtitle)):
             origin = (left + 4, top + _TILE_SIDE + 13 + 15 * line)
-            cv2.putText(sheet, text[:38], origin, _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+            # The font has ASCII only, and cv2 crashes on a name that is not UTF-8.
+            caption = text[:38].encode("ascii", "replace").decode("ascii")
+            cv2.putText(sheet, caption, origin, _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return sheet
 
 

@@ -1,8 +1,10 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
 
-from patchline.evaluation import metrics
+from patchline.evaluation import evaluate, metrics
 from patchline.inspection import picture, score
 
 
@@ -76,3 +78,19 @@ def test_a_thumbnail_is_small_and_marks_the_defect(side, expected):
 def test_the_thumbnail_of_a_long_and_narrow_image_is_one_pixel_wide(shape):
     jpeg = picture.thumbnail(np.zeros((*shape, 3), np.uint8), np.full(shape, 1.5, np.float32), ())
     assert min(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 1
+
+
+def test_a_picture_whose_name_is_not_utf8_is_captioned():
+    tile = picture.Tile(np.zeros((8, 8, 3), np.uint8), title=os.fsdecode(b"\xff.png"), subtitle="ä")
+    caption = picture.contact_sheet([tile])[picture._TILE_SIDE :]
+    assert caption.min() < 128, "it is written"
+
+
+def test_a_mask_whose_name_is_not_utf8_is_read(tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2, 3] = 255
+    truth = tmp_path / "ground_truth" / "scratch"
+    truth.mkdir(parents=True)
+    (truth / os.fsdecode(b"\xff_mask.png")).write_bytes(picture.encode_png(np.dstack([mask] * 3)))
+    image = tmp_path / "test" / "scratch" / os.fsdecode(b"\xff.png")
+    assert np.array_equal(evaluate._read_mask(tmp_path, "scratch", image, (8, 8)), mask > 0)
