@@ -1,4 +1,4 @@
-"""Three nodes with the configuration of `deploy/kubernetes/rabbitmq.conf`, except for their names."""
+"""Three nodes with the configuration of `deploy/kubernetes/base/rabbitmq.conf`, except for their names."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from patchline.services import private_servers
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
-CONF = Path("deploy/kubernetes/rabbitmq.conf")
+CONF = Path("deploy/kubernetes/base/rabbitmq.conf")
 
 
 def conf_with_names(names):

@@ -20,12 +20,16 @@ from tests.system.conftest import wait_for
 pytestmark = pytest.mark.timeout(120)
 DEPLOY = Path("deploy").resolve()
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+SCALING = DEPLOY / "kubernetes" / "overlays" / "keda" / "scaling.yaml"
 KUBERNETES_VERSION = "1.32"
 BIN = Path(sys.executable).parent
 
 
+KUSTOMIZATIONS = sorted(file.parent for file in (DEPLOY / "kubernetes").rglob("kustomization.yaml"))
+
+
 def documents():
-    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+    for file in sorted((DEPLOY / "kubernetes").rglob("*.yaml")):
         if file.name not in ("config.yaml", "kustomization.yaml"):
             for document in yaml.safe_load_all(file.read_text()):
                 yield pytest.param(document, id=f"{file.name} {document['kind']}")
@@ -35,9 +39,16 @@ def documents():
 def test_a_kubernetes_document_is_valid(document):
     if document["apiVersion"].startswith("keda.sh"):
         assert keda_errors(document) == ""
-        assert document["spec"]["triggers"][0]["metadata"]["protocol"] == "http"
         return
     kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+
+
+def test_keda_counts_unacknowledged_messages_with_a_secret_of_its_own():
+    authentication, scaled = yaml.safe_load_all(SCALING.read_text())
+    (trigger,) = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["protocol"] == "http"
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    assert [entry["parameter"] for entry in authentication["spec"]["secretTargetRef"]] == ["host"]
 
 
 def keda_errors(document):
@@ -56,20 +67,80 @@ def keda_errors(document):
     ],
 )
 def test_the_keda_schema_rejects_invalid_values(change, error):
-    document = yaml.safe_load((DEPLOY / "kubernetes" / "scaling.yaml").read_text())
+    document = yaml.safe_load(SCALING.read_text().split("---")[1])
     assert error in keda_errors(document | {"spec": document["spec"] | change})
 
 
-def test_the_kustomization_lists_every_file():
-    listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())
-    generated = [file for config_map in listed["configMapGenerator"] for file in config_map["files"]]
-    files = {*listed["resources"], *generated, "kustomization.yaml"}
-    assert files == {file.name for file in (DEPLOY / "kubernetes").iterdir()}
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_a_kustomization_lists_every_file(folder):
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    generated = [file for config_map in listed.get("configMapGenerator", []) for file in config_map["files"]]
+    files = {*listed["resources"], *generated, "kustomization.yaml"} - {"../../base"}
+    assert files == {file.name for file in folder.iterdir()}
+
+
+def built(folder):
+    """The documents of a kustomization, without its patches, and the names of its generated ConfigMaps."""
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    found, config_maps = [], {entry["name"] for entry in kustomization.get("configMapGenerator", [])}
+    for name in kustomization["resources"]:
+        if (folder / name).is_dir():
+            documents, names = built(folder / name)
+            found, config_maps = found + documents, config_maps | names
+        else:
+            found += yaml.safe_load_all((folder / name).read_text())
+    return found, config_maps
+
+
+def references(node):
+    """What a document refers to: pairs of a kind and a name."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key in ("secretName", "claimName", "serviceName"):
+            yield {"secretName": "Secret", "claimName": "PersistentVolumeClaim", "serviceName": "Service"}[key], value
+        elif key in ("configMap", "secretKeyRef"):
+            yield {"configMap": "ConfigMap", "secretKeyRef": "Secret"}[key], value["name"]
+        elif key == "secretTargetRef":
+            yield from (("Secret", entry["name"]) for entry in value)
+        elif key == "authenticationRef":
+            yield "TriggerAuthentication", value["name"]
+        elif key == "scaleTargetRef":
+            yield "Deployment", value["name"]
+        yield from references(value)
+    for item in node if isinstance(node, list) else ():
+        yield from references(item)
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_everything_that_a_kubernetes_document_refers_to_exists(folder):
+    """Secrets are made by the commands in the comments."""
+    documents, config_maps = built(folder)
+    existing = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    existing |= {("ConfigMap", name) for name in config_maps}
+    texts = "".join(file.read_text() for file in (DEPLOY / "kubernetes").rglob("*.yaml"))
+    existing |= {("Secret", name) for name in re.findall(r"kubectl -n patchline create secret generic (\S+)", texts)}
+    needed = {reference for document in documents for reference in references(document)}
+    assert len(needed) > 8
+    assert needed <= existing
+    hosts = set(re.findall(r"redis://([a-z-]+):", texts))
+    assert {("Service", host) for host in hosts} <= existing
+
+
+@pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
+def test_kustomize_builds_a_plant_in_its_namespace(folder):
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    result = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    documents = list(yaml.safe_load_all(result.stdout))
+    namespaces = {document["metadata"].get("namespace") for document in documents if document["kind"] != "Namespace"}
+    assert namespaces == {"patchline"}
+    expected, config_maps = built(folder)
+    assert len(documents) == len(expected) + len(config_maps)
 
 
 def test_probes_and_grace_periods_match_the_configuration():
     drain_s = config.load(Path("config.yaml")).worker.drain_s
-    for name in ("worker.yaml", "worker-ascend.yaml"):
+    for name in ("base/worker.yaml", "overlays/ascend/worker-ascend.yaml"):
         pod = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > drain_s + 5
         (container,) = pod["containers"]
@@ -104,7 +175,7 @@ def test_systemd_accepts_the_units(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("file", ["config.compose.yaml", "kubernetes/config.yaml"])
+@pytest.mark.parametrize("file", ["config.compose.yaml", "kubernetes/base/config.yaml"])
 def test_a_configuration_can_be_loaded(file):
     assert config.load(DEPLOY / file).broker.make_queues is False
 
@@ -114,8 +185,9 @@ def commands():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     for name in ("worker", "gate", "publisher"):
         yield pytest.param(compose[name]["command"], id=f"compose {name}")
-    for name in ("worker", "gate"):
-        pod = yaml.safe_load((DEPLOY / "kubernetes" / f"{name}.yaml").read_text())["spec"]["template"]["spec"]
+    for name in ("worker", "gate", "publisher"):
+        document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / f"{name}.yaml").read_text()))
+        pod = document["spec"]["template"]["spec"]
         yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
     for unit in UNITS:
         words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
