@@ -65,12 +65,14 @@ inside() {
         for file in /etc/resolv.conf /etc/pip.conf; do
             [ ! -e "$file" ] || cp --dereference "$file" "$CACHE/root$file"
         done
+        git=$(git rev-parse --path-format=absolute --git-common-dir) # of a worktree, it is elsewhere
+        case "$git" in "$PWD"/*) ;; *) mkdir -p "$CACHE/root$git"; mount --bind "$git" "$CACHE/root$git" ;; esac
         [ ! -e /etc/ssl/certs ] || mount --bind /etc/ssl/certs "$CACHE/root/etc/ssl/certs"
         path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         [ "$1" != valkey ] || path=/opt/valkey:$path
         shift
         exec env --unset=PYTHONPATH --unset=VIRTUAL_ENV HOME=/root LANG=C.UTF-8 PATH="$path" DEBIAN_FRONTEND=noninteractive \
-            chroot "$CACHE/root" sh -euc "cd /repository; exec \"\$@\"" sh "$@"
+            chroot "$CACHE/root" sh -euc "cd /repository; \"\$@\" || exit \$?" sh "$@" # sh, process 1, reaps orphans
     ' inside "$@"
 }
 
