@@ -54,6 +54,7 @@ class Broker(Section):
     jobs_max_bytes: Count = 8_000_000_000
     verdicts_max_length: Count = 1_000_000
     dead_max_length: Count = 10_000
+    dead_max_bytes: Count = 2_000_000_000
 
 
 class Redis(Section):

@@ -33,7 +33,13 @@ class Topology:
     queues: tuple[Queue, ...]
 
 
-def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, dead_max_length: int) -> Topology:
+def plant(
+    jobs_max_length: int,
+    jobs_max_bytes: int,
+    verdicts_max_length: int,
+    dead_max_length: int,
+    dead_max_bytes: int = 2_000_000_000,
+) -> Topology:
     """Return the queues that all lines share: jobs, suspects, verdicts and dead letters.
 
     A full queue of jobs or verdicts rejects messages (the publisher gets a nack and waits), because no job may be lost.
@@ -42,14 +48,14 @@ def plant(jobs_max_length: int, jobs_max_bytes: int, verdicts_max_length: int, d
     A redelivered job is a suspect: it may have crashed its worker, or it was only prefetched by a worker that crashed.
     Workers move it to the end of the queue of the suspects, take one suspect at a time, and inspect it alone. A header
     counts its attempts, and the worker enforces the limit. RabbitMQ's delivery count also counts prefetched
-    deliveries, and its delivery limit drops a message without a verdict. The queue of the suspects has no maximum
-    length, because a worker that cannot publish to it is blocked.
+    deliveries, and its delivery limit drops a message without a verdict. The queue of the suspects has no limit:
+    dropping a suspect would lose a verdict, and refusing one would block every worker that must set one apart.
     """
     jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
     return Topology(
         EXCHANGES,
         (
-            Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head")),
+            Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head") | {"x-max-length-bytes": dead_max_bytes}),
             Queue(VERDICTS, ((VERDICTS, "#"),), _quorum(verdicts_max_length, "reject-publish")),
             Queue(SUSPECTS, ((SUSPECTS, "#"),), {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED}),
             Queue(JOBS, ((JOBS, "#"),), jobs),

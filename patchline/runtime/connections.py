@@ -30,6 +30,7 @@ def plant(settings: config.Config) -> topology.Topology:
         jobs_max_bytes=broker.jobs_max_bytes,
         verdicts_max_length=broker.verdicts_max_length,
         dead_max_length=broker.dead_max_length,
+        dead_max_bytes=broker.dead_max_bytes,
     )
 
 

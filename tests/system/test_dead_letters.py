@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from patchline.protocol import topology
+from patchline.broker.base import Message
+from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
 from tests.system.conftest import records, wait_for
 
@@ -63,3 +64,18 @@ def test_purged_dead_letters_are_gone_and_unknown_ids_are_reported(line_with_dea
     assert line_with_dead_letters.run("dead-letters", "purge", "--all").out.strip() == "3 purged"
     assert listed_job_ids(line_with_dead_letters) == []
     assert line_with_dead_letters.messages(topology.JOBS, 1, timeout_s=0.5) == []
+
+
+def test_dead_letters_have_a_limit_in_bytes_and_the_oldest_are_dropped(line, tmp_path):
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    for name in ("models", "faiss-index-precision"):
+        (folder / name).symlink_to((line.folder / name).resolve())
+    text = (line.folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("broker: {", "broker: {dead_max_bytes: 100000, "))
+    line.reconfigure(folder)
+    for number in range(10):
+        message = Message(bytes(30_000), f"job-{number}", messages.JOB_TYPE)
+        line.broker.publish(topology.DEAD, "l1.brick.error", message)
+    listed = records(line.run("dead-letters", "list").out)
+    assert [letter["job_id"] for letter in listed] == ["job-7", "job-8", "job-9"]
