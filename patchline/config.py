@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 
 from patchline.protocol import messages, server_url
 from patchline.protocol.errors import SetupError
+from patchline.protocol.tls import Certificates
 
 
 def _without_password(url: str) -> str:
@@ -30,6 +31,7 @@ _RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrenc
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+File = Annotated[Path | None, Field(strict=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Url = Annotated[str, AfterValidator(_without_password)]
 
@@ -44,8 +46,10 @@ class Broker(Section):
     """RabbitMQ. A comma in `url` separates the nodes of a cluster. If `url_file` is set, the file contains the url."""
 
     url: Url = "amqp://127.0.0.1:5672"
-    url_file: Path | None = Field(default=None, strict=False)
-    ca_file: Path | None = Field(default=None, strict=False)
+    url_file: File = None
+    ca_file: File = None
+    cert_file: File = None
+    key_file: File = None
     make_queues: bool = True
     heartbeat_s: Count = 30
     confirm_timeout_s: Positive = 30.0
@@ -56,16 +60,28 @@ class Broker(Section):
     dead_max_length: Count = 10_000
     dead_max_bytes: Count = 2_000_000_000
 
+    @property
+    def certificates(self) -> Certificates:
+        """The files for amqps."""
+        return Certificates(self.ca_file, self.cert_file, self.key_file)
+
 
 class Redis(Section):
     """The cache of recent verdicts. An empty url disables it."""
 
     url: Url = "redis://127.0.0.1:6379/0"
-    ca_file: Path | None = Field(default=None, strict=False)
+    ca_file: File = None
+    cert_file: File = None
+    key_file: File = None
     timeout_s: Positive = 0.1
     keep_verdict_s: Count = 3600
     keep_recent: Count = 1000
     keep_picture_s: Count = 3600
+
+    @property
+    def certificates(self) -> Certificates:
+        """The files for rediss."""
+        return Certificates(self.ca_file, self.cert_file, self.key_file)
 
 
 class Worker(Section):
@@ -285,12 +301,15 @@ def _with_url_of_file(settings: Config, name: str | None) -> Config:
 
 def _resolve_paths(settings: Config, folder: Path) -> Config:
     paths = {name: folder / value for name, value in settings.paths}
-    broker, redis = (
-        section.model_copy(update={"ca_file": section.ca_file and folder / section.ca_file})
-        for section in (settings.broker, settings.redis)
-    )
+    broker = settings.broker.model_copy(update=_resolve_files(settings.broker, folder))
+    redis = settings.redis.model_copy(update=_resolve_files(settings.redis, folder))
     broker = broker.model_copy(update={"url_file": settings.broker.url_file and folder / settings.broker.url_file})
     return settings.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
+
+
+def _resolve_files(section: Broker | Redis, folder: Path) -> dict[str, Path | None]:
+    files = {"ca_file": section.ca_file, "cert_file": section.cert_file, "key_file": section.key_file}
+    return {name: file and folder / file for name, file in files.items()}
 
 
 def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:

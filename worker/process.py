@@ -61,11 +61,12 @@ def run(
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
     metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
+    cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
+    settings.broker.certificates.check("broker", settings.broker.url)
     inspectors = _load_inspectors(settings, served, device, concurrency, metrics)
     if device.kind == "ascend":
         threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
-    cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
     heartbeats = Heartbeats(lane_count + 1)
     with connections.connect(settings, name) as broker:
         connections.declare(broker, settings, connections.plant(settings))

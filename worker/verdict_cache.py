@@ -91,10 +91,10 @@ class RedisVerdictCache:
         self._on_failure = on_failure
         self._clock = clock
         self._retry_at = 0.0
-        tls = {"ssl_ca_certs": str(settings.ca_file)} if settings.ca_file else {}
+        files = {"ca_certs": settings.ca_file, "certfile": settings.cert_file, "keyfile": settings.key_file}
         self._client = redis.Redis.from_url(
             settings.url,
-            **tls,
+            **{f"ssl_{name}": str(file) for name, file in files.items() if file is not None},
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
             retry=None,
@@ -185,5 +185,11 @@ def connect(settings: config.Redis, on_failure: Callable[[], None]) -> VerdictCa
     Args:
         settings: the server, and how long entries are kept.
         on_failure: called each time that Redis does not answer.
+
+    Raises:
+        SetupError: the url is not encrypted but files for TLS are set, or a file cannot be used.
     """
-    return RedisVerdictCache(settings, on_failure) if settings.url else DisabledVerdictCache()
+    if not settings.url:
+        return DisabledVerdictCache()
+    settings.certificates.check("redis", settings.url)
+    return RedisVerdictCache(settings, on_failure)

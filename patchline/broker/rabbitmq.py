@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -30,6 +29,7 @@ from patchline.broker.headers import decode_text, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
 from patchline.protocol import server_url
 from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.protocol.tls import Certificates
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +48,8 @@ class RabbitBroker:
         url: str | Callable[[], str],
         *,
         ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
         heartbeat_s: int = 30,
         confirm_timeout_s: float = 30.0,
         name: str = "",
@@ -58,15 +60,19 @@ class RabbitBroker:
             url: amqp://user:password@host:port/vhost, or amqps:// for TLS; a comma separates the nodes of a cluster.
                 A function is called before every attempt to connect, since passwords change.
             ca_file: the CA certificates to trust with amqps. If None, those of the system.
+            cert_file: the certificate to show with amqps. If None, none.
+            key_file: its private key. If None, it is in `cert_file`.
             heartbeat_s: the heartbeat timeout of the connection.
             confirm_timeout_s: the default timeout of `publish`.
             name: shown in RabbitMQ's list of connections.
 
         Raises:
-            BrokerError: the url or the CA file cannot be used.
+            BrokerError: the url or a file cannot be used.
         """
         self._read_url = url if callable(url) else lambda: url
-        self._parameters = partial(_parameters, ca_file=ca_file, heartbeat_s=heartbeat_s, name=name)
+        self._parameters = partial(
+            _parameters, certificates=Certificates(ca_file, cert_file, key_file), heartbeat_s=heartbeat_s, name=name
+        )
         self._nodes = self._read_nodes()
         self._confirm_timeout_s = confirm_timeout_s
         self._loop = IOLoop()
@@ -336,19 +342,19 @@ def _properties(message: Message) -> pika.BasicProperties:
     )
 
 
-def _parameters(url: str, ca_file: Path | None, heartbeat_s: int, name: str) -> pika.URLParameters:
+def _parameters(url: str, certificates: Certificates, heartbeat_s: int, name: str) -> pika.URLParameters:
     try:
         server_url.address(url)
         parameters = pika.URLParameters(url)
-        if parameters.ssl_options is not None:
-            context = ssl.create_default_context(cafile=ca_file)
-            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     except SetupError as error:
         raise BrokerError(f"{_FORM}: {error}") from None
     except (ValueError, TypeError, IndexError, SyntaxError):  # their texts may contain the password
         raise BrokerError(_FORM) from None
-    except OSError as error:
-        raise BrokerError(f"{ca_file}: contains no usable CA certificates ({error})") from error
+    if parameters.ssl_options is not None:
+        try:
+            parameters.ssl_options = pika.SSLOptions(certificates.context(), parameters.host)
+        except SetupError as error:
+            raise BrokerError(str(error)) from error
     parameters.heartbeat = heartbeat_s
     parameters.client_properties = {"connection_name": name or "patchline"}
     return parameters

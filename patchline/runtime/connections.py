@@ -13,9 +13,12 @@ from patchline.protocol import topology
 def connect(settings: config.Config, name: str, confirm_timeout_s: float | None = None) -> RabbitBroker:
     """Connect to the configured broker. `name` is shown in RabbitMQ's list of connections."""
     broker = settings.broker
+    broker.certificates.check("broker", broker.url)
     return RabbitBroker(
         lambda: config.broker_url(broker),
         ca_file=broker.ca_file,
+        cert_file=broker.cert_file,
+        key_file=broker.key_file,
         heartbeat_s=broker.heartbeat_s,
         confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
         name=f"patchline {name}",

@@ -210,7 +210,7 @@ def certificates(tmp_path_factory):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "authority.pem")
     trustme.CA().cert_pem.write_to_path(folder / "other-authority.pem")
-    for host in ("127.0.0.1", "elsewhere.example"):
+    for host in ("127.0.0.1", "elsewhere.example", "client"):
         issued = authority.issue_cert(host)
         issued.private_key_pem.write_to_path(folder / f"{host}.key")
         issued.cert_chain_pems[0].write_to_path(folder / f"{host}.pem")
@@ -244,6 +244,79 @@ def tls_servers(certificates):
                 redis=f"rediss://127.0.0.1:{ports[2]}/0",
                 plain=nodes["127.0.0.1"].url,
             )
+
+
+@pytest.fixture(scope="module")
+def mutual_tls_servers(certificates):
+    """RabbitMQ and Redis that talk only to clients with a certificate of the authority."""
+    with private_servers.temporary_folder() as home:
+        amqp_port, redis_port = server.free_ports(2)
+        lines = [
+            f"listeners.ssl.1 = 127.0.0.1:{amqp_port}",
+            "ssl_options.verify = verify_peer",
+            "ssl_options.fail_if_no_peer_cert = true",
+            f"ssl_options.cacertfile = {certificates / 'authority.pem'}",
+            f"ssl_options.certfile = {certificates / '127.0.0.1.pem'}",
+            f"ssl_options.keyfile = {certificates / '127.0.0.1.key'}",
+        ]
+        node = private_servers.rabbitmq(home / "rabbitmq", "\n".join(lines) + "\n")
+        tls = ["--port", "0", "--tls-port", str(redis_port), "--tls-auth-clients", "yes"]
+        tls += ["--tls-cert-file", str(certificates / "127.0.0.1.pem"), "--tls-key-file"]
+        tls += [str(certificates / "127.0.0.1.key"), "--tls-ca-cert-file", str(certificates / "authority.pem")]
+        redis, _ = private_servers.redis(home / "redis", *tls)
+        redis.is_ready = lambda: server.is_listening(redis_port)
+        with private_servers.start_all([node.server, redis]):
+            yield SimpleNamespace(
+                amqp=f"amqps://guest:guest@127.0.0.1:{amqp_port}",
+                redis=f"rediss://127.0.0.1:{redis_port}/0",
+                plain=node.url,
+            )
+
+
+def test_a_worker_shows_its_certificate_to_servers_that_demand_one(
+    mutual_tls_servers, certificates, plant, tmp_path, texture_folder, monkeypatch
+):
+    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
+    files = ", ".join(
+        f"{name}: {certificates / file}"
+        for name, file in (("ca_file", "authority.pem"), ("cert_file", "client.pem"), ("key_file", "client.key"))
+    )
+    add_broker_setting(folder, files)
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"redis: {{{files}, timeout_s: 2.0}}\n")
+    with ExitStack() as stack:
+        addresses = SimpleNamespace(amqp_url=mutual_tls_servers.plain, redis_url=mutual_tls_servers.redis)
+        line = Line(folder, addresses, stack)
+        worker = line.worker("--device", "cpu", PATCHLINE_AMQP_URL=mutual_tls_servers.amqp)
+        line.send(next((texture_folder / "test" / "good").glob("*.png")).read_bytes(), "mutual")
+        (verdict,) = line.verdicts(1)
+        assert verdict.job_id == "mutual"
+        assert line.metric(worker.metrics_port, "patchline_redis_failures_total") == 0
+
+
+def test_a_client_without_a_certificate_is_refused_by_a_server_that_demands_one(mutual_tls_servers, certificates):
+    authority = certificates / "authority.pem"
+    with RabbitBroker(mutual_tls_servers.amqp, ca_file=authority) as broker, pytest.raises(BrokerError, match="used"):
+        broker.declare(topology.gate("l1"))
+
+
+@pytest.mark.parametrize(
+    ("section", "url", "setting"),
+    [("broker", "amqp://127.0.0.1", "ca_file"), ("redis", "redis://127.0.0.1", "cert_file")],
+)
+def test_files_for_tls_with_a_plain_url_are_refused_in_one_line(restricted, certificates, section, url, setting):
+    file = restricted.folder / "config.yaml"
+    text = file.read_text().replace("make_queues: false, ", "")
+    text = text.replace("broker: {", "broker: {" + (f"{setting}: a.pem, " if section == "broker" else ""))
+    file.write_text(text + ("" if section == "broker" else f"redis: {{{setting}: a.pem}}\n"))
+    environment = {"PATCHLINE_AMQP_URL": "amqp://127.0.0.1:1", "PATCHLINE_REDIS_URL": "redis://127.0.0.1:1"}
+    words = [sys.executable, "-m", "patchline", "worker", "--config", str(file)]
+    worker = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    assert worker.returncode == 2
+    scheme = url.split(":")[0]
+    (refusal,) = [line for line in worker.stderr.splitlines() if line.startswith("patchline: ")]
+    assert f"{section}.{setting} is set, but the url begins with {scheme}://" in refusal
+    assert "Traceback" not in worker.stderr
 
 
 def test_a_worker_over_tls_judges_and_stores_verdicts(tls_servers, certificates, plant, tmp_path, texture_folder):

@@ -5,6 +5,7 @@ import pytest
 
 from patchline import config
 from patchline.protocol.errors import SetupError
+from patchline.protocol.tls import Certificates
 
 MVTEC = [
     "bottle",
@@ -148,6 +149,7 @@ def test_a_backbone_name_with_a_path_is_refused(tmp_path, name):
 
 
 def test_ca_files_are_relative_to_the_configuration(tmp_path):
-    settings = load(tmp_path, f"broker: {{ca_file: ca.pem}}\n{GOOD}")
+    settings = load(tmp_path, f"broker: {{ca_file: ca.pem, cert_file: c.pem, key_file: /etc/key.pem}}\n{GOOD}")
     assert settings.broker.ca_file == tmp_path / "ca.pem"
+    assert settings.broker.certificates == Certificates(tmp_path / "ca.pem", tmp_path / "c.pem", Path("/etc/key.pem"))
     assert settings.redis.ca_file is None
