@@ -17,13 +17,15 @@ import structlog
 
 from patchline import config
 from patchline.devices.backbone import Device
-from patchline.runtime import notify
+from patchline.runtime import container, notify
 from patchline.runtime.notify import NotifySocket
+from patchline.runtime.parent import end_with_parent
 
 _log = structlog.get_logger(__name__)
 _HEALTHY_S = 60.0  # a worker that ran this long is restarted after the first pause again
 _POLL_INTERVAL_S = 0.2
-_DRAIN_MARGIN_S = 5.0
+_DRAIN_MARGIN_S = 10.0  # to give jobs back and to disconnect
+_MAX_DOUBLINGS = 30  # a float overflows after 1,023
 
 
 class Cause(StrEnum):
@@ -43,6 +45,7 @@ class WorkerProcess:
     device: Device
     command: Sequence[str]
     cores: frozenset[int] | None
+    share_of: int  # the number of processes that share the limits of the container
     settings: config.Worker
     on_restart: OnRestart
     notifications: NotifySocket = field(default_factory=NotifySocket)
@@ -67,16 +70,20 @@ class WorkerProcess:
             self._end(now, Cause.STUCK, None)
 
     def _start(self, now: float) -> None:
-        cores = self.cores
+        variables = {"NOTIFY_SOCKET": self.notifications.address, container.SHARE_VARIABLE: str(self.share_of)}
         self.process = subprocess.Popen(
             self.command,
-            env=os.environ | {"NOTIFY_SOCKET": self.notifications.address},
+            env=os.environ | variables,
             start_new_session=True,  # Ctrl-C reaches only the supervisor, which then drains all workers
-            preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=end_with_parent(self._pin_to_cores),
         )
         self.notifications.read()  # discard those of the previous process
         self.started_at = self.last_notified_at = now
         self.ready = False
+
+    def _pin_to_cores(self) -> None:
+        if self.cores is not None:
+            os.sched_setaffinity(0, self.cores)
 
     def _read_notifications(self, now: float) -> None:
         states = self.notifications.read()
@@ -93,7 +100,8 @@ class WorkerProcess:
         self.process = None
         self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
         longest_s = self.settings.restart_pause_max_s
-        pause_s = min(longest_s, self.settings.restart_pause_s * 2 ** (self.failures - 1))
+        doublings = min(self.failures - 1, _MAX_DOUBLINGS)
+        pause_s = min(longest_s, self.settings.restart_pause_s * 2**doublings)
         self.restart_at = now + pause_s
         self.on_restart(self.device, cause)
         details = {"device": str(self.device), "code": exit_code, "failures": self.failures, "restart_in_s": pause_s}
@@ -118,7 +126,8 @@ def supervise(
     """
     shares = {device: _share_of_cores(device, list(commands)) for device in commands}
     workers = [
-        WorkerProcess(device, command, shares[device], settings, on_restart) for device, command in commands.items()
+        WorkerProcess(device, command, shares[device], len(commands), settings, on_restart)
+        for device, command in commands.items()
     ]
     notify.send(notify.READY)
     while not stop.is_set():

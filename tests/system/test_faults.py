@@ -44,7 +44,7 @@ def start_supervisor(line, **environment):
     (worker_port,) = server.free_ports(1)
     process = line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port), **environment)
     wait_for(lambda: server.is_listening(port))
-    process.metrics_port = port
+    process.metrics_port, process.worker_port = port, worker_port
     return process
 
 
@@ -82,6 +82,18 @@ def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture)
     wait_for(lambda: "after" in {verdict.job_id for verdict in line.verdicts(1)})  # the first may be repeated
     assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
     assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == 1
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_worker_ends_when_its_supervisor_is_killed(line, short_timeouts, ready):
+    line.reconfigure(short_timeouts)
+    supervisor = start_supervisor(line)
+    wait_for(lambda: psutil.Process(supervisor.pid).children())
+    (worker,) = psutil.Process(supervisor.pid).children()
+    if ready:
+        wait_for(lambda: server.responds(f"http://127.0.0.1:{supervisor.worker_port}/readyz"))
+    supervisor.kill()
+    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 10)
 
 
 def test_a_supervisor_drains_its_worker_on_sigterm(line, short_timeouts, picture):

@@ -144,7 +144,9 @@ class Running(Ended):
 def worker(monkeypatch):
     """The worker process of a device. Each time that it is started, it ends immediately."""
     restarts = []
-    worker = supervisor.WorkerProcess(Device("cpu", 0), ["true"], None, Worker(), lambda *event: restarts.append(event))
+    worker = supervisor.WorkerProcess(
+        Device("cpu", 0), ["true"], None, 1, Worker(), lambda *event: restarts.append(event)
+    )
     worker.restarts = restarts
     monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Ended())
     yield worker
@@ -162,6 +164,15 @@ def test_the_pause_before_a_restart_doubles(worker):
     pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
     assert set(worker.restarts) == {(Device("cpu", 0), supervisor.Cause.ENDED)}
+
+
+def test_the_pause_before_a_restart_stays_at_its_maximum_however_often_a_worker_ends(worker):
+    now = 0.0
+    for _ in range(2200):  # a start and an end each
+        worker.watch(now)
+        now = max(now, worker.restart_at)
+    assert worker.failures == 1100
+    assert worker.restart_at - now <= worker.settings.restart_pause_max_s
 
 
 def test_a_running_worker_without_progress_is_replaced(worker, monkeypatch):
