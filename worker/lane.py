@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import structlog
 
@@ -22,6 +23,8 @@ from patchline.broker.base import (
     Message,
     NotConfirmed,
     Refused,
+    TooLarge,
+    Unroutable,
     previous_attempts,
 )
 from patchline.inspection import picture
@@ -30,11 +33,12 @@ from patchline.protocol import messages, topology
 from patchline.protocol.errors import DeviceLostError, JobError, Reason, Retry, Unusable
 from patchline.protocol.messages import Job, Verdict
 from patchline.runtime.stopwatch import Stopwatch
+from patchline.worker.give_back import give_back
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.metrics import Metrics
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.verdict_cache import VerdictCache
-from patchline.worker.verdict_factory import VerdictFactory, verdict_message
+from patchline.worker.verdict_factory import VerdictFactory, verdict_message, without_image
 
 _log = structlog.get_logger(__name__)
 _TAKE_TIMEOUT_S = 0.2  # an idle lane checks the stop event this often
@@ -51,7 +55,13 @@ class Lane:
 
     A lane releases the inspection lock before it waits for RabbitMQ. There are more lanes than shared holders of the
     lock, so the others keep inspecting.
+
+    Attributes:
+        in_hand: the deliveries that the lanes of a queue work on.
+        stop: set when no more jobs arrive. Lanes then complete those that have arrived, and end.
     """
+
+    exchange: ClassVar[str] = topology.JOBS  # of the queue
 
     jobs: Consumer
     inspectors: Mapping[str, Inspector]  # by category
@@ -64,18 +74,22 @@ class Lane:
     stop: threading.Event
     max_attempts: int
     pictures: str = "doubtful"
+    in_hand: set[Delivery] = field(default_factory=set)
 
     def run(self) -> None:
-        """Process jobs until the stop event is set. The current job is completed first."""
-        while not self.stop.is_set():
-            self.step(_TAKE_TIMEOUT_S)
+        """Process jobs until the stop event is set and no job is left."""
+        while self.step(_TAKE_TIMEOUT_S) or not self.stop.is_set():
+            pass
 
-    def step(self, timeout_s: float) -> None:
-        """Take one job, if one arrives in time, and complete it."""
+    def step(self, timeout_s: float) -> bool:
+        """Take one job, if one arrives in time, and complete it. Return False if none arrived."""
         delivery = self.jobs.take(timeout_s)
         if delivery is not None:
+            self.in_hand.add(delivery)
             self._process(delivery)
+            self.in_hand.discard(delivery)
         self.heartbeats.beat()
+        return delivery is not None
 
     def _process(self, delivery: Delivery) -> None:
         received_at = self.verdicts.now_ms()
@@ -86,7 +100,7 @@ class Lane:
         except Retry as error:
             self._retry(delivery, received_at, error)
         except SuspectError:
-            self._send_to_suspects(delivery, previous_attempts(delivery.message.headers) + 1)
+            self._send_to_suspects(delivery, received_at, previous_attempts(delivery.message.headers) + 1)
         except DeviceLostError:
             delivery.requeue()
             raise
@@ -130,7 +144,12 @@ class Lane:
         return True
 
     def _publish(self, delivery: Delivery, exchange: str, routing_key: str, message: Message) -> bool:
-        """Publish until RabbitMQ confirms. Return False if the job is no longer ours to acknowledge."""
+        """Publish until RabbitMQ confirms. Return False if the job is no longer ours to acknowledge.
+
+        Raises:
+            TooLarge: RabbitMQ never takes the message.
+            Unroutable: it is a dead letter, and there is no queue for it.
+        """
         try:
             return self._publish_until_confirmed(delivery, exchange, routing_key, message)
         finally:
@@ -142,23 +161,45 @@ class Lane:
                 with Stopwatch(lambda _, seconds: self.metrics.observe_confirmation(seconds)).stage("confirm"):
                     self.broker.publish(exchange, routing_key, message)
                 return True
+            except TooLarge:
+                raise
             except NotConfirmed as error:
+                if isinstance(error, Unroutable) and exchange == topology.DEAD:
+                    raise
                 job_id = message.message_id
                 _log.warning("message not confirmed, retrying", exchange=exchange, job_id=job_id, reason=str(error))
                 if isinstance(error, Refused):
                     self.metrics.backpressure.refused(exchange)
             self.heartbeats.beat()
             if self.stop.wait(_RETRY_PAUSE_S):
-                delivery.requeue()
+                give_back(self.broker, self.exchange, [delivery])
                 return False
         return False
 
     def _dead_letter(self, delivery: Delivery, received_at: int, error: JobError) -> None:
         verdict = self.verdicts.error(delivery, received_at, error)
         _log.warning("job cannot be inspected", job_id=verdict.job_id, reason=error.reason, detail=error.detail)
-        dead_letter = self.verdicts.dead_letter(delivery, error)
-        if self._publish(delivery, topology.DEAD, verdict.routing_key, dead_letter):
+        if self._publish_dead_letter(delivery, verdict.routing_key, error):
             self._publish_and_ack(delivery, verdict)
+
+    def _publish_dead_letter(self, delivery: Delivery, routing_key: str, error: JobError) -> bool:
+        """Publish the dead letter of a job. What RabbitMQ never takes must not hold up the verdict.
+
+        RabbitMQ may refuse a job that it has delivered, if its `max_message_size` was lowered meanwhile.
+        """
+        dead_letter = self.verdicts.dead_letter(delivery, error)
+        job_id = dead_letter.message_id
+        try:
+            return self._publish(delivery, topology.DEAD, routing_key, dead_letter)
+        except TooLarge as reason:
+            _log.warning("image too large for a dead letter, sent without it", job_id=job_id, reason=str(reason))
+        except Unroutable as reason:
+            _log.error("no queue for dead letters, this one is lost", job_id=job_id, reason=str(reason))
+        self.metrics.dead_letter_incomplete()
+        try:
+            return self._publish(delivery, topology.DEAD, routing_key, without_image(dead_letter))
+        except (TooLarge, Unroutable):
+            return not delivery.stale
 
     def _retry(self, delivery: Delivery, received_at: int, error: Retry) -> None:
         if delivery.attempt >= self.max_attempts:
@@ -166,9 +207,9 @@ class Lane:
             return
         job_id, attempt = delivery.message.message_id, delivery.attempt
         _log.warning("job failed, retrying", job_id=job_id, attempt=attempt, reason=error.reason, detail=error.detail)
-        self._send_to_suspects(delivery, delivery.attempt)
+        self._send_to_suspects(delivery, received_at, delivery.attempt)
 
-    def _send_to_suspects(self, delivery: Delivery, attempts: int) -> None:
+    def _send_to_suspects(self, delivery: Delivery, received_at: int, attempts: int) -> None:
         """Move a job to the queue of the suspects, with the number of its attempts in a header.
 
         The lock is held until RabbitMQ has processed the acknowledgement. If the suspect is inspected in this process
@@ -176,11 +217,14 @@ class Lane:
         """
         job = delivery.message
         suspect = replace(job, headers={**job.headers, PREVIOUS_ATTEMPTS: attempts})
-        with self.lock.shared():
-            if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
-                delivery.ack()
-                self.jobs.flush()
-                self.metrics.job_set_apart()
+        try:
+            with self.lock.shared():
+                if self._publish(delivery, topology.SUSPECTS, delivery.routing_key, suspect):
+                    delivery.ack()
+                    self.jobs.flush()
+                    self.metrics.job_set_apart()
+        except TooLarge as error:
+            self._dead_letter(delivery, received_at, Unusable(Reason.IMAGE_OVER_LIMIT, str(error)))
 
     def _inspection_lock(self) -> AbstractContextManager[None]:
         return self.lock.shared()
@@ -217,6 +261,8 @@ class SuspectLane(Lane):
 
     See `patchline.protocol.topology.plant` for the queue of the suspects.
     """
+
+    exchange: ClassVar[str] = topology.SUSPECTS
 
     def _inspection_lock(self) -> AbstractContextManager[None]:
         return self.lock.exclusive()

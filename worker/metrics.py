@@ -32,6 +32,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "images": ("Verdicts confirmed by RabbitMQ.", ("line", "category", "decision")),
     "errors": ("Jobs that failed or expired.", ("reason",)),
     "jobs_set_apart": ("Failed or redelivered jobs sent to the queue of the suspects.", ()),
+    "dead_letters_incomplete": ("Dead letters sent without their image, or lost.", ()),
     "redis_failures": ("Failed requests to Redis.", ()),
     "device_failures": ("Failures of the device.", ()),
 }
@@ -40,6 +41,7 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue_max_length": ("Configured length at which RabbitMQ refuses further messages of a queue.", ("queue",)),
     "calibrated_score_ratio": ("Median score of good images at fit time; 1 is the fail threshold.", ("category",)),
     "lanes_refused": ("Lanes that wait because RabbitMQ refuses their messages: a queue is full.", ()),
+    "category_ready": ("1 if the category is served, 0 if its memory bank or model cannot be used.", ("category",)),
     "fps": (f"Confirmed verdicts per second over the last {_FPS_WINDOW_S:g} s.", ("device",)),
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -137,6 +139,14 @@ class Metrics:
     def job_set_apart(self) -> None:
         """Record that a job was sent to the queue of the suspects."""
         self._counters["jobs_set_apart"].inc()
+
+    def dead_letter_incomplete(self) -> None:
+        """Record a dead letter that RabbitMQ does not take as it is."""
+        self._counters["dead_letters_incomplete"].inc()
+
+    def set_category_ready(self, category: str, ready: bool) -> None:
+        """Record whether a category is served, or its memory bank or model cannot be used."""
+        self._gauges["category_ready"].labels(category).set(ready)
 
     def watch_chip(self, number: int, stop: threading.Event) -> None:
         """Export the state of an Ascend chip until `stop` is set. While npu-smi fails, its gauges are absent."""

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
-import time
 
 import cv2
 import structlog
 
 from patchline import config
 from patchline.banks import serving
-from patchline.broker.base import Consumer
+from patchline.broker.base import Broker, BrokerError, Consumer, TopologyMismatch
 from patchline.devices.backbone import Device
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
 from patchline.protocol.errors import PatchlineError, SetupError
-from patchline.runtime import connections, notify
+from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
-from patchline.worker import verdict_cache
+from patchline.worker import sizes, verdict_cache
+from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
 from patchline.worker.metrics import Metrics
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
+from patchline.worker.sizes import Sizes
+from patchline.worker.verdict_cache import VerdictCache
 from patchline.worker.verdict_factory import VerdictFactory
 
 _log = structlog.get_logger(__name__)
 _WATCH_INTERVAL_S = 0.5
-_EXTRA_LANES = 2  # inspect while the lane of a core waits for the GIL or for the I/O thread of RabbitMQ
-_CHIP_CONCURRENCY = 2  # a chip runs one image at a time; the next one is prepared meanwhile
-_LANES_PER_INSPECTION = 3  # two of three may wait for RabbitMQ, whose disk may be slow
+_BROKER_RETRY_S = 2.0
+_FAILED_EXIT_CODE = 2  # as for every error with a text (see `patchline.cli.main`)
 
 
 class WorkerFailedError(PatchlineError):
@@ -43,61 +45,47 @@ def run(
 ) -> None:
     """Inspect jobs on a device until `stop` is set, then drain.
 
+    If a lane is still busy then, the process ends here, with exit code 0: see `_leave`.
+
     Args:
         settings: the configuration.
         device: the device of this process.
         categories: the names of the categories to serve. If empty, all that have a memory bank.
         metrics_port: on `worker.metrics_host`; 0 picks a free port.
-        stop: ends the worker. Lanes complete their current job; all other jobs return to the queue.
+        stop: ends the worker. Lanes complete the jobs that have arrived; the others return to the queue.
 
     Raises:
-        SetupError: a category, model or memory bank cannot be used.
-        BrokerError: the broker cannot be used.
+        SetupError: the configuration, or all of the categories, cannot be used.
+        BrokerError: the queues of the broker cannot be used.
         WorkerFailedError: a lane crashed.
     """
-    concurrency = _concurrency(settings.worker, device)
-    lane_count = settings.worker.lanes or _LANES_PER_INSPECTION * concurrency
+    size = sizes.choose(settings, device, container.read())
     served = categories or _fitted_categories(settings)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
     metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
     cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
-    settings.broker.certificates.check("broker", settings.broker.url)
-    inspectors = _load_inspectors(settings, served, device, concurrency, metrics)
-    if device.kind == "ascend":
-        threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
-    heartbeats = Heartbeats(lane_count + 1)
     with connections.connect(settings, name) as broker:
-        connections.declare(broker, settings, connections.plant(settings))
-        jobs = broker.consume(topology.JOBS, prefetch=lane_count + concurrency)
-        suspects = broker.consume(topology.SUSPECTS, prefetch=1)
-        health.is_consuming = lambda: broker.connected and jobs.subscribed and suspects.subscribed
-        lock = SharedExclusiveLock(concurrency, heartbeats.beat)
-        verdicts = VerdictFactory(name, str(device), connections.now_ms)
-
-        def lane(kind: type[Lane], queue: Consumer) -> Lane:
-            limit, pictures = settings.broker.max_attempts, settings.worker.pictures
-            return kind(queue, inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, pictures)
-
-        lanes = [*(lane(Lane, jobs) for _ in range(lane_count)), lane(SuspectLane, suspects)]
-        _log.info("worker ready", device=str(device), categories=list(inspectors), lanes=lane_count, metrics_port=port)
-        _run_lanes(lanes, heartbeats, health, stop, settings.worker.drain_s)
-        jobs.cancel()
-        suspects.cancel()
+        inspectors = _load_inspectors(settings, served, device, size, metrics, stop)
+        if device.kind == "ascend":
+            threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
+        _declare_queues(broker, settings, stop)
+        if stop.is_set():
+            _log.info("worker stopped before it was ready", device=str(device))
+            return
+        lanes = _make_lanes(
+            settings, broker, inspectors, size, VerdictFactory(name, str(device), connections.now_ms), cache, metrics
+        )
+        _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
+        failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker.drain_s)
     cache.close()
+    if is_busy:
+        _leave(failure)
     for inspector in inspectors.values():
         inspector.backbone.close()
-    _log.info("worker stopped", device=str(device))
-
-
-def _concurrency(limits: config.Worker, device: Device) -> int:
-    """Return how many images are inspected at the same time. No more than there are lanes, if those are configured."""
-    if limits.concurrency:
-        return limits.concurrency
-    cores = len(os.sched_getaffinity(0))
-    default = cores + min(cores, _EXTRA_LANES) if device.kind == "cpu" else _CHIP_CONCURRENCY
-    return min(default, limits.lanes or default)
+    if failure is not None:
+        raise failure
 
 
 def _fitted_categories(settings: config.Config) -> list[str]:
@@ -112,36 +100,112 @@ def _fitted_categories(settings: config.Config) -> list[str]:
 
 
 def _load_inspectors(
-    settings: config.Config, categories: list[str], device: Device, concurrency: int, metrics: Metrics
+    settings: config.Config, names: list[str], device: Device, size: Sizes, metrics: Metrics, stop: threading.Event
 ) -> dict[str, Inspector]:
-    inspectors = serving.load(settings, categories, device, concurrency, metrics.device_failed)
-    for category, inspector in inspectors.items():
+    """Load the categories in parallel. One that cannot be used is left out; raise SetupError if none can be used."""
+    for name in names:
+        settings.category(name)
+    cpus = container.read().cpus
+    quota = cpus if cpus < len(os.sched_getaffinity(0)) else None
+    loader = serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed)
+    start_s = settings.worker.start_s
+    notify.extend_start(start_s)
+    loaded = loader.load_all(names, stop, min(cpus, len(names)), lambda: notify.extend_start(start_s))
+    if loaded.errors and not loaded.inspectors and not stop.is_set():
+        raise SetupError("\n".join(map(str, loaded.errors.values())))
+    for name, error in loaded.errors.items():
+        _log.error("category cannot be served", category=name, reason=str(error))
+        metrics.set_category_ready(name, False)
+    for name, inspector in loaded.inspectors.items():
+        metrics.set_category_ready(name, True)
         median = inspector.bank.manifest.calibration.held_out_median
-        metrics.set_calibration(category, median, inspector.thresholds.fail)
-    return inspectors
+        metrics.set_calibration(name, median, inspector.thresholds.fail)
+    return {name: loaded.inspectors[name] for name in names if name in loaded.inspectors}
+
+
+def _declare_queues(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
+    """Create or check the queues. Wait while RabbitMQ is away, until `stop` is set."""
+    while not stop.is_set():
+        try:
+            connections.declare(broker, settings, connections.plant(settings))
+            return
+        except TopologyMismatch:
+            raise
+        except BrokerError as error:
+            _log.warning("waiting for RabbitMQ", reason=str(error), retry_in_s=_BROKER_RETRY_S)
+        notify.extend_start(settings.worker.start_s)
+        stop.wait(_BROKER_RETRY_S)
+
+
+def _make_lanes(
+    settings: config.Config,
+    broker: Broker,
+    inspectors: dict[str, Inspector],
+    size: Sizes,
+    verdicts: VerdictFactory,
+    cache: VerdictCache,
+    metrics: Metrics,
+) -> list[Lane]:
+    jobs = broker.consume(topology.JOBS, size.prefetch)
+    suspects = broker.consume(topology.SUSPECTS, prefetch=1)
+    heartbeats = Heartbeats(size.lanes + 1)
+    lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
+    limit, pictures, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
+
+    def lane(kind: type[Lane], queue: Consumer) -> Lane:
+        return kind(queue, inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, pictures)
+
+    first = lane(Lane, jobs)
+    return [*[first] * size.lanes, lane(SuspectLane, suspects)]
 
 
 def _run_lanes(
-    lanes: list[Lane], heartbeats: Heartbeats, health: Health, stop: threading.Event, drain_s: float
-) -> None:
-    """Run the lanes until `stop` is set, then wait at most `drain_s` seconds for their current jobs."""
+    lanes: list[Lane], broker: Broker, health: Health, stop: threading.Event, drain_s: float
+) -> tuple[WorkerFailedError | None, bool]:
+    """Run the lanes until `stop` is set or one fails, then drain. Return the failure, and whether a lane is busy."""
+    queues = {lane.jobs for lane in lanes}
+    health.is_consuming = lambda: broker.connected and all(queue.subscribed for queue in queues)
+    threads = _start(lanes)
+    failure = _watch(threads, lanes[0].heartbeats, health, stop)
+    given_back = drain(lanes, threads, broker, drain_s)
+    busy = sum(thread.is_alive() for thread in threads)
+    _log.info("worker stopped", given_back=given_back, busy_lanes=busy)
+    return failure, busy > 0
+
+
+def _start(lanes: list[Lane]) -> list[threading.Thread]:
+    cv2.setNumThreads(1)
     threads = [
         threading.Thread(target=_run_lane, args=(lane,), name=f"lane-{i}", daemon=True) for i, lane in enumerate(lanes)
     ]
-    cv2.setNumThreads(1)
     for thread in threads:
         thread.start()
     notify.send(notify.READY)
-    while not stop.wait(_WATCH_INTERVAL_S):
+    return threads
+
+
+def _watch(
+    threads: list[threading.Thread], heartbeats: Heartbeats, health: Health, stop: threading.Event
+) -> WorkerFailedError | None:
+    """Report the progress of the lanes until `stop` is set. Return early, with an error, if one has ended."""
+    failure = None
+    while failure is None and not stop.wait(_WATCH_INTERVAL_S):
         if not all(thread.is_alive() for thread in threads):
-            raise WorkerFailedError("a lane has ended unexpectedly; see its error above")
-        if heartbeats.all_received():
+            failure = WorkerFailedError("a lane has ended unexpectedly; see its error above")
+        elif heartbeats.all_received():
             health.record_progress()
             notify.send(notify.ALIVE)
     notify.send(notify.STOPPING)
-    deadline = time.monotonic() + drain_s
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    return failure
+
+
+def _leave(failure: WorkerFailedError | None) -> None:
+    """End the process at once. The ordinary way would tear down native code that a lane is running."""
+    if failure is not None:
+        _log.error("worker failed", reason=str(failure))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if failure is None else _FAILED_EXIT_CODE)
 
 
 def _run_lane(lane: Lane) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -97,6 +98,13 @@ class VerdictFactory:
             decided_at=self.now_ms(),
             traceparent=job.traceparent,
         )
+
+
+def without_image(dead_letter: Message) -> Message:
+    """Return a dead letter whose image RabbitMQ does not take. Its headers identify the image."""
+    image = dead_letter.body
+    identity = {"x-patchline-image-bytes": len(image), "x-patchline-image-sha256": hashlib.sha256(image).hexdigest()}
+    return replace(dead_letter, body=b"", headers={**dead_letter.headers, **identity})
 
 
 def verdict_message(verdict: Verdict) -> Message:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
 
 from patchline import config
 from patchline.banks import golden, store
@@ -14,39 +18,106 @@ from patchline.inspection.inspector import Inspector
 from patchline.protocol.errors import SetupError
 
 
-def load(
-    settings: config.Config,
-    names: list[str],
-    device: backbone.Device,
-    streams: int,
-    on_failure: Callable[[], None] = lambda: None,
-) -> dict[str, Inspector]:
-    """Load an inspector for each category. Categories with the same backbone, size and precision share a backbone.
+@dataclass(frozen=True)
+class Loaded:
+    """The inspectors of the categories that can be served, and why the others cannot, by category."""
+
+    inspectors: dict[str, Inspector]
+    errors: dict[str, SetupError]
+
+
+class Loader:
+    """Loads inspectors. Categories with the same backbone, size and precision share a backbone. Thread-safe.
+
+    Args:
+        settings: the configuration.
+        device: the device of the backbones.
+        streams: the number of threads that call an inspector at the same time.
+        cpus: that a backbone may use. If None, all.
+        on_failure: called whenever the device fails.
+    """
+
+    def __init__(
+        self,
+        settings: config.Config,
+        device: backbone.Device,
+        streams: int,
+        cpus: int | None = None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._load_backbone = partial(
+            loading.load, settings.paths.models, device=device, streams=streams, cpus=cpus, on_failure=on_failure
+        )
+        self._lock = threading.Lock()  # a backbone is compiled by all CPUs, one after the other
+        self._backbones: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
+
+    def load(self, name: str) -> Inspector:
+        """Load the inspector of a category.
+
+        Raises:
+            SetupError: the model or bank is missing, damaged or does not match, or golden images have other scores.
+        """
+        category = self._settings.category(name)
+        folder = self._settings.paths.memory_banks / name
+        bank = store.load(folder)
+        network = self._backbone(category)
+        check_match(name, category, network.manifest, bank.manifest)
+        inspector = Inspector(category, self._settings.images, network, bank.with_pruning())
+        golden.require_match(inspector, golden.read(folder), category.golden_tolerance)
+        return inspector
+
+    def load_all(
+        self,
+        names: Sequence[str],
+        stop: threading.Event,
+        threads: int = 1,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> Loaded:
+        """Load several categories in parallel. A category that cannot be loaded does not stop the others.
+
+        Args:
+            names: of the categories.
+            stop: ends the loading early; the remaining categories are missing in the result.
+            threads: that load at the same time.
+            on_progress: called after each category.
+        """
+        loaded = Loaded({}, {})
+        with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
+            futures = {pool.submit(self.load, name): name for name in names}
+            for future in as_completed(futures):
+                if stop.is_set():
+                    pool.shutdown(cancel_futures=True)
+                    break
+                try:
+                    loaded.inspectors[futures[future]] = future.result()
+                except SetupError as error:
+                    loaded.errors[futures[future]] = error
+                on_progress()
+        return loaded
+
+    def _backbone(self, category: config.Category) -> backbone.Backbone:
+        key = (category.backbone, category.imagesize, category.precision)
+        with self._lock:
+            if key not in self._backbones:
+                self._backbones[key] = self._load_backbone(key[0], key[1], precision=key[2])
+            return self._backbones[key]
+
+
+def load(settings: config.Config, names: list[str], device: backbone.Device, streams: int) -> dict[str, Inspector]:
+    """Load an inspector for each category.
 
     Args:
         settings: the configuration.
         names: of the categories.
         device: the device of the backbones.
         streams: the number of threads that call an inspector at the same time.
-        on_failure: called whenever the device fails.
 
     Raises:
-        SetupError: a model or bank is missing, damaged or does not match, or golden images have other scores here.
+        SetupError: see `Loader.load`.
     """
-    backbones: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
-    inspectors = {}
-    for name in names:
-        category = settings.category(name)
-        folder = settings.paths.memory_banks / name
-        bank = store.load(folder)
-        key = (category.backbone, category.imagesize, category.precision)
-        if key not in backbones:
-            model, side, precision = key
-            backbones[key] = loading.load(settings.paths.models, model, side, device, streams, precision, on_failure)
-        check_match(name, category, backbones[key].manifest, bank.manifest)
-        inspectors[name] = Inspector(category, settings.images, backbones[key], bank.with_pruning())
-        golden.require_match(inspectors[name], golden.read(folder), category.golden_tolerance)
-    return inspectors
+    loader = Loader(settings, device, streams)
+    return {name: loader.load(name) for name in names}
 
 
 def compare_golden_images(settings: config.Config, model: str, device: backbone.Device) -> list[str]:

@@ -99,7 +99,9 @@ class Delivery:
         self.attempt = attempt
         self._settle = settle
         self._is_stale = is_stale
-        self._settled = threading.Lock()
+        self._lock = threading.Lock()
+        self._settled = False
+        self._withdrawn = False
 
     @property
     def redelivered(self) -> bool:
@@ -108,8 +110,8 @@ class Delivery:
 
     @property
     def stale(self) -> bool:
-        """The channel is closed, and the broker has taken the message back."""
-        return self._is_stale()
+        """The channel is closed, and the broker has taken the message back; or the delivery was withdrawn."""
+        return self._withdrawn or self._is_stale()
 
     def ack(self) -> None:
         """Acknowledge: the broker deletes the message."""
@@ -119,9 +121,26 @@ class Delivery:
         """Return the message to its queue, to be delivered with one more attempt."""
         self._settle_once(Settlement.REQUEUE)
 
+    def withdraw(self) -> Delivery | None:
+        """Take the message away from the thread that holds this delivery, which becomes stale.
+
+        Returns:
+            A delivery to settle instead. None if this one is settled.
+        """
+        with self._lock:
+            if self._settled or self._withdrawn:
+                return None
+            self._withdrawn = True
+        return Delivery(self.message, self.routing_key, self.attempt, self._settle, self._is_stale)
+
     def _settle_once(self, settlement: Settlement) -> None:
-        if not self._settled.acquire(blocking=False):
-            raise AlreadySettled(f"{settlement.value} of message {self.message.message_id}, which is already settled")
+        with self._lock:
+            if self._withdrawn:
+                return
+            if self._settled:
+                message_id = self.message.message_id
+                raise AlreadySettled(f"{settlement.value} of message {message_id}, which is already settled")
+            self._settled = True
         self._settle(settlement)
 
 

@@ -25,7 +25,7 @@ class Permissions:
 # The trace exporter uses the gate's user: it only reads verdicts.
 PERMISSIONS = {
     "publisher": Permissions(write=r"^patchline\.(jobs|parts)$", read="^$"),
-    "worker": Permissions(write=r"^patchline\.(suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
+    "worker": Permissions(write=r"^patchline\.(jobs|suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
     "gate": Permissions(write="^$", read=r"^patchline\.(gate\..+|traces)$"),
 }
 

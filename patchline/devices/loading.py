@@ -23,6 +23,7 @@ def load(
     device: Device,
     streams: int,
     precision: Precision | None = None,
+    cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Backbone:
     """Compile a model for a device, and check that it contains the 3x3 mean and the normalisation once.
@@ -34,6 +35,7 @@ def load(
         device: the device to run on.
         streams: the number of threads that call `extract` at the same time.
         precision: of the computation on the CPU. None takes that of the manifest.
+        cpus: that the computation on the CPU may use. None takes all.
         on_failure: called whenever the device fails.
 
     Raises:
@@ -46,7 +48,8 @@ def load(
         allowed = manifest.side or f"multiples of {manifest.side_multiple_of}"
         raise SetupError(f"backbone {name} takes images with sides of {allowed}, not {side}")
     path = _model_file(models, manifest, device)
-    backbone = compile_model(path, manifest, side, device, streams, precision or manifest.precision, on_failure)
+    precision = precision or manifest.precision
+    backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure)
     rim = measure_rim(backbone)
     if abs(rim / manifest.rim - 1) > RIM_TOLERANCE:
         backbone.close()
@@ -64,6 +67,7 @@ def compile_model(
     device: Device,
     streams: int,
     precision: Precision,
+    cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Backbone:
     """Compile a model without any check.
@@ -73,7 +77,7 @@ def compile_model(
     if device.kind == "cpu":
         from patchline.devices.openvino_backbone import OpenVinoBackbone
 
-        return OpenVinoBackbone(path, manifest, side, streams, precision)
+        return OpenVinoBackbone(path, manifest, side, streams, precision, cpus)
     from patchline.devices.mindx_backbone import MindxBackbone
 
     return MindxBackbone(path, manifest, side, device.number, on_failure)

@@ -24,13 +24,23 @@ _PRECISIONS: dict[openvino.Type, Precision] = {
 class OpenVinoBackbone:
     """Implements `backbone.Backbone` with one compiled model. Each calling thread has its own inference request."""
 
-    def __init__(self, model: Path, manifest: ModelManifest, side: int, streams: int, precision: Precision) -> None:
+    def __init__(
+        self,
+        model: Path,
+        manifest: ModelManifest,
+        side: int,
+        streams: int,
+        precision: Precision,
+        cpus: int | None = None,
+    ) -> None:
         self.manifest = manifest
         self.side = side
         self.grid = manifest.grid(side)
         self._thread_local = threading.local()
         hint = "f32" if precision == "int8" else precision  # a quantised graph declares its own precision
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams}
+        if cpus is not None:  # OpenVINO sees the cores of the machine, not the quota of a container
+            settings["INFERENCE_NUM_THREADS"] = cpus
         try:
             self._compiled = openvino.Core().compile_model(read_graph(model, manifest, side), "CPU", settings)
         except RuntimeError as error:

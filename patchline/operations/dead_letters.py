@@ -12,6 +12,7 @@ from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Frozen
 
 _QUIET_S = 1.0  # the queue is empty when nothing arrives for this time
+_IMAGE_BYTES = "x-patchline-image-bytes"  # header of a dead letter whose image RabbitMQ did not take
 _ENDINGS = {content_type: ending for ending, content_type in reversed(image_files.CONTENT_TYPES.items())}
 
 
@@ -71,13 +72,17 @@ def show(broker: Broker, job_id: str, most: int, out: Path) -> tuple[DeadLetter,
 def replay(broker: Broker, job_id: str | None, most: int) -> int:
     """Send dead letters to the line again with their job ids, one job's or all; return how many.
 
+    Those without their image stay in the queue.
     A replayed job is judged again even if its verdict is cached. It has no deadline: its gate gave up long ago.
 
     Raises:
-        SetupError: the job has no dead letter.
+        SetupError: the job has no dead letter, or one without its image.
     """
     with _taken(broker, most) as letters:
         chosen = letters if job_id is None else _of_job(letters, job_id)
+        chosen = [delivery for delivery in chosen if _IMAGE_BYTES not in delivery.message.headers]
+        if job_id is not None and not chosen:
+            raise SetupError(f"the image of job {job_id} was too large to keep; it cannot be sent again")
         for delivery in chosen:
             dead = delivery.message
             headers = {

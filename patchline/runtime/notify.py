@@ -14,6 +14,11 @@ ALIVE = b"WATCHDOG=1"
 STOPPING = b"STOPPING=1"
 
 
+def extend_start(seconds: float) -> None:
+    """Tell the service manager that the start goes on, and may take that much longer from now."""
+    send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}".encode())
+
+
 def send(state: bytes) -> None:
     """Send a state to the service manager. Do nothing if NOTIFY_SOCKET is not set or nobody listens."""
     address = os.environ.get("NOTIFY_SOCKET")

@@ -214,6 +214,20 @@ def test_a_delivery_is_settled_exactly_once(setting):
             settle()
 
 
+def test_a_withdrawn_delivery_is_stale_for_its_holder_and_settled_by_whoever_withdrew_it(setting):
+    setting.publish()
+    consumer = setting.broker.consume(setting.queue, 1)
+    delivery = consumer.take(TIMEOUT_S)
+    withdrawn = delivery.withdraw()
+    assert (delivery.stale, withdrawn.stale, delivery.withdraw()) == (True, False, None)
+    delivery.ack()
+    withdrawn.requeue()
+    again = consumer.take(TIMEOUT_S)
+    assert again.attempt == 2
+    again.ack()
+    assert again.withdraw() is None
+
+
 def test_prefetch_limits_the_unsettled_deliveries_of_a_consumer(setting):
     for number in range(5):
         setting.publish(b"%d" % number)

@@ -116,6 +116,10 @@ class Line:
 
     def messages(self, queue, count, timeout_s=TIMEOUT_S):
         """Take up to `count` messages from a queue, within the timeout."""
+        return [delivery.message for delivery in self.deliveries(queue, count, timeout_s)]
+
+    def deliveries(self, queue, count, timeout_s=TIMEOUT_S):
+        """Take and acknowledge up to `count` deliveries from a queue, within the timeout."""
         if queue not in self._consumers:
             self._consumers[queue] = self.broker.consume(queue, prefetch=1000)
         taken, deadline = [], time.monotonic() + timeout_s
@@ -123,7 +127,7 @@ class Line:
             delivery = self._consumers[queue].take(0.1)
             if delivery is not None:
                 delivery.ack()
-                taken.append(delivery.message)
+                taken.append(delivery)
         return taken
 
     def verdicts(self, count, timeout_s=TIMEOUT_S):

@@ -92,6 +92,12 @@ CASES = {
         15,
         {'patchline_worker_restarts_total{instance="i",device="cpu:0",cause="ended"}': "0x5 1x20"},
     ),
+    "PatchlineCategoryNotReady": (
+        {'patchline_category_ready{instance="i",category="c"}': "0x20"},
+        {"instance": "i", "category": "c"},
+        10,
+        {'patchline_category_ready{instance="i",category="c"}': "1x20"},
+    ),
     "PatchlineDeadLetters": (
         {'rabbitmq_detailed_queue_messages_ready{queue="patchline.dead"}': "3x20"},
         {},

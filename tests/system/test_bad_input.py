@@ -9,7 +9,9 @@ from patchline.broker.base import Message, TooLarge
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
+from patchline.services import private_servers, server
 from tests import corpus
+from tests.system.conftest import line_with_short_timeouts, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 MAX_GROWTH = 400e6  # bytes: enough for a few lanes to decode the largest accepted images
@@ -66,3 +68,32 @@ def test_a_repeated_job_id_gets_a_verdict_each_time(line, kinds):
     for _ in range(3):
         send(line, 7, good)
     assert [verdict.job_id for verdict in line.verdicts(3)] == ["kind-7"] * 3
+
+
+@pytest.mark.timeout(240)
+def test_images_in_the_queue_that_rabbitmq_no_longer_takes_get_their_verdicts(plant, servers, tmp_path, texture_folder):
+    """A backlog from RabbitMQ 3 to 4, or a lowered max_message_size."""
+    images = sorted((texture_folder / "test" / "good").iterdir())
+    big = b"not an image" * 200_000
+    with private_servers.temporary_folder() as home:
+        node = private_servers.rabbitmq(home / "rabbitmq")
+        with (
+            private_servers.start_all([node.server]),
+            line_with_short_timeouts(plant, tmp_path, node.url, servers.redis_url) as line,
+        ):
+            for number in range(2):
+                line.send(big, f"big-{number}")
+            good = line.send_many(images, 20)
+            private_servers.rabbitmqctl(node, "eval", "application:set_env(rabbit, max_message_size, 1000000).")
+            worker = line.worker("--device", "cpu")
+            verdicts = {}
+            while set(verdicts) < good | {"big-0", "big-1"}:
+                verdicts |= {verdict.job_id: verdict for verdict in line.verdicts(1) or pytest.fail("one is missing")}
+            assert {verdicts[job_id].decision for job_id in good} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
+            assert {verdicts[f"big-{number}"].decision for number in range(2)} == {Decision.ERROR}
+            assert "too large to keep" in line.run("dead-letters", "replay", "big-0").err
+            dead = {message.message_id: message for message in line.messages(topology.DEAD, 2)}
+            assert {dead["big-0"].body, dead["big-1"].body} == {b""}
+            assert dead["big-0"].headers["x-patchline-image-bytes"] == len(big)
+            assert dead["big-0"].headers["x-patchline-reason"] == "unreadable_image"
+            wait_for(lambda: server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz"))

@@ -2,8 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
+import urllib.parse
+import urllib.request
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -18,6 +23,8 @@ from patchline.inspection.inspector import untimed
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Decision
 from patchline.runtime.connections import now_ms
+from patchline.services import server
+from tests.proxy import Proxy
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -91,19 +98,90 @@ def test_a_capture_that_is_sent_twice_is_acted_on_once(line, texture_folder):
     assert gate.communicate(timeout=20)[0] == ""
 
 
-def test_sigterm_finishes_the_current_images_and_requeues_the_others(line, slow_picture):
+def reconfigure_worker(line, folder, settings):
+    """Use a copy of the plant with other settings of the worker."""
+    shutil.copytree(line.folder, folder, symlinks=True)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("drain_s: 20.0", settings))
+    line.reconfigure(folder)
+
+
+def test_sigterm_finishes_the_images_that_have_arrived_and_leaves_the_others(line, slow_picture, tmp_path):
+    reconfigure_worker(line, tmp_path / "plant", "drain_s: 90.0, concurrency: 1, lanes: 2")
     worker = line.worker("--device", "cpu")
-    count = 3 * (len(os.sched_getaffinity(0)) + 2) + 5  # more than the worker prefetches
+    count = 6  # the worker prefetches three
     for number in range(count):
         line.send(slow_picture, f"slow-{number}")
     wait_until_busy(worker)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(100) == 0
     finished = {verdict.job_id for verdict in line.verdicts(count, timeout_s=1.0)}
     assert 1 <= len(finished) < count
     requeued = {message.message_id for message in line.messages(topology.JOBS, count, timeout_s=2.0)}
     assert finished | requeued == {f"slow-{number}" for number in range(count)}
     assert not finished & requeued
+
+
+def test_sigterm_gives_back_what_cannot_be_finished_in_time(line, slow_picture, tmp_path):
+    reconfigure_worker(line, tmp_path / "plant", "drain_s: 0.1")
+    for attempt in range(2):
+        worker = line.worker("--device", "cpu")
+        for number in range(8):
+            line.send(slow_picture, f"slow-{attempt}-{number}")
+        wait_until_busy(worker)
+        worker.send_signal(signal.SIGTERM)
+        errors = worker.communicate(timeout=30)[1]
+        assert worker.returncode == 0
+        assert "terminate called" not in errors
+        (stopped,) = [event for event in records(errors) if event["event"] == "worker stopped"]
+        assert stopped["given_back"] >= 1
+        assert stopped["busy_lanes"] >= 1
+    finished = {verdict.job_id for verdict in line.verdicts(16, timeout_s=1.0)}
+    left = line.deliveries(topology.JOBS, 16, timeout_s=2.0)
+    jobs = {f"slow-{attempt}-{number}" for attempt in range(2) for number in range(8)}
+    assert finished | {delivery.message.message_id for delivery in left} == jobs
+    assert {(delivery.attempt, delivery.redelivered) for delivery in left} == {(1, False)}
+
+
+def test_a_worker_waits_for_a_rabbitmq_that_is_away_when_it_starts(line, picture):
+    (port,) = server.free_ports(1)
+    (metrics_port,) = server.free_ports(1)
+    url = line.environment["PATCHLINE_AMQP_URL"]
+    away = re.sub(r":\d+(/|$)", rf":{port}\1", url)
+    worker = line.start("worker", "--metrics-port", str(metrics_port), PATCHLINE_AMQP_URL=away)
+    probe = f"http://127.0.0.1:{metrics_port}"
+    wait_for(lambda: "waiting for RabbitMQ" in worker.stderr.readline())
+    assert server.responds(f"{probe}/healthz")
+    assert not server.responds(f"{probe}/readyz")
+    with closing(Proxy(urllib.parse.urlsplit(url).port, port)):
+        wait_for(lambda: server.responds(f"{probe}/readyz"))
+        line.send(picture, "at-last")
+        assert [verdict.job_id for verdict in line.verdicts(1)] == ["at-last"]
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert worker.returncode == 0
+
+
+def test_a_category_with_a_damaged_bank_stops_no_other_category(line, picture, tmp_path):
+    folder = shutil.copytree(line.folder, tmp_path / "plant", symlinks=True)
+    banks = folder / "faiss-index-precision"
+    shutil.copytree(banks / "brick", banks / "tile")
+    (banks / "tile" / "manifest.json").write_text("{}")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text + text[text.index("  brick:") :].replace("brick", "tile"))
+    line.reconfigure(folder)
+    worker = line.worker("--device", "cpu")
+    line.send(picture, "good")
+    (verdict,) = line.verdicts(1)
+    assert verdict.decision in (Decision.PASS, Decision.REVIEW)
+    page = urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics", timeout=5).read().decode()
+    assert 'patchline_category_ready{category="brick"} 1.0' in page
+    assert 'patchline_category_ready{category="tile"} 0.0' in page
+    worker.terminate()
+    assert "category cannot be served" in worker.communicate(timeout=30)[1]
+    alone = line.run("worker", "--category", "tile")
+    assert alone.returncode == 2
+    assert "manifest.json" in alone.err
 
 
 def test_a_second_signal_ends_the_worker_immediately_and_loses_no_job(line, slow_picture):

@@ -66,6 +66,7 @@ def attempt(address, action):
 ALLOWED = {
     "publisher": {("publish", topology.JOBS), ("publish", topology.PARTS)},
     "worker": {
+        ("publish", topology.JOBS),  # gives jobs back when it stops
         ("publish", topology.VERDICTS),
         ("publish", topology.DEAD),
         ("publish", topology.SUSPECTS),

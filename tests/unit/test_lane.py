@@ -1,5 +1,6 @@
 """The path of a job through a lane, step by step, with the broker in memory."""
 
+import hashlib
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.broker.base import Message, NotConfirmed, Refused
+from patchline.broker.base import Message, NotConfirmed, Refused, TooLarge
 from patchline.broker.memory import MemoryBroker
 from patchline.inspection.inspector import Inspection
 from patchline.protocol import messages, topology
@@ -87,7 +88,7 @@ class Line:
         self.lane = Lane(self.broker.consume(topology.JOBS, prefetch=2), **dependencies)
         self.suspect_lane = SuspectLane(self.broker.consume(topology.SUSPECTS, prefetch=1), **dependencies)
 
-    def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, **headers):
+    def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, image=b"image", **headers):
         job = Job(
             job_id=job_id,
             line="l",
@@ -97,7 +98,7 @@ class Line:
             deadline=deadline,
             content_type="image/png",
         )
-        outgoing = Message(b"image", job_id, messages.JOB_TYPE, job.content_type, {**job.headers(), **headers})
+        outgoing = Message(image, job_id, messages.JOB_TYPE, job.content_type, {**job.headers(), **headers})
         self.broker.publish(topology.JOBS, job.routing_key, outgoing)
 
     def step(self):
@@ -376,7 +377,9 @@ def test_a_refused_verdict_is_published_again_until_it_is_confirmed(line, monkey
     assert (waiting, line.metrics.backpressure.waiting) == ([0, 1, 1], 0)
 
 
-def test_a_job_whose_verdict_is_refused_is_requeued_when_the_worker_stops(line):
+@pytest.mark.parametrize(("copy_is_refused", "attempt"), [(False, 1), (True, 2)])
+def test_a_job_whose_verdict_is_refused_is_given_back_when_the_worker_stops(line, copy_is_refused, attempt):
+    """As a copy, which counts no attempt; if that is refused too, by requeueing it."""
     line.send()
 
     def refuse(*_, **__):
@@ -384,10 +387,67 @@ def test_a_job_whose_verdict_is_refused_is_requeued_when_the_worker_stops(line):
         raise Refused("full")
 
     line.broker.publish = refuse
+    if copy_is_refused:
+        line.broker.publish_nowait = refuse
     line.step()
-    redelivered = line.lane.jobs.take(0)
-    assert (redelivered.message.message_id, redelivered.attempt) == ("j1", 2)
+    again = line.lane.jobs.take(0)
+    assert (again.message.message_id, again.attempt, again.redelivered) == ("j1", attempt, copy_is_refused)
     assert line.cache.verdicts == {}
+
+
+def limit_message_size(line, exchanges, most=1000):
+    """Let the broker refuse large messages to some exchanges, as after a lowered max_message_size."""
+    publish = line.broker.publish
+
+    def limited(exchange, routing_key, message, **options):
+        if exchange in exchanges and len(message.body) > most:
+            raise TooLarge("larger than 1000 bytes")
+        publish(exchange, routing_key, message, **options)
+
+    line.broker.publish = limited
+
+
+IMAGE = b"image" * 1000
+
+
+def test_a_job_too_large_for_a_dead_letter_gets_its_verdict_and_a_dead_letter_that_identifies_its_image(line):
+    limit_message_size(line, [topology.DEAD])
+    line.inspector.outcome = Unusable(Reason.UNREADABLE_IMAGE, "truncated")
+    line.send(image=IMAGE)
+    line.step()
+    (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
+    assert (verdict.decision, verdict.reason) == (Decision.ERROR, Reason.UNREADABLE_IMAGE)
+    assert (dead.message.body, dead.message.message_id) == (b"", "j1")
+    assert dead.message.headers["x-patchline-image-bytes"] == len(IMAGE)
+    assert dead.message.headers["x-patchline-image-sha256"] == hashlib.sha256(IMAGE).hexdigest()
+    assert dead.message.headers["x-patchline-reason"] == "unreadable_image"
+    assert line.value("patchline_dead_letters_incomplete_total") == 1
+    assert not line.lane.jobs._unsettled
+
+
+@pytest.mark.parametrize("outcome", [Retry(Reason.DEVICE_FAILED, "busy"), None])
+def test_a_job_too_large_for_the_suspects_gets_a_verdict(line, outcome):
+    limit_message_size(line, [topology.SUSPECTS, topology.DEAD])
+    line.send(image=IMAGE)
+    if outcome is None:
+        line.crash()
+    line.inspector.outcome = outcome
+    line.step()
+    (verdict,), (dead,) = line.verdicts(), line.messages(topology.DEAD)
+    assert (verdict.decision, verdict.reason) == (Decision.ERROR, Reason.IMAGE_OVER_LIMIT)
+    assert dead.message.body == b""
+    assert line.lane.lock._shared_holders == 0
+    assert not line.lane.jobs._unsettled
+
+
+def test_a_verdict_does_not_wait_for_a_missing_queue_of_dead_letters(line):
+    del line.broker._queues[topology.DEAD]
+    line.inspector.outcome = Unusable(Reason.UNREADABLE_IMAGE, "truncated")
+    line.send()
+    line.step()
+    (verdict,) = line.verdicts()
+    assert verdict.reason is Reason.UNREADABLE_IMAGE
+    assert line.value("patchline_dead_letters_incomplete_total") == 1
 
 
 def test_a_stale_job_is_neither_published_nor_acknowledged(line):

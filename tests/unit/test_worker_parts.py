@@ -13,8 +13,10 @@ from patchline.devices.backbone import Device
 from patchline.protocol.errors import Reason, SetupError
 from patchline.protocol.messages import Decision, Verdict
 from patchline.runtime import notify
-from patchline.worker import process, supervisor, verdict_cache
+from patchline.runtime.container import Limits
+from patchline.worker import sizes, supervisor, verdict_cache
 from patchline.worker.metrics import Metrics, SupervisorMetrics
+from patchline.worker.sizes import Sizes
 
 NOW = 1_800_000_000_000
 
@@ -196,6 +198,19 @@ def test_a_running_worker_without_progress_is_replaced(worker, monkeypatch):
     assert worker.process is None
 
 
+def test_a_worker_that_goes_on_loading_is_not_replaced_however_long_it_takes(worker, monkeypatch):
+    monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: Running())
+    worker.watch(0.0)
+    monkeypatch.setenv("NOTIFY_SOCKET", worker.notifications.address)
+    start_s = worker.settings.start_s
+    for loaded in range(1, 10):
+        notify.extend_start(start_s)  # as after each bank
+        worker.watch(loaded * start_s)
+    assert (worker.restarts, worker.ready) == ([], False)
+    worker.watch(10 * start_s + 0.1)
+    assert worker.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
+
+
 def test_restarts_are_counted_by_device_and_cause():
     metrics = SupervisorMetrics(["cpu:0"])
     metrics.worker_restarted(Device("cpu", 0), supervisor.Cause.STUCK)
@@ -203,13 +218,27 @@ def test_restarts_are_counted_by_device_and_cause():
     assert [value({"device": "cpu:0", "cause": cause}) for cause in ("stuck", "ended")] == [1, 0]
 
 
-def test_the_default_concurrency_depends_on_the_device_and_the_cores(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
-    assert process._concurrency(Worker(), Device("ascend", 0)) == 2
-    assert process._concurrency(Worker(), Device("cpu", 0)) == 66
-    assert process._concurrency(Worker(lanes=4), Device("cpu", 0)) == 4
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    assert process._concurrency(Worker(), Device("cpu", 0)) == 2
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "limits", "expected"),
+    [
+        ("cpu", {}, Limits(64, None), Sizes(66, 198, 264)),
+        ("cpu", {}, Limits(1, None), Sizes(2, 6, 8)),
+        ("ascend:0", {}, Limits(64, None), Sizes(2, 6, 8)),
+        ("cpu", {"lanes": 4}, Limits(64, None), Sizes(4, 4, 8)),
+        ("cpu", {"concurrency": 1}, Limits(64, None), Sizes(1, 3, 4)),
+        ("cpu", {}, Limits(64, 4 * GB), Sizes(6, 18, 24)),
+        ("cpu", {}, Limits(64, 1 * GB), Sizes(1, 3, 4)),
+        ("cpu", {}, Limits(64, GB // 10), Sizes(1, 1, 1)),
+        ("cpu", {"concurrency": 8, "lanes": 20}, Limits(1, 1 * GB), Sizes(8, 20, 20)),
+    ],
+)
+def test_the_sizes_of_a_worker_follow_its_device_and_the_limits_of_its_container(device, settings, limits, expected):
+    category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
+    plant = config.Config.model_validate({"categories": {"c": category}, "worker": settings})
+    assert sizes.choose(plant, Device.parse(device), limits) == expected
 
 
 def test_cpu_devices_share_the_cores(monkeypatch):

@@ -1,0 +1,54 @@
+"""How much a worker does at once: by its device, by the CPUs and the memory of its container, and by the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchline import config
+from patchline.devices.backbone import Device
+from patchline.runtime.container import Limits
+
+_EXTRA_LANES = 2  # inspect while the lane of a core waits for the GIL or for the I/O thread of RabbitMQ
+_CHIP_CONCURRENCY = 2  # a chip runs one image at a time; the next one is prepared meanwhile
+_LANES_PER_INSPECTION = 3  # two of three may wait for RabbitMQ, whose disk may be slow
+_BYTES_PER_PIXEL = 6  # of a decoded image: it exists twice while its channels are swapped
+_DECODED_SHARE, _ENCODED_SHARE = 0.5, 0.25  # of the memory; the rest is for models, banks and Python
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of images.
+
+    Attributes:
+        concurrency: inspected at the same time.
+        lanes: threads that carry an image each.
+        prefetch: received and not yet settled, with those that wait for a lane.
+    """
+
+    concurrency: int
+    lanes: int
+    prefetch: int
+
+
+def choose(settings: config.Config, device: Device, limits: Limits) -> Sizes:
+    """Return the sizes of a worker. What the configuration sets is taken as it is.
+
+    If the memory of the container is limited, images of the largest accepted size must fit into it.
+    """
+    lanes = settings.worker.lanes
+    concurrency = settings.worker.concurrency or _default_concurrency(settings, device, limits)
+    if not settings.worker.concurrency and lanes:
+        concurrency = min(concurrency, lanes)
+    held = (_LANES_PER_INSPECTION + 1) * concurrency
+    if limits.memory_bytes is not None:
+        held = min(held, int(limits.memory_bytes * _ENCODED_SHARE) // settings.images.max_bytes)
+    lanes = lanes or max(concurrency, min(_LANES_PER_INSPECTION * concurrency, held - concurrency))
+    return Sizes(concurrency, lanes, max(lanes, min(lanes + concurrency, held)))
+
+
+def _default_concurrency(settings: config.Config, device: Device, limits: Limits) -> int:
+    concurrency = limits.cpus + min(limits.cpus, _EXTRA_LANES) if device.kind == "cpu" else _CHIP_CONCURRENCY
+    if limits.memory_bytes is None:
+        return concurrency
+    per_image = settings.images.max_pixels * _BYTES_PER_PIXEL
+    return max(1, min(concurrency, int(limits.memory_bytes * _DECODED_SHARE) // per_image))
