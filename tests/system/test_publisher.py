@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from patchline import config
 from patchline.broker.base import BrokerError
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol import topology
@@ -125,6 +126,26 @@ def test_parts_of_an_hour_ago_are_not_announced_and_fresh_ones_are_announced_pas
     assert arrived == ["part-00", "part-01", "part-02"]
     announced = {message.headers["part_id"] for message in line.messages(topology.gate_queue("l1"), 9, timeout_s=2)}
     assert announced == {"part-02"}
+
+
+def test_a_spool_of_late_images_leaves_room_for_the_fresh_images_of_other_lines(line, tmp_path):
+    limits = line.settings.publisher.model_copy(update={"late_per_s": 20.0})
+    config.save(line.settings.model_copy(update={"publisher": limits}), line.folder / "config.yaml")
+    (port,) = server.free_ports(1)
+    late, fresh = write_images(tmp_path / "late", [5_000] * 60), write_images(tmp_path / "fresh", [5_000])
+    away = {"PATCHLINE_AMQP_URL": f"amqp://127.0.0.1:{port}"}
+    first = line.start(*PUBLISH, "--deadline-ms", "1", *late, **away)
+    assert {records(first.stdout.readline())[0]["state"] for _ in late} == {"spooled"}
+    first.terminate()
+    assert first.wait(20) == 0
+    second = line.start(*PUBLISH, *fresh)
+    line.messages(topology.JOBS, 1)
+    started = time.monotonic()
+    out, _ = second.communicate(timeout=60)
+    assert time.monotonic() - started > 2.0, "20 a second"
+    confirmed = [state["job_id"] for state in records(out) if state["state"] == "confirmed"]
+    assert len(confirmed) == 61
+    assert [message.message_id for message in line.messages(topology.JOBS, 60)] == confirmed[1:]
 
 
 @pytest.fixture
