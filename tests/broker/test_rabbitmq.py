@@ -13,7 +13,7 @@ import pytest
 from patchline.broker import headers
 from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
 from patchline.broker.memory import _matches
-from patchline.broker.rabbitmq import RabbitBroker
+from patchline.broker.rabbitmq import _TOO_LARGE, RabbitBroker
 from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy
@@ -92,6 +92,21 @@ def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers)
             wait_until(confirmation.running)
             assert not confirmation.cancel()
             assert confirmation.result(20) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "max_size"),
+    [
+        (
+            "PRECONDITION_FAILED - message size 20000000 is larger than configured max size 16777216",
+            16_777_216,
+        ),  # 4.0.5
+        ("PRECONDITION_FAILED - message size 2000000 is larger than configured max size 1000000", 1_000_000),  # 3.10.8
+        ("PRECONDITION_FAILED - message size 600000000 is larger than max size 536870912", 536_870_912),
+    ],
+)
+def test_the_limit_for_messages_is_read_from_the_text_of_the_refusal(text, max_size):
+    assert int(_TOO_LARGE.search(text)[1]) == max_size
 
 
 @pytest.mark.parametrize("url", ["localhost:5672:x", "amqp://host:notaport"])
