@@ -32,6 +32,7 @@ FILES_TOGETHER = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
     """Give each file, and those of `FILES_TOGETHER`, to one process of pytest-xdist."""
     group_of = {name: group for group, names in FILES_TOGETHER.items() for name in names}

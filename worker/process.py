@@ -167,7 +167,8 @@ def _run_lanes(
     health.is_consuming = lambda: broker.connected and all(queue.subscribed for queue in queues)
     threads = _start(lanes)
     failure = _watch(threads, lanes[0].heartbeats, health, stop)
-    given_back = drain(lanes, threads, broker, drain_s)
+    # A worker that lost its device can finish nothing: it gives everything back at once.
+    given_back = drain(lanes, threads, broker, drain_s if failure is None else 0.0)
     busy = sum(thread.is_alive() for thread in threads)
     _log.info("worker stopped", given_back=given_back, busy_lanes=busy)
     return failure, busy > 0

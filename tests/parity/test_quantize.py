@@ -113,5 +113,5 @@ def test_a_new_model_leaves_the_mapped_files_of_a_running_worker_alone(settings,
 
 def test_without_nncf_the_error_names_the_extra(settings, texture_folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "nncf", None)
-    with pytest.raises(SetupError, match=r"pip install '\.\[quantize\]'"):
+    with pytest.raises(SetupError, match=r"pip install 'patchline\[quantize\]'"):
         quantize.quantize(settings, "brick", texture_folder / "train" / "good")
