@@ -26,7 +26,8 @@ from patchline.publisher.source import Capture
 from patchline.publisher.taken_images import TakenImages
 from patchline.publisher.watched_folder import Signature, WatchedFolder
 
-_BATCH = 64  # images that are handed on before the next look at events
+_LOOK_EVERY_S = 0.25  # while images are handed on
+_BATCH = 512  # images that are put in order at a time
 _STOP_POLL_S = 0.2
 _LISTING_SHARE = 4  # the pause after a listing is at least this many times its duration
 
@@ -65,10 +66,13 @@ class FolderWatch:
         """Yield every complete image until the stop event is set. What was accepted is not read again."""
         while not self.stop.is_set():
             self._look()
+            next_look = time.monotonic() + _LOOK_EVERY_S
             for path, signature in self._most_urgent():
                 capture = self._take(path, signature)
                 if capture is not None:
                     yield capture
+                if time.monotonic() >= next_look:
+                    break
             self.memory.flush()
             self.reports.counts(self.images.counts())
 
