@@ -66,6 +66,14 @@ def gravel(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def fitted_gravel(gravel):
+    """The same folder with a memory bank, whichever tests ran before."""
+    fitted = patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=gravel)
+    assert fitted.returncode == 0, fitted.stderr
+    return gravel
+
+
 def test_a_new_category_is_fitted_evaluated_and_served(gravel, line):
     fitted = patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=gravel)
     assert fitted.returncode == 0, fitted.stderr
@@ -126,9 +134,9 @@ def test_a_broken_image_is_named_in_the_error(gravel, tmp_path):
     assert "remove it from the folder" in error
 
 
-def test_a_folder_without_defects_cannot_be_evaluated(gravel):
+def test_a_folder_without_defects_cannot_be_evaluated(fitted_gravel):
     error = run_and_expect_error(
-        "evaluate", "--category", "gravel", "--config", "my.yaml", "gravel/train", folder=gravel
+        "evaluate", "--category", "gravel", "--config", "my.yaml", "gravel/train", folder=fitted_gravel
     )
     assert "needs test/good" in error
 
@@ -265,13 +273,13 @@ def test_a_dataset_is_checked_before_the_evaluation_starts(dataset, tmp_path):
     assert not (folder / "out").exists()
 
 
-def test_an_imported_memory_bank_is_calibrated_and_evaluated(gravel, tmp_path):
+def test_an_imported_memory_bank_is_calibrated_and_evaluated(fitted_gravel, tmp_path):
     folder = tmp_path / "new"
-    shutil.copytree(gravel, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
+    shutil.copytree(fitted_gravel, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
     good = folder / "gravel" / "train" / "good"
     for path in sorted(good.iterdir())[:20]:
         path.rename((folder / "gravel") / path.name)
-    old = gravel / "faiss-index-precision" / "gravel" / "nnscorer_search_index.faiss"
+    old = fitted_gravel / "faiss-index-precision" / "gravel" / "nnscorer_search_index.faiss"
     imported = patchline(
         "import-bank", "--category", "gravel", "--config", "my.yaml", str(old), str(good), folder=folder
     )
