@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -52,6 +53,7 @@ class _Unconfirmed:
     publication: Publication
     key: tuple[str, str, str | None]  # exchange, routing key, message id
     size: int
+    sent_at: float
     return_reason: str | None = None
 
     def error(self, ack: bool) -> BrokerError | None:
@@ -66,7 +68,8 @@ class _Unconfirmed:
 class PublisherConfirms:
     """The unconfirmed messages of one channel, by delivery tag. Used by one thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._last_tag = 0
         self._unconfirmed: dict[int, _Unconfirmed] = {}
 
@@ -75,11 +78,16 @@ class PublisherConfirms:
         """No message is unconfirmed."""
         return not self._unconfirmed
 
+    def waiting_since(self) -> float | None:
+        """Return when the oldest unconfirmed message was sent, on the clock; None if every message is confirmed."""
+        oldest = next(iter(self._unconfirmed.values()), None)
+        return None if oldest is None else oldest.sent_at
+
     def add(self, publication: Publication, outgoing: Outgoing) -> None:
         """Register the next message that is published on the channel. Delivery tags count from 1."""
         self._last_tag += 1
         key = (outgoing.exchange, outgoing.routing_key, outgoing.message.message_id)
-        self._unconfirmed[self._last_tag] = _Unconfirmed(publication, key, len(outgoing.message.body))
+        self._unconfirmed[self._last_tag] = _Unconfirmed(publication, key, len(outgoing.message.body), self._clock())
 
     def on_return(self, exchange: str, routing_key: str, message_id: str | None, reason: str) -> None:
         """Record a returned message. basic.return has no delivery tag; it precedes the basic.ack of its message."""

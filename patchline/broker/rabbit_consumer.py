@@ -17,7 +17,7 @@ from patchline.broker.headers import decode_headers, decode_text, deliveries_bef
 _log = structlog.get_logger(__name__)
 _MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while the queue is missing
 _REPLY_TIMEOUT_S = 5.0
-_SUBSCRIBE_TIMEOUT_S = 10.0  # then the channel is replaced
+_ANSWER_TIMEOUT_S = 10.0  # then the channel is replaced
 _PROBE_INTERVAL_S = 2.0
 
 
@@ -40,6 +40,7 @@ class _Subscription:
     channel: Any
     confirmed: bool = False  # RabbitMQ has answered basic.consume
     retired: bool = False  # cancelled by RabbitMQ: no more deliveries, but those in hand can still be settled
+    probing: bool = False  # RabbitMQ has not yet answered a probe
     idle_probes: int = 0  # in a row, for which messages were waiting and none was delivered
     unsettled: dict[int, Delivery] = field(default_factory=dict)
 
@@ -127,7 +128,7 @@ class RabbitConsumer:
         channel.basic_qos(prefetch_count=self._prefetch)
         on_message, on_reply = partial(self._on_delivery, subscription), partial(self._on_subscribed, subscription)
         channel.basic_consume(self._queue_name, on_message, callback=on_reply)
-        channel.connection.ioloop.call_later(_SUBSCRIBE_TIMEOUT_S, partial(self._close_unless_confirmed, subscription))
+        self._close_later(subscription, lambda: not subscription.confirmed, "basic.consume")
 
     def _on_subscribed(self, subscription: _Subscription, _: object) -> None:
         subscription.confirmed = True
@@ -151,10 +152,13 @@ class RabbitConsumer:
             subscription.idle_probes = 0
             self._probe_later(subscription)
         else:
+            subscription.probing = True
             on_reply = partial(self._on_probe_reply, subscription)
             subscription.channel.queue_declare(self._queue_name, passive=True, callback=on_reply)
+            self._close_later(subscription, lambda: subscription.probing, "queue.declare")
 
     def _on_probe_reply(self, subscription: _Subscription, frame: Any) -> None:
+        subscription.probing = False
         waiting = frame.method.message_count and not subscription.unsettled
         subscription.idle_probes = subscription.idle_probes + 1 if waiting else 0
         if frame.method.consumer_count == 0 or subscription.idle_probes > 1:
@@ -162,9 +166,16 @@ class RabbitConsumer:
         else:
             self._probe_later(subscription)
 
-    def _close_unless_confirmed(self, subscription: _Subscription) -> None:
-        if not subscription.confirmed and subscription.channel.is_open:
-            subscription.channel.close(reply_text="RabbitMQ did not answer basic.consume")
+    def _close_later(self, subscription: _Subscription, is_unanswered: Callable[[], bool], method: str) -> None:
+        def close() -> None:
+            if not is_unanswered() or not subscription.channel.is_open:
+                return
+            if subscription.unsettled:  # it delivers, and closing would count an attempt for each delivery
+                self._close_later(subscription, is_unanswered, method)
+            else:
+                subscription.channel.close(reply_text=f"RabbitMQ did not answer {method}")
+
+        subscription.channel.connection.ioloop.call_later(_ANSWER_TIMEOUT_S, close)
 
     def _on_cancelled_by_broker(self, subscription: _Subscription, _: object) -> None:
         """RabbitMQ ends a consumer when its queue is deleted, or is not available."""

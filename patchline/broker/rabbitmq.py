@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -35,6 +36,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
 _CLOSE_TIMEOUT_S = 10.0
+_CONFIRM_TIMEOUTS = 5  # without a confirmation, then the channel is replaced
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
@@ -79,6 +81,8 @@ class RabbitBroker:
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
         self._queued: list[Publication] = []  # until the channel is open
+        self._blocked = False
+        self._unblocked_at = 0.0
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._consumers: list[RabbitConsumer] = []
@@ -188,7 +192,7 @@ class RabbitBroker:
             _log.warning("url of RabbitMQ cannot be read, using the last one", reason=str(error))
         node = self._nodes[self._next_node % len(self._nodes)]
         self._next_node += 1
-        self._max_message_size = None
+        self._max_message_size, self._blocked = None, False
         self._connection = pika.SelectConnection(
             node,
             on_open_callback=self._on_open,
@@ -203,11 +207,21 @@ class RabbitBroker:
         if self._closing:
             connection.close()
             return
-        connection.add_on_connection_blocked_callback(_log_blocked)
-        connection.add_on_connection_unblocked_callback(lambda *_: _log.info("connection unblocked by RabbitMQ"))
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self._open_publish_channel()
         for consumer in self._consumers:
             connection.channel(on_open_callback=consumer.subscribe)
+
+    def _on_blocked(self, _: object, frame: Any) -> None:
+        # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
+        self._blocked = True
+        reason = decode_text(frame.method.reason)
+        _log.warning("connection blocked by RabbitMQ until it has resources again", reason=reason)
+
+    def _on_unblocked(self, *_: object) -> None:
+        self._blocked, self._unblocked_at = False, time.monotonic()
+        _log.info("connection unblocked by RabbitMQ")
 
     def _open_publish_channel(self) -> None:
         if self._connection is not None and self._connection.is_open:
@@ -221,6 +235,7 @@ class RabbitBroker:
     def _on_confirms_selected(self, channel: Channel) -> None:
         self._publish_channel = channel
         self._confirms = PublisherConfirms()
+        self._check_confirms(channel)
         queued, self._queued = self._queued, []
         for publication in queued:
             self._publish(publication)
@@ -231,6 +246,20 @@ class RabbitBroker:
             self._max_message_size = int(refusal[1])
         self._confirms.fail_all(repr(reason), self._max_message_size if refusal else None)
         self._open_publish_channel()
+
+    def _check_confirms(self, channel: Any) -> None:
+        """Replace a channel on which confirmations no longer come, so that its messages are sent again.
+
+        RabbitMQ 3.10 can lose the confirmation of a message when the leader of its quorum queue dies.
+        """
+        if not channel.is_open or channel is not self._publish_channel:
+            return
+        since, limit_s = self._confirms.waiting_since(), _CONFIRM_TIMEOUTS * self._confirm_timeout_s
+        if since is None or self._blocked or time.monotonic() - max(since, self._unblocked_at) < limit_s:
+            self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
+            return
+        _log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
+        self._replace(channel)
 
     def _forget_cancelled(self) -> None:
         self._queued = [publication for publication in self._queued if not publication.confirmation.cancelled()]
@@ -264,8 +293,12 @@ class RabbitBroker:
         self._confirms.on_confirm(frame.method.delivery_tag, frame.method.multiple, ack)
         if not ack and self._confirms.is_empty and self._publish_channel is not None:
             # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
-            channel, self._publish_channel = self._publish_channel, None
-            channel.close()
+            self._replace(self._publish_channel)
+
+    def _replace(self, channel: Channel) -> None:
+        """Close the publish channel. `_on_publish_channel_closed` opens the next one."""
+        self._publish_channel = None
+        channel.close()
 
     def _add_consumer(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
@@ -301,11 +334,6 @@ class RabbitBroker:
 def _is_login_refused(reason: BaseException) -> bool:
     refusals = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
     return isinstance(reason, refusals)
-
-
-def _log_blocked(_: object, frame: Any) -> None:
-    # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
-    _log.warning("connection blocked by RabbitMQ until it has resources again", reason=decode_text(frame.method.reason))
 
 
 def _declare(channel: Any, topology: Topology, passive: bool) -> None:

@@ -10,8 +10,9 @@ from contextlib import closing
 import pika
 import pytest
 
-from patchline.broker import headers
+from patchline.broker import headers, rabbit_consumer
 from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
+from patchline.broker.confirms import PublisherConfirms
 from patchline.broker.memory import _matches
 from patchline.broker.rabbitmq import _TOO_LARGE, RabbitBroker
 from patchline.protocol import topology
@@ -92,6 +93,17 @@ def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers)
             wait_until(confirmation.running)
             assert not confirmation.cancel()
             assert confirmation.result(20) is None
+
+
+def test_a_message_that_rabbitmq_never_confirms_fails_and_the_next_one_is_confirmed(servers, monkeypatch):
+    with RabbitBroker(servers.amqp_url, confirm_timeout_s=0.2) as broker:
+        broker.declare(topology.gate("unconfirmed"))
+        with monkeypatch.context() as lost:
+            lost.setattr(PublisherConfirms, "on_confirm", lambda *_: None)
+            confirmation = broker.publish_nowait([Outgoing(topology.PARTS, "unconfirmed", _message())])
+            with pytest.raises(NotConfirmed):
+                confirmation.result(20)
+        broker.publish(topology.PARTS, "unconfirmed", _message(), timeout_s=10)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +207,19 @@ def test_a_consumer_that_rabbitmq_no_longer_serves_subscribes_again(remade, wait
         broker.publish("remade", "key", _message())
     broker.publish("remade", "key", _message())
     consumer.take(15).ack()
+
+
+def test_a_consumer_whose_probe_rabbitmq_does_not_answer_subscribes_again(remade, monkeypatch):
+    monkeypatch.setattr(rabbit_consumer, "_ANSWER_TIMEOUT_S", 0.5)
+    broker, _, __ = remade
+    consumer = broker.consume("remade", prefetch=5)
+    wait_for(lambda: consumer.subscribed)
+    first = consumer._subscription.channel
+    monkeypatch.setattr(first, "queue_declare", lambda *_, **__: None)
+    wait_for(lambda: first.is_closed, 10)
+    wait_for(lambda: consumer.subscribed, 10)
+    broker.publish("remade", "key", _message())
+    consumer.take(10).ack()
 
 
 def test_a_consumer_without_a_queue_is_not_subscribed_until_the_queue_is_made_again(remade):

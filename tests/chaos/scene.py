@@ -63,6 +63,11 @@ class Scene:
     def output(self, name):
         return (self.folder / f"{name}.out").read_text()
 
+    def last_log_lines(self, count=8):
+        """Return the end of the log of each process, for the message of a failed test."""
+        logs = sorted(self.folder.glob("*.err"))
+        return "\n".join(f"{log.name}: {line}" for log in logs for line in log.read_text().splitlines()[-count:])
+
     def workers(self):
         """Return the running worker processes, without their supervisor."""
         workers = []

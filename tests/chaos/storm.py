@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -120,8 +121,9 @@ class Storm:
     def node_loss(self, node):
         """Kill one node of a cluster with SIGKILL."""
         for process in psutil.Process(node.server.guard.pid).children(recursive=True):
-            if process.name() == "beam.smp":
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # the node's short-lived children
+                if process.name() == "beam.smp":
+                    process.kill()
         self._await_recovery("node_loss", time.monotonic())
 
     def restart_node(self, node, kind):
@@ -133,7 +135,8 @@ class Storm:
 
     def _await_recovery(self, kind, since):
         self.done[kind] += 1
-        assert _wait_until(lambda: self.scene.last_verdict_at > since, 60.0), f"no verdict after {kind}"
+        recovered = _wait_until(lambda: self.scene.last_verdict_at > since, 60.0)
+        assert recovered, f"no verdict after {kind}; {self.scene.last_log_lines()}"
         self.recovery_s.setdefault(kind, []).append(round(self.scene.last_verdict_at - since, 1))
 
 
