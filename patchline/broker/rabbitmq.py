@@ -36,7 +36,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
 _CLOSE_TIMEOUT_S = 10.0
-_CONFIRM_TIMEOUTS = 5  # without a confirmation, then the channel is replaced
+_CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
@@ -250,7 +250,8 @@ class RabbitBroker:
     def _check_confirms(self, channel: Any) -> None:
         """Replace a channel on which confirmations no longer come, so that its messages are sent again.
 
-        RabbitMQ 3.10 can lose the confirmation of a message when the leader of its quorum queue dies.
+        RabbitMQ before 4.2 can lose a message for a quorum queue whose leader dies. It then enqueues and confirms
+        nothing more that the same channel sends to this queue (rabbitmq-server #14589).
         """
         if not channel.is_open or channel is not self._publish_channel:
             return
