@@ -125,12 +125,38 @@ class Publisher(Section):
     poll_ms: Count = 1_000
 
 
-class Gate(Section):
-    """Gates. `grace_ms` is added to the deadline of a part, since its verdict may already be on its way."""
+class GateRules(Section):
+    """When a gate accepts or rejects. `grace_ms` is added to the patience, since a verdict may be on its way."""
 
     review_action: Literal["accept", "reject"] = "reject"
+    max_wait_ms: Count = 60_000
     grace_ms: Annotated[int, Field(ge=0)] = 200
+
+
+class GateOverride(Section):
+    """Rules of one line or category. A missing key has the value of the section `gate`."""
+
+    review_action: Literal["accept", "reject"] | None = None
+    max_wait_ms: Count | None = None
+    grace_ms: Annotated[int, Field(ge=0)] | None = None
+
+
+class Gate(GateRules):
+    """Gates: their rules, the arm, and the lease that lets one gate of a line act."""
+
     remember_jobs: Count = 100_000
+    act_timeout_ms: Count = 1000
+    lease_ms: Annotated[int, Field(ge=1000)] = 2000
+    heartbeat_s: Count = 2
+    lines: dict[messages.Name, GateOverride] = Field(default_factory=dict)
+    categories: dict[messages.Name, GateOverride] = Field(default_factory=dict)
+
+    def rules(self, line: str, category: str) -> GateRules:
+        """Return the rules of a category on a line. Those of a category prevail over those of a line."""
+        values = self.model_dump(include=set(GateRules.model_fields))
+        for override in (self.lines.get(line), self.categories.get(category)):
+            values |= override.model_dump(exclude_none=True) if override else {}
+        return GateRules(**values)
 
 
 class Category(Section):
@@ -194,6 +220,9 @@ class Config(Section):
                 f"worker.concurrency {self.worker.concurrency} is above worker.lanes {self.worker.lanes}: "
                 "each image needs a lane"
             )
+        unknown = self.gate.categories.keys() - self.categories.keys()
+        if unknown:
+            raise ValueError(f"gate.categories names {min(unknown)!r}, which is not a category of this configuration")
         return self
 
     def category(self, name: str) -> Category:
@@ -324,6 +353,8 @@ def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int,
 def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
     if len(location) == 1:
         return Config
+    if location[0] == "gate" and len(location) > 2:
+        return GateOverride
     section = Config.model_fields[str(location[0])].annotation
     return section if isinstance(section, type) and issubclass(section, Section) else Category
 

@@ -24,9 +24,11 @@ class Permissions:
 # Publishing needs write access to an exchange, consuming needs read access to a queue (RabbitMQ, access control).
 # The trace exporter uses the gate's user: it only reads verdicts.
 PERMISSIONS = {
-    "publisher": Permissions(write=r"^patchline\.(jobs|parts)$", read="^$"),
-    "worker": Permissions(write=r"^patchline\.(jobs|suspects|verdicts|dead)$", read=r"^patchline\.(jobs|suspects)$"),
-    "gate": Permissions(write="^$", read=r"^patchline\.(gate\..+|traces)$"),
+    "publisher": Permissions(write=r"^patchline\.(jobs|parts|status)$", read="^$"),
+    "worker": Permissions(
+        write=r"^patchline\.(jobs|suspects|verdicts|dead|status)$", read=r"^patchline\.(jobs|suspects)$"
+    ),
+    "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -141,18 +142,40 @@ def _check_publish_options(
         settings.category(category)
 
 
-def gate(line: Line, config_file: Settings = CONFIG) -> None:
-    """Act on the verdicts of one line: prints one JSON line for each part, accept or reject, once per job.
+def gate(
+    line: Line,
+    arm: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="COMMAND", help="The arm's program: answers each action with a line."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the actions; there is no arm.")] = False,
+    instance: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", callback=names, help="Of this gate among those of the line; its host by default."),
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Serves metrics, /healthz and /readyz.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Act on the verdicts of one line: accept or reject each part, once per job.
 
-    A part that was announced and has no verdict by its deadline is rejected.
+    The arm's program reads one JSON object a line. When it has acted it answers with the same line, or with the job id
+    alone. A part that was announced and has no verdict in time is rejected. Of several gates of a line one acts; the
+    others stand by and take over.
 
-    Example:  patchline gate --line press-3 | your-reject-arm
+    Example:  patchline gate --line press-3 --exec /etc/patchline/gate-press-3.sh
     """
-    from patchline.gate import process
+    from patchline.gate import outputs, process
 
+    if (arm is None) == (not dry_run):
+        raise SetupError("name the arm's program with --exec COMMAND, or print the actions with --dry-run: one of both")
     settings = config.load(config_file)
     with signals.stop_event() as stop:
-        process.run(settings, line, lambda action: print(action.model_dump_json(exclude_none=True), flush=True), stop)
+        output: outputs.Output = outputs.DryRunOutput()
+        if arm is not None:
+            output = outputs.ExecOutput(shlex.split(arm), settings.gate.act_timeout_ms / 1000)
+        process.run(settings, line, output, stop, instance, metrics_port)
 
 
 def traces(config_file: Settings = CONFIG) -> None:
@@ -208,7 +231,11 @@ def recent(
 def topology(
     line: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", callback=names, help="Also make the gate's queue of this line (repeatable)."),
+        typer.Option(metavar="NAME", callback=names, help="Also make the queues of this line's gates (repeatable)."),
+    ] = None,
+    gates: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="The gates of each line; by default one with this host's name."),
     ] = None,
     traces: Annotated[bool, typer.Option("--traces", help="Also make the queue of `patchline traces`.")] = False,
     definitions: Annotated[
@@ -227,12 +254,15 @@ def topology(
 
     Example:  patchline topology --line press-3 --line press-4
     """
+    from patchline.gate import instance
     from patchline.operations import plant_users
     from patchline.protocol import topology as queues
     from patchline.runtime import connections
 
     settings = config.load(config_file)
-    topologies = [connections.plant(settings), *(queues.gate(name) for name in line or [])]
+    instances = [instance.default_name()] if gates is None else gates.split(",")
+    names(instances)
+    topologies = [connections.plant(settings), *(queues.gate(name, instances) for name in line or [])]
     topologies += [queues.traces()] if traces else []
     if definitions is not None:
         print("\n".join(map(str, plant_users.write(definitions, topologies, address or settings.broker.url))))

@@ -32,6 +32,7 @@ LINE = "demo"
 _MARKER = ".patchline-demo"  # in the folder of a demo, so that the next one may delete it
 _RATE = 100  # images per second and camera; more than two cores can inspect, so that a queue builds up
 _DEADLINE_MS = 240_000
+_GATE = "demo"
 _START_S = 60.0
 _STALL_S = 30.0  # the line has stopped if no verdict arrives for this long
 
@@ -100,7 +101,8 @@ def _demo_settings(settings: config.Config, out: Path) -> config.Config:
         }
     )
     categories = {name: settings.category(name) for name in cells.CATEGORIES}
-    settings = settings.model_copy(update={"paths": paths, "categories": categories})
+    gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
+    settings = settings.model_copy(update={"paths": paths, "categories": categories, "gate": gate})
     config.save(settings, out / "config.yaml")
     return settings
 
@@ -111,12 +113,12 @@ def _run_line(
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
         broker.declare(connections.plant(settings))
-        broker.declare(topology.gate(LINE))
+        broker.declare(topology.gate(LINE, [_GATE]))
 
         def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
             return stack.enter_context(_process(name, out, environment, *arguments))
 
-        start("gate", "gate", "--line", LINE)
+        start("gate", "gate", "--line", LINE, "--instance", _GATE, "--dry-run")
         start("workers", "worker", "--devices", "cpu:0,cpu:1", "--metrics-port", str(metrics_port))
         _wait_until_ready([metrics_port, metrics_port + 1])
         cameras = [

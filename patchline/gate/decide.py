@@ -1,119 +1,223 @@
 """The rules of a gate: when to accept or reject a part. Uses no broker and no clock.
 
-The gate acts once per job id. A part that was announced and has no verdict when its deadline and a grace period are
-over is rejected: if in doubt, the part must not leave the line.
+The gate acts once per job id. The patience with a part counts from the arrival of its announcement, on the monotonic
+clock of the gate: other hosts' clocks have no effect on it. A part without a verdict in time is rejected: if in doubt,
+the part must not leave the line. A standby keeps the same state, and forgets what the acts of the active gate report.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from enum import StrEnum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from patchline.protocol.messages import Announcement, Decision, Frozen, Verdict
+from patchline import config
+from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
+from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NO_VERDICT = "no verdict in time"
 
 
-class Action(StrEnum):
-    """What the gate does with a part."""
+class Heard(Enum):
+    """What a verdict means for the gate."""
 
-    ACCEPT = "accept"
-    REJECT = "reject"
+    DECIDED = "decided"
+    KNOWN = "known"
+    LATE = "late"
 
 
-class ActionRecord(Frozen):
-    """One action of the gate; printed as one line of JSON."""
+@dataclass(frozen=True)
+class Permit:
+    """What the lease allows now (see `lease.py`)."""
 
-    job_id: str
-    line: str
-    category: str
-    part_id: str
+    accept: bool
+    reject: bool
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """An action that is not yet done. A pinned one was intended before: it is repeated and never becomes another."""
+
+    part: Announcement | Verdict | ActionRecord
     action: Action
     because: str
-    score: float | None = None
-    acted_at: int
+    score: float | None
+    due_at: float  # seconds on the monotonic clock
+    pinned: bool = False
+    stale: bool = False
 
 
 class Gate:
-    """The state of one line's gate: the parts it expects and the jobs it has acted on.
+    """The state of one line's gate: the parts it expects, what is to be done, and the jobs it has acted on.
+
+    All times named `now` are seconds on the monotonic clock.
 
     Args:
-        review_action: action for the verdict `review`.
-        grace_ms: time added to the deadline of a part before it is rejected without a verdict.
+        rules: returns the rules of a category.
+        stale_after_s: an action that comes this long after the end of the patience is marked as stale.
         remember: number of jobs to remember, so that the gate does not act on them again.
     """
 
-    def __init__(self, review_action: Action, grace_ms: int, remember: int) -> None:
-        self._review_action = review_action
-        self._grace_ms = grace_ms
+    def __init__(self, rules: Callable[[str], config.GateRules], stale_after_s: float, remember: int) -> None:
+        self._rules = rules
+        self._stale_after_s = stale_after_s
         self._remember = remember
         self._acted: OrderedDict[str, str] = OrderedDict()
-        self._expected: dict[str, Announcement] = {}
-        self._due: list[tuple[int, str]] = []
+        self._expected: dict[str, tuple[Announcement, float]] = {}
+        self._due: list[tuple[float, str]] = []
+        self._decided: dict[str, _Decided] = {}  # in the order in which they were decided
         self.late_verdicts = 0
 
-    def restore(self, expected: list[Announcement], acted: list[tuple[str, str]]) -> None:
-        """Restore the state of an earlier process.
-
-        Args:
-            expected: the parts that were announced and not acted on.
-            acted: job id and reason of each action, oldest first.
-        """
+    def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
+        """Restore what an earlier process has done (job id and reason, oldest first) and what it was about to do."""
         self._acted.update(acted)
-        for part in expected:
-            self.on_part(part)
+        for record in intended:
+            self._pin(record, now)
 
     @property
-    def pending(self) -> int:
+    def expected(self) -> int:
         """Number of announced parts that have no verdict yet."""
         return len(self._expected)
 
-    def on_part(self, part: Announcement) -> bool:
-        """Expect a part; return False if its job is already known. A part without a deadline never becomes overdue."""
-        if part.job_id in self._acted or part.job_id in self._expected:
+    @property
+    def undone(self) -> int:
+        """Number of decided actions that are not done yet."""
+        return len(self._decided)
+
+    def on_part(self, part: Announcement, now: float, age_s: float = 0.0) -> bool:
+        """Expect a part; return False if its job is already known.
+
+        Args:
+            part: the announcement.
+            now: the time.
+            age_s: how long ago the announcement arrived, if it was not received just now.
+        """
+        if part.job_id in self._acted or part.job_id in self._expected or part.job_id in self._decided:
             return False
-        self._expected[part.job_id] = part
-        if part.deadline is not None:
-            heapq.heappush(self._due, (part.deadline + self._grace_ms, part.job_id))
+        due_at = now - age_s + self._patience_s(part)
+        self._expected[part.job_id] = (part, due_at)
+        heapq.heappush(self._due, (due_at, part.job_id))
         return True
 
-    def on_verdict(self, verdict: Verdict, now_ms: int) -> ActionRecord | None:
-        """Act on a verdict; return None if the gate has already acted on its job."""
+    def is_undone(self, job_id: str) -> bool:
+        """Return True if the action on a job is decided and not done."""
+        return job_id in self._decided
+
+    def on_verdict(self, verdict: Verdict, now: float, age_s: float = 0.0, since_capture_s: float = 0.0) -> Heard:
+        """Decide on a part. A `pass` after the end of the patience is no pass.
+
+        Args:
+            verdict: the verdict.
+            now: the time.
+            age_s: how long ago the verdict arrived, if it was not received just now.
+            since_capture_s: the age of the part by the wall clocks. It only marks an unannounced part as stale.
+        """
         if verdict.job_id in self._acted:
-            self.late_verdicts += self._acted[verdict.job_id] == NO_VERDICT
+            late = self._acted[verdict.job_id] == NO_VERDICT
+            self.late_verdicts += late
+            return Heard.LATE if late else Heard.KNOWN
+        if verdict.job_id in self._decided:
+            return Heard.KNOWN
+        patience_s = self._patience_s(verdict)
+        announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
+        stale = announced is None and since_capture_s > patience_s + self._stale_after_s
+        action, because, score = self._action_for(verdict), str(verdict.decision), verdict.score
+        late = action is Action.ACCEPT and now >= due_at
+        if late:
+            self.late_verdicts += 1
+            action, because, score = Action.REJECT, NO_VERDICT, None
+        self._decided[verdict.job_id] = _Decided(verdict, action, because, score, due_at, stale=stale)
+        return Heard.LATE if late else Heard.DECIDED
+
+    def on_act(self, act: Act, now: float) -> None:
+        """Take note of what another gate of the line does."""
+        if act.state is ActState.DONE:
+            self.done(act)
+        elif act.job_id not in self._acted:
+            self._pin(act, now)
+
+    def next_action(self, now: float, now_ms: int, permit: Permit) -> ActionRecord | None:
+        """Return the next action that is due and permitted. It stays due until `done` is called.
+
+        Args:
+            now: the time.
+            now_ms: the wall clock, for the record.
+            permit: what the lease allows.
+        """
+        if not permit.reject:
             return None
-        self._expected.pop(verdict.job_id, None)
-        return self._act(verdict, self._action_for(verdict.decision), str(verdict.decision), verdict.score, now_ms)
+        self._decide_overdue(now)
+        for job_id, decided in self._decided.items():
+            if decided.action is Action.ACCEPT and not decided.pinned and now >= decided.due_at:
+                decided = replace(decided, action=Action.REJECT, because=NO_VERDICT, score=None)
+            if permit.accept or decided.action is Action.REJECT:
+                return self._record(job_id, decided, now, now_ms)
+        return None
 
-    def reject_overdue(self, now_ms: int) -> list[ActionRecord]:
-        """Reject every expected part whose deadline and grace period are over."""
-        records = []
-        while self._due and self._due[0][0] <= now_ms:
-            _, job_id = heapq.heappop(self._due)
-            part = self._expected.pop(job_id, None)
-            if part is not None:
-                records.append(self._act(part, Action.REJECT, NO_VERDICT, None, now_ms))
-        return records
+    def intend(self, record: ActionRecord) -> None:
+        """Pin an action that is about to be done: from now on it can only be repeated."""
+        if record.job_id in self._decided:
+            decided = self._decided[record.job_id]
+            self._decided[record.job_id] = replace(
+                decided, action=record.action, because=record.because, score=record.score, pinned=True
+            )
 
-    def _action_for(self, decision: Decision) -> Action:
-        if decision is Decision.REVIEW:
-            return self._review_action
-        return Action.ACCEPT if decision is Decision.PASS else Action.REJECT
-
-    def _act(
-        self, message: Announcement | Verdict, action: Action, because: str, score: float | None, now_ms: int
-    ) -> ActionRecord:
-        self._acted[message.job_id] = because
+    def done(self, record: ActionRecord) -> None:
+        """Remember an action that the arm has acknowledged."""
+        self._decided.pop(record.job_id, None)
+        self._expected.pop(record.job_id, None)
+        self._acted[record.job_id] = record.because
         if len(self._acted) > self._remember:
             self._acted.popitem(last=False)
+
+    def forget_overdue(self, now: float, overdue_s: float) -> list[str]:
+        """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby."""
+        limit = now - overdue_s
+        job_ids = [job_id for job_id, decided in self._decided.items() if decided.due_at <= limit]
+        while self._due and self._due[0][0] <= limit:
+            _, job_id = heapq.heappop(self._due)
+            if self._expected.pop(job_id, None) is not None:
+                job_ids.append(job_id)
+        for job_id in job_ids:
+            self._decided.pop(job_id, None)
+        return job_ids
+
+    def _patience_s(self, part: Announcement | Verdict) -> float:
+        rules = self._rules(part.category)
+        wait_ms = rules.max_wait_ms
+        if part.deadline is not None and part.captured_at is not None:
+            wait_ms = min(wait_ms, max(0, part.deadline - part.captured_at))
+        return (wait_ms + rules.grace_ms) / 1000
+
+    def _action_for(self, verdict: Verdict) -> Action:
+        if verdict.decision is Decision.REVIEW:
+            return Action(self._rules(verdict.category).review_action)
+        return Action.ACCEPT if verdict.decision is Decision.PASS else Action.REJECT
+
+    def _pin(self, record: ActionRecord, now: float) -> None:
+        _, due_at = self._expected.pop(record.job_id, (None, now))
+        if record.job_id in self._decided:
+            due_at = self._decided[record.job_id].due_at
+        self._decided[record.job_id] = _Decided(record, record.action, record.because, record.score, due_at, True)
+
+    def _decide_overdue(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, job_id = heapq.heappop(self._due)
+            part, due_at = self._expected.pop(job_id, (None, 0.0))
+            if part is not None:
+                self._decided[job_id] = _Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
+
+    def _record(self, job_id: str, decided: _Decided, now: float, now_ms: int) -> ActionRecord:
         return ActionRecord(
-            job_id=message.job_id,
-            line=message.line,
-            category=message.category,
-            part_id=message.part_id,
-            action=action,
-            because=because,
-            score=score,
+            job_id=job_id,
+            line=decided.part.line,
+            category=decided.part.category,
+            part_id=decided.part.part_id,
+            action=decided.action,
+            because=decided.because,
+            score=decided.score,
+            stale=decided.stale or now - decided.due_at > self._stale_after_s or None,
             acted_at=now_ms,
         )

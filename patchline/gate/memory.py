@@ -7,55 +7,79 @@ seconds and parts do not wait.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from patchline.gate.decide import ActionRecord
 from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import ActionRecord
 from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement
 
 _log = structlog.get_logger(__name__)
 _Statement = tuple[str, tuple[str | int, ...]]
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS expected (job_id TEXT PRIMARY KEY, part TEXT);
+CREATE TABLE IF NOT EXISTS expected (job_id TEXT PRIMARY KEY, part TEXT, arrived_at INTEGER);
 CREATE TABLE IF NOT EXISTS acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT);
+CREATE TABLE IF NOT EXISTS lease (held_last INTEGER);
 """
 
 
+@dataclass(frozen=True)
+class ExpectedPart:
+    """A part that was announced and not acted on, with the time of its arrival (epoch milliseconds)."""
+
+    part: Announcement
+    arrived_at: int
+
+
 class Memory:
-    """The file of one line's gate. Writes are queued and run in order on a separate thread.
+    """The file of one gate instance. Writes are queued and run in order on a separate thread.
 
     Args:
         path: the file; created if missing.
         remember: number of actions to keep.
+        legacy: the file of an earlier build, which becomes the file of the first instance that starts.
 
     Raises:
         SetupError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, remember: int) -> None:
+    def __init__(self, path: Path, remember: int, legacy: Path | None = None) -> None:
         self._remember = remember
         self._last_write_succeeded = True
         self._failure: Exception | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            migrated = legacy is not None and _take_over(legacy, path)
             self._sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._sqlite.execute("PRAGMA journal_mode=WAL")
             self._sqlite.execute("PRAGMA synchronous=NORMAL")
             self._sqlite.executescript(_SCHEMA)
+            if migrated:
+                self._migrate()
         except (OSError, sqlite3.Error) as error:
             advice = "move the file to another folder and start again"
             raise SetupError(f"{path}: cannot be used as a gate's memory ({error}); {advice}") from error
 
-    def save_part(self, part: Announcement) -> None:
-        """Save an announced part."""
-        self._enqueue_write(("INSERT OR IGNORE INTO expected VALUES (?, ?)", (part.job_id, part.model_dump_json())))
+    def save_part(self, part: Announcement, arrived_at: int) -> None:
+        """Save an announced part with the time of its arrival (epoch milliseconds)."""
+        values = (part.job_id, part.model_dump_json(), arrived_at)
+        self._enqueue_write(("INSERT OR IGNORE INTO expected VALUES (?, ?, ?)", values))
+
+    def forget_part(self, job_id: str) -> None:
+        """Delete a part that another gate must have acted on."""
+        self._enqueue_write(("DELETE FROM expected WHERE job_id = ?", (job_id,)))
+
+    def save_held_last(self, held_last: bool) -> None:
+        """Save whether this instance was the last one to hold the lease."""
+        self._enqueue_write(("DELETE FROM lease", ()), ("INSERT INTO lease VALUES (?)", (int(held_last),)))
 
     def save_action(self, record: ActionRecord) -> None:
         """Save an action and delete the part it was taken on."""
@@ -71,10 +95,15 @@ class Memory:
             raise self._failure
         self._executor.submit(self._run, task)
 
-    def load_expected(self) -> list[Announcement]:
+    def load_expected(self) -> list[ExpectedPart]:
         """Return the parts that were announced and not acted on."""
-        rows = self._sqlite.execute("SELECT part FROM expected ORDER BY rowid").fetchall()
-        return [Announcement.model_validate_json(part, extra=UNKNOWN_FIELDS) for (part,) in rows]
+        rows = self._sqlite.execute("SELECT part, arrived_at FROM expected ORDER BY rowid").fetchall()
+        parts = [(Announcement.model_validate_json(part, extra=UNKNOWN_FIELDS), arrived_at) for part, arrived_at in rows]
+        return [ExpectedPart(part, arrived_at or part.captured_at) for part, arrived_at in parts]
+
+    def load_held_last(self) -> bool:
+        """Return whether this instance was the last one to hold the lease."""
+        return bool(self._sqlite.execute("SELECT max(held_last) FROM lease").fetchone()[0])
 
     def load_acted(self) -> list[tuple[str, str]]:
         """Return job id and reason of each remembered action, oldest first."""
@@ -86,6 +115,12 @@ class Memory:
         self._sqlite.close()
         if self._failure is not None:
             raise self._failure
+
+    def _migrate(self) -> None:
+        """Add what the memory of an earlier build does not have. Its gate was the only one of the line."""
+        with contextlib.suppress(sqlite3.OperationalError):  # has the column already
+            self._sqlite.execute("ALTER TABLE expected ADD COLUMN arrived_at INTEGER")
+        self._sqlite.execute("INSERT INTO lease VALUES (1)")
 
     def _enqueue_write(self, *statements: _Statement) -> None:
         self.enqueue(partial(self._write, statements))
@@ -112,3 +147,13 @@ class Memory:
             self._last_write_succeeded = False
         else:
             self._last_write_succeeded = True
+
+
+def _take_over(legacy: Path, path: Path) -> bool:
+    """Rename the file of an earlier build, with its write-ahead log, unless there is a newer one."""
+    if path.exists() or not legacy.exists():
+        return False
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            legacy.with_name(legacy.name + suffix).replace(path.with_name(path.name + suffix))
+    return True

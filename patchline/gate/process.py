@@ -1,86 +1,152 @@
-"""The gate's process: consumes announcements and verdicts, and acts once on each part."""
+"""The gate's process: its wiring and its life."""
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable
-from contextlib import closing
+import time
+import uuid
+from contextlib import ExitStack, closing
+from functools import partial
 
 import structlog
 
 from patchline import config
-from patchline.broker.base import Consumer, Delivery
-from patchline.gate.decide import Action, ActionRecord, Gate
+from patchline.gate import instance as instances
+from patchline.gate.decide import Gate
+from patchline.gate.journal import Journal
+from patchline.gate.lease import Lease, Role
+from patchline.gate.link import Link
 from patchline.gate.memory import Memory
-from patchline.protocol import messages, topology
-from patchline.protocol.errors import Unusable
-from patchline.runtime import connections
+from patchline.gate.metrics import Metrics
+from patchline.gate.outputs import Output
+from patchline.gate.service import Service
+from patchline.protocol.gate_messages import Ping
+from patchline.protocol.status_message import Status
+from patchline.runtime import connections, health, metrics, notify
+from patchline.runtime.status import StatusSender
 
 _log = structlog.get_logger(__name__)
-_TICK_S = 0.05  # upper bound of the delay of a rejection without a verdict
-_PREFETCH = 1000  # deliveries while the disk of the memory stalls: 14 s of a line with 36 parts per second
+_STALE_AFTER_S = 1.0
+_STUCK_S = 10.0
+_ALIVE_INTERVAL_S = 1.0
 
 
-def run(settings: config.Config, line: str, act: Callable[[ActionRecord], None], stop: threading.Event) -> None:
+def run(
+    settings: config.Config,
+    line: str,
+    output: Output,
+    stop: threading.Event,
+    instance: str | None = None,
+    metrics_port: int | None = None,
+) -> None:
     """Serve one line until `stop` is set. Restores the state of an earlier process.
 
     Args:
         settings: the configuration.
         line: the line of this gate.
-        act: accepts or rejects the part and returns when that is done. Only then is the action saved and the verdict
-            acknowledged.
+        output: the arm; closed at the end.
         stop: ends the gate when set.
+        instance: the name of this gate. None: the name of the host.
+        metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
 
     Raises:
-        BrokerError: the broker cannot be used.
-        SetupError: the gate's memory cannot be used.
+        SetupError: the gate's files or its name cannot be used.
+        TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
     """
-    rules = settings.gate
-    gate = Gate(Action(rules.review_action), rules.grace_ms, rules.remember_jobs)
-    with (
-        connections.connect(settings, f"gate {line}") as broker,
-        closing(Memory(settings.paths.gate / f"{line}.sqlite", rules.remember_jobs)) as memory,
-    ):
-        gate.restore(memory.load_expected(), memory.load_acted())
-        connections.declare(broker, settings, topology.gate(line))
-        consumer = broker.consume(topology.gate_queue(line), prefetch=_PREFETCH)
-        _log.info("gate started", line=line, review_action=rules.review_action, expected=gate.pending)
-
-        def act_and_save(record: ActionRecord) -> None:
-            act(record)
-            memory.save_action(record)
-
-        while not stop.is_set():
-            _step(gate, memory, consumer, act_and_save, connections.now_ms)
-        consumer.cancel()
-    _log.info("gate stopped", line=line, still_expected=gate.pending, late_verdicts=gate.late_verdicts)
-
-
-def _step(
-    gate: Gate, memory: Memory, consumer: Consumer, act: Callable[[ActionRecord], None], clock_ms: Callable[[], int]
-) -> None:
-    """Handle one delivery, if there is one, then reject the overdue parts."""
-    delivery = consumer.take(_TICK_S)
-    if delivery is not None:
-        _handle(gate, memory, delivery, act, clock_ms())
-    for record in gate.reject_overdue(clock_ms()):
-        act(record)
+    folder, rules = settings.paths.gate, settings.gate
+    # A frozen gate has to lose its connection soon, so that a standby can act.
+    quick = settings.model_copy(
+        update={"broker": settings.broker.model_copy(update={"heartbeat_s": settings.gate.heartbeat_s})}
+    )
+    with ExitStack() as stack:
+        stack.enter_context(closing(output))
+        name = stack.enter_context(closing(instances.claim(folder, line, instance))).name
+        path = folder / f"{line}.{name}.sqlite"
+        memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
+        journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"))))
+        process = uuid.uuid4().hex
+        lease = Lease(name, process, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
+        gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs)
+        broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
+        link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
+        measured = Metrics(line, gate, lambda: lease.role(boot_s()))
+        service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, connections.now_ms)
+        service.restore()
+        life = _Life(line, name, gate, lease, link)
+        if metrics_port is not None:
+            life.serve(settings.worker.metrics_host, metrics_port, measured)
+        stack.enter_context(StatusSender(broker, life.status))
+        _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
+        _run(service, life, stop, settings.gate.max_wait_ms / 1000)
+    _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)
 
 
-def _handle(gate: Gate, memory: Memory, delivery: Delivery, act: Callable[[ActionRecord], None], now_ms: int) -> None:
-    try:
-        if delivery.message.type == messages.PART_TYPE:
-            part = messages.parse_announcement(delivery.message)
-            if gate.on_part(part):
-                memory.save_part(part)
-        else:
-            late_verdicts = gate.late_verdicts
-            verdict = messages.parse_verdict(delivery.message)
-            record = gate.on_verdict(verdict, now_ms)
-            if record is not None:
-                act(record)
-            elif gate.late_verdicts > late_verdicts:
-                _log.warning("verdict too late", job_id=verdict.job_id, decision=verdict.decision)
-    except Unusable as error:
-        _log.error("invalid message in the gate's queue", message_id=delivery.message.message_id, reason=error.detail)
-    memory.enqueue(delivery.ack)
+def boot_s() -> float:
+    """Return the seconds since the start of this machine, including the time for which it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _run(service: Service, life: _Life, stop: threading.Event, forget_after_s: float) -> None:
+    notify.send(notify.READY)
+    alive_at = 0.0
+    while not stop.is_set():
+        service.step()
+        now = boot_s()
+        life.record_step(now)
+        if now >= alive_at:
+            alive_at = now + _ALIVE_INTERVAL_S
+            notify.send(notify.ALIVE)
+            service.forget_overdue(forget_after_s)
+    notify.send(notify.STOPPING)
+
+
+def _ping(lease: Lease, name: str, process: str) -> Ping:
+    now = boot_s()
+    return Ping(gate=name, process=process, sent_at=now, active=lease.is_active(now))
+
+
+class _Life:
+    """What a gate tells about itself: probes and status."""
+
+    def __init__(self, line: str, name: str, gate: Gate, lease: Lease, link: Link) -> None:
+        self._line, self._name = line, name
+        self._gate, self._lease, self._link = gate, lease, link
+        self._last_step = boot_s()
+        self._state: Role | None = None
+        self._since = connections.now_ms()
+
+    def record_step(self, now: float) -> None:
+        """Record that the gate makes progress."""
+        self._last_step = now
+
+    def is_alive(self) -> bool:
+        """Return False if the gate is stuck."""
+        return boot_s() - self._last_step < _STUCK_S
+
+    def is_ready(self) -> bool:
+        """Return True if the gate hears its line, as the acting gate or as a standby."""
+        return self.is_alive() and self._lease.role(boot_s()) is not Role.BLIND
+
+    def serve(self, host: str, port: int, measured: Metrics) -> None:
+        """Serve metrics and probes. A gate without them acts all the same."""
+        try:
+            health.serve(host, port, metrics.application(measured.registry), self)
+        except OSError as error:
+            _log.error("metrics are not served", host=host, port=port, reason=error.strerror)
+
+    def status(self) -> Status:
+        """Return the status of this gate."""
+        role, now_ms = self._lease.role(boot_s()), connections.now_ms()
+        if role is not self._state:
+            self._state, self._since = role, now_ms
+        return Status(
+            role="gate",
+            name=self._name,
+            host=socket.gethostname(),
+            line=self._line,
+            state=role,
+            since=self._since,
+            sent_at=now_ms,
+            holds={"expected": self._gate.expected, "undone": self._gate.undone, "unsent_acts": self._link.unsent},
+        )

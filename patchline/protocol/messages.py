@@ -168,6 +168,7 @@ class Verdict(Frozen):
     decided_at: EpochMs
     durations_ms: dict[str, float] = {}
     traceparent: str | None = None
+    replay: bool | None = None  # True: the job is a replayed dead letter, whose part left the line long ago
 
     @property
     def routing_key(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 JOBS = "patchline.jobs"
@@ -10,7 +11,10 @@ PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
 DEAD = "patchline.dead"
 TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
-EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD)
+ACTS = "patchline.acts"
+LEASE = "patchline.lease"
+STATUS = "patchline.status"
+EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
 _UNLIMITED = 1_000_000  # explicit, because RabbitMQ 4 drops a message after 20 deliveries by default
 GATE_MAX_LENGTH = 100_000
 _TRACES_MAX_LENGTH = 10_000
@@ -63,18 +67,33 @@ def plant(
     )
 
 
-def gate_queue(line: str) -> str:
-    """Return the name of the queue of a line's gate."""
+def gate_queue(line: str, instance: str) -> str:
+    """Return the name of the queue of one gate of a line."""
+    return f"patchline.gate.{line}.{instance}"
+
+
+def shared_gate_queue(line: str) -> str:
+    """Return the name of the queue that all gates of a line shared in earlier builds."""
     return f"patchline.gate.{line}"
 
 
-def gate(line: str) -> Topology:
-    """Return the queue of a line's gate: the announced parts and the verdicts of the line, in one sequence.
+def lease_queue(line: str) -> str:
+    """Return the name of the queue that decides which gate of a line acts."""
+    return f"patchline.lease.{line}"
 
-    When it is full it drops its oldest message, so that a gate that is not running does not block other lines.
+
+def gate(line: str, instances: Sequence[str]) -> Topology:
+    """Return the queues of a line's gates: one for each instance, and the lease of the line.
+
+    A gate's queue receives the announced parts, the verdicts, the acts and the pings of the line, in one sequence. When
+    it is full it drops its oldest message, so that a gate that is not running does not block other lines.
+
+    Only one consumer of the lease queue receives messages, the single active consumer. The queue keeps one ping.
     """
-    bindings = ((PARTS, line), (VERDICTS, f"{line}.#"))
-    return Topology(EXCHANGES, (Queue(gate_queue(line), bindings, _quorum(GATE_MAX_LENGTH, "drop-head")),))
+    bindings = ((PARTS, line), (VERDICTS, f"{line}.#"), (ACTS, line), (LEASE, line))
+    queues = (Queue(gate_queue(line, name), bindings, _quorum(GATE_MAX_LENGTH, "drop-head")) for name in instances)
+    lease = Queue(lease_queue(line), ((LEASE, line),), _quorum(1, "drop-head") | {"x-single-active-consumer": True})
+    return Topology(EXCHANGES, (*queues, lease))
 
 
 def traces() -> Topology:

@@ -6,12 +6,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from patchline.runtime.metrics import Application, unusable
 
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+
+
+class Probes(Protocol):
+    """What the probes ask."""
+
+    def is_alive(self) -> bool:
+        """Return False if the process has to be restarted."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Return True if the process does its work."""
+        ...
 
 
 class Health:
@@ -40,7 +52,7 @@ class Health:
         return self._progress_at is not None and self.is_alive() and self.is_consuming() and not self.is_blocked()
 
 
-def serve(host: str, port: int, metrics: Application, health: Health) -> int:
+def serve(host: str, port: int, metrics: Application, health: Probes) -> int:
     """Serve /metrics, /healthz and /readyz over HTTP, on a background thread.
 
     Args:

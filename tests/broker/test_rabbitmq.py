@@ -23,9 +23,9 @@ from tests.system.conftest import wait_for
 
 def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(servers):
     with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
-        broker.declare(topology.gate("slow"))
+        broker.declare(topology.gate("slow", ["g"]))
         broker.publish(topology.PARTS, "slow", _message())
-        delivery = broker.consume(topology.gate_queue("slow"), 1).take(10)
+        delivery = broker.consume(topology.gate_queue("slow", "g"), 1).take(10)
         ends = time.monotonic() + 4
         while time.monotonic() < ends:  # holds the GIL as Python code does
             sum(range(10_000))
@@ -36,7 +36,7 @@ def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(se
 
 def test_an_idle_publisher_keeps_its_connection(servers):
     with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
-        broker.declare(topology.gate("idle"))
+        broker.declare(topology.gate("idle", ["g"]))
         broker.publish(topology.PARTS, "idle", _message())
         time.sleep(4)
         broker.publish(topology.PARTS, "idle", _message(), timeout_s=1)
@@ -61,7 +61,7 @@ def test_a_broker_that_does_not_listen_raises_a_clear_error():
     (port,) = server.free_ports(1)
     with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
         with pytest.raises(BrokerError, match="is it running"):
-            broker.declare(topology.gate("l"))
+            broker.declare(topology.gate("l", ["g"]))
         with pytest.raises(NotConfirmed, match=r"within 0\.2 s"):
             broker.publish(topology.PARTS, "l", _message(), timeout_s=0.2)
         assert not broker.connected

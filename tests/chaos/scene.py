@@ -16,6 +16,7 @@ import yaml
 
 from patchline import config
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.runtime import connections
 from patchline.services import server
@@ -29,6 +30,7 @@ CHANGES = {
     "worker": {"start_s": 20.0, "stuck_s": 5.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
     "broker": {"confirm_timeout_s": 3.0, "max_attempts": 5, "jobs_max_length": 150},
     "publisher": {"confirm_timeout_s": 3.0},
+    "gate": {"max_wait_ms": 3_600_000},
 }
 
 
@@ -99,7 +101,7 @@ def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=
         scene.failpoints.mkdir()
         broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))
         broker.declare(connections.plant(settings))
-        broker.declare(topology.gate(LINE))
+        broker.declare(topology.gate(LINE, [default_name()]))
         done = threading.Event()
         auditor = threading.Thread(target=_audit, args=(scene, broker, done))
         auditor.start()
@@ -115,7 +117,7 @@ def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=
 def _processes(images, rate):
     deadline = ("--deadline-ms", "3600000")
     return {
-        "gate": ("gate", "--line", LINE),
+        "gate": ("gate", "--line", LINE, "--dry-run"),
         "worker": ("worker", "--devices", "cpu:0,cpu:1"),
         "publisher": ("publish", "--line", LINE, "--category", CATEGORY, "--rate", str(rate), *deadline, str(images)),
     }

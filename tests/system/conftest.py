@@ -16,6 +16,7 @@ import pytest
 from patchline import config
 from patchline.broker.base import Message
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Decision, Verdict
 from patchline.runtime import connections
@@ -24,6 +25,7 @@ from patchline.services import private_servers, server
 TIMEOUT_S = 40.0
 HEARTBEAT_S = 2  # of a line with short timeouts
 LINES = ("l1", "l2")
+GATES = (default_name(), f"{default_name()}-2")  # of each line
 
 
 class Line:
@@ -49,7 +51,7 @@ class Line:
     def _declare(self):
         self.broker.declare(connections.plant(self.settings))
         for name in LINES:
-            self.broker.declare(topology.gate(name))
+            self.broker.declare(topology.gate(name, GATES))
 
     def start(self, *arguments, **environment):
         """Start a patchline command in the background. It is terminated at the end of the test."""
@@ -172,7 +174,8 @@ def _delete_queues(url):
         topology.VERDICTS,
         topology.DEAD,
         topology.TRACES,
-        *map(topology.gate_queue, LINES),
+        *(topology.gate_queue(line, gate) for line in LINES for gate in GATES),
+        *map(topology.lease_queue, LINES),
     ]:
         connection.channel().queue_delete(queue)
     connection.close()

@@ -42,7 +42,7 @@ def test_three_nodes_form_a_cluster_with_every_queue_on_all_of_them(tmp_path):
         name_server, nodes = private_servers.cluster(home / "cluster", 3, conf_with_names)
         with private_servers.start_all([name_server]), private_servers.start_all([node.server for node in nodes]):
             private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
-            topologies = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3"), topology.traces()]
+            topologies = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3", ["g"]), topology.traces()]
             addresses = ",".join(f"amqp://127.0.0.1:{node.port}" for node in nodes)
             plant_users.write(tmp_path, topologies, addresses)
             private_servers.rabbitmqctl(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
@@ -81,7 +81,7 @@ def test_a_publisher_recovers_from_a_channel_that_was_opened_during_a_leader_ele
         with private_servers.start_all([name_server, *(node.server for node in nodes)]):
             private_servers.join_cluster(nodes)
             with RabbitBroker(nodes[0].url) as first:
-                first.declare(topology.gate("press-3"))
+                first.declare(topology.gate("press-3", ["g"]))
             with RabbitBroker(nodes[1].url) as publisher:
                 wait_for(lambda: publisher.connected)
                 kill(nodes[0])

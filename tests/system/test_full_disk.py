@@ -7,6 +7,7 @@ import urllib.parse
 import pytest
 
 from patchline import config
+from patchline.gate.instance import default_name
 from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy
@@ -78,8 +79,8 @@ def test_a_publisher_waits_on_a_full_disk_and_loses_no_image(line_on_small_disk,
 
 def test_a_gate_acts_while_its_disk_is_full(line_on_small_disk, small_disk):
     line = line_on_small_disk
-    gate = line.start("gate", "--line", "l1")
-    wait_for((small_disk / "gate" / "l1.sqlite").exists)
+    gate = line.start("gate", "--line", "l1", "--dry-run")
+    wait_for((small_disk / "gate" / f"l1.{default_name()}.sqlite").exists)
     fill(small_disk)
     for number in range(300):
         line.publish_part_and_verdict(f"j{number}")

@@ -50,7 +50,7 @@ def wait_until_busy(worker):
 
 
 def test_images_become_verdicts_actions_and_metrics(line, texture_folder):
-    gate = line.start("gate", "--line", "l1")
+    gate = line.start("gate", "--line", "l1", "--dry-run")
     worker = line.worker("--device", "cpu")
     published = line.run("publish", "--line", "l1", "--category", "brick", str(texture_folder / "test"))
     accepted = {record["part_id"]: record["job_id"] for record in records(published.out)}
@@ -84,7 +84,7 @@ def test_images_become_verdicts_actions_and_metrics(line, texture_folder):
 
 
 def test_a_capture_that_is_sent_twice_is_acted_on_once(line, texture_folder):
-    gate = line.start("gate", "--line", "l1")
+    gate = line.start("gate", "--line", "l1", "--dry-run")
     line.worker("--device", "cpu")
     image = sorted((texture_folder / "test" / "good").iterdir())[0]
     for _ in range(2):
@@ -256,7 +256,7 @@ def test_a_job_after_its_deadline_gets_the_verdict_expired(line, picture):
 
 
 def test_the_gate_rejects_a_part_without_a_verdict(line):
-    gate = line.start("gate", "--line", "l2")
+    gate = line.start("gate", "--line", "l2", "--dry-run")
     deadline = now_ms() + 2000
     part = Announcement(
         job_id="lost", line="l2", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
@@ -271,7 +271,7 @@ def test_the_gate_rejects_a_part_without_a_verdict(line):
 def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     line.worker("--device", "cpu")
     image = str(sorted((texture_folder / "test" / "good").iterdir())[3])
-    gate = line.start("gate", "--line", "l1")
+    gate = line.start("gate", "--line", "l1", "--dry-run")
     deadline = now_ms() + 4000
     part = Announcement(
         job_id="silent", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
@@ -282,7 +282,7 @@ def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     time.sleep(0.3)
     gate.send_signal(signal.SIGKILL)
     gate.wait(10)
-    again = line.start("gate", "--line", "l1")
+    again = line.start("gate", "--line", "l1", "--dry-run")
     line.run("publish", "--line", "l1", "--category", "brick", image)  # the same job: the gate does not act on it again
     action = json.loads(again.stdout.readline())
     assert (action["job_id"], action["action"]) == ("silent", "reject")

@@ -19,6 +19,7 @@ from patchline import config
 from patchline.broker import definitions
 from patchline.broker.base import BrokerError, Message, NotConfirmed, TopologyMismatch
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.gate.instance import default_name
 from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
@@ -27,6 +28,7 @@ from tests.system.conftest import Line, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 REFUSED = 403
+GATE_QUEUE, LEASE_QUEUE = topology.gate_queue("l1", default_name()), topology.lease_queue("l1")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def users(plant, tmp_path_factory):
     """A broker with only the generated definitions; the folder with the URLs of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    topologies = [connections.plant(settings), topology.gate("l1"), topology.traces()]
+    topologies = [connections.plant(settings), topology.gate("l1", [default_name()]), topology.traces()]
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
         plant_users.write(folder, topologies, f"amqp://127.0.0.1:{node.port}")
@@ -64,16 +66,24 @@ def attempt(address, action):
 
 
 ALLOWED = {
-    "publisher": {("publish", topology.JOBS), ("publish", topology.PARTS)},
+    "publisher": {("publish", topology.JOBS), ("publish", topology.PARTS), ("publish", topology.STATUS)},
     "worker": {
         ("publish", topology.JOBS),  # gives jobs back when it stops
         ("publish", topology.VERDICTS),
         ("publish", topology.DEAD),
         ("publish", topology.SUSPECTS),
+        ("publish", topology.STATUS),
         ("consume", topology.JOBS),
         ("consume", topology.SUSPECTS),
     },
-    "gate": {("consume", topology.gate_queue("l1")), ("consume", topology.TRACES)},
+    "gate": {
+        ("publish", topology.ACTS),
+        ("publish", topology.LEASE),
+        ("publish", topology.STATUS),
+        ("consume", GATE_QUEUE),
+        ("consume", LEASE_QUEUE),
+        ("consume", topology.TRACES),
+    },
 }
 ACTIONS = {
     "publish": lambda channel, name: channel.basic_publish(name, "l1.brick", b"x", mandatory=True),
@@ -86,8 +96,8 @@ ACTIONS = {
 
 @pytest.mark.parametrize("user", ALLOWED)
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
-    queues = [topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD, topology.gate_queue("l1")]
-    queues.append(topology.TRACES)
+    queues = [topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
+    queues += [LEASE_QUEUE, topology.TRACES]
     attempts = [("publish", name) for name in topology.EXCHANGES]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # RabbitMQ has no separate permission for purging: who may consume may purge.
@@ -113,13 +123,18 @@ def test_user_files_are_private_and_keep_their_passwords(users, tmp_path):
     for file in users.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     folder = tmp_path / "users"
-    plant_users.write(folder, [topology.gate("l1")], "amqps://a:5671,amqps://b:5671")
+    plant_users.write(folder, [topology.gate("l1", ["g"])], "amqps://a:5671,amqps://b:5671")
     before = (folder / "gate.url").read_text()
     assert before.count("amqps://gate:") == 2
-    plant_users.write(folder, [topology.gate("l1"), topology.gate("l2")], "amqps://a:5671,amqps://b:5671")
+    plant_users.write(folder, [topology.gate("l1", ["g"]), topology.gate("l2", ["g"])], "amqps://a:5671,amqps://b:5671")
     assert (folder / "gate.url").read_text() == before
     document = json.loads((folder / plant_users.FILE).read_text())
-    assert {queue["name"] for queue in document["queues"]} == {"patchline.gate.l1", "patchline.gate.l2"}
+    assert {queue["name"] for queue in document["queues"]} == {
+        "patchline.gate.l1.g",
+        "patchline.gate.l2.g",
+        "patchline.lease.l1",
+        "patchline.lease.l2",
+    }
     assert set(definitions.PERMISSIONS) == {user["name"] for user in document["users"]}
 
 
@@ -150,7 +165,7 @@ def test_a_line_works_with_three_users_and_leaks_no_secret(restricted, texture_f
     (port,) = server.free_ports(1)
     files = {name: (tmp_path / name).open("w+") for name in ("worker", "gate", "publisher")}
     output = {name: {"stdout": file, "stderr": file} for name, file in files.items()}
-    gate = command(restricted, "gate", "gate", "--line", "l1", **output["gate"])
+    gate = command(restricted, "gate", "gate", "--line", "l1", "--dry-run", **output["gate"])
     worker = command(restricted, "worker", "worker", "--metrics-port", str(port), **output["worker"])
     images = sorted((texture_folder / "test" / "good").glob("*.png"))[:3]
     publish = ("publish", "--line", "l1", "--category", "brick", *map(str, images))
@@ -195,7 +210,7 @@ def test_a_password_in_the_configuration_is_refused_and_not_printed(restricted):
 @pytest.mark.parametrize("line", ["../../tmp/x", "a/b", "a.b", ""])
 def test_a_line_name_that_would_leave_the_folder_is_refused(restricted, texture_folder, line):
     for arguments in (
-        ("gate", "--line", line),
+        ("gate", "--line", line, "--dry-run"),
         ("publish", "--line", line, "--category", "brick", str(texture_folder)),
     ):
         process = command(restricted, "gate", *arguments, stderr=subprocess.PIPE)
@@ -339,7 +354,7 @@ def test_a_worker_over_tls_judges_and_stores_verdicts(tls_servers, certificates,
 def test_nothing_is_sent_to_a_broker_with_an_untrusted_authority(tls_servers, certificates, trusted):
     with RabbitBroker(tls_servers.amqp, ca_file=trusted and certificates / trusted) as broker:
         with pytest.raises(BrokerError, match="cannot be used"):
-            broker.declare(topology.gate("l1"))
+            broker.declare(topology.gate("l1", ["g"]))
         with pytest.raises(NotConfirmed):
             broker.publish(topology.JOBS, "l1.brick", Message(b"secret"), timeout_s=2.0)
 
@@ -347,7 +362,7 @@ def test_nothing_is_sent_to_a_broker_with_an_untrusted_authority(tls_servers, ce
 def test_nothing_is_sent_to_a_broker_with_the_certificate_of_another_host(tls_servers, certificates):
     authority = certificates / "authority.pem"
     with RabbitBroker(tls_servers.wrong_host, ca_file=authority) as broker, pytest.raises(BrokerError, match="used"):
-        broker.declare(topology.gate("l1"))
+        broker.declare(topology.gate("l1", ["g"]))
 
 
 def test_a_missing_ca_file_is_named(tls_servers, tmp_path):

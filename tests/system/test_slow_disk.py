@@ -6,6 +6,7 @@ import urllib.parse
 
 import pytest
 
+from patchline.gate.instance import default_name
 from patchline.protocol.messages import Decision
 from patchline.services import private_servers, server
 from tests.proxy import Proxy
@@ -24,8 +25,8 @@ def slow_disk(tmp_path):
 
 
 def test_a_gate_acts_while_its_disk_hangs_and_saves_its_actions_afterwards(line, slow_disk):
-    gate = line.start("gate", "--line", "l1", **slow_disk.environment)
-    wait_for((line.settings.paths.gate / "l1.sqlite").exists)
+    gate = line.start("gate", "--line", "l1", "--dry-run", **slow_disk.environment)
+    wait_for((line.settings.paths.gate / f"l1.{default_name()}.sqlite").exists)
     line.publish_part_and_verdict("before")
     gate.stdout.readline()
     slow_disk.set_delay(VERY_LONG_S)
@@ -38,7 +39,7 @@ def test_a_gate_acts_while_its_disk_hangs_and_saves_its_actions_afterwards(line,
     gate.terminate()
     gate.communicate(timeout=20)
     assert gate.returncode == 0
-    again = line.start("gate", "--line", "l1")
+    again = line.start("gate", "--line", "l1", "--dry-run")
     line.publish_part_and_verdict(jobs[0], Decision.FAIL)
     line.publish_part_and_verdict("after")
     assert records(again.stdout.readline())[0]["job_id"] == "after"

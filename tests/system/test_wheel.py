@@ -101,7 +101,7 @@ def test_good_images_become_verdicts_far_from_any_checkout(installed, servers, t
             stack.callback(process.terminate)
 
         start("worker", "--device", "cpu")
-        start("gate", "--line", "press-3")
+        start("gate", "--line", "press-3", "--dry-run")
         scratch = next((texture_folder / "test" / "scratch").glob("*.png"))
         good = next((texture_folder / "train" / "good").glob("*.png"))
         published = records(run("publish", "--line", "press-3", "--category", "gasket", str(scratch), str(good)))

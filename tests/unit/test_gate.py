@@ -1,18 +1,27 @@
+import json
+import sqlite3
+
 import pytest
 
-from patchline.gate.decide import Action, Gate
+from patchline import config
+from patchline.gate.decide import NO_VERDICT, Gate, Heard, Permit
+from patchline.gate.journal import Journal
 from patchline.gate.memory import Memory
 from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
-NOW = 1_800_000_000_000
+NOW_MS = 1_800_000_000_000
+NOW = 1000.0  # seconds on the monotonic clock, which has nothing to do with NOW_MS
+ALL, REJECT_ONLY, NOTHING = Permit(True, True), Permit(False, True), Permit(False, False)
+RULES = config.GateRules(max_wait_ms=5000, grace_ms=200)
 
 
-def part(job_id, deadline=NOW + 1000):
-    return Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=NOW, deadline=deadline)
+def part(job_id, deadline=NOW_MS + 1000, captured_at=NOW_MS):
+    return Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=captured_at, deadline=deadline)
 
 
-def verdict(job_id, decision):
+def verdict(job_id, decision=Decision.PASS, **fields):
     return Verdict(
         job_id=job_id,
         line="l",
@@ -22,106 +31,290 @@ def verdict(job_id, decision):
         worker="w",
         device="cpu:0",
         attempt=1,
-        received_at=NOW,
-        decided_at=NOW,
+        received_at=NOW_MS,
+        decided_at=NOW_MS,
+        **fields,
     )
+
+
+def act_of(record, state):
+    return Act(**record.model_dump(), gate="other", state=state)
+
+
+def new_gate(rules=RULES, remember=100):
+    return Gate(lambda _: rules, stale_after_s=1.0, remember=remember)
 
 
 @pytest.fixture
 def gate():
-    return Gate(Action.REJECT, grace_ms=200, remember=100)
+    return new_gate()
+
+
+def act(gate, now=NOW, permit=ALL):
+    """Do everything that is due and permitted. Return the records."""
+    records = []
+    while (record := gate.next_action(now, NOW_MS, permit)) is not None:
+        gate.intend(record)
+        gate.done(record)
+        records.append(record)
+    return records
+
+
+def actions(records):
+    return [(record.job_id, record.action, record.because) for record in records]
 
 
 @pytest.mark.parametrize("decision", list(Decision))
 def test_only_the_verdict_pass_accepts_a_part(gate, decision):
-    record = gate.on_verdict(verdict("j", decision), NOW)
-    assert record.action is (Action.ACCEPT if decision is Decision.PASS else Action.REJECT)
-    assert record.because == decision
+    gate.on_verdict(verdict("j", decision), NOW)
+    action = Action.ACCEPT if decision is Decision.PASS else Action.REJECT
+    assert actions(act(gate)) == [("j", action, decision)]
 
 
 def test_the_configuration_can_accept_the_verdict_review():
-    gate = Gate(Action.ACCEPT, grace_ms=200, remember=100)
-    assert gate.on_verdict(verdict("j", Decision.REVIEW), NOW).action is Action.ACCEPT
-    assert gate.on_verdict(verdict("k", Decision.FAIL), NOW).action is Action.REJECT
+    gate = new_gate(config.GateRules(review_action="accept"))
+    gate.on_verdict(verdict("j", Decision.REVIEW), NOW)
+    gate.on_verdict(verdict("k", Decision.FAIL), NOW)
+    assert actions(act(gate)) == [("j", Action.ACCEPT, "review"), ("k", Action.REJECT, "fail")]
+
+
+def test_rules_can_differ_by_line_and_by_category_which_prevails():
+    gate = config.Gate(
+        grace_ms=100,
+        lines={"l": config.GateOverride(max_wait_ms=2000, grace_ms=50)},
+        categories={"c": config.GateOverride(max_wait_ms=500, review_action="accept")},
+    )
+    assert gate.rules("l", "c") == config.GateRules(review_action="accept", max_wait_ms=500, grace_ms=50)
+    assert gate.rules("l", "d") == config.GateRules(max_wait_ms=2000, grace_ms=50)
+    assert gate.rules("m", "d") == config.GateRules(grace_ms=100)
 
 
 def test_the_gate_acts_once_per_job(gate):
-    assert gate.on_verdict(verdict("j", Decision.PASS), NOW) is not None
-    assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is None
+    assert gate.on_verdict(verdict("j"), NOW) is Heard.DECIDED
+    assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is Heard.KNOWN
+    assert actions(act(gate)) == [("j", Action.ACCEPT, "pass")]
+    assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is Heard.KNOWN
+    assert act(gate) == []
 
 
-def test_a_part_without_a_verdict_is_rejected_after_its_deadline_and_the_grace_period(gate):
-    gate.on_part(part("j"))
-    assert gate.reject_overdue(NOW + 1199) == []
-    (record,) = gate.reject_overdue(NOW + 1200)
-    assert (record.job_id, record.action, record.because) == ("j", Action.REJECT, "no verdict in time")
-    assert gate.reject_overdue(NOW + 5000) == []
-    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 1300) is None
+def test_a_part_without_a_verdict_is_rejected_after_its_patience_and_the_grace_period(gate):
+    gate.on_part(part("j"), NOW)
+    assert act(gate, NOW + 1.19) == []
+    assert actions(act(gate, NOW + 1.21)) == [("j", Action.REJECT, NO_VERDICT)]
+    assert act(gate, NOW + 5) == []
+    assert gate.on_verdict(verdict("j"), NOW + 5) is Heard.LATE
+    assert act(gate, NOW + 5) == []
 
 
-def test_a_part_with_a_verdict_in_time_is_no_longer_pending(gate):
-    gate.on_part(part("j"))
-    assert gate.pending == 1
-    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 900).action is Action.ACCEPT
-    assert gate.pending == 0
-    assert gate.reject_overdue(NOW + 9000) == []
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_patience_does_not_depend_on_the_clock_of_the_publisher(gate, hours):
+    captured_at = NOW_MS + hours * 3_600_000
+    gate.on_part(part("j", captured_at + 1000, captured_at), NOW)
+    assert act(gate, NOW + 1.19) == []
+    assert len(act(gate, NOW + 1.21)) == 1
+
+
+@pytest.mark.parametrize("deadline", [None, NOW_MS + 3_600_000])
+def test_a_part_without_a_deadline_or_with_a_far_one_is_rejected_after_the_longest_wait(gate, deadline):
+    gate.on_part(part("j", deadline), NOW)
+    assert act(gate, NOW + 5.19) == []
+    assert len(act(gate, NOW + 5.21)) == 1
+
+
+def test_a_pass_that_arrives_too_late_is_no_pass(gate):
+    gate.on_part(part("j"), NOW)
+    assert gate.on_verdict(verdict("j"), NOW + 1.3) is Heard.LATE
+    assert actions(act(gate, NOW + 1.3)) == [("j", Action.REJECT, NO_VERDICT)]
+    assert gate.late_verdicts == 1
+
+
+def test_a_pass_that_cannot_be_acted_on_in_time_becomes_a_reject(gate):
+    gate.on_part(part("j"), NOW)
+    gate.on_verdict(verdict("j"), NOW + 0.5)
+    assert act(gate, NOW + 0.6, REJECT_ONLY) == []
+    assert actions(act(gate, NOW + 1.3, REJECT_ONLY)) == [("j", Action.REJECT, NO_VERDICT)]
+
+
+def test_without_a_permit_nothing_is_done_and_nothing_is_lost(gate):
+    gate.on_part(part("j"), NOW)
+    gate.on_verdict(verdict("k"), NOW)
+    assert act(gate, NOW + 3, NOTHING) == []
+    assert {record.job_id for record in act(gate, NOW + 3)} == {"j", "k"}
+
+
+def test_a_part_with_a_verdict_in_time_is_no_longer_expected(gate):
+    gate.on_part(part("j"), NOW)
+    assert gate.expected == 1
+    gate.on_verdict(verdict("j"), NOW + 0.9)
+    assert (gate.expected, gate.undone) == (0, 1)
+    assert actions(act(gate, NOW + 0.9)) == [("j", Action.ACCEPT, "pass")]
+    assert act(gate, NOW + 9) == []
 
 
 def test_parts_are_rejected_in_the_order_of_their_deadlines(gate):
-    for job_id, deadline in (("late", NOW + 900), ("soon", NOW + 100), ("never", None)):
-        gate.on_part(part(job_id, deadline))
-    assert [record.job_id for record in gate.reject_overdue(NOW + 10_000)] == ["soon", "late"]
-    assert gate.pending == 1
+    for job_id, deadline in (("late", NOW_MS + 900), ("soon", NOW_MS + 100), ("none", None)):
+        gate.on_part(part(job_id, deadline), NOW)
+    assert [record.job_id for record in act(gate, NOW + 2)] == ["soon", "late"]
+    assert gate.expected == 1
 
 
 def test_a_repeated_announcement_or_one_after_its_verdict_changes_nothing(gate):
-    gate.on_part(part("j"))
-    gate.on_part(part("j"))
-    gate.on_verdict(verdict("k", Decision.PASS), NOW)
-    gate.on_part(part("k"))
-    assert [record.job_id for record in gate.reject_overdue(NOW + 9000)] == ["j"]
+    assert gate.on_part(part("j"), NOW)
+    assert not gate.on_part(part("j"), NOW + 1)
+    gate.on_verdict(verdict("k"), NOW)
+    assert not gate.on_part(part("k"), NOW)
+    act(gate)
+    assert not gate.on_part(part("k"), NOW)
+    assert [record.job_id for record in act(gate, NOW + 1.3)] == ["j"]
 
 
-def test_a_verdict_after_the_rejection_is_counted_as_late(gate):
-    gate.on_part(part("j"))
-    gate.reject_overdue(NOW + 2000)
-    assert gate.on_verdict(verdict("j", Decision.PASS), NOW + 3000) is None
-    gate.on_verdict(verdict("k", Decision.PASS), NOW)
-    gate.on_verdict(verdict("k", Decision.PASS), NOW)
-    assert gate.late_verdicts == 1
+def test_an_action_that_comes_too_late_for_its_part_is_stale(gate):
+    gate.on_part(part("j"), NOW)
+    gate.on_part(part("k", deadline=NOW_MS + 3000), NOW)
+    assert [(record.job_id, record.stale) for record in act(gate, NOW + 3.3)] == [("j", True), ("k", None)]
+    gate.on_verdict(verdict("old", captured_at=NOW_MS - 9000), NOW, since_capture_s=9.0)
+    gate.on_verdict(verdict("new", captured_at=NOW_MS - 1000), NOW, since_capture_s=1.0)
+    assert [(record.job_id, record.stale) for record in act(gate)] == [("old", True), ("new", None)]
+
+
+def test_an_action_that_failed_is_repeated_and_never_becomes_the_opposite(gate):
+    gate.on_part(part("j"), NOW)
+    gate.on_verdict(verdict("j"), NOW)
+    gate.intend(gate.next_action(NOW, NOW_MS, ALL))
+    assert gate.next_action(NOW + 9, NOW_MS, REJECT_ONLY) is None
+    record = gate.next_action(NOW + 9, NOW_MS, ALL)
+    assert (record.action, record.because, record.stale) == (Action.ACCEPT, "pass", True)
+
+
+def test_an_intended_action_of_an_earlier_process_is_repeated(gate):
+    record = ActionRecord(
+        job_id="j", line="l", category="c", part_id="p", action="accept", because="pass", acted_at=NOW_MS
+    )
+    gate.restore([], [record], NOW)
+    assert not gate.on_part(part("j"), NOW)
+    assert gate.on_verdict(verdict("j", Decision.FAIL), NOW) is Heard.KNOWN
+    assert actions(act(gate, NOW + 60)) == [("j", Action.ACCEPT, "pass")]
+
+
+def test_a_standby_repeats_no_act_that_was_announced_and_does_the_others():
+    active, standby = new_gate(), new_gate()
+    for gate in (active, standby):
+        for job_id in ("a", "b", "c"):
+            gate.on_part(part(job_id), NOW)
+        gate.on_verdict(verdict("a"), NOW)
+        gate.on_verdict(verdict("b", Decision.FAIL), NOW)
+    standby.on_act(act_of(active.next_action(NOW, NOW_MS, ALL), ActState.DONE), NOW)
+    assert actions(act(standby)) == [("b", Action.REJECT, "fail")]
+    assert actions(act(standby, NOW + 1.3)) == [("c", Action.REJECT, NO_VERDICT)]
+
+
+def test_a_standby_repeats_the_act_that_the_active_gate_intended(gate):
+    active = new_gate()
+    active.on_verdict(verdict("j"), NOW)
+    gate.on_part(part("j"), NOW)
+    gate.on_act(act_of(active.next_action(NOW, NOW_MS, ALL), ActState.INTENDED), NOW)
+    assert actions(act(gate, NOW + 9)) == [("j", Action.ACCEPT, "pass")]
+
+
+def test_a_standby_forgets_what_the_active_gate_must_have_done_long_ago(gate):
+    gate.on_part(part("j"), NOW)
+    gate.on_part(part("k", deadline=None), NOW)
+    gate.on_verdict(verdict("m", deadline=NOW_MS + 1000, captured_at=NOW_MS), NOW)
+    assert gate.forget_overdue(NOW + 6, overdue_s=5.0) == []
+    assert set(gate.forget_overdue(NOW + 7, overdue_s=5.0)) == {"j", "m"}
+    assert (gate.expected, gate.undone) == (1, 0)
+
+
+def done(gate, job_id, decision=Decision.PASS):
+    gate.on_verdict(verdict(job_id, decision), NOW)
+    (record,) = act(gate)
+    return record
 
 
 def test_a_restarted_gate_restores_its_state(gate, tmp_path):
     memory = Memory(tmp_path / "l.sqlite", remember=3)
     for number in range(5):
-        gate.on_part(part(f"j{number}"))
-        memory.save_part(part(f"j{number}"))
+        gate.on_part(part(f"j{number}"), NOW)
+        memory.save_part(part(f"j{number}"), NOW_MS)
     for number in range(4):
-        memory.save_action(gate.on_verdict(verdict(f"j{number}", Decision.PASS), NOW))
+        memory.save_action(done(gate, f"j{number}"))
+    memory.save_held_last(True)
     memory.close()
     again = Memory(tmp_path / "l.sqlite", remember=3)
-    restarted = Gate(Action.REJECT, grace_ms=200, remember=100)
-    restarted.restore(again.load_expected(), again.load_acted())
+    restarted = new_gate()
+    restarted.restore(again.load_acted(), [], NOW)
+    ((expected),) = again.load_expected()
+    assert (expected.part.job_id, expected.arrived_at, again.load_held_last()) == ("j4", NOW_MS, True)
     again.close()
-    assert restarted.pending == 1
-    assert restarted.on_verdict(verdict("j3", Decision.PASS), NOW) is None
-    assert [record.job_id for record in restarted.reject_overdue(NOW + 9000)] == ["j4"]
-    assert (
-        restarted.on_verdict(verdict("j0", Decision.PASS), NOW) is not None
-    )  # forgotten: only three jobs are remembered
+    restarted.on_part(expected.part, NOW, age_s=1.0)
+    assert restarted.on_verdict(verdict("j3"), NOW) is Heard.KNOWN
+    assert [record.job_id for record in act(restarted, NOW + 0.21)] == ["j4"]
+    assert restarted.on_verdict(verdict("j0"), NOW) is Heard.DECIDED  # forgotten: only three jobs are remembered
+
+
+def test_the_memory_of_an_earlier_build_is_taken_over(tmp_path):
+    legacy = sqlite3.connect(tmp_path / "l.sqlite")
+    legacy.execute("CREATE TABLE expected (job_id TEXT PRIMARY KEY, part TEXT)")
+    legacy.execute("CREATE TABLE acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT)")
+    legacy.execute("INSERT INTO expected VALUES ('j', ?)", (part("j").model_dump_json(),))
+    legacy.execute("INSERT INTO acted (job_id, because) VALUES ('k', 'pass')")
+    legacy.commit()
+    legacy.close()
+    memory = Memory(tmp_path / "l.host.sqlite", remember=3, legacy=tmp_path / "l.sqlite")
+    ((expected),) = memory.load_expected()
+    assert (expected.part, expected.arrived_at) == (part("j"), NOW_MS)
+    assert memory.load_acted() == [("k", "pass")]
+    assert memory.load_held_last()  # its gate was the only one
+    memory.save_part(part("new"), NOW_MS)
+    memory.close()
+    assert not (tmp_path / "l.sqlite").exists()
+    second = Memory(tmp_path / "l.host-2.sqlite", remember=3, legacy=tmp_path / "l.sqlite")
+    assert (second.load_expected(), second.load_held_last()) == ([], False)
+    second.close()
 
 
 def test_a_memory_that_cannot_be_written_does_not_stop_the_gate(gate, tmp_path):
     memory = Memory(tmp_path / "l.sqlite", remember=3)
     memory._sqlite.execute("PRAGMA query_only=ON")  # no write succeeds, like on a full disk
-    memory.save_part(part("j"))
-    memory.save_action(gate.on_verdict(verdict("j", Decision.PASS), NOW))
+    memory.save_part(part("j"), NOW_MS)
+    memory.save_action(done(gate, "j"))
     memory.enqueue(lambda: memory._sqlite.execute("PRAGMA query_only=OFF"))
-    memory.save_action(gate.on_verdict(verdict("k", Decision.PASS), NOW))
+    memory.save_action(done(gate, "k"))
     memory.close()
     again = Memory(tmp_path / "l.sqlite", remember=3)
     assert again.load_acted() == [("k", "pass")]
     again.close()
+
+
+def test_a_journal_knows_what_was_intended_and_what_was_done(gate, tmp_path):
+    path = tmp_path / "l.journal"
+    journal = Journal(path)
+    first, second = done(gate, "j"), done(gate, "k", Decision.FAIL)
+    journal.write_intent(first)
+    journal.write_done(first)
+    journal.write_intent(second)
+    journal.close()
+    path.write_bytes(path.read_bytes() + b'{"intent":{"job_id":"torn')
+    again = Journal(path)
+    assert (again.done, again.intended) == ([first], [second])
+    again.close()
+
+
+def test_a_full_journal_is_deleted_once_the_memory_has_its_contents(gate, tmp_path):
+    path, tasks = tmp_path / "l.journal", []
+    journal = Journal(path, max_bytes=1)
+    first, second = done(gate, "j"), done(gate, "k")
+    journal.write_done(first)
+    journal.rotate(tasks.append)
+    journal.write_done(second)
+    journal.rotate(tasks.append)  # nothing: the memory has not saved the first yet
+    assert [record.job_id for record in Journal(path).done] == ["j", "k"]
+    (task,) = tasks
+    task()
+    assert [record.job_id for record in Journal(path).done] == ["k"]
+    journal.rotate(tasks.append)
+    assert len(tasks) == 2
+    journal.close()
 
 
 @pytest.mark.timeout(20)
@@ -146,8 +339,13 @@ def test_a_file_that_is_not_a_memory_is_refused(tmp_path):
 
 
 def test_the_number_of_remembered_jobs_is_bounded():
-    gate = Gate(Action.REJECT, grace_ms=0, remember=3)
+    gate = new_gate(remember=3)
     for number in range(10):
-        gate.on_verdict(verdict(f"j{number}", Decision.PASS), NOW)
-    assert gate.on_verdict(verdict("j9", Decision.PASS), NOW) is None
-    assert gate.on_verdict(verdict("j0", Decision.PASS), NOW) is not None
+        done(gate, f"j{number}")
+    assert gate.on_verdict(verdict("j9"), NOW) is Heard.KNOWN
+    assert gate.on_verdict(verdict("j0"), NOW) is Heard.DECIDED
+
+
+def test_an_act_of_a_later_build_with_an_unknown_field_is_understood(gate):
+    message = json.loads(act_of(done(gate, "j"), ActState.DONE).to_json()) | {"new": 1}
+    assert Act.model_validate(message).job_id == "j"

@@ -23,7 +23,7 @@ NOW = 1_800_000_000_000
 def broker():
     broker = MemoryBroker()
     broker.declare(topology.plant(100, 10**9, 100, 100))
-    broker.declare(topology.gate("l"))
+    broker.declare(topology.gate("l", ["g"]))
     return broker
 
 
@@ -103,7 +103,7 @@ def is_replayed(publisher):
 
 def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     job = accept(publisher, source.read(image), NOW + 500)
-    announced = broker.consume(topology.gate_queue("l"), 1).take(0).message
+    announced = broker.consume(topology.gate_queue("l", "g"), 1).take(0).message
     delivery = broker.consume(topology.JOBS, 1).take(0)
     assert messages.parse_announcement(announced) == job.announcement()
     assert announced.body == b""

@@ -1,0 +1,51 @@
+"""How far the clocks of publishers and workers are from the gate's, from the times in their messages."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+_WINDOW_S = 30.0
+_MAX_HOSTS = 64
+_ALLOWED_S = 2.0
+
+
+@dataclass
+class _Window:
+    """The smallest offset of the current and of the previous window: delays of messages only add to an offset."""
+
+    started: float
+    smallest: float
+    previous: float | None = None
+    differs: bool = False
+
+    def observe(self, offset_s: float, now: float) -> float:
+        if now - self.started > _WINDOW_S:
+            self.started, self.previous, self.smallest = now, self.smallest, offset_s
+        self.smallest = min(self.smallest, offset_s)
+        return min(self.smallest, self.smallest if self.previous is None else self.previous)
+
+
+class ClockOffsets:
+    """The offset of each sender's clock: positive if it is behind the gate's.
+
+    A publisher's offset also contains the time from capture to announcement.
+    """
+
+    def __init__(self) -> None:
+        self._windows: OrderedDict[tuple[str, str], _Window] = OrderedDict()
+
+    def observe(self, source: str, host: str, offset_s: float, now: float) -> float:
+        """Return the offset in seconds, after one more message. Log when it becomes too large."""
+        window = self._windows.setdefault((source, host), _Window(now, offset_s))
+        if len(self._windows) > _MAX_HOSTS:
+            self._windows.popitem(last=False)
+        offset = window.observe(offset_s, now)
+        if window.differs != (abs(offset) > _ALLOWED_S):
+            window.differs = not window.differs
+            event = "clocks differ, or images are announced late" if window.differs else "clocks agree again"
+            _log.warning(event, source=source, host=host, offset_s=round(offset, 3))
+        return offset

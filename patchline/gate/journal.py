@@ -1,0 +1,112 @@
+"""What a gate is about to do, and has done: one JSON object a line, appended before and after each act.
+
+The journal is written with plain writes: it survives SIGKILL, and a hanging disk does not delay the acts. It is not
+synced, so it may lose its last lines in a power failure. The memory (`memory.py`) keeps what is done for longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import ActionRecord
+
+_log = structlog.get_logger(__name__)
+_MAX_BYTES = 1_000_000
+
+
+class Journal:
+    """The journal of one gate instance. A full journal moves to `<path>.old` until the memory has its contents.
+
+    Raises:
+        SetupError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
+        self._path = path
+        self._old = path.with_name(path.name + ".old")
+        self._max_bytes = max_bytes
+        self._last_write_succeeded = True
+        self._rotating = False
+        try:
+            self._intended, self._done = _read([self._old, path])
+            self._file = self._open()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"{path}: cannot be used as a gate's journal ({error})") from error
+
+    @property
+    def intended(self) -> list[ActionRecord]:
+        """The actions that an earlier process began and did not complete."""
+        return list(self._intended.values())
+
+    @property
+    def done(self) -> list[ActionRecord]:
+        """The actions that an earlier process completed; the memory may not have all of them."""
+        return self._done
+
+    def write_intent(self, record: ActionRecord) -> None:
+        """Write what is about to be done."""
+        self._write(b'{"intent":' + record.to_json() + b"}\n")
+
+    def write_done(self, record: ActionRecord) -> None:
+        """Write that an action is done."""
+        self._write(b'{"done":' + record.to_json() + b"}\n")
+
+    def rotate(self, enqueue: Callable[[Callable[[], None]], None]) -> None:
+        """Start a new file if this one is large. No action may be under way.
+
+        Args:
+            enqueue: runs a task once the memory has saved everything up to now.
+        """
+        if self._rotating or os.fstat(self._file).st_size < self._max_bytes:
+            return
+        self._rotating = True
+        self._path.replace(self._old)
+        os.close(self._file)
+        self._file = self._open()
+        enqueue(self._delete_old)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _delete_old(self) -> None:
+        self._old.unlink(missing_ok=True)
+        self._rotating = False
+
+    def _write(self, line: bytes) -> None:
+        try:
+            os.write(self._file, line)
+        except OSError as error:
+            if self._last_write_succeeded:  # log the first failure only, not one per part
+                _log.error("gate journal cannot be written", path=str(self._path), reason=error.strerror)
+            self._last_write_succeeded = False
+        else:
+            self._last_write_succeeded = True
+
+
+def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord]]:
+    """Return the intended actions by job id, and those that are done. A torn last line is ignored."""
+    intended: dict[str, ActionRecord] = {}
+    done: list[ActionRecord] = []
+    for path in paths:
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            try:
+                ((kind, fields),) = json.loads(line).items()
+                record = ActionRecord.model_validate(fields)
+            except (ValueError, AttributeError):
+                continue
+            if kind == "intent":
+                intended[record.job_id] = record
+            else:
+                intended.pop(record.job_id, None)
+                done.append(record)
+    return intended, done

@@ -1,0 +1,101 @@
+"""Which gate of a line may act. Uses no broker and no clock.
+
+Each gate sends pings to the lease queue and to the queues of all gates of its line. Only the single active consumer
+receives from the lease queue. A ping of its own that comes back from there extends its lease to the time of sending
+plus `duration_s`. A process that was frozen therefore sees that its lease is over before it acts.
+
+Two gates never hold the lease at once: whatever the former holder has received was sent before RabbitMQ chose the new
+one, so its lease ends `duration_s` later at the latest, and the new holder waits for that long. It need not wait if it
+was the last holder itself and has heard of no other one.
+
+A gate's own pings in its own queue prove that it hears its line, and that it has heard everything up to the time of
+sending. Without them it is blind.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from patchline.gate.decide import Permit
+from patchline.protocol.gate_messages import Ping
+
+
+class Role(StrEnum):
+    """What a gate is doing."""
+
+    SERVING = "serving"
+    STANDBY = "standby"
+    BLIND = "blind"
+
+
+class Lease:
+    """The lease as one process sees it. All times are seconds of one clock that also counts suspended time.
+
+    Args:
+        gate: the name of this gate instance.
+        process: the random id of this process.
+        duration_s: how long a ping extends the lease.
+        held_last: this instance was the last one to hold the lease, as far as it knows.
+        now: the time.
+    """
+
+    def __init__(self, gate: str, process: str, duration_s: float, held_last: bool, now: float) -> None:
+        self._gate = gate
+        self._process = process
+        self._duration_s = duration_s
+        self.held_last = held_last
+        self._active_since: float | None = None
+        self._last_active_ping = (float("-inf"), float("-inf"))  # sent at, received at
+        self._heard_until: float | None = None  # everything that was sent before has been heard
+        self._deaf_since = now
+
+    def on_lease_ping(self, ping: Ping, now: float) -> None:
+        """Handle a ping from the lease queue: this gate is the single active consumer."""
+        if ping.process != self._process:
+            return
+        sent_at, received_at = self._last_active_ping
+        if max(ping.sent_at - sent_at, now - received_at) > self._duration_s / 2:
+            self._active_since = now  # another gate may have held the lease in between
+        self._last_active_ping = (ping.sent_at, now)
+
+    def on_queue_ping(self, ping: Ping, now: float) -> None:
+        """Handle a ping from this gate's own queue."""
+        if ping.process == self._process:
+            self._heard_until, self._deaf_since = ping.sent_at, now
+        elif ping.active and ping.gate != self._gate and not self.is_valid(now):
+            self.held_last = False
+
+    def is_active(self, now: float) -> bool:
+        """Return True if this gate is the active consumer, as far as it knows. It may still have to wait."""
+        return self._active_since is not None and now < self._last_active_ping[0] + self._duration_s
+
+    def is_valid(self, now: float) -> bool:
+        """Return True if this gate holds the lease."""
+        if self._active_since is None or not self.is_active(now):
+            return False
+        return now >= self._active_since + self._duration_s or (self.held_last and self.is_current(now))
+
+    def is_current(self, now: float) -> bool:
+        """Return True if this gate has heard everything on its line until a moment ago."""
+        return self._heard_until is not None and now < self._heard_until + self._duration_s
+
+    def is_blind(self, now: float) -> bool:
+        """Return True if this gate hears nothing of its line."""
+        return not self.is_current(now) and now >= self._deaf_since + self._duration_s
+
+    def permit(self, now: float) -> Permit:
+        """Return what this gate may do now. Remember that it holds the lease, if it does.
+
+        An accept needs the lease. A blind gate may still reject if it was the last holder: a reject is the safe state.
+        """
+        valid = self.is_valid(now)
+        if valid:
+            self.held_last = True
+        accept = valid and self.is_current(now)
+        return Permit(accept=accept, reject=accept or (self.is_blind(now) and self.held_last))
+
+    def role(self, now: float) -> Role:
+        """Return what this gate is doing now."""
+        if self.is_blind(now):
+            return Role.BLIND
+        return Role.SERVING if self.permit(now).accept else Role.STANDBY

@@ -1,0 +1,200 @@
+"""The outputs of a gate: what tells the arm to accept or reject a part."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Protocol
+
+from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import ActionRecord
+
+_END_TIMEOUT_S = 2.0
+
+
+class OutputError(Exception):
+    """The arm has not acknowledged. It may or may not have acted: the same action is tried again."""
+
+
+class Output(Protocol):
+    """An arm. Actions name their part and job, because the same action may come twice after a fault."""
+
+    def act(self, action: ActionRecord) -> None:
+        """Have the arm act. Return when it has acknowledged.
+
+        Raises:
+            OutputError: it has not.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raise OutputError if the arm is known to be out of order. Called while there is nothing to do."""
+        ...
+
+    def close(self) -> None:
+        """Release the arm."""
+        ...
+
+
+class DryRunOutput:
+    """Prints each action. There is no arm."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def act(self, action: ActionRecord) -> None:
+        """See `Output`."""
+        try:
+            print(action.to_json().decode(), file=self._stream, flush=True)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"standard output cannot be written ({error})") from error
+
+    def check(self) -> None:
+        """See `Output`."""
+
+    def close(self) -> None:
+        """See `Output`."""
+
+
+class MemoryOutput:
+    """An arm in memory, for tests. It keeps the contract of `Output`."""
+
+    def __init__(self) -> None:
+        self.actions: list[ActionRecord] = []
+        self.fault: str | None = None
+
+    def act(self, action: ActionRecord) -> None:
+        """See `Output`."""
+        self.check()
+        self.actions.append(action)
+
+    def check(self) -> None:
+        """See `Output`."""
+        if self.fault is not None:
+            raise OutputError(self.fault)
+
+    def close(self) -> None:
+        """See `Output`."""
+
+
+class ExecOutput:
+    """The program of an arm. It reads one action a line, and answers each with a line that names the job.
+
+    The answer is a JSON object with the `job_id`, for example the action itself, or the bare job id. An object that
+    also has an `error` reports a fault. Other lines are ignored. After a fault the program is ended; the next call
+    starts it again.
+
+    Args:
+        command: the program and its arguments.
+        timeout_s: time for an answer.
+        clock: a monotonic clock in seconds.
+
+    Raises:
+        SetupError: the program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._command = list(command)
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._received = b""
+        try:
+            self._start()
+        except OutputError as error:
+            raise SetupError(f"--exec: {error}") from error
+
+    def act(self, action: ActionRecord) -> None:
+        """See `Output`."""
+        self.check()
+        try:
+            self._send(action.to_json() + b"\n")
+            self._await_answer(action.job_id)
+        except OutputError:
+            self._end(0.0)
+            raise
+
+    def check(self) -> None:
+        """See `Output`. Starts the program if it is not running because of an earlier fault."""
+        if self._process is None:
+            self._start()
+        elif self._process.poll() is not None:
+            exit_code = self._process.returncode
+            self._end(0.0)
+            raise OutputError(f"the arm's program has ended with exit code {exit_code}")
+
+    def close(self) -> None:
+        """See `Output`. The end of its input asks the program to end."""
+        self._end(_END_TIMEOUT_S)
+
+    def _start(self) -> None:
+        try:  # a session of its own: Ctrl-C in a terminal must not end the arm before the gate
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            )
+        except OSError as error:
+            raise OutputError(f"{self._command[0]}: cannot be started ({error.strerror})") from error
+        self._received = b""
+
+    def _send(self, line: bytes) -> None:
+        try:
+            _pipe(self._process, "stdin").write(line)
+        except OSError as error:
+            raise OutputError(f"the arm's program does not read ({error.strerror})") from error
+
+    def _await_answer(self, job_id: str) -> None:
+        deadline = self._clock() + self._timeout_s
+        output = _pipe(self._process, "stdout").fileno()
+        while True:
+            while b"\n" in self._received:
+                line, _, self._received = self._received.partition(b"\n")
+                if _acknowledges(line, job_id):
+                    return
+            remaining_s = deadline - self._clock()
+            if remaining_s <= 0 or not select.select([output], [], [], remaining_s)[0]:
+                raise OutputError(f"the arm's program has not answered within {self._timeout_s:g} s")
+            received = os.read(output, 65_536)
+            if not received:
+                raise OutputError("the arm's program has ended, or closed its output")
+            self._received += received
+
+    def _end(self, timeout_s: float) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _pipe(process, "stdin").close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        with contextlib.suppress(ProcessLookupError):  # also what the program has started
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        _pipe(process, "stdout").close()
+
+
+def _pipe(process: subprocess.Popen[bytes] | None, name: str) -> IO[bytes]:
+    pipe: IO[bytes] | None = getattr(process, name)
+    assert pipe is not None
+    return pipe
+
+
+def _acknowledges(line: bytes, job_id: str) -> bool:
+    """Return True if the line acknowledges the job. Raise OutputError if it reports a fault."""
+    text = line.decode(errors="replace").strip()
+    if text == job_id:
+        return True
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(answer, dict) or answer.get("job_id") != job_id:
+        return False
+    if answer.get("error"):
+        raise OutputError(f"the arm reports: {answer['error']}")
+    return True

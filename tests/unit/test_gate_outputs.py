@@ -1,0 +1,151 @@
+"""One contract for every output of a gate, and what only the program of an arm can do wrong."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from patchline.gate.outputs import DryRunOutput, ExecOutput, MemoryOutput, OutputError
+from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import ActionRecord
+
+pytestmark = pytest.mark.timeout(60)
+ARM = """
+import json, sys
+for line in sys.stdin:
+    action = json.loads(line)
+    with open(sys.argv[1], "a") as file:
+        file.write(line)
+    print("moving", flush=True)
+    {answer}
+"""
+ACKNOWLEDGE = "print(line, end='', flush=True)"
+
+
+def action(job_id, verb="reject"):
+    return ActionRecord(
+        job_id=job_id, line="l", category="c", part_id="p", action=verb, because="fail", acted_at=1_800_000_000_000
+    )
+
+
+class Exec:
+    """The program of an arm, which writes what it was told into a file."""
+
+    def __init__(self, folder, answer=ACKNOWLEDGE, timeout_s=30.0):
+        self.log = folder / "arm.jsonl"
+        self.log.touch()
+        command = [sys.executable, "-c", ARM.format(answer=answer), str(self.log)]
+        self.output = ExecOutput(command, timeout_s)
+
+    def told(self):
+        return [json.loads(line)["job_id"] for line in self.log.read_text().splitlines()]
+
+    def break_(self):
+        self.output._process.kill()
+        self.output._process.wait()
+
+    def mend(self):
+        """The next call starts the program again."""
+
+
+class DryRun:
+    def __init__(self, _):
+        self.stream = io.StringIO()
+        self.text = ""
+        self.output = DryRunOutput(self.stream)
+
+    def told(self):
+        text = self.text + ("" if self.stream.closed else self.stream.getvalue())
+        return [json.loads(line)["job_id"] for line in text.splitlines()]
+
+    def break_(self):
+        self.text += self.stream.getvalue()
+        self.stream.close()
+
+    def mend(self):
+        self.stream = self.output._stream = io.StringIO()
+
+
+class Memory:
+    def __init__(self, _):
+        self.output = MemoryOutput()
+
+    def told(self):
+        return [record.job_id for record in self.output.actions]
+
+    def break_(self):
+        self.output.fault = "broken"
+
+    def mend(self):
+        self.output.fault = None
+
+
+@pytest.fixture(params=[Exec, DryRun, Memory])
+def arm(request, tmp_path):
+    arm = request.param(tmp_path)
+    yield arm
+    arm.output.close()
+
+
+def test_an_action_that_returns_has_reached_the_arm(arm):
+    for number in range(3):
+        arm.output.act(action(f"j{number}", "accept"))
+        assert arm.told()[-1] == f"j{number}"
+    arm.output.check()
+
+
+def test_an_arm_that_is_out_of_order_fails_the_action_and_can_come_back(arm):
+    arm.output.act(action("first"))
+    arm.break_()
+    with pytest.raises(OutputError):
+        arm.output.act(action("second"))
+    arm.mend()
+    arm.output.act(action("second"))
+    assert arm.told() == ["first", "second"]
+
+
+def test_an_output_can_be_closed_twice(arm):
+    arm.output.close()
+    arm.output.close()
+
+
+@pytest.mark.parametrize("answer", ["print(action['job_id'], flush=True)", "print(json.dumps(action), flush=True)"])
+def test_a_bare_job_id_and_a_json_object_acknowledge(tmp_path, answer):
+    arm = Exec(tmp_path, answer)
+    arm.output.act(action("j"))
+    arm.output.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("print('another-job', flush=True)", "not answered within 0.5 s"),
+        ("pass", "not answered within 0.5 s"),
+        ("print(json.dumps({'job_id': action['job_id'], 'error': 'bin full'}), flush=True)", "reports: bin full"),
+        ("sys.exit(3)", "has ended, or closed its output"),
+    ],
+)
+def test_an_arm_that_does_not_acknowledge_is_a_fault_and_its_program_is_ended(tmp_path, answer, message):
+    arm = Exec(tmp_path, answer, timeout_s=0.5 if "within" in message else 30.0)
+    process = arm.output._process
+    with pytest.raises(OutputError, match=message):
+        arm.output.act(action("j"))
+    assert process.poll() is not None
+    arm.output.close()
+
+
+def test_the_end_of_an_idle_program_is_noticed_and_it_is_started_again(tmp_path):
+    arm = Exec(tmp_path)
+    arm.break_()
+    with pytest.raises(OutputError, match="ended with exit code -9"):
+        arm.output.check()
+    arm.output.check()
+    arm.output.act(action("j"))
+    assert arm.told() == ["j"]
+    arm.output.close()
+
+
+def test_a_program_that_cannot_be_started_is_named():
+    with pytest.raises(SetupError, match="--exec: /nowhere/arm: cannot be started"):
+        ExecOutput(["/nowhere/arm"], 1.0)

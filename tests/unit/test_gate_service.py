@@ -1,0 +1,299 @@
+"""The steps of a gate with clock, link and arm of the test: no broker, no thread, no sleep."""
+
+import itertools
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from patchline import config
+from patchline.broker.base import Delivery, Message
+from patchline.gate.decide import NO_VERDICT, Gate
+from patchline.gate.instance import claim
+from patchline.gate.journal import Journal
+from patchline.gate.lease import Lease
+from patchline.gate.memory import Memory
+from patchline.gate.metrics import Metrics
+from patchline.gate.outputs import MemoryOutput
+from patchline.gate.service import Service
+from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import ACT_TYPE, PING_TYPE, Act, ActState, Ping
+from patchline.protocol.messages import Announcement, Decision, Verdict
+
+WALL_MS = 1_800_000_000_000
+
+
+class FakeLink:
+    def __init__(self):
+        self.queue, self.lease_pings, self.acts, self.declared_again = [], [], [], 0
+
+    def take(self, _):
+        return self.queue.pop(0) if self.queue else None
+
+    def take_lease_pings(self):
+        pings, self.lease_pings = self.lease_pings, []
+        return pings
+
+    def announce(self, act):
+        self.acts.append(act)
+
+    def declare_again(self):
+        self.declared_again += 1
+
+
+class Bench:
+    """A service on a test bench. `start` may be called again, as after a crash: the files remain."""
+
+    def __init__(self, folder):
+        self.folder, self.now, self.acked = folder, 50.0, []
+        self.wall_offset_ms = 0
+        self.processes = itertools.count()
+        self.start()
+
+    def start(self):
+        self.process = f"process {next(self.processes)}"
+        self.memory = Memory(self.folder / "l.g.sqlite", 100)
+        self.journal = Journal(self.folder / "l.g.journal")
+        self.link, self.arm = FakeLink(), MemoryOutput()
+        self.lease = Lease("g", self.process, 2.0, self.memory.load_held_last(), self.now)
+        rules = config.GateRules(max_wait_ms=5000)
+        self.gate = Gate(lambda _: rules, 1.0, 100)
+        self.metrics = Metrics("l", self.gate, lambda: self.lease.role(self.now))
+        self.service = Service(
+            "l",
+            "g",
+            self.gate,
+            self.lease,
+            self.link,
+            self.arm,
+            self.journal,
+            self.memory,
+            self.metrics,
+            *self.clocks(),
+        )
+        self.service.restore()
+
+    def clocks(self):
+        return lambda: self.now, lambda: WALL_MS + int(self.now * 1000) + self.wall_offset_ms
+
+    def crash(self):
+        """The process ends; only the files and what RabbitMQ still has remain. Then it starts again."""
+        self.memory.close()
+        self.journal.close()
+        self.start()
+
+    def receive(self, type_, body=b"", headers=None, message_id="m"):
+        message = Message(body, message_id, type_, None, headers or {})
+        settle = lambda settlement: self.acked.append((message_id, settlement))  # noqa: E731
+        self.link.queue.append(Delivery(message, "", 1, settle, lambda: False))
+
+    def part(self, job_id, patience_ms=1000, captured_ago_ms=0, line="l"):
+        captured_at = WALL_MS + int(self.now * 1000) - captured_ago_ms
+        part = Announcement(
+            job_id=job_id,
+            line=line,
+            category="c",
+            part_id="p",
+            captured_at=captured_at,
+            deadline=captured_at + patience_ms,
+        )
+        self.receive(messages.PART_TYPE, headers=part.headers(), message_id=job_id)
+
+    def verdict(self, job_id, decision=Decision.PASS, line="l", decided_ago_ms=0, **fields):
+        now_ms = WALL_MS + int(self.now * 1000)
+        verdict = Verdict(
+            job_id=job_id,
+            line=line,
+            category="c",
+            part_id="p",
+            decision=decision,
+            worker="host-7:cpu:0:99",
+            device="cpu:0",
+            attempt=1,
+            received_at=now_ms,
+            decided_at=now_ms - decided_ago_ms,
+            **fields,
+        )
+        self.receive(messages.VERDICT_TYPE, verdict.to_json(), message_id=job_id)
+
+    def act_of_other(self, job_id, state, action="accept"):
+        act = Act(
+            job_id=job_id,
+            line="l",
+            category="c",
+            part_id="p",
+            action=action,
+            because="pass",
+            acted_at=WALL_MS,
+            gate="other",
+            state=state,
+        )
+        self.receive(ACT_TYPE, act.to_json(), message_id=job_id)
+
+    def pass_time(self, seconds, pings=True, active=True):
+        """Let time pass in steps of half a second, with a step of the service after each."""
+        for _ in range(round(seconds * 2)):
+            self.now += 0.5
+            if pings:
+                ping = Ping(gate="g", process=self.process, sent_at=self.now, active=active)
+                self.receive(PING_TYPE, ping.to_json(), message_id="ping")
+                self.link.lease_pings += [ping] if active else []
+            self.step()
+
+    def step(self):
+        """Make steps until nothing is left to do."""
+        for _ in range(20):
+            self.service.step()
+
+    def acts(self):
+        return [(act.job_id, str(act.action), act.because) for act in self.arm.actions]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.memory.close()
+
+
+@pytest.fixture
+def serving(bench):
+    bench.pass_time(3.0)
+    return bench
+
+
+def test_a_verdict_is_acknowledged_only_after_the_arm_has(serving):
+    serving.part("j")
+    serving.verdict("j")
+    serving.arm.fault = "jammed"
+    serving.step()
+    serving.memory.enqueue(lambda: None)
+    assert ("j", "accept", "pass") not in serving.acts()
+    assert [act.state for act in serving.link.acts] == [ActState.INTENDED]
+    serving.arm.fault = None
+    serving.pass_time(0.5)
+    assert serving.acts() == [("j", "accept", "pass")]
+    assert [act.state for act in serving.link.acts] == [ActState.INTENDED, ActState.INTENDED, ActState.DONE]
+    serving.crash()
+    assert [job_id for job_id, _ in serving.acked].count("j") == 2  # the announcement and the verdict
+
+
+def test_an_action_whose_process_crashed_is_repeated_and_not_reversed(serving):
+    serving.part("j")
+    serving.verdict("j")
+    serving.arm.fault = "killed while it acts"
+    serving.step()
+    serving.crash()
+    serving.verdict("j", Decision.FAIL)  # a second verdict of the same job
+    serving.pass_time(10.0)
+    assert serving.acts() == [("j", "accept", "pass")]
+
+
+def test_what_is_done_is_not_done_again_even_if_the_memory_has_lost_it(serving):
+    serving.part("j")
+    serving.verdict("j")
+    serving.step()
+    serving.memory._sqlite.execute("DELETE FROM acted")
+    serving.crash()
+    serving.verdict("j")
+    serving.pass_time(10.0)
+    assert serving.acts() == []
+
+
+def test_a_gate_without_rabbitmq_rejects_what_it_expects_after_a_restart(serving):
+    serving.part("j")
+    serving.step()
+    serving.crash()
+    serving.pass_time(1.5, pings=False)
+    assert serving.acts() == []
+    serving.pass_time(1.0, pings=False)
+    assert serving.acts() == [("j", "reject", NO_VERDICT)]
+    assert serving.link.declared_again > 0
+
+
+def test_a_standby_acts_on_nothing_and_takes_over_what_is_not_done(bench):
+    bench.pass_time(3.0, active=False)
+    for job_id in ("a", "b"):
+        bench.part(job_id)
+        bench.verdict(job_id)
+    bench.act_of_other("a", ActState.DONE)
+    bench.pass_time(0.5, active=False)
+    assert bench.acts() == []
+    bench.act_of_other("b", ActState.INTENDED)
+    bench.pass_time(3.0)
+    assert bench.acts() == [("b", "accept", "pass")]
+
+
+def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(serving):
+    serving.verdict("replayed", replay=True)
+    serving.verdict("foreign", line="other")
+    serving.part("foreign-part", line="other")
+    with capture_logs() as logs:
+        serving.pass_time(3.0)
+    assert serving.acts() == []
+    assert [log["event"] for log in logs if log["log_level"] != "warning"] == [
+        "verdict of a replayed job, no action",
+        "invalid message in the gate's queue",
+        "invalid message in the gate's queue",
+    ]
+
+
+@pytest.mark.parametrize("offset_ms", [-15_000, 15_000])
+def test_a_wrong_clock_of_the_gate_changes_no_decision_and_is_named(serving, offset_ms):
+    serving.wall_offset_ms = offset_ms
+    serving.part("j")
+    with capture_logs() as logs:
+        serving.step()
+        serving.verdict("j")
+        serving.step()
+    assert serving.acts() == [("j", "accept", "pass")]
+    differing = [(log["source"], log["host"], log["offset_s"]) for log in logs if "clocks differ" in log["event"]]
+    assert differing == [("publisher", "l", offset_ms / 1000), ("worker", "host-7", offset_ms / 1000)]
+    offset = serving.metrics.registry.get_sample_value(
+        "patchline_gate_clock_offset_seconds", {"line": "l", "source": "worker", "host": "host-7"}
+    )
+    assert offset == offset_ms / 1000
+
+
+def test_parts_from_before_the_start_are_judged_by_their_age(bench):
+    bench.part("gone", captured_ago_ms=60_000)
+    bench.part("fresh", captured_ago_ms=0, patience_ms=4000)
+    bench.step()
+    bench.pass_time(3.0)
+    assert [(act.job_id, act.stale) for act in bench.arm.actions] == [("gone", True)]
+    bench.pass_time(2.0)
+    assert [(act.job_id, act.stale) for act in bench.arm.actions][1:] == [("fresh", None)]
+
+
+def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving):
+    serving.arm.fault = "jammed"
+    serving.part("j")
+    with capture_logs() as logs:
+        serving.pass_time(6.0)
+    pauses = [log["retry_in_s"] for log in logs if "not acknowledged" in log["event"]]
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    failures = serving.metrics.registry.get_sample_value("patchline_gate_act_failures_total", {"line": "l"})
+    assert failures == len(pauses)
+    serving.arm.fault = None
+    serving.pass_time(5.0)
+    assert serving.acts() == [("j", "reject", NO_VERDICT)]
+
+
+def test_two_gates_of_a_host_get_names_of_their_own_and_a_taken_name_is_refused(tmp_path):
+    first, second = claim(tmp_path, "l", None), claim(tmp_path, "l", None)
+    assert second.name == f"{first.name}-2"
+    assert claim(tmp_path, "other-line", None).name == first.name
+    with pytest.raises(SetupError, match=r"already running.*--instance"):
+        claim(tmp_path, "l", first.name)
+    first.close()
+    assert claim(tmp_path, "l", None).name == first.name
+
+
+def test_the_line_of_json_for_the_arm_names_job_part_and_action(serving):
+    serving.verdict("j", Decision.FAIL)
+    serving.step()
+    (action,) = serving.arm.actions
+    assert json.loads(action.to_json()).keys() == {
+        "job_id", "line", "category", "part_id", "action", "because", "acted_at"
+    }  # fmt: skip
