@@ -126,6 +126,26 @@ LINE = (
         "s",
     ),
     Panel(
+        "Actions of the gate",
+        {"{{action}}: {{because}}": f"sum by (action, because) (rate(patchline_gate_acts_total{_LINE}[1m]))"},
+        "ops",
+    ),
+    Panel(
+        "Parts without a verdict, actions not done",
+        {
+            "expected {{instance}}": f"max by (instance) (patchline_gate_expected{_LINE})",
+            "not done {{instance}}": f"max by (instance) (patchline_gate_undone{_LINE})",
+        },
+    ),
+    Panel(
+        "Time until the arm acknowledges (p99), offset of clocks",
+        {
+            "arm": f"histogram_quantile(0.99, sum by (le) (rate(patchline_gate_act_seconds_bucket{_LINE}[1m])))",
+            "{{source}} {{host}}": f"max by (source, host) (abs(patchline_gate_clock_offset_seconds{_LINE}))",
+        },
+        "s",
+    ),
+    Panel(
         "Published jobs by state",
         {"{{state}}": f"sum by (state) (rate(patchline_published_jobs_total{_LINE}[1m]))"},
         "ops",

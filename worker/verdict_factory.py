@@ -68,6 +68,7 @@ class VerdictFactory:
             attempt=delivery.attempt,
             received_at=received_at,
             decided_at=self.now_ms(),
+            replay=messages.REPLAY_HEADER in delivery.message.headers or None,
         )
 
     def dead_letter(self, delivery: Delivery, error: JobError) -> Message:
@@ -97,6 +98,7 @@ class VerdictFactory:
             received_at=received_at,
             decided_at=self.now_ms(),
             traceparent=job.traceparent,
+            replay=messages.REPLAY_HEADER in delivery.message.headers or None,
         )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from patchline.protocol import image_files, messages, topology
+import pydantic
 
-_CHANNELS: tuple[tuple[str, str, str, str, type[messages.Frozen]], ...] = (
+from patchline.protocol import gate_messages, image_files, messages, status_message, topology
+
+_Model = type[pydantic.BaseModel]
+_CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
     # name, exchange, routing key, description, class of the messages
     ("jobs", topology.JOBS, "{line}.{category}", "One image to inspect; the body is the encoded image.", messages.Job),
     (
@@ -18,12 +21,29 @@ _CHANNELS: tuple[tuple[str, str, str, str, type[messages.Frozen]], ...] = (
         messages.Announcement,
     ),
     ("verdicts", topology.VERDICTS, "{line}.{category}.{decision}", "The result of a job, as JSON.", messages.Verdict),
+    (
+        "acts",
+        topology.ACTS,
+        "{line}",
+        "What a gate is about to do with a part, and what its arm has done, as JSON.",
+        gate_messages.Act,
+    ),
+    (
+        "status",
+        topology.STATUS,
+        "{role}.{line}",
+        "What a process is doing, every second, as JSON; the line is `all` for a process that serves all lines.",
+        status_message.Status,
+    ),
 )
-_TYPES = {
+_TYPES: dict[_Model, str] = {
     messages.Job: messages.JOB_TYPE,
     messages.Announcement: messages.PART_TYPE,
     messages.Verdict: messages.VERDICT_TYPE,
+    gate_messages.Act: gate_messages.ACT_TYPE,
+    status_message.Status: status_message.STATUS_TYPE,
 }
+_SENT = (messages.Job, messages.Announcement)  # by clients in other languages, which receive the others
 _PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; the other fields are headers
 
 
@@ -35,14 +55,16 @@ def asyncapi() -> dict[str, Any]:
             "title": "Patchline",
             "version": metadata.version("patchline"),
             "description": "One verdict for each image, over AMQP 0-9-1: persistent messages on topic exchanges. The "
-            "message id is the id of the job, and the type is the name of the message.",
+            "message id is the id of the job (a status has none), and the type is the name of the message.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
-        "channels": {name: _channel(exchange, key, text, model) for name, exchange, key, text, model in _CHANNELS},
+        "channels": {
+            name: _channel(name, exchange, key, text, model) for name, exchange, key, text, model in _CHANNELS
+        },
         "operations": {
-            f"{'receive' if model is messages.Verdict else 'send'}{model.__name__}": {
-                "action": "receive" if model is messages.Verdict else "send",
+            f"{'send' if model in _SENT else 'receive'}{model.__name__}": {
+                "action": "send" if model in _SENT else "receive",
                 "channel": {"$ref": f"#/channels/{name}"},
             }
             for name, _, _, _, model in _CHANNELS
@@ -50,24 +72,24 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-def _channel(exchange: str, routing_key: str, text: str, model: type[messages.Frozen]) -> dict[str, Any]:
+def _channel(name: str, exchange: str, routing_key: str, text: str, model: _Model) -> dict[str, Any]:
     words = [word.strip("{}") for word in routing_key.split(".")]
     return {
         "address": routing_key,
         "description": text,
         "parameters": {word: {"description": f"the {word}"} for word in words},
-        "messages": {model.__name__: {"name": _TYPES[model], **_content(model)}},
+        "messages": {model.__name__: {"name": _TYPES[model], **_content(name, model)}},
         "bindings": {
             "amqp": {"is": "routingKey", "exchange": {"name": exchange, "type": "topic", "durable": True}},
         },
     }
 
 
-def _content(model: type[messages.Frozen]) -> dict[str, Any]:
+def _content(channel: str, model: _Model) -> dict[str, Any]:
     schema = model.model_json_schema(
-        ref_template=f"#/channels/verdicts/messages/{model.__name__}/payload/$defs/{{model}}"
+        ref_template=f"#/channels/{channel}/messages/{model.__name__}/payload/$defs/{{model}}"
     )
-    if model is messages.Verdict:
+    if model not in _SENT:
         return {"contentType": "application/json", "payload": schema}
     fields = {name: field for name, field in schema["properties"].items() if name not in _PROPERTIES}
     required = [name for name in schema["required"] if name not in _PROPERTIES]

@@ -163,6 +163,46 @@ CASES = {
         10,
         {'up{job="rabbitmq",instance="i"}': "1x20"},
     ),
+    "PatchlineGateDown": (
+        {
+            'patchline_gate_serving{line="l",instance="a"}': "1x5 0x20",
+            'patchline_gate_serving{line="l",instance="b"}': "0x5",
+        },
+        {"line": "l"},
+        10,
+        {
+            'patchline_gate_serving{line="l",instance="a"}': "1x5",
+            'patchline_gate_serving{line="l",instance="b"}': "0x5 1x20",
+            'patchline_gate_serving{line="never used",instance="a"}': "0x20",
+        },
+    ),
+    "PatchlineGateBlind": (
+        {'patchline_gate_blind{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        10,
+        {'patchline_gate_blind{line="l",instance="i"}': "0x20"},
+    ),
+    "PatchlineGateActFailed": (
+        {'patchline_gate_act_failures_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        7,
+        {'patchline_gate_act_failures_total{line="l",instance="i"}': "3x20"},
+    ),
+    "PatchlineGateQueueGrowing": (
+        {'rabbitmq_detailed_queue_messages_ready{queue="patchline.gate.l.a"}': "2000x20"},
+        {"queue": "patchline.gate.l.a"},
+        10,
+        {
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.gate.l.a"}': "3x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs"}': "9000x20",
+        },
+    ),
+    "PatchlineClocksDiffer": (
+        {'patchline_gate_clock_offset_seconds{line="l",source="worker",host="h"}': "-3600x20"},
+        {"line": "l", "source": "worker", "host": "h"},
+        10,
+        {'patchline_gate_clock_offset_seconds{line="l",source="worker",host="h"}': "0.02x20"},
+    ),
 }
 
 

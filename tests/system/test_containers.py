@@ -90,7 +90,7 @@ def compose_plant(host, plant, line):
     paths = yaml.safe_load(Path("deploy/config.compose.yaml").read_text())["paths"]
     (etc / "config.yaml").write_text(f"paths: {paths}\n{text}")
     secrets = host / "secrets"
-    plant_users.write(secrets, [connections.plant(line.settings), topology.gate("l1")], "amqp://rabbitmq:5672")
+    plant_users.write(secrets, [connections.plant(line.settings), topology.gate("l1", ["g"])], "amqp://rabbitmq:5672")
     for user in ("worker", "publisher", "gate"):  # the broker of the test has no such users
         (secrets / f"{user}.url").write_text(line.environment["PATCHLINE_AMQP_URL"] + "\n")
     return host

@@ -34,8 +34,8 @@ def test_a_dashboard_can_be_provisioned(document):
 
 
 def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_path, servers):
-    ports = server.consecutive_free_ports(3)
-    worker_port, supervisor_port, publisher_port = ports
+    ports = server.consecutive_free_ports(4)
+    worker_port, supervisor_port, publisher_port, gate_port = ports
     line.folder = plant_with_supervisor_port(line.folder, tmp_path / "plant", supervisor_port)
     if servers.broker_metrics_port is None:
         pytest.skip("the metrics of the RabbitMQ of PATCHLINE_AMQP_URL are at an unknown port")
@@ -43,6 +43,7 @@ def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_pa
         tmp_path / "prometheus", {"patchline": ports, "rabbitmq": [servers.broker_metrics_port]}
     )
     with private_servers.start_all([prometheus]):
+        line.start("gate", "--line", "l1", "--dry-run", "--metrics-port", str(gate_port))
         line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port))
         images = write_images(tmp_path / "images", sorted((texture_folder / "train" / "good").glob("*.png")), count=400)
         options = ("--line", "l1", "--category", "brick", "--rate", "8", "--metrics-port", str(publisher_port))

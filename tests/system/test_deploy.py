@@ -191,7 +191,7 @@ def commands():
         yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
     for unit in UNITS:
         words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
-        filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1").replace('"$1"', "l1")
+        filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1")
         filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
         yield pytest.param(filled.split(), id=unit.name)
 
@@ -201,8 +201,9 @@ def test_the_command_of_a_container_or_unit_runs(words, line, tmp_path):
     (port,) = server.free_ports(1)
     words = [word for word in words if word != "--config" and not word.endswith("config.yaml")]
     words = [str(tmp_path) if word in ("/captured", "${FOLDER}") else word for word in words]
+    words = ["cat" if word.startswith("/etc/patchline/gate-") else word for word in words]
     words = ["brick" if word == "solar_cell_mono" else word for word in words]
-    words = [str(port) if word in ("9100", "9110") else word for word in words]
+    words = [str(port) if word in ("9100", "9110", "9120") else word for word in words]
     process = line.start(*words)
     if "--metrics-port" in words:
         wait_for(lambda: server.is_listening(port) or process.poll() is not None)

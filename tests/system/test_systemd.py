@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from patchline import config
+from patchline.gate.instance import default_name
 from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
@@ -29,6 +30,7 @@ from tests.system.test_operations import blocks
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
 ETC = "etc/patchline"
+GATES = (default_name(), "root")  # the name of the container is that of its root folder, unless /etc/hostname says more
 
 
 def missing_requirement():
@@ -130,7 +132,7 @@ def configure(root, plant, node, redis_url):
     document |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
     document |= {"paths": {"models": "/opt/patchline/models", "spool": "spool", "gate": "gate-memory"}, "worker": {}}
     (etc / "config.yaml").write_text(yaml.safe_dump(document))
-    topologies = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3")]
+    topologies = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3", GATES)]
     plant_users.write(etc / "secrets", topologies, f"amqp://127.0.0.1:{node.port}")
     private_servers.rabbitmqctl(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
 
