@@ -10,7 +10,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 _WINDOW_S = 30.0
 _MAX_HOSTS = 64
-_ALLOWED_S = 2.0
+_ALLOWED_S = {"worker": (-2.0, 2.0), "publisher": (-2.0, 60.0)}  # images may be announced some time after capture
 
 
 @dataclass
@@ -44,7 +44,8 @@ class ClockOffsets:
         if len(self._windows) > _MAX_HOSTS:
             self._windows.popitem(last=False)
         offset = window.observe(offset_s, now)
-        if window.differs != (abs(offset) > _ALLOWED_S):
+        smallest, largest = _ALLOWED_S[source]
+        if window.differs == (smallest <= offset <= largest):
             window.differs = not window.differs
             event = "clocks differ, or images are announced late" if window.differs else "clocks agree again"
             _log.warning(event, source=source, host=host, offset_s=round(offset, 3))

@@ -44,6 +44,7 @@ class Lease:
         self._process = process
         self._duration_s = duration_s
         self.held_last = held_last
+        self.has_namesake = False  # another process uses the name of this gate
         self._active_since: float | None = None
         self._last_active_ping = (float("-inf"), float("-inf"))  # sent at, received at
         self._heard_until: float | None = None  # everything that was sent before has been heard
@@ -62,7 +63,9 @@ class Lease:
         """Handle a ping from this gate's own queue."""
         if ping.process == self._process:
             self._heard_until, self._deaf_since = ping.sent_at, now
-        elif ping.active and ping.gate != self._gate and not self.is_valid(now):
+        elif ping.gate == self._gate:
+            self.has_namesake = self.has_namesake or self.is_current(now)  # until then, it was the process before this
+        elif ping.active and not self.is_valid(now):
             self.held_last = False
 
     def is_active(self, now: float) -> bool:
@@ -98,4 +101,4 @@ class Lease:
         """Return what this gate is doing now."""
         if self.is_blind(now):
             return Role.BLIND
-        return Role.SERVING if self.permit(now).accept else Role.STANDBY
+        return Role.SERVING if self.is_valid(now) and self.is_current(now) else Role.STANDBY

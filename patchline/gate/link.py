@@ -17,7 +17,7 @@ from patchline.protocol.gate_messages import ACT_TYPE, PING_TYPE, Act, Ping, par
 from patchline.runtime import connections
 
 _log = structlog.get_logger(__name__)
-_PREFETCH = 2000  # deliveries while the disk of the memory stalls: 14 s of a line with 36 parts per second
+_PREFETCH = 10_000  # unsettled deliveries, while the disk of the memory stalls or the arm does not acknowledge
 _LEASE_PREFETCH = 20
 _MAX_UNSENT = 10_000
 _BATCH = 100
@@ -104,7 +104,7 @@ class Link:
     def declare_again(self) -> None:
         """Declare the queues again soon: nothing is heard, so they may have been deleted."""
         if self._declare_at is None:
-            self._declare_at = 0.0
+            self._declare_at = time.monotonic() + _DECLARE_RETRY_S
 
     # Everything below runs on the link's thread.
 
@@ -121,7 +121,7 @@ class Link:
         self._send(ping=False)
 
     def _declare_if_needed(self) -> None:
-        if self._declare_at is None or time.monotonic() < self._declare_at:
+        if self._declare_at is None or time.monotonic() < self._declare_at or not self._broker.connected:
             return
         first = self._consumers is None
         try:
@@ -150,7 +150,7 @@ class Link:
         _log.warning("the queue of an earlier build still exists", remove_it_with=f"rabbitmqctl delete_queue {shared}")
 
     def _send(self, ping: bool) -> None:
-        if not self._broker.connected or self._declare_at is not None:
+        if not self._broker.connected or self._consumers is None:
             return
         acts = list(self._unsent)[:_BATCH]
         outgoing = [Outgoing(topology.ACTS, self._line, _act_message(act), mandatory=False) for act in acts]

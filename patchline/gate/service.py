@@ -131,8 +131,12 @@ class Service:
             self._memory.enqueue(delivery.ack)
 
     def _on_ping(self, delivery: Delivery, now: float) -> bool:
+        had_namesake = self._lease.has_namesake
         self._lease.on_queue_ping(parse_ping(delivery.message), now)
         delivery.ack()
+        if self._lease.has_namesake and not had_namesake:
+            advice = "give one of them another name with --instance"
+            _log.error("another gate of this line has the same name", line=self._line, gate=self._instance, do=advice)
         return True
 
     def _on_act(self, delivery: Delivery, now: float) -> bool:

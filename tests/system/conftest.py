@@ -62,8 +62,12 @@ class Line:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._stack.callback(_terminate, process)
+        self.on_exit(process)
         return process
+
+    def on_exit(self, process):
+        """Terminate a process at the end of the test."""
+        self._stack.callback(_terminate, process)
 
     def run(self, *arguments, **environment):
         """Run a patchline command and wait for its end. Return the process, with its output in `out` and `err`."""

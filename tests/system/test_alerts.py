@@ -201,7 +201,10 @@ CASES = {
         {'patchline_gate_clock_offset_seconds{line="l",source="worker",host="h"}': "-3600x20"},
         {"line": "l", "source": "worker", "host": "h"},
         10,
-        {'patchline_gate_clock_offset_seconds{line="l",source="worker",host="h"}': "0.02x20"},
+        {
+            'patchline_gate_clock_offset_seconds{line="l",source="worker",host="h"}': "0.02x20",
+            'patchline_gate_clock_offset_seconds{line="l",source="publisher",host="l"}': "20x20",
+        },
     ),
 }
 

@@ -87,7 +87,7 @@ ALLOWED = {
 }
 ACTIONS = {
     "publish": lambda channel, name: channel.basic_publish(name, "l1.brick", b"x", mandatory=True),
-    "consume": lambda channel, name: channel.basic_get(name),
+    "consume": lambda channel, name: channel.basic_consume(name, on_message_callback=lambda *_: None),
     "delete": lambda channel, name: channel.queue_delete(name),
     "purge": lambda channel, name: channel.queue_purge(name),
     "bind": lambda channel, name: channel.queue_bind(name, topology.VERDICTS, "#"),

@@ -149,6 +149,17 @@ def test_a_gate_whose_queue_is_gone_is_blind_and_does_not_accept():
     assert lease.permit(line.now).reject
 
 
+def test_two_gates_with_one_name_are_noticed():
+    line = Line()
+    lease = line.start("a")
+    namesake = Ping(gate="a", process="on another host", sent_at=7.0, active=False)
+    lease.on_queue_ping(namesake, line.now)
+    assert not lease.has_namesake  # may have been sent by the process before this one
+    line.pass_time(1.0)
+    lease.on_queue_ping(namesake, line.now)
+    assert lease.has_namesake
+
+
 def test_a_gate_that_hears_of_another_active_gate_is_no_longer_the_last_holder():
     line = Line()
     line.start("a")

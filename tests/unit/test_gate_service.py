@@ -239,7 +239,7 @@ def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(servi
     ]
 
 
-@pytest.mark.parametrize("offset_ms", [-15_000, 15_000])
+@pytest.mark.parametrize("offset_ms", [-15_000, 75_000])
 def test_a_wrong_clock_of_the_gate_changes_no_decision_and_is_named(serving, offset_ms):
     serving.wall_offset_ms = offset_ms
     serving.part("j")

@@ -1,0 +1,406 @@
+"""Gates with real processes: two on a line, arms that fail, RabbitMQ away, clocks that are wrong."""
+
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections import defaultdict
+
+import pika
+import pytest
+
+from patchline import config
+from patchline.broker.base import Message
+from patchline.gate.instance import default_name
+from patchline.protocol import messages, status_message, topology
+from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.runtime.connections import now_ms
+from patchline.services import server
+from tests.proxy import Proxy
+from tests.system.conftest import records, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+ARM = """
+import json, os, sys
+for line in sys.stdin:
+    with open(sys.argv[1], "a") as log:
+        log.write(line)
+    {fault}
+    print(line, end="", flush=True)
+"""
+HOUR_MS = 3_600_000
+
+
+class Arm:
+    """The program of an arm. It appends what it is told to a log. `fault` is a statement before its answer."""
+
+    def __init__(self, folder, name, fault="pass"):
+        folder.mkdir(exist_ok=True)
+        self.log = folder / f"{name}.jsonl"
+        self.log.touch()
+        script = folder / f"{name}.py"
+        script.write_text(ARM.format(fault=fault))
+        self.command = shlex.join([sys.executable, str(script), str(self.log)])
+
+    def acts(self):
+        return records(self.log.read_text())
+
+    def job_ids(self):
+        return {act["job_id"] for act in self.acts()}
+
+
+@pytest.fixture
+def arm(tmp_path):
+    return Arm(tmp_path / "arms", "arm")
+
+
+def configure(line, folder, **gate):
+    """Change settings of the gate."""
+    settings = line.settings.gate.model_copy(update=gate)
+    paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
+    line.settings = line.settings.model_copy(update={"gate": settings, "paths": paths})
+    config.save(line.settings, folder / "config.yaml")
+    line.folder = folder
+
+
+def start(line, arm, tmp_path, name="gate", **environment):
+    """Start a gate; its log is a file with the name."""
+    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--exec", arm.command]
+    log = tmp_path / f"{name}.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [*command, "--config", str(line.folder / "config.yaml")],
+            env=os.environ | line.environment | environment,
+            stderr=errors,
+        )
+    line.on_exit(process)
+    process.log = log
+    return process
+
+
+def is_serving(process):
+    roles = re.findall(r"gate is (\w+)", process.log.read_text())
+    return roles[-1:] == ["serving"]
+
+
+def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1"):
+    captured_at = captured_at or now_ms()
+    deadline = None if patience_ms is None else captured_at + patience_ms
+    part = Announcement(
+        job_id=job_id, line=line_name, category="brick", part_id="p", captured_at=captured_at, deadline=deadline
+    )
+    line.broker.publish(topology.PARTS, "l1", Message(b"", job_id, messages.PART_TYPE, None, part.headers()))
+
+
+def decide(line, job_id, decision=Decision.PASS, decided_at=None, line_name="l1", **fields):
+    at = decided_at or now_ms()
+    verdict = Verdict(
+        job_id=job_id,
+        line=line_name,
+        category="brick",
+        part_id="p",
+        decision=decision,
+        device="cpu:0",
+        worker="host-7:cpu:0:1",
+        attempt=1,
+        received_at=at,
+        decided_at=at,
+        **fields,
+    )
+    message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
+    line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
+
+
+def feed(line, numbers, seconds=0.05):
+    """Announce parts and publish their verdicts: every third fails, every seventh gets no verdict."""
+    for number in numbers:
+        job_id = f"j{number}"
+        announce(line, job_id)
+        if number % 7:
+            decide(line, job_id, Decision.FAIL if number % 3 == 0 else Decision.PASS)
+        time.sleep(seconds)
+
+
+def assert_each_part_has_one_action(arms, numbers):
+    """Every part was acted on, and none in two ways. An action may come twice after a fault."""
+    by_job = defaultdict(set)
+    for arm in arms:
+        for act in arm.acts():
+            by_job[act["job_id"]].add(act["action"])
+    assert by_job.keys() == {f"j{number}" for number in numbers}
+    assert {job_id: actions for job_id, actions in by_job.items() if len(actions) > 1} == {}
+    return {job_id: actions.pop() for job_id, actions in by_job.items()}
+
+
+def all_told(arms, count):
+    return lambda: len({job_id for arm in arms for job_id in arm.job_ids()}) >= count
+
+
+def test_the_second_gate_of_a_line_stands_by(line, tmp_path):
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    gates = [start(line, arms[0], tmp_path, "first")]
+    wait_for(lambda: is_serving(gates[0]))
+    gates.append(start(line, arms[1], tmp_path, "second"))
+    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    feed(line, range(1, 50), seconds=0.01)
+    wait_for(all_told(arms, 49))
+    actions = assert_each_part_has_one_action(arms, range(1, 50))
+    assert arms[1].acts() == []
+    assert len(arms[0].acts()) == 49
+    assert all((action == "accept") == (int(job[1:]) % 7 > 0 < int(job[1:]) % 3) for job, action in actions.items())
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_standby_takes_over_from_a_gate_that_is_killed_frozen_or_stopped(line, tmp_path, fault):
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    gates = [start(line, arms[0], tmp_path, "first")]
+    wait_for(lambda: is_serving(gates[0]))
+    gates.append(start(line, arms[1], tmp_path, "second"))
+    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    feed(line, range(1, 20))
+    gates[0].send_signal(fault)
+    feed(line, range(20, 60))
+    wait_for(lambda: is_serving(gates[1]))
+    if fault is signal.SIGSTOP:
+        gates[0].send_signal(signal.SIGCONT)  # what it was about to do is no longer its task
+    feed(line, range(60, 100))
+    wait_for(all_told(arms, 99))
+    time.sleep(3.0)
+    assert_each_part_has_one_action(arms, range(1, 100))
+    assert {"j1", "j2"} <= arms[0].job_ids()
+    assert {"j98", "j99"} <= arms[1].job_ids()
+    assert "j99" not in arms[0].job_ids()
+
+
+def test_a_restarted_gate_becomes_the_standby_of_the_one_that_took_over(line, tmp_path):
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second", "again")]
+    first = start(line, arms[0], tmp_path, "first")
+    wait_for(lambda: is_serving(first))
+    second = start(line, arms[1], tmp_path, "second")
+    wait_for(lambda: "gate is standby" in second.log.read_text())
+    first.kill()
+    first.wait()
+    again = start(line, arms[2], tmp_path, "again")
+    wait_for(lambda: is_serving(second))
+    feed(line, range(1, 20), seconds=0.01)
+    wait_for(all_told(arms, 19))
+    assert not is_serving(again)
+    assert_each_part_has_one_action(arms, range(1, 20))
+    assert (arms[0].acts(), arms[2].acts()) == ([], [])
+
+
+def test_a_gate_that_restarts_alone_acts_within_the_patience_of_its_parts(line, arm, tmp_path):
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    gate.kill()
+    gate.wait()
+    announce(line, "j1", patience_ms=20_000)
+    decide(line, "j1")
+    start(line, arm, tmp_path)
+    wait_for(arm.acts)
+    assert [(act["action"], act.get("stale")) for act in arm.acts()] == [("accept", None)]
+
+
+@pytest.mark.parametrize("fault", ["os._exit(1)", "import time; time.sleep(60)"])
+def test_a_reject_that_the_arm_has_not_acknowledged_is_repeated_also_after_a_restart(line, tmp_path, fault):
+    counter = "sum(1 for _ in open(sys.argv[1])) == 4"
+    arm = Arm(tmp_path / "arms", "arm", f"if {counter}: {fault}")
+    (port,) = server.free_ports(1)
+    gate = line.start("gate", "--line", "l1", "--exec", arm.command, "--metrics-port", str(port))
+    for number in range(1, 31):
+        announce(line, f"j{number}")
+        decide(line, f"j{number}", Decision.FAIL)
+    wait_for(all_told([arm], 30))
+    assert [act["job_id"] for act in arm.acts()].count("j4") == 2
+    assert len(arm.acts()) == 31
+    wait_for(lambda: line.metric(port, "patchline_gate_acts_total") == 30)
+    assert line.metric(port, "patchline_gate_act_failures_total") >= 1
+    gate.terminate()
+    _, log = gate.communicate(timeout=30)
+    assert "the arm has not acknowledged, retrying" in log
+
+
+def test_a_part_whose_arm_never_acknowledged_is_told_again_by_the_next_process(line, tmp_path):
+    arm = Arm(tmp_path / "arms", "arm", "os._exit(1)")
+    gate = start(line, arm, tmp_path)
+    announce(line, "j1", patience_ms=20_000)
+    decide(line, "j1")
+    wait_for(arm.acts)
+    gate.kill()
+    gate.wait()
+    good = Arm(tmp_path / "arms", "good")
+    decide(line, "j1", Decision.FAIL)  # too late: the gate was about to accept
+    start(line, good, tmp_path)
+    wait_for(good.acts)
+    time.sleep(1.0)
+    assert [(act["job_id"], act["action"]) for act in good.acts()] == [("j1", "accept")]
+
+
+def test_a_gate_that_starts_while_rabbitmq_is_away_rejects_what_it_expects(line, arm, tmp_path):
+    url = urllib.parse.urlsplit(line.environment["PATCHLINE_AMQP_URL"])
+    proxy = Proxy(url.port)
+    behind = {"PATCHLINE_AMQP_URL": f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}"}
+    configure(line, tmp_path)
+    gate = start(line, arm, tmp_path, **behind)
+    wait_for(lambda: is_serving(gate))
+    for number in range(1, 4):
+        announce(line, f"j{number}", patience_ms=6000)
+    memory = line.settings.paths.gate / f"l1.{default_name()}.sqlite"
+    wait_for(lambda: saved(memory, "expected") == 3)
+    gate.kill()
+    gate.wait()
+    proxy.close()
+    again = start(line, arm, tmp_path, "again", **behind)
+    wait_for(all_told([arm], 3))
+    assert {act["action"] for act in arm.acts()} == {"reject"}
+    assert again.poll() is None
+    assert "gate is blind" in again.log.read_text()
+    proxy = Proxy(url.port, proxy.port)
+    announce(line, "j4")
+    decide(line, "j4")
+    wait_for(lambda: "j4" in arm.job_ids())
+    proxy.close()
+    assert_each_part_has_one_action([arm], range(1, 5))
+
+
+def saved(memory, table):
+    with sqlite3.connect(memory) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+def test_a_gate_without_a_connection_rejects_what_it_expects_and_accepts_nothing(line, arm, tmp_path):
+    url = urllib.parse.urlsplit(line.environment["PATCHLINE_AMQP_URL"])
+    proxy = Proxy(url.port)
+    gate = start(line, arm, tmp_path, PATCHLINE_AMQP_URL=f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}")
+    wait_for(lambda: is_serving(gate))
+    announce(line, "j1", patience_ms=3000)
+    time.sleep(0.5)
+    proxy.close()
+    decide(line, "j1")
+    wait_for(arm.acts)
+    assert [(act["job_id"], act["action"]) for act in arm.acts()] == [("j1", "reject")]
+
+
+@pytest.mark.parametrize("publisher_ahead_ms", [-HOUR_MS, 0, HOUR_MS])
+@pytest.mark.parametrize("worker_ahead_ms", [0, 15_000])
+def test_wrong_clocks_of_others_change_no_decision(line, arm, tmp_path, publisher_ahead_ms, worker_ahead_ms):
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    announce(line, "j1", patience_ms=4000, captured_at=now_ms() + publisher_ahead_ms)
+    announce(line, "j2", patience_ms=1000, captured_at=now_ms() + publisher_ahead_ms)
+    decide(line, "j1", decided_at=now_ms() + worker_ahead_ms)
+    wait_for(lambda: len(arm.acts()) == 2)
+    assert {act["job_id"]: act["action"] for act in arm.acts()} == {"j1": "accept", "j2": "reject"}
+    differing = [event for event in records(gate.log.read_text()) if "clocks differ" in event["event"]]
+    expected = {("publisher", "l1")} if publisher_ahead_ms else set()
+    expected |= {("worker", "host-7")} if worker_ahead_ms else set()
+    assert {(event["source"], event["host"]) for event in differing} == expected
+
+
+def test_a_part_without_a_deadline_is_rejected_after_max_wait_ms_of_its_line(line, arm, tmp_path):
+    configure(line, tmp_path, lines={"l1": config.GateOverride(max_wait_ms=1500)})
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    announce(line, "j1", patience_ms=None)
+    announce(line, "j2", patience_ms=HOUR_MS)
+    wait_for(lambda: len(arm.acts()) == 2)
+    decide(line, "j1")  # past the patience: no pass
+    time.sleep(1.0)
+    assert [(act["action"], act["because"]) for act in arm.acts()] == [("reject", "no verdict in time")] * 2
+
+
+def test_replayed_verdicts_and_those_of_other_lines_move_no_arm(line, arm, tmp_path):
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    decide(line, "replayed", replay=True)
+    decide(line, "foreign", line_name="l2")
+    decide(line, "own")
+    wait_for(arm.acts)
+    assert arm.job_ids() == {"own"}
+    assert "but this is the gate of 'l1'" in gate.log.read_text()
+
+
+def test_a_gate_whose_queue_is_deleted_makes_it_again_and_goes_on(line, arm, tmp_path):
+    (port,) = server.free_ports(1)
+    gate = line.start("gate", "--line", "l1", "--exec", arm.command, "--metrics-port", str(port))
+    ready = f"http://127.0.0.1:{port}/readyz"
+    wait_for(lambda: server.responds(ready) and line.metric(port, "patchline_gate_serving") == 1)
+    connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
+    connection.channel().queue_delete(topology.gate_queue("l1", default_name()))
+    connection.close()
+    wait_for(lambda: not server.responds(ready))
+    wait_for(lambda: server.responds(ready) and line.metric(port, "patchline_gate_serving") == 1)
+    announce(line, "j1")
+    decide(line, "j1")
+    wait_for(arm.acts)
+    gate.terminate()
+    _, log = gate.communicate(timeout=30)
+    assert "gate is blind" in log
+
+
+def test_a_gate_sends_its_status(line, arm, tmp_path):
+    connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, topology.STATUS, "gate.l1")
+    start(line, arm, tmp_path)
+    states = []
+
+    def status_is_serving():
+        _, properties, body = channel.basic_get(queue, auto_ack=True)
+        if body is not None:
+            assert properties.type == status_message.STATUS_TYPE
+            states.append(status_message.Status.model_validate_json(body))
+        return states and states[-1].state == "serving"
+
+    wait_for(status_is_serving)
+    connection.close()
+    assert (states[-1].role, states[-1].name, states[-1].line) == ("gate", default_name(), "l1")
+    assert states[0].state == "standby"
+    assert states[-1].holds == {"expected": 0, "undone": 0, "unsent_acts": 0}
+
+
+def test_a_gate_needs_an_arm_or_a_dry_run(line, tmp_path):
+    both = ("--exec", "cat", "--dry-run")
+    for arguments in ((), both):
+        process = line.run("gate", "--line", "l1", *arguments)
+        assert process.returncode == 2
+        assert "--exec COMMAND" in process.err
+        assert "--dry-run" in process.err
+    process = line.run("gate", "--line", "l1", "--exec", str(tmp_path / "nothing"))
+    assert (process.returncode, process.err.count("\n")) == (2, 1)
+    assert "cannot be started" in process.err
+
+
+def test_the_memory_of_an_earlier_build_is_used(line, arm, tmp_path):
+    configure(line, tmp_path)
+    line.settings.paths.gate.mkdir()
+    part = Announcement(
+        job_id="j1", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=now_ms() + 3000
+    )
+    with sqlite3.connect(line.settings.paths.gate / "l1.sqlite") as memory:
+        memory.execute("CREATE TABLE expected (job_id TEXT PRIMARY KEY, part TEXT)")
+        memory.execute(
+            "CREATE TABLE acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT)"
+        )
+        memory.execute("INSERT INTO expected VALUES ('j1', ?)", (part.model_dump_json(),))
+        memory.execute("INSERT INTO acted (job_id, because) VALUES ('done', 'fail')")
+    decide(line, "done")
+    start(line, arm, tmp_path)
+    wait_for(arm.acts)
+    assert [(act["job_id"], act["action"]) for act in arm.acts()] == [("j1", "reject")]
+
+
+def test_the_queue_of_an_earlier_build_is_named_with_the_command_that_removes_it(line, arm, tmp_path):
+    connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
+    shared = topology.shared_gate_queue("l1")
+    connection.channel().queue_declare(shared, durable=True, arguments={"x-queue-type": "quorum"})
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: f"rabbitmqctl delete_queue {shared}" in gate.log.read_text())
+    connection.channel().queue_delete(shared)
+    connection.close()
