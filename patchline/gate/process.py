@@ -63,12 +63,13 @@ def run(
         stack.enter_context(closing(output))
         name = stack.enter_context(closing(instances.claim(folder, line, instance))).name
         path = folder / f"{line}.{name}.sqlite"
-        memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
         journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"))))
+        broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
+        # Closed before the broker: its last tasks acknowledge deliveries.
+        memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
         process = uuid.uuid4().hex
         lease = Lease(name, process, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs)
-        broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
         link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
         measured = Metrics(line, gate, lambda: lease.role(boot_s()))
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, connections.now_ms)
