@@ -272,7 +272,7 @@ def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     line.worker("--device", "cpu")
     image = str(sorted((texture_folder / "test" / "good").iterdir())[3])
     gate = line.start("gate", "--line", "l1", "--dry-run")
-    deadline = now_ms() + 4000
+    deadline = now_ms() + 15_000
     part = Announcement(
         job_id="silent", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
     )
