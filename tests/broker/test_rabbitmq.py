@@ -86,7 +86,7 @@ def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers)
     with closing(Proxy(url.port)) as proxy:
         proxy_url = f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}"
         with RabbitBroker(proxy_url, heartbeat_s=20) as broker:
-            broker.declare(topology.gate("pending"))
+            broker.declare(topology.gate("pending", ["g"]))
             broker.publish(topology.PARTS, "pending", _message())
             proxy.delay_s = 1.0
             confirmation = broker.publish_nowait([Outgoing(topology.PARTS, "pending", _message())])
