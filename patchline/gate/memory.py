@@ -98,8 +98,11 @@ class Memory:
     def load_expected(self) -> list[ExpectedPart]:
         """Return the parts that were announced and not acted on."""
         rows = self._sqlite.execute("SELECT part, arrived_at FROM expected ORDER BY rowid").fetchall()
-        parts = [(Announcement.model_validate_json(part, extra=UNKNOWN_FIELDS), arrived_at) for part, arrived_at in rows]
-        return [ExpectedPart(part, arrived_at or part.captured_at) for part, arrived_at in parts]
+        expected = []
+        for text, arrived_at in rows:
+            part = Announcement.model_validate_json(text, extra=UNKNOWN_FIELDS)
+            expected.append(ExpectedPart(part, arrived_at or part.captured_at))
+        return expected
 
     def load_held_last(self) -> bool:
         """Return whether this instance was the last one to hold the lease."""
