@@ -271,19 +271,21 @@ def test_the_gate_rejects_a_part_without_a_verdict(line):
 def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     line.worker("--device", "cpu")
     image = str(sorted((texture_folder / "test" / "good").iterdir())[3])
+    publish = ("publish", "--line", "l1", "--category", "brick", "--deadline-ms", "60000", image)
     gate = line.start("gate", "--line", "l1", "--dry-run")
     deadline = now_ms() + 15_000
     part = Announcement(
         job_id="silent", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=deadline
     )
     line.broker.publish(topology.PARTS, "l1", Message(b"", "silent", messages.PART_TYPE, None, part.headers()))
-    line.run("publish", "--line", "l1", "--category", "brick", image)
+    line.run(*publish)
     first = json.loads(gate.stdout.readline())
+    assert first["because"] in ("pass", "review", "fail")
     time.sleep(0.3)
     gate.send_signal(signal.SIGKILL)
     gate.wait(10)
     again = line.start("gate", "--line", "l1", "--dry-run")
-    line.run("publish", "--line", "l1", "--category", "brick", image)  # the same job: the gate does not act on it again
+    line.run(*publish)  # the same job: the gate does not act on it again
     action = json.loads(again.stdout.readline())
     assert (action["job_id"], action["action"]) == ("silent", "reject")
     again.send_signal(signal.SIGTERM)
