@@ -15,6 +15,7 @@ import pytest
 from patchline import config
 from patchline.broker.base import BrokerError
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.gate.instance import default_name
 from patchline.protocol import topology
 from patchline.publisher import Client
 from patchline.services import private_servers, server
@@ -38,7 +39,7 @@ def node():
 def line(node, servers, plant, tmp_path):
     private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
     with line_with_short_timeouts(plant, tmp_path, node.url, servers.redis_url) as line:
-        for queue in (topology.JOBS, topology.gate_queue("l1")):
+        for queue in (topology.JOBS, topology.gate_queue("l1", default_name())):
             private_servers.rabbitmqctl(node, "purge_queue", queue)
         yield line
 
@@ -75,7 +76,7 @@ def test_an_image_that_no_worker_takes_is_refused_without_rabbitmq(line, tmp_pat
     assert [state["state"] for state in records(published.out)] == ["confirmed", "refused"]
     assert "images.max_bytes is 16000000" in records(published.out)[1]["reason"]
     assert "image refused" in published.err
-    announced = [message.headers["part_id"] for message in line.messages(topology.gate_queue("l1"), 2)]
+    announced = [message.headers["part_id"] for message in line.messages(topology.gate_queue("l1", default_name()), 2)]
     assert announced == ["part-00", "part-01"]
 
 
@@ -124,7 +125,7 @@ def test_parts_of_an_hour_ago_are_not_announced_and_fresh_ones_are_announced_pas
     assert second.returncode == 0, second.err
     arrived = [message.headers["part_id"] for message in line.messages(topology.JOBS, 4, timeout_s=3)]
     assert arrived == ["part-00", "part-01", "part-02"]
-    announced = {message.headers["part_id"] for message in line.messages(topology.gate_queue("l1"), 9, timeout_s=2)}
+    announced = {message.headers["part_id"] for message in line.messages(topology.gate_queue("l1", default_name()), 9, timeout_s=2)}
     assert announced == {"part-02"}
 
 
@@ -225,7 +226,7 @@ def test_a_changed_password_is_picked_up_without_a_restart(line, node, tmp_path,
 def test_a_broker_names_the_refused_login_and_no_secret(node):
     with RabbitBroker(f"amqp://guest:wrong-secret@127.0.0.1:{node.port}") as broker:
         with pytest.raises(BrokerError, match=f"127.0.0.1:{node.port} refused the login; correct the user") as refused:
-            broker.declare(topology.gate("l1"))
+            broker.declare(topology.gate("l1", [default_name()]))
         assert "wrong-secret" not in str(refused.value)
         assert not broker.connected
 
