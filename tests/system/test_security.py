@@ -313,7 +313,7 @@ def test_a_worker_shows_its_certificate_to_servers_that_demand_one(
 def test_a_client_without_a_certificate_is_refused_by_a_server_that_demands_one(mutual_tls_servers, certificates):
     authority = certificates / "authority.pem"
     with RabbitBroker(mutual_tls_servers.amqp, ca_file=authority) as broker, pytest.raises(BrokerError, match="used"):
-        broker.declare(topology.gate("l1"))
+        broker.declare(topology.gate("l1", ["g"]))
 
 
 @pytest.mark.parametrize(
