@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -61,8 +62,9 @@ def test_three_nodes_form_a_cluster_with_every_queue_on_all_of_them(tmp_path):
 def kill(node):
     """Kill the Erlang virtual machine of a node."""
     for process in psutil.Process(node.server.guard.pid).children(recursive=True):
-        if process.name() == "beam.smp":
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # the node's short-lived children
+            if process.name() == "beam.smp":
+                process.kill()
 
 
 def try_to_publish(publisher):
