@@ -8,9 +8,10 @@ metrics come last, and may fail.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar
 
 import structlog
@@ -24,6 +25,7 @@ from patchline.broker.base import (
     NotConfirmed,
     Refused,
     TooLarge,
+    Unanswered,
     Unroutable,
     previous_attempts,
 )
@@ -156,16 +158,19 @@ class Lane:
             self.metrics.backpressure.ended()
 
     def _publish_until_confirmed(self, delivery: Delivery, exchange: str, routing_key: str, message: Message) -> bool:
+        publish = partial(self.broker.publish, exchange, routing_key, message)
+        attempt: Callable[[], None] = publish
         while not delivery.stale:
             try:
                 with Stopwatch(lambda _, seconds: self.metrics.observe_confirmation(seconds)).stage("confirm"):
-                    self.broker.publish(exchange, routing_key, message)
+                    attempt()
                 return True
             except TooLarge:
                 raise
             except NotConfirmed as error:
                 if isinstance(error, Unroutable) and exchange == topology.DEAD:
                     raise
+                attempt = error.wait if isinstance(error, Unanswered) else publish
                 job_id = message.message_id
                 _log.warning("message not confirmed, retrying", exchange=exchange, job_id=job_id, reason=str(error))
                 if isinstance(error, Refused):

@@ -23,6 +23,19 @@ class NotConfirmed(BrokerError):
     """The message may or may not have arrived. Publish it again with the same id, or requeue its job."""
 
 
+class Unanswered(NotConfirmed):
+    """The message was sent, and its confirmation may still come. Wait again rather than publish a second copy."""
+
+    def __init__(self, confirmation: Future[None], timeout_s: float) -> None:
+        """Keep the confirmation and how long it was waited for."""
+        super().__init__(f"the broker did not confirm within {timeout_s:g} s")
+        self._confirmation, self._timeout_s = confirmation, timeout_s
+
+    def wait(self) -> None:
+        """Wait for the confirmation, as long as before. Raise NotConfirmed as `Broker.publish` does."""
+        wait_for_confirmation(self._confirmation, self._timeout_s)
+
+
 class Refused(NotConfirmed):
     """The broker sent a negative acknowledgement, because a queue is full. Wait, then publish again."""
 
@@ -237,10 +250,12 @@ def wait_for_confirmation(confirmation: Future[None], timeout_s: float) -> None:
     """Wait for the result of `publish_nowait`. Give up after a timeout; messages that were not sent never will be.
 
     Raises:
-        NotConfirmed: see `Broker.publish_all`.
+        Unanswered: the message was sent.
+        NotConfirmed: it was not; or see `Broker.publish_all`.
     """
     try:
         confirmation.result(timeout_s)
     except FutureTimeout:
-        confirmation.cancel()
-        raise NotConfirmed(f"the broker did not confirm within {timeout_s:g} s") from None
+        if confirmation.cancel():
+            raise NotConfirmed(f"the broker did not take the message within {timeout_s:g} s") from None
+        raise Unanswered(confirmation, timeout_s) from None

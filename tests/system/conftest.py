@@ -96,9 +96,9 @@ class Line:
         return {f"job-{number}" for number in range(count)}
 
     def assert_judged_at_first_attempt(self, job_ids, worker):
-        """Assert that every job has a verdict and none became a suspect.
+        """Assert that every job has a verdict and none became a suspect. Return the verdicts.
 
-        A job may have two verdicts, if the first was not confirmed in time.
+        A job may have two verdicts, if RabbitMQ did not confirm for three confirm timeouts.
         """
         verdicts = []
         while {verdict.job_id for verdict in verdicts} < job_ids:
@@ -106,6 +106,7 @@ class Line:
         assert {verdict.decision for verdict in verdicts} <= {Decision.PASS, Decision.REVIEW, Decision.FAIL}
         assert {verdict.attempt for verdict in verdicts} == {1}
         assert self.metric(worker.metrics_port, "patchline_jobs_set_apart_total") == 0
+        return verdicts
 
     def publish_part_and_verdict(self, job_id, decision=Decision.PASS):
         """Publish an announcement and a verdict for the gate of the first line, without a worker."""

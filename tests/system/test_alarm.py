@@ -24,7 +24,7 @@ def line(node, servers, plant, tmp_path):
         yield line
 
 
-def test_a_long_alarm_loses_no_job_and_makes_no_suspects(line, node, texture_folder):
+def test_a_long_alarm_loses_no_job_repeats_no_verdict_and_makes_no_suspects(line, node, texture_folder):
     images = sorted((texture_folder / "test" / "good").iterdir())
     jobs = line.send_many(images, JOBS)
     private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
@@ -34,7 +34,10 @@ def test_a_long_alarm_loses_no_job_and_makes_no_suspects(line, node, texture_fol
     assert {state["state"] for state in states} == {"spooled"}
     assert line.verdicts(1, timeout_s=LONG_S) == []
     private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
-    line.assert_judged_at_first_attempt(jobs | {state["job_id"] for state in states}, worker)
+    jobs |= {state["job_id"] for state in states}
+    verdicts = line.assert_judged_at_first_attempt(jobs, worker)
+    assert len(verdicts) == len(jobs)
+    assert line.verdicts(1, timeout_s=1.0) == []
     assert publisher.wait(20) == 0
     worker.terminate()
     assert worker.communicate(timeout=20)[1].count("connection blocked by RabbitMQ") == 1

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.broker.base import Message, NotConfirmed, Refused, TooLarge
+from patchline.broker.base import Message, NotConfirmed, Refused, TooLarge, Unanswered
 from patchline.broker.memory import MemoryBroker
 from patchline.inspection.inspector import Inspection
 from patchline.protocol import messages, topology
@@ -375,6 +376,43 @@ def test_a_refused_verdict_is_published_again_until_it_is_confirmed(line, monkey
     assert len(line.verdicts()) == 1
     assert line.inspector.inspected == 1
     assert (waiting, line.metrics.backpressure.waiting) == ([0, 1, 1], 0)
+
+
+def test_a_verdict_whose_confirmation_is_late_is_sent_once(line, monkeypatch):
+    line.send()
+    publish, confirmation = line.broker.publish, Future()
+    confirmation.set_running_or_notify_cancel()
+
+    def confirm_late(*arguments):
+        publish(*arguments)
+        raise Unanswered(confirmation, 0.0)
+
+    def confirm():
+        if not confirmation.done():
+            confirmation.set_result(None)
+
+    monkeypatch.setattr("patchline.worker.lane._RETRY_PAUSE_S", 0)
+    monkeypatch.setattr(line.lane.heartbeats, "beat", confirm)
+    line.broker.publish = confirm_late
+    line.step()
+    assert len(line.verdicts()) == 1
+    assert line.cache.verdicts.keys() == {"j1"}
+
+
+def test_a_verdict_that_is_lost_with_its_channel_is_sent_again(line, monkeypatch):
+    line.send()
+    publish, lost = line.broker.publish, Future()
+
+    def lose_first(*arguments):
+        if not lost.done():
+            lost.set_exception(NotConfirmed("the channel closed"))
+            raise Unanswered(lost, 0.0)
+        publish(*arguments)
+
+    monkeypatch.setattr("patchline.worker.lane._RETRY_PAUSE_S", 0)
+    line.broker.publish = lose_first
+    line.step()
+    assert len(line.verdicts()) == 1
 
 
 @pytest.mark.parametrize(("copy_is_refused", "attempt"), [(False, 1), (True, 2)])
