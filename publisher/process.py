@@ -167,5 +167,6 @@ def _try_to_declare(broker: Broker, settings: config.Config) -> bool:
 
 def _keep_declaring(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
     """Retry in the background, so that a camera can start without the broker."""
-    while not stop.wait(_DECLARE_RETRY_S) and not _try_to_declare(broker, settings):
-        pass
+    while not stop.wait(_DECLARE_RETRY_S):
+        if broker.connected and _try_to_declare(broker, settings):
+            return

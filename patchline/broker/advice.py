@@ -5,6 +5,16 @@ from __future__ import annotations
 LOGIN = "correct the user or the password in the url; its file is read again at every attempt"
 
 
+def reason(error: BaseException) -> str:
+    """Return the cause of a failed connection, which pika 1.4 nests in several exceptions, in one short text."""
+    while True:
+        inner = getattr(error, "exceptions", error.args)
+        nested = getattr(error, "exception", inner[-1] if inner else None)
+        if not isinstance(nested, BaseException):
+            return getattr(error, "strerror", None) or repr(error)
+        error = nested
+
+
 def topology(reply_code: int, reply_text: str) -> str:
     """Return the error for a refused declaration."""
     reply = f"({reply_code} {reply_text})"

@@ -116,7 +116,7 @@ class RabbitBroker:
             if _is_login_refused(error):
                 raise BrokerError(f"RabbitMQ at {hosts} refused the login; {advice.LOGIN}") from error
             raise BrokerError(
-                f"RabbitMQ at {hosts} cannot be used ({error!r}); is it running, and is the url correct?"
+                f"RabbitMQ at {hosts} cannot be used ({advice.reason(error)}); is it running, and is the url correct?"
             ) from error
 
     def publish(
@@ -320,7 +320,7 @@ class RabbitBroker:
             address = {"user": node.credentials.username, "host": node.host, "port": node.port}
             _log.error("login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=round(delay_s, 2))
         else:
-            _log.warning("connection to RabbitMQ lost", reason=repr(reason), reconnect_in_s=round(delay_s, 2))
+            _log.warning("connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=round(delay_s, 2))
         self._loop.call_later(delay_s, self._connect)
 
     def _disconnect(self) -> None:

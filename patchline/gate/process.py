@@ -55,10 +55,9 @@ def run(
         TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
     """
     folder, rules = settings.paths.gate, settings.gate
-    # A frozen gate has to lose its connection soon, so that a standby can act.
-    quick = settings.model_copy(
-        update={"broker": settings.broker.model_copy(update={"heartbeat_s": settings.gate.heartbeat_s})}
-    )
+    # A frozen gate has to lose its connection soon, so that a standby can act, and a channel that confirms nothing.
+    limits = {"heartbeat_s": rules.heartbeat_s, "confirm_timeout_s": float(rules.heartbeat_s)}
+    quick = settings.model_copy(update={"broker": settings.broker.model_copy(update=limits)})
     with ExitStack() as stack:
         stack.enter_context(closing(output))
         name = stack.enter_context(closing(instances.claim(folder, line, instance))).name

@@ -60,7 +60,7 @@ def test_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
 def test_a_broker_that_does_not_listen_raises_a_clear_error():
     (port,) = server.free_ports(1)
     with RabbitBroker(f"amqp://127.0.0.1:{port}") as broker:
-        with pytest.raises(BrokerError, match="is it running"):
+        with pytest.raises(BrokerError, match=r"cannot be used \(Connection refused\); is it running"):
             broker.declare(topology.gate("l", ["g"]))
         with pytest.raises(NotConfirmed, match=r"within 0\.2 s"):
             broker.publish(topology.PARTS, "l", _message(), timeout_s=0.2)
@@ -97,7 +97,7 @@ def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers)
 
 def test_a_message_that_rabbitmq_never_confirms_fails_and_the_next_one_is_confirmed(servers, monkeypatch):
     with RabbitBroker(servers.amqp_url, confirm_timeout_s=0.2) as broker:
-        broker.declare(topology.gate("unconfirmed"))
+        broker.declare(topology.gate("unconfirmed", ["g"]))
         with monkeypatch.context() as lost:
             lost.setattr(PublisherConfirms, "on_confirm", lambda *_: None)
             confirmation = broker.publish_nowait([Outgoing(topology.PARTS, "unconfirmed", _message())])
