@@ -56,23 +56,30 @@ install() {
 }
 
 # Run a command in Debian 13, with this repository as its working folder. The first argument is the Redis to use.
+# Debian becomes the root by pivot_root: in a chroot the root is no mount point, and tests could not mount it read-only.
 inside() {
     unshare --mount --pid --fork --kill-child --propagation private bash -euc '
+        mount --bind "$CACHE/root" "$CACHE/root"
         for folder in dev sys; do mount --rbind "/$folder" "$CACHE/root/$folder"; done
         mount -t proc proc "$CACHE/root/proc"
         mount -t tmpfs tmpfs "$CACHE/root/tmp"
         mount --bind "$PWD" "$CACHE/root/repository"
-        for file in /etc/resolv.conf /etc/pip.conf; do
+        mkdir -p "$CACHE/root/etc/ssl/certs"
+        for file in /etc/resolv.conf /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do
             [ ! -e "$file" ] || cp --dereference "$file" "$CACHE/root$file"
         done
         git=$(git rev-parse --path-format=absolute --git-common-dir) # of a worktree, it is elsewhere
         case "$git" in "$PWD"/*) ;; *) mkdir -p "$CACHE/root$git"; mount --bind "$git" "$CACHE/root$git" ;; esac
-        [ ! -e /etc/ssl/certs ] || mount --bind /etc/ssl/certs "$CACHE/root/etc/ssl/certs"
         path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         [ "$1" != valkey ] || path=/opt/valkey:$path
         shift
-        exec env --unset=PYTHONPATH --unset=VIRTUAL_ENV HOME=/root LANG=C.UTF-8 PATH="$path" DEBIAN_FRONTEND=noninteractive \
-            chroot "$CACHE/root" sh -euc "cd /repository; \"\$@\" || exit \$?" sh "$@" # sh, process 1, reaps orphans
+        cd "$CACHE/root"
+        pivot_root . . # the old root lies over the new one until it is unmounted
+        umount --lazy .
+        cd /repository
+        export HOME=/root LANG=C.UTF-8 PATH="$path" DEBIAN_FRONTEND=noninteractive
+        unset PYTHONPATH VIRTUAL_ENV
+        "$@" || exit $? # this shell, process 1, reaps orphans
     ' inside "$@"
 }
 
