@@ -9,10 +9,10 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from patchline.broker.base import Delivery
+from patchline.broker.base import AlreadySettled, Delivery
 from patchline.publisher.spool import Spool
 from patchline.runtime.stopwatch import Stopwatch
 from patchline.worker.lane import Lane
@@ -65,9 +65,9 @@ def _ack_first(_, delivery, *__):
     time.sleep(0.05)  # until the I/O thread has sent it
 
 
-def _ignore_second_settlement(self, settlement):
-    if self._settled.acquire(blocking=False):
-        self._settle(settlement)
+def _ignore_second_settlement(self, settlement, original=Delivery._settle_once):
+    with suppress(AlreadySettled):
+        original(self, settlement)
 
 
 Stopwatch.stage = _stage
