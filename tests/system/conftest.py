@@ -163,12 +163,18 @@ def line_with_short_timeouts(plant, folder, amqp_url, redis_url):
 
 
 @pytest.fixture
-def line(plant, servers):
+def empty_servers(servers):
+    """The servers without the queues of earlier tests, whose arguments may differ."""
     _delete_queues(servers.amqp_url)
+    return servers
+
+
+@pytest.fixture
+def line(plant, empty_servers):
     for name in ("gate-memory", "spool"):
         shutil.rmtree(plant / name, ignore_errors=True)
     with ExitStack() as stack:
-        yield Line(plant, servers, stack)
+        yield Line(plant, empty_servers, stack)
 
 
 def _delete_queues(url):

@@ -133,12 +133,13 @@ def test_a_worker_survives_every_fault_and_every_verdict_belongs_to_its_image(
     line.folder = ascend_plant
     worker = line.worker("--device", "ascend:0", **_sdk_variables())
     for number in range(500):
-        line.send(images[number % 100], f"j{number}", part_id=f"p{number}")
+        # The retries of one run must not find the cached verdicts of the other.
+        line.send(images[number % 100], f"{surface}-{number}", part_id=f"p{number}")
     verdicts = {verdict.job_id: verdict for verdict in line.verdicts(500, timeout_s=200)}
     assert len(verdicts) == 500
     differences = []
     for number in range(500):
-        verdict = verdicts[f"j{number}"]
+        verdict = verdicts[f"{surface}-{number}"]
         assert verdict.decision not in (Decision.ERROR, Decision.EXPIRED)
         assert verdict.device == "ascend:0"
         differences.append(abs(verdict.score / expected[number % 100] - 1))

@@ -84,7 +84,11 @@ def test_images_in_the_queue_that_rabbitmq_no_longer_takes_get_their_verdicts(pl
             for number in range(2):
                 line.send(big, f"big-{number}")
             good = line.send_many(images, 20)
-            private_servers.rabbitmqctl(node, "eval", "application:set_env(rabbit, max_message_size, 1000000).")
+            node.server.stop()
+            with (node.server.home / "rabbitmq.conf").open("a") as configuration:
+                configuration.write("max_message_size = 1000000\n")
+            node.server.start()
+            node.server.wait()
             worker = line.worker("--device", "cpu")
             verdicts = {}
             while set(verdicts) < good | {"big-0", "big-1"}:

@@ -119,6 +119,8 @@ def test_a_worker_with_a_backlog_answers_expired_jobs_without_inspecting_them(li
     assert fresh.decision in (Decision.PASS, Decision.REVIEW)
     assert all("extract" not in verdict.durations_ms for verdict in late)
     assert line.metric(worker.metrics_port, "patchline_errors_total") == 300
+    line.send(picture, "last", deadline=now + 120_000)  # the lanes took the others in parallel, in no certain order
+    assert [verdict.job_id for verdict in line.verdicts(1)] == ["last"]
     assert line.metric(worker.metrics_port, "patchline_behind_seconds") < 60
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.parse
 from collections import defaultdict
+from contextlib import closing
 
 import pika
 import pytest
@@ -269,7 +270,7 @@ def test_a_gate_that_starts_while_rabbitmq_is_away_rejects_what_it_expects(line,
 
 
 def saved(memory, table):
-    with sqlite3.connect(memory) as connection:
+    with closing(sqlite3.connect(memory)) as connection:
         return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
@@ -383,7 +384,7 @@ def test_the_memory_of_an_earlier_build_is_used(line, arm, tmp_path):
     part = Announcement(
         job_id="j1", line="l1", category="brick", part_id="p", captured_at=now_ms(), deadline=now_ms() + 3000
     )
-    with sqlite3.connect(line.settings.paths.gate / "l1.sqlite") as memory:
+    with closing(sqlite3.connect(line.settings.paths.gate / "l1.sqlite")) as memory, memory:
         memory.execute("CREATE TABLE expected (job_id TEXT PRIMARY KEY, part TEXT)")
         memory.execute(
             "CREATE TABLE acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT)"

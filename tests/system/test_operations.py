@@ -73,7 +73,10 @@ def host(tmp_path):
         node = private_servers.rabbitmq(home / "rabbitmq")
         redis, redis_url = private_servers.redis(home / "redis")
         with private_servers.start_all([node.server, redis]):
-            shell = Shell(tmp_path, node.server.environment | {"PATCHLINE_REDIS_URL": redis_url})
+            (plugins,) = private_servers.RABBITMQ.parents[1].glob("lib/rabbitmq_server-*/plugins")
+            # Debian's rabbitmq-plugins sets PLUGINS_DIR, but the tools are run below without its wrapper.
+            environment = {"PATCHLINE_REDIS_URL": redis_url, "PLUGINS_DIR": str(plugins)}
+            shell = Shell(tmp_path, node.server.environment | environment)
             for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-plugins"):
                 shell.run(f'{tool}() {{ {private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')
             yield shell, node, etc, tmp_path

@@ -70,10 +70,10 @@ def test_the_wheel_has_one_top_level_package_and_its_metadata(wheel):
         assert name in names
 
 
-def test_good_images_become_verdicts_far_from_any_checkout(installed, servers, texture_folder, tmp_path):
+def test_good_images_become_verdicts_far_from_any_checkout(installed, empty_servers, texture_folder, tmp_path):
     names = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")
     environment = {name: os.environ[name] for name in names if name in os.environ}
-    environment |= {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+    environment |= {"PATCHLINE_AMQP_URL": empty_servers.amqp_url, "PATCHLINE_REDIS_URL": empty_servers.redis_url}
 
     def run(*arguments, folder=tmp_path / "plant"):
         command = [str(installed), *arguments]
