@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -246,6 +247,7 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
         f"log.console = false\nlog.file.level = info\n{extra_config}"
     )
     (home / "enabled_plugins").write_text("[rabbitmq_prometheus].\n")
+    _write_cookie(cookie_home / ".erlang.cookie")
     environment = {
         "RABBITMQ_NODENAME": _node_name(port),
         "RABBITMQ_NODE_PORT": str(port),
@@ -257,10 +259,22 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
         "RABBITMQ_PID_FILE": str(home / "pid"),
         "ERL_EPMD_PORT": str(epmd),
         "ERL_EPMD_ADDRESS": HOST,
+        "ERL_CRASH_DUMP": str(home / "erl_crash.dump"),
         "HOME": str(cookie_home),
     }
     server = Server("rabbitmq", [str(RABBITMQ)], home, lambda: speaks_amqp(port), environment)
     return Node(_node_name(port), server, port, metrics)
+
+
+def _write_cookie(path: Path) -> None:
+    """Write the secret that the nodes of a cluster share, if there is none.
+
+    Erlang creates a missing one, but a node that starts at the same time may read it before it is complete.
+    """
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(20))
+        path.chmod(0o400)
 
 
 def _node_name(port: int) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -96,3 +97,11 @@ def _is_running(process):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_the_nodes_of_a_cluster_share_a_cookie_that_is_there_before_they_start(tmp_path):
+    _, nodes = private_servers.cluster(tmp_path / "cluster", 3)
+    (home,) = {node.server.environment["HOME"] for node in nodes}
+    cookie = Path(home) / ".erlang.cookie"
+    assert cookie.stat().st_mode & 0o777 == 0o400
+    assert len(cookie.read_text()) >= 20
