@@ -101,18 +101,28 @@ class Gate:
         heapq.heappush(self._due, (due_at, part.job_id))
         return True
 
+    def waited_s(self, part: Announcement | Verdict, now_ms: int) -> float:
+        """Return how much of the patience with a part is over, by the wall clocks.
+
+        What counts is the deadline, because an image may be captured long before it is announced.
+        """
+        if part.deadline is not None and part.captured_at is not None:
+            return max(0, self._wait_ms(part) - (part.deadline - now_ms)) / 1000
+        since_ms = part.received_at if isinstance(part, Verdict) and part.captured_at is None else part.captured_at
+        return max(0, now_ms - (since_ms or now_ms)) / 1000
+
     def is_undone(self, job_id: str) -> bool:
         """Return True if the action on a job is decided and not done."""
         return job_id in self._decided
 
-    def on_verdict(self, verdict: Verdict, now: float, age_s: float = 0.0, since_capture_s: float = 0.0) -> Heard:
+    def on_verdict(self, verdict: Verdict, now: float, age_s: float = 0.0, waited_s: float = 0.0) -> Heard:
         """Decide on a part. A `pass` after the end of the patience is no pass.
 
         Args:
             verdict: the verdict.
             now: the time.
             age_s: how long ago the verdict arrived, if it was not received just now.
-            since_capture_s: the age of the part by the wall clocks. It only marks an unannounced part as stale.
+            waited_s: see the method. It only marks an unannounced part as stale.
         """
         if verdict.job_id in self._acted:
             late = self._acted[verdict.job_id] == NO_VERDICT
@@ -122,7 +132,7 @@ class Gate:
             return Heard.KNOWN
         patience_s = self._patience_s(verdict)
         announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
-        stale = announced is None and since_capture_s > patience_s + self._stale_after_s
+        stale = announced is None and waited_s > patience_s + self._stale_after_s
         action, because, score = self._action_for(verdict), str(verdict.decision), verdict.score
         late = action is Action.ACCEPT and now >= due_at
         if late:
@@ -185,11 +195,13 @@ class Gate:
         return job_ids
 
     def _patience_s(self, part: Announcement | Verdict) -> float:
-        rules = self._rules(part.category)
-        wait_ms = rules.max_wait_ms
+        return (self._wait_ms(part) + self._rules(part.category).grace_ms) / 1000
+
+    def _wait_ms(self, part: Announcement | Verdict) -> int:
+        wait_ms = self._rules(part.category).max_wait_ms
         if part.deadline is not None and part.captured_at is not None:
             wait_ms = min(wait_ms, max(0, part.deadline - part.captured_at))
-        return (wait_ms + rules.grace_ms) / 1000
+        return wait_ms
 
     def _action_for(self, verdict: Verdict) -> Action:
         if verdict.decision is Decision.REVIEW:

@@ -152,8 +152,10 @@ class Service:
     def _on_part(self, delivery: Delivery, now: float) -> bool:
         part = messages.parse_announcement(delivery.message)
         self._check_line(part.line)
-        age_s = self._age_s(part.captured_at, now)
-        if age_s == 0.0:
+        current = self._lease.is_current(now)
+        # Only a message from before the gate was current may have waited.
+        age_s = 0.0 if current else self._gate.waited_s(part, self._now_ms())
+        if current:
             self._observe_clock("publisher", self._line, part.captured_at, now)
         if self._gate.on_part(part, now, age_s):
             self._memory.save_part(part, self._now_ms() - int(age_s * 1000))
@@ -165,11 +167,11 @@ class Service:
         if verdict.replay:
             _log.info("verdict of a replayed job, no action", job_id=verdict.job_id, decision=verdict.decision)
             return False
-        if self._lease.is_current(now):
+        current = self._lease.is_current(now)
+        if current:
             self._observe_clock("worker", verdict.worker.split(":")[0], verdict.decided_at, now)
-        captured_at = verdict.captured_at or verdict.received_at
-        since_capture_s = max(0, self._now_ms() - captured_at) / 1000
-        heard = self._gate.on_verdict(verdict, now, self._age_s(captured_at, now), since_capture_s)
+        waited_s = self._gate.waited_s(verdict, self._now_ms())
+        heard = self._gate.on_verdict(verdict, now, 0.0 if current else waited_s, waited_s)
         if heard is Heard.LATE:
             _log.warning("verdict too late", job_id=verdict.job_id, decision=verdict.decision)
         if not self._gate.is_undone(verdict.job_id):
@@ -180,13 +182,6 @@ class Service:
     def _check_line(self, line: str) -> None:
         if line != self._line:
             raise Unusable(Reason.MALFORMED_MESSAGE, f"line is {line!r}, but this is the gate of {self._line!r}")
-
-    def _age_s(self, since_ms: int, now: float) -> float:
-        """Return how long a message has waited. Only messages from before the gate was current have waited.
-
-        Their age comes from the clock of their sender, because nothing else is known of it.
-        """
-        return 0.0 if self._lease.is_current(now) else max(0, self._now_ms() - since_ms) / 1000
 
     def _observe_clock(self, source: str, host: str, sent_at_ms: int, now: float) -> None:
         offset_s = self._clocks.observe(source, host, (self._now_ms() - sent_at_ms) / 1000, now)

@@ -207,6 +207,14 @@ def test_a_gate_that_restarts_alone_acts_within_the_patience_of_its_parts(line, 
     assert [(act["action"], act.get("stale")) for act in arm.acts()] == [("accept", None)]
 
 
+def test_an_old_image_that_was_sent_before_its_gate_started_has_its_full_deadline(line, arm, tmp_path):
+    announce(line, "j1", patience_ms=HOUR_MS + 20_000, captured_at=now_ms() - HOUR_MS)
+    decide(line, "j1", captured_at=now_ms() - HOUR_MS, deadline=now_ms() + 20_000)
+    start(line, arm, tmp_path)
+    wait_for(arm.acts)
+    assert [(act["action"], act["because"], act.get("stale")) for act in arm.acts()] == [("accept", "pass", None)]
+
+
 @pytest.mark.parametrize("fault", ["os._exit(1)", "import time; time.sleep(60)"])
 def test_a_reject_that_the_arm_has_not_acknowledged_is_repeated_also_after_a_restart(line, tmp_path, fault):
     counter = "sum(1 for _ in open(sys.argv[1])) == 4"

@@ -272,7 +272,7 @@ def test_the_gate_rejects_a_part_without_a_verdict(line):
 def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     line.worker("--device", "cpu")
     image = str(sorted((texture_folder / "test" / "good").iterdir())[3])
-    publish = ("publish", "--line", "l1", "--category", "brick", "--deadline-ms", "60000", image)
+    publish = ("publish", "--line", "l1", "--category", "brick", image)
     gate = line.start("gate", "--line", "l1", "--dry-run")
     deadline = now_ms() + 15_000
     part = Announcement(

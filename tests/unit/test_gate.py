@@ -172,8 +172,8 @@ def test_an_action_that_comes_too_late_for_its_part_is_stale(gate):
     gate.on_part(part("j"), NOW)
     gate.on_part(part("k", deadline=NOW_MS + 3000), NOW)
     assert [(record.job_id, record.stale) for record in act(gate, NOW + 3.3)] == [("j", True), ("k", None)]
-    gate.on_verdict(verdict("old", captured_at=NOW_MS - 9000), NOW, since_capture_s=9.0)
-    gate.on_verdict(verdict("new", captured_at=NOW_MS - 1000), NOW, since_capture_s=1.0)
+    gate.on_verdict(verdict("old", captured_at=NOW_MS - 9000), NOW, waited_s=9.0)
+    gate.on_verdict(verdict("new", captured_at=NOW_MS - 1000), NOW, waited_s=1.0)
     assert [(record.job_id, record.stale) for record in act(gate)] == [("old", True), ("new", None)]
 
 
