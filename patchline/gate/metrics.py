@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from patchline.gate.decide import NO_VERDICT, Gate
 from patchline.gate.lease import Role
 from patchline.protocol.gate_messages import Action, ActionRecord
-from patchline.protocol.messages import Decision
+from patchline.protocol.messages import UNKNOWN, Decision
 from patchline.runtime import metrics
 from patchline.runtime.metrics import Counter, Gauge, Histogram
 
@@ -15,15 +15,22 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
-    """The metrics of one gate process."""
+    """The metrics of one gate process.
 
-    def __init__(self, line: str, gate: Gate, role: Callable[[], Role]) -> None:
+    Args:
+        line: the line of the gate.
+        gate: its state.
+        role: returns what the gate is doing now.
+        categories: the configured categories. All others are counted as `unknown`.
+    """
+
+    def __init__(self, line: str, gate: Gate, role: Callable[[], Role], categories: Collection[str]) -> None:
         self.registry = registry = metrics.Registry()
-        self._line = line
+        self._line, self._categories = line, frozenset(categories)
         self._acts = Counter(
             "patchline_gate_acts",
             "Actions that the arm has acknowledged.",
-            ["line", "action", "because"],
+            ["line", "category", "action", "because"],
             registry=registry,
         )
         self._failures = Counter(
@@ -52,13 +59,17 @@ class Metrics:
         for name, (text, value) in values.items():
             Gauge(f"patchline_gate_{name}", text, ["line"], registry=registry).labels(line).set_function(value)
         self._failures.labels(line)
-        for decision in Decision:  # a series that starts at 1 would hide its first act from increase()
-            self._acts.labels(line, Action.ACCEPT if decision is Decision.PASS else Action.REJECT, decision)
-        self._acts.labels(line, Action.REJECT, NO_VERDICT)
+        for category in self._categories:  # a series that starts at 1 would hide its first act from increase()
+            for because in (*Decision, NO_VERDICT):
+                if because is not Decision.PASS:
+                    self._acts.labels(line, category, Action.REJECT, because)
+            self._acts.labels(line, category, Action.ACCEPT, Decision.PASS)
+            self._acts.labels(line, category, Action.ACCEPT, Decision.REVIEW)
 
     def acted(self, record: ActionRecord, seconds: float) -> None:
         """Record an action that the arm has acknowledged, and the time it took."""
-        self._acts.labels(self._line, record.action, record.because).inc()
+        category = record.category if record.category in self._categories else UNKNOWN
+        self._acts.labels(self._line, category, record.action, record.because).inc()
         self._seconds.labels(self._line).observe(seconds)
 
     def act_failed(self) -> None:

@@ -70,7 +70,7 @@ def run(
         lease = Lease(name, process, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs)
         link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
-        measured = Metrics(line, gate, lambda: lease.role(boot_s()))
+        measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, connections.now_ms)
         service.restore()
         life = _Life(line, name, gate, lease, link)

@@ -17,6 +17,13 @@ CONFIG = Path("deploy/prometheus/prometheus.yml")
 VERDICTS_WAITING = 'rabbitmq_detailed_queue_messages{queue="patchline.verdicts"}'
 IMAGES, LABELS = "patchline_images_total", 'line="l",category="c"'
 
+
+def gate_acts(reject, accept, because="fail"):
+    """The acts of one gate: rejected for a reason, and accepted."""
+    acts = 'patchline_gate_acts_total{line="l",category="c",instance="i"'
+    return {f'{acts},action="reject",because="{because}"}}': reject, f'{acts},action="accept",because="pass"}}': accept}
+
+
 # For each alert: series that make it fire, its labels, the evaluation time (minutes), series that do not make it fire.
 CASES = {
     "PatchlineLineStopped": (
@@ -44,13 +51,10 @@ CASES = {
         {f'{IMAGES}{{{LABELS},decision="error"}}': "0+1x30", f'{IMAGES}{{{LABELS},decision="pass"}}': "0+999x30"},
     ),
     "PatchlineRejectRateJumped": (
-        {
-            f'{IMAGES}{{{LABELS},decision="fail"}}': "0+1x600 600+30x60",
-            f'{IMAGES}{{{LABELS},decision="pass"}}': "0+99x660",
-        },
+        gate_acts(reject="0+1x600 600+30x60", accept="0+99x660"),
         {"line": "l", "category": "c"},
         640,
-        {f'{IMAGES}{{{LABELS},decision="fail"}}': "0+7x660", f'{IMAGES}{{{LABELS},decision="pass"}}': "0+93x660"},
+        gate_acts(reject="0+7x660", accept="0+93x660"),
     ),
     "PatchlineScoreDrift": (
         {
@@ -303,6 +307,32 @@ def test_a_stopped_line_pages_until_it_runs_again(bare_rules, tmp_path):
     series = {f'{IMAGES}{{{LABELS},decision="pass"}}': "0+60x20 1200x600 1260+60x60"}
     expected = {15: [], 30: [{"line": "l"}], 100: [{"line": "l"}], 600: [{"line": "l"}], 640: []}
     assert fires("PatchlineLineStopped", series, expected, bare_rules, tmp_path) == ""
+
+
+def test_a_reject_rate_that_jumps_from_a_high_share_pages(bare_rules, tmp_path):
+    series = gate_acts(reject="0+40x600 24000+90x60", accept="0+60x600 36000+10x60")
+    expected = {590: [], 640: [{"line": "l", "category": "c"}]}
+    assert fires("PatchlineRejectRateJumped", series, expected, bare_rules, tmp_path) == ""
+
+
+def test_a_line_that_rejects_every_part_pages(bare_rules, tmp_path):
+    series = gate_acts(reject="0x600 0+10x60", accept="0+10x600 6000x60", because="review")
+    expected = {590: [], 640: [{"line": "l", "category": "c"}]}
+    assert fires("PatchlineRejectRateJumped", series, expected, bare_rules, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        gate_acts(reject="0x600 0+10x60", accept="0+99x660", because="no verdict in time"),
+        gate_acts(reject="0x600 0 0 0 1 1 1 1 2 2 2 2 3x50", accept="0+1x660"),
+        gate_acts(reject="0+40x660", accept="0+60x660"),
+    ],
+    ids=["rejected without a verdict", "few parts", "always many rejects"],
+)
+def test_rejects_that_are_no_jump_do_not_page(series, bare_rules, tmp_path):
+    nothing = {minute: [] for minute in range(590, 660, 5)}
+    assert fires("PatchlineRejectRateJumped", series, nothing, bare_rules, tmp_path) == ""
 
 
 def test_unread_verdicts_page_when_nobody_consumes_them(bare_rules, tmp_path):

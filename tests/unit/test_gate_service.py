@@ -59,7 +59,7 @@ class Bench:
         self.lease = Lease("g", self.process, 2.0, self.memory.load_held_last(), self.now)
         rules = config.GateRules(max_wait_ms=5000)
         self.gate = Gate(lambda _: rules, 1.0, 100)
-        self.metrics = Metrics("l", self.gate, lambda: self.lease.role(self.now))
+        self.metrics = Metrics("l", self.gate, lambda: self.lease.role(self.now), ["c"])
         self.service = Service(
             "l",
             "g",
@@ -264,6 +264,28 @@ def test_parts_from_before_the_start_are_judged_by_their_age(bench):
     assert [(act.job_id, act.stale) for act in bench.arm.actions] == [("gone", True)]
     bench.pass_time(2.0)
     assert [(act.job_id, act.stale) for act in bench.arm.actions][1:] == [("fresh", None)]
+
+
+def test_an_old_image_that_was_announced_before_the_start_has_the_time_until_its_deadline(bench):
+    hour_ms = 3_600_000  # longer than max_wait_ms
+    bench.part("old", captured_ago_ms=hour_ms, patience_ms=hour_ms + 4000)
+    bench.step()
+    bench.pass_time(3.5)
+    assert bench.acts() == []
+    bench.pass_time(1.0)
+    assert bench.acts() == [("old", "reject", NO_VERDICT)]
+
+
+def test_acts_are_counted_by_category_and_those_of_unknown_ones_together(serving):
+    serving.part("j")
+    serving.verdict("j")
+    serving.pass_time(1.0)
+    labels = {"line": "l", "action": "accept", "because": "pass"}
+    count = serving.metrics.registry.get_sample_value
+    assert count("patchline_gate_acts_total", labels | {"category": "c"}) == 1
+    serving.metrics.acted(serving.arm.actions[0].model_copy(update={"category": "other"}), 0.1)
+    assert count("patchline_gate_acts_total", labels | {"category": "unknown"}) == 1
+    assert count("patchline_gate_acts_total", labels | {"category": "other"}) is None
 
 
 def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving):
