@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 
 import structlog
 
@@ -23,6 +26,7 @@ from patchline.publisher.window import Limits
 from patchline.runtime import connections
 from patchline.runtime.health import Health
 from patchline.runtime.metrics import Registry
+from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
 
 _log = structlog.get_logger(__name__)
 _DECLARE_RETRY_S = 2.0
@@ -96,11 +100,18 @@ def running(
         replay = Replay(broker, spool, report, stop, connections.now_ms, limits.late_per_s)
         bounds = Limits(limits.window, limits.window_bytes, limits.confirm_timeout_s, settings.images.max_bytes)
         publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
+        identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
         if not _try_to_declare(broker, settings):
             threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
-        with _in_background(publisher, stop):
+        report_state = partial(_report, broker, publisher)
+        with _in_background(publisher, stop), StatusSender(broker, identity, report_state, connections.now_ms):
             yield publisher
         _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
+
+
+def _report(broker: Broker, publisher: Publisher) -> tuple[str, dict[str, int]]:
+    holds = {"window": publisher.in_window, "spooled": publisher.spool.depth()}
+    return SERVING if broker.connected else BLIND, holds
 
 
 def _serve_metrics(metrics: Metrics, host: str, port: int, broker: Broker) -> None:

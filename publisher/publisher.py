@@ -102,6 +102,11 @@ class Publisher:
             while self._items and not self.stop.is_set():
                 self._changed.wait(_TICK_S)
 
+    @property
+    def in_window(self) -> int:
+        """Number of images that are accepted and have no state yet."""
+        return len(self._items)
+
     def _has_room(self, size: int) -> bool:
         used = sum(len(item.capture.image) for item in self._items)
         fits = len(self._items) < self.limits.window and used + size <= self.limits.window_bytes

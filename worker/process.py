@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
 
 import cv2
 import structlog
@@ -20,6 +21,7 @@ from patchline.protocol import topology
 from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
+from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
 from patchline.worker import sizes, verdict_cache
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
@@ -78,7 +80,9 @@ def run(
             settings, broker, inspectors, size, VerdictFactory(name, str(device), connections.now_ms), cache, metrics
         )
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
-        failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker.drain_s)
+        report = partial(_report, lanes, health, metrics, len(inspectors))
+        with StatusSender(broker, Identity("worker", name), report, connections.now_ms):
+            failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker.drain_s)
     cache.close()
     if is_busy:
         _leave(failure)
@@ -86,6 +90,12 @@ def run(
         inspector.backbone.close()
     if failure is not None:
         raise failure
+
+
+def _report(lanes: list[Lane], health: Health, metrics: Metrics, categories: int) -> tuple[str, dict[str, int]]:
+    in_hand = sum(len(lane.in_hand) for lane in {id(lane): lane for lane in lanes}.values())
+    holds = {"in_hand": in_hand, "refused_lanes": metrics.backpressure.waiting, "categories": categories}
+    return SERVING if health.is_ready() else BLIND, holds
 
 
 def _fitted_categories(settings: config.Config) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 import uuid
@@ -22,9 +21,8 @@ from patchline.gate.metrics import Metrics
 from patchline.gate.outputs import Output
 from patchline.gate.service import Service
 from patchline.protocol.gate_messages import Ping
-from patchline.protocol.status_message import Status
 from patchline.runtime import connections, health, metrics, notify
-from patchline.runtime.status import StatusSender
+from patchline.runtime.status import Identity, StatusSender
 
 _log = structlog.get_logger(__name__)
 _STALE_AFTER_S = 1.0
@@ -73,10 +71,10 @@ def run(
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, connections.now_ms)
         service.restore()
-        life = _Life(line, name, gate, lease, link)
+        life = _Life(gate, lease, link)
         if metrics_port is not None:
             life.serve(settings.worker.metrics_host, metrics_port, measured)
-        stack.enter_context(StatusSender(broker, life.status))
+        stack.enter_context(StatusSender(broker, Identity("gate", name, line), life.report, connections.now_ms))
         _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
     _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)
@@ -109,12 +107,9 @@ def _ping(lease: Lease, name: str, process: str) -> Ping:
 class _Life:
     """What a gate tells about itself: probes and status."""
 
-    def __init__(self, line: str, name: str, gate: Gate, lease: Lease, link: Link) -> None:
-        self._line, self._name = line, name
+    def __init__(self, gate: Gate, lease: Lease, link: Link) -> None:
         self._gate, self._lease, self._link = gate, lease, link
         self._last_step = boot_s()
-        self._state: Role | None = None
-        self._since = connections.now_ms()
 
     def record_step(self, now: float) -> None:
         """Record that the gate makes progress."""
@@ -135,18 +130,7 @@ class _Life:
         except OSError as error:
             _log.error("metrics are not served", host=host, port=port, reason=error.strerror)
 
-    def status(self) -> Status:
-        """Return the status of this gate."""
-        role, now_ms = self._lease.role(boot_s()), connections.now_ms()
-        if role is not self._state:
-            self._state, self._since = role, now_ms
-        return Status(
-            role="gate",
-            name=self._name,
-            host=socket.gethostname(),
-            line=self._line,
-            state=role,
-            since=self._since,
-            sent_at=now_ms,
-            holds={"expected": self._gate.expected, "undone": self._gate.undone, "unsent_acts": self._link.unsent},
-        )
+    def report(self) -> tuple[str, dict[str, int]]:
+        """Return the state of this gate, and what it holds."""
+        holds = {"expected": self._gate.expected, "undone": self._gate.undone, "unsent_acts": self._link.unsent}
+        return self._lease.role(boot_s()), holds

@@ -89,6 +89,9 @@ def _content(channel: str, model: _Model) -> dict[str, Any]:
     schema = model.model_json_schema(
         ref_template=f"#/channels/{channel}/messages/{model.__name__}/payload/$defs/{{model}}"
     )
+    for defined in (schema, *schema.get("$defs", {}).values()):
+        if defined["type"] == "object":  # readers ignore the fields of a later build
+            defined["additionalProperties"] = True
     if model not in _SENT:
         return {"contentType": "application/json", "payload": schema}
     fields = {name: field for name, field in schema["properties"].items() if name not in _PROPERTIES}

@@ -21,10 +21,12 @@ class Status(pydantic.BaseModel):
         name: the instance, unique within its role and line.
         host: the name of its host.
         line: the line that it serves; None: all lines.
-        state: `serving`, `standby` or `blind` (it hears nothing of its line).
+        state: `serving`, `standby` (a gate) or `blind`: a gate hears nothing of its line, a worker takes no jobs, a
+            publisher has no connection. Without a connection no status arrives.
         since: when the state began, in epoch milliseconds.
         sent_at: when the status was sent.
-        holds: what it holds, such as expected parts or spooled images, by name.
+        holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
+            A worker: `in_hand`, `refused_lanes`, `categories`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
@@ -12,16 +15,44 @@ from patchline.protocol import topology
 from patchline.protocol.status_message import STATUS_TYPE, Status
 
 _log = structlog.get_logger(__name__)
+SERVING = "serving"
+BLIND = "blind"
 _INTERVAL_S = 1.0
 _PAUSE_AFTER_FAILURE_S = 30.0  # a missing exchange or permission closes the channel that all messages share
+_END_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who sends a status: see `Status`."""
+
+    role: Literal["publisher", "worker", "gate"]
+    name: str
+    line: str | None = None
 
 
 class StatusSender:
-    """Sends `describe()` every second on a background thread. A status that cannot be sent is dropped."""
+    """Sends what the process does on a background thread. A status that cannot be sent is dropped.
 
-    def __init__(self, broker: Broker, describe: Callable[[], Status]) -> None:
+    Args:
+        broker: the connection; nothing waits for these messages.
+        identity: who sends.
+        report: returns the state, and what the process holds. It is called every second, also without a connection.
+        now_ms: the wall clock.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        identity: Identity,
+        report: Callable[[], tuple[str, Mapping[str, int]]],
+        now_ms: Callable[[], int],
+    ) -> None:
         self._broker = broker
-        self._describe = describe
+        self._identity = identity
+        self._report = report
+        self._now_ms = now_ms
+        self._state, self._since = "", now_ms()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
@@ -31,20 +62,39 @@ class StatusSender:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_END_TIMEOUT_S)
 
     def send(self) -> bool:
-        """Send one status, if connected. Return False if RabbitMQ did not take it."""
-        if not self._broker.connected:
-            return True
-        status = self._describe()
-        message = Message(status.to_json(), None, STATUS_TYPE, "application/json")
+        """Send one status, if connected. Return False if it cannot be made, or RabbitMQ did not take it."""
         try:
-            self._broker.publish(topology.STATUS, status.routing_key, message, mandatory=False, timeout_s=_INTERVAL_S)
+            status = self._describe()
+            if self._broker.connected:
+                message = Message(status.to_json(), None, STATUS_TYPE, "application/json")
+                key = status.routing_key
+                self._broker.publish(topology.STATUS, key, message, mandatory=False, timeout_s=_INTERVAL_S)
         except BrokerError as error:
             _log.warning("status not sent", reason=str(error), pause_s=_PAUSE_AFTER_FAILURE_S)
             return False
+        except Exception as error:  # noqa: BLE001 - such as a spool that cannot be read; the process goes on
+            _log.warning("status unknown", reason=str(error), pause_s=_PAUSE_AFTER_FAILURE_S)
+            return False
         return True
+
+    def _describe(self) -> Status:
+        state, holds = self._report()
+        now_ms = self._now_ms()
+        if state != self._state:
+            self._state, self._since = state, now_ms
+        return Status(
+            role=self._identity.role,
+            name=self._identity.name,
+            host=socket.gethostname(),
+            line=self._identity.line,
+            state=state,
+            since=self._since,
+            sent_at=now_ms,
+            holds=dict(holds),
+        )
 
     def _run(self) -> None:
         pause_s = 0.0

@@ -1,0 +1,81 @@
+"""The status that a process sends every second: no broker but the one in memory, no sleep."""
+
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from patchline.broker.base import BrokerError
+from patchline.broker.memory import MemoryBroker
+from patchline.protocol import topology
+from patchline.protocol.status_message import Status
+from patchline.protocol.topology import Queue, Topology
+from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
+
+NOW_MS = 1_800_000_000_000
+
+
+class Plant:
+    """A publisher's sender on a broker in memory, with a clock and a state of the test."""
+
+    def __init__(self):
+        self.broker = MemoryBroker()
+        self.broker.declare(Topology((topology.STATUS,), (Queue("q", ((topology.STATUS, "publisher.l1"),)),)))
+        self.consumer = self.broker.consume("q", 100)
+        self.now_ms, self.state, self.holds = NOW_MS, SERVING, {"spooled": 3}
+        identity = Identity("publisher", "host:c:1", "l1")
+        self.sender = StatusSender(self.broker, identity, self.report, lambda: self.now_ms)
+
+    def report(self):
+        return self.state, self.holds
+
+    def received(self):
+        deliveries = iter(lambda: self.consumer.take(0.0), None)
+        return [Status.model_validate_json(delivery.message.body) for delivery in deliveries]
+
+
+@pytest.fixture
+def plant():
+    return Plant()
+
+
+def test_a_status_says_who_since_when_and_what_it_holds(plant):
+    assert plant.sender.send()
+    plant.now_ms += 1000
+    assert plant.sender.send()
+    statuses = plant.received()
+    assert [(status.role, status.name, status.line) for status in statuses] == [("publisher", "host:c:1", "l1")] * 2
+    assert [(status.since, status.sent_at) for status in statuses] == [(NOW_MS, NOW_MS), (NOW_MS, NOW_MS + 1000)]
+    assert statuses[0].holds == {"spooled": 3}
+
+
+def test_the_time_without_a_connection_is_part_of_the_history_of_the_state(plant):
+    plant.sender.send()
+    plant.broker.connected = False
+    plant.state, plant.now_ms = BLIND, NOW_MS + 5000
+    assert plant.sender.send()
+    plant.broker.connected = True
+    plant.state, plant.now_ms = SERVING, NOW_MS + 9000
+    plant.sender.send()
+    assert [(status.state, status.since) for status in plant.received()] == [
+        (SERVING, NOW_MS),
+        (SERVING, NOW_MS + 9000),
+    ]
+
+
+def test_a_status_that_cannot_be_sent_or_made_does_no_harm(plant, monkeypatch):
+    def fail(*_, **__):
+        raise BrokerError("no exchange")
+
+    monkeypatch.setattr(plant.broker, "publish", fail)
+    with capture_logs() as logs:
+        assert not plant.sender.send()
+        plant.holds = None
+        assert not plant.sender.send()
+    assert [log["event"] for log in logs] == ["status not sent", "status unknown"]
+
+
+def test_a_status_of_a_later_build_is_read():
+    fields = {"role": "worker", "name": "w", "host": "h", "state": "later", "since": NOW_MS, "sent_at": NOW_MS}
+    status = Status.model_validate_json(json.dumps(fields | {"colour": "red"}))
+    assert (status.state, status.routing_key) == ("later", "worker.all")
