@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import redis
 
 from patchline import config
 from patchline.broker.base import Message
+from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Decision
@@ -19,6 +21,14 @@ from tests.system.conftest import records
 pytestmark = pytest.mark.timeout(180)
 OLD = Path("tests/data/build_5fd44a6")
 LATER = {"colour": "red", "x-later": 1}  # headers of a later build
+
+
+def wait_until_serving(gate):
+    """Read the log of a gate until it acts."""
+    for line in gate.stderr:
+        if json.loads(line)["event"] == "gate is serving":
+            return
+    pytest.fail("the gate has ended")
 
 
 def recorded(name):
@@ -55,6 +65,53 @@ def test_a_worker_judges_the_jobs_of_an_earlier_build_with_its_bank(old_line, he
 def test_the_verdicts_of_an_earlier_build_are_read():
     verdicts = [messages.parse_verdict(message) for message in recorded("verdicts")]
     assert sorted(verdict.decision for verdict in verdicts) == [Decision.ERROR, Decision.FAIL, Decision.PASS]
+
+
+@pytest.mark.parametrize("later", [{}, LATER], ids=["as they were", "with unknown fields"])
+def test_a_gate_acts_on_the_messages_of_an_earlier_build(old_line, later):
+    gate = old_line.start("gate", "--line", "l1", "--dry-run")
+    wait_until_serving(gate)
+    for part in recorded("announcements"):
+        old_line.broker.publish(topology.PARTS, "l1", replace(part, headers={**part.headers, **later}))
+    for message in recorded("verdicts"):
+        verdict = json.loads(message.body)
+        verdict |= later
+        body = json.dumps(verdict).encode()
+        key = f"l1.brick.{verdict['decision']}"
+        for _ in range(2):  # the second one is acted on no more
+            old_line.broker.publish(topology.VERDICTS, key, replace(message, body=body, headers=later))
+    announced = {part.message_id for part in recorded("announcements")}
+    acts = [json.loads(gate.stdout.readline()) for _ in range(3)]
+    gate.terminate()
+    rest, _ = gate.communicate(timeout=30)
+    by_decision = {act["because"]: act["action"] for act in acts}
+    assert by_decision == {"pass": "accept", "fail": "reject", "error": "reject"}
+    assert {act["job_id"] for act in acts} == {message.message_id for message in recorded("verdicts")}
+    assert rest == ""  # the announced parts have until 2058, but gate.max_wait_ms ends before
+    with sqlite3.connect(old_line.folder / "gate-memory" / f"l1.{default_name()}.sqlite") as memory:
+        assert {job_id for (job_id,) in memory.execute("SELECT job_id FROM expected")} == announced
+
+
+def test_a_gate_takes_over_the_memory_of_an_earlier_build_and_repeats_no_act(old_line):
+    folder = old_line.folder / "gate-memory"
+    folder.mkdir()
+    shutil.copy(OLD / "gate-memory.sqlite", folder / "l1.sqlite")
+    with sqlite3.connect(folder / "l1.sqlite") as memory:
+        acted = [job_id for (job_id,) in memory.execute("SELECT job_id FROM acted")]
+        expected = {job_id for (job_id,) in memory.execute("SELECT job_id FROM expected")}
+    assert (len(acted), len(expected)) == (5, 2)
+    for message in recorded("verdicts"):  # of parts that the memory has acted on
+        assert message.message_id in acted
+        key = f"l1.brick.{json.loads(message.body)['decision']}"
+        old_line.broker.publish(topology.VERDICTS, key, message)
+    gate = old_line.start("gate", "--line", "l1", "--dry-run")
+    acts = [json.loads(gate.stdout.readline()) for _ in range(2)]
+    old_line.publish_part_and_verdict("new")
+    last = json.loads(gate.stdout.readline())
+    assert {act["job_id"] for act in acts} == expected
+    assert {(act["action"], act["because"]) for act in acts} == {("reject", "no verdict in time")}
+    assert (last["job_id"], last["action"]) == ("new", "accept")
+    assert not (folder / "l1.sqlite").exists()
 
 
 def test_the_dead_letters_of_an_earlier_build_are_listed_and_replayed(old_line):
