@@ -73,8 +73,8 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
     Raises:
         SetupError: the folder has another layout, or the category cannot be served.
     """
-    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     kinds = check_layout(folder)
+    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     print(golden.compare(inspector, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
     with terminal.progress() as progress:
         paths = [(kind, path) for kind in kinds for path in image_files.find([folder / "test" / kind])]
@@ -113,6 +113,8 @@ def check_layout(folder: Path) -> list[str]:
     Raises:
         SetupError: a folder is missing or empty, or a kind of defect has masks for some of its images only.
     """
+    if not folder.is_dir():
+        raise SetupError(f"no such folder: {folder}")
     test = folder / "test"
     kinds = sorted(path.name for path in test.iterdir() if path.is_dir()) if test.is_dir() else []
     if GOOD not in kinds or len(kinds) < 2:

@@ -53,6 +53,8 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """
     images: dict[Path, None] = {}  # a dict keeps the order
     for path in paths:
+        if not path.exists():
+            raise SetupError(f"no such file or folder: {path}")
         files = [path] if path.is_file() else sorted(_walk(path))
         if not files:
             raise SetupError(f"{path}: no image found (looked for {', '.join(CONTENT_TYPES)})")

@@ -279,6 +279,11 @@ def test_an_unreadable_file_is_named_in_the_error(tmp_path):
         list(source.from_files([tmp_path / "gone.png"], None, threading.Event()))
 
 
+def test_a_path_that_does_not_exist_is_named_in_the_error(tmp_path):
+    with pytest.raises(SetupError, match=r"no such file or folder: .*gone"):
+        image_files.find([tmp_path / "gone"])
+
+
 def test_a_path_without_images_is_named_in_the_error(tmp_path):
     with pytest.raises(SetupError, match="no image found"):
         image_files.find([tmp_path])
