@@ -250,8 +250,8 @@ class Service:
             self._role = role
 
     def forget_overdue(self, overdue_s: float) -> None:
-        """Forget what another gate must have done long ago. Only a standby forgets."""
-        if self._role is not Role.STANDBY:
+        """Forget what another gate must have done long ago. Only a standby forgets, if another gate acted last."""
+        if self._role is not Role.STANDBY or self._lease.held_last:
             return
         for job_id in self._gate.forget_overdue(self._clock(), overdue_s):
             self._memory.forget_part(job_id)

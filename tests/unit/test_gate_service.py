@@ -288,6 +288,17 @@ def test_acts_are_counted_by_category_and_those_of_unknown_ones_together(serving
     assert count("patchline_gate_acts_total", labels | {"category": "other"}) is None
 
 
+def test_a_gate_that_acted_last_forgets_no_part_while_it_waits_to_act_again(serving):
+    serving.part("j")
+    serving.step()
+    serving.now += 1000.0
+    serving.crash()
+    serving.pass_time(0.5, active=False)
+    serving.service.forget_overdue(5.0)
+    serving.pass_time(3.0)
+    assert [(act.job_id, act.because, act.stale) for act in serving.arm.actions] == [("j", NO_VERDICT, True)]
+
+
 def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving):
     serving.arm.fault = "jammed"
     serving.part("j")
