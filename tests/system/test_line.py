@@ -296,7 +296,8 @@ def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
 
 def test_new_images_in_a_watched_folder_are_sent(line, tmp_path, picture):
     publisher = line.start("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
-    time.sleep(2.0)
+    while "watching folder" not in publisher.stderr.readline():
+        pass
     growing = tmp_path / "growing.png"
     growing.write_bytes(picture[:100])
     (tmp_path / "notes.txt").write_text("not an image")
