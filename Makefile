@@ -36,12 +36,13 @@ test: setup
 	@$(BIN)/python -m patchline.services.install_servers systemd-container gcc libc6-dev
 	$(BIN)/python -m pytest $(TEST_PROCESSES)
 
-# The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then the broker's and those of Redis with Valkey.
+# The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with Valkey.
 # Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
 	tools/debian13.sh redis
-	tools/debian13.sh valkey tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py
+	tools/debian13.sh valkey tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py \
+		tests/system/test_faults.py
 
 # The models against torch, in an environment of its own: nothing else needs torch.
 test-convert: setup
