@@ -91,6 +91,7 @@ def adapt(command, node, folder):
         "https://example.org/patchline": str(Path.cwd()),
         "/opt/patchline": str(folder / "opt"),
         "/etc/patchline": str(folder / "etc" / "patchline"),
+        "/var/lib/patchline": str(folder / "state"),
         "/etc/systemd/system/": str(folder / "root" / "etc" / "systemd" / "system") + "/",
         "127.0.0.1:5672": f"127.0.0.1:{node.port}",
         "--metrics-port 9100": f"--metrics-port {port}",
@@ -115,6 +116,7 @@ def add_user_files(etc, node, texture_folder):
     (text,) = blocks("yaml")
     text = text.replace("make_queues: false", f"make_queues: false, url: 'amqp://127.0.0.1:{node.port}'")
     text = text.replace("256", str(SIDE)).replace("0.01", "0.05, false_reject_rate: 0.05, review_rate: 0.1")
+    text = text.replace("/var/lib/patchline", str(etc.parents[1] / "state"))
     (etc / "config.yaml").write_text(text.replace("/opt/patchline", str(etc.parents[1] / "opt")))
     shutil.copytree(texture_folder, etc / "pictures")
     (etc / "captured").mkdir()

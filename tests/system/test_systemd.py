@@ -30,6 +30,7 @@ from tests.system.test_operations import blocks
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
 ETC = "etc/patchline"
+STATE = {"spool": "/var/lib/patchline/spool", "gate": "/var/lib/patchline/gate-memory"}
 GATES = (default_name(), "root")  # the name of the container is that of its root folder, unless /etc/hostname says more
 
 
@@ -130,7 +131,7 @@ def configure(root, plant, node, redis_url):
     shutil.copytree(plant / "faiss-index-precision", etc / "faiss-index-precision")
     document = yaml.safe_load((plant / "config.yaml").read_text())
     document |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
-    document |= {"paths": {"models": "/opt/patchline/models", "spool": "spool", "gate": "gate-memory"}, "worker": {}}
+    document |= {"paths": {"models": "/opt/patchline/models", **STATE}, "worker": {}}
     (etc / "config.yaml").write_text(yaml.safe_dump(document))
     topologies = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3", GATES)]
     plant_users.write(etc / "secrets", topologies, f"amqp://127.0.0.1:{node.port}")
@@ -169,7 +170,7 @@ def capture(machine, pictures, first):
 
 
 def actions(machine):
-    file = machine.root / ETC / "gate-memory" / "actions.jsonl"
+    file = machine.root / STATE["gate"].lstrip("/") / "actions.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
@@ -178,6 +179,8 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
         machine.run(command)
     units = re.search(r"enable --now (.*)", "\n".join(systemd_commands()))[1].split()
     assert [machine.run(f"systemctl is-active {unit}", check=False) for unit in units] == ["active"] * 3
+    owners = [machine.run(f"stat --format='%U %a' {folder}") for folder in STATE.values()]
+    assert owners == ["patchline 700"] * 2
     pictures = sorted((texture_folder / "test").rglob("*.png"))
     capture(machine, pictures, first=0)
     wait_for(lambda: len(actions(machine)) >= 4)
