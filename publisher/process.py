@@ -104,7 +104,8 @@ def running(
         if not _try_to_declare(broker, settings):
             threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
         report_state = partial(_report, broker, publisher)
-        with _in_background(publisher, stop), StatusSender(broker, identity, report_state, connections.now_ms):
+        status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
+        with StatusSender(status_broker, identity, report_state, connections.now_ms), _in_background(publisher, stop):
             yield publisher
         _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
 

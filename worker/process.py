@@ -81,7 +81,8 @@ def run(
         )
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
         report = partial(_report, lanes, health, metrics, len(inspectors))
-        with StatusSender(broker, Identity("worker", name), report, connections.now_ms):
+        status_broker = connections.connect(settings, f"{name} status", quiet=True)
+        with StatusSender(status_broker, Identity("worker", name), report, connections.now_ms):
             failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker.drain_s)
     cache.close()
     if is_busy:

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pika
@@ -55,6 +56,7 @@ class RabbitBroker:
         heartbeat_s: int = 30,
         confirm_timeout_s: float = 30.0,
         name: str = "",
+        quiet: bool = False,
     ) -> None:
         """Connect in the background.
 
@@ -67,10 +69,12 @@ class RabbitBroker:
             heartbeat_s: the heartbeat timeout of the connection.
             confirm_timeout_s: the default timeout of `publish`.
             name: shown in RabbitMQ's list of connections.
+            quiet: log the events of the connection at the level of debugging.
 
         Raises:
             BrokerError: the url or a file cannot be used.
         """
+        self._log = SimpleNamespace(info=_log.debug, warning=_log.debug, error=_log.debug) if quiet else _log
         self._read_url = url if callable(url) else lambda: url
         self._parameters = partial(
             _parameters, certificates=Certificates(ca_file, cert_file, key_file), heartbeat_s=heartbeat_s, name=name
@@ -189,7 +193,7 @@ class RabbitBroker:
         try:
             self._nodes = self._read_nodes()
         except (BrokerError, PatchlineError) as error:
-            _log.warning("url of RabbitMQ cannot be read, using the last one", reason=str(error))
+            self._log.warning("url of RabbitMQ cannot be read, using the last one", reason=str(error))
         node = self._nodes[self._next_node % len(self._nodes)]
         self._next_node += 1
         self._max_message_size, self._blocked = None, False
@@ -202,7 +206,7 @@ class RabbitBroker:
         )
 
     def _on_open(self, connection: pika.SelectConnection) -> None:
-        _log.info("connected to RabbitMQ", host=connection.params.host, port=connection.params.port)
+        self._log.info("connected to RabbitMQ", host=connection.params.host, port=connection.params.port)
         self._failures = 0
         if self._closing:
             connection.close()
@@ -217,11 +221,11 @@ class RabbitBroker:
         # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
         self._blocked = True
         reason = decode_text(frame.method.reason)
-        _log.warning("connection blocked by RabbitMQ until it has resources again", reason=reason)
+        self._log.warning("connection blocked by RabbitMQ until it has resources again", reason=reason)
 
     def _on_unblocked(self, *_: object) -> None:
         self._blocked, self._unblocked_at = False, time.monotonic()
-        _log.info("connection unblocked by RabbitMQ")
+        self._log.info("connection unblocked by RabbitMQ")
 
     def _open_publish_channel(self) -> None:
         if self._connection is not None and self._connection.is_open:
@@ -259,7 +263,7 @@ class RabbitBroker:
         if since is None or self._blocked or time.monotonic() - max(since, self._unblocked_at) < limit_s:
             self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
             return
-        _log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
+        self._log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
         self._replace(channel)
 
     def _forget_cancelled(self) -> None:
@@ -313,14 +317,18 @@ class RabbitBroker:
             self._loop.stop()
             return
         backoff_s = min(_MAX_RECONNECT_DELAY_S, _MIN_RECONNECT_DELAY_S * 2**self._failures)
-        delay_s = backoff_s * random.uniform(0.5, 1.0)
+        delay_s = round(backoff_s * random.uniform(0.5, 1.0), 2)
         self._failures = min(self._failures + 1, 16)
         if _is_login_refused(reason):
             node = connection.params
             address = {"user": node.credentials.username, "host": node.host, "port": node.port}
-            _log.error("login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=round(delay_s, 2))
+            self._log.error(
+                "login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=round(delay_s, 2)
+            )
         else:
-            _log.warning("connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=round(delay_s, 2))
+            self._log.warning(
+                "connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=round(delay_s, 2)
+            )
         self._loop.call_later(delay_s, self._connect)
 
     def _disconnect(self) -> None:

@@ -10,8 +10,10 @@ from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol import topology
 
 
-def connect(settings: config.Config, name: str, confirm_timeout_s: float | None = None) -> RabbitBroker:
-    """Connect to the configured broker. `name` is shown in RabbitMQ's list of connections."""
+def connect(
+    settings: config.Config, name: str, confirm_timeout_s: float | None = None, quiet: bool = False
+) -> RabbitBroker:
+    """Connect to the configured broker. See `RabbitBroker` for the arguments."""
     broker = settings.broker
     broker.certificates.check("broker", broker.url)
     return RabbitBroker(
@@ -22,6 +24,7 @@ def connect(settings: config.Config, name: str, confirm_timeout_s: float | None 
         heartbeat_s=broker.heartbeat_s,
         confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
         name=f"patchline {name}",
+        quiet=quiet,
     )
 
 

@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 SERVING = "serving"
 BLIND = "blind"
 _INTERVAL_S = 1.0
-_PAUSE_AFTER_FAILURE_S = 30.0  # a missing exchange or permission closes the channel that all messages share
+_PAUSE_AFTER_FAILURE_S = 30.0
 _END_TIMEOUT_S = 2.0
 
 
@@ -35,7 +35,8 @@ class StatusSender:
     """Sends what the process does on a background thread. A status that cannot be sent is dropped.
 
     Args:
-        broker: the connection; nothing waits for these messages.
+        broker: a connection of its own, which the sender closes. In an alarm, RabbitMQ reads nothing more from a
+            connection that publishes: a status on the connection of a worker would keep it from taking jobs.
         identity: who sends.
         report: returns the state, and what the process holds. It is called every second, also without a connection.
         now_ms: the wall clock.
@@ -98,5 +99,8 @@ class StatusSender:
 
     def _run(self) -> None:
         pause_s = 0.0
-        while not self._stop.wait(pause_s):
-            pause_s = _INTERVAL_S if self.send() else _PAUSE_AFTER_FAILURE_S
+        try:
+            while not self._stop.wait(pause_s):
+                pause_s = _INTERVAL_S if self.send() else _PAUSE_AFTER_FAILURE_S
+        finally:
+            self._broker.close()
