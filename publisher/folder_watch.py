@@ -195,13 +195,17 @@ class FolderWatch:
             self.reports.late(path, late_ms / 1000, time.monotonic())
         return replace(
             source.capture_of(self.root / path, status, image),
+            captured_at=deadline - self.deadline_ms,
             category=self.categories.category(path) if self.categories else None,
             deadline=deadline,
             on_accepted=functools.partial(self.memory.add, path, signature, digest),
         )
 
     def _deadline(self, signature: Signature) -> int:
-        """Return the deadline. If the camera's clock is ahead, it counts from the time when the file came."""
+        """Return the deadline. If the camera's clock is ahead, it counts from the time when the file came.
+
+        So does the time of capture: the patience of a gate is the time between them.
+        """
         captured_at = source.captured_at(signature.mtime_ns, signature.ctime_ns)
         return min(captured_at, signature.ctime_ns // 1_000_000) + self.deadline_ms
 

@@ -539,8 +539,16 @@ def test_the_deadline_counts_from_the_capture_and_late_images_go_last(plant):
     assert [capture.part_id for capture in captures] == ["2-fresh", "3-ahead", "1-late"]
     remaining = [capture.deadline / 1000 - now for capture in captures]
     assert remaining == pytest.approx([8, 10, -50], abs=1.0)
-    assert captures[1].captured_at / 1000 - now == pytest.approx(3600, abs=1.0)
     assert plant.metric("late_images_total") == 1
+
+
+def test_a_gate_waits_for_the_whole_deadline_of_a_camera_whose_clock_is_ahead(plant):
+    watch = plant.open()
+    now = time.time()
+    os.utime(write(plant.root / "ahead.png"), (now + 240, now + 240))
+    (capture,) = plant.captures(watch)
+    assert capture.deadline - capture.captured_at == 10_000
+    assert capture.captured_at / 1000 == pytest.approx(now, abs=5.0)
 
 
 def test_the_category_of_each_image_comes_from_its_path_and_others_are_refused(plant, capsys):
