@@ -194,6 +194,14 @@ class Gate:
             self._decided.pop(job_id, None)
         return job_ids
 
+    def forget_unpinned(self) -> list[str]:
+        """Forget the parts on which another gate may have acted unheard; return their job ids. For a standby."""
+        job_ids = [*self._expected, *(job_id for job_id, decided in self._decided.items() if not decided.pinned)]
+        for job_id in job_ids:
+            self._expected.pop(job_id, None)
+            self._decided.pop(job_id, None)
+        return job_ids
+
     def _patience_s(self, part: Announcement | Verdict) -> float:
         return (self._wait_ms(part) + self._rules(part.category).grace_ms) / 1000
 

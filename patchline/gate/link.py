@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -52,6 +53,7 @@ class Link:
         self._declare_at: float | None = 0.0  # None: the queues are declared
         self._consumers: tuple[Consumer, Consumer] | None = None
         self._failure: TopologyMismatch | None = None
+        self._queue_was_missing = threading.Event()
         self._last_error = ""
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
@@ -106,6 +108,13 @@ class Link:
         if self._declare_at is None:
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
 
+    def take_queue_loss(self) -> bool:
+        """Return True once after the gate's queue was missing, before anything of the new one is taken."""
+        if not self._queue_was_missing.is_set():
+            return False
+        self._queue_was_missing.clear()
+        return True
+
     # Everything below runs on the link's thread.
 
     def _run(self) -> None:
@@ -125,6 +134,8 @@ class Link:
             return
         first = self._consumers is None
         try:
+            if not self._exists(topology.gate_queue(self._line, self._instance)):
+                self._queue_was_missing.set()
             connections.declare(self._broker, self._settings, topology.gate(self._line, [self._instance]))
         except TopologyMismatch as error:
             if first:
@@ -143,11 +154,17 @@ class Link:
         own = self._broker.consume(topology.gate_queue(self._line, self._instance), _PREFETCH)
         self._consumers = (own, self._broker.consume(topology.lease_queue(self._line), _LEASE_PREFETCH))
         shared = topology.shared_gate_queue(self._line)
+        with contextlib.suppress(BrokerError):
+            if self._exists(shared):
+                advice = f"rabbitmqctl delete_queue {shared}"
+                _log.warning("the queue of an earlier build still exists", remove_it_with=advice)
+
+    def _exists(self, queue: str) -> bool:
         try:
-            self._broker.declare(topology.Topology((), (topology.Queue(shared, ()),)), passive=True)
-        except BrokerError:
-            return
-        _log.warning("the queue of an earlier build still exists", remove_it_with=f"rabbitmqctl delete_queue {shared}")
+            self._broker.declare(topology.Topology((), (topology.Queue(queue, ()),)), passive=True)
+        except TopologyMismatch:
+            return False
+        return True
 
     def _send(self, ping: bool) -> None:
         if not self._broker.connected or self._consumers is None:

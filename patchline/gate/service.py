@@ -41,6 +41,7 @@ class LineLink(Protocol):
     def take_lease_pings(self) -> list[Ping]: ...
     def announce(self, act: Act) -> None: ...
     def declare_again(self) -> None: ...
+    def take_queue_loss(self) -> bool: ...
 
 
 class Service:
@@ -104,6 +105,8 @@ class Service:
         """Handle one delivery, if there is one, then do one action, if one is due and permitted."""
         delivery = self._link.take(0.0 if self._can_act() else _TICK_S)
         now = self._clock()
+        if self._link.take_queue_loss():
+            self._on_queue_loss()
         if delivery is not None:
             self._handle(delivery, now)
         for ping in self._link.take_lease_pings():
@@ -251,8 +254,19 @@ class Service:
 
     def forget_overdue(self, overdue_s: float) -> None:
         """Forget what another gate must have done long ago. Only a standby forgets, if another gate acted last."""
-        if self._role is not Role.STANDBY or self._lease.held_last:
+        if self._role is Role.STANDBY and not self._lease.held_last:
+            self._forget(self._gate.forget_overdue(self._clock(), overdue_s))
+
+    def _on_queue_loss(self) -> None:
+        """Forget what another gate may have acted on: its acts were in the queue that is lost."""
+        if self._lease.held_last:
             return
-        for job_id in self._gate.forget_overdue(self._clock(), overdue_s):
+        forgotten = self._gate.forget_unpinned()
+        if forgotten:
+            _log.warning("the gate's queue was missing, parts are left to the other gate", parts=len(forgotten))
+        self._forget(forgotten)
+
+    def _forget(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
             self._memory.forget_part(job_id)
             self._settle(job_id)

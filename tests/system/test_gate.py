@@ -23,7 +23,7 @@ from patchline.protocol.messages import Announcement, Decision, Verdict
 from patchline.runtime.connections import now_ms
 from patchline.services import server
 from tests.proxy import Proxy
-from tests.system.conftest import records, wait_for
+from tests.system.conftest import GATES, records, wait_for
 
 pytestmark = pytest.mark.timeout(240)
 ARM = """
@@ -350,6 +350,28 @@ def test_a_gate_whose_queue_is_deleted_makes_it_again_and_goes_on(line, arm, tmp
     gate.terminate()
     _, log = gate.communicate(timeout=30)
     assert "gate is blind" in log
+
+
+def test_a_standby_whose_queue_was_deleted_does_not_reject_what_the_other_gate_has_accepted(line, tmp_path):
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    gates = [start(line, arms[0], tmp_path, "first")]
+    wait_for(lambda: is_serving(gates[0]))
+    gates.append(start(line, arms[1], tmp_path, "second"))
+    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    memory = line.settings.paths.gate / f"l1.{GATES[1]}.sqlite"
+    announce(line, "j1", patience_ms=10_000)
+    wait_for(lambda: saved(memory, "expected") == 1)
+    connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
+    connection.channel().queue_delete(topology.gate_queue("l1", GATES[1]))
+    connection.close()
+    decide(line, "j1")
+    wait_for(arms[0].acts)
+    wait_for(lambda: "subscribed again" in gates[1].log.read_text())
+    gates[0].kill()
+    wait_for(lambda: is_serving(gates[1]))
+    announce(line, "j2", patience_ms=15_000)  # its patience ends after that of the first one
+    wait_for(lambda: "j2" in arms[1].job_ids())
+    assert [act["job_id"] for act in arms[1].acts()] == ["j2"]
 
 
 def test_a_gate_sends_its_status(line, arm, tmp_path):

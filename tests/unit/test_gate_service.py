@@ -27,6 +27,7 @@ WALL_MS = 1_800_000_000_000
 class FakeLink:
     def __init__(self):
         self.queue, self.lease_pings, self.acts, self.declared_again = [], [], [], 0
+        self.queue_loss = False
 
     def take(self, _):
         return self.queue.pop(0) if self.queue else None
@@ -40,6 +41,10 @@ class FakeLink:
 
     def declare_again(self):
         self.declared_again += 1
+
+    def take_queue_loss(self):
+        loss, self.queue_loss = self.queue_loss, False
+        return loss
 
 
 class Bench:
@@ -223,6 +228,26 @@ def test_a_standby_acts_on_nothing_and_takes_over_what_is_not_done(bench):
     bench.act_of_other("b", ActState.INTENDED)
     bench.pass_time(3.0)
     assert bench.acts() == [("b", "accept", "pass")]
+
+
+def test_a_standby_whose_queue_was_missing_leaves_its_parts_to_the_gate_whose_acts_it_has_missed(bench):
+    bench.pass_time(3.0, active=False)
+    for job_id in ("a", "b", "c"):
+        bench.part(job_id)
+    bench.verdict("b")
+    bench.act_of_other("c", ActState.INTENDED)
+    bench.pass_time(0.5, active=False)
+    bench.link.queue_loss = True
+    bench.pass_time(5.0)
+    assert bench.acts() == [("c", "accept", "pass")], "an action that was begun is repeated, never reversed"
+
+
+def test_the_acting_gate_whose_queue_was_missing_rejects_what_it_expects(serving):
+    serving.part("a")
+    serving.pass_time(0.5)
+    serving.link.queue_loss = True
+    serving.pass_time(2.0)
+    assert serving.acts() == [("a", "reject", "no verdict in time")]
 
 
 def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(serving):
