@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from patchline.banks import serving
@@ -71,7 +72,7 @@ def reconcile(scene, storm, images, dead_letters, seconds):
 
 
 def write(reconciliations):
-    """Write all runs and their sums to `out/chaos.json`."""
+    """Write all runs, and the sums of their numbers, to `out/chaos.json`."""
     runs = {name: asdict(reconciliation) for name, reconciliation in reconciliations.items()}
     sums = Counter()
     faults = Counter()
@@ -82,10 +83,15 @@ def write(reconciliations):
     OUT.write_text(json.dumps({**sums, "faults": faults, "runs": runs}, indent=2) + "\n")
 
 
+def decider(settings):
+    """Return a function that inspects an image in this process and returns the decision."""
+    inspector = serving.load(settings, [CATEGORY], backbone.CPU, streams=1)[CATEGORY]
+    return partial(_decide, inspector)
+
+
 def _expected_decisions(scene, images):
     """Inspect all images in this process. Return the decision by part id."""
-    device = backbone.CPU
-    inspector = serving.load(scene.settings, [CATEGORY], device, streams=1)[CATEGORY]
+    decide = decider(scene.settings)
     decision_of_image, decisions = {}, {}
     for path in images.iterdir():
         image = path.read_bytes()
@@ -93,7 +99,7 @@ def _expected_decisions(scene, images):
             decisions[path.stem] = Decision.ERROR
             continue
         if image not in decision_of_image:
-            decision_of_image[image] = _decide(inspector, image)
+            decision_of_image[image] = decide(image)
         decisions[path.stem] = decision_of_image[image]
     return decisions
 

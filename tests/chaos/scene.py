@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pika
 import psutil
 import yaml
 
@@ -72,14 +73,7 @@ class Scene:
 
     def workers(self):
         """Return the running worker processes, without their supervisor."""
-        workers = []
-        for child in psutil.Process(self.supervisor.pid).children(recursive=True):
-            try:
-                if "--device" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                    workers.append(child)
-            except psutil.Error:
-                continue
-        return workers
+        return worker_processes(self.supervisor.pid)
 
     def decided(self):
         return len(self.verdicts)
@@ -88,12 +82,12 @@ class Scene:
 @contextmanager
 def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=None):
     """Start a line: two workers, a gate, and a publisher that sends `images` at `rate` per second."""
-    settings = _configured(plant, folder)
+    settings = configured(plant, folder, CHANGES)
     with ExitStack() as stack:
         proxies, proxied_urls = {}, {}
         for name in ("worker", "publisher", "gate"):
-            proxies[name], proxied_urls[name] = _behind_proxies(amqp_urls, stack)
-        proxies["redis"], proxied_redis_url = _behind_proxies([redis_url], stack)
+            proxies[name], proxied_urls[name] = behind_proxies(amqp_urls, stack)
+        proxies["redis"], proxied_redis_url = behind_proxies([redis_url], stack)
         environment = {"PATCHLINE_REDIS_URL": proxied_redis_url, "PATCHLINE_BROKEN": broken or ""}
         environment["PATCHLINE_FAILPOINTS"] = str(folder / "failpoints")
         environment |= disk.environment if disk else {}
@@ -123,16 +117,17 @@ def _processes(images, rate):
     }
 
 
-def _configured(plant, folder):
+def configured(plant, folder, sections):
+    """Copy a plant, and change sections of its configuration. Return the settings."""
     shutil.copytree(plant, folder, symlinks=True, ignore=shutil.ignore_patterns("spool", "gate-memory"))
     document = yaml.safe_load((folder / "config.yaml").read_text())
-    for section, changes in CHANGES.items():
+    for section, changes in sections.items():
         document[section] = document.get(section, {}) | changes
     (folder / "config.yaml").write_text(yaml.safe_dump(document))
     return config.load(folder / "config.yaml")
 
 
-def _behind_proxies(urls, stack):
+def behind_proxies(urls, stack):
     proxies, proxied_urls = [], []
     for url in urls:
         parts = urllib.parse.urlsplit(url)
@@ -154,6 +149,18 @@ def _audit(scene, broker, done):
             delivery.ack()
 
 
+def worker_processes(supervisor_pid):
+    """Return the running worker processes below a supervisor."""
+    workers = []
+    for child in psutil.Process(supervisor_pid).children(recursive=True):
+        try:
+            if "--device" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                workers.append(child)
+        except psutil.Error:
+            continue
+    return workers
+
+
 def dead_letters(url):
     """Consume the queue of the dead letters."""
     letters = []
@@ -170,3 +177,17 @@ def terminate(guard):
     for child in psutil.Process(guard.pid).children():
         child.send_signal(signal.SIGTERM)
     guard.wait(60)
+
+
+def purge(url, queue):
+    """Drop the ready messages of a queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().queue_purge(queue)
+    connection.close()
+
+
+def delete_queue(url, queue):
+    """Delete a queue with its messages, like an operator's mistake."""
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    connection.channel().queue_delete(queue)
+    connection.close()

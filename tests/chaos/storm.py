@@ -41,7 +41,7 @@ class Storm:
         stage = STAGES[self.done["worker_kill"] % len(STAGES)]
         point = self.scene.failpoints / stage
         point.touch()
-        if _wait_until(lambda: not point.exists()):
+        if wait_until(lambda: not point.exists()):
             self.done["worker_kill"] += 1
             self.done[f"worker_kill in {stage}"] += 1
         else:
@@ -78,7 +78,7 @@ class Storm:
         if workers:
             victim = rng.choice(workers)
             victim.suspend()
-            assert _wait_until(lambda: not _is_running(victim), 40.0), "a frozen worker was not replaced"
+            assert wait_until(lambda: not _is_running(victim), 40.0), "a frozen worker was not replaced"
             self.done["worker_freeze"] += 1
 
     def flood(self, rng):
@@ -135,12 +135,12 @@ class Storm:
 
     def _await_recovery(self, kind, since):
         self.done[kind] += 1
-        recovered = _wait_until(lambda: self.scene.last_verdict_at > since, 60.0)
+        recovered = wait_until(lambda: self.scene.last_verdict_at > since, 60.0)
         assert recovered, f"no verdict after {kind}; {self.scene.last_log_lines()}"
         self.recovery_s.setdefault(kind, []).append(round(self.scene.last_verdict_at - since, 1))
 
 
-def _wait_until(condition, timeout_s=_TIMEOUT_S):
+def wait_until(condition, timeout_s=_TIMEOUT_S):
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -5,39 +5,17 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 
 from patchline.services import private_servers
 from tests.chaos import reconciliation, scene
 from tests.chaos.storm import Storm
-from tests.slow_disk import SlowDisk
 
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
 JOBS, CLUSTER_JOBS, BROKEN_JOBS = 2500 * SCALE, 600, 150
 pytestmark = pytest.mark.timeout(500 * SCALE)
-
-
-@pytest.fixture(scope="module")
-def results():
-    """The reconciliation of each run, written to a file at the end."""
-    results = {}
-    yield results
-    reconciliation.write(results)
-
-
-@pytest.fixture(scope="module")
-def servers_to_restart():
-    """A broker and a Redis that a test may restart, and the disk of the broker."""
-    with private_servers.temporary_folder() as home:
-        disk = SlowDisk(home)
-        node = private_servers.rabbitmq(home / "rabbitmq")
-        node = replace(node, server=disk.attach_to(node.server))
-        redis, redis_url = private_servers.redis(home / "redis")
-        with private_servers.start_all([node.server, redis]):
-            yield node, redis, redis_url, disk
 
 
 def copy_images(texture_folder, folder, count, truncated=0, poison=0):

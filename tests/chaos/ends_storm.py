@@ -1,0 +1,147 @@
+"""Kills and disturbs both ends of a line in a random order that depends on a seed."""
+
+import contextlib
+import random
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psutil
+
+from patchline.protocol import topology
+from patchline.services import private_servers
+from tests.chaos import scene
+from tests.chaos.line_ends import CAMERAS
+from tests.chaos.storm import wait_until
+
+ALARM_S = 4.0  # more than three confirm timeouts
+PATIENCE_S = 2.2  # deadline and grace
+OVERSIZED_EVERY = 50
+_RECOVERY_S = 90.0  # a limit for a busy machine, not a promise
+
+
+@dataclass
+class EndsStorm:
+    """Injects faults into a line, and counts them."""
+
+    ends: object
+    node: object
+    images: list
+    seed: int
+    done: Counter = field(default_factory=Counter)
+    recovery_s: dict = field(default_factory=dict)
+
+    @contextmanager
+    def feeding(self, rate):
+        """Write images into the folders at a rate per second until the block ends."""
+        stop = threading.Event()
+        feeder = threading.Thread(target=self._feed, args=(rate, stop))
+        feeder.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            feeder.join()
+
+    def _feed(self, rate, stop):
+        while not stop.wait(1 / rate):
+            number = len(self.ends.sources)
+            oversized = number % OVERSIZED_EVERY == OVERSIZED_EVERY - 1
+            self.ends.write_image(CAMERAS[number % 3], self.images[number % len(self.images)], oversized)
+
+    def inject(self, **counts):
+        """Inject each kind of fault as often as its count says, in random order."""
+        rng = random.Random(self.seed)
+        faults = [kind for kind, count in counts.items() for _ in range(count)]
+        rng.shuffle(faults)
+        for kind in faults:
+            time.sleep(rng.uniform(0.1, 0.6))
+            getattr(self, kind)(rng)
+
+    def worker_kill(self, rng):
+        """Kill a worker at a random moment."""
+        assert wait_until(self.ends.workers, _RECOVERY_S), "no worker runs"
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            rng.choice(self.ends.workers()).kill()
+            self.done["worker_kill"] += 1
+
+    def publisher_kill(self, rng):
+        """Kill a publisher, and start it again."""
+        self._kill(self.ends.publishers[rng.choice(CAMERAS)], "publisher_kill")
+
+    def active_kill(self, _):
+        """Kill the gate that acts, and wait until another one acts and it stands by."""
+        self._kill_gate("serving")
+
+    def standby_kill(self, _):
+        """Kill the gate that stands by, and wait until it stands by again."""
+        self._kill_gate("standby")
+
+    def arm_kill(self, rng):
+        """Kill the arm of a gate. Its gate starts it again."""
+        assert wait_until(self.ends.arms, _RECOVERY_S), "no arm runs"
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            rng.choice(self.ends.arms()).kill()
+            self.done["arm_kill"] += 1
+
+    def cut(self, rng):
+        """Cut all connections of one kind of process."""
+        for proxy in self.ends.proxies[rng.choice(("worker", "publisher", "gate"))]:
+            proxy.cut()
+        self.done["connection_cut"] += 1
+        self.wait_for_gates("connection_cut")
+
+    def broker_alarm(self, _):
+        """Make RabbitMQ block its publishers for longer than three confirm timeouts."""
+        private_servers.rabbitmqctl(self.node, "set_vm_memory_high_watermark", "0.0001")
+        time.sleep(ALARM_S)
+        private_servers.rabbitmqctl(self.node, "set_vm_memory_high_watermark", "0.4")
+        self.done["broker_alarm"] += 1
+        self.wait_for_gates("broker_alarm")
+
+    def jobs_queue(self, _):
+        """Delete the queue of the jobs."""
+        self._delete(topology.JOBS)
+
+    def verdicts_queue(self, _):
+        """Delete the queue of the verdicts."""
+        self._delete(topology.VERDICTS)
+
+    def gate_queue(self, _):
+        """Delete the queue of the gate that stands by. Let pass what was announced while it heard nothing."""
+        self.wait_for_gates()
+        names = [name for name, role in self.ends.roles().items() if role == "standby"]
+        if names:
+            self._delete(topology.gate_queue("l1", names[0]))
+            noticed = wait_until(lambda: self.ends.roles().get(names[0]) == "blind", _RECOVERY_S)
+            assert noticed, "a gate did not notice that it hears nothing"
+            self.wait_for_gates("queue_deleted")
+            time.sleep(2 * PATIENCE_S)
+
+    def wait_for_gates(self, kind=None):
+        """Wait until one gate acts and the other one stands by. Record the time for a kind of fault."""
+        started = time.monotonic()
+        is_ready = wait_until(lambda: sorted(self.ends.roles().values()) == ["serving", "standby"], _RECOVERY_S)
+        assert is_ready, f"the gates are {self.ends.roles()} after {kind or 'other faults'}"
+        if kind is not None:
+            self.recovery_s.setdefault(kind, []).append(round(time.monotonic() - started, 1))
+
+    def _kill_gate(self, role):
+        self.wait_for_gates()
+        names = [name for name, current in self.ends.roles().items() if current == role]
+        if names and self._kill(self.ends.gates[names[0]], "gate_kill"):
+            self.done[f"gate_kill while {role}"] += 1
+        self.wait_for_gates(f"gate_kill while {role}")
+
+    def _kill(self, process, kind):
+        assert wait_until(lambda: process.process, _RECOVERY_S), f"{process.name} does not run"
+        killed = process.kill()
+        process.restart()
+        self.done[kind] += killed
+        return killed
+
+    def _delete(self, queue):
+        scene.delete_queue(self.node.url, queue)
+        self.done["queue_deleted"] += 1

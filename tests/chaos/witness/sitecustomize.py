@@ -1,0 +1,54 @@
+"""Records what a gate hears, and when it may act. Python imports this file at startup if its folder is in PYTHONPATH.
+
+PATCHLINE_WITNESS names the log of all gates. PATCHLINE_BROKEN names a bug, for the tests that prove that it would be
+detected.
+"""
+
+import json
+import os
+import time
+
+from patchline.gate.decide import NO_VERDICT, Gate
+from patchline.gate.journal import Journal
+from patchline.gate.lease import Lease
+from patchline.gate.memory import Memory
+from patchline.protocol.gate_messages import Action
+
+_BEAT_S = 0.05
+_log = os.open(os.environ["PATCHLINE_WITNESS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+_last_beat = 0.0
+
+
+def _write(**fields):
+    os.write(_log, json.dumps({"pid": os.getpid(), "at": time.monotonic(), **fields}).encode() + b"\n")
+
+
+def _on_part(self, part, *arguments, original=Gate.on_part):
+    _write(heard=part.part_id, patience_s=self._patience_s(part))
+    return original(self, part, *arguments)
+
+
+def _permit(self, now, original=Lease.permit):
+    global _last_beat
+    permit = original(self, now)
+    if time.monotonic() > _last_beat + _BEAT_S:
+        _last_beat = time.monotonic()
+        _write(role=self.role(now), able=permit.reject)
+    return permit
+
+
+def _accept_overdue(self, *arguments, original=Gate._record):
+    record = original(self, *arguments)
+    return record.model_copy(update={"action": Action.ACCEPT}) if record.because == NO_VERDICT else record
+
+
+Gate.on_part = _on_part
+Lease.permit = _permit
+match os.environ.get("PATCHLINE_BROKEN"):
+    case "forgets":
+        Memory._enqueue_write = lambda *_: None
+        Journal._write = lambda *_: None
+    case "accepts_overdue":
+        Gate._record = _accept_overdue
+    case "ignores_acts":
+        Gate.on_act = lambda *_: None
