@@ -17,7 +17,7 @@ def results():
     reconciliation.write(results)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the storms have queues with different limits
 def servers_to_restart():
     """A broker and a Redis that tests may restart, and the disk of the broker."""
     with private_servers.temporary_folder() as home:
