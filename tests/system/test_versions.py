@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_a_gate_acts_on_the_messages_of_an_earlier_build(old_line, later):
     assert by_decision == {"pass": "accept", "fail": "reject", "error": "reject"}
     assert {act["job_id"] for act in acts} == {message.message_id for message in recorded("verdicts")}
     assert rest == ""  # the announced parts have until 2058, but gate.max_wait_ms ends before
-    with sqlite3.connect(old_line.folder / "gate-memory" / f"l1.{default_name()}.sqlite") as memory:
+    with closing(sqlite3.connect(old_line.folder / "gate-memory" / f"l1.{default_name()}.sqlite")) as memory, memory:
         assert {job_id for (job_id,) in memory.execute("SELECT job_id FROM expected")} == announced
 
 
@@ -96,7 +97,7 @@ def test_a_gate_takes_over_the_memory_of_an_earlier_build_and_repeats_no_act(old
     folder = old_line.folder / "gate-memory"
     folder.mkdir()
     shutil.copy(OLD / "gate-memory.sqlite", folder / "l1.sqlite")
-    with sqlite3.connect(folder / "l1.sqlite") as memory:
+    with closing(sqlite3.connect(folder / "l1.sqlite")) as memory, memory:
         acted = [job_id for (job_id,) in memory.execute("SELECT job_id FROM acted")]
         expected = {job_id for (job_id,) in memory.execute("SELECT job_id FROM expected")}
     assert (len(acted), len(expected)) == (5, 2)

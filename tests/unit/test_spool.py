@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import psutil
@@ -96,7 +97,7 @@ def test_an_image_takes_as_many_steps_in_a_deep_spool_as_in_an_empty_one(tmp_pat
 
 def test_the_totals_of_a_spool_of_an_earlier_version_are_counted_when_it_is_opened(tmp_path):
     path = tmp_path / "old.sqlite"
-    with sqlite3.connect(path) as old:
+    with closing(sqlite3.connect(path)) as old, old:
         old.execute(
             "CREATE TABLE entries (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, "
             "size INTEGER, added_ms INTEGER)"
