@@ -46,8 +46,8 @@ def quantize(settings: config.Config, name: str, folder: Path) -> tuple[ModelMan
         base, models, side = recipe.model.manifest, settings.paths.models, recipe.category.imagesize
         if base.precision == "int8":
             raise SetupError(f"backbone {base.name} is quantised already; name another for category {name}")
-        paths = _evenly_spaced(recipe.paths, _CALIBRATION_IMAGES)
-        images = list(replace(recipe, paths=paths).images(progress, "images"))
+        good = recipe.good.subset(_evenly_spaced(range(len(recipe.paths)), _CALIBRATION_IMAGES))
+        images = list(replace(recipe, good=good).images(progress, "images"))
         graph = openvino_backbone.read_graph(model_manifest.locate(models, base.name) / base.file, base, side)
         models.mkdir(parents=True, exist_ok=True)
         path = models / f"{base.name}_{name}_int8.xml"

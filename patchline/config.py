@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, Field
 
-from patchline.protocol import messages, server_url
+from patchline.protocol import messages, secret_files, server_url
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
 
@@ -26,6 +27,16 @@ def _without_password(url: str) -> str:
     return url
 
 
+def _with_one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    if groups != 1:
+        raise ValueError(f"{pattern!r} must have one pair of parentheses around the name of the part, not {groups}")
+    return pattern
+
+
 PACKAGED = Path(__file__).parent / "packaged" / "config.yaml"  # comes with this package: the demo, and every default
 _RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrency"}  # keys of earlier builds
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -34,6 +45,7 @@ Count = Annotated[int, Field(ge=1)]
 File = Annotated[Path | None, Field(strict=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Url = Annotated[str, AfterValidator(_without_password)]
+Pattern = Annotated[str, AfterValidator(_with_one_group)]
 
 
 class Section(messages.Frozen):
@@ -174,6 +186,8 @@ class Category(Section):
     min_region_pixels: Count = 16
     precision: Literal["f32", "bf16", "f16"] | None = None
     golden_tolerance: Share = 0.02
+    group_by: Pattern | None = None
+    group_table: File = None
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Category:
@@ -184,6 +198,8 @@ class Category(Section):
                 f"review_rate {self.review_rate} is below false_reject_rate {self.false_reject_rate}: "
                 "it is the share of good parts that are reviewed or rejected"
             )
+        if self.group_by is not None and self.group_table is not None:
+            raise ValueError("group_by and group_table are both set; keep one")
         return self
 
 
@@ -259,7 +275,7 @@ def load(path: Path) -> Config:
         lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
         raise SetupError("\n".join(lines)) from error
     settings = _resolve_paths(settings, path.resolve().parent)
-    amqp, redis = map(url_from_environment, ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"))
+    amqp, redis = map(secret_files.url_from_environment, ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"))
     settings = with_urls(settings, amqp, redis)
     return _with_url_of_file(settings, os.environ.get("PATCHLINE_AMQP_URL_FILE"))
 
@@ -268,42 +284,8 @@ def broker_url(settings: Broker) -> str:
     """Return the url of RabbitMQ, read from its file if it has one. Raise SetupError if the file cannot be read."""
     if settings.url_file is None:
         return settings.url
-    url = _read_secret(settings.url_file, "the url of RabbitMQ")
+    url = secret_files.read(settings.url_file, "the url of RabbitMQ")
     server_url.check(url)
-    return url
-
-
-def secret(name: str) -> str | None:
-    """Return a secret from the environment variable `name`, or from the file that `<name>_FILE` names.
-
-    Returns:
-        None if neither variable is set.
-
-    Raises:
-        SetupError: both variables are set, or the file cannot be read.
-    """
-    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
-    if file is None:
-        return value
-    if value is not None:
-        raise SetupError(f"{name} and {name}_FILE are both set; unset one")
-    return _read_secret(Path(file), f"named by {name}_FILE")
-
-
-def _read_secret(path: Path, purpose: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path}, {purpose}: cannot be read ({type(error).__name__})") from error
-
-
-def url_from_environment(name: str) -> str | None:
-    """Return the url in a variable, or in the file of `<name>_FILE`. Raises SetupError if it cannot be used."""
-    url = secret(name)
-    try:
-        server_url.check(url or "")
-    except SetupError as error:
-        raise SetupError(f"{name}: {error}") from None
     return url
 
 
@@ -333,7 +315,12 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
     broker = settings.broker.model_copy(update=_resolve_files(settings.broker, folder))
     redis = settings.redis.model_copy(update=_resolve_files(settings.redis, folder))
     broker = broker.model_copy(update={"url_file": settings.broker.url_file and folder / settings.broker.url_file})
-    return settings.model_copy(update={"paths": Paths(**paths), "broker": broker, "redis": redis})
+    categories = {
+        name: category.model_copy(update={"group_table": category.group_table and folder / category.group_table})
+        for name, category in settings.categories.items()
+    }
+    update = {"paths": Paths(**paths), "broker": broker, "redis": redis, "categories": categories}
+    return settings.model_copy(update=update)
 
 
 def _resolve_files(section: Broker | Redis, folder: Path) -> dict[str, Path | None]:

@@ -11,6 +11,7 @@ import skimage
 
 from patchline import config
 from patchline.banks import fit
+from patchline.protocol import secret_files
 from patchline.services import private_servers
 
 TEXTURES = Path(skimage.__file__).parent / "data"
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")
 # The servers that a developer names for the tests. A test's own environment names none, unless the test sets it.
-GIVEN_URLS = {name: url for name in URLS if (url := config.secret(name)) is not None}
+GIVEN_URLS = {name: url for name in URLS if (url := secret_files.secret(name)) is not None}
 for variable in (*URLS, *(f"{name}_FILE" for name in URLS)):
     os.environ.pop(variable, None)
 

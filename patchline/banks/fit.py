@@ -15,6 +15,7 @@ from patchline.banks.recipe import Features, Recipe
 from patchline.devices import backbone
 from patchline.inspection import memory_bank, score
 from patchline.inspection.search import exact_search
+from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
 
@@ -34,16 +35,17 @@ def fit(
         device: the device that will serve, because features differ slightly between devices.
 
     Raises:
-        SetupError: there are too few images, an image cannot be decoded, or the model cannot be used.
+        SetupError: there are too few images, patches or rows, an image cannot be decoded, or the model cannot be used.
     """
     with Recipe.open(settings, name, folder, device) as recipe, terminal.progress() as progress:
-        patches_per_image = recipe.category.max_patches // len(recipe.paths)
+        patches_per_image = _patches_per_image(recipe)
         candidates, image_of_candidate = _sample_candidates(
             recipe.features(progress, "features"), patches_per_image, seed
         )
         rows = _select_rows(candidates, recipe.category, seed, progress)
-        bank, image_of_row = candidates[rows], image_of_candidate[rows]
-        held_out = _leave_one_out(recipe.features(progress, "calibration"), bank, image_of_row, recipe.category)
+        bank, group_of_row = candidates[rows], recipe.groups[image_of_candidate[rows]]
+        _require_several_groups(group_of_row)
+        held_out = _leave_one_out(recipe, recipe.features(progress, "calibration"), bank, group_of_row)
         return recipe.save_bank(bank, held_out, "leave-one-image-out", seed, len(candidates))
 
 
@@ -73,12 +75,31 @@ def _select_rows(
 
 
 def _leave_one_out(
-    features: Iterable[Features], bank: Features, image_of_row: NDArray[np.int64], category: config.Category
+    recipe: Recipe, features: Iterable[Features], bank: Features, group_of_row: NDArray[np.int64]
 ) -> Features:
-    """float32 [images]: the score of each image against the rows that come from other images."""
+    """float32 [images]: the score of each image against the rows that come from other groups."""
     held_out = []
-    for number, patches in enumerate(features):
-        other_rows = bank[image_of_row != number]
+    for group, patches in zip(recipe.groups, features, strict=True):
+        other_rows = bank[group_of_row != group]
         distances, _ = exact_search.brute_force(other_rows).nearest(patches)
-        held_out.append(score.decisive_score(score.image_scores(distances), category.score))
+        held_out.append(score.decisive_score(score.image_scores(distances), recipe.category.score))
     return np.array(held_out, np.float32)
+
+
+def _patches_per_image(recipe: Recipe) -> int:
+    images, max_patches = len(recipe.paths), recipe.category.max_patches
+    if images > max_patches:
+        raise SetupError(
+            f"{images} good images give more patches than max_patches {max_patches} allows, even with one each: "
+            f"set max_patches of the category to {images} or more; its default is 500000"
+        )
+    return max_patches // images
+
+
+def _require_several_groups(group_of_row: NDArray[np.int64]) -> None:
+    """Check that each group, if it is held out, leaves a row of another one."""
+    if np.unique(group_of_row).size < 2:
+        raise SetupError(
+            f"the memory bank has {group_of_row.size} patches, all from one image or group, so it has none when that "
+            "one is held out: raise coreset_ratio of the category, or add good images"
+        )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import calibration, golden, store
+from patchline.banks import calibration, golden, good_images, store
 from patchline.devices import backbone, loading
 from patchline.inspection import decode, memory_bank, preprocess
 from patchline.inspection.inspector import Inspector
@@ -30,14 +30,28 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """A category, its loaded backbone, and good images."""
+    """A category, its loaded backbone, and good images.
+
+    Attributes:
+        good: the images that are used, in groups that are held out together, and those that are left out.
+    """
 
     settings: config.Config
     name: str
     category: config.Category
     model: backbone.Backbone
     device: backbone.Device
-    paths: list[Path]
+    good: good_images.GoodImages
+
+    @property
+    def paths(self) -> list[Path]:
+        """The images that are used."""
+        return self.good.paths
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """int64 [images], the number of the group of each image, from 0. A group is held out as a whole."""
+        return self.good.groups
 
     @classmethod
     @contextmanager
@@ -54,8 +68,9 @@ class Recipe:
             SetupError: there are too few images, or the model cannot be used or gives another layer.
         """
         category = settings.category(name)
-        paths = image_files.find([folder])
-        calibration.require_enough_images(len(paths), category.false_reject_rate)
+        good = good_images.collect(folder, category)
+        terminal.note(good.describe())
+        _require_enough(good, category.false_reject_rate)
         model = loading.load(
             settings.paths.models,
             category.backbone,
@@ -68,7 +83,7 @@ class Recipe:
             layer = model.manifest.layer
             if layer != category.layer:
                 raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
-            yield cls(settings, name, category, model, device, paths)
+            yield cls(settings, name, category, model, device, good)
         finally:
             model.close()
 
@@ -106,7 +121,7 @@ class Recipe:
 
         Args:
             bank: float32 [rows, dim].
-            held_out: float32 [images], the score of each image against a bank without any of its patches.
+            held_out: float32 [images], the score of each image against a bank without any patch of its group.
             method: the method that gave `held_out`.
             seed: of the coreset.
             candidates: the number of patches that the coreset was selected from.
@@ -134,6 +149,7 @@ class Recipe:
         self, bank: Features, held_out: Features, method: str, seed: int, candidates: int, index_sha256: str
     ) -> memory_bank.BankManifest:
         category, model = self.category, self.model.manifest
+        held_out_groups = self.good.highest_scores(held_out)
         return memory_bank.BankManifest(
             category=self.name,
             backbone=model.name,
@@ -150,12 +166,21 @@ class Recipe:
             good_images=held_out.size,
             candidate_patches=candidates,
             score=category.score,
-            thresholds=_thresholds(held_out, category),
-            calibration=_calibration(held_out, category, method),
+            thresholds=_thresholds(held_out_groups, category),
+            calibration=_calibration(held_out_groups, category, method),
             index_sha256=index_sha256,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
+
+
+def _require_enough(good: good_images.GoodImages, rate: float) -> None:
+    try:
+        calibration.require_enough_images(good.group_count, rate)
+    except SetupError as error:
+        if good.group_count == len(good.paths):
+            raise
+        raise SetupError(f"{good.describe()}; each group counts as one image: {error}") from error
 
 
 def _thresholds(held_out: Features, category: config.Category) -> Thresholds:

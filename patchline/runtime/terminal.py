@@ -22,6 +22,11 @@ def progress() -> Progress:
     )
 
 
+def note(text: str) -> None:
+    """Print a line on standard error."""
+    rich.console.Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: bool = False) -> None:
     """Print a table. The first column is left-aligned, the others right-aligned; if `text`, all are left-aligned."""
     output = rich.table.Table(title=title, title_justify="left")

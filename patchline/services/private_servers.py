@@ -19,8 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchline import config
-from patchline.protocol import server_url
+from patchline.protocol import secret_files, server_url
 from patchline.services.server import HOST, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
 
 _VARIABLES = {"RabbitMQ": "PATCHLINE_AMQP_URL", "Redis": "PATCHLINE_REDIS_URL"}
@@ -76,7 +75,7 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
         ServiceError: a server is not installed or does not start.
         SetupError: a url cannot be used.
     """
-    amqp_url, redis_url = map(config.url_from_environment, _VARIABLES.values())
+    amqp_url, redis_url = map(secret_files.url_from_environment, _VARIABLES.values())
     servers, node, prometheus_url = [], None, None
     with temporary_folder() as home:
         if amqp_url is None:
@@ -96,7 +95,7 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
 
 def describe(*, with_prometheus: bool = False) -> str:
     """Return what `running` starts, and which servers of the environment it uses instead. Shows no password."""
-    given = {name: config.url_from_environment(variable) for name, variable in _VARIABLES.items()}
+    given = {name: secret_files.url_from_environment(variable) for name, variable in _VARIABLES.items()}
     used = [
         f"{name} at {' and '.join(_addresses(url)) or 'no address'} ({_VARIABLES[name]})"
         for name, url in given.items()
@@ -220,7 +219,9 @@ def serve_until_interrupted() -> None:
     with running(prometheus_targets={"worker": [9100]}) as servers:
         print(f"# {describe(with_prometheus=True)}")
         for variable, url in zip(_VARIABLES.values(), (servers.amqp_url, servers.redis_url), strict=True):
-            if config.url_from_environment(variable) is None:  # the others are set already, and may have a password
+            if (
+                secret_files.url_from_environment(variable) is None
+            ):  # the others are set already, and may have a password
                 print(f"export {variable}={url}")
         print(f"# Prometheus: {servers.prometheus_url}; stop all with Ctrl-C", flush=True)
         try:

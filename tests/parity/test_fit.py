@@ -1,0 +1,75 @@
+"""`fit` on the folders that people really have: what is refused, what is left out, and what belongs together."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+RECIPE = "{backbone: efficientnet_lite0, layer: blocks4+10, resize: 64, imagesize: 64, %s}"
+SAME = ("index_sha256", "thresholds", "good_images")
+FIVE_IMAGES = "false_reject_rate: 0.3, review_rate: 0.3"  # enough for these rates
+
+
+def write_surface(path, seed, side=64):
+    """Write a surface that no other seed has."""
+    rough = np.random.default_rng(seed).integers(0, 255, (side // 4, side // 4), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, cv2.resize(rough, (side, side), interpolation=cv2.INTER_CUBIC))[1])
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder with the models and six images of good parts."""
+    (tmp_path / "models").symlink_to(Path("models").resolve())
+    for seed in range(6):
+        write_surface(tmp_path / "good" / f"part{seed // 2}_{seed % 2}.png", seed)
+    return tmp_path
+
+
+def fit(home, keys=FIVE_IMAGES, folder="good"):
+    (home / "config.yaml").write_text(f"categories:\n  part: {RECIPE % keys}\n")
+    command = [sys.executable, "-m", "patchline", "fit", "--category", "part", "--config", str(home / "config.yaml")]
+    return subprocess.run([*command, str(home / folder)], capture_output=True, text=True, check=False)
+
+
+def error(result):
+    """The line of an error that a user makes."""
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False), result.stderr
+    return result.stderr.splitlines()[-1]
+
+
+def manifest(home):
+    return json.loads((home / "faiss-index-precision" / "part" / "manifest.json").read_text())
+
+
+def test_pictures_of_one_part_count_once_and_are_held_out_together(home):
+    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, group_by: '([^_]+)_'")
+    assert result.returncode == 0, result.stderr
+    assert "6 good images in 3 groups" in result.stderr
+    assert "calibrated on 6 good images in 3 groups" in result.stdout
+    alone = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3")
+    assert "calibrated on 6 good images, each held out" in alone.stdout
+
+
+def test_too_few_groups_are_refused(home):
+    text = error(fit(home, f"{FIVE_IMAGES}, group_by: '(part)'"))
+    assert "6 good images in 1 groups; each group counts as one image" in text
+
+
+def test_a_bank_of_one_row_is_refused_in_words(home):
+    assert "raise coreset_ratio" in error(fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.004"))
+
+
+def test_exact_copies_are_used_once(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    without_copies = manifest(home)
+    for path in sorted((home / "good").iterdir()):
+        (home / "good" / f"copy-of-{path.name}").write_bytes(path.read_bytes())
+    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3")
+    assert "6 good images; left out: exact copies (6, such as " in result.stderr
+    assert [manifest(home)[key] for key in SAME] == [without_copies[key] for key in SAME]
