@@ -15,7 +15,7 @@ from patchline import config
 from patchline.banks import golden, serving
 from patchline.devices import backbone
 from patchline.evaluation import metrics
-from patchline.inspection import decode, picture, preprocess
+from patchline.inspection import decode, picture, score
 from patchline.inspection.inspector import Inspection, Inspector, untimed
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError, Unusable
@@ -24,6 +24,7 @@ from patchline.runtime import terminal
 
 GOOD = "good"
 _SHOWN_MISTAKES = 12
+_TILE_SIDE = 512  # pixels
 
 
 class Report(Frozen):
@@ -130,18 +131,17 @@ def check_layout(folder: Path) -> list[str]:
 
 def _evaluate_image(inspector: Inspector, folder: Path, kind: str, path: Path) -> EvaluatedImage:
     inspection, heat_map = _inspect_file(inspector, path)
-    window = preprocess.crop_window(heat_map.shape, inspector.category.resize, inspector.category.imagesize).slices()
-    mask = _read_mask(folder, kind, path, heat_map.shape)
+    mask = _read_mask(folder, kind, path, heat_map.image_shape)
     side = (inspector.category.imagesize, inspector.category.imagesize)
-    resized = cv2.resize(heat_map[window], side, interpolation=cv2.INTER_AREA)
+    resized = heat_map.interpolate(side)
     if mask is None:
         return EvaluatedImage(path, kind, inspection, resized, None)
-    resized_mask = cv2.resize(mask[window].astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
+    resized_mask = cv2.resize(mask[heat_map.window].astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
     return EvaluatedImage(path, kind, inspection, resized, resized_mask.astype(np.bool_))
 
 
-def _inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, NDArray[np.float32]]:
-    """The inspection of a file, and its heat map apart, so that the caller can drop it: it needs much memory."""
+def _inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, score.HeatMap]:
+    """The inspection of a file without its pixels, and its heat map."""
     try:
         content_type = image_files.content_type(path)
         inspection = inspector.inspect(path.read_bytes(), content_type, untimed, with_heat_map=True)
@@ -149,7 +149,7 @@ def _inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, NDArray
         raise SetupError(f"{path}: {error.detail}") from error
     if inspection.heat_map is None:
         raise SetupError(f"{path}: has no heat map")
-    return dataclasses.replace(inspection, heat_map=None), inspection.heat_map
+    return dataclasses.replace(inspection, heat_map=None, image=None), inspection.heat_map
 
 
 def _read_mask(folder: Path, kind: str, path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -226,4 +226,4 @@ def heat_map_tile(inspector: Inspector, kind: str, path: Path) -> picture.Tile:
     inspection, heat_map = _inspect_file(inspector, path)
     rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspector.limits)
     subtitle = f"{inspection.decision} {inspection.score / inspector.thresholds.fail:.2f} of the threshold"
-    return picture.Tile(picture.overlay(rgb, heat_map, inspection.regions), f"{kind}/{path.name}", subtitle)
+    return picture.Tile(picture.overlay(rgb, heat_map, inspection.regions, _TILE_SIDE), f"{kind}/{path.name}", subtitle)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from patchline import config
 from patchline.devices import backbone
 from patchline.inspection import decode, memory_bank, preprocess, score, verdict
+from patchline.inspection.score import HeatMap
 from patchline.protocol.messages import Decision, Region, Scores, Thresholds
 
 StageTimer = Callable[[str], AbstractContextManager[None]]
@@ -31,7 +32,7 @@ class Inspection:
         score: the score that the category is judged by.
         scores: all scores.
         regions: of the heat map above the fail threshold, hottest first; empty without a heat map.
-        heat_map: float32 [height, width], 1.0 is the fail threshold; None for a pass, unless it was requested.
+        heat_map: at the size of the patches; None for a pass, unless it was requested.
         image: uint8 [height, width, 3], RGB as captured; None without a heat map.
     """
 
@@ -39,7 +40,7 @@ class Inspection:
     score: float
     scores: Scores
     regions: tuple[Region, ...]
-    heat_map: NDArray[np.float32] | None
+    heat_map: HeatMap | None
     image: NDArray[np.uint8] | None = None
 
 
@@ -90,6 +91,6 @@ class Inspector:
             regions = score.regions(heat_map, self.category.min_region_pixels)
         return Inspection(decision, decisive_score, scores, regions, heat_map, rgb)
 
-    def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> NDArray[np.float32]:
+    def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> HeatMap:
         window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)
         return score.heat_map(distances, self.backbone.grid, image_shape, window, self.thresholds.fail)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from patchline.inspection.score import HeatMap
 from patchline.protocol.messages import Region
 
 Picture = NDArray[np.uint8]
@@ -29,23 +30,28 @@ class Tile:
     subtitle: str
 
 
-def overlay(rgb: Picture, heat_map: NDArray[np.float32], regions: tuple[Region, ...]) -> Picture:
+def overlay(rgb: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_side: int | None = None) -> Picture:
     """Draw a heat map over a captured image, with the contours of the threshold and the boxes of the regions.
 
     Args:
-        rgb: uint8 [height, width, 3].
-        heat_map: float32 [height, width], 1.0 is the fail threshold.
+        rgb: uint8 [height, width, 3], as captured.
+        heat_map: of the image.
         regions: in pixels of `rgb`.
+        max_side: a larger picture is made smaller first, in pixels.
 
     Returns:
         uint8 [height, width, 3], RGB.
     """
-    scaled = cv2.convertScaleAbs(heat_map, alpha=255 / _COLOUR_SCALE_END)
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(rgb.shape[:2]))
+    if scale < 1:
+        rgb, regions = _resize(rgb, scale), tuple(_scale_region(region, scale) for region in regions)
+    values = heat_map.draw((rgb.shape[0], rgb.shape[1]))
+    scaled = cv2.convertScaleAbs(values, alpha=255 / _COLOUR_SCALE_END)
     colours = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
     # Below half the threshold, the image stays as captured.
-    weight = 0.6 * np.clip(heat_map - 0.5, 0.0, 1.0)
+    weight = 0.6 * np.clip(values - 0.5, 0.0, 1.0)
     blended = cv2.blendLinear(rgb, colours, 1 - weight, weight)
-    contours, _ = cv2.findContours((heat_map > 1.0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    contours, _ = cv2.findContours((values > 1.0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(blended, contours, -1, (255, 255, 255), 1)
     for region in regions:
         corner = (region.x + region.width - 1, region.y + region.height - 1)
@@ -74,19 +80,14 @@ def encode_png(rgb: Picture) -> bytes:
     return bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
 
 
-def thumbnail(rgb: Picture, heat_map: NDArray[np.float32], regions: tuple[Region, ...]) -> bytes:
-    """Draw an `overlay` with sides of at most 512 pixels, and encode it as a JPEG file.
+def thumbnail(rgb: Picture, heat_map: HeatMap, regions: tuple[Region, ...]) -> bytes:
+    """Draw an `overlay` with sides of at most 512 pixels, and encode it as a JPEG file."""
+    return encode_jpeg(overlay(rgb, heat_map, regions, _THUMBNAIL_SIDE))
 
-    Args:
-        rgb: uint8 [height, width, 3].
-        heat_map: float32 [height, width], 1.0 is the fail threshold.
-        regions: in pixels of `rgb`.
-    """
-    scale = min(1.0, _THUMBNAIL_SIDE / max(heat_map.shape))
-    if scale < 1:  # resize first: a captured image may have millions of pixels
-        rgb, heat_map = _resize(rgb, scale), _resize(heat_map, scale)
-        regions = tuple(_scale_region(region, scale) for region in regions)
-    bgr = cv2.cvtColor(overlay(rgb, heat_map, regions), cv2.COLOR_RGB2BGR)
+
+def encode_jpeg(rgb: Picture) -> bytes:
+    """Encode a picture as a JPEG file."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 

@@ -13,6 +13,7 @@ import pytest
 from patchline.broker.base import Message, NotConfirmed, Refused, TooLarge, Unanswered
 from patchline.broker.memory import MemoryBroker
 from patchline.inspection.inspector import Inspection
+from patchline.inspection.score import HeatMap
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason, Retry, Unusable
 from patchline.protocol.messages import Decision, Job, Scores, Thresholds
@@ -147,7 +148,8 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
 
 @pytest.mark.parametrize(("pictures", "saved"), [("doubtful", True), ("none", False)])
 def test_the_heat_map_of_a_failed_part_is_saved_unless_switched_off(line, pictures, saved):
-    image, heat = np.full((600, 900, 3), 90, np.uint8), np.full((600, 900), 1.5, np.float32)
+    image = np.full((600, 900, 3), 90, np.uint8)
+    heat = HeatMap(np.full((32, 32), 1.5, np.float32), (600, 900), (slice(0, 600), slice(0, 900)))
     line.inspector.outcome = Inspection(Decision.FAIL, 9.5, Scores(max=10.0, topk10=9.5), (), heat, image)
     line.lane = replace(line.lane, pictures=pictures)
     line.send()

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -47,7 +49,7 @@ def test_a_hot_patch_is_at_its_place_in_the_captured_image(resize, imagesize, pa
     distances = np.zeros(grid, np.float32)
     distances[patch] = 5.0
     window = preprocess.crop_window(image_shape, resize, imagesize)
-    heat_map = score.heat_map(distances.ravel(), grid, image_shape, window, threshold=2.5)
+    heat_map = score.heat_map(distances.ravel(), grid, image_shape, window, threshold=2.5).draw(image_shape)
     assert heat_map.shape == image_shape
     hot = np.argwhere(heat_map > 0.95 * heat_map.max()).mean(axis=0)
     corner = (resize - imagesize) // 2
@@ -58,30 +60,116 @@ def test_a_hot_patch_is_at_its_place_in_the_captured_image(resize, imagesize, pa
 
 def test_the_unit_of_the_heat_map_is_the_threshold():
     window = preprocess.crop_window((100, 100), 64, 64)
-    heat_map = score.heat_map(np.full(64, 30.0, np.float32), (8, 8), (100, 100), window, threshold=60.0)
+    heat_map = score.heat_map(np.full(64, 30.0, np.float32), (8, 8), (100, 100), window, threshold=60.0).draw(
+        (100, 100)
+    )
     assert np.allclose(heat_map, 0.5)
 
 
 def test_the_heat_map_is_zero_outside_of_the_crop():
     window = preprocess.crop_window((512, 512), 256, 128)
-    heat_map = score.heat_map(np.full(256, 9.0, np.float32), (16, 16), (512, 512), window, threshold=1.0)
+    heat_map = score.heat_map(np.full(256, 9.0, np.float32), (16, 16), (512, 512), window, threshold=1.0).draw(
+        (512, 512)
+    )
     assert not heat_map[:128].any()
     assert not heat_map[:, 384:].any()
     assert heat_map[128:384, 128:384].min() > 1.0
 
 
+def map_of(values):
+    """A heat map with a patch for each pixel of the captured image."""
+    return score.HeatMap(values, values.shape, (slice(0, values.shape[0]), slice(0, values.shape[1])))
+
+
 def test_regions_are_boxes_of_connected_hot_pixels_hottest_first():
-    heat_map = np.zeros((100, 100), np.float32)
-    heat_map[10:20, 30:50] = 1.5
-    heat_map[60:70, 5:9] = 3.0
-    heat_map[90, 90] = 9.0  # smaller than min_pixels
-    first, second = score.regions(heat_map, min_pixels=4)
+    values = np.zeros((100, 100), np.float32)
+    values[10:20, 30:50] = 1.5
+    values[60:70, 5:9] = 3.0
+    values[90, 90] = 9.0  # smaller than min_pixels
+    first, second = score.regions(map_of(values), min_pixels=4)
     assert (first.x, first.y, first.width, first.height, first.score) == (5, 60, 4, 10, 3.0)
     assert (second.x, second.y, second.width, second.height, second.score) == (30, 10, 20, 10, 1.5)
 
 
 def test_pixels_at_the_threshold_are_no_region():
-    assert score.regions(np.ones((20, 20), np.float32), min_pixels=1) == ()
+    assert score.regions(map_of(np.ones((20, 20), np.float32)), min_pixels=1) == ()
+
+
+def heat_map_of_blobs(image_shape, seed):
+    """A heat map with 49 hot blobs of four patches and of different heights."""
+    distances = np.random.default_rng(seed).uniform(0.1, 0.5, (32, 32)).astype(np.float32)
+    heights = np.random.default_rng(seed).permutation(np.linspace(1.2, 3.0, 49, dtype=np.float32)).reshape(7, 7)
+    for row, column in np.ndindex(7, 7):
+        distances[4 * row + 1 : 4 * row + 3, 4 * column + 2 : 4 * column + 4] = heights[row, column]
+    window = preprocess.crop_window(image_shape, 288, 256)
+    return score.heat_map(distances.ravel(), (32, 32), image_shape, window, threshold=1.0)
+
+
+def regions_of_every_pixel(heat_map, min_pixels):
+    """The regions by their definition, in the map of the captured image: memory and time grow with the image."""
+    values = heat_map.draw(heat_map.image_shape)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((values > 1.0).view(np.uint8), connectivity=8)
+    kept = [label for label in range(1, count) if stats[label, 4] >= min_pixels]
+    boxes = [(*stats[label, :4].tolist(), float(values[labels == label].max())) for label in kept]
+    return sorted(boxes, key=lambda box: -box[4])
+
+
+def as_tuples(regions):
+    return [(region.x, region.y, region.width, region.height, region.score) for region in regions]
+
+
+@pytest.mark.parametrize("image_shape", [(300, 300), (480, 200), (64, 500)])
+def test_the_regions_of_a_small_image_are_those_of_every_pixel(image_shape):
+    for seed in range(5):
+        heat_map = heat_map_of_blobs(image_shape, seed)
+        found, expected = as_tuples(score.regions(heat_map, 16)), regions_of_every_pixel(heat_map, 16)
+        assert found == expected
+        assert len(found) == 49
+
+
+@pytest.mark.parametrize("image_shape", [(1000, 1400), (3000, 900), (2400, 200)])
+def test_the_boxes_of_a_large_image_are_exact_to_a_fifteenth_of_a_patch(image_shape):
+    for seed in range(3):
+        heat_map = heat_map_of_blobs(image_shape, seed)
+        found, expected = as_tuples(score.regions(heat_map, 1)), regions_of_every_pixel(heat_map, 1)
+        assert len(found) == len(expected)
+        step = [max(1.0, side * 256 / 288 / 480) for side in (image_shape[1], image_shape[0])]
+        for box, exact in zip(found, expected, strict=True):
+            assert abs(box[0] - exact[0]) <= step[0] + 1
+            assert abs(box[1] - exact[1]) <= step[1] + 1
+            assert abs(box[0] + box[2] - exact[0] - exact[2]) <= step[0] + 1
+            assert abs(box[1] + box[3] - exact[1] - exact[3]) <= step[1] + 1
+            assert box[4] == pytest.approx(exact[4], abs=0.02)
+
+
+@pytest.mark.parametrize("grid", [(28, 28), (32, 32), (40, 40), (256, 256)])
+def test_a_single_hot_patch_of_a_large_image_is_a_region_with_its_score(grid):
+    distances = np.zeros(grid, np.float32)
+    distances[5, 7] = 1.001
+    window = preprocess.crop_window((5000, 7000), 256, 256)
+    heat_map = score.heat_map(distances.ravel(), grid, (5000, 7000), window, threshold=1.0)
+    (region,) = score.regions(heat_map, min_pixels=16)
+    assert region.score == pytest.approx(1.001, abs=1e-6)
+    assert region.y < 5.5 / grid[0] * 5000 < region.y + region.height
+    assert region.x < 7.5 / grid[1] * 7000 < region.x + region.width
+
+
+def test_a_region_smaller_than_the_minimum_in_captured_pixels_is_dropped():
+    distances = np.zeros((32, 32), np.float32)
+    distances[5, 7] = 1.5
+    window = preprocess.crop_window((3000, 3000), 256, 256)
+    heat_map = score.heat_map(distances.ravel(), (32, 32), (3000, 3000), window, threshold=1.0)
+    area = sum(np.count_nonzero(row > 1.0) for row in heat_map.draw((3000, 3000)))
+    assert len(score.regions(heat_map, min_pixels=int(area * 0.8))) == 1
+    assert score.regions(heat_map, min_pixels=int(area * 1.2)) == ()
+
+
+def test_the_heat_map_of_a_large_image_takes_no_memory_for_its_pixels():
+    tracemalloc.start()
+    score.regions(heat_map_of_blobs((7000, 7000), 0), 16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000
 
 
 @pytest.mark.parametrize(
