@@ -88,9 +88,9 @@ class Line:
         job = Message(image, f"{number}", messages.JOB_TYPE, content_type, headers)
         self.broker.publish(topology.JOBS, f"bench.{category}", job)
 
-    def drain_jobs(self) -> None:
-        """Remove the jobs that wait in the queue."""
-        consumer = self.broker.consume(topology.JOBS, prefetch=500)
+    def drain_jobs(self, category: str) -> None:
+        """Remove the jobs that wait in the queue of a category."""
+        consumer = self.broker.consume(topology.category_queue(topology.JOBS, category), prefetch=500)
         while (delivery := consumer.take(0.5)) is not None:
             delivery.ack()
         consumer.cancel()

@@ -88,7 +88,7 @@ def _publisher(line: Line, category: str, *arguments: str) -> Iterator[_Publishe
             yield _Publisher(records, log)
         finally:
             server.stop_guarded(guard)
-    line.drain_jobs()
+    line.drain_jobs(category)
 
 
 @contextmanager

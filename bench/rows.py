@@ -98,7 +98,7 @@ def job_size(line: Line) -> Row:
 
     def publish_ms(body: bytes) -> float:
         duration_ms = median_ms(lambda: line.send_one(DEFAULT, 0, body, JPEG), repeats=100)
-        line.drain_jobs()
+        line.drain_jobs(DEFAULT)
         return duration_ms
 
     name = "publish and confirm a JPEG : three times as large"

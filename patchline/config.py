@@ -66,8 +66,8 @@ class Broker(Section):
     heartbeat_s: Count = 30
     confirm_timeout_s: Positive = 30.0
     max_attempts: Count = 3
-    jobs_max_length: Count = 20_000
-    jobs_max_bytes: Count = 8_000_000_000
+    jobs_max_length: Count = 5_000
+    jobs_max_bytes: Count = 2_000_000_000
     verdicts_max_length: Count = 1_000_000
     dead_max_length: Count = 10_000
     dead_max_bytes: Count = 2_000_000_000

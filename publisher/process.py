@@ -101,8 +101,8 @@ def running(
         bounds = Limits(limits.window, limits.window_bytes, limits.confirm_timeout_s, settings.images.max_bytes)
         publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
         identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
-        if not _try_to_declare(broker, settings):
-            threading.Thread(target=_keep_declaring, args=(broker, settings, stop), daemon=True).start()
+        if not _try_to_declare(broker, settings, category):
+            threading.Thread(target=_keep_declaring, args=(broker, settings, category, stop), daemon=True).start()
         report_state = partial(_report, broker, publisher)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
         with StatusSender(status_broker, identity, report_state, connections.now_ms), _in_background(publisher, stop):
@@ -166,9 +166,9 @@ def _in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None
         thread.result()
 
 
-def _try_to_declare(broker: Broker, settings: config.Config) -> bool:
+def _try_to_declare(broker: Broker, settings: config.Config, category: str | None) -> bool:
     try:
-        connections.declare(broker, settings, connections.plant(settings))
+        connections.declare(broker, settings, connections.plant(settings, None if category is None else [category]))
     except TopologyMismatch:
         raise
     except BrokerError as error:
@@ -177,8 +177,8 @@ def _try_to_declare(broker: Broker, settings: config.Config) -> bool:
     return True
 
 
-def _keep_declaring(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
+def _keep_declaring(broker: Broker, settings: config.Config, category: str | None, stop: threading.Event) -> None:
     """Retry in the background, so that a camera can start without the broker."""
     while not stop.wait(_DECLARE_RETRY_S):
-        if broker.connected and _try_to_declare(broker, settings):
+        if broker.connected and _try_to_declare(broker, settings, category):
             return

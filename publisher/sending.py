@@ -16,10 +16,10 @@ def announcement(job: Job) -> Sequence[Outgoing]:
     return [Outgoing(topology.PARTS, job.line, message, mandatory=False)]
 
 
-def image_only(job: Job, image: bytes) -> Sequence[Outgoing]:
+def _image(job: Job, image: bytes, exchange: str) -> Outgoing:
     """Return the image of a part, which must reach a queue."""
     message = Message(image, job.job_id, messages.JOB_TYPE, job.content_type, job.headers())
-    return [Outgoing(topology.JOBS, job.routing_key, message)]
+    return Outgoing(exchange, job.routing_key, message)
 
 
 def is_late(job: Job, now_ms: int) -> bool:
@@ -28,7 +28,10 @@ def is_late(job: Job, now_ms: int) -> bool:
 
 
 def part_and_image(job: Job, image: bytes, now_ms: int) -> Sequence[Outgoing]:
-    """Return the announcement and the image. A late part is not announced: its gate cannot reject it any more."""
+    """Return the announcement and the image.
+
+    A late part is not announced: its gate cannot reject it any more. Its image must not delay those of other parts.
+    """
     if is_late(job, now_ms):
-        return image_only(job, image)
-    return [*announcement(job), *image_only(job, image)]
+        return [_image(job, image, topology.BACKLOG)]
+    return [*announcement(job), _image(job, image, topology.JOBS)]

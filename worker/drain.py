@@ -33,5 +33,5 @@ def _give_rest_back(lane: Lane, broker: Broker) -> int:
     withdrawn = [delivery.withdraw() for delivery in list(lane.in_hand)]
     rest = [delivery for delivery in withdrawn if delivery is not None]
     rest += iter(partial(lane.jobs.take, 0.0), None)
-    give_back(broker, lane.exchange, rest)
+    give_back(broker, rest)
     return len(rest)

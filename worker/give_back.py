@@ -10,7 +10,7 @@ from patchline.broker.base import Broker, BrokerError, Delivery, Outgoing, wait_
 _TIMEOUT_S = 2.0
 
 
-def give_back(broker: Broker, exchange: str, deliveries: Sequence[Delivery]) -> None:
+def give_back(broker: Broker, deliveries: Sequence[Delivery]) -> None:
     """Return jobs to their queue such that this delivery does not count.
 
     RabbitMQ counts every message that is requeued, and its next worker would take it for a suspect. So a copy is
@@ -19,7 +19,7 @@ def give_back(broker: Broker, exchange: str, deliveries: Sequence[Delivery]) -> 
     """
     publications = []
     for delivery in deliveries:
-        copy = Outgoing(exchange, delivery.routing_key, delivery.message)
+        copy = Outgoing(delivery.exchange, delivery.routing_key, delivery.message)
         try:
             publications.append((delivery, None if delivery.redelivered else broker.publish_nowait([copy])))
         except BrokerError:

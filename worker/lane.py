@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import ClassVar
 
 import structlog
 
@@ -62,8 +61,6 @@ class Lane:
         in_hand: the deliveries that the lanes of a queue work on.
         stop: set when no more jobs arrive. Lanes then complete those that have arrived, and end.
     """
-
-    exchange: ClassVar[str] = topology.JOBS  # of the queue
 
     jobs: Consumer
     inspectors: Mapping[str, Inspector]  # by category
@@ -177,7 +174,7 @@ class Lane:
                     self.metrics.backpressure.refused(exchange)
             self.heartbeats.beat()
             if self.stop.wait(_RETRY_PAUSE_S):
-                give_back(self.broker, self.exchange, [delivery])
+                give_back(self.broker, [delivery])
                 return False
         return False
 
@@ -266,8 +263,6 @@ class SuspectLane(Lane):
 
     See `patchline.protocol.topology.plant` for the queue of the suspects.
     """
-
-    exchange: ClassVar[str] = topology.SUSPECTS
 
     def _inspection_lock(self) -> AbstractContextManager[None]:
         return self.lock.exclusive()

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from functools import partial
 
 import cv2
@@ -22,7 +23,7 @@ from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import sizes, verdict_cache
+from patchline.worker import retired_queues, sizes, supply, verdict_cache
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
@@ -72,7 +73,7 @@ def run(
         inspectors = _load_inspectors(settings, served, device, size, metrics, stop)
         if device.kind == "ascend":
             threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
-        _declare_queues(broker, settings, stop)
+        _declare_queues(broker, settings, inspectors, stop)
         if stop.is_set():
             _log.info("worker stopped before it was ready", device=str(device))
             return
@@ -134,11 +135,12 @@ def _load_inspectors(
     return {name: loaded.inspectors[name] for name in names if name in loaded.inspectors}
 
 
-def _declare_queues(broker: Broker, settings: config.Config, stop: threading.Event) -> None:
+def _declare_queues(broker: Broker, settings: config.Config, categories: Iterable[str], stop: threading.Event) -> None:
     """Create or check the queues. Wait while RabbitMQ is away, until `stop` is set."""
     while not stop.is_set():
         try:
-            connections.declare(broker, settings, connections.plant(settings))
+            connections.declare(broker, settings, connections.plant(settings, categories))
+            retired_queues.move_all(broker, stop)
             return
         except TopologyMismatch:
             raise
@@ -157,8 +159,8 @@ def _make_lanes(
     cache: VerdictCache,
     metrics: Metrics,
 ) -> list[Lane]:
-    jobs = broker.consume(topology.JOBS, size.prefetch)
-    suspects = broker.consume(topology.SUSPECTS, prefetch=1)
+    prefetch = size.prefetch_of_each(len(inspectors))
+    jobs, suspects = supply.of_jobs(broker, inspectors, prefetch), supply.of_suspects(broker, inspectors)
     heartbeats = Heartbeats(size.lanes + 1)
     lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
     limit, pictures, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()

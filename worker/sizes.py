@@ -23,11 +23,22 @@ class Sizes:
         concurrency: inspected at the same time.
         lanes: threads that carry an image each.
         prefetch: received and not yet settled, with those that wait for a lane.
+        max_held: encoded images of the largest accepted size that fit into the memory; None if it is not limited.
     """
 
     concurrency: int
     lanes: int
     prefetch: int
+    max_held: int | None = None
+
+    def prefetch_of_each(self, categories: int) -> int:
+        """Return the prefetch of each category's queue of jobs, so that one category alone can use all lanes.
+
+        The memory bounds the sum, together with that of the backlog, which has half of it.
+        """
+        if self.max_held is None:
+            return self.prefetch
+        return max(1, min(self.prefetch, self.max_held * 2 // (3 * max(1, categories))))
 
 
 def choose(settings: config.Config, device: Device, limits: Limits) -> Sizes:
@@ -39,11 +50,12 @@ def choose(settings: config.Config, device: Device, limits: Limits) -> Sizes:
     concurrency = settings.worker.concurrency or _default_concurrency(settings, device, limits)
     if not settings.worker.concurrency and lanes:
         concurrency = min(concurrency, lanes)
-    held = (_LANES_PER_INSPECTION + 1) * concurrency
+    held, max_held = (_LANES_PER_INSPECTION + 1) * concurrency, None
     if limits.memory_bytes is not None:
-        held = min(held, int(limits.memory_bytes * _ENCODED_SHARE) // settings.images.max_bytes)
+        max_held = int(limits.memory_bytes * _ENCODED_SHARE) // settings.images.max_bytes
+        held = min(held, max_held)
     lanes = lanes or max(concurrency, min(_LANES_PER_INSPECTION * concurrency, held - concurrency))
-    return Sizes(concurrency, lanes, max(lanes, min(lanes + concurrency, held)))
+    return Sizes(concurrency, lanes, max(lanes, min(lanes + concurrency, held)), max_held)
 
 
 def _default_concurrency(settings: config.Config, device: Device, limits: Limits) -> int:

@@ -93,7 +93,7 @@ class Settlement(Enum):
 
 
 class Delivery:
-    """A message that must be settled exactly once.
+    """A message that must be settled exactly once. It was published to `exchange` with `routing_key`.
 
     `attempt` starts at 1 and counts the deliveries from all queues. When the channel closes, the delivery becomes
     stale: the broker delivers the message again, and settling the stale delivery has no effect.
@@ -106,8 +106,10 @@ class Delivery:
         attempt: int,
         settle: Callable[[Settlement], None],
         is_stale: Callable[[], bool],
+        exchange: str = "",
     ) -> None:
         self.message = message
+        self.exchange = exchange
         self.routing_key = routing_key
         self.attempt = attempt
         self._settle = settle
@@ -144,7 +146,7 @@ class Delivery:
             if self._settled or self._withdrawn:
                 return None
             self._withdrawn = True
-        return Delivery(self.message, self.routing_key, self.attempt, self._settle, self._is_stale)
+        return Delivery(self.message, self.routing_key, self.attempt, self._settle, self._is_stale, self.exchange)
 
     def _settle_once(self, settlement: Settlement) -> None:
         with self._lock:
@@ -237,8 +239,11 @@ class Broker(Protocol):
         """
         ...
 
-    def consume(self, queue: str, prefetch: int) -> Consumer:
-        """Consume a queue. The broker delivers at most `prefetch` unsettled messages at a time."""
+    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> Consumer:
+        """Consume a queue. The broker delivers at most `prefetch` unsettled messages at a time.
+
+        `on_arrival` is called after each delivery has arrived. It must not block.
+        """
         ...
 
     def close(self) -> None:

@@ -24,9 +24,10 @@ class Permissions:
 # Publishing needs write access to an exchange, consuming needs read access to a queue (RabbitMQ, access control).
 # The trace exporter uses the gate's user: it only reads verdicts.
 PERMISSIONS = {
-    "publisher": Permissions(write=r"^patchline\.(jobs|parts|status)$", read="^$"),
+    "publisher": Permissions(write=r"^patchline\.(jobs|backlog|parts|status)$", read="^$"),
     "worker": Permissions(
-        write=r"^patchline\.(jobs|suspects|verdicts|dead|status)$", read=r"^patchline\.(jobs|suspects)$"
+        write=r"^patchline\.(jobs|backlog|suspects|verdicts|dead|status)$",
+        read=r"^patchline\.(jobs|backlog|suspects)(\..+)?$",
     ),
     "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }

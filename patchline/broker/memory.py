@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +30,7 @@ from patchline.protocol.topology import Queue, Topology
 class _QueuedMessage:
     message: Message
     routing_key: str
+    exchange: str
     deliveries: int = 0
 
 
@@ -37,6 +38,7 @@ class _QueuedMessage:
 class _MemoryQueue:
     declared: Queue
     ready: deque[_QueuedMessage] = field(default_factory=deque)
+    on_arrival: list[Callable[[], object]] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
@@ -47,6 +49,16 @@ class _MemoryQueue:
         if self.full and self.declared.arguments.get("x-overflow") == "drop-head":
             self.ready.popleft()
         self.ready.append(queued)
+        self._notify()
+
+    def add_again(self, queued: _QueuedMessage) -> None:
+        """Add a message that was delivered before, in front of the others."""
+        self.ready.appendleft(queued)
+        self._notify()
+
+    def _notify(self) -> None:
+        for notify in self.on_arrival:
+            notify()
 
 
 class MemoryBroker:
@@ -102,9 +114,10 @@ class MemoryBroker:
             self._changed.notify_all()
         return confirmation
 
-    def consume(self, queue: str, prefetch: int) -> _MemoryConsumer:
+    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> _MemoryConsumer:
         """See `base.Broker`."""
         consumer = _MemoryConsumer(self._changed, self._queues[queue], prefetch)
+        self._queues[queue].on_arrival.append(on_arrival)
         with self._changed:
             self._consumers.append(consumer)
         return consumer
@@ -132,7 +145,7 @@ class MemoryBroker:
             if queue.full and queue.declared.arguments.get("x-overflow") == "reject-publish":
                 raise Refused(f"queue {queue.declared.name} is full")
         for queue in queues:
-            queue.add(_QueuedMessage(outgoing.message, routing_key))
+            queue.add(_QueuedMessage(outgoing.message, routing_key, exchange))
 
 
 class _MemoryConsumer:
@@ -157,7 +170,8 @@ class _MemoryConsumer:
             self._unsettled.add(queued)
         settle = partial(self._settle, queued)
         attempt = queued.deliveries + previous_attempts(queued.message.headers)
-        return Delivery(queued.message, queued.routing_key, attempt, settle, lambda: queued not in self._unsettled)
+        is_stale = lambda: queued not in self._unsettled  # noqa: E731
+        return Delivery(queued.message, queued.routing_key, attempt, settle, is_stale, queued.exchange)
 
     def flush(self) -> None:
         """See `base.Consumer`. Settlements take effect immediately here."""
@@ -181,7 +195,7 @@ class _MemoryConsumer:
     def requeue_unsettled(self) -> None:
         """Requeue the unsettled messages. The caller holds the lock."""
         for queued in self._unsettled:
-            self._queue.ready.appendleft(queued)
+            self._queue.add_again(queued)
         self._unsettled = set()
 
     def _can_take(self) -> bool:
@@ -195,7 +209,7 @@ class _MemoryConsumer:
                 return
             self._unsettled.remove(queued)
             if settlement is Settlement.REQUEUE:
-                self._queue.ready.appendleft(queued)
+                self._queue.add_again(queued)
             self._changed.notify_all()
 
 

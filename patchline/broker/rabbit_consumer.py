@@ -69,10 +69,11 @@ class _Subscription:
 class RabbitConsumer:
     """Implements `patchline.broker.base.Consumer`. Subscribes again whenever its subscription ends."""
 
-    def __init__(self, io: IoThread, queue_name: str, prefetch: int) -> None:
+    def __init__(self, io: IoThread, queue_name: str, prefetch: int, on_arrival: Callable[[], object]) -> None:
         self._io = io
         self._queue_name = queue_name
         self._prefetch = prefetch
+        self._on_arrival = on_arrival
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
         self._stopped = False
@@ -224,9 +225,10 @@ class RabbitConsumer:
             content_encoding=decode_text(properties.content_encoding),
         )
         settle = partial(self._settle, subscription, method.delivery_tag)
-        delivery = Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open)
+        delivery = Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open, method.exchange)
         subscription.unsettled[method.delivery_tag] = delivery
         self._deliveries.put(delivery)
+        self._on_arrival()
 
     def _settle(self, subscription: _Subscription, delivery_tag: int, settlement: Settlement) -> None:
         """Called by any thread."""

@@ -147,9 +147,9 @@ class RabbitBroker:
         self.add_callback_threadsafe(partial(self._publish, publication))
         return publication.confirmation
 
-    def consume(self, queue: str, prefetch: int) -> RabbitConsumer:
+    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> RabbitConsumer:
         """See `base.Broker`. The consumer subscribes again after every reconnection."""
-        consumer = RabbitConsumer(self, queue, prefetch)
+        consumer = RabbitConsumer(self, queue, prefetch, on_arrival)
         self.add_callback_threadsafe(partial(self._add_consumer, consumer))
         return consumer
 
@@ -348,6 +348,9 @@ def _is_login_refused(reason: BaseException) -> bool:
 def _declare(channel: Any, topology: Topology, passive: bool) -> None:
     for exchange in topology.exchanges:
         channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
+    for queue in () if passive else topology.retired:
+        for exchange, pattern in queue.bindings:
+            channel.queue_unbind(queue.name, exchange, routing_key=pattern)
     for queue in topology.queues:
         channel.queue_declare(queue.name, durable=True, arguments=queue.arguments, passive=passive)
         for exchange, pattern in () if passive else queue.bindings:

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from patchline.broker.base import Broker, Delivery, Message
+import structlog
+
+from patchline.broker.base import Broker, Delivery, Message, Unroutable
 from patchline.protocol import image_files, messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Frozen
 
+_log = structlog.get_logger(__name__)
+_SHOWN = {"job_id", "category"}
 _QUIET_S = 1.0  # the queue is empty when nothing arrives for this time
 _IMAGE_BYTES = "x-patchline-image-bytes"  # header of a dead letter whose image RabbitMQ did not take
 _ENDINGS = {content_type: ending for ending, content_type in reversed(image_files.CONTENT_TYPES.items())}
@@ -72,28 +76,37 @@ def show(broker: Broker, job_id: str, most: int, out: Path) -> tuple[DeadLetter,
 def replay(broker: Broker, job_id: str | None, most: int) -> int:
     """Send dead letters to the line again with their job ids, one job's or all; return how many.
 
-    Those without their image stay in the queue.
+    Those without their image, and those of a category that has no queue, stay in the queue.
     A replayed job is judged again even if its verdict is cached. It has no deadline: its gate gave up long ago.
 
     Raises:
-        SetupError: the job has no dead letter, or one without its image.
+        SetupError: the job has no dead letter, one without its image, or one of a category that has no queue.
     """
     with _taken(broker, most) as letters:
         chosen = letters if job_id is None else _of_job(letters, job_id)
         chosen = [delivery for delivery in chosen if _IMAGE_BYTES not in delivery.message.headers]
         if job_id is not None and not chosen:
             raise SetupError(f"the image of job {job_id} was too large to keep; it cannot be sent again")
-        for delivery in chosen:
-            dead = delivery.message
-            headers = {
-                name: value for name, value in dead.headers.items() if not name.startswith("x-") and name != "deadline"
-            }
-            headers[messages.REPLAY_HEADER] = 1
-            job = Message(dead.body, dead.message_id, dead.type, dead.content_type, headers)
-            letter = described(dead)
-            broker.publish(topology.JOBS, f"{letter.line}.{letter.category}", job)
-            delivery.ack()
-        return len(chosen)
+        unroutable = [delivery for delivery in chosen if not _send_again(broker, delivery)]
+        if job_id is not None and unroutable:
+            category = described(unroutable[0].message).category
+            raise SetupError(f"no queue takes the category {category!r} of job {job_id}: is it in the configuration?")
+        return len(chosen) - len(unroutable)
+
+
+def _send_again(broker: Broker, delivery: Delivery) -> bool:
+    """Publish a job to the backlog. Return False if there is no queue for its category."""
+    dead, letter = delivery.message, described(delivery.message)
+    headers = {name: value for name, value in dead.headers.items() if not name.startswith("x-") and name != "deadline"}
+    headers[messages.REPLAY_HEADER] = 1
+    job = Message(dead.body, dead.message_id, dead.type, dead.content_type, headers)
+    try:
+        broker.publish(topology.BACKLOG, f"{letter.line}.{letter.category}", job)
+    except Unroutable:
+        _log.warning("no queue for the category of a dead letter, it stays", **letter.model_dump(include=_SHOWN))
+        return False
+    delivery.ack()
+    return True
 
 
 def purge(broker: Broker, job_id: str | None, most: int) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 JOBS = "patchline.jobs"
+BACKLOG = "patchline.backlog"  # jobs whose time is over: judged when nothing else waits
 SUSPECTS = "patchline.suspects"
 PARTS = "patchline.parts"
 VERDICTS = "patchline.verdicts"
@@ -14,7 +15,7 @@ TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
 ACTS = "patchline.acts"
 LEASE = "patchline.lease"
 STATUS = "patchline.status"
-EXCHANGES = (JOBS, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
+EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
 _UNLIMITED = 1_000_000  # explicit, because RabbitMQ 4 drops a message after 20 deliveries by default
 GATE_MAX_LENGTH = 100_000
 _TRACES_MAX_LENGTH = 10_000
@@ -31,20 +32,36 @@ class Queue:
 
 @dataclass(frozen=True)
 class Topology:
-    """Durable topic exchanges, and queues bound to them."""
+    """Durable topic exchanges, and queues bound to them.
+
+    retired: queues of earlier builds with the bindings to remove. They are not created, and keep their messages.
+    """
 
     exchanges: tuple[str, ...]
     queues: tuple[Queue, ...]
+    retired: tuple[Queue, ...] = ()
+
+
+# Earlier builds had one queue for the jobs of all categories, and one for the suspects, named like their exchanges.
+RETIRED = tuple(Queue(exchange, ((exchange, "#"),)) for exchange in (JOBS, SUSPECTS))
+
+
+def category_queue(exchange: str, category: str) -> str:
+    """Return the name of the queue of `JOBS`, `BACKLOG` or `SUSPECTS` for one category."""
+    return f"{exchange}.{category}"
 
 
 def plant(
+    categories: Iterable[str],
     jobs_max_length: int,
     jobs_max_bytes: int,
     verdicts_max_length: int,
     dead_max_length: int,
     dead_max_bytes: int = 2_000_000_000,
 ) -> Topology:
-    """Return the queues that all lines share: jobs, suspects, verdicts and dead letters.
+    """Return the queues that all lines share: verdicts, dead letters, and those of each category.
+
+    Each category has a queue of jobs, of backlog and of suspects, so that a worker takes only what it serves.
 
     A full queue of jobs or verdicts rejects messages (the publisher gets a nack and waits), because no job may be lost.
     A full dead-letter queue drops its oldest message, whose verdict was published long ago.
@@ -56,14 +73,20 @@ def plant(
     dropping a suspect would lose a verdict, and refusing one would block every worker that must set one apart.
     """
     jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
+    suspects: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED}
+    arguments = {JOBS: jobs, BACKLOG: jobs, SUSPECTS: suspects}
     return Topology(
         EXCHANGES,
         (
             Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head") | {"x-max-length-bytes": dead_max_bytes}),
             Queue(VERDICTS, ((VERDICTS, "#"),), _quorum(verdicts_max_length, "reject-publish")),
-            Queue(SUSPECTS, ((SUSPECTS, "#"),), {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED}),
-            Queue(JOBS, ((JOBS, "#"),), jobs),
+            *(
+                Queue(category_queue(exchange, category), ((exchange, f"*.{category}"),), limits)
+                for category in categories
+                for exchange, limits in arguments.items()
+            ),
         ),
+        RETIRED,
     )
 
 

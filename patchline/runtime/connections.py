@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from patchline import config
 from patchline.broker.base import Broker
@@ -28,10 +29,11 @@ def connect(
     )
 
 
-def plant(settings: config.Config) -> topology.Topology:
-    """Return the shared queues of the plant, with the configured limits."""
+def plant(settings: config.Config, categories: Iterable[str] | None = None) -> topology.Topology:
+    """Return the shared queues of the plant, with the configured limits. None: of all configured categories."""
     broker = settings.broker
     return topology.plant(
+        settings.categories if categories is None else categories,
         jobs_max_length=broker.jobs_max_length,
         jobs_max_bytes=broker.jobs_max_bytes,
         verdicts_max_length=broker.verdicts_max_length,

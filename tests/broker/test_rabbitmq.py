@@ -45,14 +45,15 @@ def test_an_idle_publisher_keeps_its_connection(servers):
 def test_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
     with RabbitBroker(servers.amqp_url) as broker:
         limits = {"jobs_max_length": 10, "jobs_max_bytes": 10**6, "verdicts_max_length": 10, "dead_max_length": 10}
-        plant = topology.plant(**limits)
+        plant = topology.plant(["c"], **limits)
         renamed = topology.Topology(
             plant.exchanges, tuple(topology.Queue(f"again.{q.name}", (), q.arguments) for q in plant.queues)
         )
         broker.declare(renamed)
         broker.declare(renamed)
-        other = topology.plant(**limits | {"jobs_max_length": 11})
-        changed = topology.Queue("again.patchline.jobs", (), other.queues[-1].arguments)
+        other = topology.plant(["c"], **limits | {"jobs_max_length": 11})
+        (arguments,) = (queue.arguments for queue in other.queues if queue.name == "patchline.jobs.c")
+        changed = topology.Queue("again.patchline.jobs.c", (), arguments)
         with pytest.raises(TopologyMismatch, match=r"x-max-length.*rabbitmqctl delete_queue.*configuration"):
             broker.declare(topology.Topology((), (changed,)))
 

@@ -15,6 +15,7 @@ from patchline.services import private_servers
 from tests.chaos import scene
 from tests.chaos.line_ends import CAMERAS
 from tests.chaos.storm import wait_until
+from tests.queues import JOBS_QUEUE
 
 ALARM_S = 4.0  # more than three confirm timeouts
 PATIENCE_S = 2.2  # deadline and grace
@@ -103,7 +104,7 @@ class EndsStorm:
 
     def jobs_queue(self, _):
         """Delete the queue of the jobs."""
-        self._delete(topology.JOBS)
+        self._delete(JOBS_QUEUE)
 
     def verdicts_queue(self, _):
         """Delete the queue of the verdicts."""

@@ -20,6 +20,7 @@ from patchline.runtime import connections
 from patchline.services import server
 from tests.chaos import scene
 from tests.proxy import Proxy
+from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE, SUSPECTS_QUEUE
 
 HERE = Path(__file__).parent
 GATES = ("a", "b")
@@ -203,7 +204,7 @@ def _make_queues(settings, amqp_url):
     with RabbitBroker(amqp_url) as broker:
         broker.declare(connections.plant(settings))
         broker.declare(topology.gate("l1", GATES))
-    for queue in (topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD):
+    for queue in (JOBS_QUEUE, BACKLOG_QUEUE, SUSPECTS_QUEUE, topology.VERDICTS, topology.DEAD):
         scene.purge(amqp_url, queue)
 
 

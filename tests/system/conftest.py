@@ -23,9 +23,12 @@ from patchline.runtime import connections
 from patchline.services import private_servers, server
 
 TIMEOUT_S = 40.0
+_SHOWN_LOG = 4000  # characters
 HEARTBEAT_S = 2  # of a line with short timeouts
 LINES = ("l1", "l2")
+CATEGORIES = ("brick", "cup", "grass", "gravel")
 GATES = (default_name(), f"{default_name()}-2")  # of each line
+BY_CATEGORY = (topology.JOBS, topology.BACKLOG, topology.SUSPECTS)
 
 
 class Line:
@@ -83,11 +86,20 @@ class Line:
         wait_for(lambda: server.responds(f"http://127.0.0.1:{port}/readyz") or _raise_if_ended(process))
         return process
 
-    def send(self, image, job_id, content_type="image/png", type_=messages.JOB_TYPE, key="l1.brick", **headers):
+    def send(
+        self,
+        image,
+        job_id,
+        content_type="image/png",
+        type_=messages.JOB_TYPE,
+        key="l1.brick",
+        exchange=topology.JOBS,
+        **headers,
+    ):
         """Publish a job, valid or not, without a publisher. A header with the value None is left out."""
         defaults = {"line": "l1", "category": "brick", "part_id": "p", "captured_at": connections.now_ms()}
         headers = {name: value for name, value in (defaults | headers).items() if value is not None}
-        self.broker.publish(topology.JOBS, key, Message(image, job_id, type_, content_type, headers))
+        self.broker.publish(exchange, key, Message(image, job_id, type_, content_type, headers))
 
     def send_many(self, images, count):
         """Publish `count` jobs, cycling through the images. Return the job ids."""
@@ -180,8 +192,8 @@ def line(plant, empty_servers):
 def _delete_queues(url):
     connection = pika.BlockingConnection(pika.URLParameters(url))
     for queue in [
-        topology.JOBS,
-        topology.SUSPECTS,
+        *(queue.name for queue in topology.RETIRED),
+        *(topology.category_queue(exchange, name) for exchange in BY_CATEGORY for name in CATEGORIES),
         topology.VERDICTS,
         topology.DEAD,
         topology.TRACES,
@@ -217,4 +229,5 @@ def _terminate(process):
             process.wait(15)
         except subprocess.TimeoutExpired:
             process.kill()
-    process.communicate()
+    _, log = process.communicate()
+    sys.stderr.write((log or "")[-_SHOWN_LOG:])  # pytest shows it if the test failed

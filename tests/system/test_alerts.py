@@ -108,16 +108,30 @@ CASES = {
         10,
         {
             'rabbitmq_detailed_queue_messages_ready{queue="patchline.dead"}': "0x20",
-            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs"}': "9x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle"}': "9x20",
         },
     ),
     "PatchlineSuspectsWaiting": (
-        {'rabbitmq_detailed_queue_messages{queue="patchline.suspects"}': "600x20"},
+        {'rabbitmq_detailed_queue_messages{queue="patchline.suspects.bottle"}': "600x20"},
         {},
         10,
         {
-            'rabbitmq_detailed_queue_messages{queue="patchline.suspects"}': "40x20",
-            'rabbitmq_detailed_queue_messages{queue="patchline.jobs"}': "9000x20",
+            'rabbitmq_detailed_queue_messages{queue="patchline.suspects.bottle"}': "40x20",
+            'rabbitmq_detailed_queue_messages{queue="patchline.jobs.bottle"}': "9000x20",
+        },
+    ),
+    "PatchlineCategoryWithoutWorker": (
+        {
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle"}': "3x20",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.jobs.bottle"}': "0x20",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.jobs.cable"}': "1x20",
+        },
+        {"queue": "patchline.jobs.bottle"},
+        10,
+        {
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle"}': "3x20",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.jobs.bottle"}': "2x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.cable"}': "0x20",
         },
     ),
     "PatchlineVerdictsUnread": (  # long before the queue is full, although somebody reads it
@@ -198,7 +212,7 @@ CASES = {
         10,
         {
             'rabbitmq_detailed_queue_messages_ready{queue="patchline.gate.l.a"}': "3x20",
-            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs"}': "9000x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle"}': "9000x20",
         },
     ),
     "PatchlineClocksDiffer": (

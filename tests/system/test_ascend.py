@@ -14,11 +14,11 @@ from patchline.banks import serving, store
 from patchline.devices import backbone, loading
 from patchline.inspection.inspector import untimed
 from patchline.models import atc
-from patchline.protocol import topology
 from patchline.protocol.errors import DeviceLostError, Retry, SetupError
 from patchline.protocol.messages import Decision
 from tests.conftest import TEXTURES
 from tests.parity.make_golden import brick_crop
+from tests.queues import JOBS_QUEUE, SUSPECTS_QUEUE
 
 pytestmark = pytest.mark.timeout(300)
 STANDIN = Path(__file__).parents[1] / "standin"
@@ -159,7 +159,7 @@ def test_a_worker_whose_device_is_lost_ends_and_returns_its_jobs(line, ascend_pl
         line.send(image, f"j{number}")
     assert worker.wait(60) == 2
     answered = {verdict.job_id for verdict in line.verdicts(12, timeout_s=1)}
-    queues = (topology.JOBS, topology.SUSPECTS)
+    queues = (JOBS_QUEUE, SUSPECTS_QUEUE)
     queued = {message.message_id for queue in queues for message in line.messages(queue, 12, timeout_s=3)}
     assert answered | queued == {f"j{number}" for number in range(12)}
 

@@ -11,6 +11,7 @@ from patchline.protocol.messages import Decision
 from patchline.runtime import connections
 from patchline.services import private_servers, server
 from tests import corpus
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import line_with_short_timeouts, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -59,7 +60,7 @@ def test_every_kind_of_bad_input_gets_its_verdict_and_dead_letter(line, kinds):
     assert worker.poll() is None
     assert line.metric(worker.metrics_port, "patchline_errors_total") == len(errors) + 1  # the expired one
     assert psutil.Process(worker.pid).memory_info().rss - before < MAX_GROWTH
-    assert line.messages(topology.JOBS, 1, timeout_s=0.5) == []
+    assert line.messages(JOBS_QUEUE, 1, timeout_s=0.5) == []
 
 
 def test_a_repeated_job_id_gets_a_verdict_each_time(line, kinds):

@@ -43,7 +43,11 @@ def test_three_nodes_form_a_cluster_with_every_queue_on_all_of_them(tmp_path):
         name_server, nodes = private_servers.cluster(home / "cluster", 3, conf_with_names)
         with private_servers.start_all([name_server]), private_servers.start_all([node.server for node in nodes]):
             private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
-            topologies = [topology.plant(100, 10**9, 100, 100), topology.gate("press-3", ["g"]), topology.traces()]
+            topologies = [
+                topology.plant(["gasket"], 100, 10**9, 100, 100),
+                topology.gate("press-3", ["g"]),
+                topology.traces(),
+            ]
             addresses = ",".join(f"amqp://127.0.0.1:{node.port}" for node in nodes)
             plant_users.write(tmp_path, topologies, addresses)
             private_servers.rabbitmqctl(nodes[0], "import_definitions", str(tmp_path / "definitions.json"))
@@ -56,7 +60,7 @@ def test_three_nodes_form_a_cluster_with_every_queue_on_all_of_them(tmp_path):
             nodes[0].server.stop()
             with RabbitBroker((tmp_path / "publisher.url").read_text().strip()) as publisher:
                 publisher.publish(topology.JOBS, "press-3.gasket", Message(b"x", "job-1", "t", None, {}))
-            wait_for(lambda: ready_messages(nodes[1]) == {topology.JOBS: 1})
+            wait_for(lambda: ready_messages(nodes[1]) == {topology.category_queue(topology.JOBS, "gasket"): 1})
 
 
 def kill(node):

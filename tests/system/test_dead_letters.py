@@ -8,6 +8,7 @@ import pytest
 from patchline.broker.base import Message
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -52,8 +53,16 @@ def test_a_replayed_dead_letter_keeps_its_id_and_is_inspected_again(line_with_de
     (verdict,) = line_with_dead_letters.verdicts(1)
     assert (verdict.job_id, verdict.decision, verdict.deadline) == ("j3", Decision.ERROR, None)
     wait_for(lambda: sorted(listed_job_ids(line_with_dead_letters)) == ["j0", "j1", "j2", "j3"])
-    assert line_with_dead_letters.run("dead-letters", "replay", "--all").out.strip() == "4 replayed"
-    assert {verdict.job_id for verdict in line_with_dead_letters.verdicts(4)} == {"j0", "j1", "j2", "j3"}
+    assert line_with_dead_letters.run("dead-letters", "replay", "--all").out.strip() == "1 replayed"
+    assert {verdict.job_id for verdict in line_with_dead_letters.verdicts(1)} == {"j3"}
+
+
+def test_dead_letters_of_a_category_without_a_queue_stay_and_are_named(line_with_dead_letters):
+    replayed = line_with_dead_letters.run("dead-letters", "replay", "j0")
+    assert replayed.returncode == 2
+    assert "no queue takes the category 'gravel' of job j0" in replayed.err
+    assert line_with_dead_letters.run("dead-letters", "replay", "--all").out.strip() == "1 replayed"
+    wait_for(lambda: sorted(listed_job_ids(line_with_dead_letters)) == ["j0", "j1", "j2", "j3"])
 
 
 def test_purged_dead_letters_are_gone_and_unknown_ids_are_reported(line_with_dead_letters):
@@ -63,7 +72,7 @@ def test_purged_dead_letters_are_gone_and_unknown_ids_are_reported(line_with_dea
     assert "name one job, or use --all" in line_with_dead_letters.run("dead-letters", "purge").err
     assert line_with_dead_letters.run("dead-letters", "purge", "--all").out.strip() == "3 purged"
     assert listed_job_ids(line_with_dead_letters) == []
-    assert line_with_dead_letters.messages(topology.JOBS, 1, timeout_s=0.5) == []
+    assert line_with_dead_letters.messages(JOBS_QUEUE, 1, timeout_s=0.5) == []
 
 
 def test_dead_letters_have_a_limit_in_bytes_and_the_oldest_are_dropped(line, tmp_path):

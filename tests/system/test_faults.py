@@ -32,7 +32,7 @@ def short_timeouts(plant, tmp_path):
     text = (folder / "config.yaml").read_text()
     text = text.replace("worker: {", "worker: {stuck_s: 2.0, restart_pause_s: 0.1, restart_pause_max_s: 0.1, ")
     text = text.replace("broker: {", "broker: {jobs_max_length: 5, confirm_timeout_s: 1.0, ")
-    (folder / "config.yaml").write_text(text + "publisher: {confirm_timeout_s: 1.0}\n")
+    (folder / "config.yaml").write_text(text.replace("publisher: {", "publisher: {confirm_timeout_s: 1.0, "))
     return folder
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from patchline import config
 from patchline.gate.instance import default_name
-from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -64,7 +64,7 @@ def test_a_publisher_waits_on_a_full_disk_and_loses_no_image(line_on_small_disk,
     assert "spool_min_free_bytes is 8000000" in logged
     filler = fill(small_disk)
     proxy = Proxy(url.port, port)
-    line.messages(topology.JOBS, 1)
+    line.messages(JOBS_QUEUE, 1)
     assert publisher.poll() is None
     filler.unlink()
     out, _ = publisher.communicate(timeout=60)
@@ -73,7 +73,7 @@ def test_a_publisher_waits_on_a_full_disk_and_loses_no_image(line_on_small_disk,
     assert publisher.returncode == 0
     assert len(confirmed) == 200
     assert confirmed >= {state["job_id"] for state in records(out)}
-    arrived = {message.message_id for message in line.messages(topology.JOBS, 500, timeout_s=3)}
+    arrived = {message.message_id for message in line.messages(JOBS_QUEUE, 500, timeout_s=3)}
     assert len(confirmed - arrived) <= 1  # one message was taken above
 
 

@@ -6,9 +6,9 @@ import urllib.request
 import pika
 import pytest
 
-from patchline.protocol import topology
 from patchline.runtime.health import Health
 from patchline.services import server
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -59,7 +59,7 @@ def test_promtool_accepts_the_metrics(line, image):
 
 def test_a_worker_whose_queue_was_deleted_is_not_ready_until_it_is_made_again(line, image):
     worker = line.worker("--device", "cpu")
-    delete_queue(line, topology.JOBS)
+    delete_queue(line, JOBS_QUEUE)
     wait_for(lambda: not server.responds(url(worker, "readyz")))
     assert server.responds(url(worker, "healthz"))
     assert line.run("topology").returncode == 0

@@ -25,6 +25,7 @@ from patchline.protocol.messages import Announcement, Decision
 from patchline.runtime.connections import now_ms
 from patchline.services import server
 from tests.proxy import Proxy
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -118,7 +119,7 @@ def test_sigterm_finishes_the_images_that_have_arrived_and_leaves_the_others(lin
     assert worker.wait(100) == 0
     finished = {verdict.job_id for verdict in line.verdicts(count, timeout_s=1.0)}
     assert 1 <= len(finished) < count
-    requeued = {message.message_id for message in line.messages(topology.JOBS, count, timeout_s=2.0)}
+    requeued = {message.message_id for message in line.messages(JOBS_QUEUE, count, timeout_s=2.0)}
     assert finished | requeued == {f"slow-{number}" for number in range(count)}
     assert not finished & requeued
 
@@ -137,7 +138,7 @@ def test_sigterm_gives_back_what_cannot_be_finished_in_time(line, slow_picture, 
     assert stopped["given_back"] >= 1
     assert stopped["busy_lanes"] >= 1
     finished = {verdict.job_id for verdict in line.verdicts(8, timeout_s=1.0)}
-    left = line.deliveries(topology.JOBS, 8, timeout_s=2.0)
+    left = line.deliveries(JOBS_QUEUE, 8, timeout_s=2.0)
     assert finished | {delivery.message.message_id for delivery in left} == {f"slow-{number}" for number in range(8)}
     assert {(delivery.attempt, delivery.redelivered) for delivery in left} == {(1, False)}
 
@@ -193,7 +194,7 @@ def test_a_second_signal_ends_the_worker_immediately_and_loses_no_job(line, slow
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(2) == 70
     finished = {verdict.job_id for verdict in line.verdicts(4, timeout_s=1.0)}
-    requeued = {message.message_id for message in line.messages(topology.JOBS, 4, timeout_s=3.0)}
+    requeued = {message.message_id for message in line.messages(JOBS_QUEUE, 4, timeout_s=3.0)}
     assert finished | requeued == {f"slow-{number}" for number in range(4)}
 
 
@@ -305,7 +306,7 @@ def test_new_images_in_a_watched_folder_are_sent(line, tmp_path, picture):
     growing.write_bytes(picture)
     record = json.loads(publisher.stdout.readline())
     assert record["part_id"] == "growing"
-    (sent,) = line.messages(topology.JOBS, 1)
+    (sent,) = line.messages(JOBS_QUEUE, 1)
     assert sent.body == picture
     publisher.send_signal(signal.SIGTERM)
     assert publisher.wait(20) == 0

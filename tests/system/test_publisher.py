@@ -19,6 +19,7 @@ from patchline.gate.instance import default_name
 from patchline.protocol import topology
 from patchline.publisher import Client
 from patchline.services import private_servers, server
+from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE
 from tests.system.conftest import HEARTBEAT_S, line_with_short_timeouts, records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -39,7 +40,7 @@ def node():
 def line(node, servers, plant, tmp_path):
     private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
     with line_with_short_timeouts(plant, tmp_path, node.url, servers.redis_url) as line:
-        for queue in (topology.JOBS, topology.gate_queue("l1", default_name())):
+        for queue in (JOBS_QUEUE, topology.gate_queue("l1", default_name())):
             private_servers.rabbitmqctl(node, "purge_queue", queue)
         yield line
 
@@ -66,7 +67,7 @@ def test_an_image_that_rabbitmq_does_not_take_is_refused_and_its_part_rejected_a
     assert {state["state"] for state in states.values()} == {"confirmed"}
     arrived = set()
     while arrived != set(states):  # some arrive twice: the refusal closed their channel before they were confirmed
-        (message,) = line.messages(topology.JOBS, 1)
+        (message,) = line.messages(JOBS_QUEUE, 1)
         arrived.add(message.headers["part_id"])
     actions = [records(gate.stdout.readline())[0] for _ in sizes]
     assert {action["part_id"]: action["action"] for action in actions} == dict.fromkeys([*states, "part-04"], "reject")
@@ -94,7 +95,7 @@ def test_a_long_alarm_ends_with_one_copy_of_every_image(line, node, tmp_path):
     assert [(state["part_id"], state["state"]) for state in records(out)] == [
         (state["part_id"], "confirmed") for state in spooled
     ]
-    arrived = [message.headers["part_id"] for message in line.messages(topology.JOBS, 100, timeout_s=3)]
+    arrived = [message.headers["part_id"] for message in line.messages(JOBS_QUEUE, 100, timeout_s=3)]
     assert arrived == [state["part_id"] for state in spooled]
 
 
@@ -125,8 +126,9 @@ def test_parts_of_an_hour_ago_are_not_announced_and_fresh_ones_are_announced_pas
     assert first.wait(20) == 0
     second = line.run(*PUBLISH, images[2])
     assert second.returncode == 0, second.err
-    arrived = [message.headers["part_id"] for message in line.messages(topology.JOBS, 4, timeout_s=3)]
-    assert arrived == ["part-00", "part-01", "part-02"]
+    arrived = [message.headers["part_id"] for message in line.messages(BACKLOG_QUEUE, 3, timeout_s=3)]
+    assert arrived == ["part-00", "part-01"]
+    assert [message.headers["part_id"] for message in line.messages(JOBS_QUEUE, 1)] == ["part-02"]
     announced = {
         message.headers["part_id"]
         for message in line.messages(topology.gate_queue("l1", default_name()), 9, timeout_s=2)
@@ -145,13 +147,14 @@ def test_a_spool_of_late_images_leaves_room_for_the_fresh_images_of_other_lines(
     first.terminate()
     assert first.wait(20) == 0
     second = line.start(*PUBLISH, *fresh)
-    line.messages(topology.JOBS, 1)
+    line.messages(BACKLOG_QUEUE, 1)
     started = time.monotonic()
     out, _ = second.communicate(timeout=60)
     assert time.monotonic() - started > 2.0, "20 a second"
     confirmed = [state["job_id"] for state in records(out) if state["state"] == "confirmed"]
     assert len(confirmed) == 61
-    assert [message.message_id for message in line.messages(topology.JOBS, 60)] == confirmed[1:]
+    arrived = line.messages(BACKLOG_QUEUE, 59) + line.messages(JOBS_QUEUE, 1)
+    assert [message.message_id for message in arrived] == confirmed[1:]
 
 
 @pytest.fixture
@@ -244,7 +247,7 @@ def test_a_camera_sends_through_the_client_and_its_images_are_safe(line, node, t
         receipts = [receipt.result(20) for receipt in sent]
     assert {receipt.state for receipt in receipts} == {"confirmed"}
     assert [state[0] for state in states] == [receipt.job_id for receipt in receipts]
-    arrived = line.messages(topology.JOBS, 41, timeout_s=3)
+    arrived = line.messages(JOBS_QUEUE, 41, timeout_s=3)
     assert [message.message_id for message in arrived] == [receipt.job_id for receipt in receipts]
     assert {message.content_type for message in arrived} == {"image/png"}
 
@@ -257,7 +260,7 @@ def test_a_client_without_rabbitmq_keeps_its_images_for_the_next_one(line, node,
     assert {receipt.result(0).state for receipt in receipts} == {"spooled"}
     monkeypatch.setenv("PATCHLINE_AMQP_URL", node.url)
     with Client.connect(line.folder / "config.yaml", "l1", "brick") as client:
-        assert len(line.messages(topology.JOBS, 5)) == 5
+        assert len(line.messages(JOBS_QUEUE, 5)) == 5
 
 
 def test_the_example_of_the_documentation_runs(line, node, tmp_path):
@@ -271,4 +274,4 @@ def test_the_example_of_the_documentation_runs(line, node, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "confirmed" in result.stdout
-    assert len(line.messages(topology.JOBS, 1)) == 1
+    assert len(line.messages(JOBS_QUEUE, 1)) == 1

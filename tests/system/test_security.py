@@ -24,6 +24,7 @@ from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
 from patchline.services import private_servers, server
+from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE, SUSPECTS_QUEUE
 from tests.system.conftest import Line, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -65,16 +66,17 @@ def attempt(address, action):
     return None
 
 
+CATEGORY_QUEUES = (JOBS_QUEUE, BACKLOG_QUEUE, SUSPECTS_QUEUE)
 ALLOWED = {
-    "publisher": {("publish", topology.JOBS), ("publish", topology.PARTS), ("publish", topology.STATUS)},
+    "publisher": {("publish", name) for name in (topology.JOBS, topology.BACKLOG, topology.PARTS, topology.STATUS)},
     "worker": {
         ("publish", topology.JOBS),  # gives jobs back when it stops
+        ("publish", topology.BACKLOG),
         ("publish", topology.VERDICTS),
         ("publish", topology.DEAD),
         ("publish", topology.SUSPECTS),
         ("publish", topology.STATUS),
-        ("consume", topology.JOBS),
-        ("consume", topology.SUSPECTS),
+        *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
     "gate": {
         ("publish", topology.ACTS),
@@ -96,7 +98,7 @@ ACTIONS = {
 
 @pytest.mark.parametrize("user", ALLOWED)
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
-    queues = [topology.JOBS, topology.SUSPECTS, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
+    queues = [*CATEGORY_QUEUES, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
     queues += [LEASE_QUEUE, topology.TRACES]
     attempts = [("publish", name) for name in topology.EXCHANGES]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
@@ -109,7 +111,7 @@ def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     assert {action for action, code in codes.items() if code is None} == expected
     assert {code for code in codes.values() if code is not None} == {REFUSED}
     assert attempt(url(users, user), lambda channel: channel.queue_declare("own")) == REFUSED
-    assert attempt(url(users, user), lambda channel: channel.basic_publish("", topology.JOBS, b"x")) == REFUSED
+    assert attempt(url(users, user), lambda channel: channel.basic_publish("", JOBS_QUEUE, b"x")) == REFUSED
 
 
 def test_the_default_user_and_wrong_passwords_are_refused(users):

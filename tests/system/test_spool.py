@@ -6,9 +6,9 @@ import urllib.parse
 
 import pytest
 
-from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -28,7 +28,7 @@ def test_images_accepted_without_a_broker_arrive_in_order_when_it_is_back(line, 
     proxy.close()
     assert [record["job_id"] for record in records(out)] == [record["job_id"] for record in spooled]
     assert {record["state"] for record in records(out)} == {"confirmed"}
-    arrived = [message.message_id for message in line.messages(topology.JOBS, 8)]
+    arrived = [message.message_id for message in line.messages(JOBS_QUEUE, 8)]
     assert arrived == [record["job_id"] for record in spooled]
 
 
@@ -49,7 +49,7 @@ def test_a_killed_publisher_loses_no_accepted_image(line, texture_folder, server
     out, _ = final.communicate(timeout=60)
     accepted |= {record["job_id"] for record in records(out)}
     proxy.close()
-    arrived = {message.message_id for message in line.messages(topology.JOBS, 500, timeout_s=3)}
+    arrived = {message.message_id for message in line.messages(JOBS_QUEUE, 500, timeout_s=3)}
     assert accepted
     assert accepted <= arrived
 
@@ -65,4 +65,4 @@ def test_a_restarted_publisher_sends_what_the_first_left_in_the_spool(line, text
     assert first.wait(20) == 0
     second = line.run("publish", "--line", "l1", "--category", "brick", images[1])
     assert record["job_id"] in {state["job_id"] for state in records(second.out)}
-    wait_for(lambda: len(line.messages(topology.JOBS, 2)) == 2)
+    wait_for(lambda: len(line.messages(JOBS_QUEUE, 2)) == 2)

@@ -10,6 +10,7 @@ import pytest
 from patchline.protocol import status_message, topology
 from patchline.protocol.status_message import Status
 from tests.proxy import Proxy
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -49,7 +50,7 @@ def test_a_worker_sends_its_status(line):
         assert received[-1].name.endswith(f":cpu:0:{worker.pid}")
         assert received[-1].holds == {"in_hand": 0, "refused_lanes": 0, "categories": 1}
         connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
-        connection.channel().queue_delete(topology.JOBS)
+        connection.channel().queue_delete(JOBS_QUEUE)
         wait_for(lambda: any(status.state == "blind" for status in take()))
         connection.close()
 

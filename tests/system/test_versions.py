@@ -17,6 +17,7 @@ from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Decision
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
@@ -132,7 +133,7 @@ def test_a_publisher_sends_the_spool_of_an_earlier_build(old_line, texture_folde
     image = str(next((texture_folder / "train" / "good").glob("*.png")))
     publisher = old_line.run("publish", "--line", "l1", "--category", "brick", image)
     assert publisher.returncode == 0, publisher.err
-    jobs = [messages.parse_job(message) for message in old_line.messages(topology.JOBS, 3)]
+    jobs = [messages.parse_job(message) for message in old_line.messages(JOBS_QUEUE, 3)]
     assert sorted(job.deadline > 2_700_000_000_000 for job in jobs) == [False, True, True]
 
 

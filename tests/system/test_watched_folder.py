@@ -13,7 +13,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from patchline.protocol import messages, topology
+from patchline.protocol import messages
+from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -73,8 +74,8 @@ class Watch:
 
 def jobs(line, count, timeout_s=40.0):
     """Return `count` jobs, and any that follow within a second."""
-    taken = line.messages(topology.JOBS, count, timeout_s)
-    return taken + line.messages(topology.JOBS, 1000, timeout_s=1.0)
+    taken = line.messages(JOBS_QUEUE, count, timeout_s)
+    return taken + line.messages(JOBS_QUEUE, 1000, timeout_s=1.0)
 
 
 def parts(taken):
@@ -214,7 +215,7 @@ def test_an_image_that_stays_truncated_is_sent_as_it_is_and_holds_up_no_other(li
         while len(taken) < 2 and time.monotonic() < deadline:
             growing.write(b"\0")
             growing.flush()
-            taken += line.messages(topology.JOBS, 1, timeout_s=0.1)
+            taken += line.messages(JOBS_QUEUE, 1, timeout_s=0.1)
     assert [messages.parse_job(message).part_id for message in taken] == ["2-good", "1-half"]
     assert [message.body for message in taken] == [picture(2), picture(1)[:500]]
     watch.stop()
@@ -225,7 +226,7 @@ def test_a_camera_that_always_writes_the_same_name_loses_none_that_rested(line, 
     sent = []
     for number in range(10):
         (folder / "last.png").write_bytes(picture(number))
-        sent += line.messages(topology.JOBS, 1)
+        sent += line.messages(JOBS_QUEUE, 1)
     assert [message.body for message in sent] == [picture(number) for number in range(10)]
     watch.process.kill()
     watch.process.wait(10)
@@ -243,7 +244,7 @@ def test_a_killed_publisher_loses_no_image_and_repeats_only_what_was_under_way(l
         if number == 60:
             watch.process.kill()
     watch.process.wait(10)
-    before = {messages.parse_job(message).job_id for message in line.messages(topology.JOBS, 1000, timeout_s=2.0)}
+    before = {messages.parse_job(message).job_id for message in line.messages(JOBS_QUEUE, 1000, timeout_s=2.0)}
     again = Watch(line, folder)
     after = [messages.parse_job(message) for message in jobs(line, 60)]
     again.stop()

@@ -4,9 +4,8 @@ import threading
 
 import pytest
 
-from patchline.protocol import topology
 from patchline.worker.drain import drain
-from tests.unit.test_lane import Line
+from tests.unit.test_lane import JOBS_QUEUE, SUSPECTS_QUEUE, Line
 
 TIMEOUT_S = 15.0
 
@@ -48,7 +47,7 @@ def test_jobs_that_have_arrived_are_finished_and_the_others_stay_in_the_queue(li
     assert drain(lanes, threads, line.broker, TIMEOUT_S) == 0
     finished = {verdict.job_id for verdict in line.verdicts()}
     assert finished == {"j0", "j1"}  # the lane prefetches two
-    assert [delivery.message.message_id for delivery in line.messages(topology.JOBS)] == ["j2", "j3", "j4"]
+    assert [delivery.message.message_id for delivery in line.messages(JOBS_QUEUE)] == ["j2", "j3", "j4"]
 
 
 @pytest.mark.timeout(60)
@@ -60,7 +59,7 @@ def test_jobs_that_a_drain_gives_back_are_no_suspects(line):
     assert begun.wait(TIMEOUT_S)
     assert drain(lanes, threads, line.broker, drain_s=0.0) == 2
     assert threads[0].is_alive()
-    again = line.messages(topology.JOBS)
+    again = line.messages(JOBS_QUEUE)
     assert {(delivery.message.message_id, delivery.attempt, delivery.redelivered) for delivery in again} == {
         ("j0", 1, False),
         ("j1", 1, False),
@@ -68,7 +67,7 @@ def test_jobs_that_a_drain_gives_back_are_no_suspects(line):
     go_on.set()
     threads[0].join(TIMEOUT_S)
     assert not threads[0].is_alive()
-    assert line.messages(topology.JOBS) == []
+    assert line.messages(JOBS_QUEUE) == []
 
 
 @pytest.mark.timeout(60)
@@ -80,7 +79,7 @@ def test_a_suspect_that_a_drain_gives_back_keeps_its_attempts(line):
     lanes, threads = start(line)
     assert begun.wait(TIMEOUT_S)
     assert drain(lanes, threads, line.broker, drain_s=0.0) == 1
-    (again,) = line.messages(topology.SUSPECTS)
+    (again,) = line.messages(SUSPECTS_QUEUE)
     assert (again.attempt, again.redelivered) == (2, False)
     go_on.set()
 
@@ -91,5 +90,5 @@ def test_a_redelivered_job_stays_a_suspect_when_a_drain_gives_it_back(line):
     line.crash()
     line.lane.jobs.stop()
     assert drain([line.lane], [], line.broker, drain_s=0.0) == 1
-    (again,) = line.messages(topology.JOBS)
+    (again,) = line.messages(JOBS_QUEUE)
     assert again.redelivered

@@ -26,6 +26,7 @@ from patchline.worker.verdict_factory import VerdictFactory
 
 NOW = 1_800_000_000_000
 ATTEMPTS = 3
+JOBS_QUEUE, SUSPECTS_QUEUE = (topology.category_queue(name, "bottle") for name in (topology.JOBS, topology.SUSPECTS))
 
 
 class FakeInspector:
@@ -71,7 +72,7 @@ class Line:
     def __init__(self):
         self.now = NOW
         self.broker = MemoryBroker()
-        self.broker.declare(topology.plant(100, 10**9, 100, 100))
+        self.broker.declare(topology.plant(["bottle"], 100, 10**9, 100, 100))
         self.inspector = FakeInspector()
         self.cache = DictCache()
         self.metrics = Metrics("cpu:0", ["bottle"])
@@ -87,10 +88,10 @@ class Line:
             "max_attempts": ATTEMPTS,
             "stop": self.stop,
         }
-        self.lane = Lane(self.broker.consume(topology.JOBS, prefetch=2), **dependencies)
-        self.suspect_lane = SuspectLane(self.broker.consume(topology.SUSPECTS, prefetch=1), **dependencies)
+        self.lane = Lane(self.broker.consume(JOBS_QUEUE, prefetch=2), **dependencies)
+        self.suspect_lane = SuspectLane(self.broker.consume(SUSPECTS_QUEUE, prefetch=1), **dependencies)
 
-    def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, image=b"image", **headers):
+    def send(self, job_id="j1", category="bottle", deadline=NOW + 1000, image=b"image", key=None, **headers):
         job = Job(
             job_id=job_id,
             line="l",
@@ -101,7 +102,7 @@ class Line:
             content_type="image/png",
         )
         outgoing = Message(image, job_id, messages.JOB_TYPE, job.content_type, {**job.headers(), **headers})
-        self.broker.publish(topology.JOBS, job.routing_key, outgoing)
+        self.broker.publish(topology.JOBS, key or job.routing_key, outgoing)
 
     def step(self):
         """Process one job; suspects come first."""
@@ -197,7 +198,7 @@ def test_a_malformed_message_gets_the_decision_error(line):
 
 
 def test_an_unknown_category_gets_the_decision_error(line):
-    line.send(category="can")
+    line.send(category="can", key="l.bottle")
     line.step()
     (verdict,) = line.verdicts()
     assert verdict.reason is Reason.UNKNOWN_CATEGORY

@@ -22,7 +22,7 @@ NOW = 1_800_000_000_000
 @pytest.fixture
 def broker():
     broker = MemoryBroker()
-    broker.declare(topology.plant(100, 10**9, 100, 100))
+    broker.declare(topology.plant(["c"], 100, 10**9, 100, 100))
     broker.declare(topology.gate("l", ["g"]))
     return broker
 
@@ -70,7 +70,7 @@ def captures(count, size=10):
 
 
 def sent_parts(broker):
-    consumer, parts = broker.consume(topology.JOBS, 100), []
+    consumer, parts = broker.consume(topology.category_queue(topology.JOBS, "c"), 100), []
     while (delivery := consumer.take(0)) is not None:
         delivery.ack()
         parts.append(delivery.message.headers["part_id"])
@@ -104,7 +104,7 @@ def is_replayed(publisher):
 def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     job = accept(publisher, source.read(image), NOW + 500)
     announced = broker.consume(topology.gate_queue("l", "g"), 1).take(0).message
-    delivery = broker.consume(topology.JOBS, 1).take(0)
+    delivery = broker.consume(topology.category_queue(topology.JOBS, "c"), 1).take(0)
     assert messages.parse_announcement(announced) == job.announcement()
     assert announced.body == b""
     assert messages.parse_job(delivery.message) == job

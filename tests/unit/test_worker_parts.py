@@ -229,16 +229,21 @@ GB = 10**9
         ("ascend:0", {}, Limits(64, None), Sizes(2, 6, 8)),
         ("cpu", {"lanes": 4}, Limits(64, None), Sizes(4, 4, 8)),
         ("cpu", {"concurrency": 1}, Limits(64, None), Sizes(1, 3, 4)),
-        ("cpu", {}, Limits(64, 4 * GB), Sizes(6, 18, 24)),
-        ("cpu", {}, Limits(64, 1 * GB), Sizes(1, 3, 4)),
-        ("cpu", {}, Limits(64, GB // 10), Sizes(1, 1, 1)),
-        ("cpu", {"concurrency": 8, "lanes": 20}, Limits(1, 1 * GB), Sizes(8, 20, 20)),
+        ("cpu", {}, Limits(64, 4 * GB), Sizes(6, 18, 24, 62)),
+        ("cpu", {}, Limits(64, 1 * GB), Sizes(1, 3, 4, 15)),
+        ("cpu", {}, Limits(64, GB // 10), Sizes(1, 1, 1, 1)),
+        ("cpu", {"concurrency": 8, "lanes": 20}, Limits(1, 1 * GB), Sizes(8, 20, 20, 15)),
     ],
 )
 def test_the_sizes_of_a_worker_follow_its_device_and_the_limits_of_its_container(device, settings, limits, expected):
     category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
     plant = config.Config.model_validate({"categories": {"c": category}, "worker": settings})
     assert sizes.choose(plant, Device.parse(device), limits) == expected
+
+
+@pytest.mark.parametrize(("max_held", "categories", "expected"), [(None, 200, 24), (67, 1, 24), (67, 5, 8), (8, 20, 1)])
+def test_one_category_may_use_all_lanes_and_the_memory_bounds_those_of_all(max_held, categories, expected):
+    assert Sizes(6, 18, 24, max_held).prefetch_of_each(categories) == expected
 
 
 def test_cpu_devices_share_the_cores(monkeypatch):

@@ -1,0 +1,78 @@
+"""Which delivery a worker takes next, with the broker in memory."""
+
+import pytest
+
+from patchline.broker.base import Message
+from patchline.broker.memory import MemoryBroker
+from patchline.protocol import topology
+from patchline.worker import supply
+
+
+@pytest.fixture
+def broker():
+    broker = MemoryBroker()
+    broker.declare(topology.plant(["a", "b", "c"], 100, 10**9, 100, 100))
+    return broker
+
+
+def send(broker, exchange, category, *names):
+    for name in names:
+        broker.publish(exchange, f"l.{category}", Message(b"x", name))
+
+
+def take_all(source):
+    names = []
+    while (delivery := source.take(0.0)) is not None:
+        names.append(delivery.message.message_id)
+        delivery.ack()
+    return names
+
+
+def test_categories_take_turns(broker):
+    jobs = supply.of_jobs(broker, ["a", "b"], prefetch=20)
+    send(broker, topology.JOBS, "a", "a1", "a2", "a3")
+    send(broker, topology.JOBS, "b", "b1")
+    send(broker, topology.JOBS, "c", "of another worker")
+    assert sorted(take_all(jobs)[:2]) == ["a1", "b1"]
+
+
+def test_backlog_is_taken_when_nothing_fresh_waits(broker):
+    jobs = supply.of_jobs(broker, ["a", "b"], prefetch=20)
+    send(broker, topology.BACKLOG, "a", "old 1", "old 2")
+    jobs.take(0.0).ack()
+    send(broker, topology.JOBS, "b", "fresh")
+    assert take_all(jobs) == ["fresh", "old 2"]
+
+
+def test_the_unsettled_deliveries_of_each_category_are_bounded(broker):
+    jobs = supply.of_jobs(broker, ["a", "b"], prefetch=4)
+    for category in ("a", "b"):
+        send(broker, topology.JOBS, category, *(f"{category}{number}" for number in range(9)))
+        send(broker, topology.BACKLOG, category, *(f"{category}{number}" for number in range(9)))
+    held = list(iter(lambda: jobs.take(0.0), None))
+    assert len(held) == 2 * 4 + 2 * 2
+
+
+def test_suspects_of_other_workers_stay_in_their_queues(broker):
+    suspects = supply.of_suspects(broker, ["a"])
+    send(broker, topology.SUSPECTS, "a", "a1")
+    send(broker, topology.SUSPECTS, "b", "b1")
+    assert take_all(suspects) == ["a1"]
+
+
+def test_what_has_arrived_can_be_taken_after_the_end_of_consuming(broker):
+    jobs = supply.of_jobs(broker, ["a", "b"], prefetch=1)
+    send(broker, topology.JOBS, "a", "a1", "a2")
+    send(broker, topology.JOBS, "b", "b1", "b2")
+    jobs.stop()
+    assert not jobs.subscribed
+    held = list(iter(lambda: jobs.take(0.0), None))
+    assert sorted(delivery.message.message_id for delivery in held) == ["a1", "b1"]
+
+
+def test_a_delivery_names_its_exchange(broker):
+    jobs = supply.of_jobs(broker, ["a"], prefetch=2)
+    send(broker, topology.BACKLOG, "a", "old")
+    delivery = jobs.take(0.0)
+    assert delivery.exchange == topology.BACKLOG
+    assert delivery.withdraw().exchange == topology.BACKLOG

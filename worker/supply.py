@@ -1,0 +1,85 @@
+"""The jobs of a worker: from the queues of the categories that it serves, and of these one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from patchline.broker.base import Broker, Consumer, Delivery
+from patchline.protocol import topology
+
+
+class Supply:
+    """Implements `patchline.broker.base.Consumer` over several queues.
+
+    Backlog is taken only when no fresh delivery has arrived. Categories take turns, so none delays another.
+
+    Args:
+        broker: the connection.
+        fresh: the queues to take from first.
+        backlog: the queues to take from otherwise.
+        prefetch: the unsettled deliveries of each fresh queue. A backlog queue has half of it, at least one.
+    """
+
+    def __init__(self, broker: Broker, fresh: Sequence[str], backlog: Sequence[str], prefetch: int) -> None:
+        self._arrivals = threading.Semaphore(0)
+        self._turns = itertools.count()
+        self._fresh = self._consume(broker, fresh, prefetch)
+        self._backlog = self._consume(broker, backlog, max(1, prefetch // 2))
+
+    def _consume(self, broker: Broker, queues: Sequence[str], prefetch: int) -> list[Consumer]:
+        return [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
+
+    @property
+    def subscribed(self) -> bool:
+        """See `base.Consumer`."""
+        return all(consumer.subscribed for consumer in self._all())
+
+    def take(self, timeout_s: float) -> Delivery | None:
+        """See `base.Consumer`."""
+        self._arrivals.acquire(timeout=timeout_s)
+        turn = next(self._turns)
+        for consumer in itertools.chain(_rotated(self._fresh, turn), _rotated(self._backlog, turn)):
+            delivery = consumer.take(0.0)
+            if delivery is not None:
+                return delivery
+        return None
+
+    def flush(self) -> None:
+        """See `base.Consumer`."""
+        for consumer in self._all():
+            consumer.flush()
+
+    def stop(self) -> None:
+        """See `base.Consumer`."""
+        for consumer in self._all():
+            consumer.stop()
+
+    def cancel(self) -> None:
+        """See `base.Consumer`."""
+        for consumer in self._all():
+            consumer.cancel()
+
+    def _all(self) -> list[Consumer]:
+        return self._fresh + self._backlog
+
+
+def _rotated(consumers: Sequence[Consumer], turn: int) -> Iterator[Consumer]:
+    start = turn % max(1, len(consumers))
+    return itertools.chain(consumers[start:], consumers[:start])
+
+
+def of_jobs(broker: Broker, categories: Iterable[str], prefetch: int) -> Supply:
+    """Return the jobs of some categories, and their backlog. See `Supply` for the prefetch."""
+    names = list(categories)
+    return Supply(broker, _queues(topology.JOBS, names), _queues(topology.BACKLOG, names), prefetch)
+
+
+def of_suspects(broker: Broker, categories: Iterable[str]) -> Supply:
+    """Return the suspects of some categories, one of each at a time."""
+    return Supply(broker, _queues(topology.SUSPECTS, list(categories)), (), prefetch=1)
+
+
+def _queues(exchange: str, categories: Sequence[str]) -> list[str]:
+    return [topology.category_queue(exchange, category) for category in categories]
