@@ -2,7 +2,8 @@
 
 Images wait for their confirmation in a window, in order, so that many can be on their way. The oldest one is settled
 first: it is confirmed, it goes to the spool, or it is refused. Behind a spool that is not empty, images go to the spool
-too, in order; their parts are announced at once, so that a gate knows them before their images arrive.
+too, in order; their parts are announced at once, so that a gate knows them before their images arrive. They overtake
+only entries whose time is over, once the broker takes these: no part waits for their verdicts.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Publisher:
                 return None
             direct = all(other.on_its_way for other in self._items)
             self._items.append(item)
-            if item.refusal is not None or (direct and self._is_spool_empty()):
+            if item.refusal is not None or (direct and self._may_send()):
                 self._publish(item)
             self._changed.notify_all()
         return item.job
@@ -167,7 +168,7 @@ class Publisher:
     def _publish_lost(self, item: Item) -> bool:
         """Send again, in order, what was lost with its channel. Return False if `item` was not lost."""
         with self._changed:
-            if not item.lost and (item.confirmation is not None or not self._is_spool_empty()):
+            if not item.lost and (item.confirmation is not None or not self._may_send()):
                 return False
             for other in self._items:
                 if other.lost or other.confirmation is None:
@@ -177,12 +178,14 @@ class Publisher:
 
     def _publish_again(self, item: Item) -> None:
         """Send an image that the spool does not take, unless older ones wait there or its first copy may arrive."""
-        if self._is_spool_empty() and (item.confirmation is None or item.confirmation.done()):
+        if self._may_send() and (item.confirmation is None or item.confirmation.done()):
             self._publish(item)
 
     def _spool(self, item: Item, error: BrokerError) -> JobState:
         """Save an image in the spool. If its first copy may still arrive, the replay waits for that one."""
         item.leaving = True
+        if item.published:  # the broker does not take images any more
+            self.replay.may_be_overtaken = False
         pending = item.confirmation
         if pending is not None and pending.cancel():
             pending = item.confirmation = None
@@ -203,9 +206,10 @@ class Publisher:
             self._announce(item.job)
         return JobState.SPOOLED
 
-    def _is_spool_empty(self) -> bool:
+    def _may_send(self) -> bool:
+        """Return True if nothing in the spool must be sent first."""
         try:
-            return self.spool.depth() == 0
+            return self.replay.may_be_overtaken or self.spool.depth() == 0
         except SpoolError:
             return False
 

@@ -53,6 +53,7 @@ class Replay:
     clock_ms: Callable[[], int]
     late_per_s: float = 100.0
     clock: Callable[[], float] = time.monotonic
+    may_be_overtaken: bool = False  # the broker takes the entries, and their time is over: fresh images need not wait
     _pending: dict[str, Future[None]] = field(default_factory=dict)  # by job id
     _flights: deque[_Flight] = field(default_factory=deque)
     _next: Entry | None = None
@@ -157,12 +158,15 @@ class Replay:
             state = JobState.REFUSED
         elif flight.confirmation is None or flight.confirmation.cancelled():
             state = JobState.GIVEN_UP
+        if state is JobState.CONFIRMED:
+            self.may_be_overtaken = is_late(flight.entry.job, self.clock_ms())
         self.on_state(flight.entry.job, state, flight.refusal)
         self._flights.popleft()
         self.spool.remove(flight.entry)
 
     def _rewind(self, failed: _Flight) -> None:
         """Start again with the oldest entry. What is confirmed or on its way is not sent again."""
+        self.may_be_overtaken = False
         error = failed.confirmation and failed.confirmation.exception()
         _log.warning("job not confirmed", job_id=failed.entry.job.job_id, reason=str(error))
         for flight in self._flights:

@@ -243,6 +243,53 @@ def test_an_image_behind_a_spool_that_is_emptied_is_announced_at_once_and_sent_i
     assert line.broker.parts == ["old", "fresh"]
 
 
+def put_late(line, count):
+    for number in range(count):
+        line.spool.put(spooled_job(f"late-{number}", deadline=NOW), b"pixels", NOW)
+
+
+def test_a_fresh_image_overtakes_spooled_images_whose_time_is_over_once_the_broker_takes_them(line):
+    put_late(line, 9)
+    accept(line, "too-soon")
+    settle(line)
+    assert line.states == [("too-soon", "spooled")]
+    line.replay.step(0)
+    line.broker.confirm(0)
+    line.replay.step(0)
+    accept(line, "fresh")
+    line.broker.confirm(line.broker.parts.index("fresh"))
+    settle(line)
+    assert line.states[1:] == [("late-0", "confirmed"), ("fresh", "confirmed")]
+    assert line.spool.depth() == 9
+
+
+def test_fresh_images_wait_behind_those_that_are_in_time(line):
+    put_late(line, 1)
+    line.spool.put(spooled_job("in-time"), b"pixels", NOW)
+    line.replay.step(0)
+    line.broker.confirm(0)
+    line.broker.confirm(1)
+    line.spool.put(spooled_job("in-time-too"), b"pixels", NOW)
+    line.replay.step(0)
+    accept(line, "fresh")
+    settle(line)
+    assert line.states[-1] == ("fresh", "spooled")
+
+
+def test_after_a_lost_image_the_next_ones_wait_in_the_spool_again(line):
+    put_late(line, 9)
+    line.replay.step(0)
+    line.broker.confirm(0)
+    line.replay.step(0)
+    accept(line, "lost")
+    line.broker.fail(line.broker.parts.index("lost"), Refused("full"))
+    settle(line)
+    accept(line, "next")
+    settle(line)
+    assert line.states[1:] == [("lost", "spooled"), ("next", "spooled")]
+    assert "next" not in line.broker.parts
+
+
 def test_a_part_whose_time_is_over_is_not_announced(line):
     line.spool.put(spooled_job("late", deadline=NOW), b"pixels", NOW)
     line.spool.put(spooled_job("in-time"), b"pixels", NOW)
@@ -251,8 +298,7 @@ def test_a_part_whose_time_is_over_is_not_announced(line):
 
 
 def test_images_whose_time_is_over_are_sent_at_a_limited_rate(line):
-    for number in range(40):
-        line.spool.put(spooled_job(f"late-{number}", deadline=NOW), b"pixels", NOW)
+    put_late(line, 40)
 
     def replay_for(seconds):
         before = len(line.broker.published)
