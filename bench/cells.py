@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench import rows, searches
 from bench.table import Row, median_ms, print_rows, ratio_row
 from patchline import config
-from patchline.inspection import decode, preprocess, score, verdict
+from patchline.inspection import preprocess, score, verdict
 from patchline.inspection.inspector import Inspector
 from patchline.protocol import image_files
 
@@ -74,7 +74,7 @@ def _search_rows(inspector: Inspector, name: str) -> list[Row]:
 
 
 def _measure_cell(inspector: Inspector, path: Path) -> Cell:
-    rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspector.limits)
+    rgb = inspector.decode(path.read_bytes(), image_files.content_type(path))
     patches = inspector.backbone.extract(
         preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
     )[0]

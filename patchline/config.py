@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import pydantic
 import yaml
@@ -120,6 +120,16 @@ class Images(Section):
     min_side_pixels: Count = 16
 
 
+class BitDepth(NamedTuple):
+    """The depth of a camera. `alignment` says where its bits are in 16: the lowest, or the highest.
+
+    If `bits` is None, all bits of the file count: 8, or 16.
+    """
+
+    bits: int | None = None
+    alignment: Literal["low", "high"] = "low"
+
+
 class Publisher(Section):
     """Publishers: deadlines, confirmations, the spool and the watched folder."""
 
@@ -186,6 +196,8 @@ class Category(Section):
     min_region_pixels: Count = 16
     precision: Literal["f32", "bf16", "f16"] | None = None
     golden_tolerance: Share = 0.02
+    bit_depth: Literal[8, 10, 12, 14, 16] | None = None
+    bit_alignment: Literal["low", "high"] = "low"
     group_by: Pattern | None = None
     group_table: File = None
 
@@ -200,7 +212,14 @@ class Category(Section):
             )
         if self.group_by is not None and self.group_table is not None:
             raise ValueError("group_by and group_table are both set; keep one")
+        if self.bit_alignment == "high" and self.bit_depth is None:
+            raise ValueError("bit_alignment is high, but bit_depth is not set; set the depth of the camera")
         return self
+
+    @property
+    def depth(self) -> BitDepth:
+        """The depth of the images."""
+        return BitDepth(self.bit_depth, self.bit_alignment)
 
 
 class Paths(Section):

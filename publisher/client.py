@@ -79,7 +79,7 @@ class Client:
         """Send an encoded image. Wait while `publisher.window` images are on their way.
 
         Args:
-            image: PNG, JPEG, BMP, TIFF or WebP.
+            image: PNG, JPEG, BMP, TIFF, WebP, PGM or PPM.
             part_id: letters, digits and `._:-`, 128 at most.
             captured_at: epoch milliseconds; now by default. The same image of the same time becomes the same job.
             deadline_ms: time for a verdict, from the capture; `publisher.deadline_ms` by default.

@@ -59,7 +59,7 @@ def capture_of(path: Path, status: os.stat_result, image: bytes) -> Capture:
     time_ms = captured_at(status.st_mtime_ns, status.st_ctime_ns)
     if time_ms != _milliseconds(status.st_mtime_ns):
         _log.warning("image has an implausible time, using its time of arrival", path=str(path), time_ms=time_ms)
-    return Capture(_part_id(path), image_files.content_type(path), time_ms, image)
+    return Capture(_part_id(path), image_files.content_type_of(path, image), time_ms, image)
 
 
 def captured_at(mtime_ns: int, ctime_ns: int) -> int:

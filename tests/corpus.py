@@ -80,7 +80,7 @@ def _no_images(png):
         yield Kind(name, UNREADABLE, body)
     yield Kind("SVG, declared as SVG", UNSUPPORTED, svg, "image/svg+xml")
     rgb = Image.open(io.BytesIO(png)).convert("RGB")
-    for format_, content_type in {"GIF": "image/gif", "PPM": "image/x-portable-pixmap", "ICO": "image/x-icon"}.items():
+    for format_, content_type in {"GIF": "image/gif", "ICO": "image/x-icon"}.items():
         body = encode(rgb.convert("P") if format_ == "GIF" else rgb, format_)
         yield Kind(format_, UNSUPPORTED, body, content_type)
         yield Kind(f"{format_}, declared as PNG", UNREADABLE, body)
@@ -135,9 +135,11 @@ def _depths(rgb):
         "TIFF, LZW": (rgb, "TIFF", {"compression": "tiff_lzw"}),
         "WebP with alpha": (rgb.convert("RGBA"), "WEBP", {}),
         "WebP, lossless": (rgb, "WEBP", {"lossless": True}),
+        "PPM": (rgb, "PPM", {}),
+        "JPEG with a preview": (rgb, "MPO", {"save_all": True, "append_images": [rgb.resize((40, 40))]}),
     }
     for name, (image, format_, options) in images.items():
-        yield Kind(name, JUDGED, encode(image, format_, **options), FORMATS[format_])
+        yield Kind(name, JUDGED, encode(image, format_, **options), FORMATS.get(format_, "image/jpeg"))
     floats = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.float32))
     yield Kind("TIFF of floats", UNREADABLE, encode(floats, "TIFF"), "image/tiff")
 
@@ -151,8 +153,8 @@ def _sizes():
 
 def _content_types(rgb, png):
     for other in ("image/jpeg", "image/bmp", "image/tiff", "image/webp"):
-        yield Kind(f"PNG declared as {other}", UNSUPPORTED, png, other)
-        yield Kind(f"{other} declared as PNG", UNSUPPORTED, encode(rgb, other.removeprefix("image/").upper()))
+        yield Kind(f"PNG declared as {other}", JUDGED, png, other)
+        yield Kind(f"{other} declared as PNG", JUDGED, encode(rgb, other.removeprefix("image/").upper()))
     for other in ("", "image/PNG", "image/png; charset=utf-8", "image/*", "text/html", "x" * 250, "../png"):
         yield Kind(f"content type {other[:30]!r}", UNSUPPORTED, png, other)
     yield Kind("no content type", MALFORMED, png, None)

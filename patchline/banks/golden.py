@@ -9,7 +9,7 @@ from typing import Literal
 
 import pydantic
 
-from patchline.inspection import decode, preprocess, score
+from patchline.inspection import preprocess, score
 from patchline.inspection.inspector import Inspector
 from patchline.protocol import messages
 from patchline.protocol.errors import JobError, SetupError
@@ -150,7 +150,7 @@ def require_match(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes
 
 def _score(inspector: Inspector, image: bytes, content_type: str) -> tuple[Scores, str]:
     """The scores of an image, and the SHA-256 of its features."""
-    rgb = decode.decode(image, content_type, inspector.limits)
+    rgb = inspector.decode(image, content_type)
     prepared = preprocess.prepare(rgb, inspector.category.resize, inspector.category.imagesize)
     patches = inspector.backbone.extract(prepared[None])[0]
     return score.image_scores(inspector.bank.distances(patches).all()), hashlib.sha256(patches.tobytes()).hexdigest()

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import calibration, golden, good_images, store
+from patchline.banks import bit_depth, calibration, golden, good_images, store
 from patchline.devices import backbone, loading
-from patchline.inspection import decode, memory_bank, preprocess
+from patchline.inspection import memory_bank, preprocess
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files
-from patchline.protocol.errors import SetupError, Unusable
+from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Thresholds
 from patchline.runtime import terminal
 
@@ -94,10 +94,7 @@ class Recipe:
             SetupError: an image cannot be decoded.
         """
         for path in progress.track(self.paths, description=title):
-            try:
-                rgb = decode.decode(path.read_bytes(), image_files.content_type(path), self.settings.images)
-            except Unusable as error:
-                raise SetupError(f"{path}: {error.detail}; repair it or remove it from the folder") from error
+            rgb = bit_depth.decode_good(path, self.paths, self.settings.images, self.category)
             yield preprocess.prepare(rgb, self.category.resize, self.category.imagesize)[None]
 
     def features(self, progress: terminal.Progress, title: str) -> Iterator[Features]:
@@ -166,6 +163,8 @@ class Recipe:
             good_images=held_out.size,
             candidate_patches=candidates,
             score=category.score,
+            bit_depth=category.bit_depth,
+            bit_alignment=category.bit_alignment,
             thresholds=_thresholds(held_out_groups, category),
             calibration=_calibration(held_out_groups, category, method),
             index_sha256=index_sha256,

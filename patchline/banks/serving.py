@@ -156,6 +156,8 @@ def check_match(name: str, category: config.Category, model: ModelManifest, bank
         "imagesize": category.imagesize,
         "dim": model.dim,
         "score": category.score,
+        "bit_depth": category.bit_depth,
+        "bit_alignment": category.bit_alignment,
     }
     if model.layer != category.layer:
         raise SetupError(f"category {name}: layer is {category.layer}, but backbone {model.name} gives {model.layer}")

@@ -15,7 +15,7 @@ from patchline import config
 from patchline.banks import golden, serving
 from patchline.devices import backbone
 from patchline.evaluation import metrics
-from patchline.inspection import decode, picture, score
+from patchline.inspection import picture, score
 from patchline.inspection.inspector import Inspection, Inspector, untimed
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError, Unusable
@@ -224,6 +224,6 @@ def _localisation(images: list[EvaluatedImage]) -> tuple[float | None, float | N
 def heat_map_tile(inspector: Inspector, kind: str, path: Path) -> picture.Tile:
     """A tile of a contact sheet: an image with its heat map, its label and its score."""
     inspection, heat_map = _inspect_file(inspector, path)
-    rgb = decode.decode(path.read_bytes(), image_files.content_type(path), inspector.limits)
+    rgb = inspector.decode(path.read_bytes(), image_files.content_type(path))
     subtitle = f"{inspection.decision} {inspection.score / inspector.thresholds.fail:.2f} of the threshold"
     return picture.Tile(picture.overlay(rgb, heat_map, inspection.regions, _TILE_SIDE), f"{kind}/{path.name}", subtitle)

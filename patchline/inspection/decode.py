@@ -1,97 +1,152 @@
 """Encoded bytes -> uint8 RGB pixels. Limits are checked before any pixel is decoded.
 
-All formats follow the same rules. Grey becomes three equal channels. 16 bits become 8 by dropping the low byte,
-whatever the range of the image. Alpha and orientation tags are ignored. CMYK becomes RGB. Floating-point pixels and
-several frames are refused.
+All formats follow the same rules. The content decides the format, not its name. Grey becomes three equal channels. More
+than 8 bits become the 8 highest of the depth of the recipe, whatever the range of the image. Alpha is ignored, and so
+is the orientation of EXIF; that of a TIFF is the order of its rows, which is followed. CMYK becomes RGB. Floating-point
+pixels and several frames are refused; thumbnails are not frames.
 """
 
 from __future__ import annotations
 
-import io
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from patchline.config import Images
+from patchline.config import BitDepth, Images
+from patchline.inspection import image_header
+from patchline.inspection.image_header import FORMATS, Header, unreadable
+from patchline.protocol import image_files
 from patchline.protocol.errors import Reason, Unusable
 
-FORMATS = {
-    "image/png": "PNG",
-    "image/jpeg": "JPEG",
-    "image/bmp": "BMP",
-    "image/tiff": "TIFF",
-    "image/webp": "WEBP",
-}
-MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "I;16", "I;16B", "I;16L", "I"}
-Image.MAX_IMAGE_PIXELS = None  # Pillow only reads headers here, and images.max_pixels is stricter
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors report broken images
-_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+AS_STORED = BitDepth()
+_Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
+_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the number of channels
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode(image: bytes, content_type: str, limits: Images) -> NDArray[np.uint8]:
+def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED) -> NDArray[np.uint8]:
     """Decode one captured image.
 
     Args:
         image: the encoded file, as captured.
-        content_type: one of `FORMATS`; the bytes must be of this type.
+        content_type: one of `FORMATS`; the bytes may be of another one.
         limits: on bytes and pixels.
+        depth: of the recipe.
 
     Returns:
         uint8 [height, width, 3], RGB.
 
     Raises:
-        Unusable: the image has another type, exceeds a limit, is truncated or corrupt, or has several frames.
+        Unusable: the image is of no known type, exceeds a limit, is truncated or corrupt, has several frames, or
+            contradicts the depth of the recipe.
     """
-    width, height = _check_header(image, content_type, limits)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), _FLAGS)
-    except cv2.error as error:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"OpenCV cannot decode it: {error.err}") from error
-    if pixels is None:
-        raise Unusable(
-            Reason.UNREADABLE_IMAGE, f"the {content_type} data is truncated, corrupt or of an unsupported variant"
+    header = _check_header(image, content_type, limits)
+    _check_depth(header, depth)
+    if header.alpha and header.bits == 8:
+        return _check_shape(image_header.decode_without_alpha(image), header, np.uint8)
+    if header.all_bits or (header.bits > 8 and depth.bits is not None):
+        return _to_rgb8(_all_bits(image, header), header, depth)
+    return _check_shape(_pixels(image, header, _RGB), header, np.uint8)
+
+
+def brightest(image: bytes, content_type: str, limits: Images) -> int | None:
+    """Return the greatest value of an image whose file has 16 bits per channel; None for another depth.
+
+    Raises:
+        Unusable: as `decode`.
+    """
+    header = _check_header(image, content_type, limits)
+    return int(_all_bits(image, header).max()) if header.bits == 16 else None
+
+
+def _all_bits(image: bytes, header: Header) -> NDArray[np.uint16]:
+    """uint16 [height, width] or [height, width, 3 or 4], BGR, as OpenCV stores it."""
+    if header.planar:
+        raise unreadable("a 16-bit TIFF whose channels lie one after the other; write them interleaved")
+    return _check_shape(_pixels(image, header, cv2.IMREAD_UNCHANGED), header, np.uint16)
+
+
+def _to_rgb8(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDArray[np.uint8]:
+    """The 8 highest bits of the depth, as RGB."""
+    bits, alignment = (header.bits, header.alignment) if header.bits < 16 else (depth.bits or 16, depth.alignment)
+    if alignment == "low":
+        _check_high_bits(values, bits)
+        pixels = (values >> (bits - 8)).astype(np.uint8)
+    else:
+        _check_low_bits(values, bits)
+        pixels = (values >> 8).astype(np.uint8)
+    if header.inverted:
+        pixels = 255 - pixels
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
+    return np.asarray(cv2.cvtColor(pixels, _TO_RGB[channels]), np.uint8)
+
+
+def _check_high_bits(values: NDArray[np.uint16], bits: int) -> None:
+    highest = int(values.max())
+    if highest >> bits:
+        raise unreadable(
+            f"it has the value {highest}, but {bits} bits end at {2**bits - 1}: "
+            "bit_depth of the category is too small, or its values need bit_alignment: high"
         )
-    if pixels.shape != (height, width, 3) or pixels.dtype != np.uint8:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"decoded to {pixels.shape}, but its header says {width} x {height}")
-    return np.asarray(pixels)
 
 
-def _check_header(image: bytes, content_type: str, limits: Images) -> tuple[int, int]:
-    """Return width and height."""
-    expected_format = FORMATS.get(content_type)
-    if expected_format is None:
+def _check_low_bits(values: NDArray[np.uint16], bits: int) -> None:
+    unused = 16 - bits
+    if int(np.bitwise_or.reduce(values, axis=None)) & ((1 << unused) - 1):
+        raise unreadable(
+            f"its lowest {unused} bits are in use, but {bits} bits with bit_alignment: high leave them 0: "
+            "bit_depth of the category is too small, or its values need bit_alignment: low"
+        )
+
+
+def _check_header(image: bytes, content_type: str, limits: Images) -> Header:
+    """Return the header, once everything but the pixels and their depth is checked."""
+    if content_type not in FORMATS:
         supported = ", ".join(FORMATS)
         raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, f"content type {content_type!r} is not one of {supported}")
     if not image:
-        raise Unusable(Reason.UNREADABLE_IMAGE, "the body is empty")
+        raise unreadable("the body is empty")
     if len(image) > limits.max_bytes:
         raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{len(image)} bytes; images.max_bytes is {limits.max_bytes}")
-    image_format, (width, height), frames, mode = _read_header(image)
-    if image_format != expected_format:
-        detail = f"content type is {content_type}, but the bytes are {image_format}"
-        raise Unusable(Reason.UNSUPPORTED_CONTENT_TYPE, detail)
-    if width * height > limits.max_pixels:
-        detail = f"{width} x {height} pixels; images.max_pixels is {limits.max_pixels}"
-        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
-    if min(width, height) < limits.min_side_pixels:
-        detail = f"{width} x {height} pixels; images.min_side_pixels is {limits.min_side_pixels}"
-        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
-    if frames != 1:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"it has {frames} frames; send one image per part")
-    if mode not in MODES:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"its pixel mode is {mode!r}; send 8 or 16 bits per channel")
-    return width, height
+    detected = image_files.detect_content_type(image)
+    if detected not in FORMATS:
+        raise unreadable(image_files.describe_foreign(image) + f"; write {', '.join(FORMATS.values())}")
+    header = image_header.read(image, detected)
+    size = f"{header.width} x {header.height} pixels"
+    if header.width * header.height > limits.max_pixels:
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{size}; images.max_pixels is {limits.max_pixels}")
+    if min(header.width, header.height) < limits.min_side_pixels:
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{size}; images.min_side_pixels is {limits.min_side_pixels}")
+    return header
 
 
-def _read_header(image: bytes) -> tuple[str, tuple[int, int], int, str]:
-    """Return format, (width, height), number of frames and pixel mode, by the names of Pillow."""
+def _check_depth(header: Header, depth: BitDepth) -> None:
+    if depth.bits is not None and header.bits not in (depth.bits, 16):
+        raise unreadable(
+            f"it has {header.bits} bits per channel, but bit_depth of the category is {depth.bits}: "
+            "set the camera to that depth, or fit the category again with the depth of the camera"
+        )
+
+
+def _pixels(image: bytes, header: Header, flags: int) -> NDArray[Any] | None:
+    data = np.frombuffer(image, np.uint8)
     try:
-        with Image.open(io.BytesIO(image), formats=tuple(FORMATS.values())) as header:
-            return header.format or "", header.size, getattr(header, "n_frames", 1), header.mode
-    except UnidentifiedImageError as error:
-        raise Unusable(Reason.UNREADABLE_IMAGE, "the bytes are no PNG, JPEG, BMP, TIFF or WebP file") from error
-    # The parsers of Pillow can raise any of these for a broken header.
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise Unusable(Reason.UNREADABLE_IMAGE, f"its header is broken: {error}") from error
+        if header.page == 0:
+            return cv2.imdecode(data, flags)
+        is_decoded, pages = cv2.imdecodemulti(data, flags, range=(header.page, header.page + 1))
+        return pages[0] if is_decoded and pages else None
+    except cv2.error as error:
+        raise unreadable(f"OpenCV cannot decode it: {error.err}") from error
+
+
+def _check_shape(pixels: NDArray[Any] | None, header: Header, dtype: type[_Pixel]) -> NDArray[_Pixel]:
+    if pixels is None:
+        raise unreadable("it is truncated, corrupt or of an unsupported variant")
+    sides = {(header.height, header.width), (header.width, header.height)}  # a TIFF may store columns as rows
+    if pixels.shape[:2] not in sides or pixels.dtype != dtype:
+        size = f"{header.width} x {header.height}"
+        raise unreadable(f"decoded to {pixels.shape} {pixels.dtype}, but its header says {size}")
+    return np.asarray(pixels, dtype)

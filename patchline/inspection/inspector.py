@@ -58,6 +58,10 @@ class Inspector:
         """The calibrated thresholds of the bank."""
         return self.bank.manifest.thresholds
 
+    def decode(self, image: bytes, content_type: str) -> NDArray[np.uint8]:
+        """Return the pixels of an image, uint8 [height, width, 3], RGB. Raise Unusable if it cannot be decoded."""
+        return decode.decode(image, content_type, self.limits, self.category.depth)
+
     def inspect(self, image: bytes, content_type: str, stage: StageTimer, with_heat_map: bool = False) -> Inspection:
         """Inspect one image.
 
@@ -72,7 +76,7 @@ class Inspector:
             Retry: the device failed.
         """
         with stage("decode"):
-            rgb = decode.decode(image, content_type, self.limits)
+            rgb = self.decode(image, content_type)
         with stage("preprocess"):
             prepared = preprocess.prepare(rgb, self.category.resize, self.category.imagesize)
         with stage("extract"):

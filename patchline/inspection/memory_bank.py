@@ -45,6 +45,8 @@ class BankManifest(messages.Frozen):
     good_images: int
     candidate_patches: int
     score: Literal["topk10", "max"]
+    bit_depth: int | None = None  # None in banks of earlier builds, too: all bits of a file count
+    bit_alignment: Literal["low", "high"] = "low"
     thresholds: messages.Thresholds
     calibration: Calibration
     index_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -16,6 +16,8 @@ CONTENT_TYPES = {
     ".tif": "image/tiff",
     ".tiff": "image/tiff",
     ".webp": "image/webp",
+    ".pgm": "image/x-portable-graymap",
+    ".ppm": "image/x-portable-pixmap",
 }
 # Folders of file systems, network storage and trash, in lower case; hidden names are left out anyway.
 _SYSTEM_NAMES = {
@@ -33,12 +35,30 @@ _SYSTEM_NAMES = {
 }
 _PARTIAL_PREFIXES = ("~syncthing~", "~$")
 _PARTIAL_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".swp")
+_FOREIGN = (  # position, bytes and name of formats that cameras and phones write, too
+    (0, b"GIF8", "a GIF"),
+    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (4, b"ftypavif", "an AVIF"),
+    (4, b"ftyp", "a HEIC photo or a video"),
+    (0, b"P1", "a PBM"),
+    (0, b"P2", "a PGM in text"),
+    (0, b"P3", "a PPM in text"),
+    (0, b"P4", "a PBM"),
+    (0, b"P7", "a PAM"),
+    (0, b"RIFF", "an AVI or another RIFF file"),
+)
+_UNKNOWN = "application/octet-stream"
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
     b"BM": "image/bmp",
     b"II*\x00": "image/tiff",
     b"MM\x00*": "image/tiff",
+    b"II+\x00": "image/tiff",  # BigTIFF
+    b"MM\x00+": "image/tiff",
+    b"P5": "image/x-portable-graymap",
+    b"P6": "image/x-portable-pixmap",
 }
 
 
@@ -79,12 +99,24 @@ def detect_content_type(image: bytes) -> str:
         if image.startswith(start):
             return content_type
     is_webp = image[:4] == b"RIFF" and image[8:12] == b"WEBP"
-    return "image/webp" if is_webp else "application/octet-stream"
+    return "image/webp" if is_webp else _UNKNOWN
+
+
+def describe_foreign(image: bytes) -> str:
+    """Say what the first bytes of a file are, if they are none of the content types above."""
+    name = next((name for position, start, name in _FOREIGN if image[position:].startswith(start)), None)
+    return "the bytes are no image that is read here" if name is None else f"the bytes are {name}"
 
 
 def content_type(path: Path) -> str:
     """Return the content type that belongs to the suffix."""
-    return CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    return CONTENT_TYPES.get(path.suffix.lower(), _UNKNOWN)
+
+
+def content_type_of(path: Path, image: bytes) -> str:
+    """Return the content type of an encoded image; if its first bytes do not say it, that of its file's suffix."""
+    detected = detect_content_type(image)
+    return content_type(path) if detected == _UNKNOWN else detected
 
 
 def _walk(folder: Path) -> Iterator[Path]:

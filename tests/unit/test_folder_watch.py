@@ -25,6 +25,7 @@ from patchline.publisher.taken_images import TakenImages
 from patchline.publisher.watched_folder import Signature, State
 from patchline.publisher.whole_image import is_whole
 from patchline.runtime.metrics import Registry
+from tests import pictures
 
 SETTINGS = config.load(Path("config.yaml"))
 NOT_UTF8 = os.fsdecode(b"cell-\xff.png")
@@ -134,6 +135,23 @@ def test_a_tiff_is_whole_when_its_pixels_are_there(tmp_path, compression):
     encoded = (tmp_path / "x.tif").read_bytes()
     assert is_whole(encoded)
     assert not is_whole(encoded[: len(encoded) // 2])
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        pictures.tiff(PIXELS, big=True),
+        pictures.tiff(PIXELS, big=True, order=">"),
+        pictures.tiff(PIXELS, thumbnail="first"),
+        pictures.pnm("P6", PIXELS, 255),
+        pictures.pnm("P5", PIXELS[..., 0].astype(np.uint16), 4095),
+    ],
+    ids=["BigTIFF", "big-endian BigTIFF", "TIFF with a thumbnail", "PPM", "PGM of 12 bits"],
+)
+def test_what_cameras_write_is_whole_only_with_its_end(encoded):
+    assert is_whole(encoded)
+    for length in (0, 3, 10, len(encoded) // 2):
+        assert not is_whole(encoded[:length]), length
 
 
 def test_what_is_no_image_is_not_whole():

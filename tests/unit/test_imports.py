@@ -29,7 +29,7 @@ NEIGHBOURS = {
     "prometheus_client": {"patchline/runtime/metrics.py"},
     "inotify_simple": {"patchline/publisher/folder_events.py"},
     "yaml": {"patchline/config.py"},
-    "PIL": {"patchline/inspection/decode.py"},
+    "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},
     "matplotlib": {"patchline/demo/report.py"},

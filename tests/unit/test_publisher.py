@@ -274,6 +274,13 @@ def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):
     assert [path.name for path in paths] == ["1.png", "2.jpg", "notes.txt"]
 
 
+def test_the_content_type_of_a_capture_is_that_of_its_content(tmp_path):
+    png, unknown = tmp_path / "7.jpg", tmp_path / "8.jpg"
+    png.write_bytes(b"\x89PNG\r\n\x1a\n")
+    unknown.write_bytes(b"not an image")
+    assert [source.read(path).content_type for path in (png, unknown)] == ["image/png", "image/jpeg"]
+
+
 def test_an_unreadable_file_is_named_in_the_error(tmp_path):
     with pytest.raises(SetupError, match=r"gone\.png: cannot be read \(No such file or directory\)"):
         list(source.from_files([tmp_path / "gone.png"], None, threading.Event()))
