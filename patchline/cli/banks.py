@@ -57,17 +57,21 @@ def import_bank(
 def evaluate(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[FOLDER]", help="One category: with test/good, test/<kind>, ground_truth/<kind>."),
+        typer.Argument(
+            metavar="[FOLDER]", help="One category: with test/good, test/<kind>, ground_truth/<kind>, or as below."
+        ),
     ] = None,
     category: Several = None,
     all_: All = False,
     dataset: Dataset = None,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the JSON files and the sheets of mistakes go.")
+        Path, typer.Option(metavar="FOLDER", help="Where the reports (HTML and JSON) and the sheets of mistakes go.")
     ] = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
-    """Compare the judgement with labelled images, in the layout of MVTec AD: one category, several, or all.
+    """Compare the judgement with labelled images: one category, several, or all.
+
+    The folder of a category has the layout of MVTec AD, MVTec AD 2, MVTec LOCO AD, VisA, BTAD or Real-IAD.
 
     With --dataset, categories that were evaluated with the same memory bank are skipped.
 
@@ -75,7 +79,7 @@ def evaluate(
 
     Example:  patchline evaluate --all --dataset mvtec
     """
-    from patchline.evaluation import evaluate, reference
+    from patchline.evaluation import evaluate, reference, report
 
     settings = config.load(config_file)
     if dataset is not None:
@@ -83,8 +87,8 @@ def evaluate(
         return
     if folder is None or category is None or len(category) != 1:
         raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
-    evaluate.print_report(evaluate.evaluate(settings, category[0], folder, out))
-    print(f"{out / category[0]}.json, {out / category[0]}-mistakes.png")
+    report.print_report(evaluate.evaluate(settings, category[0], folder, out))
+    print(f"{out / category[0]}.html, {out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 
 def _print_bank(settings: config.Config, bank: memory_bank.BankManifest) -> None:

@@ -1,47 +1,93 @@
-"""Metrics of anomaly detection: AUROC and AUPRO."""
+"""Metrics of the decision on whole images, from their scores."""
 
 from __future__ import annotations
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-_FALSE_POSITIVE_LIMIT = 0.3
-_RATES = 301  # the number of false-positive rates of the integration
+Values = NDArray[np.float64]
 
 
-def auroc(good: NDArray[np.float32], defect: NDArray[np.float32]) -> float:
-    """Area under the ROC curve: the probability that a defect has a higher score than a good image or pixel.
+def auroc(good: NDArray[np.floating], defect: NDArray[np.floating]) -> float:
+    """Area under the ROC curve: the probability that a defect has a higher score than a good image.
 
     Args:
-        good: float32 [n], scores of good images or pixels, at least one.
-        defect: float32 [m], scores of defects, at least one.
+        good: [n], scores of good images, at least one.
+        defect: [m], scores of defects, at least one.
     """
     labels = np.repeat([0, 1], [good.size, defect.size])
     return float(roc_auc_score(labels, np.concatenate([good, defect])))
 
 
-def aupro(heat_maps: list[NDArray[np.float32]], masks: list[NDArray[np.bool_]]) -> float:
-    """Area under the per-region overlap, up to a false-positive rate of 0.3 (Bergmann et al., MVTec AD, IJCV 2021).
+@dataclass(frozen=True)
+class OperatingPoints:
+    """What each threshold does, from the highest to the lowest. The first one is above all scores.
 
-    The threshold at each rate is a quantile of the normal pixels. The overlap of a defect region is the share of its
-    pixels above the threshold. All regions have the same weight, whatever their size.
+    Leading dimensions are resamples of the images. A score that several images have is one threshold.
 
-    Args:
-        heat_maps: float32 [height, width] each.
-        masks: bool of the same shapes, true on defects; at least one region in total.
-
-    Returns:
-        Between 0 and 1, normalised by the limit.
+    Attributes:
+        found: float64 [..., thresholds], defects with a score at or above the threshold.
+        rejected: float64 [..., thresholds], good images with a score at or above it.
     """
-    normal = np.sort(np.concatenate([heat_map[~mask] for heat_map, mask in zip(heat_maps, masks, strict=True)]))
-    rates = np.linspace(0.0, _FALSE_POSITIVE_LIMIT, _RATES)
-    thresholds = normal[np.clip(np.ceil((1 - rates) * normal.size).astype(int) - 1, 0, normal.size - 1)]
-    overlaps = []
-    for heat_map, mask in zip(heat_maps, masks, strict=True):
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        for label in range(1, count):
-            region = np.sort(heat_map[labels == label])
-            overlaps.append(1.0 - np.searchsorted(region, thresholds, side="right") / region.size)
-    return float(np.trapezoid(np.mean(overlaps, axis=0), rates) / _FALSE_POSITIVE_LIMIT)
+
+    found: Values
+    rejected: Values
+
+    @classmethod
+    def of(cls, good: Values, defect: Values) -> OperatingPoints:
+        """The operating points of scores, float64 [n] and [m]."""
+        return cls.weighted(good, defect, np.ones(good.size), np.ones(defect.size))
+
+    @classmethod
+    def weighted(cls, good: Values, defect: Values, good_weights: Values, defect_weights: Values) -> OperatingPoints:
+        """The same if each image counts as often as its weight says: [..., n] and [..., m]."""
+        scores = np.concatenate([good, defect])
+        order = np.argsort(-scores, kind="stable")
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        zeros = [np.zeros_like(good_weights), np.zeros_like(defect_weights)]
+        found = np.concatenate([zeros[0], defect_weights], axis=-1)[..., order]
+        rejected = np.concatenate([good_weights, zeros[1]], axis=-1)[..., order]
+        return cls(*(_cumulate(weights, ends) for weights in (found, rejected)))
+
+    @property
+    def recall(self) -> Values:
+        """The share of defects at or above each threshold."""
+        return self.found / self.found[..., -1:]
+
+    @property
+    def false_reject_rate(self) -> Values:
+        """The share of good images at or above each threshold."""
+        return self.rejected / self.rejected[..., -1:]
+
+
+def average_precision(points: OperatingPoints) -> Values:
+    """The mean precision over the steps of recall, without interpolation, as in scikit-learn: [...]."""
+    found, rejected = points.found[..., 1:], points.rejected[..., 1:]
+    precision = found / np.maximum(found + rejected, 1e-300)  # 0 if nothing is rejected; such a step adds no recall
+    return np.asarray(np.sum(np.diff(points.recall, axis=-1) * precision, axis=-1))
+
+
+def f1_max(points: OperatingPoints) -> Values:
+    """The largest F1 over all thresholds, defects being the positive class: [...]."""
+    found = points.found
+    return np.asarray((2 * found / (found + points.rejected + found[..., -1:])).max(axis=-1))
+
+
+def missed_at_rate(points: OperatingPoints, rate: float) -> Values:
+    """The share of defects below the lowest threshold that rejects at most `rate` of the good images: [...]."""
+    allowed = points.false_reject_rate <= rate
+    return np.asarray(1 - np.where(allowed, points.recall, 0.0).max(axis=-1))
+
+
+def false_rejects_at_full_recall(points: OperatingPoints) -> Values:
+    """The share of good images at or above the highest threshold that finds every defect: [...]."""
+    complete = points.found >= points.found[..., -1:]
+    return np.asarray(np.where(complete, points.false_reject_rate, 1.0).min(axis=-1))
+
+
+def _cumulate(weights: Values, ends: NDArray[np.int64]) -> Values:
+    sums = np.cumsum(weights, axis=-1)[..., ends]
+    return np.concatenate([np.zeros((*sums.shape[:-1], 1)), sums], axis=-1)

@@ -16,7 +16,8 @@ import pydantic
 from patchline import config
 from patchline.banks import serving, store
 from patchline.devices import backbone
-from patchline.evaluation import evaluate
+from patchline.evaluation import datasets, evaluate
+from patchline.evaluation.report import Report
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError
@@ -73,7 +74,7 @@ class Timing(messages.Frozen):
 class Precision(messages.Frozen):
     """`precision.json`."""
 
-    categories: dict[str, evaluate.Report]
+    categories: dict[str, Report]
     skipped: dict[str, str]
     mean_instance_auroc: float
     mean_instance_auroc_topk10: float
@@ -92,7 +93,7 @@ class Performance(messages.Frozen):
     met: bool
 
 
-_Result = TypeVar("_Result", evaluate.Report, Timing)
+_Result = TypeVar("_Result", Report, Timing)
 
 
 def precision(settings: config.Config, names: list[str], dataset: Path, out: Path) -> Precision:
@@ -109,7 +110,7 @@ def precision(settings: config.Config, names: list[str], dataset: Path, out: Pat
     """
     ready, skipped = _split_by_readiness(settings, names, dataset)
     reports = {
-        name: _read_earlier(settings, name, out / f"{name}.json", evaluate.Report)
+        name: _read_earlier(settings, name, out / f"{name}.json", Report)
         or evaluate.evaluate(settings, name, dataset / name, out)
         for name in ready
     }
@@ -173,7 +174,7 @@ def _split_by_readiness(settings: config.Config, names: list[str], dataset: Path
         elif not (settings.paths.memory_banks / name).is_dir():
             skipped[name] = f"no memory bank; patchline fit --category {name} {dataset / name / 'train' / 'good'}"
         else:
-            evaluate.check_layout(dataset / name)
+            datasets.read(dataset / name)
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     ready = [name for name in names if name not in skipped]
@@ -217,7 +218,7 @@ def _time(settings: config.Config, name: str, folder: Path) -> Timing:
     )
 
 
-def _auroc_cells(name: str, report: evaluate.Report) -> list[object]:
+def _auroc_cells(name: str, report: Report) -> list[object]:
     """Each AUROC of a category, followed by the published one."""
     auroc, auroc_topk10 = report.instance_auroc, report.instance_auroc_topk10
     if name not in PUBLISHED:

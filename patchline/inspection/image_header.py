@@ -31,6 +31,7 @@ _BMP_MASKS = {32: (0xFF0000, 0xFF00, 0xFF), 16: None}  # of red, green and blue;
 _NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _CHANNELS, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 338, 339
 _MIN_IS_WHITE, _RGB, _PALETTE = 0, 2, 3
+_ORIENTATION = 274
 _PHOTOMETRICS = {_MIN_IS_WHITE: 1, 1: 1, _RGB: 3, _PALETTE: 1, 5: 4, 6: 3}  # and their channels; 5 CMYK, 6 YCbCr
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
 _UNSIGNED, _UNDEFINED, _UNASSOCIATED_ALPHA = 1, 4, 2
@@ -102,6 +103,19 @@ def decode_without_alpha(image: bytes) -> NDArray[np.uint8]:
             return np.asarray(colours.convert("RGB"))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
         raise unreadable(f"it is truncated, corrupt or of an unsupported variant ({error})") from error
+
+
+def orientation(image: bytes) -> int:
+    """Return the tag that says how a PNG, JPEG or WebP is to be turned when it is shown (EXIF 2.3); 1 is upright.
+
+    Decoding does not turn images by it. It follows the order of the rows of a TIFF, so a TIFF is upright.
+    """
+    try:
+        with Image.open(io.BytesIO(image), formats=("PNG", "JPEG", "WEBP")) as header:
+            tag = header.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError):  # it has no tag that can be read
+        return 1
+    return tag if tag in range(1, 9) else 1
 
 
 def unreadable(detail: str) -> Unusable:

@@ -91,6 +91,12 @@ def encode_jpeg(rgb: Picture) -> bytes:
     return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
+def shrink(rgb: Picture, max_side: int) -> Picture:
+    """A copy of a picture, made smaller if a side is longer than `max_side` pixels."""
+    scale = max_side / max(rgb.shape[:2])
+    return _resize(rgb, scale) if scale < 1 else rgb.copy()
+
+
 def _resize(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])  # a narrow image keeps one pixel
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))

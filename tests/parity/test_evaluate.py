@@ -1,7 +1,9 @@
-"""`evaluate` does not depend on the names of the files."""
+"""`evaluate` as a user runs it: names of files, kinds of masks, the report."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchline.inspection import picture
 
@@ -45,9 +48,11 @@ def test_file_names_that_are_not_utf8_change_no_figure(plant, texture_folder, tm
         assert result.returncode == 0, result.stderr
         reports.append(json.loads((tmp_path / f"out-{name}" / "brick.json").read_bytes()))
         assert (tmp_path / f"out-{name}" / "brick-mistakes.png").stat().st_size > 0
-    decisions = [list(report.pop("decisions").values()) for report in reports]
+        assert (tmp_path / f"out-{name}" / "brick.html").stat().st_size > 0
+    # The name of a kind is part of its key.
+    by_kind = [[list(report.pop(key).values()) for key in ("decisions", "kinds")] for report in reports]
     assert reports[0] == reports[1]
-    assert decisions[0] == decisions[1]
+    assert by_kind[0] == by_kind[1]
     assert reports[0]["pixel_auroc"] is not None
     assert reports[0]["images"] == 16
 
@@ -56,3 +61,98 @@ def test_a_folder_that_does_not_exist_is_named(plant, tmp_path):
     result = evaluate(plant, tmp_path / "gone", tmp_path)
     assert result.returncode == 2
     assert result.stderr.decode().strip() == f"patchline: no such folder: {tmp_path / 'gone'}"
+
+
+def write_mask(kind, folder, stem, mask):
+    """Write a mask of bool in one of the ways that data sets have."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "16 bits":
+        cv2.imwrite(str(folder / f"{stem}_mask.png"), mask.astype(np.uint16))
+    elif kind == "a folder per image":
+        (folder / stem).mkdir()
+        cv2.imwrite(str(folder / stem / "000.png"), mask.astype(np.uint8) * 255)
+    else:
+        suffix = {"bmp": "bmp", "capital letters": "PNG", "plain": "png"}[kind]
+        cv2.imwrite(str(folder / f"{stem}.{suffix}"), mask.astype(np.uint8) * 255)
+
+
+def report_with_masks(plant, texture_folder, tmp_path, kind):
+    folder = tmp_path / kind
+    shutil.copytree(texture_folder / "test", folder / "test")
+    for path in sorted((texture_folder / "ground_truth" / "scratch").glob("*.png")):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0
+        write_mask(kind, folder / "ground_truth" / "scratch", path.stem.removesuffix("_mask"), mask)
+    result = evaluate(plant, folder, tmp_path / f"out-{kind}")
+    assert result.returncode == 0, result.stderr
+    return json.loads((tmp_path / f"out-{kind}" / "brick.json").read_text())
+
+
+def test_masks_of_every_usual_kind_give_the_same_figures(plant, texture_folder, tmp_path):
+    expected = report_with_masks(plant, texture_folder, tmp_path, "plain")
+    assert expected["pixel"]["aupro"]["value"] > 0.5
+    for kind in ("bmp", "capital letters", "16 bits", "a folder per image"):
+        assert report_with_masks(plant, texture_folder, tmp_path, kind) == expected, kind
+
+
+def test_a_mask_of_an_image_with_an_orientation_tag_is_refused_if_it_may_be_turned(plant, texture_folder, tmp_path):
+    folder = tmp_path / "turned"
+    shutil.copytree(texture_folder, folder)
+    path = next((folder / "test" / "scratch").iterdir())
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.open(path).save(path.with_suffix(".jpg"), exif=tags, quality=100)
+    path.unlink()
+    result = evaluate(plant, folder, tmp_path / "out")
+    assert result.returncode == 2
+    error = result.stderr.decode().splitlines()[-1]
+    assert f"{path.stem}_mask.png: its image has the orientation tag 6" in error
+
+
+@pytest.fixture(scope="module")
+def evaluated(plant, texture_folder, tmp_path_factory):
+    """The report and the page of the brick wall, with a file and a folder that nobody uses."""
+    folder, out = tmp_path_factory.mktemp("evaluated") / "brick", tmp_path_factory.mktemp("out")
+    shutil.copytree(texture_folder, folder)
+    (folder / "test" / "scratch" / "notes.txt").write_text("checked by hand")
+    (folder / "raw").mkdir()
+    result = evaluate(plant, folder, out)
+    assert result.returncode == 0, result.stderr
+    return json.loads((out / "brick.json").read_text()), (out / "brick.html").read_text(), result.stdout.decode()
+
+
+def test_the_page_contains_everything_and_points_to_nothing(evaluated):
+    _, page, _ = evaluated
+    assert set(re.findall(r'src="([^"]{0,22})', page)) == {"data:image/jpeg;base64"}
+    assert not re.search(r"https?://|<link|<script|@import|url\(", page)
+    for encoded in re.findall(r'base64,([^"]+)"', page):
+        assert cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR) is not None
+
+
+def test_the_report_says_what_a_plant_engineer_needs(evaluated):
+    report, page, printed = evaluated
+    missed, rejected = report["decisions"]["scratch"]["pass"], report["decisions"]["good"]["fail"]
+    assert f"because {missed} of 8 defects did" in report["summary"]
+    assert f"because {rejected} of 8 good test images were" in report["summary"]
+    assert report["summary"] in page
+    assert report["summary"] in printed
+
+
+def test_each_figure_lies_inside_of_its_interval(evaluated):
+    report, _, _ = evaluated
+    figures = [*report["image"].values(), *report["pixel"].values(), report["kinds"]["scratch"]["missed"]]
+    figures = [figure for figure in figures if figure is not None]
+    assert len(figures) == 14
+    for figure in figures:
+        if figure["low"] is not None:
+            assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+
+
+def test_what_is_not_used_is_said(evaluated):
+    report, page, printed = evaluated
+    assert [note.rpartition("/")[2] for note in report["notes"]] == [
+        "scratch: 1 files are no images, such as notes.txt",
+        "raw: not used",
+    ]
+    for note in report["notes"]:
+        assert note in page
+        assert note in printed

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from patchline import config
-from patchline.inspection import decode
+from patchline.inspection import decode, image_header
 from patchline.protocol.errors import Reason, Unusable
 
 LIMITS = config.Images()
@@ -145,3 +145,18 @@ def test_several_frames_are_refused(rgb):
 def test_floating_point_pixels_are_refused():
     image = encode(np.random.default_rng(0).random((60, 80)).astype(np.float32), ".tiff")
     assert decoding_error(image, "image/tiff").reason is Reason.UNREADABLE_IMAGE
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_orientation_tag_is_read(format_, orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    target = io.BytesIO()
+    Image.new("RGB", (20, 30)).save(target, format_, exif=tags)
+    assert image_header.orientation(target.getvalue()) == orientation
+
+
+@pytest.mark.parametrize("image", [b"", b"no image", b"\xff\xd8\xff"])
+def test_what_has_no_orientation_tag_is_upright(image):
+    assert image_header.orientation(image) == 1

@@ -32,6 +32,7 @@ NEIGHBOURS = {
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},
+    "scipy": {"patchline/evaluation/intervals.py"},
     "matplotlib": {"patchline/demo/report.py"},
     "torch": {"patchline/models/networks.py"},
     "onnx": {"patchline/models/convert.py"},

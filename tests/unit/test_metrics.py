@@ -1,101 +1,111 @@
-import os
+"""Metrics of whole images and their intervals, against scikit-learn and against simulations."""
 
-import cv2
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from patchline.evaluation import evaluate, metrics
-from patchline.inspection import picture, score
-
-
-def slow_aupro(heat_maps, masks, limit=0.3):
-    """AUPRO by its definition: every threshold and every region, one by one."""
-    normal = np.concatenate([heat_map[~mask] for heat_map, mask in zip(heat_maps, masks, strict=True)])
-    rates, overlaps = [], []
-    for threshold in np.unique(np.concatenate([heat_map.ravel() for heat_map in heat_maps]))[::-1]:
-        shares = []
-        for heat_map, mask in zip(heat_maps, masks, strict=True):
-            count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-            shares += [(heat_map[labels == label] > threshold).mean() for label in range(1, count)]
-        rates.append((normal > threshold).mean())
-        overlaps.append(np.mean(shares))
-    rates, overlaps = np.array(rates), np.array(overlaps)
-    grid = np.linspace(0, limit, 301)
-    return np.trapezoid(np.interp(grid, rates, overlaps), grid) / limit
-
-
-def test_aupro_agrees_with_its_definition():
-    rng = np.random.default_rng(0)
-    heat_maps, masks = [], []
-    for _ in range(4):
-        mask = np.zeros((40, 40), bool)
-        mask[5:12, 5:12] = mask[25:30, 8:33] = True
-        heat_maps.append((rng.random((40, 40)) + 0.5 * mask).astype(np.float32))
-        masks.append(mask)
-    assert metrics.aupro(heat_maps, masks) == pytest.approx(slow_aupro(heat_maps, masks), abs=0.005)
-
-
-def test_the_aupro_of_a_perfect_map_is_one_and_of_noise_that_of_chance():
-    mask = np.zeros((50, 50), bool)
-    mask[10:20, 10:20] = True
-    assert metrics.aupro([mask.astype(np.float32)], [mask]) == pytest.approx(1.0)
-    noise = np.random.default_rng(0).random((50, 50)).astype(np.float32)
-    assert metrics.aupro([noise], [mask]) == pytest.approx(0.15, abs=0.06)
+from patchline.evaluation import intervals, metrics
+from patchline.evaluation.metrics import OperatingPoints
 
 
 def test_auroc_is_the_probability_that_a_defect_has_a_higher_score():
     assert metrics.auroc(np.array([1, 2, 3], np.float32), np.array([2.5, 4], np.float32)) == pytest.approx(5 / 6)
 
 
-def map_of(values):
-    """A heat map with a patch for each pixel of the captured image."""
-    return score.HeatMap(values, values.shape, (slice(0, values.shape[0]), slice(0, values.shape[1])))
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_average_precision_and_f1_are_those_of_scikit_learn_also_with_equal_scores(levels):
+    rng = np.random.default_rng(levels)
+    good = rng.integers(0, levels, 60).astype(float)
+    defect = rng.integers(0, levels, 40) + levels / 3
+    defect = np.floor(defect)
+    labels, scores = np.repeat([0, 1], [60, 40]), np.concatenate([good, defect])
+    points = OperatingPoints.of(good, defect)
+    assert metrics.average_precision(points) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    expected = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    assert metrics.f1_max(points) == pytest.approx(expected, abs=1e-12)
 
 
-def test_an_overlay_changes_hot_pixels_only():
-    rgb = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
-    heat_map = np.full((60, 60), 0.4, np.float32)
-    assert np.array_equal(picture.overlay(rgb, map_of(heat_map), ()), rgb)
-    heat_map[20:40, 20:40] = 1.8
-    overlay = picture.overlay(rgb, map_of(heat_map), ())
-    assert np.array_equal(overlay[:15], rgb[:15])
-    assert (overlay[25:35, 25:35] != rgb[25:35, 25:35]).any(axis=2).mean() > 0.9
+def test_what_is_missed_at_a_rate_and_rejected_at_full_recall_by_hand():
+    good, defect = np.array([1.0, 2, 3, 4]), np.array([2.5, 3.0, 5.0, 6.0])
+    points = OperatingPoints.of(good, defect)
+    assert metrics.missed_at_rate(points, 0.0) == 0.5  # above 4
+    assert metrics.missed_at_rate(points, 0.25) == 0.5  # from 4 on; 3 would reject two, since scores are equal there
+    assert metrics.missed_at_rate(points, 0.5) == 0.0  # from 2.5 on
+    assert metrics.false_rejects_at_full_recall(points) == 0.5
 
 
-@pytest.mark.parametrize(("side", "expected"), [(300, 300), (2048, 512)])
-def test_a_thumbnail_is_small_and_marks_the_defect(side, expected):
-    grey, heat_map = np.full((side, side, 3), 128, np.uint8), np.zeros((side, side), np.float32)
-    defect = slice(side // 4, side // 2)
-    heat_map[defect, defect] = 1.8
-    (region,) = score.regions(map_of(heat_map), 16)
-    jpeg = picture.thumbnail(grey, map_of(heat_map), (region,))
-    assert len(jpeg) < 50_000
-    thumbnail = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert thumbnail.shape == (expected, expected, 3)
-    changed = (np.abs(thumbnail.astype(int) - 128) > 20).any(axis=2)
-    inside = slice(expected // 4 + 3, expected // 2 - 3)
-    assert changed[inside, inside].all()
-    assert not changed[: expected // 4 - 8].any()
-    assert not changed[:, expected // 2 + 8 :].any()
+def test_nothing_is_rejected_at_full_recall_if_all_defects_are_above():
+    points = OperatingPoints.of(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    assert metrics.false_rejects_at_full_recall(points) == 0.0
+    assert metrics.missed_at_rate(points, 0.01) == 0.0
 
 
-@pytest.mark.parametrize("shape", [(16, 20_000), (20_000, 16)])
-def test_the_thumbnail_of_a_long_and_narrow_image_is_one_pixel_wide(shape):
-    jpeg = picture.thumbnail(np.zeros((*shape, 3), np.uint8), map_of(np.full(shape, 1.5, np.float32)), ())
-    assert min(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape[:2]) == 1
+def test_a_weight_of_two_counts_as_two_images():
+    good, defect = np.array([1.0, 2, 3]), np.array([2.0, 4.0])
+    twice = OperatingPoints.of(np.array([1.0, 2, 3, 3]), np.array([2.0, 2.0, 4.0]))
+    weighted = OperatingPoints.weighted(good, defect, np.array([1.0, 1, 2]), np.array([2.0, 1]))
+    for metric in (metrics.average_precision, metrics.f1_max, metrics.false_rejects_at_full_recall):
+        assert metric(weighted) == pytest.approx(metric(twice), abs=1e-12)
 
 
-def test_a_picture_whose_name_is_not_utf8_is_captioned():
-    tile = picture.Tile(np.zeros((8, 8, 3), np.uint8), title=os.fsdecode(b"\xff.png"), subtitle="ä")
-    caption = picture.contact_sheet([tile])[picture._TILE_SIDE :]
-    assert caption.min() < 128, "it is written"
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    # Values of the literature: R, binom.test(count, total)$conf.int.
+    [(0, 20, 0.0, 0.1684335), (1, 100, 0.0002531, 0.0544594), (10, 100, 0.0490047, 0.1762226), (5, 5, 0.4781762, 1.0)],
+)
+def test_the_interval_of_a_share_is_exact(count, total, low, high):
+    figure = intervals.share(count, total)
+    assert figure.value == count / total
+    assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_a_mask_whose_name_is_not_utf8_is_read(tmp_path):
-    mask = np.zeros((8, 8), np.uint8)
-    mask[2, 3] = 255
-    truth = tmp_path / "ground_truth" / "scratch"
-    truth.mkdir(parents=True)
-    (truth / os.fsdecode(b"\xff_mask.png")).write_bytes(picture.encode_png(np.dstack([mask] * 3)))
-    image = tmp_path / "test" / "scratch" / os.fsdecode(b"\xff.png")
-    assert np.array_equal(evaluate._read_mask(tmp_path, "scratch", image, (8, 8)), mask > 0)
+def test_delongs_variance_is_that_of_all_pairs():
+    """The interval on the logit scale, from the variance by its definition (DeLong and others, 1988)."""
+    rng = np.random.default_rng(0)
+    good, defect = rng.normal(0, 1, 40).round(1), rng.normal(1, 1, 25).round(1)
+    pairs = (defect[:, None] > good) + 0.5 * (defect[:, None] == good)
+    variance = pairs.mean(axis=1).var(ddof=1) / 25 + pairs.mean(axis=0).var(ddof=1) / 40
+    value = roc_auc_score(np.repeat([0, 1], [40, 25]), np.concatenate([good, defect]))
+    logit, step = np.log(value / (1 - value)), 1.959964 * np.sqrt(variance) / (value * (1 - value))
+    figure = intervals.auroc(good, defect)
+    expected = [1 / (1 + np.exp(-(logit + sign * step))) for sign in (-1, 1)]
+    assert (figure.value, figure.low, figure.high) == pytest.approx((value, *expected), abs=1e-9)
+
+
+def test_delongs_interval_covers_the_truth_in_95_of_100_test_sets():
+    rng = np.random.default_rng(1)
+    truth = 0.92135  # P(N(2, 1) > N(0, 1)), by its definition
+    covered = 0
+    for _ in range(400):
+        figure = intervals.auroc(rng.normal(0, 1, 60), rng.normal(2, 1, 60))
+        covered += figure.low <= truth <= figure.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_perfect_separation_has_an_interval_that_depends_on_the_number_of_images():
+    few, many = (intervals.auroc(np.arange(size), np.arange(size) + 1000.0) for size in (10, 200))
+    assert few.value == many.value == many.high == 1.0
+    assert few.low == pytest.approx(0.6915, abs=1e-3)
+    assert many.low > 0.98
+
+
+def test_a_bootstrap_interval_contains_the_figure_and_is_repeatable():
+    rng = np.random.default_rng(2)
+    good, defect = rng.normal(0, 1, 50), rng.normal(2, 1, 50)
+    figure = intervals.bootstrap(good, defect, metrics.average_precision)
+    assert figure.low < figure.value < figure.high
+    assert figure == intervals.bootstrap(good, defect, metrics.average_precision)
+
+
+def test_resamples_that_agree_give_no_interval():
+    figure = intervals.bootstrap(np.array([1.0, 2.0]), np.array([3.0, 4.0]), metrics.average_precision)
+    assert (figure.value, figure.low, figure.high) == (1.0, None, None)
+
+
+def test_a_share_of_few_images_is_never_certain():
+    figure = intervals.bootstrap_share(
+        np.arange(10.0), np.arange(10.0) + 100, lambda points: metrics.missed_at_rate(points, 0.1), total=10
+    )
+    assert (figure.value, figure.low) == (0.0, 0.0)
+    assert figure.high == pytest.approx(0.3085, abs=1e-3)
