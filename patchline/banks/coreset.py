@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 PROJECTED_DIMENSIONS = 128  # as in the reference; for the selection only, the bank keeps all dimensions
-_CANDIDATES = 1024
+_CANDIDATES = 1024  # at most
+_CANDIDATES_PER_CENTRE = 16
 _BATCH_ROWS = 16_384
+_BATCH_DISTANCES = 16_000_000  # 64 MB
 
 
 def project(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
@@ -48,17 +50,78 @@ def select(
     Returns:
         int64 [count], row numbers in the order of selection.
     """
-    norms = np.einsum("ij,ij->i", points, points)
+    norms = _squared_norms(points)
     first = int(np.random.default_rng(seed).integers(len(points)))
-    centres = [first]
     nearest = np.full(len(points), np.inf, np.float32)
-    _update_nearest(nearest, points, norms, centres)
+    _update_nearest(nearest, points, norms, [first])
+    return np.array([first, *_extend(nearest, points, norms, count - 1, progress)], np.int64)
+
+
+def replacements(
+    points: NDArray[np.float32], rows: NDArray[np.int64], groups: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """For each group of points, the centres that take the place of its own when the group is held out.
+
+    A coreset is a cover. Without the centres of a group it has holes, which a coreset of the other groups would not
+    have. The holes are closed by the same greedy rule: as many points of other groups, each the farthest from the
+    centres that remain and from those that were added. For all groups together this costs about as much as `select`,
+    where a new selection for each would cost that much for each.
+
+    Args:
+        points: float32 [patches, dim].
+        rows: int64 [centres], of `select`.
+        groups: int64 [patches], the number of the group of each point, from 0 without gaps.
+
+    Yields:
+        int64, row numbers of points outside of the group: as many as the group has centres, if there are enough.
+    """
+    norms = _squared_norms(points)
+    group, nearest, nearest_of_others = _nearest_group(points, norms, rows, groups[rows])
+    for number in range(int(groups.max()) + 1):
+        own = groups[rows] == number
+        count = min(int(own.sum()), int((groups != number).sum() - (~own).sum()))
+        remaining = np.where(group == number, nearest_of_others, nearest)
+        remaining[rows[~own]] = -np.inf
+        remaining[groups == number] = -np.inf
+        yield np.array(_extend(remaining, points, norms, count), np.int64)
+
+
+def _nearest_group(
+    points: NDArray[np.float32], norms: NDArray[np.float32], rows: NDArray[np.int64], group_of_row: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """The group of the nearest centre of each point, the squared distance to it, and to the nearest of other groups."""
+    order = np.argsort(group_of_row, kind="stable")
+    centres, (numbers, starts) = rows[order], np.unique(group_of_row[order], return_index=True)
+    group = np.empty(len(points), np.int64)
+    nearest, nearest_of_others = np.empty((2, len(points)), np.float32)
+    batch_rows = max(1, _BATCH_DISTANCES // len(rows))
+    for start in range(0, len(points), batch_rows):
+        batch = slice(start, start + batch_rows)
+        distances = _squared_distances(points[batch], norms[batch], points[centres], norms[centres])
+        by_group = np.minimum.reduceat(distances, starts, axis=1)
+        closest = by_group.argmin(axis=1)[:, None]
+        group[batch], nearest[batch] = numbers[closest[:, 0]], np.take_along_axis(by_group, closest, axis=1)[:, 0]
+        np.put_along_axis(by_group, closest, np.inf, axis=1)
+        nearest_of_others[batch] = by_group.min(axis=1)
+    return group, nearest, nearest_of_others
+
+
+def _extend(
+    nearest: NDArray[np.float32],
+    points: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    count: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[int]:
+    """The next `count` centres in greedy order; `nearest` is updated on the way."""
+    centres: list[int] = []
     while len(centres) < count:
         new_centres = _next_centres(nearest, points, norms, count - len(centres))
-        _update_nearest(nearest, points, norms, new_centres)
         centres += new_centres
+        if len(centres) < count:
+            _update_nearest(nearest, points, norms, new_centres)
         progress(len(centres))
-    return np.array(centres, np.int64)
+    return centres
 
 
 def _next_centres(
@@ -72,7 +135,7 @@ def _next_centres(
         norms: float32 [patches], squared norms of the points.
         max_count: of centres.
     """
-    size = min(_CANDIDATES, len(points))
+    size = min(_CANDIDATES, _CANDIDATES_PER_CENTRE * max_count, len(points))
     candidates = np.sort(np.argpartition(nearest, -size)[-size:])
     candidate_nearest = nearest[candidates]
     upper_bound_of_others = candidate_nearest.min()
@@ -96,6 +159,10 @@ def _update_nearest(
         distances = _squared_distances(points[rows], norms[rows], points[centres], norms[centres])
         np.minimum(nearest[rows], distances.min(axis=1), out=nearest[rows])
     nearest[centres] = -1.0
+
+
+def _squared_norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.einsum("ij,ij->i", points, points))
 
 
 def _squared_distances(

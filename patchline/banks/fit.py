@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from patchline import config
 from patchline.banks import coreset
 from patchline.banks.recipe import Features, Recipe
 from patchline.devices import backbone
-from patchline.inspection import memory_bank, score
+from patchline.inspection import memory_bank
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
@@ -38,15 +39,52 @@ def fit(
         SetupError: there are too few images, patches or rows, an image cannot be decoded, or the model cannot be used.
     """
     with Recipe.open(settings, name, folder, device) as recipe, terminal.progress() as progress:
+        _require_several_groups(recipe.groups)
         patches_per_image = _patches_per_image(recipe)
         candidates, image_of_candidate = _sample_candidates(
             recipe.features(progress, "features"), patches_per_image, seed
         )
-        rows = _select_rows(candidates, recipe.category, seed, progress)
-        bank, group_of_row = candidates[rows], recipe.groups[image_of_candidate[rows]]
-        _require_several_groups(group_of_row)
-        held_out = _leave_one_out(recipe, recipe.features(progress, "calibration"), bank, group_of_row)
-        return recipe.save_bank(bank, held_out, "leave-one-image-out", seed, len(candidates))
+        coresets = _Coresets.select(candidates, recipe.groups[image_of_candidate], recipe.category, seed, progress)
+        distances = _hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets)
+        bank = candidates[coresets.rows]
+        return recipe.save_bank(bank, recipe.held_out(distances), "leave-one-group-out", seed, len(candidates))
+
+
+@dataclass(frozen=True)
+class _Coresets:
+    """The coreset of all candidates, and what takes the place of the rows of each group when it is held out.
+
+    Attributes:
+        candidates: float32 [candidates, dim].
+        rows: int64 [rows], of the coreset, among the candidates.
+        group_of_row: int64 [rows].
+        replacements: int64 for each group, rows of other groups among the candidates.
+    """
+
+    candidates: Features
+    rows: NDArray[np.int64]
+    group_of_row: NDArray[np.int64]
+    replacements: list[NDArray[np.int64]]
+
+    @classmethod
+    def select(
+        cls,
+        candidates: Features,
+        groups: NDArray[np.int64],
+        category: config.Category,
+        seed: int,
+        progress: terminal.Progress,
+    ) -> _Coresets:
+        points = coreset.project(candidates, seed)
+        rows = _select_rows(points, category, seed, progress)
+        replacements = coreset.replacements(points, rows, groups)
+        tracked = progress.track(replacements, total=int(groups.max()) + 1, description="held-out coresets")
+        return cls(candidates, rows, groups[rows], list(tracked))
+
+    def without(self, group: int) -> Features:
+        """The bank if a group is held out, float32 [rows, dim]."""
+        rows = np.concatenate([self.rows[self.group_of_row != group], self.replacements[group]])
+        return np.asarray(self.candidates[rows])
 
 
 def _sample_candidates(
@@ -66,24 +104,19 @@ def _sample(patches: Features, max_count: int, rng: np.random.Generator) -> Feat
 
 
 def _select_rows(
-    candidates: Features, category: config.Category, seed: int, progress: terminal.Progress
+    points: Features, category: config.Category, seed: int, progress: terminal.Progress
 ) -> NDArray[np.int64]:
-    count = max(1, math.floor(len(candidates) * category.coreset_ratio))
+    count = max(1, math.floor(len(points) * category.coreset_ratio))
     task = progress.add_task("coreset", total=count)
-    points = coreset.project(candidates, seed)
     return np.sort(coreset.select(points, count, seed, lambda selected: progress.update(task, completed=selected)))
 
 
-def _leave_one_out(
-    recipe: Recipe, features: Iterable[Features], bank: Features, group_of_row: NDArray[np.int64]
-) -> Features:
-    """float32 [images]: the score of each image against the rows that come from other groups."""
-    held_out = []
-    for group, patches in zip(recipe.groups, features, strict=True):
-        other_rows = bank[group_of_row != group]
-        distances, _ = exact_search.brute_force(other_rows).nearest(patches)
-        held_out.append(score.decisive_score(score.image_scores(distances), recipe.category.score))
-    return np.array(held_out, np.float32)
+def _hold_out(
+    groups: NDArray[np.int64], features: Iterable[Features], coresets: _Coresets
+) -> Iterator[NDArray[np.float32]]:
+    """The distances of the patches of each image to the bank without its group, float32 [patches] each."""
+    for group, patches in zip(groups, features, strict=True):
+        yield exact_search.brute_force(coresets.without(int(group))).nearest(patches)[0]
 
 
 def _patches_per_image(recipe: Recipe) -> int:
@@ -96,10 +129,10 @@ def _patches_per_image(recipe: Recipe) -> int:
     return max_patches // images
 
 
-def _require_several_groups(group_of_row: NDArray[np.int64]) -> None:
-    """Check that each group, if it is held out, leaves a row of another one."""
-    if np.unique(group_of_row).size < 2:
+def _require_several_groups(groups: NDArray[np.int64]) -> None:
+    """Check that a group, if it is held out, leaves another one."""
+    if np.unique(groups).size < 2:
         raise SetupError(
-            f"the memory bank has {group_of_row.size} patches, all from one image or group, so it has none when that "
-            "one is held out: raise coreset_ratio of the category, or add good images"
+            "all good images are one image or group, so none is left to compare it with: add good images, or let "
+            "group_by or group_table of the category name several groups"
         )

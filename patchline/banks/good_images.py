@@ -52,12 +52,6 @@ class GoodImages:
         _, groups = np.unique(self.groups[list(numbers)], return_inverse=True)
         return GoodImages([self.paths[number] for number in numbers], groups.astype(np.int64), self.left_out)
 
-    def highest_scores(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the highest score of each group, float32 [groups], from the score of each image."""
-        highest = np.full(self.group_count, -np.inf, np.float32)
-        np.maximum.at(highest, self.groups, scores)
-        return highest
-
     def describe(self) -> str:
         """One line: how many images are used, in how many groups, and how many are left out for which reason."""
         text = f"{len(self.paths)} good images"
@@ -85,6 +79,11 @@ def collect(folder: Path, category: config.Category) -> GoodImages:
     return GoodImages(paths, groups.astype(np.int64), copies)
 
 
+def relative_name(path: Path, folder: Path) -> str:
+    """The path of an image below its folder, or its name if the folder is the image itself."""
+    return path.relative_to(folder).as_posix() if path != folder else path.name
+
+
 def _without_copies(paths: list[Path]) -> tuple[list[Path], list[LeftOut]]:
     """The images, each content once, and the other files with the same content."""
     first: dict[bytes, Path] = {}
@@ -101,7 +100,7 @@ def _without_copies(paths: list[Path]) -> tuple[list[Path], list[LeftOut]]:
 
 def _keys(folder: Path, paths: list[Path], category: config.Category) -> list[str]:
     """The name of the group of each image."""
-    relative = [path.relative_to(folder).as_posix() if path != folder else path.name for path in paths]
+    relative = [relative_name(path, folder) for path in paths]
     if category.group_table is not None:
         table = _read_table(category.group_table)
         keys, source = [table.get(name) for name in relative], str(category.group_table)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from patchline import config
 from patchline.banks import store
-from patchline.banks.recipe import Features, Recipe
+from patchline.banks.recipe import Recipe
 from patchline.devices import backbone
-from patchline.inspection import memory_bank, score
+from patchline.inspection import memory_bank
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
@@ -50,7 +47,9 @@ def import_bank(
             )
         if (path.parent / PARAMETERS).exists():
             require_same_features(path.parent / PARAMETERS, recipe)
-        held_out = _scores(recipe.features(progress, "calibration"), bank, recipe.category)
+        search = exact_search.brute_force(bank)
+        features = recipe.features(progress, "calibration")
+        held_out = recipe.held_out(search.nearest(patches)[0] for patches in features)
         return recipe.save_bank(bank, held_out, "held-out images", seed=0, candidates=len(bank))
 
 
@@ -115,10 +114,3 @@ def _read_parameters(path: Path) -> dict[str, Any]:
 
 def _to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _scores(features: Iterable[Features], bank: Features, category: config.Category) -> Features:
-    """The score of each image, float32 [images]."""
-    search = exact_search.brute_force(bank)
-    image_scores = [score.image_scores(search.nearest(patches)[0]) for patches in features]
-    return np.array([score.decisive_score(scores, category.score) for scores in image_scores], np.float32)

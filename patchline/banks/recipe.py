@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from patchline import config
 from patchline.banks import bit_depth, calibration, golden, good_images, store
+from patchline.banks.held_out import FILE as HELD_OUT_FILE
+from patchline.banks.held_out import HeldOut, largest_distances
 from patchline.devices import backbone, loading
 from patchline.inspection import memory_bank, preprocess
 from patchline.inspection.inspector import Inspector
@@ -33,6 +35,7 @@ class Recipe:
     """A category, its loaded backbone, and good images.
 
     Attributes:
+        folder: of the good images.
         good: the images that are used, in groups that are held out together, and those that are left out.
     """
 
@@ -41,6 +44,7 @@ class Recipe:
     category: config.Category
     model: backbone.Backbone
     device: backbone.Device
+    folder: Path
     good: good_images.GoodImages
 
     @property
@@ -83,7 +87,7 @@ class Recipe:
             layer = model.manifest.layer
             if layer != category.layer:
                 raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
-            yield cls(settings, name, category, model, device, good)
+            yield cls(settings, name, category, model, device, folder, good)
         finally:
             model.close()
 
@@ -106,11 +110,16 @@ class Recipe:
         for image in self.images(progress, title):
             yield self.model.extract(image)[0]
 
+    def held_out(self, distances: Iterable[NDArray[np.float32]]) -> HeldOut:
+        """The held-out images, from the distances of the patches of each image, float32 [patches]."""
+        names = (good_images.relative_name(path, self.folder) for path in self.paths)
+        return HeldOut(tuple(names), self.groups, np.array([largest_distances(each) for each in distances]))
+
     def save_bank(
         self,
         bank: Features,
-        held_out: Features,
-        method: Literal["leave-one-image-out", "held-out images"],
+        held_out: HeldOut,
+        method: Literal["leave-one-group-out", "held-out images"],
         seed: int,
         candidates: int,
     ) -> memory_bank.BankManifest:
@@ -118,13 +127,14 @@ class Recipe:
 
         Args:
             bank: float32 [rows, dim].
-            held_out: float32 [images], the score of each image against a bank without any patch of its group.
+            held_out: the images, compared with a bank without any patch of their groups.
             method: the method that gave `held_out`.
             seed: of the coreset.
             candidates: the number of patches that the coreset was selected from.
         """
-        index_bytes = exact_search.encode_index(bank)
-        manifest = self._manifest(bank, held_out, method, seed, candidates, store.digest(index_bytes))
+        index_bytes, held_out_bytes = exact_search.encode_index(bank), held_out.to_bytes()
+        digests = {"index_sha256": store.digest(index_bytes), "held_out_sha256": store.digest(held_out_bytes)}
+        manifest = self._manifest(bank, held_out, method, seed, candidates, digests)
         inspector = Inspector(
             self.category,
             self.settings.images,
@@ -132,21 +142,28 @@ class Recipe:
             memory_bank.MemoryBank(exact_search.brute_force(bank), manifest),
         )
         _, files = golden.record(inspector, self._golden_images(held_out), str(self.device))
+        files[HELD_OUT_FILE] = held_out_bytes
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
         return manifest
 
-    def _golden_images(self, held_out: Features) -> dict[str, tuple[bytes, str]]:
+    def _golden_images(self, held_out: HeldOut) -> dict[str, tuple[bytes, str]]:
         """The images with the lowest, the median and the highest score."""
-        order = np.argsort(held_out, kind="stable")
+        order = np.argsort(held_out.image_scores(self.category.score), kind="stable")
         chosen = {"lowest": order[0], "middle": order[len(order) // 2], "highest": order[-1]}
         paths = {f"golden-{word}{self.paths[row].suffix.lower()}": self.paths[row] for word, row in chosen.items()}
         return {name: (path.read_bytes(), image_files.content_type(path)) for name, path in paths.items()}
 
     def _manifest(
-        self, bank: Features, held_out: Features, method: str, seed: int, candidates: int, index_sha256: str
+        self,
+        bank: Features,
+        held_out: HeldOut,
+        method: str,
+        seed: int,
+        candidates: int,
+        digests: dict[str, str],
     ) -> memory_bank.BankManifest:
         category, model = self.category, self.model.manifest
-        held_out_groups = self.good.highest_scores(held_out)
+        scores = held_out.group_scores(category.score)
         return memory_bank.BankManifest(
             category=self.name,
             backbone=model.name,
@@ -160,14 +177,14 @@ class Recipe:
             patches=bank.shape[0],
             coreset_ratio=category.coreset_ratio,
             seed=seed,
-            good_images=held_out.size,
+            good_images=len(held_out.names),
             candidate_patches=candidates,
             score=category.score,
             bit_depth=category.bit_depth,
             bit_alignment=category.bit_alignment,
-            thresholds=_thresholds(held_out_groups, category),
-            calibration=_calibration(held_out_groups, category, method),
-            index_sha256=index_sha256,
+            thresholds=_thresholds(scores, category),
+            calibration=_calibration(scores, category, method),
+            **digests,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
@@ -197,6 +214,8 @@ def _calibration(held_out: Features, category: config.Category, method: str) -> 
         review_rate=category.review_rate,
         held_out_median=float(np.median(held_out)),
         held_out_max=float(held_out.max()),
+        flagged=calibration.flagged_share(held_out.size, category.review_rate),
+        failed=calibration.flagged_share(held_out.size, category.false_reject_rate),
     )
 
 

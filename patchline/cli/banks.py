@@ -92,11 +92,7 @@ def evaluate(
 
 
 def _print_bank(settings: config.Config, bank: memory_bank.BankManifest) -> None:
-    method = "each held out in turn" if bank.calibration.method == "leave-one-image-out" else "none of them in the bank"
-    groups = f" in {bank.calibration.images} groups" if bank.calibration.images < bank.good_images else ""
-    print(
-        f"{settings.paths.memory_banks / bank.category}: {bank.patches} patches of {bank.dim} numbers\n"
-        f"fail from {bank.thresholds.fail:.4g}, review from {bank.thresholds.review:.4g}: calibrated on "
-        f"{bank.good_images} good images{groups}, {method}, for at most "
-        f"{bank.calibration.false_reject_rate:.1%} of good parts rejected"
-    )
+    from patchline.banks import report
+
+    print(f"{settings.paths.memory_banks / bank.category}: {bank.patches} patches of {bank.dim} numbers")
+    print(report.describe(bank))

@@ -14,16 +14,37 @@ from patchline.inspection.search.exact_search import Search
 from patchline.inspection.search.lazy_distances import LazyDistances
 from patchline.protocol import messages
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FlaggedShare(messages.Frozen):
+    """The share of new good images that one fit flags: the mean over fits, and bounds with 95 % confidence each."""
+
+    expected: float
+    lower: float
+    upper: float
+
 
 class Calibration(messages.Frozen):
-    """How the thresholds were calibrated."""
+    """How the thresholds were calibrated.
 
-    method: Literal["leave-one-image-out", "held-out images"]
+    Banks of builds before `leave-one-group-out` have no `flagged` and `failed`.
+
+    Attributes:
+        method: `leave-one-image-out` left holes in the coreset, so its thresholds were too high.
+        images: the number of held-out images, or of their groups.
+        flagged: the share of new good images with the decision `review` or `fail`.
+        failed: the share of new good images with the decision `fail`.
+    """
+
+    method: Literal["leave-one-image-out", "leave-one-group-out", "held-out images"]
     images: int
     false_reject_rate: float
     review_rate: float
     held_out_median: float
     held_out_max: float
+    flagged: FlaggedShare | None = None
+    failed: FlaggedShare | None = None
 
 
 class BankManifest(messages.Frozen):
@@ -49,7 +70,8 @@ class BankManifest(messages.Frozen):
     bit_alignment: Literal["low", "high"] = "low"
     thresholds: messages.Thresholds
     calibration: Calibration
-    index_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    index_sha256: Sha256
+    held_out_sha256: Sha256 | None = None
     created_at: str
     versions: dict[str, str]
 

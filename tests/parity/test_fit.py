@@ -47,6 +47,10 @@ def manifest(home):
     return json.loads((home / "faiss-index-precision" / "part" / "manifest.json").read_text())
 
 
+def held_out(home):
+    return json.loads((home / "faiss-index-precision" / "part" / "held_out.json").read_text())
+
+
 def test_pictures_of_one_part_count_once_and_are_held_out_together(home):
     result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, group_by: '([^_]+)_'")
     assert result.returncode == 0, result.stderr
@@ -61,8 +65,27 @@ def test_too_few_groups_are_refused(home):
     assert "6 good images in 1 groups; each group counts as one image" in text
 
 
-def test_a_bank_of_one_row_is_refused_in_words(home):
-    assert "raise coreset_ratio" in error(fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.004"))
+def test_a_bank_of_one_row_is_calibrated_with_another_row_for_the_image_it_comes_from(home):
+    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.004")
+    assert result.returncode == 0, result.stderr
+    assert "part: 1 patches of 152 numbers" in result.stdout
+    lowest = min(image["largest"][-1] for image in held_out(home)["images"])
+    assert lowest > 0  # nobody was compared with patches of the same image
+
+
+def test_a_bank_keeps_the_distances_of_its_held_out_images_and_what_it_promises(home):
+    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, group_by: '([^_]+)_'")
+    assert result.returncode == 0, result.stderr
+    kept = held_out(home)["images"]
+    assert sorted(image["image"] for image in kept) == sorted(path.name for path in (home / "good").iterdir())
+    assert sorted(image["group"] for image in kept) == [0, 0, 1, 1, 2, 2]
+    assert all(image["largest"] == sorted(image["largest"], reverse=True) for image in kept)
+    scores = {image["group"]: 0.0 for image in kept}
+    for image in kept:
+        scores[image["group"]] = max(scores[image["group"]], np.mean(image["largest"][:10]))
+    assert manifest(home)["thresholds"]["fail"] == pytest.approx(max(scores.values()), rel=1e-6)
+    assert manifest(home)["calibration"]["failed"]["expected"] == pytest.approx(1 / 4)
+    assert "Of 1,000 good parts, expect about 250 (17 to 632) with review or fail" in result.stdout
 
 
 def test_exact_copies_are_used_once(home):

@@ -92,24 +92,9 @@ def test_a_subset_keeps_the_images_and_their_groups():
     assert (good.paths, good.groups.tolist()) == (["b", "c", "d"], [0, 0, 1])
 
 
-def test_a_group_has_its_highest_score():
-    good = good_images.GoodImages([], np.array([1, 0, 1, 2]), [])
-    assert good.highest_scores(np.array([3, 5, 4, 1], np.float32)).tolist() == [5, 4, 1]
-
-
-def test_a_held_out_image_is_not_compared_with_rows_of_its_group():
-    bank = np.array([[0.0], [1.0], [4.0]], np.float32)
-    recipe = SimpleNamespace(groups=np.array([0, 0, 1]), category=category(score="max"))
-    features = [np.full((1, 1), value, np.float32) for value in (0.0, 1.0, 4.0)]
-    held_out = fit._leave_one_out(recipe, features, bank, group_of_row=np.array([0, 0, 1]))
-    assert held_out.tolist() == [16.0, 9.0, 9.0]
-
-
-def test_a_bank_with_rows_of_one_group_only_is_refused_in_words():
-    with pytest.raises(SetupError, match="raise coreset_ratio"):
-        fit._require_several_groups(np.array([4]))
-    with pytest.raises(SetupError, match="raise coreset_ratio"):
-        fit._require_several_groups(np.array([2, 2, 2]))
+def test_one_group_only_is_refused_in_words():
+    with pytest.raises(SetupError, match="group_by or group_table of the category name several groups"):
+        fit._require_several_groups(np.array([0, 0, 0]))
     fit._require_several_groups(np.array([0, 1]))
 
 
