@@ -160,7 +160,7 @@ class Delivery:
 
 
 class Consumer(Protocol):
-    """The deliveries of one queue. Several threads may take from it."""
+    """Deliveries of queues. Several threads may take from it."""
 
     @property
     def subscribed(self) -> bool:
@@ -181,6 +181,18 @@ class Consumer(Protocol):
 
     def cancel(self) -> None:
         """Stop consuming. Deliveries that nobody has taken are requeued."""
+        ...
+
+
+class QueueConsumer(Consumer, Protocol):
+    """The deliveries of one queue."""
+
+    @property
+    def gaps(self) -> int:
+        """How often the queue was missing or its subscription was ended, so that messages may have been lost.
+
+        `take` counts a gap after it has returned everything from before, and before anything from after.
+        """
         ...
 
 
@@ -239,7 +251,7 @@ class Broker(Protocol):
         """
         ...
 
-    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> Consumer:
+    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> QueueConsumer:
         """Consume a queue. The broker delivers at most `prefetch` unsettled messages at a time.
 
         `on_arrival` is called after each delivery has arrived. It must not block.

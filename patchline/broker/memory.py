@@ -149,7 +149,7 @@ class MemoryBroker:
 
 
 class _MemoryConsumer:
-    """Implements `patchline.broker.base.Consumer`."""
+    """Implements `patchline.broker.base.QueueConsumer`."""
 
     def __init__(self, changed: threading.Condition, queue: _MemoryQueue, prefetch: int) -> None:
         self._changed = changed
@@ -180,6 +180,11 @@ class _MemoryConsumer:
     def subscribed(self) -> bool:
         """See `base.Consumer`."""
         return not self._stopped
+
+    @property
+    def gaps(self) -> int:
+        """See `base.QueueConsumer`. Queues are never deleted here."""
+        return 0
 
     def stop(self) -> None:
         """See `base.Consumer`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ _MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while t
 _REPLY_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 10.0  # then the channel is replaced
 _PROBE_INTERVAL_S = 2.0
+_NOT_FOUND = 404
 
 
 class IoThread(Protocol):
@@ -67,7 +70,7 @@ class _Subscription:
 
 
 class RabbitConsumer:
-    """Implements `patchline.broker.base.Consumer`. Subscribes again whenever its subscription ends."""
+    """Implements `patchline.broker.base.QueueConsumer`. Subscribes again whenever its subscription ends."""
 
     def __init__(self, io: IoThread, queue_name: str, prefetch: int, on_arrival: Callable[[], object]) -> None:
         self._io = io
@@ -77,7 +80,8 @@ class RabbitConsumer:
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
         self._stopped = False
-        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._gaps = 0
+        self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()  # None: a gap
         self._pending_replies: set[Future[None]] = set()
 
     @property
@@ -86,13 +90,22 @@ class RabbitConsumer:
         current = self._subscription
         return current is not None and current.confirmed and bool(current.channel.is_open)
 
+    @property
+    def gaps(self) -> int:
+        """See `base.QueueConsumer`. A lost connection or channel is no gap: the queue keeps its messages."""
+        return self._gaps
+
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`. Deliveries of a closed channel are dropped; RabbitMQ delivers them again."""
-        try:
-            delivery = self._deliveries.get(timeout=timeout_s)
-        except queue.Empty:
-            self._io.check_alive()
-            return None
+        deadline = time.monotonic() + timeout_s
+        delivery = None
+        while delivery is None:
+            try:
+                delivery = self._deliveries.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self._io.check_alive()
+                return None
+            self._gaps += delivery is None
         return None if delivery.stale else delivery
 
     def flush(self) -> None:
@@ -106,8 +119,10 @@ class RabbitConsumer:
     def cancel(self) -> None:
         """See `base.Consumer`."""
         self.stop()
-        while not self._deliveries.empty():
-            self._deliveries.get().requeue()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (delivery := self._deliveries.get_nowait()) is not None:
+                    delivery.requeue()
 
     def _call_and_wait(self, method: str, call: Callable[[Future[None]], None]) -> None:
         reply: Future[None] = Future()
@@ -122,6 +137,7 @@ class RabbitConsumer:
     def subscribe(self, channel: Any) -> None:
         """Consume on a newly opened channel."""
         if self._stopped:
+            channel.close()
             return
         self._subscription = subscription = _Subscription(channel)
         channel.add_on_close_callback(partial(self._on_channel_closed, subscription))
@@ -186,6 +202,7 @@ class RabbitConsumer:
         if subscription is not self._subscription or self._stopped:
             return
         self._subscription = None
+        self._deliveries.put(None)
         self._subscribe_later(subscription.channel.connection, reason)
         subscription.retire()
 
@@ -196,6 +213,8 @@ class RabbitConsumer:
         self._subscription = None
         for reply in tuple(self._pending_replies):
             self._on_reply(reply)
+        if getattr(reason, "reply_code", None) == _NOT_FOUND:
+            self._deliveries.put(None)
         if not self._stopped and channel.connection.is_open:
             self._subscribe_later(channel.connection, repr(reason))
 

@@ -12,9 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 
 from patchline import config
-from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
+from patchline.gate.decided import Decided
+from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NO_VERDICT = "no verdict in time"
@@ -36,19 +38,6 @@ class Permit:
     reject: bool
 
 
-@dataclass(frozen=True)
-class _Decided:
-    """An action that is not yet done. A pinned one was intended before: it is repeated and never becomes another."""
-
-    part: Announcement | Verdict | ActionRecord
-    action: Action
-    because: str
-    score: float | None
-    due_at: float  # seconds on the monotonic clock
-    pinned: bool = False
-    stale: bool = False
-
-
 class Gate:
     """The state of one line's gate: the parts it expects, what is to be done, and the jobs it has acted on.
 
@@ -67,7 +56,7 @@ class Gate:
         self._acted: OrderedDict[str, str] = OrderedDict()
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
-        self._decided: dict[str, _Decided] = {}  # in the order in which they were decided
+        self._decided: dict[str, Decided] = {}  # in the order in which they were decided
         self.late_verdicts = 0
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
@@ -138,13 +127,13 @@ class Gate:
         if late:
             self.late_verdicts += 1
             action, because, score = Action.REJECT, NO_VERDICT, None
-        self._decided[verdict.job_id] = _Decided(verdict, action, because, score, due_at, stale=stale)
+        self._decided[verdict.job_id] = Decided(verdict, action, because, score, due_at, stale=stale)
         return Heard.LATE if late else Heard.DECIDED
 
     def on_act(self, act: Act, now: float) -> None:
         """Take note of what another gate of the line does."""
         if act.state is ActState.DONE:
-            self.done(act)
+            self.done(act.job_id, act.because)
         elif act.job_id not in self._acted:
             self._pin(act, now)
 
@@ -174,13 +163,49 @@ class Gate:
                 decided, action=record.action, because=record.because, score=record.score, pinned=True
             )
 
-    def done(self, record: ActionRecord) -> None:
-        """Remember an action that the arm has acknowledged."""
-        self._decided.pop(record.job_id, None)
-        self._expected.pop(record.job_id, None)
-        self._acted[record.job_id] = record.because
+    def done(self, job_id: str, because: str) -> bool:
+        """Remember an action that the arm has acknowledged. Return False if it is known."""
+        self._decided.pop(job_id, None)
+        self._expected.pop(job_id, None)
+        if job_id in self._acted:
+            return False
+        self._acted[job_id] = because
         if len(self._acted) > self._remember:
             self._acted.popitem(last=False)
+        return True
+
+    def open_parts(self, now: float) -> list[OpenPart]:
+        """Return the parts on which no gate has acted, as far as this one knows."""
+        expected = [OpenPart(part=part, due_in_s=due_at - now) for part, due_at in self._expected.values()]
+        return expected + [decided.to_open_part(now) for decided in self._decided.values()]
+
+    def recently_acted(self, count: int) -> list[tuple[str, str]]:
+        """Return job id and reason of the last actions, oldest first."""
+        return list(islice(reversed(self._acted.items()), count))[::-1]
+
+    def on_open_part(self, open_part: OpenPart, now: float) -> float | None:
+        """Learn from another gate what this one has missed of a part.
+
+        Returns:
+            For a part that was not known: how long ago its announcement arrived, in seconds. Otherwise None.
+        """
+        part = open_part.part
+        known = self._decided.get(part.job_id)
+        if part.job_id in self._acted or (known is not None and (known.pinned or not open_part.intended)):
+            return None
+        due_at = now + open_part.due_in_s
+        if open_part.action is None:
+            if part.job_id in self._expected:
+                return None
+            self._expected[part.job_id] = (part, due_at)
+            heapq.heappush(self._due, (due_at, part.job_id))
+            return self._patience_s(part) - open_part.due_in_s
+        is_new = part.job_id not in self._expected and known is None
+        _, due_at = self._expected.pop(part.job_id, (None, due_at))
+        self._decided[part.job_id] = Decided(
+            part, open_part.action, open_part.because, open_part.score, due_at, pinned=open_part.intended
+        )
+        return self._patience_s(part) - open_part.due_in_s if is_new else None
 
     def forget_overdue(self, now: float, overdue_s: float) -> list[str]:
         """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby."""
@@ -195,7 +220,7 @@ class Gate:
         return job_ids
 
     def forget_unpinned(self) -> list[str]:
-        """Forget the parts on which another gate may have acted unheard; return their job ids. For a standby."""
+        """Forget the parts on which another gate may have acted unheard; return their job ids."""
         job_ids = [*self._expected, *(job_id for job_id, decided in self._decided.items() if not decided.pinned)]
         for job_id in job_ids:
             self._expected.pop(job_id, None)
@@ -220,16 +245,16 @@ class Gate:
         _, due_at = self._expected.pop(record.job_id, (None, now))
         if record.job_id in self._decided:
             due_at = self._decided[record.job_id].due_at
-        self._decided[record.job_id] = _Decided(record, record.action, record.because, record.score, due_at, True)
+        self._decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
 
     def _decide_overdue(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, job_id = heapq.heappop(self._due)
             part, due_at = self._expected.pop(job_id, (None, 0.0))
             if part is not None:
-                self._decided[job_id] = _Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
+                self._decided[job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
 
-    def _record(self, job_id: str, decided: _Decided, now: float, now_ms: int) -> ActionRecord:
+    def _record(self, job_id: str, decided: Decided, now: float, now_ms: int) -> ActionRecord:
         return ActionRecord(
             job_id=job_id,
             line=decided.part.line,

@@ -10,6 +10,8 @@ was the last holder itself and has heard of no other one.
 
 A gate's own pings in its own queue prove that it hears its line, and that it has heard everything up to the time of
 sending. Without them it is blind.
+
+A gate that stays blind although it is the active consumer releases the lease if another gate hears the line.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from enum import StrEnum
 
 from patchline.gate.decide import Permit
 from patchline.protocol.gate_messages import Ping
+
+_MAX_READING = 5  # durations of the lease
+_QUIET_S = 0.25  # without a delivery: a blind gate reads nothing that lay in its queue
 
 
 class Role(StrEnum):
@@ -49,15 +54,31 @@ class Lease:
         self._last_active_ping = (float("-inf"), float("-inf"))  # sent at, received at
         self._heard_until: float | None = None  # everything that was sent before has been heard
         self._deaf_since = now
+        self._delivered_at = float("-inf")
+        self._current_others: dict[str, float] = {}  # when another gate said that it hears the line
+        self._released = False
 
     def on_lease_ping(self, ping: Ping, now: float) -> None:
         """Handle a ping from the lease queue: this gate is the single active consumer."""
         if ping.process != self._process:
+            self._on_lease_ping_of_other(ping, now)
+            return
+        if self._released:
             return
         sent_at, received_at = self._last_active_ping
-        if max(ping.sent_at - sent_at, now - received_at) > self._duration_s / 2:
+        if self._active_since is None or max(ping.sent_at - sent_at, now - received_at) > self._duration_s / 2:
             self._active_since = now  # another gate may have held the lease in between
         self._last_active_ping = (ping.sent_at, now)
+
+    def _on_lease_ping_of_other(self, ping: Ping, now: float) -> None:
+        if ping.current and ping.gate != self._gate:
+            self._current_others[ping.gate] = now
+        else:
+            self._current_others.pop(ping.gate, None)
+
+    def on_delivery(self, now: float) -> None:
+        """Handle that a message has come through this gate's own queue."""
+        self._delivered_at = now
 
     def on_queue_ping(self, ping: Ping, now: float) -> None:
         """Handle a ping from this gate's own queue."""
@@ -67,6 +88,25 @@ class Lease:
             self.has_namesake = self.has_namesake or self.is_current(now)  # until then, it was the process before this
         elif ping.active and not self.is_valid(now):
             self.held_last = False
+
+    def on_gap(self, now: float) -> None:
+        """Handle the loss of this gate's queue: it is blind until its next ping comes back."""
+        if self._heard_until is not None:
+            self._heard_until, self._deaf_since = None, now - self._duration_s
+
+    def should_release(self, now: float) -> bool:
+        """Return True if this gate has been blind for a while, and another one hears the line that could act."""
+        blind_for_long = not self.is_current(now) and now >= self._deaf_since + 2 * self._duration_s
+        heard_at = max(self._current_others.values(), default=float("-inf"))
+        return self.is_active(now) and blind_for_long and now < heard_at + self._duration_s
+
+    def release(self) -> None:
+        """Give up the right to act, until `resume`."""
+        self._released, self._active_since, self.held_last = True, None, False
+
+    def resume(self) -> None:
+        """Take part in the lease again."""
+        self._released = False
 
     def is_active(self, now: float) -> bool:
         """Return True if this gate is the active consumer, as far as it knows. It may still have to wait."""
@@ -90,12 +130,17 @@ class Lease:
         """Return what this gate may do now. Remember that it holds the lease, if it does.
 
         An accept needs the lease. A blind gate may still reject if it was the last holder: a reject is the safe state.
+        While it reads what lay in its queue it waits, because the acts of another gate may come next.
         """
         valid = self.is_valid(now)
         if valid:
             self.held_last = True
         accept = valid and self.is_current(now)
-        return Permit(accept=accept, reject=accept or (self.is_blind(now) and self.held_last))
+        return Permit(accept=accept, reject=accept or (self.is_blind(now) and self.held_last and self._is_quiet(now)))
+
+    def _is_quiet(self, now: float) -> bool:
+        """Return True if nothing comes through this gate's queue. Its pings may be missing from what comes."""
+        return now >= self._delivered_at + _QUIET_S or now >= self._deaf_since + _MAX_READING * self._duration_s
 
     def role(self, now: float) -> Role:
         """Return what this gate is doing now."""

@@ -1,28 +1,29 @@
-"""What connects a gate with its line: its own queue, the lease queue, and a thread that sends pings and acts."""
+"""What connects a gate with its line: its own queue, the lease queue, and a thread that sends to the other gates."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 import structlog
 
 from patchline import config
-from patchline.broker.base import Broker, BrokerError, Consumer, Delivery, Message, Outgoing, TopologyMismatch
+from patchline.broker.base import Broker, BrokerError, Delivery, QueueConsumer, TopologyMismatch
+from patchline.gate.outbox import Outbox, to_gates
 from patchline.protocol import topology
 from patchline.protocol.errors import Unusable
-from patchline.protocol.gate_messages import ACT_TYPE, PING_TYPE, Act, Ping, parse_ping
+from patchline.protocol.gate_messages import Act, Ping, Snapshot, SyncRequest, parse_ping
 from patchline.runtime import connections
 
 _log = structlog.get_logger(__name__)
 _PREFETCH = 10_000  # unsettled deliveries, while the disk of the memory stalls or the arm does not acknowledge
 _LEASE_PREFETCH = 20
-_MAX_UNSENT = 10_000
-_BATCH = 100
 _DECLARE_RETRY_S = 2.0
+_NOT_CONFIRMED = "pings not confirmed, retrying"
+_NOT_DECLARED = "queues not declared, retrying"
+_UNUSABLE = "queues of the gate cannot be used"
 
 
 class Link:
@@ -47,14 +48,18 @@ class Link:
         self._instance = instance
         self._ping = ping
         self._ping_interval_s = settings.gate.lease_ms / 4000
-        self._unsent: deque[Act] = deque(maxlen=_MAX_UNSENT)
         self._wake = threading.Event()
+        self._outbox = Outbox(broker, line, self._wake.set)
         self._stop = threading.Event()
         self._declare_at: float | None = 0.0  # None: the queues are declared
-        self._consumers: tuple[Consumer, Consumer] | None = None
+        self._own: QueueConsumer | None = None
+        self._lease: QueueConsumer | None = None
+        self._wants_lease = True
+        self._gaps = self._lease_gaps = 0
+        self._must_ask = threading.Event()
         self._failure: TopologyMismatch | None = None
         self._queue_was_missing = threading.Event()
-        self._last_error = ""
+        self._last_errors: dict[str, str] = {}  # by event
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     def __enter__(self) -> Link:
@@ -65,14 +70,14 @@ class Link:
         self._stop.set()
         self._wake.set()
         self._thread.join()
-        if self._consumers is not None and self._broker.connected:
-            for consumer in self._consumers:
+        for consumer in (self._own, self._lease):
+            if consumer is not None and self._broker.connected:
                 consumer.cancel()
 
     @property
     def unsent(self) -> int:
-        """Number of acts that the other gates have not been told."""
-        return len(self._unsent)
+        """Number of acts and snapshots that the other gates have not been told."""
+        return len(self._outbox)
 
     def take(self, timeout_s: float) -> Delivery | None:
         """Return the next delivery of the gate's queue, or None.
@@ -82,25 +87,38 @@ class Link:
         """
         if self._failure is not None:
             raise self._failure
-        if self._consumers is None:
+        if self._own is None:
             time.sleep(timeout_s)
             return None
-        return self._consumers[0].take(timeout_s)
+        return self._own.take(timeout_s)
 
     def take_lease_pings(self) -> list[Ping]:
         """Return the pings that have arrived from the lease queue."""
         pings: list[Ping] = []
-        while self._consumers is not None and (delivery := self._consumers[1].take(0.0)) is not None:
+        lease = self._lease
+        while lease is not None and (delivery := lease.take(0.0)) is not None:
             try:
                 pings.append(parse_ping(delivery.message))
             except Unusable as error:
                 _log.error("invalid message in the lease queue", reason=error.detail)
             delivery.ack()
+        if lease is not None and lease.gaps != self._lease_gaps:
+            self._lease_gaps = lease.gaps
+            self._declare_now()
         return pings
 
-    def announce(self, act: Act) -> None:
+    def announce(self, message: Act | Snapshot) -> None:
         """Tell the other gates, without waiting. What RabbitMQ does not confirm is sent again."""
-        self._unsent.append(act)
+        self._outbox.add(message)
+
+    def ask(self) -> None:
+        """Ask the other gates for a snapshot, once the gate's queue exists."""
+        self._must_ask.set()
+        self._wake.set()
+
+    def hold_lease(self, wanted: bool) -> None:
+        """Consume the lease queue, or leave it to the other gates."""
+        self._wants_lease = wanted
         self._wake.set()
 
     def declare_again(self) -> None:
@@ -109,11 +127,23 @@ class Link:
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
 
     def take_queue_loss(self) -> bool:
-        """Return True once after the gate's queue was missing, before anything of the new one is taken."""
-        if not self._queue_was_missing.is_set():
-            return False
-        self._queue_was_missing.clear()
-        return True
+        """Return True once after messages may have been lost, before anything later is taken.
+
+        The queue was missing, or RabbitMQ has ended the subscription.
+        """
+        gaps = 0 if self._own is None else self._own.gaps
+        lost = gaps > self._gaps
+        if lost:
+            self._gaps = gaps
+            self._declare_now()
+        if self._queue_was_missing.is_set():
+            self._queue_was_missing.clear()
+            lost = True
+        return lost
+
+    def _declare_now(self) -> None:
+        self._declare_at = 0.0
+        self._wake.set()
 
     # Everything below runs on the link's thread.
 
@@ -123,16 +153,18 @@ class Link:
             self._wake.wait(max(0.0, next_ping - time.monotonic()))
             self._wake.clear()
             self._declare_if_needed()
+            self._update_lease_consumer()
             ping = time.monotonic() >= next_ping
             if ping:
                 next_ping = time.monotonic() + self._ping_interval_s
+            self._outbox.flush(retry=ping)
             self._send(ping)
-        self._send(ping=False)
+        self._outbox.close()
 
     def _declare_if_needed(self) -> None:
         if self._declare_at is None or time.monotonic() < self._declare_at or not self._broker.connected:
             return
-        first = self._consumers is None
+        first = self._own is None
         try:
             if not self._exists(topology.gate_queue(self._line, self._instance)):
                 self._queue_was_missing.set()
@@ -140,24 +172,34 @@ class Link:
         except TopologyMismatch as error:
             if first:
                 self._failure = error
-            self._log_once("queues of the gate cannot be used", error)
+            self._log_once(_UNUSABLE, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         except BrokerError as error:
-            self._log_once("queues not declared, retrying", error)
+            self._log_once(_NOT_DECLARED, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         else:
             self._declare_at = None
+            for event in (_UNUSABLE, _NOT_DECLARED):
+                self._last_errors.pop(event, None)
             if first:
                 self._consume()
 
     def _consume(self) -> None:
-        own = self._broker.consume(topology.gate_queue(self._line, self._instance), _PREFETCH)
-        self._consumers = (own, self._broker.consume(topology.lease_queue(self._line), _LEASE_PREFETCH))
+        self._outbox.open()
+        self._own = self._broker.consume(topology.gate_queue(self._line, self._instance), _PREFETCH)
         shared = topology.shared_gate_queue(self._line)
         with contextlib.suppress(BrokerError):
             if self._exists(shared):
                 advice = f"rabbitmqctl delete_queue {shared}"
                 _log.warning("the queue of an earlier build still exists", remove_it_with=advice)
+
+    def _update_lease_consumer(self) -> None:
+        lease = self._lease
+        if self._wants_lease and lease is None and self._own is not None:
+            self._lease = self._broker.consume(topology.lease_queue(self._line), _LEASE_PREFETCH)
+        elif not self._wants_lease and lease is not None:
+            self._lease = None
+            lease.cancel()
 
     def _exists(self, queue: str) -> bool:
         try:
@@ -167,31 +209,27 @@ class Link:
         return True
 
     def _send(self, ping: bool) -> None:
-        if not self._broker.connected or self._consumers is None:
+        if not self._broker.connected or self._own is None:
             return
-        acts = list(self._unsent)[:_BATCH]
-        outgoing = [Outgoing(topology.ACTS, self._line, _act_message(act), mandatory=False) for act in acts]
-        if ping:
-            message = Message(self._ping().to_json(), None, PING_TYPE, "application/json")
-            outgoing.append(Outgoing(topology.LEASE, self._line, message, mandatory=False))
+        outgoing = []
+        asks = self._must_ask.is_set() and self._declare_at is None
+        if ping or asks:  # the answer comes after the ping, which shows that the gate is current
+            outgoing.append(to_gates(topology.LEASE, self._line, self._ping()))
+        if asks:
+            self._must_ask.clear()
+            outgoing.append(to_gates(topology.ACTS, self._line, SyncRequest(gate=self._instance)))
         if not outgoing:
             return
         try:
             self._broker.publish_all(outgoing, timeout_s=2 * self._ping_interval_s)
         except BrokerError as error:
-            self._log_once("pings or acts not confirmed, retrying", error)
+            if asks:
+                self._must_ask.set()
+            self._log_once(_NOT_CONFIRMED, error)
             return
-        self._last_error = ""
-        for _ in acts:
-            self._unsent.popleft()
-        if self._unsent:
-            self._wake.set()
+        self._last_errors.pop(_NOT_CONFIRMED, None)
 
     def _log_once(self, event: str, error: Exception) -> None:
-        if str(error) != self._last_error:
+        if str(error) != self._last_errors.get(event):
             _log.warning(event, line=self._line, reason=str(error))
-        self._last_error = str(error)
-
-
-def _act_message(act: Act) -> Message:
-    return Message(act.to_json(), act.job_id, ACT_TYPE, "application/json")
+        self._last_errors[event] = str(error)

@@ -18,7 +18,6 @@ from pathlib import Path
 import structlog
 
 from patchline.protocol.errors import SetupError
-from patchline.protocol.gate_messages import ActionRecord
 from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement
 
 _log = structlog.get_logger(__name__)
@@ -81,11 +80,11 @@ class Memory:
         """Save whether this instance was the last one to hold the lease."""
         self._enqueue_write(("DELETE FROM lease", ()), ("INSERT INTO lease VALUES (?)", (int(held_last),)))
 
-    def save_action(self, record: ActionRecord) -> None:
-        """Save an action and delete the part it was taken on."""
+    def save_action(self, job_id: str, because: str) -> None:
+        """Save that a gate has acted, and delete the part."""
         self._enqueue_write(
-            ("DELETE FROM expected WHERE job_id = ?", (record.job_id,)),
-            ("INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (record.job_id, record.because)),
+            ("DELETE FROM expected WHERE job_id = ?", (job_id,)),
+            ("INSERT OR IGNORE INTO acted (job_id, because) VALUES (?, ?)", (job_id, because)),
             ("DELETE FROM acted WHERE number <= (SELECT max(number) FROM acted) - ?", (self._remember,)),
         )
 

@@ -102,7 +102,7 @@ def _run(service: Service, life: _Life, stop: threading.Event, forget_after_s: f
 
 def _ping(lease: Lease, name: str, process: str) -> Ping:
     now = boot_s()
-    return Ping(gate=name, process=process, sent_at=now, active=lease.is_active(now))
+    return Ping(gate=name, process=process, sent_at=now, active=lease.is_active(now), current=lease.is_current(now))
 
 
 class _Life:

@@ -1,4 +1,4 @@
-"""Act and Ping: the versioned messages between the gates of a line. Both are JSON.
+"""Act, Ping, SyncRequest and Snapshot: the versioned messages between the gates of a line. All are JSON.
 
 Readers ignore unknown fields: gates of different builds can share a line during an upgrade.
 """
@@ -11,10 +11,12 @@ from typing import TypeVar
 import pydantic
 
 from patchline.protocol.errors import Reason, Unusable
-from patchline.protocol.messages import Envelope, EpochMs, Identifier, Name, describe
+from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement, Envelope, EpochMs, Identifier, Name, describe
 
 ACT_TYPE = "patchline.act.v1"
 PING_TYPE = "patchline.ping.v1"
+SYNC_TYPE = "patchline.sync.v1"
+SNAPSHOT_TYPE = "patchline.snapshot.v1"
 
 
 class Action(StrEnum):
@@ -71,12 +73,56 @@ class Ping(_Tolerant):
         process: a random id of the process, because a restarted gate has the same name.
         sent_at: seconds of the sender's monotonic clock; only the sender can interpret it.
         active: the sender is the single active consumer of the lease queue.
+        current: the sender hears its line.
     """
 
     gate: str
     process: str
     sent_at: float
     active: bool
+    current: bool = False
+
+
+class SyncRequest(_Tolerant):
+    """A gate has missed messages, and asks the others for a snapshot. Sent when its queue receives again."""
+
+    gate: str
+
+
+class OpenPart(_Tolerant):
+    """A part on which no gate has acted, as far as the sender knows.
+
+    Attributes:
+        part: the announcement, or what is known of it.
+        due_in_s: the rest of the patience with the part when the snapshot was sent.
+        action: what is to be done. None: there is no verdict.
+        because: the reason of the action.
+        score: the score of the verdict.
+        intended: a gate was about to do it. Other actions are ruled out.
+    """
+
+    part: Announcement
+    due_in_s: float
+    action: Action | None = None
+    because: str = ""
+    score: float | None = None
+    intended: bool = False
+
+
+class Snapshot(_Tolerant):
+    """What a gate knows of its line. A large one is sent as several.
+
+    Attributes:
+        gate: the name of the gate instance.
+        sent_at: the time.
+        open: the parts on which no gate has acted.
+        acted: job id and reason of recent actions, oldest first.
+    """
+
+    gate: str
+    sent_at: EpochMs
+    open: tuple[OpenPart, ...] = ()
+    acted: tuple[tuple[Identifier, str], ...] = ()
 
 
 _Parsed = TypeVar("_Parsed", bound=_Tolerant)
@@ -92,8 +138,18 @@ def parse_ping(envelope: Envelope) -> Ping:
     return _parse(Ping, envelope)
 
 
+def parse_sync_request(envelope: Envelope) -> SyncRequest:
+    """Parse a request for a snapshot. Raises Unusable if it is invalid."""
+    return _parse(SyncRequest, envelope)
+
+
+def parse_snapshot(envelope: Envelope) -> Snapshot:
+    """Parse a snapshot. Raises Unusable if it is invalid."""
+    return _parse(Snapshot, envelope)
+
+
 def _parse(model: type[_Parsed], envelope: Envelope) -> _Parsed:
     try:
-        return model.model_validate_json(envelope.body)
+        return model.model_validate_json(envelope.body, extra=UNKNOWN_FIELDS)
     except pydantic.ValidationError as error:
         raise Unusable(Reason.MALFORMED_MESSAGE, describe(error)) from error

@@ -54,6 +54,7 @@ class StatusSender:
         self._report = report
         self._now_ms = now_ms
         self._state, self._since = "", now_ms()
+        self._failure: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
 
@@ -73,13 +74,21 @@ class StatusSender:
                 message = Message(status.to_json(), None, STATUS_TYPE, "application/json")
                 key = status.routing_key
                 self._broker.publish(topology.STATUS, key, message, mandatory=False, timeout_s=_INTERVAL_S)
-        except BrokerError as error:
-            _log.warning("status not sent", reason=str(error), pause_s=_PAUSE_AFTER_FAILURE_S)
-            return False
+        except BrokerError as error:  # such as a missing exchange
+            return self._fail("status not sent, retrying", error)
         except Exception as error:  # noqa: BLE001 - such as a spool that cannot be read; the process goes on
-            _log.warning("status unknown", reason=str(error), pause_s=_PAUSE_AFTER_FAILURE_S)
-            return False
+            return self._fail("status unknown, retrying", error)
+        if self._failure is not None:
+            _log.info("status sent again")
+        self._failure = None
         return True
+
+    def _fail(self, event: str, error: Exception) -> bool:
+        """Log a failure, unless the last one was of the same kind."""
+        if event != self._failure:
+            _log.warning(event, reason=str(error), retry_every_s=_PAUSE_AFTER_FAILURE_S)
+        self._failure = event
+        return False
 
     def _describe(self) -> Status:
         state, holds = self._report()

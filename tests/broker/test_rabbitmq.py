@@ -254,6 +254,45 @@ def test_a_delivery_in_hand_outlives_its_deleted_queue(remade):
     assert consumer.take(0.3) is None
 
 
+def test_a_consumer_counts_a_gap_between_the_messages_of_a_deleted_queue_and_those_of_the_next_one(remade):
+    broker, make, delete = remade
+    consumer = broker.consume("remade", prefetch=5)
+    for _ in range(2):
+        broker.publish("remade", "key", _message())
+    wait_for(lambda: consumer._deliveries.qsize() == 2)
+    delete()
+    wait_for(lambda: not consumer.subscribed)
+    make()
+    wait_for(lambda: consumer.subscribed, 10)
+    broker.publish("remade", "key", _message())
+    gaps = []
+    while len(gaps) < 3:
+        if (delivery := consumer.take(10)) is not None:
+            delivery.ack()
+            gaps.append(consumer.gaps)
+    assert gaps[:2] == [0, 0]
+    assert gaps[2] > 0
+
+
+def test_a_lost_connection_is_no_gap(servers):
+    url = urllib.parse.urlsplit(servers.amqp_url)
+    with closing(Proxy(url.port)) as proxy:
+        proxy_url = f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}"
+        with RabbitBroker(proxy_url, heartbeat_s=20) as broker:
+            broker.declare(topology.gate("lost", ["g"]))
+            consumer = broker.consume(topology.gate_queue("lost", "g"), 1)
+            wait_for(lambda: consumer.subscribed)
+            proxy.cut()
+            wait_for(lambda: not consumer.subscribed)
+            wait_for(lambda: consumer.subscribed)
+            broker.add_callback_threadsafe(lambda: broker._connection.close())
+            wait_for(lambda: not consumer.subscribed)
+            wait_for(lambda: consumer.subscribed)
+            broker.publish(topology.PARTS, "lost", _message())
+            consumer.take(10).ack()
+            assert consumer.gaps == 0
+
+
 def test_a_consumer_whose_channel_rabbitmq_closes_subscribes_again(remade):
     broker, _, __ = remade
     consumer = broker.consume("remade", prefetch=5)

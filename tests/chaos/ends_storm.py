@@ -18,8 +18,8 @@ from tests.chaos.storm import wait_until
 from tests.queues import JOBS_QUEUE
 
 ALARM_S = 4.0  # more than three confirm timeouts
-PATIENCE_S = 2.2  # deadline and grace
 OVERSIZED_EVERY = 50
+_SNAPSHOT_S = 1.0
 _RECOVERY_S = 90.0  # a limit for a busy machine, not a promise
 
 
@@ -110,16 +110,13 @@ class EndsStorm:
         """Delete the queue of the verdicts."""
         self._delete(topology.VERDICTS)
 
-    def gate_queue(self, _):
-        """Delete the queue of the gate that stands by. Let pass what was announced while it heard nothing."""
-        self.wait_for_gates()
-        names = [name for name, role in self.ends.roles().items() if role == "standby"]
-        if names:
-            self._delete(topology.gate_queue("l1", names[0]))
-            noticed = wait_until(lambda: self.ends.roles().get(names[0]) == "blind", _RECOVERY_S)
-            assert noticed, "a gate did not notice that it hears nothing"
-            self.wait_for_gates("queue_deleted")
-            time.sleep(2 * PATIENCE_S)
+    def active_queue(self, _):
+        """Delete the queue of the gate that acts."""
+        self._delete_gate_queue("serving")
+
+    def standby_queue(self, _):
+        """Delete the queue of the gate that stands by."""
+        self._delete_gate_queue("standby")
 
     def wait_for_gates(self, kind=None):
         """Wait until one gate acts and the other one stands by. Record the time for a kind of fault."""
@@ -135,6 +132,19 @@ class EndsStorm:
         if names and self._kill(self.ends.gates[names[0]], "gate_kill"):
             self.done[f"gate_kill while {role}"] += 1
         self.wait_for_gates(f"gate_kill while {role}")
+
+    def _delete_gate_queue(self, role):
+        """Delete the queue of a gate. Wait until it hears its line again, and knows what it has missed."""
+        self.wait_for_gates()
+        names = [name for name, current in self.ends.roles().items() if current == role]
+        if names:
+            started = time.monotonic()
+            self._delete(topology.gate_queue("l1", names[0]))
+            self.done[f"queue_deleted of a gate while {role}"] += 1
+            noticed = wait_until(lambda: self.ends.was_blind(names[0], started), _RECOVERY_S)
+            assert noticed, "a gate did not notice that it hears nothing"
+            self.wait_for_gates(f"queue_deleted while {role}")
+            time.sleep(_SNAPSHOT_S)
 
     def _kill(self, process, kind):
         assert wait_until(lambda: process.process, _RECOVERY_S), f"{process.name} does not run"

@@ -142,6 +142,13 @@ class LineEnds:
                 roles[name] = latest[process.pid]["role"]
         return roles
 
+    def was_blind(self, name, since):
+        """Return True if a gate has heard nothing of its line at some time since then."""
+        process = self.gates[name].process
+        recent = _records(self.folder / "witness.jsonl", last_bytes=200_000)
+        beats = [record for record in recent if "role" in record and record["at"] > since]
+        return process is not None and any(beat["pid"] == process.pid and beat["role"] == "blind" for beat in beats)
+
 
 @contextmanager
 def set_up(plant, folder, amqp_url, redis_url, broken=None):

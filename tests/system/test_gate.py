@@ -142,6 +142,22 @@ def all_told(arms, count):
     return lambda: len({job_id for arm in arms for job_id in arm.job_ids()}) >= count
 
 
+def two_gates(line, tmp_path):
+    """Start a gate that serves and one that stands by. Return both, and their arms."""
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    gates = [start(line, arms[0], tmp_path, "first")]
+    wait_for(lambda: is_serving(gates[0]))
+    gates.append(start(line, arms[1], tmp_path, "second"))
+    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    return gates, arms
+
+
+def delete_queue(line, *names):
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        for name in names:
+            connection.channel().queue_delete(topology.gate_queue("l1", name))
+
+
 def test_the_second_gate_of_a_line_stands_by(line, tmp_path):
     arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
     gates = [start(line, arms[0], tmp_path, "first")]
@@ -374,6 +390,85 @@ def test_a_standby_whose_queue_was_deleted_does_not_reject_what_the_other_gate_h
     assert [act["job_id"] for act in arms[1].acts()] == ["j2"]
 
 
+def test_parts_that_only_the_standby_heard_of_are_acted_on_in_time_by_the_gate_whose_queue_was_deleted(line, tmp_path):
+    gates, arms = two_gates(line, tmp_path)
+    announce(line, "j1", patience_ms=4000)
+    announce(line, "j2", patience_ms=15_000)
+    wait_for(lambda: saved(line.settings.paths.gate / f"l1.{GATES[0]}.sqlite", "expected") == 2)
+    delete_queue(line, GATES[0])
+    announce(line, "j3", patience_ms=2000)
+    announce(line, "j4", patience_ms=15_000)
+    decide(line, "j4")
+    decide(line, "j2")
+    wait_for(all_told(arms, 4))
+    assert assert_each_part_has_one_action(arms, range(1, 5)) == {
+        "j1": "reject", "j2": "accept", "j3": "reject", "j4": "accept"
+    }  # fmt: skip
+    assert [act.get("stale") for act in arms[0].acts()] == [None] * 4
+    assert arms[1].acts() == []
+    gates[0].kill()
+    wait_for(lambda: is_serving(gates[1]))
+    feed(line, range(5, 20))
+    wait_for(all_told(arms, 19))
+    assert_each_part_has_one_action(arms, range(1, 20))
+
+
+def test_a_standby_takes_over_from_a_gate_whose_queue_stays_away(line, tmp_path):
+    broker = line.settings.broker.model_copy(update={"make_queues": False})
+    line.settings = line.settings.model_copy(update={"broker": broker})
+    configure(line, tmp_path)
+    gates, arms = two_gates(line, tmp_path)
+    announce(line, "j1", patience_ms=10_000)
+    wait_for(lambda: saved(line.settings.paths.gate / f"l1.{GATES[0]}.sqlite", "expected") == 1)
+    delete_queue(line, GATES[0])
+    feed(line, range(2, 10))
+    wait_for(all_told(arms, 9))
+    wait_for(lambda: is_serving(gates[1]))
+    assert_each_part_has_one_action(arms, range(1, 10))
+    line.broker.declare(topology.gate("l1", GATES))
+    wait_for(lambda: re.findall(r"gate is (\w+)", gates[0].log.read_text())[-1] == "standby")
+    feed(line, range(10, 20))
+    wait_for(all_told(arms, 19))
+    gates[1].kill()
+    wait_for(lambda: is_serving(gates[0]))
+    feed(line, range(20, 30))
+    wait_for(all_told(arms, 29))
+    assert_each_part_has_one_action(arms, range(1, 30))
+    assert "j29" in arms[0].job_ids()
+
+
+def test_gates_make_a_deleted_lease_queue_again(line, tmp_path):
+    gates, arms = two_gates(line, tmp_path)
+    feed(line, range(1, 10))
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        connection.channel().queue_delete(topology.lease_queue("l1"))
+    feed(line, range(10, 40))
+    wait_for(all_told(arms, 39))
+    assert_each_part_has_one_action(arms, range(1, 40))
+    assert sorted(map(is_serving, gates)) == [False, True]
+
+
+def test_no_part_gets_two_actions_if_the_queues_of_both_gates_are_deleted(line, tmp_path):
+    gates, arms = two_gates(line, tmp_path)
+    announce(line, "j1", patience_ms=6000)
+    announce(line, "j2", patience_ms=15_000)
+    memories = [line.settings.paths.gate / f"l1.{name}.sqlite" for name in GATES]
+    wait_for(lambda: all(saved(memory, "expected") == 2 for memory in memories))
+    delete_queue(line, *GATES)
+    decide(line, "j1")
+    wait_for(lambda: all(gate.log.read_text().count("subscribed again") for gate in gates))
+    wait_for(lambda: is_serving(gates[0]))
+    decide(line, "j2")
+    feed(line, range(3, 10))
+    wait_for(all_told(arms, 9))
+    gates[0].kill()
+    wait_for(lambda: is_serving(gates[1]))
+    feed(line, range(10, 20))
+    wait_for(all_told(arms, 19))
+    actions = assert_each_part_has_one_action(arms, range(1, 20))
+    assert (actions["j1"], actions["j2"]) == ("reject", "accept")
+
+
 def test_a_gate_sends_its_status(line, arm, tmp_path):
     connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
     channel = connection.channel()
@@ -394,6 +489,24 @@ def test_a_gate_sends_its_status(line, arm, tmp_path):
     assert (states[-1].role, states[-1].name, states[-1].line) == ("gate", default_name(), "l1")
     assert states[0].state == "standby"
     assert states[-1].holds == {"expected": 0, "undone": 0, "unsent_acts": 0}
+
+
+def test_a_gate_acts_without_the_exchange_of_statuses_and_says_once_that_it_is_missing(line, arm, tmp_path):
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        channel = connection.channel()
+        channel.exchange_delete(topology.STATUS)
+        wait_for(lambda: "status not sent" in gate.log.read_text())
+        feed(line, range(1, 20))
+        wait_for(all_told([arm], 19))
+        assert_each_part_has_one_action([arm], range(1, 20))
+        line.broker.declare(topology.Topology((topology.STATUS,), ()))
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, topology.STATUS, "gate.l1")
+        wait_for(lambda: channel.basic_get(queue, auto_ack=True)[2], 90.0)
+    wait_for(lambda: "status sent again" in gate.log.read_text())
+    assert gate.log.read_text().count("status not sent") == 1
 
 
 def test_a_gate_needs_an_arm_or_a_dry_run(line, tmp_path):

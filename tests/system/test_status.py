@@ -1,8 +1,9 @@
 """Publishers and workers say every second who they are and what they do. No job depends on it."""
 
 import json
+import time
 import urllib.parse
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pika
 import pytest
@@ -74,6 +75,23 @@ def test_a_publisher_sends_its_status_and_spools_without_one(line, image, tmp_pa
         proxy = Proxy(url.port, proxy.port)
         wait_for(lambda: any(status.since > before.since for status in take()))
     proxy.close()
+
+
+def test_a_publisher_needs_no_exchange_of_statuses_and_says_once_that_it_is_missing(line, image, tmp_path):
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
+    with statuses(line, "publisher.l1") as take:
+        wait_for(take)
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        connection.channel().exchange_delete(topology.STATUS)
+    time.sleep(5.0)  # a status is sent every second
+    (tmp_path / "part.png").write_bytes(image.read_bytes())
+    assert json.loads(publisher.stdout.readline())["state"] == "confirmed"
+    line.broker.declare(topology.Topology((topology.STATUS,), ()))
+    with statuses(line, "publisher.l1") as take:
+        wait_for(take, 90.0)
+    publisher.terminate()
+    _, log = publisher.communicate(timeout=30)
+    assert log.count("status not sent") == log.count("status sent again") == 1
 
 
 def test_jobs_need_no_exchange_of_statuses(line, image):

@@ -55,7 +55,7 @@ def act(gate, now=NOW, permit=ALL):
     records = []
     while (record := gate.next_action(now, NOW_MS, permit)) is not None:
         gate.intend(record)
-        gate.done(record)
+        gate.done(record.job_id, record.because)
         records.append(record)
     return records
 
@@ -225,6 +225,10 @@ def test_a_standby_forgets_what_the_active_gate_must_have_done_long_ago(gate):
     assert (gate.expected, gate.undone) == (1, 0)
 
 
+def save(memory, record):
+    memory.save_action(record.job_id, record.because)
+
+
 def done(gate, job_id, decision=Decision.PASS):
     gate.on_verdict(verdict(job_id, decision), NOW)
     (record,) = act(gate)
@@ -237,7 +241,7 @@ def test_a_restarted_gate_restores_its_state(gate, tmp_path):
         gate.on_part(part(f"j{number}"), NOW)
         memory.save_part(part(f"j{number}"), NOW_MS)
     for number in range(4):
-        memory.save_action(done(gate, f"j{number}"))
+        save(memory, done(gate, f"j{number}"))
     memory.save_held_last(True)
     memory.close()
     again = Memory(tmp_path / "l.sqlite", remember=3)
@@ -277,9 +281,9 @@ def test_a_memory_that_cannot_be_written_does_not_stop_the_gate(gate, tmp_path):
     memory = Memory(tmp_path / "l.sqlite", remember=3)
     memory._sqlite.execute("PRAGMA query_only=ON")  # no write succeeds, like on a full disk
     memory.save_part(part("j"), NOW_MS)
-    memory.save_action(done(gate, "j"))
+    save(memory, done(gate, "j"))
     memory.enqueue(lambda: memory._sqlite.execute("PRAGMA query_only=OFF"))
-    memory.save_action(done(gate, "k"))
+    save(memory, done(gate, "k"))
     memory.close()
     again = Memory(tmp_path / "l.sqlite", remember=3)
     assert again.load_acted() == [("k", "pass")]

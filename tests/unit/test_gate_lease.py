@@ -171,3 +171,89 @@ def test_a_gate_that_hears_of_another_active_gate_is_no_longer_the_last_holder()
     line.pass_time(1.0)
     assert not line.leases["a"].held_last
     assert roles(line) == {"a": Role.STANDBY, "b": Role.SERVING}
+
+
+def test_a_gate_whose_queue_was_lost_is_blind_until_its_next_ping():
+    line = Line()
+    lease = line.start("a")
+    lease.on_gap(line.now)
+    assert lease.role(line.now) is Role.STANDBY  # it had not heard anything before
+    line.pass_time(5.0)
+    lease.on_gap(line.now)
+    assert lease.role(line.now) is Role.BLIND
+    assert (lease.permit(line.now).accept, lease.permit(line.now).reject) == (False, True)
+    line.pass_time(0.5)
+    assert lease.role(line.now) is Role.SERVING
+
+
+def pass_time_deaf(line, seconds, current):
+    """The queue of `a` is missing. `b` says in its pings whether it hears the line."""
+    for _ in range(round(seconds * 2)):
+        line.now += 0.5
+        line.leases["a"].on_lease_ping(line.ping("a"), line.now)
+        other = Ping(gate="b", process="process of b", sent_at=line.now, active=False, current=current)
+        line.leases["a"].on_lease_ping(other, line.now)
+
+
+def test_a_blind_gate_releases_the_lease_if_another_one_hears_the_line():
+    line = Line()
+    lease = line.start("a")
+    line.start("b")
+    line.pass_time(5.0)
+    pass_time_deaf(line, 10.0, current=False)
+    assert not lease.should_release(line.now)
+    pass_time_deaf(line, 0.5, current=True)
+    assert lease.should_release(line.now)
+    lease.release()
+    pass_time_deaf(line, 10.0, current=True)
+    assert not lease.is_active(line.now)
+    assert not lease.permit(line.now).reject
+    assert not lease.should_release(line.now)
+
+
+def test_a_gate_gets_time_to_make_its_queue_again_before_it_releases_the_lease():
+    line = Line()
+    lease = line.start("a")
+    line.start("b")
+    line.pass_time(5.0)
+    lease.on_gap(line.now)
+    pass_time_deaf(line, T - 0.5, current=True)
+    assert not lease.should_release(line.now)
+    pass_time_deaf(line, 0.5, current=True)
+    assert lease.should_release(line.now)
+
+
+def test_a_gate_that_has_released_the_lease_waits_like_a_new_one_after_it_takes_part_again():
+    line = Line()
+    lease = line.start("a")
+    line.pass_time(5.0)
+    lease.release()
+    lease.resume()
+    line.pass_time(1.5)
+    assert roles(line) == {"a": Role.STANDBY}
+    line.pass_time(0.5)
+    assert roles(line) == {"a": Role.SERVING}
+
+
+def test_a_blind_gate_that_reads_what_lay_in_its_queue_waits_for_the_acts_of_another_one():
+    line = Line()
+    lease = line.start("a", held_last=True)
+    line.now += T + 1.0
+    assert lease.permit(line.now).reject
+    lease.on_delivery(line.now)
+    assert not lease.permit(line.now).reject
+    assert lease.role(line.now) is Role.BLIND
+    lease.on_queue_ping(Ping(gate="b", process="b", sent_at=7.0, active=True), line.now)
+    line.now += 1.0
+    assert not lease.permit(line.now).reject
+
+
+def test_a_gate_that_never_hears_its_own_pings_rejects_after_a_while():
+    line = Line()
+    lease = line.start("a", held_last=True)
+    line.now += 5 * T - 0.1
+    lease.on_delivery(line.now)
+    assert not lease.permit(line.now).reject
+    line.now += 0.2
+    lease.on_delivery(line.now)
+    assert lease.permit(line.now).reject

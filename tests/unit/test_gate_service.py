@@ -18,7 +18,18 @@ from patchline.gate.outputs import MemoryOutput
 from patchline.gate.service import Service
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
-from patchline.protocol.gate_messages import ACT_TYPE, PING_TYPE, Act, ActState, Ping
+from patchline.protocol.gate_messages import (
+    ACT_TYPE,
+    PING_TYPE,
+    SNAPSHOT_TYPE,
+    SYNC_TYPE,
+    Act,
+    ActState,
+    OpenPart,
+    Ping,
+    Snapshot,
+    SyncRequest,
+)
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
 WALL_MS = 1_800_000_000_000
@@ -26,8 +37,9 @@ WALL_MS = 1_800_000_000_000
 
 class FakeLink:
     def __init__(self):
-        self.queue, self.lease_pings, self.acts, self.declared_again = [], [], [], 0
-        self.queue_loss = False
+        self.queue, self.lease_pings, self.declared_again = [], [], 0
+        self.acts, self.snapshots, self.requests = [], [], 0
+        self.queue_loss, self.holds_lease, self.unsent = False, True, 0
 
     def take(self, _):
         return self.queue.pop(0) if self.queue else None
@@ -36,8 +48,14 @@ class FakeLink:
         pings, self.lease_pings = self.lease_pings, []
         return pings
 
-    def announce(self, act):
-        self.acts.append(act)
+    def announce(self, message):
+        (self.snapshots if isinstance(message, Snapshot) else self.acts).append(message)
+
+    def ask(self):
+        self.requests += 1
+
+    def hold_lease(self, wanted):
+        self.holds_lease = wanted
 
     def declare_again(self):
         self.declared_again += 1
@@ -136,15 +154,37 @@ class Bench:
         )
         self.receive(ACT_TYPE, act.to_json(), message_id=job_id)
 
-    def pass_time(self, seconds, pings=True, active=True):
-        """Let time pass in steps of half a second, with a step of the service after each."""
+    def request(self, gate="other"):
+        self.receive(SYNC_TYPE, SyncRequest(gate=gate).to_json())
+
+    def open_part(self, job_id, due_in_s=1.0, **fields):
+        part = Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=WALL_MS)
+        return OpenPart(part=part, due_in_s=due_in_s, **fields)
+
+    def snapshot(self, *open_parts, acted=(), sent_ago_ms=0):
+        sent_at = WALL_MS + int(self.now * 1000) - sent_ago_ms
+        snapshot = Snapshot(gate="other", sent_at=sent_at, open=open_parts, acted=acted)
+        self.receive(SNAPSHOT_TYPE, snapshot.to_json())
+
+    def pass_time(self, seconds, pings=True, active=True, deaf=False, other=False):
+        """Let time pass in steps of half a second, with a step of the service after each.
+
+        If `deaf`, nothing comes through the gate's queue. `other`: another gate hears the line.
+        """
         for _ in range(round(seconds * 2)):
             self.now += 0.5
-            if pings:
-                ping = Ping(gate="g", process=self.process, sent_at=self.now, active=active)
+            ping = Ping(gate="g", process=self.process, sent_at=self.now, active=active)
+            if pings and not deaf:
                 self.receive(PING_TYPE, ping.to_json(), message_id="ping")
-                self.link.lease_pings += [ping] if active else []
+            if pings and active:
+                self.link.lease_pings.append(ping)
+            if other:
+                ping = Ping(gate="other", process="other", sent_at=7.0, active=False, current=True)
+                self.link.lease_pings.append(ping)
             self.step()
+
+    def ping_of_active_other(self):
+        self.receive(PING_TYPE, Ping(gate="other", process="other", sent_at=7.0, active=True).to_json())
 
     def step(self):
         """Make steps until nothing is left to do."""
@@ -248,6 +288,172 @@ def test_the_acting_gate_whose_queue_was_missing_rejects_what_it_expects(serving
     serving.link.queue_loss = True
     serving.pass_time(2.0)
     assert serving.acts() == [("a", "reject", "no verdict in time")]
+
+
+def test_the_acting_gate_whose_queue_was_missing_acts_on_what_only_the_other_gate_has_heard_of(serving):
+    serving.part("a", patience_ms=60_000)
+    serving.verdict("done")
+    serving.pass_time(0.5)
+    serving.link.queue_loss = True
+    serving.step()
+    assert serving.link.requests == 1
+    decided = {"action": "accept", "because": "pass", "score": 0.5}
+    serving.pass_time(0.5)
+    serving.snapshot(
+        serving.open_part("a", **decided),
+        serving.open_part("b", **decided),
+        serving.open_part("c", due_in_s=0.8),
+        serving.open_part("d", due_in_s=-0.5, **decided),
+        serving.open_part("done", action="reject", because="fail"),
+    )
+    serving.pass_time(0.5)
+    assert serving.acts() == [
+        ("done", "accept", "pass"), ("a", "accept", "pass"), ("b", "accept", "pass"), ("d", "reject", NO_VERDICT)
+    ]  # fmt: skip
+    serving.pass_time(5.0)
+    assert serving.acts()[4:] == [("c", "reject", NO_VERDICT)]
+    assert serving.arm.actions[4].stale is None
+    assert serving.link.requests == 1
+
+
+def test_what_a_gate_has_learned_from_another_one_survives_a_crash(serving):
+    serving.snapshot(serving.open_part("a", due_in_s=3.0), acted=[("b", "pass")])
+    serving.step()
+    serving.crash()
+    serving.verdict("b", Decision.FAIL)
+    serving.pass_time(2.5)
+    assert serving.acts() == []
+    serving.pass_time(1.0)
+    assert serving.acts() == [("a", "reject", NO_VERDICT)]
+
+
+def test_a_standby_whose_queue_was_missing_learns_from_the_acting_gate_what_is_done_and_what_is_open(bench):
+    bench.pass_time(3.0, active=False)
+    for job_id in ("done", "open", "intended"):
+        bench.part(job_id, patience_ms=4000)
+    bench.pass_time(0.5, active=False)
+    bench.link.queue_loss = True
+    bench.pass_time(0.5, active=False)
+    bench.snapshot(
+        bench.open_part("open", due_in_s=3.0),
+        bench.open_part("intended", due_in_s=3.0, action="accept", because="pass", intended=True),
+        acted=[("done", "pass")],
+    )
+    bench.verdict("done", Decision.FAIL)  # a second verdict of the same job
+    bench.verdict("intended", Decision.FAIL)
+    bench.pass_time(6.0)
+    assert bench.acts() == [("intended", "accept", "pass"), ("open", "reject", NO_VERDICT)]
+
+
+def test_a_gate_tells_another_one_what_is_open_and_what_is_done(serving):
+    serving.verdict("done", Decision.FAIL)
+    serving.step()
+    serving.part("expected", patience_ms=4000)
+    serving.arm.fault = "jammed"
+    serving.verdict("intended")
+    serving.verdict("decided", Decision.FAIL)
+    serving.request("g")
+    serving.step()
+    assert serving.link.snapshots == [], "its own request"
+    serving.request()
+    serving.step()
+    (snapshot,) = serving.link.snapshots
+    assert [(item.part.job_id, item.action, item.intended) for item in snapshot.open] == [
+        ("expected", None, False), ("intended", "accept", True), ("decided", "reject", False)
+    ]  # fmt: skip
+    assert snapshot.open[0].due_in_s == pytest.approx(4.2)
+    assert snapshot.acted == (("done", "fail"),)
+
+
+def test_a_gate_that_reads_an_old_request_answers_once_it_is_current(bench):
+    bench.request()
+    bench.part("a")
+    bench.step()
+    assert bench.link.snapshots == []
+    bench.act_of_other("a", ActState.DONE)
+    bench.pass_time(0.5, active=False)
+    (snapshot,) = bench.link.snapshots
+    assert (snapshot.open, snapshot.acted) == ((), (("a", "pass"),))
+
+
+def test_a_snapshot_that_waited_in_the_queue_gives_no_part_more_time(bench):
+    bench.snapshot(bench.open_part("a", due_in_s=60.0), sent_ago_ms=58_000)
+    bench.step()
+    bench.pass_time(3.0)
+    assert bench.acts() == [("a", "reject", NO_VERDICT)]
+
+
+def test_a_large_snapshot_is_sent_in_several_messages(serving):
+    for number in range(1200):
+        serving.gate.on_part(serving.open_part(f"j{number}").part, serving.now)
+    serving.request()
+    serving.step()
+    assert [len(snapshot.open) for snapshot in serving.link.snapshots] == [500, 500, 200]
+
+
+def test_a_request_is_repeated_a_few_times_until_it_is_answered(serving):
+    serving.link.queue_loss = True
+    serving.pass_time(2.0)
+    assert 1 < serving.link.requests < 5
+    serving.pass_time(10.0)
+    assert serving.link.requests == 5
+    serving.link.queue_loss = True
+    serving.pass_time(0.5)
+    serving.snapshot()
+    serving.pass_time(10.0)
+    assert serving.link.requests == 6
+
+
+def test_a_former_holder_that_has_missed_the_acts_of_another_gate_leaves_its_parts_to_it(serving):
+    serving.part("a", patience_ms=10_000)
+    serving.pass_time(0.5)
+    serving.pass_time(3.0, pings=False)
+    serving.link.queue_loss = True
+    serving.step()
+    serving.request()
+    serving.pass_time(0.5, active=False)
+    assert serving.link.snapshots == [], "it does not know what the other one did"
+    serving.ping_of_active_other()
+    serving.pass_time(0.5, active=False)
+    assert serving.link.snapshots[0].open == ()
+    serving.pass_time(20.0)
+    assert serving.acts() == []
+    assert serving.link.requests > 1
+
+
+def test_a_gate_that_stays_blind_tells_another_one_all_and_leaves_the_lease_to_it(serving):
+    serving.part("a", patience_ms=10_000)
+    serving.arm.fault = "jammed"
+    serving.verdict("b")
+    serving.pass_time(1.0)
+    serving.arm.fault = None
+    serving.link.queue_loss = True
+    serving.step()
+    serving.pass_time(1.5, deaf=True, other=True)
+    assert serving.link.snapshots == []
+    serving.link.unsent = 1
+    serving.pass_time(1.0, deaf=True, other=True)
+    assert [(item.part.job_id, item.intended) for item in serving.link.snapshots[0].open] == [("a", False), ("b", True)]
+    assert serving.link.holds_lease, "the other gate does not know all yet"
+    serving.link.unsent = 0
+    serving.pass_time(10.0, deaf=True, other=True)
+    assert not serving.link.holds_lease
+    assert serving.acts() == []
+    serving.act_of_other("b", ActState.DONE)
+    serving.pass_time(0.5, active=False)
+    assert serving.link.holds_lease
+    serving.pass_time(20.0)
+    assert serving.acts() == []
+
+
+def test_a_gate_that_stays_blind_alone_keeps_the_lease_and_rejects_what_it_expects(serving):
+    serving.part("a", patience_ms=5000)
+    serving.step()
+    serving.link.queue_loss = True
+    serving.pass_time(10.0, deaf=True)
+    assert serving.acts() == [("a", "reject", NO_VERDICT)]
+    assert serving.link.holds_lease
+    assert serving.link.snapshots == []
 
 
 def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(serving):

@@ -72,7 +72,19 @@ def test_a_status_that_cannot_be_sent_or_made_does_no_harm(plant, monkeypatch):
         assert not plant.sender.send()
         plant.holds = None
         assert not plant.sender.send()
-    assert [log["event"] for log in logs] == ["status not sent", "status unknown"]
+    assert [log["event"] for log in logs] == ["status not sent, retrying", "status unknown, retrying"]
+
+
+def test_a_failure_of_the_status_is_logged_once_and_its_end_too(plant, monkeypatch):
+    def fail(*_, **__):
+        raise BrokerError("no exchange")
+
+    with capture_logs() as logs:
+        with monkeypatch.context() as patch:
+            patch.setattr(plant.broker, "publish", fail)
+            assert [plant.sender.send() for _ in range(3)] == [False] * 3
+        assert [plant.sender.send() for _ in range(3)] == [True] * 3
+    assert [log["event"] for log in logs] == ["status not sent, retrying", "status sent again"]
 
 
 def test_a_status_of_a_later_build_is_read():

@@ -1,0 +1,106 @@
+"""What a gate tells the other gates of its line. Nothing waits for RabbitMQ."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from patchline.broker.base import Broker, Message, Outgoing
+from patchline.protocol import topology
+from patchline.protocol.gate_messages import (
+    ACT_TYPE,
+    PING_TYPE,
+    SNAPSHOT_TYPE,
+    SYNC_TYPE,
+    Act,
+    Ping,
+    Snapshot,
+    SyncRequest,
+)
+
+_MAX_UNSENT = 10_000
+_END_TIMEOUT_S = 1.0
+_TYPES = {Act: ACT_TYPE, Ping: PING_TYPE, Snapshot: SNAPSHOT_TYPE, SyncRequest: SYNC_TYPE}
+
+
+@dataclass(eq=False)
+class _Unsent:
+    """A message that RabbitMQ has not confirmed."""
+
+    outgoing: Outgoing
+    confirmation: Future[None] | None = None
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self._is_done and not self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        done = self.confirmation
+        return done is not None and done.done() and (done.cancelled() or done.exception() is not None)
+
+    @property
+    def _is_done(self) -> bool:
+        return self.confirmation is not None and self.confirmation.done()
+
+
+class Outbox:
+    """Acts and snapshots, in order, until RabbitMQ has confirmed them.
+
+    Args:
+        broker: the connection.
+        line: the line of the gate.
+        on_confirmed: called on any thread when `flush` may have something to drop.
+    """
+
+    def __init__(self, broker: Broker, line: str, on_confirmed: Callable[[], None]) -> None:
+        self._broker = broker
+        self._line = line
+        self._on_confirmed = on_confirmed
+        self._unsent: deque[_Unsent] = deque()
+        self._open = False
+
+    def __len__(self) -> int:
+        """Return the number of messages that are not confirmed."""
+        return len(self._unsent)
+
+    def open(self) -> None:
+        """Send from now on: the exchanges exist."""
+        self._open = True
+
+    def add(self, message: Act | Snapshot) -> None:
+        """Send a message at once, without waiting: a gate may be killed in the middle of its act."""
+        unsent = _Unsent(to_gates(topology.ACTS, self._line, message))
+        if self._open:
+            self._start(unsent)
+        self._unsent.append(unsent)
+        if len(self._unsent) > _MAX_UNSENT:
+            oldest = self._unsent.popleft()
+            if oldest.confirmation is not None:
+                oldest.confirmation.cancel()
+
+    def flush(self, retry: bool) -> None:
+        """Drop what is confirmed. If `retry`, send what has failed or was not sent."""
+        while self._unsent and self._unsent[0].is_confirmed:
+            self._unsent.popleft()
+        for unsent in list(self._unsent) if retry and self._open and self._broker.connected else ():
+            if unsent.confirmation is None or unsent.has_failed:
+                self._start(unsent)
+
+    def close(self) -> None:
+        """Wait shortly for what is on its way."""
+        futures.wait([unsent.confirmation for unsent in self._unsent if unsent.confirmation], _END_TIMEOUT_S)
+
+    def _start(self, unsent: _Unsent) -> None:
+        unsent.confirmation = self._broker.publish_nowait([unsent.outgoing])
+        unsent.confirmation.add_done_callback(lambda _: self._on_confirmed())
+
+
+def to_gates(exchange: str, line: str, message: Act | Ping | Snapshot | SyncRequest) -> Outgoing:
+    """Return a message to all gates of a line."""
+    job_id = message.job_id if isinstance(message, Act) else None
+    content = Message(message.to_json(), job_id, _TYPES[type(message)], "application/json")
+    return Outgoing(exchange, line, content, mandatory=False)
