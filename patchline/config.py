@@ -115,8 +115,8 @@ class Worker(Section):
 class Images(Section):
     """Limits that are checked before an image is decoded."""
 
-    max_bytes: Count = 16_000_000
-    max_pixels: Count = 50_000_000
+    max_bytes: Count = 80_000_000
+    max_pixels: Count = 70_000_000
     min_side_pixels: Count = 16
 
 

@@ -115,7 +115,12 @@ class Publisher:
 
     def _refusal(self, capture: Capture) -> str | None:
         size, limit = len(capture.image), self.limits.max_image_bytes
-        return None if size <= limit else f"the image has {size} bytes, and images.max_bytes is {limit}"
+        if size <= limit:
+            return None
+        return (
+            f"the image has {size} bytes, and images.max_bytes is {limit}; send a smaller image, or raise it here and "
+            "for the workers, and max_message_size in rabbitmq.conf"
+        )
 
     def _outcome(self, item: Item) -> tuple[JobState | None, str | None]:
         """Wait until the image is confirmed, refused or spooled. Retry while none of it is possible."""

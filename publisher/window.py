@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from patchline import config
 from patchline.broker.base import NotConfirmed, Refused, TooLarge, Unroutable
 from patchline.protocol.messages import Job
 from patchline.publisher.job_state import OnSettled
@@ -18,7 +19,7 @@ class Limits:
     window: int = 16
     window_bytes: int = 64_000_000
     confirm_timeout_s: float = 5.0
-    max_image_bytes: int = 16_000_000
+    max_image_bytes: int = config.Images().max_bytes
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from patchline.runtime.container import Limits
 _EXTRA_LANES = 2  # inspect while the lane of a core waits for the GIL or for the I/O thread of RabbitMQ
 _CHIP_CONCURRENCY = 2  # a chip runs one image at a time; the next one is prepared meanwhile
 _LANES_PER_INSPECTION = 3  # two of three may wait for RabbitMQ, whose disk may be slow
-_BYTES_PER_PIXEL = 6  # of a decoded image: it exists twice while its channels are swapped
+_BYTES_PER_PIXEL = 9  # of an image that is decoded: with 16 bits, it exists once more in 8 bits
 _DECODED_SHARE, _ENCODED_SHARE = 0.5, 0.25  # of the memory; the rest is for models, banks and Python
 
 

@@ -23,7 +23,6 @@ from patchline.protocol.errors import Reason, Unusable
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors report broken images
 AS_STORED = BitDepth()
 _Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
-_TO_RGB = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}  # by the number of channels
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -63,10 +62,11 @@ def brightest(image: bytes, content_type: str, limits: Images) -> int | None:
 
 
 def _all_bits(image: bytes, header: Header) -> NDArray[np.uint16]:
-    """uint16 [height, width] or [height, width, 3 or 4], BGR, as OpenCV stores it."""
+    """uint16 [height, width] or [height, width, 3], BGR, as OpenCV stores it."""
     if header.planar:
         raise unreadable("a 16-bit TIFF whose channels lie one after the other; write them interleaved")
-    return _check_shape(_pixels(image, header, cv2.IMREAD_UNCHANGED), header, np.uint16)
+    values = _check_shape(_pixels(image, header, cv2.IMREAD_UNCHANGED), header, np.uint16)
+    return values if values.ndim == 2 else values[..., :3]  # without alpha, which may use more bits
 
 
 def _to_rgb8(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDArray[np.uint8]:
@@ -74,14 +74,16 @@ def _to_rgb8(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDA
     bits, alignment = (header.bits, header.alignment) if header.bits < 16 else (depth.bits or 16, depth.alignment)
     if alignment == "low":
         _check_high_bits(values, bits)
-        pixels = (values >> (bits - 8)).astype(np.uint8)
+        values >>= bits - 8
     else:
         _check_low_bits(values, bits)
-        pixels = (values >> 8).astype(np.uint8)
+        values >>= 8
+    pixels = values.astype(np.uint8)
+    del values  # twice the size of the pixels, which are copied once more
     if header.inverted:
         pixels = 255 - pixels
-    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
-    return np.asarray(cv2.cvtColor(pixels, _TO_RGB[channels]), np.uint8)
+    conversion = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def _check_high_bits(values: NDArray[np.uint16], bits: int) -> None:
@@ -115,11 +117,13 @@ def _check_header(image: bytes, content_type: str, limits: Images) -> Header:
     if detected not in FORMATS:
         raise unreadable(image_files.describe_foreign(image) + f"; write {', '.join(FORMATS.values())}")
     header = image_header.read(image, detected)
-    size = f"{header.width} x {header.height} pixels"
-    if header.width * header.height > limits.max_pixels:
-        raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{size}; images.max_pixels is {limits.max_pixels}")
-    if min(header.width, header.height) < limits.min_side_pixels:
-        raise Unusable(Reason.IMAGE_OVER_LIMIT, f"{size}; images.min_side_pixels is {limits.min_side_pixels}")
+    for name, is_passed in (
+        ("max_pixels", header.width * header.height <= limits.max_pixels),
+        ("min_side_pixels", min(header.width, header.height) >= limits.min_side_pixels),
+    ):
+        if not is_passed:
+            detail = f"{header.width} x {header.height} pixels; images.{name} is {getattr(limits, name)}"
+            raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
     return header
 
 
@@ -131,20 +135,23 @@ def _check_depth(header: Header, depth: BitDepth) -> None:
         )
 
 
-def _pixels(image: bytes, header: Header, flags: int) -> NDArray[Any] | None:
+def _pixels(image: bytes, header: Header, flags: int) -> NDArray[Any]:
     data = np.frombuffer(image, np.uint8)
+    pixels: NDArray[Any] | None = None
     try:
         if header.page == 0:
-            return cv2.imdecode(data, flags)
-        is_decoded, pages = cv2.imdecodemulti(data, flags, range=(header.page, header.page + 1))
-        return pages[0] if is_decoded and pages else None
+            pixels = cv2.imdecode(data, flags)
+        else:
+            is_decoded, pages = cv2.imdecodemulti(data, flags, range=(header.page, header.page + 1))
+            pixels = pages[0] if is_decoded and pages else None
     except cv2.error as error:
         raise unreadable(f"OpenCV cannot decode it: {error.err}") from error
-
-
-def _check_shape(pixels: NDArray[Any] | None, header: Header, dtype: type[_Pixel]) -> NDArray[_Pixel]:
     if pixels is None:
-        raise unreadable("it is truncated, corrupt or of an unsupported variant")
+        raise image_header.unreadable_pixels(image)
+    return np.asarray(pixels)
+
+
+def _check_shape(pixels: NDArray[Any], header: Header, dtype: type[_Pixel]) -> NDArray[_Pixel]:
     sides = {(header.height, header.width), (header.width, header.height)}  # a TIFF may store columns as rows
     if pixels.shape[:2] not in sides or pixels.dtype != dtype:
         size = f"{header.width} x {header.height}"

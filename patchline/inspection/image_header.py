@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,7 @@ _DEEP = (10, 12, 14, 16)
 Image.MAX_IMAGE_PIXELS = None  # images.max_pixels is stricter, and checked before any pixel is decoded
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What decides how an image is decoded.
 
     Attributes:
@@ -76,8 +74,6 @@ def read(image: bytes, content_type: str) -> Header:
         return _read_tiff(image)
     if content_type in ("image/x-portable-graymap", "image/x-portable-pixmap"):
         return _read_pnm(image)
-    if content_type == "image/jpeg":
-        _check_jpeg(image)
     width, height, frames, mode = _read_with_pillow(image, FORMATS[content_type])
     if content_type == "image/bmp":
         _check_bmp(image)
@@ -129,24 +125,25 @@ def _read_with_pillow(image: bytes, image_format: str) -> tuple[int, int, int, s
         with Image.open(io.BytesIO(image), formats=(image_format.upper(),)) as header:
             return *header.size, getattr(header, "n_frames", 1), header.mode
     except UnidentifiedImageError as error:
-        raise unreadable(f"the header of the {image_format} is broken or of an unsupported variant") from error
+        raise unreadable_pixels(image) from error
     # The parsers of Pillow can raise any of these for a broken header.
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
         raise unreadable(f"its header is broken: {error}") from error
 
 
-def _check_jpeg(image: bytes) -> None:
-    """Refuse the kinds of JPEG that cameras and frame grabbers write, and OpenCV and Pillow do not read."""
-    position = 2
+def unreadable_pixels(image: bytes) -> Unusable:
+    """Return the error of an image that OpenCV or Pillow does not read. Some kinds of JPEG get a better reason."""
+    position = 2 if image.startswith(b"\xff\xd8") else len(image)
     while position + 5 <= len(image) and image[position] == 0xFF:
         marker = image[position + 1]
         if marker in _JPEG_FRAMES and image[position + 4] != 8:
-            raise unreadable(f"a JPEG with {image[position + 4]} bits per channel; write 8, or a PNG or TIFF of 16")
+            return unreadable(f"a JPEG with {image[position + 4]} bits per channel; write 8, or a PNG or TIFF of 16")
         if marker in (0xC3, 0xF7):
-            raise unreadable("a lossless JPEG; write a baseline JPEG, or a PNG")
+            return unreadable("a lossless JPEG; write a baseline JPEG, or a PNG")
         if marker in _JPEG_FRAMES or marker == 0xDA:
-            return
+            break
         position += 1 if marker == 0xFF else 2 + int.from_bytes(image[position + 2 : position + 4])
+    return unreadable("it is truncated, corrupt or of an unsupported variant")
 
 
 def _check_bmp(image: bytes) -> None:

@@ -15,6 +15,7 @@ from patchline import config
 from patchline.banks import serving
 from patchline.devices import backbone, model_manifest, npu
 from patchline.inspection.search import exact_search
+from patchline.operations import message_size
 from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
@@ -98,8 +99,11 @@ def _servers(settings: config.Config) -> Iterator[Finding]:
         if not url:
             yield Finding(name, State.NOTE, "switched off by an empty url")
             continue
-        for node in server_url.nodes(url):
-            yield _server(name, node)
+        servers = [_server(name, node) for node in server_url.nodes(url)]
+        yield from servers
+        if name == "broker" and any(finding.state is State.OK for finding in servers):
+            matches, text = message_size.describe(settings)
+            yield Finding(name, State.OK if matches else State.PROBLEM, text)
     if missing := private_servers.missing_packages():
         yield Finding("demo", State.NOTE, f"for private servers: apt-get install {' '.join(missing)}")
 

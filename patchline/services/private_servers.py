@@ -23,6 +23,7 @@ from patchline.protocol import secret_files, server_url
 from patchline.services.server import HOST, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
 
 _VARIABLES = {"RabbitMQ": "PATCHLINE_AMQP_URL", "Redis": "PATCHLINE_REDIS_URL"}
+MAX_MESSAGE_SIZE = 134_217_728  # of RabbitMQ 3; version 4 takes 16 MiB by itself
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -245,7 +246,7 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
     home.mkdir(mode=0o700, parents=True)
     (home / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = {HOST}:{port}\nprometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {metrics}\n"
-        f"log.console = false\nlog.file.level = info\n{extra_config}"
+        f"log.console = false\nlog.file.level = info\n{_message_size(extra_config)}{extra_config}"
     )
     (home / "enabled_plugins").write_text("[rabbitmq_prometheus].\n")
     _write_cookie(cookie_home / ".erlang.cookie")
@@ -265,6 +266,11 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
     }
     server = Server("rabbitmq", [str(RABBITMQ)], home, lambda: speaks_amqp(port), environment)
     return Node(_node_name(port), server, port, metrics)
+
+
+def _message_size(extra_config: str) -> str:
+    """The line of the default limit, as in the configurations of `deploy/`; nothing if there is another one."""
+    return "" if "max_message_size" in extra_config else f"max_message_size = {MAX_MESSAGE_SIZE}\n"
 
 
 def _write_cookie(path: Path) -> None:

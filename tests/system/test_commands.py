@@ -193,7 +193,14 @@ def test_the_doctor_reports_the_environment_and_its_problems(broken, servers):
     urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
     healthy = patchline("doctor", folder=broken, **urls)
     assert healthy.returncode == 0, healthy.stdout
-    for text in ("cores", "broker", "npu-smi is not on the PATH", "MX_SDK_HOME is not set", "ready"):
+    for text in (
+        "cores",
+        "broker",
+        "takes images of 16000000 bytes",
+        "npu-smi is not on the PATH",
+        "MX_SDK_HOME is not set",
+        "ready",
+    ):
         assert text in healthy.stdout
     (broken / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x")
     cluster = f"{servers.amqp_url},amqp://guest:hunter2@127.0.0.1:1,amqp://guest:hun/ter2@127.0.0.1:1"

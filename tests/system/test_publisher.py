@@ -83,6 +83,14 @@ def test_an_image_that_no_worker_takes_is_refused_without_rabbitmq(line, tmp_pat
     assert announced == ["part-00", "part-01"]
 
 
+def test_the_doctor_finds_out_that_rabbitmq_takes_smaller_images_than_the_workers(line):
+    report = line.run("doctor")
+    assert report.returncode == 1, report.err
+    text = " ".join(report.out.replace("│", " ").split())  # without the borders of the table
+    assert "refuses images of images.max_bytes: the message has 16000000 bytes, and the broker takes 1000000" in text
+    assert "raise max_message_size in rabbitmq.conf, or lower images.max_bytes" in text
+
+
 def test_a_long_alarm_ends_with_one_copy_of_every_image(line, node, tmp_path):
     images = write_images(tmp_path / "images", [50_000] * 20)
     private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")

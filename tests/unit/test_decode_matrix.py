@@ -12,6 +12,7 @@ from patchline.config import BitDepth
 from patchline.inspection import decode
 from patchline.protocol import image_files
 from patchline.protocol.errors import Reason, Unusable
+from patchline.publisher import whole_image
 from tests import pictures
 
 LIMITS = config.Images()
@@ -181,6 +182,17 @@ def test_a_png_is_decoded_at_8_bits_and_at_16(values, pixels, colour_type):
         deep = deepen(values, bits)
         expect(pictures.png(deep, colour_type, 16), pixels, BitDepth(bits))
         expect(pictures.png(deep << (16 - bits), colour_type, 16), pixels, BitDepth(bits, "high"))
+
+
+def test_the_depth_is_that_of_the_colours_and_not_that_of_alpha():
+    opaque = np.full(GREY.shape, 65_535, np.uint16)
+    for values, colour_type in ((GREY, 4), (RGB, 6)):
+        low = np.dstack([deepen(values, 12), opaque])
+        high = np.dstack([deepen(values, 12) << 4, opaque])
+        expect(pictures.png(low, colour_type, 16), values, BitDepth(12))
+        expect(pictures.png(high, colour_type, 16), values, BitDepth(12, "high"))
+        assert decode.brightest(pictures.png(low, colour_type, 16), "image/png", LIMITS) < 4096
+    expect(pictures.tiff(low, tags=[(338, [2])]), RGB, BitDepth(12))
 
 
 def test_a_png_of_few_bits_or_a_palette_is_decoded():
@@ -382,6 +394,25 @@ def test_a_tiff_whose_directories_form_a_circle_is_read_once():
     (count,) = struct.unpack_from("<H", image, directory)
     struct.pack_into("<I", image, directory + 2 + 12 * count, directory)
     expect(bytes(image), GREY)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(
+            lambda: pictures.bmp(np.zeros((3000, 4000, 3), np.uint8), (4000, 3000), 24), id="12 MP colour BMP"
+        ),
+        pytest.param(
+            lambda: pictures.bmp(np.zeros((4096, 6000, 3), np.uint8), (6000, 4096), 24), id="24 MP colour BMP"
+        ),
+        pytest.param(lambda: pictures.tiff(np.zeros((3648, 5472), np.uint16)), id="20 MP TIFF of 16 bits"),
+        pytest.param(lambda: pictures.tiff(np.zeros((8192, 8192), np.uint8)), id="8k line scan"),
+    ],
+)
+def test_the_pictures_of_ordinary_cameras_are_within_the_default_limits(image):
+    encoded = image()
+    assert whole_image.is_whole(encoded)
+    assert decode.decode(encoded, "image/bmp", config.Images()).any() == 0
 
 
 def test_every_format_has_a_file_suffix():

@@ -229,16 +229,24 @@ GB = 10**9
         ("ascend:0", {}, Limits(64, None), Sizes(2, 6, 8)),
         ("cpu", {"lanes": 4}, Limits(64, None), Sizes(4, 4, 8)),
         ("cpu", {"concurrency": 1}, Limits(64, None), Sizes(1, 3, 4)),
-        ("cpu", {}, Limits(64, 4 * GB), Sizes(6, 18, 24, 62)),
-        ("cpu", {}, Limits(64, 1 * GB), Sizes(1, 3, 4, 15)),
-        ("cpu", {}, Limits(64, GB // 10), Sizes(1, 1, 1, 1)),
-        ("cpu", {"concurrency": 8, "lanes": 20}, Limits(1, 1 * GB), Sizes(8, 20, 20, 15)),
+        ("cpu", {}, Limits(64, 4 * GB), Sizes(3, 9, 12, 12)),
+        ("cpu", {}, Limits(64, 16 * GB), Sizes(12, 36, 48, 50)),
+        ("cpu", {}, Limits(64, 1 * GB), Sizes(1, 2, 3, 3)),
+        ("cpu", {}, Limits(64, GB // 10), Sizes(1, 1, 1, 0)),
+        ("cpu", {"concurrency": 8, "lanes": 20}, Limits(1, 1 * GB), Sizes(8, 20, 20, 3)),
     ],
 )
 def test_the_sizes_of_a_worker_follow_its_device_and_the_limits_of_its_container(device, settings, limits, expected):
     category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
     plant = config.Config.model_validate({"categories": {"c": category}, "worker": settings})
     assert sizes.choose(plant, Device.parse(device), limits) == expected
+
+
+def test_a_worker_for_smaller_images_does_more_at_once_in_the_same_memory():
+    category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
+    images = {"max_bytes": 16_000_000, "max_pixels": 20_000_000}
+    plant = config.Config.model_validate({"categories": {"c": category}, "images": images})
+    assert sizes.choose(plant, Device.parse("cpu"), Limits(64, 4 * GB)) == Sizes(11, 33, 44, 62)
 
 
 @pytest.mark.parametrize(("max_held", "categories", "expected"), [(None, 200, 24), (67, 1, 24), (67, 5, 8), (8, 20, 1)])
