@@ -193,6 +193,7 @@ class Category(Section):
     false_reject_rate: Share = 0.01
     review_rate: Share = 0.05
     max_patches: Annotated[int, Field(ge=1000)] = 500_000
+    clean_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     min_region_pixels: Count = 16
     precision: Literal["f32", "bf16", "f16"] | None = None
     golden_tolerance: Share = 0.02

@@ -11,17 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import coreset
+from patchline.banks import cleaning, coreset, review
+from patchline.banks.choices import NO_CHOICES, Choices
+from patchline.banks.held_out import HeldOut
 from patchline.banks.recipe import Features, Recipe
+from patchline.banks.review import Reviewed
 from patchline.devices import backbone
 from patchline.inspection import memory_bank
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
+_MOST_OUTLIERS = 0.2  # of the images; more are not left out without a person
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A memory bank that is not saved, and the good images as it judges them.
+
+    Attributes:
+        bank: float32 [rows, dim].
+        candidates: the number of patches that the coreset was selected from.
+        held_out: the images, each compared with a bank without its group.
+        distances: float32 [patches] for each image, the squared L2 distances of all its patches.
+    """
+
+    bank: Features
+    candidates: int
+    held_out: HeldOut
+    distances: list[NDArray[np.float32]]
+
 
 def fit(
-    settings: config.Config, name: str, folder: Path, seed: int, device: backbone.Device = backbone.CPU
+    settings: config.Config,
+    name: str,
+    folder: Path,
+    seed: int,
+    device: backbone.Device = backbone.CPU,
+    choices: Choices = NO_CHOICES,
 ) -> memory_bank.BankManifest:
     """Fit the memory bank of a category on good images, and save it where workers look for it.
 
@@ -34,20 +61,87 @@ def fit(
         folder: of good images; subfolders are searched too.
         seed: of all random choices. The same seed, images and machine give the same bank.
         device: the device that will serve, because features differ slightly between devices.
+        choices: what a person decided about outliers.
 
     Raises:
+        OutliersError: images stand out, and nobody has accepted them or left them out.
         SetupError: there are too few images, patches or rows, an image cannot be decoded, or the model cannot be used.
     """
-    with Recipe.open(settings, name, folder, device) as recipe, terminal.progress() as progress:
-        _require_several_groups(recipe.groups)
-        patches_per_image = _patches_per_image(recipe)
-        candidates, image_of_candidate = _sample_candidates(
-            recipe.features(progress, "features"), patches_per_image, seed
-        )
-        coresets = _Coresets.select(candidates, recipe.groups[image_of_candidate], recipe.category, seed, progress)
-        distances = _hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets)
-        bank = candidates[coresets.rows]
-        return recipe.save_bank(bank, recipe.held_out(distances), "leave-one-group-out", seed, len(candidates))
+    with Recipe.open(settings, name, folder, device, choices) as recipe, terminal.progress() as progress:
+        recipe, draft = make_clean_draft(recipe, seed, progress)
+        review.require_no_outliers(recipe, draft.held_out, draft.distances)
+        return recipe.save_bank(draft.bank, draft.held_out, "leave-one-group-out", seed, draft.candidates)
+
+
+def review_images(
+    settings: config.Config,
+    name: str,
+    folder: Path,
+    seed: int,
+    device: backbone.Device = backbone.CPU,
+    choices: Choices = NO_CHOICES,
+) -> tuple[list[Reviewed], Path]:
+    """Judge each good image by the others as `fit` does, draw the worst on a contact sheet, and save no memory bank.
+
+    Returns:
+        All images, the highest score first, and the file of the sheet.
+
+    Raises:
+        SetupError: as for `fit`, except that outliers are no error.
+    """
+    with Recipe.open(settings, name, folder, device, choices) as recipe, terminal.progress() as progress:
+        draft = make_draft(recipe, seed, progress)
+        return review.review(recipe, draft.held_out, draft.distances)
+
+
+def make_clean_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> tuple[Recipe, Draft]:
+    """Make a bank. With `clean_share`, make it again without the outliers until there are none.
+
+    Returns:
+        The recipe without the outliers, and the last bank. If more than a fifth of the images would be left out,
+        outliers remain, for a person to decide.
+    """
+    draft, most_left_out = make_draft(recipe, seed, progress), int(_MOST_OUTLIERS * len(recipe.paths))
+    while recipe.category.clean_share and (rows := review.unaccepted_outliers(recipe, draft.held_out)):
+        most_left_out -= len(rows)
+        if most_left_out < 0:
+            break
+        recipe = recipe.without_outliers(rows)
+        draft = make_draft(recipe, seed, progress)
+    return recipe, draft
+
+
+def make_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> Draft:
+    """Make a bank, and judge each image by the others. With `clean_share`, doubtful patches are discarded first."""
+    _require_several_groups(recipe.groups)
+    candidates = _sample_candidates(recipe.features(progress, "features"), _patches_per_image(recipe), seed)
+    if recipe.category.clean_share:
+        candidates = candidates.clean(recipe.category.clean_share, seed)
+    groups = recipe.groups[candidates.images]
+    coresets = _Coresets.select(candidates.features, groups, recipe.category, seed, progress)
+    distances = list(_hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets))
+    bank = candidates.features[coresets.rows]
+    return Draft(bank, len(candidates.features), recipe.held_out(distances), distances)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Patches for the coreset.
+
+    Attributes:
+        features: float32 [candidates, dim].
+        images: int64 [candidates], the number of the image of each.
+        positions: int64 [candidates], the number of the patch in its image.
+    """
+
+    features: Features
+    images: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    def clean(self, share: float, seed: int) -> _Candidates:
+        """The candidates without the share that is least like other images at the same position."""
+        kept = cleaning.kept_patches(coreset.project(self.features, seed), self.positions, share)
+        return _Candidates(self.features[kept], self.images[kept], self.positions[kept])
 
 
 @dataclass(frozen=True)
@@ -87,20 +181,21 @@ class _Coresets:
         return np.asarray(self.candidates[rows])
 
 
-def _sample_candidates(
-    features: Iterable[Features], patches_per_image: int, seed: int
-) -> tuple[Features, NDArray[np.int64]]:
-    """Candidates for the coreset, float32 [candidates, dim], and the number of the image of each."""
+def _sample_candidates(features: Iterable[Features], patches_per_image: int, seed: int) -> _Candidates:
     rng = np.random.default_rng(seed)
-    samples = [_sample(patches, patches_per_image, rng) for patches in features]
-    image_of_candidate = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
-    return np.concatenate(samples), image_of_candidate
+    samples, positions = [], []
+    for patches in features:
+        rows = _sample(len(patches), patches_per_image, rng)
+        samples.append(patches[rows])
+        positions.append(rows)
+    images = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
+    return _Candidates(np.concatenate(samples), images, np.concatenate(positions))
 
 
-def _sample(patches: Features, max_count: int, rng: np.random.Generator) -> Features:
-    if len(patches) <= max_count:
-        return patches
-    return patches[np.sort(rng.choice(len(patches), max_count, replace=False))]
+def _sample(count: int, max_count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    if count <= max_count:
+        return np.arange(count)
+    return np.sort(rng.choice(count, max_count, replace=False))
 
 
 def _select_rows(

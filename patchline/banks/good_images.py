@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
 
 EXACT_COPIES = "exact copies"
+CHOSEN = "chosen"
+OUTLIERS = "outliers"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class GoodImages:
         """Return some of the images by their numbers, with their groups."""
         _, groups = np.unique(self.groups[list(numbers)], return_inverse=True)
         return GoodImages([self.paths[number] for number in numbers], groups.astype(np.int64), self.left_out)
+
+    def without(self, numbers: Collection[int], reason: str) -> GoodImages:
+        """Leave out some of the images by their numbers."""
+        rest = self.subset([number for number in range(len(self.paths)) if number not in numbers])
+        left_out = [LeftOut(self.paths[number], reason) for number in sorted(numbers)]
+        return replace(rest, left_out=self.left_out + left_out)
 
     def describe(self) -> str:
         """One line: how many images are used, in how many groups, and how many are left out for which reason."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from patchline import config
-from patchline.banks import store
+from patchline.banks import review, store
+from patchline.banks.choices import NO_CHOICES, Choices
 from patchline.banks.recipe import Recipe
 from patchline.devices import backbone
 from patchline.inspection import memory_bank
@@ -20,7 +21,12 @@ PARAMETERS = "patchcore_params.pkl"
 
 
 def import_bank(
-    settings: config.Config, name: str, source: Path, good: Path, device: backbone.Device = backbone.CPU
+    settings: config.Config,
+    name: str,
+    source: Path,
+    good: Path,
+    device: backbone.Device = backbone.CPU,
+    choices: Choices = NO_CHOICES,
 ) -> memory_bank.BankManifest:
     """Import an index of this project, the reference application or amazon-science/patchcore-inspection.
 
@@ -33,13 +39,15 @@ def import_bank(
             too; no code in it is executed.
         good: folder of good images.
         device: the device that will serve.
+        choices: what a person decided about outliers.
 
     Raises:
+        OutliersError: images stand out, and nobody has accepted them or left them out.
         SetupError: the index is damaged, is no flat L2 index, or was made from other features.
     """
     path = source / store.INDEX_FILE if source.is_dir() else source
     bank = store.read_features(path)
-    with Recipe.open(settings, name, good, device) as recipe, terminal.progress() as progress:
+    with Recipe.open(settings, name, good, device, choices) as recipe, terminal.progress() as progress:
         dim = recipe.model.manifest.dim
         if bank.shape[1] != dim:
             raise SetupError(
@@ -49,7 +57,9 @@ def import_bank(
             require_same_features(path.parent / PARAMETERS, recipe)
         search = exact_search.brute_force(bank)
         features = recipe.features(progress, "calibration")
-        held_out = recipe.held_out(search.nearest(patches)[0] for patches in features)
+        distances = [search.nearest(patches)[0] for patches in features]
+        held_out = recipe.held_out(distances)
+        review.require_no_outliers(recipe, held_out, distances)
         return recipe.save_bank(bank, held_out, "held-out images", seed=0, candidates=len(bank))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import bit_depth, calibration, golden, good_images, store
+from patchline.banks import bit_depth, calibration, golden, good_images, outliers, store
+from patchline.banks.choices import NO_CHOICES, Choices
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
 from patchline.banks.held_out import HeldOut, largest_distances
 from patchline.devices import backbone, loading
@@ -37,6 +39,7 @@ class Recipe:
     Attributes:
         folder: of the good images.
         good: the images that are used, in groups that are held out together, and those that are left out.
+        choices: what a person decided about outliers.
     """
 
     settings: config.Config
@@ -46,6 +49,7 @@ class Recipe:
     device: backbone.Device
     folder: Path
     good: good_images.GoodImages
+    choices: Choices
 
     @property
     def paths(self) -> list[Path]:
@@ -59,7 +63,14 @@ class Recipe:
 
     @classmethod
     @contextmanager
-    def open(cls, settings: config.Config, name: str, folder: Path, device: backbone.Device) -> Iterator[Recipe]:
+    def open(
+        cls,
+        settings: config.Config,
+        name: str,
+        folder: Path,
+        device: backbone.Device,
+        choices: Choices = NO_CHOICES,
+    ) -> Iterator[Recipe]:
         """Load the backbone of a category, find the images, and close the backbone at the end.
 
         Args:
@@ -67,12 +78,13 @@ class Recipe:
             name: of the category.
             folder: of good images; subfolders are searched too.
             device: the device of the backbone.
+            choices: what a person decided about outliers.
 
         Raises:
             SetupError: there are too few images, or the model cannot be used or gives another layer.
         """
         category = settings.category(name)
-        good = good_images.collect(folder, category)
+        good = choices.apply(folder, good_images.collect(folder, category))
         terminal.note(good.describe())
         _require_enough(good, category.false_reject_rate)
         model = loading.load(
@@ -87,9 +99,13 @@ class Recipe:
             layer = model.manifest.layer
             if layer != category.layer:
                 raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
-            yield cls(settings, name, category, model, device, folder, good)
+            yield cls(settings, name, category, model, device, folder, good, choices)
         finally:
             model.close()
+
+    def without_outliers(self, numbers: Collection[int]) -> Recipe:
+        """The same recipe without some of the images, by their numbers."""
+        return replace(self, good=self.good.without(numbers, good_images.OUTLIERS))
 
     def images(self, progress: terminal.Progress, title: str) -> Iterator[NDArray[np.uint8]]:
         """The input of the backbone for each image in order, uint8 [1, side, side, 3].
@@ -179,6 +195,9 @@ class Recipe:
             seed=seed,
             good_images=len(held_out.names),
             candidate_patches=candidates,
+            clean_share=0.0 if method == "held-out images" else category.clean_share,
+            accepted_outliers=self._accepted_outliers(held_out),
+            left_out=self._left_out(),
             score=category.score,
             bit_depth=category.bit_depth,
             bit_alignment=category.bit_alignment,
@@ -188,6 +207,22 @@ class Recipe:
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
+
+    def _accepted_outliers(self, held_out: HeldOut) -> tuple[str, ...]:
+        suspects = outliers.suspects(held_out.image_scores(self.category.score))
+        names = [held_out.names[row] for row in suspects]
+        return tuple(_printable(name) for name in names if name in self.choices.accepted)
+
+    def _left_out(self) -> tuple[str, ...]:
+        """The images that a person or a test of outliers left out."""
+        reasons = (good_images.CHOSEN, good_images.OUTLIERS)
+        paths = [image.path for image in self.good.left_out if image.reason in reasons]
+        return tuple(_printable(good_images.relative_name(path, self.folder)) for path in paths)
+
+
+def _printable(name: str) -> str:
+    """The name of a file as UTF-8, which it need not be."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _require_enough(good: good_images.GoodImages, rate: float) -> None:

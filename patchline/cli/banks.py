@@ -13,7 +13,21 @@ from patchline.cli.options import CONFIG, All, Category, Dataset, Serving, Setti
 from patchline.protocol.errors import SetupError
 
 if typing.TYPE_CHECKING:
+    from patchline.banks.review import Reviewed
     from patchline.inspection import memory_bank
+
+Accept = Annotated[
+    list[str] | None,
+    typer.Option(metavar="IMAGE", help="Use this image although it stands out; its path below FOLDER. Again for more."),
+]
+LeaveOut = Annotated[
+    list[str] | None,
+    typer.Option(metavar="IMAGE", help="Do not use this image; its path below FOLDER. Again for more."),
+]
+ReviewFolder = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Where the contact sheet of images that stand out goes.")
+]
+_LISTED = 24  # images of a review, as many as on its sheet
 
 
 def fit(
@@ -21,17 +35,34 @@ def fit(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with images of good parts only.")],
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed and images give the same memory bank.")] = 0,
     device: Serving = "cpu",
+    only_review: Annotated[
+        bool, typer.Option("--review", help="Draw the images that the others judge worst, and write no memory bank.")
+    ] = False,
+    accept: Accept = None,
+    leave_out: LeaveOut = None,
+    out: ReviewFolder = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
     """Make the memory bank of a category from images of good parts, and calibrate its thresholds.
 
+    Images that stand out from the others are named and drawn on a contact sheet, no bank is written, and the exit code
+    is 1. Look at them, then name each of them with --accept or --leave-out.
+
     Example:  patchline fit --category bottle good-bottles/
+
+    Example:  patchline fit --category bottle good-bottles/ --leave-out 0017.png --accept 0042.png
     """
     from patchline.banks import fit
+    from patchline.banks.choices import Choices
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    _print_bank(settings, fit.fit(settings, category, folder, seed, backbone.Device.parse(device)))
+    choices = Choices(accept or (), leave_out or (), out)
+    kind = backbone.Device.parse(device)
+    if only_review:
+        _print_review(*fit.review_images(settings, category, folder, seed, kind, choices))
+    else:
+        _print_bank(settings, fit.fit(settings, category, folder, seed, kind, choices))
 
 
 def import_bank(
@@ -39,19 +70,26 @@ def import_bank(
     source: Annotated[Path, typer.Argument(metavar="INDEX", help="nnscorer_search_index.faiss, or its folder.")],
     good: Annotated[Path, typer.Argument(metavar="FOLDER", help="Good images that are not in the index.")],
     device: Serving = "cpu",
+    accept: Accept = None,
+    leave_out: LeaveOut = None,
+    out: ReviewFolder = Path("out"),
     config_file: Settings = CONFIG,
 ) -> None:
     """Import the index of another PatchCore application, and calibrate the thresholds that it lacks.
 
-    Reads indices of Patchline, of the reference application and of amazon-science/patchcore-inspection.
+    Reads indices of Patchline, of the reference application and of amazon-science/patchcore-inspection. Good images
+    that stand out are refused as by `fit`.
 
     Example:  patchline import-bank --category bottle old/nnscorer_search_index.faiss good-bottles/
     """
     from patchline.banks import import_bank
+    from patchline.banks.choices import Choices
     from patchline.devices import backbone
 
     settings = config.load(config_file)
-    _print_bank(settings, import_bank.import_bank(settings, category, source, good, backbone.Device.parse(device)))
+    choices = Choices(accept or (), leave_out or (), out)
+    bank = import_bank.import_bank(settings, category, source, good, backbone.Device.parse(device), choices)
+    _print_bank(settings, bank)
 
 
 def evaluate(
@@ -96,3 +134,15 @@ def _print_bank(settings: config.Config, bank: memory_bank.BankManifest) -> None
 
     print(f"{settings.paths.memory_banks / bank.category}: {bank.patches} patches of {bank.dim} numbers")
     print(report.describe(bank))
+    for text, names in (("accepted outliers", bank.accepted_outliers), ("left out", bank.left_out)):
+        if names:
+            print(f"{text}: {', '.join(names)}")
+
+
+def _print_review(images: list[Reviewed], sheet: Path) -> None:
+    from patchline.runtime import terminal
+
+    rows = [(image.name, image.score, image.p_value, image.verdict) for image in images[:_LISTED]]
+    columns = ("image", "score", "p-value", "")
+    terminal.table("scores against the other images; 1 is the highest that does not stand out", columns, rows)
+    print(f"{sheet}: these images, with the heat maps that the others give them; no memory bank was written")

@@ -51,7 +51,7 @@ def main() -> None:
         app()
     except (PatchlineError, BrokerError) as error:
         print(f"patchline: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code if isinstance(error, PatchlineError) else 2)
 
 
 if __name__ == "__main__":

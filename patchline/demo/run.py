@@ -20,6 +20,7 @@ from pathlib import Path
 
 from patchline import config
 from patchline.banks import fit
+from patchline.banks.choices import Choices
 from patchline.broker.base import Broker
 from patchline.demo import cells, report
 from patchline.protocol import messages, topology
@@ -64,7 +65,8 @@ def run(settings: config.Config, out: Path) -> None:
     cells.link_images(out / "images")
     settings = _demo_settings(settings, out)
     for name in cells.CATEGORIES:
-        fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0)
+        choices = Choices(accepted=cells.ACCEPTED[name], out=out)
+        fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0, choices=choices)
     ports = server.consecutive_free_ports(2)
     print(f"servers: {private_servers.describe(with_prometheus=True)}", file=sys.stderr)
     with private_servers.running({"patchline": ports}) as servers:

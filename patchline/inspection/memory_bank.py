@@ -48,7 +48,13 @@ class Calibration(messages.Frozen):
 
 
 class BankManifest(messages.Frozen):
-    """`manifest.json` of a memory bank, which a worker checks before it serves the bank."""
+    """`manifest.json` of a memory bank, which a worker checks before it serves the bank.
+
+    Attributes:
+        clean_share: the share of the candidate patches that was discarded before the coreset.
+        accepted_outliers: images that were used although their held-out scores stand out, by name.
+        left_out: images that a person left out, and outliers that were left out because of `clean_share`.
+    """
 
     format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
     category: messages.Name
@@ -65,6 +71,9 @@ class BankManifest(messages.Frozen):
     seed: int
     good_images: int
     candidate_patches: int
+    clean_share: float = 0.0
+    accepted_outliers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     score: Literal["topk10", "max"]
     bit_depth: int | None = None  # None in banks of earlier builds, too: all bits of a file count
     bit_alignment: Literal["low", "high"] = "low"

@@ -19,11 +19,19 @@ class Reason(StrEnum):
 
 
 class PatchlineError(Exception):
-    """An error with a text for the user: what is wrong, where, and what to do."""
+    """An error with a text for the user: what is wrong, where, and what to do. `exit_code` is that of the command."""
+
+    exit_code = 2
 
 
 class SetupError(PatchlineError):
     """A configuration, model or memory bank cannot be used. The command ends with this text."""
+
+
+class OutliersError(SetupError):
+    """The command did its work, and found images that a person must look at. It ends with this text."""
+
+    exit_code = 1
 
 
 class JobError(PatchlineError):

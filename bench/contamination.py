@@ -1,0 +1,165 @@
+"""`python -m bench.contamination`: what defective solar cells among the good ones do, and what helps against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchline import config
+from patchline.banks import calibration, fit, good_images, outliers
+from patchline.banks.choices import NO_CHOICES
+from patchline.banks.recipe import Features, Recipe
+from patchline.demo import cells
+from patchline.devices import backbone, loading
+from patchline.evaluation import metrics
+from patchline.inspection import score
+from patchline.inspection.search import exact_search
+from patchline.runtime import terminal
+
+_DRAWS, _SEEDS = 20, 3
+_IMAGES = 100  # of a fit
+_TESTED = 150  # good cells, and as many defects
+_RATE = 0.01
+_CLEAN_SHARE = 0.15
+_HARM = 0.1  # a defect does harm if so many more of the other defects pass
+
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class InMemory(Recipe):
+    """A recipe whose features were extracted before: float32 [patches, dim] by path."""
+
+    memory: dict[Path, Features] = field(default_factory=dict)
+
+    def features(self, progress: terminal.Progress, title: str) -> Iterator[Features]:
+        """The features of each image in order."""
+        return (self.memory[path] for path in self.paths)
+
+    def of(self, paths: list[Path], clean_share: float = 0.0) -> InMemory:
+        """The recipe of a fit on some of the images."""
+        good = good_images.GoodImages(paths, np.arange(len(paths)), [])
+        return replace(self, category=self.category.model_copy(update={"clean_share": clean_share}), good=good)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Shuffled cells of one kind.
+
+    Attributes:
+        good: to fit.
+        defects: to mix in.
+        tested_good: in no fit.
+        tested_defects: in no fit.
+    """
+
+    good: list[Path]
+    defects: list[Path]
+    tested_good: list[Path]
+    tested_defects: list[Path]
+
+    @classmethod
+    def of(cls, seed: int, good: list[Path], defects: list[Path]) -> Draw:
+        """Draw cells."""
+        rng = np.random.default_rng(seed)
+        good, defects = ([paths[row] for row in rng.permutation(len(paths))] for paths in (good, defects))
+        end = _IMAGES + _TESTED
+        return cls(good[:_IMAGES], defects[:10], good[_IMAGES:end], defects[10 : 10 + _TESTED])
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    with terminal.progress() as progress:
+        kinds = {kind: _read(name, kind, progress) for name, kind in cells.CATEGORIES.items()}
+        draws = [_one_defect(kind, *kinds[kind], progress) for kind in kinds]
+        mixtures = [row for kind in kinds for row in _mixtures(kind, *kinds[kind], progress)]
+    columns = ("cells", "defects that do harm", "named", "other defects", "named", "clean sets", "refused")
+    terminal.table(f"one defect among 99 good cells, {_DRAWS} draws", columns, draws)
+    columns = ("cells", "defects", "bank", "AUROC", "missed at 1 %", "left out", "of them defects")
+    terminal.table(f"defects among {_IMAGES} cells, means of {_SEEDS} draws", columns, mixtures)
+
+
+def _read(name: str, kind: str, progress: terminal.Progress) -> tuple[InMemory, list[Path], list[Path]]:
+    """The recipe of a category with the features of all its cells, the good cells and the defects."""
+    data, settings = cells.data_folder(), config.load(Path("config.yaml"))
+    rows = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
+    good, defects = (
+        [data / path for path, probability, cell in rows if cell == kind and float(probability) == label]
+        for label in (0.0, 1.0)
+    )
+    category = settings.category(name)
+    model = loading.load(
+        settings.paths.models, category.backbone, category.imagesize, backbone.CPU, streams=1, precision=None
+    )
+    images = good_images.GoodImages([*good, *defects], np.arange(len(good) + len(defects)), [])
+    recipe = InMemory(settings, name, category, model, backbone.CPU, data, images, NO_CHOICES)
+    memory = dict(zip(recipe.paths, Recipe.features(recipe, progress, name), strict=True))
+    return replace(recipe, memory=memory), good, defects
+
+
+def _one_defect(
+    kind: str, recipe: InMemory, good: list[Path], defects: list[Path], progress: terminal.Progress
+) -> tuple[object, ...]:
+    """Count the draws in which a defect does harm and is named, and those in which good cells alone are refused."""
+    named, harm, refused = [], [], []
+    for seed in progress.track(range(_DRAWS), description=f"{kind}: one defect"):
+        draw = Draw.of(seed, good, defects)
+        clean = draw.good[: _IMAGES - 1]
+        without, with_defect = (
+            fit.make_draft(recipe.of(paths), seed, progress) for paths in (clean, [*clean, draw.defects[0]])
+        )
+        missed = [_missed(recipe, draft, draw.tested_defects) for draft in (without, with_defect)]
+        named.append(_IMAGES - 1 in outliers.suspects(_held_out_scores(recipe, with_defect)))
+        harm.append(missed[1] - missed[0])
+        refused.append([clean[row].name for row in outliers.suspects(_held_out_scores(recipe, without))])
+        progress.console.print(f"{kind} {seed}: missed {missed[0]:.2f}, with {draw.defects[0].name} {missed[1]:.2f}")
+        progress.console.print(f"  named: {named[-1]}; refused without it: {', '.join(refused[-1]) or 'none'}")
+    harmful, found = np.array(harm) >= _HARM, np.array(named)
+    counts = (harmful.sum(), found[harmful].sum(), (~harmful).sum(), found[~harmful].sum())
+    return kind, *(int(count) for count in counts), _DRAWS, sum(bool(names) for names in refused)
+
+
+def _mixtures(
+    kind: str, recipe: InMemory, good: list[Path], defects: list[Path], progress: terminal.Progress
+) -> Iterator[tuple[object, ...]]:
+    """Yield a row for each share of defects, as they are and cleaned."""
+    for count in (0, 1, 5, 10):
+        for text, clean_share in (("as it is", 0.0), ("cleaned", _CLEAN_SHARE)):
+            figures = []
+            for seed in progress.track(range(_SEEDS), description=f"{kind}: {count} defects, {text}"):
+                draw = Draw.of(1000 + seed, good, defects)
+                mixed = [*draw.good[count:], *draw.defects[:count]]
+                used, draft = fit.make_clean_draft(recipe.of(mixed, clean_share), seed, progress)
+                left_out = set(mixed) - set(used.paths)
+                auroc = metrics.auroc(
+                    *(_scores(recipe, draft, paths) for paths in (draw.tested_good, draw.tested_defects))
+                )
+                missed = _missed(recipe, draft, draw.tested_defects)
+                figures.append((auroc, missed, len(left_out), len(left_out & set(draw.defects))))
+            yield kind, count, text, *(float(mean) for mean in np.mean(figures, axis=0))
+
+
+def _missed(recipe: InMemory, draft: fit.Draft, defects: list[Path]) -> float:
+    """The share of the defects that pass at the threshold of a bank."""
+    held_out = _held_out_scores(recipe, draft)
+    # Without the outliers, there may be too few for the rate: then the threshold is the highest.
+    threshold = calibration.threshold(held_out, max(_RATE, 1 / (held_out.size + 1)))
+    return float((_scores(recipe, draft, defects) < threshold).mean())
+
+
+def _held_out_scores(recipe: InMemory, draft: fit.Draft) -> Scores:
+    return draft.held_out.image_scores(recipe.category.score)
+
+
+def _scores(recipe: InMemory, draft: fit.Draft, paths: list[Path]) -> Scores:
+    search = exact_search.brute_force(draft.bank)
+    scores = (score.image_scores(search.nearest(recipe.memory[path])[0]) for path in paths)
+    return np.fromiter((score.decisive_score(each, recipe.category.score) for each in scores), np.float32, len(paths))
+
+
+if __name__ == "__main__":
+    main()
