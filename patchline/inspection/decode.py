@@ -45,7 +45,7 @@ def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS
     header = _check_header(image, content_type, limits)
     _check_depth(header, depth)
     if header.alpha and header.bits == 8:
-        return _check_shape(image_header.decode_without_alpha(image), header, np.uint8)
+        return _check_shape(image_header.decode_without_alpha(image, header.page), header, np.uint8)
     if header.all_bits or (header.bits > 8 and depth.bits is not None):
         return _to_rgb8(_all_bits(image, header), header, depth)
     return _check_shape(_pixels(image, header, _RGB), header, np.uint8)

@@ -24,8 +24,8 @@ FORMATS = {
 }
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L", "I"}
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame header; the others are tables
+_BMP_HEADER = struct.Struct("<14xI10xHI20x3I")  # its size, bits of a pixel, compression, masks of red, green and blue
 _BMP_BITFIELDS = (3, 6)
-_BMP_MASKS = {32: (0xFF0000, 0xFF00, 0xFF), 16: None}  # of red, green and blue; None: checked by Pillow
 # Tags of TIFF 6.0, and their values
 _NEW_SUBFILE, _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 _CHANNELS, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 277, 284, 338, 339
@@ -84,21 +84,26 @@ def read(image: bytes, content_type: str) -> Header:
     return Header(width, height, 16 if content_type == "image/png" and image[24] == 16 else 8)
 
 
-def decode_without_alpha(image: bytes) -> NDArray[np.uint8]:
-    """Decode an 8-bit TIFF with alpha, whose colours are not to be multiplied by it.
+def decode_without_alpha(image: bytes, page: int) -> NDArray[np.uint8]:
+    """Decode a page of an 8-bit TIFF with alpha, whose colours are not to be multiplied by it.
 
     Returns:
         uint8 [height, width, 3], RGB.
+
+    Raises:
+        Unusable: Pillow cannot decode it.
     """
     try:
         with Image.open(io.BytesIO(image), formats=("TIFF",)) as file:
+            file.seek(page)
             mode = {"LA": "L", "RGBA": "RGB", "RGBX": "RGB"}.get(file.mode)
             if mode is None:
-                raise unreadable("its alpha channel cannot be left out; write it without alpha")
+                raise ValueError(f"mode {file.mode}")
             colours = file.getchannel(0) if mode == "L" else Image.merge("RGB", file.split()[:3])
             return np.asarray(colours.convert("RGB"))
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise unreadable(f"it is truncated, corrupt or of an unsupported variant ({error})") from error
+        detail = "it is truncated or corrupt, or its alpha cannot be left out; write it without alpha"
+        raise unreadable(f"{detail} ({error})") from error
 
 
 def orientation(image: bytes) -> int:
@@ -148,11 +153,10 @@ def unreadable_pixels(image: bytes) -> Unusable:
 
 def _check_bmp(image: bytes) -> None:
     """Refuse channels in another order than blue, green, red: OpenCV ignores the masks of 32-bit pixels."""
-    header_size, bits, compression = struct.unpack_from("<I10xHI", image, 14)
-    if header_size < 40 or bits != 32 or compression not in _BMP_BITFIELDS:
-        return
-    masks = struct.unpack_from("<3I", image, 54)
-    if masks != (0xFF0000, 0xFF00, 0xFF):
+    if len(image) < _BMP_HEADER.size:
+        return  # OpenCV refuses it
+    size, bits, compression, *masks = _BMP_HEADER.unpack_from(image)
+    if size >= 40 and bits == 32 and compression in _BMP_BITFIELDS and masks != [0xFF0000, 0xFF00, 0xFF]:
         raise unreadable("a BMP whose 32-bit pixels are not in the order blue, green, red; write 24 bits a pixel")
 
 

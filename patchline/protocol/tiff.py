@@ -28,7 +28,8 @@ def directories(image: bytes) -> Iterator[Tags]:
     """Yield the tags of each page in order. Only tags with whole numbers are read.
 
     Raises:
-        struct.error: the file ends before a directory or a value does.
+        struct.error: the file ends before a directory or a value does, or a tag is there twice: readers differ in which
+            one they take, so the size that is checked would not be the size that is decoded.
     """
     order = SIGNATURES[image[:4]]
     layout, start = (_LONG, 8) if image[:4] in _BIG else (_CLASSIC, 4)
@@ -49,8 +50,12 @@ def _directory(image: bytes, order: str, layout: _Layout, position: int) -> tupl
     if position + count * (head + room) > len(image):
         raise struct.error("the directory is not complete")
     tags: Tags = {}
+    seen: set[int] = set()
     for entry in range(position, position + count * (head + room), head + room):
         tag, type_, length = struct.unpack_from(order + layout.entry, image, entry)
+        if tag in seen:
+            raise struct.error(f"tag {tag} is there twice")
+        seen.add(tag)
         if type_ not in _FORMATS or length > len(image):
             continue
         format_ = f"{order}{length}{_FORMATS[type_]}"

@@ -66,6 +66,8 @@ TIFFS = {
     "16 bits, thumbnail first": (pictures.tiff(deepen(RGB, 16), thumbnail="first"), RGB),
     "thumbnail first, BigTIFF": (pictures.tiff(GREY, thumbnail="first", big=True), GREY),
     "alpha": (pictures.tiff(RGBA, tags=[(338, [2])]), RGB),
+    "thumbnail first, alpha": (pictures.tiff(RGBA, thumbnail="first", tags=[(338, [2])]), RGB),
+    "planar, alpha": (pictures.tiff(RGBA, planar=True, tags=[(338, [2])]), RGB),
     "associated alpha": (pictures.tiff(RGBA, tags=[(338, [1])]), RGB),
     "unknown fourth channel": (pictures.tiff(RGBA, tags=[(338, [0])]), RGB),
     "grey and alpha": (pictures.tiff(GREY_ALPHA, tags=[(338, [2])]), GREY),
@@ -133,6 +135,7 @@ def test_a_tiled_tiff_is_decoded(values, byteorder, tmp_path):
         (pictures.tiff(RGB, tags=[(262, [8])]), "write grey or RGB"),
         (pictures.tiff(GREY, tags=[(262, [32803])]), "write grey or RGB"),
         (pictures.tiff(GREY, tags=[(259, [34712])]), "compression 34712; write none, LZW or Deflate"),
+        (pictures.tiff(RGBA, order=">", big=True, tags=[(338, [2])]), "write it without alpha"),
         (pictures.tiff(RGBA, tags=[(262, [1])]), "4 channels of 8 bits; write grey or RGB"),
         (pictures.tiff(deepen(GREY_ALPHA, 16), tags=[(338, [2])]), "2 channels of 16 bits; write grey or RGB"),
         (pictures.tiff(deepen(RGB, 12), 12, planar=True), "write them interleaved"),
@@ -141,7 +144,17 @@ def test_a_tiled_tiff_is_decoded(values, byteorder, tmp_path):
         (pictures.tiff(RGB, tags=[(254, [1])]), "0 frames; send one image per part"),
     ],
     ids=[
-        *("float", "signed", "32 bits", "4 bits", "CIELab", "Bayer", "JPEG 2000", "four grey channels"),
+        *(
+            "float",
+            "signed",
+            "32 bits",
+            "4 bits",
+            "CIELab",
+            "Bayer",
+            "JPEG 2000",
+            "alpha in a big-endian BigTIFF",
+            "four grey channels",
+        ),
         *("16-bit grey and alpha", "packed planar", "unequal channels", "two pages", "only a thumbnail"),
     ],
 )
@@ -159,6 +172,7 @@ def test_the_order_of_the_rows_of_a_tiff_is_followed_at_every_depth(turn):
     ):
         expect(image, right)
     expect(pictures.tiff(deepen(GREY, 12), tags=[(274, [turn])]), right, BitDepth(12))
+    expect(pictures.tiff(GREY_ALPHA, tags=[(274, [turn]), (338, [2])]), right)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
@@ -265,6 +279,16 @@ BMPS = {
     ),
     "run lengths": (pictures.bmp(RUNS, SIZE, 8, 1, palette=GREYS), BLOCKS),
 }
+
+
+def os2_bmp():
+    """A BMP with the first kind of header, of 12 bytes."""
+    rows = pictures.bmp(BGR, SIZE, 24)[54:]
+    header = struct.pack("<IHHHH", 12, *SIZE, 1, 24)
+    return b"BM" + struct.pack("<IHHI", 26 + len(rows), 0, 0, 26) + header + rows
+
+
+BMPS["24 bits with a header of OS/2"] = (os2_bmp(), RGB)
 
 
 @pytest.mark.parametrize("kind", BMPS)
@@ -376,11 +400,14 @@ def test_a_decompression_bomb_is_refused_by_its_header(bomb):
 
 @pytest.mark.parametrize(
     "image",
-    [TIFFS["BigTIFF"][0], TIFFS["thumbnail first"][0], pictures.tiff(deepen(GREY, 12), 12), BMPS["run lengths"][0]],
-    ids=["BigTIFF", "thumbnail first", "packed", "run lengths"],
+    [
+        *(TIFFS["BigTIFF"][0], TIFFS["thumbnail first"][0], pictures.tiff(deepen(GREY, 12), 12)),
+        *(BMPS["run lengths"][0], os2_bmp(), pictures.pnm("P6", RGB, 255)),
+    ],
+    ids=["BigTIFF", "thumbnail first", "packed", "run lengths", "OS/2 BMP", "PPM"],
 )
 def test_every_truncation_and_every_changed_header_byte_is_decoded_or_refused(image):
-    damaged = [image[:length] for length in range(0, len(image), 97)]
+    damaged = [image[:length] for length in (*range(100), *range(100, len(image), 97))]
     for position in (*range(60), *range(len(image) - 250, len(image))):
         damaged.append(image[:position] + bytes([image[position] ^ 0xFF]) + image[position + 1 :])
     for picture in damaged:
@@ -394,6 +421,16 @@ def test_a_tiff_whose_directories_form_a_circle_is_read_once():
     (count,) = struct.unpack_from("<H", image, directory)
     struct.pack_into("<I", image, directory + 2 + 12 * count, directory)
     expect(bytes(image), GREY)
+
+
+def test_a_size_that_readers_understand_differently_is_refused_or_understood_as_opencv_does():
+    image = pictures.tiff(GREY)
+    width, height = image.index(struct.pack("<HHI", 256, 4, 1)), image.index(struct.pack("<HHI", 257, 4, 1))
+    twice = image[:height] + image[width : width + 8] + struct.pack("<I", 60_000) + image[height + 12 :]
+    assert "tag 256 is there twice" in refusal(twice)
+    with pytest.raises(Unusable) as caught:
+        decoded(b"P5#\r60000 60000 255\n16 16 255\n" + bytes(256))
+    assert caught.value.reason is Reason.IMAGE_OVER_LIMIT
 
 
 @pytest.mark.parametrize(
