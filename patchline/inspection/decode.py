@@ -8,7 +8,7 @@ pixels and several frames are refused; thumbnails are not frames.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -117,13 +117,13 @@ def _check_header(image: bytes, content_type: str, limits: Images) -> Header:
     if detected not in FORMATS:
         raise unreadable(image_files.describe_foreign(image) + f"; write {', '.join(FORMATS.values())}")
     header = image_header.read(image, detected)
-    for name, is_passed in (
-        ("max_pixels", header.width * header.height <= limits.max_pixels),
-        ("min_side_pixels", min(header.width, header.height) >= limits.min_side_pixels),
-    ):
-        if not is_passed:
-            detail = f"{header.width} x {header.height} pixels; images.{name} is {getattr(limits, name)}"
-            raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
+    width, height = header.width, header.height
+    if width * height > limits.max_pixels:
+        detail = f"{width} x {height} pixels; images.max_pixels is {limits.max_pixels}"
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
+    if width < limits.min_side_pixels or height < limits.min_side_pixels:
+        detail = f"{width} x {height} pixels; images.min_side_pixels is {limits.min_side_pixels}"
+        raise Unusable(Reason.IMAGE_OVER_LIMIT, detail)
     return header
 
 
@@ -148,12 +148,13 @@ def _pixels(image: bytes, header: Header, flags: int) -> NDArray[Any]:
         raise unreadable(f"OpenCV cannot decode it: {error.err}") from error
     if pixels is None:
         raise image_header.unreadable_pixels(image)
-    return np.asarray(pixels)
+    return cast("NDArray[Any]", pixels)
 
 
 def _check_shape(pixels: NDArray[Any], header: Header, dtype: type[_Pixel]) -> NDArray[_Pixel]:
-    sides = {(header.height, header.width), (header.width, header.height)}  # a TIFF may store columns as rows
-    if pixels.shape[:2] not in sides or pixels.dtype != dtype:
+    height, width = pixels.shape[:2]
+    is_turned = (width, height) == (header.height, header.width)  # a TIFF may store columns as rows
+    if pixels.dtype != dtype or ((width, height) != (header.width, header.height) and not is_turned):
         size = f"{header.width} x {header.height}"
         raise unreadable(f"decoded to {pixels.shape} {pixels.dtype}, but its header says {size}")
-    return np.asarray(pixels, dtype)
+    return pixels
