@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 SIGNIFICANCE = 0.05  # the probability that a set without outliers has a suspect, if its tail is exponential
 _SUSPECT_SHARE = 0.1  # of the images, with the highest scores: only they can be suspects, and the scale is without them
+_SMALLEST_SCALE = 1e-9  # of the highest score; images with the same pixels have the same scores
 _MIN_IMAGES = 8  # fewer give no scale
 
 
@@ -37,7 +38,8 @@ def p_values(held_out: NDArray[np.float32]) -> NDArray[np.float64]:
     observed = above - censored
     excess = ordered[-above:] - ordered[-above - 1]
     limit = excess[observed - 1]
-    scale = max((excess[:observed].sum() + censored * limit) / observed, np.finfo(np.float64).tiny)
+    scale = (excess[:observed].sum() + censored * limit) / observed
+    scale = max(scale, _SMALLEST_SCALE * ordered[-1], np.finfo(np.float64).tiny)
     tail = (1 + (excess[observed:] - limit) / scale / observed) ** -float(observed)
     result[order[-censored:]] = np.minimum(1.0, censored * tail)
     return result

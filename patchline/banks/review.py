@@ -85,7 +85,8 @@ def review(recipe: Recipe, held_out: HeldOut, distances: Distances) -> tuple[lis
     """
     scores = held_out.image_scores(recipe.category.score)
     suspects, p_values = outliers.suspects(scores), outliers.p_values(scores)
-    highest = float(np.delete(scores, suspects).max())
+    # Images with the same pixels have scores of 0.
+    highest = float(np.delete(scores, suspects).max()) or float(scores.max()) or 1.0
     verdicts = {row: "accepted" if held_out.names[row] in recipe.choices.accepted else "outlier" for row in suspects}
     order = np.argsort(-scores, kind="stable")
     reviewed = [
