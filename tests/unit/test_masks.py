@@ -114,7 +114,7 @@ def test_a_mask_that_may_be_turned_or_not_is_refused(tmp_path, orientation, shap
 
 def test_a_defect_of_six_pixels_never_vanishes():
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(40):
         mask = np.zeros((3000, 3000), bool)
         top, left = rng.integers(0, 2997, 2)
         mask[top : top + 2, left : left + 3] = True
