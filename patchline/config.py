@@ -201,6 +201,7 @@ class Category(Section):
     bit_alignment: Literal["low", "high"] = "low"
     group_by: Pattern | None = None
     group_table: File = None
+    near_duplicates: Literal["group", "ignore"] = "group"
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Category:

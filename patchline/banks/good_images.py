@@ -5,20 +5,28 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
+from patchline.banks import folder_rules, near_duplicates
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
+from patchline.runtime import terminal
 
 EXACT_COPIES = "exact copies"
 CHOSEN = "chosen"
 OUTLIERS = "outliers"
+THUMBNAILS = "thumbnails of other images"
+MUCH_SMALLER = "much smaller than the others"
+_THUMBNAIL = 0.5  # of the sides of its picture, at most
+_MUCH_SMALLER = 0.25  # of the median of the sides, at most
+Decode = Callable[[Path], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,13 @@ class GoodImages:
         groups: int64 [images], the number of the group of each image, from 0 without gaps. The images of a group show
             one part, so they are held out together.
         left_out: the other images of the folder.
+        near_duplicates: the number of images that look the same as another one.
     """
 
     paths: list[Path]
     groups: NDArray[np.int64]
     left_out: list[LeftOut]
+    near_duplicates: int = 0
 
     @property
     def group_count(self) -> int:
@@ -52,7 +62,7 @@ class GoodImages:
     def subset(self, numbers: Sequence[int]) -> GoodImages:
         """Return some of the images by their numbers, with their groups."""
         _, groups = np.unique(self.groups[list(numbers)], return_inverse=True)
-        return GoodImages([self.paths[number] for number in numbers], groups.astype(np.int64), self.left_out)
+        return replace(self, paths=[self.paths[number] for number in numbers], groups=groups.astype(np.int64))
 
     def without(self, numbers: Collection[int], reason: str) -> GoodImages:
         """Leave out some of the images by their numbers."""
@@ -65,6 +75,8 @@ class GoodImages:
         text = f"{len(self.paths)} good images"
         if self.group_count < len(self.paths):
             text += f" in {self.group_count} groups"
+        if self.near_duplicates:
+            text += f", with {self.near_duplicates} near-duplicates"
         by_reason: dict[str, list[Path]] = {}
         for left_out in self.left_out:
             by_reason.setdefault(left_out.reason, []).append(left_out.path)
@@ -72,19 +84,52 @@ class GoodImages:
         return f"{text}; left out: {', '.join(reasons)}" if reasons else text
 
 
-def collect(folder: Path, category: config.Category) -> GoodImages:
-    """Find the good images of a folder, leave out exact copies, and group the others.
+def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImages:
+    """Find the good images of a folder, leave out copies and thumbnails, and group those that belong together.
 
     Args:
         folder: of good images; subfolders are searched too.
-        category: its `group_by` and `group_table` name the groups. Without them, each image is a group.
+        category: its `group_by` and `group_table` name the groups. Without them, each image is a group. Groups with
+            near-duplicates become one, unless `near_duplicates` is `ignore`.
+        decode: returns the pixels of an image, uint8 [height, width, 3].
 
     Raises:
-        SetupError: there is no image, or `group_by` or `group_table` does not fit all of them.
+        SetupError: there is no image, some are tests, defects or masks, or `group_by` or `group_table` does not fit
+            all of them.
     """
-    paths, copies = _without_copies(image_files.find([folder]))
-    _, groups = np.unique(_keys(folder, paths, category), return_inverse=True)
-    return GoodImages(paths, groups.astype(np.int64), copies)
+    files, left_out = _without_copies(image_files.find([folder]))
+    folder_rules.require_good_only(folder, files)
+    with terminal.progress() as progress:
+        looked_at = [_Image.look(path, decode(path)) for path in progress.track(files, description="images")]
+    images, equal = _without_equal_pixels(looked_at)
+    folder_rules.require_no_masks([image.path for image in images], [image.is_mask for image in images])
+    pairs = near_duplicates.find([image.detail for image in images], lambda number: decode(images[number].path))
+    small = _small_images(images, pairs)
+    groups = _name_groups(folder, [image.path for image in images], category)
+    if category.near_duplicates == "group":
+        groups = _join(groups, pairs)
+    kept = [number for number in range(len(images)) if number not in small]
+    left_out += equal + [LeftOut(images[number].path, reason) for number, reason in small.items()]
+    good = GoodImages([image.path for image in images], groups, left_out).subset(kept)
+    alike = {number for pair in pairs if not small.keys() & pair for number in pair}
+    return replace(good, near_duplicates=len(alike))
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What is remembered of an image: the digest of its pixels, its sides in pixels, and what it looks like."""
+
+    path: Path
+    sha256: bytes
+    sides: tuple[int, int]
+    detail: near_duplicates.Detail
+    is_mask: bool
+
+    @classmethod
+    def look(cls, path: Path, rgb: NDArray[np.uint8]) -> _Image:
+        sha256 = hashlib.sha256(str(rgb.shape).encode() + rgb.tobytes()).digest()
+        sides = (rgb.shape[0], rgb.shape[1])
+        return cls(path, sha256, sides, near_duplicates.detail(rgb), folder_rules.is_mask(rgb))
 
 
 def relative_name(path: Path, folder: Path) -> str:
@@ -104,6 +149,43 @@ def _without_copies(paths: list[Path]) -> tuple[list[Path], list[LeftOut]]:
         if first.setdefault(hashlib.sha256(content).digest(), path) is not path:
             copies.append(LeftOut(path, EXACT_COPIES))
     return list(first.values()), copies
+
+
+def _without_equal_pixels(images: list[_Image]) -> tuple[list[_Image], list[LeftOut]]:
+    """The images, each picture once, and the others with the same pixels in another file format."""
+    first: dict[bytes, _Image] = {}
+    copies = [image for image in images if first.setdefault(image.sha256, image) is not image]
+    return list(first.values()), [LeftOut(image.path, EXACT_COPIES) for image in copies]
+
+
+def _small_images(images: list[_Image], pairs: list[tuple[int, int]]) -> dict[int, str]:
+    """The numbers of the images that are too small to be meant, each with its reason."""
+    sides = np.array([image.sides for image in images])
+    small = {
+        int(number): MUCH_SMALLER for number in np.flatnonzero(_is_within(sides, np.median(sides, 0), _MUCH_SMALLER))
+    }
+    for pair in pairs:
+        for thumbnail, picture in (pair, pair[::-1]):
+            if _is_within(sides[thumbnail], sides[picture], _THUMBNAIL):
+                small[thumbnail] = THUMBNAILS
+    return small
+
+
+def _is_within(sides: NDArray[np.int64], others: NDArray[Any], share: float) -> NDArray[np.bool_]:
+    return np.asarray((sides <= share * others).all(axis=-1))
+
+
+def _name_groups(folder: Path, paths: list[Path], category: config.Category) -> NDArray[np.int64]:
+    _, groups = np.unique(_keys(folder, paths, category), return_inverse=True)
+    return groups.astype(np.int64)
+
+
+def _join(groups: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np.int64]:
+    """The groups, with one group for the groups of each pair."""
+    joined = groups.copy()
+    for first, second in pairs:
+        joined[joined == joined[second]] = joined[first]
+    return joined
 
 
 def _keys(folder: Path, paths: list[Path], category: config.Category) -> list[str]:

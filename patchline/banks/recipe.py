@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -84,7 +85,9 @@ class Recipe:
             SetupError: there are too few images, or the model cannot be used or gives another layer.
         """
         category = settings.category(name)
-        good = choices.apply(folder, good_images.collect(folder, category))
+        paths = image_files.find([folder])
+        decode = partial(bit_depth.decode_good, paths=paths, limits=settings.images, category=category)
+        good = choices.apply(folder, good_images.collect(folder, category, decode))
         terminal.note(good.describe())
         _require_enough(good, category.false_reject_rate)
         model = loading.load(

@@ -96,3 +96,35 @@ def test_exact_copies_are_used_once(home):
     result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3")
     assert "6 good images; left out: exact copies (6, such as " in result.stderr
     assert [manifest(home)[key] for key in SAME] == [without_copies[key] for key in SAME]
+
+
+def test_pictures_that_were_saved_again_are_held_out_with_their_pictures(home):
+    """D3: the rate of rejects of new good parts must stay what was asked for."""
+    keys = f"{FIVE_IMAGES}, coreset_ratio: 0.3"
+    assert fit(home, keys).returncode == 0
+    before = manifest(home)["thresholds"]["fail"]
+    for path in sorted((home / "good").iterdir()):
+        again = cv2.imencode(".jpg", cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (home / "good" / f"{path.stem}.jpg").write_bytes(again)
+    result = fit(home, keys)
+    assert "12 good images in 6 groups, with 12 near-duplicates" in result.stderr
+    assert "calibrated on 12 good images in 6 groups" in result.stdout
+    assert manifest(home)["thresholds"]["fail"] > 0.8 * before
+    assert fit(home, f"{keys}, near_duplicates: ignore").returncode == 0
+    assert manifest(home)["thresholds"]["fail"] < 0.7 * before
+
+
+def test_the_root_of_a_data_set_is_refused_with_the_folder_to_give(home):
+    """D2: masks and defects must not be learnt."""
+    for seed, name in enumerate(("train/good/0", "test/good/0", "test/scratch/0", "ground_truth/scratch/0_mask")):
+        write_surface(home / "set" / f"{name}.png", 10 + seed)
+    text = error(fit(home, folder="set"))
+    assert f"give the folder of good parts only, {home}/set/train/good" in text
+    assert not (home / "faiss-index-precision").exists()
+
+
+def test_masks_among_good_images_are_refused_with_a_name(home):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:30, 20:30] = 255
+    (home / "good" / "zz.png").write_bytes(cv2.imencode(".png", mask)[1])
+    assert f"such as {home}/good/zz.png: masks" in error(fit(home))

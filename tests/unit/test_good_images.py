@@ -19,6 +19,14 @@ def category(**changes):
     return config.Category.model_validate(RECIPE | changes)
 
 
+def decode(path):
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB))
+
+
+def collect(folder, recipe):
+    return good_images.collect(folder, recipe, decode)
+
+
 def write_noise(path, seed, side=40):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
@@ -35,7 +43,7 @@ def folder(tmp_path):
 
 
 def test_without_a_rule_each_image_is_a_group(folder):
-    good = good_images.collect(folder, category())
+    good = collect(folder, category())
     assert good.groups.tolist() == [0, 1, 2, 3, 4, 5]
     assert good.describe() == "6 good images"
 
@@ -43,14 +51,131 @@ def test_without_a_rule_each_image_is_a_group(folder):
 def test_exact_copies_are_left_out_and_named(folder):
     shutil.copy(folder / "a_1.png", folder / "z.png")
     shutil.copytree(folder, folder / "again")
-    good = good_images.collect(folder, category())
+    good = collect(folder, category())
     assert len(good.paths) == 6
     assert {left_out.reason for left_out in good.left_out} == {good_images.EXACT_COPIES}
     assert good.describe() == f"6 good images; left out: exact copies (8, such as {folder}/again/a_1.png)"
 
 
+def surface(seed, side=200, with_frame=True):
+    """Blots in front of a frame that all parts have."""
+    rng = np.random.default_rng(seed)
+    picture = 128 + 40 * cv2.GaussianBlur(rng.normal(size=(side, side)), (0, 0), 3) / 0.1
+    if with_frame:
+        picture[90:110] = 30
+        picture[:, 20:25] = 250
+    return cv2.cvtColor(np.clip(picture, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+
+
+def save(path, picture, *options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, picture, options)[1])
+
+
+@pytest.fixture
+def surfaces(tmp_path):
+    """Twelve pictures that differ."""
+    for seed in range(12):
+        save(tmp_path / "good" / f"{seed:02}.png", surface(seed))
+    return tmp_path / "good"
+
+
+def move(picture, dx, dy):
+    return cv2.warpAffine(picture, np.array([[1, 0, dx], [0, 1, dy]], np.float32), picture.shape[1::-1], borderMode=4)
+
+
+def half(picture):
+    return cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+
+
+def with_noise(picture):
+    return np.clip(picture + np.random.default_rng(5).normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+
+
+NEAR_DUPLICATES = {
+    "JPEG q95": (".jpg", lambda picture: picture, (cv2.IMWRITE_JPEG_QUALITY, 95)),
+    "JPEG q80": (".jpg", lambda picture: picture, (cv2.IMWRITE_JPEG_QUALITY, 80)),
+    "resized": (".png", half, ()),
+    "moved": (".png", lambda picture: move(picture, 1, -1), ()),
+    "moved by less than a pixel": (".png", lambda picture: move(picture, 0.4, 0.3), ()),
+    "brighter": (".png", lambda picture: cv2.convertScaleAbs(picture, alpha=0.9, beta=10), ()),
+    "taken again": (".png", with_noise, ()),
+}
+
+
+@pytest.mark.parametrize("kind", NEAR_DUPLICATES)
+def test_a_near_duplicate_is_in_the_group_of_its_picture(surfaces, kind):
+    suffix, change, options = NEAR_DUPLICATES[kind]
+    for seed in (3, 7):
+        save(surfaces / f"x{seed}{suffix}", change(surface(seed)), *options)
+    good = collect(surfaces, category())
+    assert good.groups.tolist()[:12] == list(range(12))
+    assert good.groups.tolist()[12:] == [3, 7]
+    assert good.describe() == "14 good images in 12 groups, with 4 near-duplicates"
+    assert collect(surfaces, category(near_duplicates="ignore")).groups.tolist() == list(range(14))
+
+
+@pytest.mark.parametrize("distance", [3, 6, 10])
+def test_a_surface_that_was_moved_is_recognised(tmp_path, distance):
+    for seed in range(12):
+        save(tmp_path / "good" / f"{seed:02}.png", surface(seed, with_frame=False))
+    save(tmp_path / "good" / "x.png", move(surface(4, with_frame=False), distance, -distance // 2))
+    assert collect(tmp_path / "good", category()).groups.tolist() == [*range(12), 4]
+
+
+def test_all_pictures_twice_are_half_as_many_groups(surfaces):
+    for seed in range(12):
+        save(surfaces / f"x{seed:02}.jpg", surface(seed), cv2.IMWRITE_JPEG_QUALITY, 95)
+    assert collect(surfaces, category()).groups.tolist() == [*range(12), *range(12)]
+
+
+def test_near_duplicates_join_the_groups_of_their_parts(surfaces):
+    save(surfaces / "x3.jpg", surface(3))
+    good = collect(surfaces, category(group_by=r"(.)\.(?:png|jpg)$"))
+    assert good.group_count == 10
+    assert good.groups[-1] == good.groups[3]
+
+
+def test_the_same_pixels_in_another_format_are_a_copy(surfaces):
+    save(surfaces / "x3.bmp", surface(3))
+    good = collect(surfaces, category())
+    assert good.describe() == f"12 good images; left out: exact copies (1, such as {surfaces}/x3.bmp)"
+
+
+def test_thumbnails_and_much_smaller_pictures_are_left_out_with_their_names(surfaces):
+    save(surfaces / "03_thumb.png", cv2.resize(surface(3), (64, 64), interpolation=cv2.INTER_AREA))
+    save(surfaces / "logo.png", surface(99, side=40))
+    good = collect(surfaces, category())
+    assert [path.name for path in good.paths] == [f"{seed:02}.png" for seed in range(12)]
+    assert [(left_out.path.name, left_out.reason) for left_out in good.left_out] == [
+        ("logo.png", good_images.MUCH_SMALLER),
+        ("03_thumb.png", good_images.THUMBNAILS),
+    ]
+
+
+def fixtured(seed, noise):
+    """A printed part, always the same, with jitter, changing light, and the noise of a camera."""
+    rng, side = np.random.default_rng(seed), 200
+    part = np.full((side, side), 90, np.float32)
+    shapes = np.random.default_rng(0).integers(10, side - 20, (30, 4))
+    for x, y, width, height in shapes.tolist():
+        cv2.rectangle(part, (x, y), (x + width // 4, y + height // 4), (x * y) % 230, -1)
+    part = move(cv2.GaussianBlur(part, (0, 0), 1.2), *rng.uniform(-1.5, 1.5, 2))
+    part = part * (1 + rng.normal(0, 0.05) + rng.normal(0, 0.05) * np.linspace(-1, 1, side))
+    picture = np.clip(part + rng.normal(0, noise, part.shape), 0, 255).astype(np.uint8)
+    return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+
+
+@pytest.mark.parametrize("noise", [1, 3])
+def test_parts_that_only_differ_by_place_light_and_noise_stay_apart(tmp_path, noise):
+    for seed in range(60):
+        save(tmp_path / "good" / f"{seed:02}.png", fixtured(seed, noise))
+    good = collect(tmp_path / "good", category())
+    assert good.group_count == 60, good.describe()
+
+
 def test_a_pattern_names_the_part_of_each_image(folder):
-    good = good_images.collect(folder, category(group_by=BY_PART))
+    good = collect(folder, category(group_by=BY_PART))
     assert good.groups.tolist() == [0, 0, 1, 1, 2, 2]
     assert good.describe() == "6 good images in 3 groups"
 
@@ -58,7 +183,7 @@ def test_a_pattern_names_the_part_of_each_image(folder):
 def test_a_pattern_that_does_not_fit_an_image_is_refused_with_its_name(folder):
     write_noise(folder / "other.png", 9)
     with pytest.raises(SetupError, match="names no group for 1 of 7 images, such as other"):
-        good_images.collect(folder, category(group_by=BY_PART))
+        collect(folder, category(group_by=BY_PART))
 
 
 @pytest.mark.parametrize("pattern", ["(", "no parentheses", "(two)(pairs)"])
@@ -70,7 +195,7 @@ def test_a_pattern_without_one_group_is_refused_by_the_configuration(pattern):
 def test_a_table_names_the_part_of_each_image(folder, tmp_path):
     table = tmp_path / "parts.csv"
     table.write_text("path,group\n" + "".join(f"{path.name},{path.name[2]}\n" for path in sorted(folder.iterdir())))
-    good = good_images.collect(folder, category(group_table=table))
+    good = collect(folder, category(group_table=table))
     assert good.groups.tolist() == [0, 1, 0, 1, 0, 1]
 
 
@@ -79,12 +204,12 @@ def test_a_table_without_an_image_is_refused(folder, tmp_path, text):
     table = tmp_path / "parts.csv"
     table.write_text(text)
     with pytest.raises(SetupError, match=r"path,group|names no group for"):
-        good_images.collect(folder, category(group_table=table))
+        collect(folder, category(group_table=table))
 
 
 def test_a_missing_table_is_named(folder, tmp_path):
     with pytest.raises(SetupError, match=r"gone.csv: cannot be read"):
-        good_images.collect(folder, category(group_table=tmp_path / "gone.csv"))
+        collect(folder, category(group_table=tmp_path / "gone.csv"))
 
 
 def test_a_subset_keeps_the_images_and_their_groups():
