@@ -19,6 +19,7 @@ from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
+HIDDEN = "hidden, partial, or in system folders"
 EXACT_COPIES = "exact copies"
 CHOSEN = "chosen"
 OUTLIERS = "outliers"
@@ -109,6 +110,7 @@ def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImag
     if category.near_duplicates == "group":
         groups = _join(groups, pairs)
     kept = [number for number in range(len(images)) if number not in small]
+    left_out += [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)]
     left_out += equal + [LeftOut(images[number].path, reason) for number, reason in small.items()]
     good = GoodImages([image.path for image in images], groups, left_out).subset(kept)
     alike = {number for pair in pairs if not small.keys() & pair for number in pair}

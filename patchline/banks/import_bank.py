@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from patchline import config
-from patchline.banks import review, store
+from patchline.banks import import_checks, review, store
 from patchline.banks.choices import NO_CHOICES, Choices
 from patchline.banks.recipe import Recipe
 from patchline.devices import backbone
 from patchline.inspection import memory_bank
-from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
-PARAMETERS = "patchcore_params.pkl"
+PARAMETERS = import_checks.PARAMETERS
 
 
 def import_bank(
@@ -43,9 +42,10 @@ def import_bank(
 
     Raises:
         OutliersError: images stand out, and nobody has accepted them or left them out.
-        SetupError: the index is damaged, is no flat L2 index, or was made from other features.
+        SetupError: the index is damaged, is no flat L2 index, is a member of an ensemble, was made from other features,
+            or from the good images.
     """
-    path = source / store.INDEX_FILE if source.is_dir() else source
+    path, parameters = import_checks.find_index(source)
     bank = store.read_features(path)
     with Recipe.open(settings, name, good, device, choices) as recipe, terminal.progress() as progress:
         dim = recipe.model.manifest.dim
@@ -53,11 +53,12 @@ def import_bank(
             raise SetupError(
                 f"{path}: has features of {bank.shape[1]} numbers, but {recipe.category.backbone} gives {dim}"
             )
-        if (path.parent / PARAMETERS).exists():
-            require_same_features(path.parent / PARAMETERS, recipe)
-        search = exact_search.brute_force(bank)
-        features = recipe.features(progress, "calibration")
-        distances = [search.nearest(patches)[0] for patches in features]
+        if parameters.exists():
+            require_same_features(parameters, recipe)
+        check = import_checks.FeatureCheck(bank)
+        distances = list(check.distances(recipe.paths, recipe.features(progress, "calibration")))
+        check.require_same_network(path, recipe.model.manifest.name)
+        check.require_new_images(path)
         held_out = recipe.held_out(distances)
         review.require_no_outliers(recipe, held_out, distances)
         return recipe.save_bank(bank, held_out, "held-out images", seed=0, candidates=len(bank))
@@ -85,7 +86,10 @@ def require_same_features(path: Path, recipe: Recipe) -> None:
         "patchstride": 1,
         "input_shape": [3, side, side],
     }
-    differences = [
+    network = str(parameters.get("backbone.name"))
+    own = manifest.name == network or manifest.name.startswith(f"{network}_")
+    differences = [] if own else [f"backbone.name is {network}"]
+    differences += [
         f"{key} is {_to_list(parameters.get(key))}, not {value}"
         for key, value in expected.items()
         if _to_list(parameters.get(key)) != value

@@ -19,7 +19,7 @@ CONTENT_TYPES = {
     ".pgm": "image/x-portable-graymap",
     ".ppm": "image/x-portable-pixmap",
 }
-# Folders of file systems, network storage and trash, in lower case; hidden names are left out anyway.
+# Folders of file systems, network storage, trash and thumbnails, in lower case; hidden names are left out anyway.
 _SYSTEM_NAMES = {
     "lost+found",
     "$recycle.bin",
@@ -32,6 +32,9 @@ _SYSTEM_NAMES = {
     "#recycle",
     "#snapshot",
     "#temp",
+    "thumbs",
+    "thumbnails",
+    "__macosx",
 }
 _PARTIAL_PREFIXES = ("~syncthing~", "~$")
 _PARTIAL_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".swp")
@@ -80,6 +83,12 @@ def find(paths: Iterable[Path]) -> list[Path]:
             raise SetupError(f"{path}: no image found (looked for {', '.join(CONTENT_TYPES)})")
         images.update(dict.fromkeys(files))
     return list(images)
+
+
+def left_out(folder: Path) -> list[Path]:
+    """Return the image files below a folder that `find` leaves out: hidden, partial, and in system folders."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names if has_image_suffix(name))
+    return sorted(path for path in files if any(map(is_left_out, path.relative_to(folder).parts)))
 
 
 def has_image_suffix(name: str) -> bool:

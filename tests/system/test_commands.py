@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from patchline.banks import store
+from patchline.inspection.search import exact_search
 from tests.conftest import CONFIG, make_textures
 from tests.system.conftest import records
 
@@ -283,14 +287,28 @@ def test_a_dataset_is_checked_before_the_evaluation_starts(dataset, tmp_path):
 def test_an_imported_memory_bank_is_calibrated_and_evaluated(fitted_gravel, tmp_path):
     folder = tmp_path / "new"
     shutil.copytree(fitted_gravel, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
-    good = folder / "gravel" / "train" / "good"
-    for path in sorted(good.iterdir())[:20]:
-        path.rename((folder / "gravel") / path.name)
+    good = folder / "new-good"
+    good.mkdir()
+    for path in (folder / "gravel" / "train" / "good").iterdir():
+        cv2.imwrite(str(good / path.name), cv2.flip(cv2.imread(str(path)), 1))
     old = fitted_gravel / "faiss-index-precision" / "gravel" / "nnscorer_search_index.faiss"
-    imported = patchline(
-        "import-bank", "--category", "gravel", "--config", "my.yaml", str(old), str(good), folder=folder
-    )
+    command = ("import-bank", "--category", "gravel", "--config", "my.yaml")
+    error = run_and_expect_error(*command, str(old), "gravel/train/good", folder=folder)
+    assert "rows are patches of 44 of the good images" in error
+    imported = patchline(*command, str(old), str(good), folder=folder)
     assert imported.returncode == 0, imported.stderr
     assert "none of them in the bank" in imported.stdout
     evaluated = patchline("evaluate", "--category", "gravel", "--config", "my.yaml", "gravel", folder=folder)
     assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_an_index_of_another_network_or_of_an_ensemble_is_not_imported(fitted_gravel, tmp_path):
+    index = fitted_gravel / "faiss-index-precision" / "gravel" / "nnscorer_search_index.faiss"
+    features = np.roll(store.read_features(index), 40, axis=1)  # the channels of another network of equal size
+    command = ("import-bank", "--category", "gravel", "--config", "my.yaml")
+    other, member = tmp_path / "other.faiss", tmp_path / "Ensemble-1-2_nnscorer_search_index.faiss"
+    other.write_bytes(exact_search.encode_index(np.ascontiguousarray(features)))
+    member.write_bytes(index.read_bytes())
+    good = "gravel/train/good"
+    assert "another network" in run_and_expect_error(*command, str(other), good, folder=fitted_gravel)
+    assert "member 1 of an ensemble" in run_and_expect_error(*command, str(member), good, folder=fitted_gravel)

@@ -153,6 +153,32 @@ def test_thumbnails_and_much_smaller_pictures_are_left_out_with_their_names(surf
     ]
 
 
+HIDDEN_FOLDERS = (".ipynb_checkpoints", ".Trash-1000", "@eaDir", "#recycle", ".thumbnails", "Thumbs", "__MACOSX/deeper")
+
+
+def test_hidden_and_system_folders_are_left_out_with_their_names(folder):
+    for seed, name in enumerate(HIDDEN_FOLDERS):
+        write_noise(folder / name / "7.png", 100 + seed)
+    write_noise(folder / "._a_1.png", 200)
+    (folder / ".hidden" / "notes.txt").parent.mkdir()
+    (folder / ".hidden" / "notes.txt").touch()
+    good = collect(folder, category())
+    assert len(good.paths) == 6
+    assert {str(left_out.path.relative_to(folder)) for left_out in good.left_out} == {
+        *(f"{name}/7.png" for name in HIDDEN_FOLDERS),
+        "._a_1.png",
+    }
+    assert "left out: hidden, partial, or in system folders (8, such as " in good.describe()
+
+
+@pytest.mark.parametrize("parent", [".hidden", "@eaDir", "thumbs", "test", "defect"])
+def test_a_folder_is_used_whatever_its_parents_are_called(folder, tmp_path, parent):
+    target = tmp_path / parent / "good"
+    shutil.copytree(folder, target)
+    good = collect(target, category())
+    assert (len(good.paths), good.left_out) == (6, [])
+
+
 def fixtured(seed, noise):
     """A printed part, always the same, with jitter, changing light, and the noise of a camera."""
     rng, side = np.random.default_rng(seed), 200

@@ -1,13 +1,14 @@
 import os
 import pickle
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
 
-from patchline.banks import import_bank, store
+from patchline.banks import import_bank, import_checks, store
 from patchline.protocol.errors import SetupError
 
 PATCHCORE_INSPECTION = {
@@ -82,6 +83,8 @@ def test_an_index_of_patchcore_inspection_with_the_same_features_is_accepted(tmp
 @pytest.mark.parametrize(
     "changes",
     [
+        {"backbone.name": "wideresnet50"},
+        {"backbone.name": "wide"},
         {"layers_to_extract_from": ["layer2", "layer3"]},
         {"target_embed_dimension": 1024},
         {"patchsize": 5},
@@ -111,3 +114,69 @@ def test_a_file_that_is_no_pickle_of_parameters_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(SetupError):
         import_bank.require_same_features(path, RECIPE)
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_member_of_an_ensemble_is_refused(tmp_path, as_folder):
+    for number in (1, 2):
+        (tmp_path / f"Ensemble-{number}-2_{store.INDEX_FILE}").touch()
+    source = tmp_path if as_folder else tmp_path / f"Ensemble-1-2_{store.INDEX_FILE}"
+    with pytest.raises(SetupError, match="is member 1 of an ensemble of 2"):
+        import_checks.find_index(source)
+
+
+def test_the_parameters_of_an_index_have_its_prefix(tmp_path):
+    assert import_checks.find_index(tmp_path) == (tmp_path / store.INDEX_FILE, tmp_path / import_bank.PARAMETERS)
+    index, parameters = import_checks.find_index(tmp_path / f"bottle_{store.INDEX_FILE}")
+    assert (index.name, parameters.name) == (f"bottle_{store.INDEX_FILE}", f"bottle_{import_bank.PARAMETERS}")
+    assert import_checks.find_index(tmp_path / "my.faiss")[1] == tmp_path / import_bank.PARAMETERS
+
+
+def features(seed, images=10, patches=100, dim=32, network=0):
+    """Features with means and spreads of a network, float32 [images, patches, dim]."""
+    means = np.random.default_rng(network).gamma(1.0, size=dim)
+    spread = np.random.default_rng(seed).standard_normal((images, patches, dim))
+    return (means * np.exp(0.3 * spread)).astype(np.float32)
+
+
+def check(bank, good):
+    checked = import_checks.FeatureCheck(bank)
+    paths = [Path(f"{number}.png") for number in range(len(good))]
+    assert all((distances >= 0).all() for distances in checked.distances(paths, good))
+    return checked
+
+
+def test_new_images_with_the_features_of_the_network_are_accepted():
+    bank = features(0).reshape(-1, 32)[::7].copy()
+    checked = check(bank, features(1))
+    checked.require_same_network(Path("index"), "network")
+    checked.require_new_images(Path("index"))
+
+
+@pytest.mark.parametrize("scale", [1, 0.2, 5])
+def test_a_bank_of_another_network_with_as_many_channels_is_refused(scale):
+    bank = features(0, network=1).reshape(-1, 32)[::7].copy()
+    with pytest.raises(SetupError, match="another network than efficientnet"):
+        check(bank, features(1) * np.float32(scale)).require_same_network(Path("index"), "efficientnet")
+
+
+def test_a_bank_whose_features_have_another_scale_is_refused():
+    bank = features(0).reshape(-1, 32)[::7].copy()
+    with pytest.raises(SetupError, match="another network"):
+        check(bank, features(1) * np.float32(5)).require_same_network(Path("index"), "efficientnet")
+
+
+def test_images_that_the_bank_was_made_from_are_refused_with_a_name():
+    made_from = features(0)
+    bank = made_from.reshape(-1, 32)[::7].copy()
+    with pytest.raises(SetupError, match=r"rows are patches of 10 of the good images, such as 0\.png"):
+        check(bank, made_from).require_new_images(Path("index"))
+    one_old = np.concatenate([features(1)[:9], made_from[4:5] * np.float32(1.0005)])  # as another precision computes it
+    with pytest.raises(SetupError, match=r"of 1 of the good images, such as 9\.png"):
+        check(bank, one_old).require_new_images(Path("index"))
+
+
+def test_a_background_that_all_images_share_is_no_sign_of_that():
+    bank, good = features(0).reshape(-1, 32)[::7].copy(), features(1)
+    bank[:5] = good[:, :5] = np.arange(5)[:, None] * 0.1
+    check(bank, good).require_new_images(Path("index"))
