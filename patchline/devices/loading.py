@@ -95,7 +95,7 @@ def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
     """The file of a model for a device, checked against its digest.
 
     Raises:
-        SetupError: the file is missing or damaged.
+        SetupError: the file is missing or damaged, or keeps weights in other files, which its digest does not cover.
     """
     model: ModelManifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
     if model is None:
@@ -111,4 +111,5 @@ def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
         ) from error
     if digest != model.sha256:
         raise SetupError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
+    model_manifest.require_one_file(path)
     return path

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
+from patchline.devices import onnx_file
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
@@ -136,3 +137,18 @@ def digest(path: Path) -> str:
     if path.suffix == ".xml":
         sha256.update(path.with_suffix(".bin").read_bytes())
     return sha256.hexdigest()
+
+
+def require_one_file(path: Path) -> None:
+    """Check that an ONNX file contains its weights. Otherwise its digest would not change with them.
+
+    Raises:
+        SetupError: it keeps weights in other files, as torch writes large models.
+    """
+    files = onnx_file.external_files(path.read_bytes()) if path.suffix == ".onnx" else set()
+    if files:
+        raise SetupError(
+            f"{path}: keeps weights in {', '.join(sorted(files))}, which its sha256 does not cover; write one file: "
+            f"python -c \"import onnx; onnx.save(onnx.load('{path.name}'), 'merged.onnx')\", put it in the place of "
+            f"{path.name}, and its sha256 into {path.stem}.json"
+        )
