@@ -11,7 +11,7 @@ import numpy as np
 from patchline import config
 from patchline.banks import golden, serving
 from patchline.devices import backbone
-from patchline.evaluation import datasets, masks, page, report
+from patchline.evaluation import datasets, masks, page, report, train_copies
 from patchline.evaluation.datasets import Dataset, LabelledImage
 from patchline.evaluation.pixel_counts import Defect, PixelCounts, PixelStatistics
 from patchline.evaluation.report import JudgedImage, Report
@@ -38,6 +38,7 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
         SetupError: the folder has an unknown layout, an image or a mask cannot be used, or the category is not served.
     """
     dataset = datasets.read(folder)
+    dataset.notes += train_copies.notes(folder, [image.path for image in dataset.images])
     inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
     print(golden.compare(inspector, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
     images, pixels = [], PixelStatistics()

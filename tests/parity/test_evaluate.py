@@ -156,3 +156,15 @@ def test_what_is_not_used_is_said(evaluated):
     for note in report["notes"]:
         assert note in page
         assert note in printed
+
+
+def test_test_images_that_are_copies_of_training_images_are_named(plant, texture_folder, tmp_path):
+    shutil.copytree(texture_folder, tmp_path / "brick")
+    clean = evaluate(plant, tmp_path / "brick", tmp_path / "out")
+    assert b"copies of training images" not in clean.stdout + clean.stderr
+    for number in range(3):
+        source = tmp_path / "brick" / "train" / "good" / f"{number:03}.png"
+        shutil.copy(source, tmp_path / "brick" / "test" / "good" / f"copy{number}.png")
+    result = evaluate(plant, tmp_path / "brick", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert b"3 of 19 test images are copies of training images" in result.stdout + result.stderr
