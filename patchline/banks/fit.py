@@ -16,6 +16,7 @@ from patchline.banks.choices import NO_CHOICES, Choices
 from patchline.banks.held_out import HeldOut
 from patchline.banks.recipe import Features, Recipe
 from patchline.banks.review import Reviewed
+from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone
 from patchline.inspection import memory_bank
 from patchline.inspection.search import exact_search
@@ -34,12 +35,14 @@ class Draft:
         candidates: the number of patches that the coreset was selected from.
         held_out: the images, each compared with a bank without its group.
         distances: float32 [patches] for each image, the squared L2 distances of all its patches.
+        origins: the image and the patch of each row.
     """
 
     bank: Features
     candidates: int
     held_out: HeldOut
     distances: list[NDArray[np.float32]]
+    origins: RowOrigins
 
 
 def fit(
@@ -70,7 +73,9 @@ def fit(
     with Recipe.open(settings, name, folder, device, choices) as recipe, terminal.progress() as progress:
         recipe, draft = make_clean_draft(recipe, seed, progress)
         review.require_no_outliers(recipe, draft.held_out, draft.distances)
-        return recipe.save_bank(draft.bank, draft.held_out, "leave-one-group-out", seed, draft.candidates)
+        return recipe.save_bank(
+            draft.bank, draft.held_out, "leave-one-group-out", seed, draft.candidates, draft.origins
+        )
 
 
 def review_images(
@@ -120,8 +125,10 @@ def make_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> Draft:
     groups = recipe.groups[candidates.images]
     coresets = _Coresets.select(candidates.features, groups, recipe.category, seed, progress)
     distances = list(_hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets))
-    bank = candidates.features[coresets.rows]
-    return Draft(bank, len(candidates.features), recipe.held_out(distances), distances)
+    rows = coresets.rows
+    origins = RowOrigins(tuple(recipe.paths), candidates.images[rows], candidates.positions[rows])
+    bank = candidates.features[rows]
+    return Draft(bank, len(candidates.features), recipe.held_out(distances), distances, origins)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import bit_depth, calibration, golden, good_images, outliers, store
+from patchline.banks import bit_depth, calibration, golden, good_images, outliers, row_origins, store
 from patchline.banks.choices import NO_CHOICES, Choices
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
 from patchline.banks.held_out import HeldOut, largest_distances
+from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone, loading
 from patchline.inspection import memory_bank, preprocess
 from patchline.inspection.inspector import Inspector
@@ -141,6 +142,7 @@ class Recipe:
         method: Literal["leave-one-group-out", "held-out images"],
         seed: int,
         candidates: int,
+        origins: RowOrigins | None = None,
     ) -> memory_bank.BankManifest:
         """Calibrate the thresholds, record golden images, and save the bank where workers look for it.
 
@@ -150,6 +152,7 @@ class Recipe:
             method: the method that gave `held_out`.
             seed: of the coreset.
             candidates: the number of patches that the coreset was selected from.
+            origins: the image and the patch of each row, if they are known.
         """
         index_bytes, held_out_bytes = exact_search.encode_index(bank), held_out.to_bytes()
         digests = {"index_sha256": store.digest(index_bytes), "held_out_sha256": store.digest(held_out_bytes)}
@@ -162,6 +165,8 @@ class Recipe:
         )
         _, files = golden.record(inspector, self._golden_images(held_out), str(self.device))
         files[HELD_OUT_FILE] = held_out_bytes
+        if origins is not None:
+            files[row_origins.FILE] = origins.encode()
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
         return manifest
 

@@ -39,8 +39,8 @@ class RowOrigins:
     def load(cls, folder: Path) -> RowOrigins | None:
         """Read the file of a bank. Return None if it has none, as those of earlier builds, or a damaged one."""
         try:
-            with np.load(folder / FILE, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO((folder / FILE).read_bytes()), allow_pickle=False) as arrays:
                 paths = tuple(Path(path) for path in arrays["paths"].tolist())
                 return cls(paths, arrays["image"], arrays["patch"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None

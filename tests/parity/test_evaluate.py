@@ -1,6 +1,7 @@
 """`evaluate` as a user runs it: names of files, kinds of masks, the report."""
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchline.inspection import picture
+from patchline import config
+from patchline.banks import serving
+from patchline.banks.row_origins import RowOrigins
+from patchline.devices import backbone
+from patchline.inspection import picture, preprocess
 
 pytestmark = pytest.mark.timeout(180)
 NOT_UTF8 = os.fsdecode(b"part-\xff-")
@@ -168,3 +173,50 @@ def test_test_images_that_are_copies_of_training_images_are_named(plant, texture
     result = evaluate(plant, tmp_path / "brick", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert b"3 of 19 test images are copies of training images" in result.stdout + result.stderr
+
+
+def test_each_row_of_a_bank_is_the_patch_that_its_origin_names(plant):
+    settings = config.load(plant / "config.yaml")
+    inspector = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
+    origins = RowOrigins.load(settings.paths.memory_banks / "brick")
+    bank = inspector.bank.search.features
+    assert origins.image.size == origins.patch.size == len(bank)
+    for row in range(0, len(bank), 17):
+        path = origins.paths[origins.image[row]]
+        rgb = inspector.decode(path.read_bytes(), "image/png")
+        prepared = preprocess.prepare(rgb, inspector.category.resize, inspector.category.imagesize)
+        features = inspector.backbone.extract(prepared[None])[0]
+        assert np.array_equal(features[origins.patch[row]], bank[row])
+
+
+def test_the_nearest_good_patch_is_shown_in_its_own_picture(plant, evaluated):
+    _, page, _ = evaluated
+    assert page.count("nearest good patch: ") == 12
+    named = set(re.findall(r"nearest good patch: (\d+\.png)", page))
+    assert named <= {path.name for path in RowOrigins.load(plant / "faiss-index-precision" / "brick").paths}
+    assert page.count("<img") == 24
+
+
+@pytest.mark.parametrize("state", ["missing", "changed", "earlier build"])
+def test_a_good_picture_that_is_not_there_any_more_is_said(plant, texture_folder, tmp_path, state):
+    folder = tmp_path / "plant"
+    shutil.copytree(plant, folder, symlinks=True)
+    path = folder / "faiss-index-precision" / "brick" / "rows.npz"
+    origins = RowOrigins.load(path.parent)
+    copies = tuple(tmp_path / old.name for old in origins.paths)
+    for copy_, old in zip(copies, reversed(origins.paths), strict=True):
+        if state == "changed":
+            shutil.copy(old, copy_)
+    path.write_bytes(dataclasses.replace(origins, paths=copies).encode())
+    if state == "earlier build":
+        path.unlink()
+    result = evaluate(folder, texture_folder, tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "out" / "brick.html").read_text()
+    expected = {
+        "missing": "which cannot be read any more",
+        "changed": "which has changed since the fit",
+        "earlier build": "This memory bank does not say where its patches came from",
+    }
+    assert expected[state] in page
+    assert page.count("<img") == 12
