@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.conftest import make_textures
+
 pytestmark = pytest.mark.timeout(300)
 BRICK = """
 categories:
@@ -140,7 +142,12 @@ def test_an_import_refuses_outliers_among_the_good_images_too(home):
     assert fit(home, "--leave-out", "scratch.png").returncode == 0
     shutil.copytree(home / BANK, home / "elsewhere")
     shutil.rmtree(home / BANK)
-    arguments = ("import-bank", "--category", "brick", "elsewhere", "good")
+    make_textures(home / "more", "brick.png", count=64)
+    others = home / "more" / "train" / "good"
+    for number in range(24):  # the bank was made of these
+        (others / f"{number:03}.png").unlink()
+    shutil.copy(home / "good" / "scratch.png", others)
+    arguments = ("import-bank", "--category", "brick", "elsewhere", "more/train/good")
     result = run(home, *arguments)
     assert result.returncode == 1
     assert "scratch.png" in result.stderr.splitlines()[-1]
