@@ -31,10 +31,10 @@ def decode_good(
         uint8 [height, width, 3], RGB.
 
     Raises:
-        SetupError: the image cannot be decoded, or it has 16 bits, never uses its upper ones, and `bit_depth` is not
-            set.
+        SetupError: the image cannot be read or decoded, or it has 16 bits, never uses its upper ones, and `bit_depth`
+            is not set.
     """
-    image, content_type = path.read_bytes(), image_files.content_type(path)
+    image, content_type = image_files.read(path), image_files.content_type(path)
     try:
         if category.bit_depth is None and _has_unused_bits(decode.brightest(image, content_type, limits)):
             raise SetupError(_advice(path, paths, limits))
@@ -67,6 +67,6 @@ def _advice(path: Path, paths: Sequence[Path], limits: config.Images) -> str:
 
 def _brightest(path: Path, limits: config.Images) -> int | None:
     try:
-        return decode.brightest(path.read_bytes(), image_files.content_type(path), limits)
+        return decode.brightest(image_files.read(path), image_files.content_type(path), limits)
     except Unusable:  # fit names it when it is its turn
         return None

@@ -55,7 +55,7 @@ def fit(
 ) -> memory_bank.BankManifest:
     """Fit the memory bank of a category on good images, and save it where workers look for it.
 
-    The images are read twice: once to collect the candidates of the coreset, once to score each image. So `max_patches`
+    The features are computed twice: to collect the candidates of the coreset, and to score each image. So `max_patches`
     of the category bounds the memory, not the number of images.
 
     Args:

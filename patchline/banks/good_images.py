@@ -98,11 +98,11 @@ def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImag
         SetupError: there is no image, some are tests, defects or masks, or `group_by` or `group_table` does not fit
             all of them.
     """
-    files, left_out = _without_copies(image_files.find([folder]))
+    files = image_files.find([folder])
     folder_rules.require_good_only(folder, files)
     with terminal.progress() as progress:
         looked_at = [_Image.look(path, decode(path)) for path in progress.track(files, description="images")]
-    images, equal = _without_equal_pixels(looked_at)
+    images, copies = _without_copies(looked_at)
     folder_rules.require_no_masks([image.path for image in images], [image.is_mask for image in images])
     pairs = near_duplicates.find([image.detail for image in images], lambda number: decode(images[number].path))
     small = _small_images(images, pairs)
@@ -110,8 +110,8 @@ def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImag
     if category.near_duplicates == "group":
         groups = _join(groups, pairs)
     kept = [number for number in range(len(images)) if number not in small]
-    left_out += [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)]
-    left_out += equal + [LeftOut(images[number].path, reason) for number, reason in small.items()]
+    left_out = copies + [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)]
+    left_out += [LeftOut(images[number].path, reason) for number, reason in small.items()]
     good = GoodImages([image.path for image in images], groups, left_out).subset(kept)
     alike = {number for pair in pairs if not small.keys() & pair for number in pair}
     return replace(good, near_duplicates=len(alike))
@@ -139,22 +139,8 @@ def relative_name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path != folder else path.name
 
 
-def _without_copies(paths: list[Path]) -> tuple[list[Path], list[LeftOut]]:
-    """The images, each content once, and the other files with the same content."""
-    first: dict[bytes, Path] = {}
-    copies = []
-    for path in paths:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise SetupError(f"{path}: cannot be read ({error.strerror})") from error
-        if first.setdefault(hashlib.sha256(content).digest(), path) is not path:
-            copies.append(LeftOut(path, EXACT_COPIES))
-    return list(first.values()), copies
-
-
-def _without_equal_pixels(images: list[_Image]) -> tuple[list[_Image], list[LeftOut]]:
-    """The images, each picture once, and the others with the same pixels in another file format."""
+def _without_copies(images: list[_Image]) -> tuple[list[_Image], list[LeftOut]]:
+    """The images, each picture once, and the others with the same pixels, also in another file format."""
     first: dict[bytes, _Image] = {}
     copies = [image for image in images if first.setdefault(image.sha256, image) is not image]
     return list(first.values()), [LeftOut(image.path, EXACT_COPIES) for image in copies]

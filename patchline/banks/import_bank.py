@@ -16,8 +16,6 @@ from patchline.inspection import memory_bank
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
-PARAMETERS = import_checks.PARAMETERS
-
 
 def import_bank(
     settings: config.Config,

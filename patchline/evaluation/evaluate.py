@@ -120,11 +120,9 @@ def inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, score.He
     """
     try:
         content_type = image_files.content_type(path)
-        inspection = inspector.inspect(path.read_bytes(), content_type, untimed, with_heat_map=True)
+        inspection = inspector.inspect(image_files.read(path), content_type, untimed, with_heat_map=True)
     except Unusable as error:
         raise SetupError(f"{path}: {error.detail}") from error
-    except OSError as error:
-        raise SetupError(f"{path}: cannot be read ({error.strerror})") from error
     if inspection.heat_map is None or inspection.image is None:
         raise SetupError(f"{path}: has no heat map")
     return dataclasses.replace(inspection, heat_map=None, image=None), inspection.heat_map, inspection.image

@@ -15,8 +15,8 @@ from patchline.gate.lease import Lease, Role
 from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics
 from patchline.gate.outputs import Output, OutputError
-from patchline.gate.recovery import Recovery
-from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping, Snapshot
+from patchline.gate.recovery import GateLink, Recovery
+from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05  # upper bound of the delay of a rejection without a verdict
@@ -24,16 +24,11 @@ _CHECK_INTERVAL_S = 1.0
 _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
 
-class LineLink(Protocol):
-    """What the service needs of `link.Link`."""
+class LineLink(GateLink, Protocol):
+    """What the service and its recovery need of `link.Link`."""
 
-    @property
-    def unsent(self) -> int: ...
     def take(self, timeout_s: float) -> Delivery | None: ...
     def take_lease_pings(self) -> list[Ping]: ...
-    def announce(self, message: Act | Snapshot) -> None: ...
-    def ask(self) -> None: ...
-    def hold_lease(self, wanted: bool) -> None: ...
     def declare_again(self) -> None: ...
     def take_queue_loss(self) -> bool: ...
 

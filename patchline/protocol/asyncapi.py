@@ -12,7 +12,14 @@ from patchline.protocol import gate_messages, image_files, messages, status_mess
 _Model = type[pydantic.BaseModel]
 _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
     # name, exchange, routing key, description, class of the messages
-    ("jobs", topology.JOBS, "{line}.{category}", "One image to inspect; the body is the encoded image.", messages.Job),
+    (
+        "jobs",
+        topology.JOBS,
+        "{line}.{category}",
+        "One image to inspect; the body is the encoded image. An image whose deadline has passed goes to the exchange "
+        f"{topology.BACKLOG} instead, so that it delays no other.",
+        messages.Job,
+    ),
     (
         "parts",
         topology.PARTS,

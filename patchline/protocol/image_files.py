@@ -91,6 +91,18 @@ def left_out(folder: Path) -> list[Path]:
     return sorted(path for path in files if any(map(is_left_out, path.relative_to(folder).parts)))
 
 
+def read(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def has_image_suffix(name: str) -> bool:
     """Return True if the suffix of a file's name is that of an image. The content is checked when it is decoded."""
     return name.lower().endswith(tuple(CONTENT_TYPES))

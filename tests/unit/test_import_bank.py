@@ -71,7 +71,7 @@ def test_another_kind_of_index_is_refused(tmp_path):
 
 
 def write_parameters(tmp_path, **changes):
-    path = tmp_path / import_bank.PARAMETERS
+    path = tmp_path / import_checks.PARAMETERS
     path.write_bytes(pickle.dumps(PATCHCORE_INSPECTION | changes))
     return path
 
@@ -101,7 +101,7 @@ def test_no_code_in_a_pickle_is_executed(tmp_path):
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/owned",)
 
-    path = tmp_path / import_bank.PARAMETERS
+    path = tmp_path / import_checks.PARAMETERS
     path.write_bytes(pickle.dumps({"layers_to_extract_from": Malicious()}))
     with pytest.raises(SetupError, match="it imports"):
         import_bank.require_same_features(path, RECIPE)
@@ -110,7 +110,7 @@ def test_no_code_in_a_pickle_is_executed(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps([1, 2]), pickle.dumps(PATCHCORE_INSPECTION)[:-20]])
 def test_a_file_that_is_no_pickle_of_parameters_is_refused(tmp_path, content):
-    path = tmp_path / import_bank.PARAMETERS
+    path = tmp_path / import_checks.PARAMETERS
     path.write_bytes(content)
     with pytest.raises(SetupError):
         import_bank.require_same_features(path, RECIPE)
@@ -126,10 +126,10 @@ def test_a_member_of_an_ensemble_is_refused(tmp_path, as_folder):
 
 
 def test_the_parameters_of_an_index_have_its_prefix(tmp_path):
-    assert import_checks.find_index(tmp_path) == (tmp_path / store.INDEX_FILE, tmp_path / import_bank.PARAMETERS)
+    assert import_checks.find_index(tmp_path) == (tmp_path / store.INDEX_FILE, tmp_path / import_checks.PARAMETERS)
     index, parameters = import_checks.find_index(tmp_path / f"bottle_{store.INDEX_FILE}")
-    assert (index.name, parameters.name) == (f"bottle_{store.INDEX_FILE}", f"bottle_{import_bank.PARAMETERS}")
-    assert import_checks.find_index(tmp_path / "my.faiss")[1] == tmp_path / import_bank.PARAMETERS
+    assert (index.name, parameters.name) == (f"bottle_{store.INDEX_FILE}", f"bottle_{import_checks.PARAMETERS}")
+    assert import_checks.find_index(tmp_path / "my.faiss")[1] == tmp_path / import_checks.PARAMETERS
 
 
 def features(seed, images=10, patches=100, dim=32, network=0):
