@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -36,9 +37,9 @@ def short_timeouts(plant, tmp_path):
     return folder
 
 
-def start_supervisor(line, **environment):
+def start_supervisor(line, port=None, **environment):
     """Start a supervisor with one worker. The port of its metrics is in `metrics_port`."""
-    (port,) = server.free_ports(1)
+    port = port or server.free_ports(1)[0]
     text = (line.folder / "config.yaml").read_text()
     (line.folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {port}, ", 1))
     (worker_port,) = server.free_ports(1)
@@ -69,6 +70,21 @@ def test_a_job_that_kills_its_worker_gets_an_error_verdict_and_the_others_are_in
     crashes = len(list(points.glob("poisoned-*")))
     assert crashes == line.settings.broker.max_attempts
     assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == crashes
+
+
+def test_a_supervisor_whose_port_is_taken_says_so_and_its_worker_still_inspects(line, picture, short_timeouts):
+    line.reconfigure(short_timeouts)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        supervisor = start_supervisor(line, port=taken.getsockname()[1])
+        line.send(picture, "job")
+        assert [verdict.job_id for verdict in line.verdicts(1)] == ["job"]
+        supervisor.terminate()
+        (event,) = (
+            event
+            for event in records(supervisor.communicate(timeout=30)[1])
+            if event["event"] == "supervising without metrics"
+        )
+    assert f"127.0.0.1:{supervisor.metrics_port}" in event["reason"]
 
 
 def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture):
