@@ -1,4 +1,4 @@
-"""Backbones on the Ascend: run a `mindx_host` process, and replace it when it fails.
+"""Backbones on the Ascend: use a `mindx_host` process, and replace it when it fails.
 
 The host processes one image at a time. Anything but a complete answer in time ends the host: a fault, an error code, an
 empty or wrong result, silence, a dead process. So no result can belong to another image.
@@ -6,11 +6,9 @@ empty or wrong result, silence, a dead process. So no result can belong to anoth
 
 from __future__ import annotations
 
-import json
+import fcntl
 import mmap
 import os
-import select
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -21,58 +19,30 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from patchline.devices import mindx_link, model_manifest
+from patchline.devices.mindx_link import Assignment, HostAbsentError, HostFailedError
 from patchline.devices.mindx_sdk import Sdk
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.protocol.errors import DeviceLostError, Reason, Retry, SetupError
 
 _log = structlog.get_logger(__name__)
-_HOST = Path(__file__).with_name("mindx_host.py")
 _BACKOFF_S = (0.2, 5.0)
-_REPLY_BYTES = 65_536
-
-
-class HostFailedError(Exception):
-    """The host gave no complete answer, and was ended."""
 
 
 class Host:
-    """One `mindx_host` process, from its start to its first failure."""
+    """One host process with its shared memory, from its start to its first failure."""
 
-    def __init__(self, sdk: Sdk, model: Path, side: int, device: int, features_bytes: int) -> None:
+    def __init__(self, sdk: Sdk, model: Path, sha256: str, side: int, device: int, features_bytes: int) -> None:
         self._timeout_s = sdk.timeout_ms / 1000 + 1.0  # the timeout of the SDK comes first and has a better message
         self._image_bytes = side * side * 3
         # The additional space reveals a result that is too long.
         size = self._image_bytes + features_bytes + 4096
-        memory_fd = os.memfd_create("patchline-mindx")
-        os.ftruncate(memory_fd, size)
-        self._memory = mmap.mmap(memory_fd, size)
-        requests_end, self._requests = os.pipe()
-        self._replies, replies_end = os.pipe()
-        inherited = (memory_fd, requests_end, replies_end)
-        request = {
-            "memory_fd": memory_fd,
-            "requests_fd": requests_end,
-            "replies_fd": replies_end,
-            "memory_bytes": size,
-            "model": str(model),
-            "device": device,
-            "side": side,
-            "surface": sdk.surface,
-            "timeout_ms": sdk.timeout_ms,
-        }
-        command = [sdk.python, str(_HOST), json.dumps(request)]
+        memory_fd = _make_memory(size)
         try:
-            self._process = subprocess.Popen(
-                command, pass_fds=inherited, env=sdk.environment, stdin=subprocess.DEVNULL, stdout=2
-            )
-        except OSError as error:
-            os.close(self._requests)
-            os.close(self._replies)
-            advice = "set PATCHLINE_MINDX_PYTHON to the interpreter of the SDK"
-            raise SetupError(f"{sdk.python}: cannot be started ({error.strerror}); {advice}") from error
+            self._memory = mmap.mmap(memory_fd, size)
+            self._link = mindx_link.connect(sdk, Assignment(model, sha256, side, device, memory_fd, size))
         finally:
-            for descriptor in inherited:
-                os.close(descriptor)
+            os.close(memory_fd)
         self.surface = self._read_reply(sdk.start_timeout_s).get("ready")
 
     def infer(self, image: NDArray[np.uint8]) -> tuple[bytes, str]:
@@ -83,7 +53,7 @@ class Host:
         """
         self._memory[: self._image_bytes] = image.tobytes()
         try:
-            os.write(self._requests, b"i")
+            self._link.send(b"i")
         except OSError as error:
             raise self._end(f"it accepts no requests ({error.strerror})") from error
         reply = self._read_reply(self._timeout_s)
@@ -94,31 +64,15 @@ class Host:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for end in (self._requests, self._replies):
-            os.close(end)
+        self._link.close()
         self._memory.close()
 
     def _read_reply(self, timeout_s: float) -> dict[str, Any]:
-        """Read the answer to the one open request, a line of JSON."""
-        deadline, line = time.monotonic() + timeout_s, b""
-        while not line.endswith(b"\n"):
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or not select.select([self._replies], [], [], remaining_s)[0]:
-                raise self._end(f"it was silent for {timeout_s:g} s")
-            received = os.read(self._replies, _REPLY_BYTES)
-            if not received:
-                raise self._end("it died")
-            line += received
         try:
-            reply = json.loads(line)
-        except ValueError as error:
-            raise self._end(f"it answered {line[:100]!r}") from error
-        if not isinstance(reply, dict) or "error" in reply:
-            raise self._end(str(reply["error"] if isinstance(reply, dict) else reply))
-        return reply
+            return self._link.read_reply(timeout_s)
+        except HostFailedError:
+            self.close()
+            raise
 
     def _end(self, reason: str) -> HostFailedError:
         self.close()
@@ -144,12 +98,12 @@ class MindxBackbone:
         self._on_failure = on_failure
         self._shape = (self.grid[0] * self.grid[1], manifest.dim)
         self._sdk = Sdk.from_environment()
-        self._model, self._device = model, device
+        self._model, self._sha256, self._device = model, model_manifest.digest(model), device
         self._lock = threading.Lock()
         self._failures = 0
         self._host: Host | None = None
         try:
-            self._host = self._start()
+            self._host = self._start_first()
         except HostFailedError as error:
             raise SetupError(f"device ascend:{device}: {error}; run `patchline doctor` for the cause") from error
 
@@ -195,12 +149,26 @@ class MindxBackbone:
             raise HostFailedError(f"its result is {len(content)} bytes of {dtype}, expected {self._shape}")
         return np.frombuffer(content, dtype).reshape(self._shape).astype(np.float32)
 
+    def _start_first(self) -> Host:
+        """Start a host. One that listens elsewhere is waited for: after a boot it may come later than this process."""
+        while True:
+            try:
+                host = self._start()
+            except HostAbsentError as error:
+                self._failures += 1
+                _log.warning("ascend host absent", device=self._device, reason=str(error), failures=self._failures)
+                if self._failures >= self._sdk.max_failures:
+                    raise
+            else:
+                self._failures = 0
+                return host
+
     def _start(self) -> Host:
         if self._failures:
             first_s, max_s = _BACKOFF_S
             time.sleep(min(max_s, first_s * 2 ** (self._failures - 1)))
         max_features_bytes = self._shape[0] * self._shape[1] * 4
-        host = Host(self._sdk, self._model, self.side, self._device, max_features_bytes)
+        host = Host(self._sdk, self._model, self._sha256, self.side, self._device, max_features_bytes)
         _log.info("ascend host started", device=self._device, surface=host.surface, model=self._model.name)
         return host
 
@@ -211,3 +179,11 @@ class MindxBackbone:
         if self._failures >= self._sdk.max_failures:
             return DeviceLostError(f"device ascend:{self._device} failed {self._failures} times in a row: {reason}")
         return Retry(Reason.DEVICE_FAILED, f"device ascend:{self._device}: {reason}")
+
+
+def _make_memory(size: int) -> int:
+    """A file descriptor of memory to share. It cannot shrink below this process, which would crash it (SIGBUS)."""
+    descriptor = os.memfd_create("patchline-mindx", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    return descriptor

@@ -2,29 +2,52 @@
 
 It is the only file that imports the SDK. It runs in its own process, because the SDK brings its own libraries, can
 block indefinitely, and can return the result of the previous image after a timeout. So it answers one request at a
-time. After any fault it reports the error and ends, and `mindx_backbone` starts a new process.
+time. After any fault it reports the error and ends, and the worker asks for a new process.
 
-    argv: one JSON object (see `Host` in mindx_backbone)
-    memory: a file descriptor; the image, followed by the features
+A worker starts it as a child, with one JSON object in argv (`ChildLink` in mindx_link.py):
+
+    memory: an inherited file descriptor; the image, followed by the features
     requests: a pipe, one byte `i` for each image in the memory
     replies: a pipe, one JSON object per line: {"ready": ...}, {"bytes": n, "dtype": ...} or {"error": ...}
 
-It uses the standard library, numpy and the SDK only. It was written from the sources in docs/ascend.md and tested
-against a stand-in, never on hardware.
+Or it listens for a worker in a container, on the SDK's own system, to which this one file is copied:
+
+    python3.9 mindx_host.py --listen /run/patchline/ascend0.sock --device 0 --models /opt/patchline/models
+
+The listening process never uses the SDK. For each connection it starts a process of this file, which greets with
+{"protocol": 1, "device": n}, receives the request and the memory (`SocketLink` in mindx_link.py), and goes on as above
+with the socket in place of both pipes. The process is killed when the connection closes, so no result outlives it.
+
+It uses the standard library and the SDK, and numpy for `mindx.sdk`. It was written from the sources in docs/ascend.md
+and tested against a stand-in, never on hardware.
 """
 
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import hashlib
 import json
 import mmap
 import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+PROTOCOL = 1  # of the socket; both ends must have the same
 STREAM = b"patchline"
 SOURCE, INFERENCE, SINK = b"appsrc0", b"mxpi_tensorinfer0", b"appsink0"
 FLOAT32, FLOAT16, UINT8 = 0, 1, 4  # TensorDataType.h of the SDK
 DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}
+REQUEST_TIMEOUT_S, KILL_TIMEOUT_S, POLL_S = 10.0, 2.0, 0.05
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class SdkError(Exception):
@@ -47,14 +70,14 @@ class StreamSurface:
         pipeline = json.dumps(_pipeline(model, device)).encode()
         _require_zero(self._manager.CreateMultipleStreams(pipeline), "CreateMultipleStreams")
 
-    def infer(self, image: Any) -> Any:
+    def infer(self, image: bytes, side: int) -> Any:
         """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
         tensors = self._types.MxpiTensorPackageList()
         tensor = tensors.tensorPackageVec.add().tensorVec.add()
-        tensor.tensorShape.extend(image.shape)
+        tensor.tensorShape.extend((1, side, side, 3))
         tensor.tensorDataType = UINT8
-        tensor.dataStr = image.tobytes()
-        tensor.tensorDataSize = image.nbytes
+        tensor.dataStr = image
+        tensor.tensorDataSize = len(image)
         outgoing = self._api.MxProtobufIn()
         outgoing.key, outgoing.type = SOURCE, b"MxTools.MxpiTensorPackageList"
         outgoing.protobuf = tensors.SerializeToString()
@@ -85,20 +108,22 @@ class BaseSurface:
     name = "base"
 
     def __init__(self, model: str, device: int, timeout_ms: int) -> None:
+        import numpy
         from mindx.sdk import Tensor, base
 
-        self._tensor = Tensor
+        self._numpy, self._tensor = numpy, Tensor
         _require_zero(base.mx_init() or 0, "mx_init")
         self._model = base.model(model, deviceId=device)
 
-    def infer(self, image: Any) -> Any:
+    def infer(self, image: bytes, side: int) -> Any:
         """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
-        outputs = self._model.infer([self._tensor(np.ascontiguousarray(image))])
+        array = self._numpy.frombuffer(image, self._numpy.uint8).reshape(1, side, side, 3)
+        outputs = self._model.infer([self._tensor(array)])
         if len(outputs) != 1:
             raise SdkError(f"infer gave {len(outputs)} outputs, not one")
         outputs[0].to_host()
         # Copy: the output of a static-batch model is a buffer of the model, which the next image overwrites.
-        features = np.array(outputs[0])
+        features = self._numpy.array(outputs[0])
         return features.tobytes(), str(features.dtype)
 
 
@@ -116,25 +141,190 @@ def choose_surface(setting: str) -> Any:
 
 
 def main() -> None:
-    """Answer requests until their pipe closes or the SDK fails."""
-    request = json.loads(sys.argv[1])
+    """Serve the worker that started this process, or listen for one."""
+    if sys.argv[1:] and sys.argv[1].startswith("{"):
+        serve(json.loads(sys.argv[1]))
+    else:
+        listen()
+
+
+def serve(request: Any) -> None:
+    """Serve one worker until it closes its end or the SDK fails, then end this process."""
     replies = os.fdopen(request["replies_fd"], "w")
     try:
-        memory = mmap.mmap(request["memory_fd"], request["memory_bytes"])
-        shape = (1, request["side"], request["side"], 3)
-        image = np.frombuffer(memory, np.uint8, int(np.prod(shape))).reshape(shape)
-        surface = choose_surface(request["surface"])(request["model"], request["device"], request["timeout_ms"])
-        _send_reply(replies, {"ready": surface.name})
-        while os.read(request["requests_fd"], 1) == b"i":
-            features, dtype = surface.infer(image)
-            if image.nbytes + len(features) > request["memory_bytes"]:
-                raise SdkError(f"the result has {len(features)} bytes, more than expected")
-            memory[image.nbytes : image.nbytes + len(features)] = features
-            _send_reply(replies, {"bytes": len(features), "dtype": dtype})
+        if "connection" in request:
+            request = _receive_request(request, replies)
+        _answer_requests(request, replies)
     except Exception as error:  # noqa: BLE001 - report any error and end
-        _send_reply(replies, {"error": f"{type(error).__name__}: {error}"})
+        with contextlib.suppress(OSError):  # the worker may have gone
+            _send_reply(replies, {"error": f"{type(error).__name__}: {error}"})
         os._exit(1)
     os._exit(0)  # threads of the SDK must not keep the process alive
+
+
+def _answer_requests(request: Any, replies: Any) -> None:
+    memory = mmap.mmap(request["memory_fd"], request["memory_bytes"])
+    side = request["side"]
+    image_bytes = side * side * 3
+    surface = choose_surface(request["surface"])(request["model"], request["device"], request["timeout_ms"])
+    _send_reply(replies, {"ready": surface.name})
+    while os.read(request["requests_fd"], 1) == b"i":
+        features, dtype = surface.infer(memory[:image_bytes], side)
+        if image_bytes + len(features) > request["memory_bytes"]:
+            raise SdkError(f"the result has {len(features)} bytes, more than expected")
+        memory[image_bytes : image_bytes + len(features)] = features
+        _send_reply(replies, {"bytes": len(features), "dtype": dtype})
+
+
+def _receive_request(here: Any, replies: Any) -> Any:
+    """Greet the worker at the other end of a connection, and receive its request and the shared memory."""
+    _end_with(here["parent"])
+    _send_reply(replies, {"protocol": PROTOCOL, "device": here["device"]})
+    connection = socket.socket(fileno=here["connection"])
+    connection.settimeout(REQUEST_TIMEOUT_S)
+    line = b""
+    descriptors: list[int] = []
+    while not line.endswith(b"\n"):
+        content, received, _, _ = socket.recv_fds(connection, 65_536, 1)
+        if not content:
+            raise SdkError("the worker closed the connection before its request")
+        line += content
+        descriptors += received
+    connection.setblocking(True)
+    request = json.loads(line)
+    if len(descriptors) != 1:
+        raise SdkError("the request has no shared memory")
+    model = _verified_model(Path(here["models"]), request["model"], request["sha256"])
+    inherited = {"memory_fd": descriptors[0], "requests_fd": connection.detach()}
+    return {**request, **inherited, "model": model, "device": here["device"]}
+
+
+def _verified_model(models: Path, name: str, sha256: str) -> str:
+    """The path of a model by its name only: a worker cannot name other files of this system."""
+    path = models / Path(name).name
+    if not path.is_file():
+        raise SdkError(f"{path} is not there: copy the .om of the worker to the models of mindx_host")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise SdkError(f"{path} is not the model of the worker (its sha256 differs): copy the .om again")
+    return str(path)
+
+
+def _end_with(parent: int) -> None:
+    """Make the kernel kill this process when its parent ends, even during a call that never returns."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def listen() -> None:
+    """Start a process for each connection, until SIGTERM."""
+    options = _parse_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        listener = _bind(options.listen, options.group)
+    except (OSError, LookupError) as error:
+        sys.exit(f"mindx_host: {options.listen}: {error}")
+    sys.stderr.write(f"mindx_host: device {options.device} on {options.listen}\n")
+    connections: list[Connection] = []
+    try:
+        while True:
+            select.select([listener], [], [], POLL_S if connections else None)
+            connections = [connection for connection in connections if not connection.is_over()]
+            _accept(listener, connections, options)
+    finally:
+        Path(options.listen).unlink(missing_ok=True)
+        for connection in connections:
+            connection.end()
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Run a model on an Ascend device for a worker in a container.")
+    parser.add_argument("--listen", required=True, metavar="SOCKET", help="the Unix socket, such as ascend0.sock")
+    parser.add_argument("--device", required=True, type=int, help="the number of the chip for the SDK")
+    parser.add_argument("--models", required=True, help="the folder of the .om files")
+    parser.add_argument("--group", help="whose members may use the socket, by name or number")
+    parser.add_argument("--hosts", type=int, default=1, help="how many processes may use the chip at once (1)")
+    return parser.parse_args()
+
+
+def _bind(path: str, group: str | None) -> socket.socket:
+    """A listening socket with mode 0660. It replaces the file of a process that has ended, not that of a live one."""
+    lock = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)  # open until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError("another mindx_host listens there") from None
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o117)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    if group is not None:
+        shutil.chown(path, group=int(group) if group.isdecimal() else group)
+    listener.listen()
+    listener.setblocking(False)
+    return listener
+
+
+def _accept(listener: socket.socket, connections: list[Connection], options: argparse.Namespace) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            if len(connections) < options.hosts:
+                connections.append(Connection(connection, options))
+                continue
+            with connection, contextlib.suppress(OSError):
+                reason = "; ".join(existing.describe() for existing in connections)
+                connection.sendall(json.dumps({"busy": reason}).encode() + b"\n")
+
+
+class Connection:
+    """The connection of one worker, and the process that serves it."""
+
+    def __init__(self, connection: socket.socket, options: argparse.Namespace) -> None:
+        self._connection = connection
+        number = connection.fileno()
+        here = {
+            "connection": number,
+            "replies_fd": number,
+            "device": options.device,
+            "models": options.models,
+            "parent": os.getpid(),
+        }
+        command = [sys.executable, __file__, json.dumps(here)]
+        self._process = subprocess.Popen(
+            command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+        )
+        self._killed = False
+
+    def is_over(self) -> bool:
+        """Whether nothing of it is left. If one end has gone, end the other."""
+        if not self._killed:
+            hang_up = select.poll()
+            hang_up.register(self._connection, select.POLLRDHUP)
+            if self._process.poll() is None and not hang_up.poll(0):
+                return False
+            self.end()
+        return self._process.poll() is not None
+
+    def end(self) -> None:
+        """Kill the process and those that it started, wait for it within bounds, and close the connection."""
+        self._killed = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_TIMEOUT_S)
+        self._connection.close()
+
+    def describe(self) -> str:
+        """Why there is no place for another one."""
+        number = self._process.pid
+        if self._killed:
+            return f"process {number} was killed and does not end: its device hangs; restart the machine"
+        return f"process {number} serves another worker"
 
 
 def _pipeline(model: str, device: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from patchline.protocol.errors import SetupError
 
@@ -19,6 +20,8 @@ class Sdk:
         start_timeout_s: for the start of the host.
         max_failures: in a row, before the device is lost.
         environment: of the host, with the variables of the SDK in MX_SDK_HOME.
+        sockets: a folder in which hosts listen, `ascend0.sock` for device 0, PATCHLINE_MINDX_SOCKETS. None starts hosts
+            as children.
     """
 
     python: str
@@ -27,6 +30,7 @@ class Sdk:
     start_timeout_s: float
     max_failures: int
     environment: dict[str, str]
+    sockets: Path | None
 
     @classmethod
     def from_environment(cls) -> Sdk:
@@ -36,6 +40,7 @@ class Sdk:
             SetupError: a variable has an invalid value.
         """
         surface = os.environ.get("PATCHLINE_MINDX_SURFACE", "auto")
+        sockets = os.environ.get("PATCHLINE_MINDX_SOCKETS")
         timeout = os.environ.get("PATCHLINE_MINDX_TIMEOUT_MS", "2000")
         if surface not in ("auto", "stream", "base") or not timeout.isdecimal() or not 1 <= int(timeout) <= 60_000:
             raise SetupError(
@@ -48,6 +53,7 @@ class Sdk:
             start_timeout_s=60.0,
             max_failures=8,
             environment=_sdk_environment(os.environ.get("MX_SDK_HOME")),
+            sockets=Path(sockets) if sockets else None,
         )
 
 

@@ -189,7 +189,7 @@ def commands():
         document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / f"{name}.yaml").read_text()))
         pod = document["spec"]["template"]["spec"]
         yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
-    for unit in UNITS:
+    for unit in (unit for unit in UNITS if unit.name != "patchline-mindx@.service"):  # it runs without Patchline
         words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
         filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1")
         filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
