@@ -159,8 +159,9 @@ class Publisher:
     def _publish(self, item: Item) -> None:
         """Send an image; of a refused image only the announcement, so that its gate rejects the part."""
         job = item.job
+        now_ms = self.clock_ms()
         outgoing = (
-            part_and_image(job, item.capture.image, self.clock_ms()) if item.refusal is None else announcement(job)
+            part_and_image(job, item.capture.image, now_ms) if item.refusal is None else announcement(job, now_ms)
         )
         item.due = self.clock() + self.limits.confirm_timeout_s
         item.published = True
@@ -223,7 +224,7 @@ class Publisher:
         while self._announced and self._announced[0].done():
             self._announced.popleft()
         if self.broker.connected and len(self._announced) < self.limits.window:
-            self._announced.append(self.broker.publish_nowait(announcement(job)))
+            self._announced.append(self.broker.publish_nowait(announcement(job, self.clock_ms())))
 
     def _make_job(self, capture: Capture, deadline: int | None) -> Job:
         category = capture.category or self.category

@@ -148,7 +148,7 @@ class Replay:
             flight.refusal = str(error)
             if is_late(flight.entry.job, self.clock_ms()):
                 return True
-            flight.confirmation = self.broker.publish_nowait(announcement(flight.entry.job))
+            flight.confirmation = self.broker.publish_nowait(announcement(flight.entry.job, self.clock_ms()))
             return flight.confirmation.done() and not flight.failed
         return error is None
 

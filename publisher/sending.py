@@ -9,9 +9,9 @@ from patchline.protocol import messages, topology
 from patchline.protocol.messages import Job
 
 
-def announcement(job: Job) -> Sequence[Outgoing]:
+def announcement(job: Job, now_ms: int) -> Sequence[Outgoing]:
     """Return the announcement of a part, without its image."""
-    message = Message(b"", job.job_id, messages.PART_TYPE, None, job.announcement().headers())
+    message = Message(b"", job.job_id, messages.PART_TYPE, None, job.announcement(now_ms).headers())
     # A line may have no gate, so nobody needs to receive the announcement.
     return [Outgoing(topology.PARTS, job.line, message, mandatory=False)]
 
@@ -34,4 +34,4 @@ def part_and_image(job: Job, image: bytes, now_ms: int) -> Sequence[Outgoing]:
     """
     if is_late(job, now_ms):
         return [_image(job, image, topology.BACKLOG)]
-    return [*announcement(job), _image(job, image, topology.JOBS)]
+    return [*announcement(job, now_ms), _image(job, image, topology.JOBS)]

@@ -10,7 +10,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 _WINDOW_S = 30.0
 _MAX_HOSTS = 64
-_ALLOWED_S = {"worker": (-2.0, 2.0), "publisher": (-2.0, 60.0)}  # images may be announced some time after capture
+_ALLOWED_S = {"worker": (-2.0, 2.0), "publisher": (-2.0, 60.0)}  # an earlier build sends the time of capture only
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _Window:
 class ClockOffsets:
     """The offset of each sender's clock: positive if it is behind the gate's.
 
-    A publisher's offset also contains the time from capture to announcement.
+    The offset of a publisher of an earlier build also contains the time from capture to announcement.
     """
 
     def __init__(self) -> None:

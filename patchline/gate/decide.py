@@ -233,7 +233,9 @@ class Gate:
     def _wait_ms(self, part: Announcement | Verdict) -> int:
         wait_ms = self._rules(part.category).max_wait_ms
         if part.deadline is not None and part.captured_at is not None:
-            wait_ms = min(wait_ms, max(0, part.deadline - part.captured_at))
+            # Times of one clock. An image may be announced long after its capture; a camera's clock may be ahead.
+            announced_at = part.announced_at if isinstance(part, Announcement) else None
+            wait_ms = min(wait_ms, max(0, part.deadline - max(part.captured_at, announced_at or 0)))
         return wait_ms
 
     def _action_for(self, verdict: Verdict) -> Action:

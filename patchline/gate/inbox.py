@@ -153,7 +153,7 @@ class Inbox:
         # Only a message from before the gate was current may have waited.
         age_s = 0.0 if current else self._gate.waited_s(part, self._now_ms())
         if current:
-            self._observe_clock("publisher", self._line, part.captured_at, now)
+            self._observe_clock("publisher", self._line, part.announced_at or part.captured_at, now)
         if self._gate.on_part(part, now, age_s):
             self._memory.save_part(part, self._now_ms() - int(age_s * 1000))
         return False

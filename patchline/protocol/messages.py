@@ -79,8 +79,8 @@ class Frozen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
 
-class Announcement(Frozen):
-    """A part that will be inspected. Published before its job: the gate rejects the part if no verdict arrives."""
+class Part(Frozen):
+    """What an announcement and a job say of a part."""
 
     job_id: Identifier
     line: Name
@@ -95,7 +95,16 @@ class Announcement(Frozen):
         return self.model_dump(exclude={"job_id", "content_type"}, exclude_none=True)
 
 
-class Job(Announcement):
+class Announcement(Part):
+    """A part that will be inspected. Published before its job: the gate rejects the part if no verdict arrives.
+
+    `announced_at` is the time of sending. Earlier builds do not send it.
+    """
+
+    announced_at: EpochMs | None = None
+
+
+class Job(Part):
     """One image to inspect. The image is the body of the message."""
 
     content_type: str
@@ -105,9 +114,9 @@ class Job(Announcement):
         """The routing key on the exchange of the jobs: `<line>.<category>`."""
         return f"{self.line}.{self.category}"
 
-    def announcement(self) -> Announcement:
-        """Return the announcement of this job."""
-        return Announcement(**self.model_dump(exclude={"content_type"}))
+    def announcement(self, announced_at: int) -> Announcement:
+        """Return the announcement of this job, sent at `announced_at` (epoch milliseconds)."""
+        return Announcement(**self.model_dump(exclude={"content_type"}), announced_at=announced_at)
 
 
 class Region(Frozen):
@@ -180,7 +189,7 @@ class Verdict(Frozen):
         return self.model_dump_json(exclude_none=True).encode()
 
 
-_Parsed = TypeVar("_Parsed", bound=Announcement)
+_Parsed = TypeVar("_Parsed", bound=Part)
 
 
 def job_id_for(line: str, category: str, part_id: str, captured_at: int, image: bytes) -> str:

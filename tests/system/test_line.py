@@ -270,6 +270,24 @@ def test_the_gate_rejects_a_part_without_a_verdict(line):
     assert gate.poll() is None
 
 
+def test_an_image_captured_an_hour_before_it_is_sent_is_rejected_at_its_deadline(line, picture, tmp_path):
+    image = tmp_path / "cell.png"
+    image.write_bytes(picture)
+    os.utime(image, (time.time() - 3600,) * 2)
+    gate = line.start("gate", "--line", "l1", "--dry-run")
+    while "gate is serving" not in gate.stderr.readline():
+        assert gate.poll() is None
+    sent_at = now_ms()
+    (sent,) = records(
+        line.run("publish", "--line", "l1", "--category", "brick", "--deadline-ms", "1500", str(image)).out
+    )
+    action = json.loads(gate.stdout.readline())
+    assert (action["job_id"], action["action"], action["because"]) == (sent["job_id"], "reject", "no verdict in time")
+    assert action["acted_at"] - sent_at < line.settings.gate.max_wait_ms, "the deadline of 1.5 s is what counts"
+    gate.terminate()
+    assert "clocks differ" not in gate.communicate(timeout=20)[1]
+
+
 def test_a_killed_gate_restores_its_state_on_restart(line, texture_folder):
     line.worker("--device", "cpu")
     image = str(sorted((texture_folder / "test" / "good").iterdir())[3])

@@ -17,8 +17,9 @@ ALL, REJECT_ONLY, NOTHING = Permit(True, True), Permit(False, True), Permit(Fals
 RULES = config.GateRules(max_wait_ms=5000, grace_ms=200)
 
 
-def part(job_id, deadline=NOW_MS + 1000, captured_at=NOW_MS):
-    return Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=captured_at, deadline=deadline)
+def part(job_id, deadline=NOW_MS + 1000, captured_at=NOW_MS, **fields):
+    times = {"captured_at": captured_at, "deadline": deadline}
+    return Announcement(job_id=job_id, line="l", category="c", part_id="p", **times, **fields)
 
 
 def verdict(job_id, decision=Decision.PASS, **fields):
@@ -110,6 +111,17 @@ def test_a_part_without_a_verdict_is_rejected_after_its_patience_and_the_grace_p
 def test_the_patience_does_not_depend_on_the_clock_of_the_publisher(gate, hours):
     captured_at = NOW_MS + hours * 3_600_000
     gate.on_part(part("j", captured_at + 1000, captured_at), NOW)
+    assert act(gate, NOW + 1.19) == []
+    assert len(act(gate, NOW + 1.21)) == 1
+
+
+@pytest.mark.parametrize("captured_before_ms", [-3_600_000, 0, 500, 3_600_000])
+def test_a_part_is_rejected_at_its_deadline_however_long_before_its_announcement_it_was_captured(
+    gate, captured_before_ms
+):
+    captured_at = NOW_MS - captured_before_ms
+    deadline = max(NOW_MS, captured_at) + 1000
+    gate.on_part(part("j", deadline, captured_at, announced_at=NOW_MS), NOW)
     assert act(gate, NOW + 1.19) == []
     assert len(act(gate, NOW + 1.21)) == 1
 

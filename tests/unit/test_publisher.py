@@ -105,7 +105,7 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     job = accept(publisher, source.read(image), NOW + 500)
     announced = broker.consume(topology.gate_queue("l", "g"), 1).take(0).message
     delivery = broker.consume(topology.category_queue(topology.JOBS, "c"), 1).take(0)
-    assert messages.parse_announcement(announced) == job.announcement()
+    assert messages.parse_announcement(announced) == job.announcement(announced_at=NOW)
     assert announced.body == b""
     assert messages.parse_job(delivery.message) == job
     assert (delivery.message.body, delivery.routing_key) == (b"pixels", "l.c")
