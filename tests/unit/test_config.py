@@ -1,3 +1,4 @@
+import math
 import textwrap
 from pathlib import Path
 
@@ -7,23 +8,24 @@ from patchline import config
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
 
-MVTEC = [
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-]
+# The good images of training in MVTec AD, and the rows of the reference's memory banks.
+MVTEC = {
+    "bottle": (209, 1638),
+    "cable": (224, 896),
+    "capsule": (219, 3504),
+    "carpet": (280, 4480),
+    "grid": (264, 4224),
+    "hazelnut": (391, 2758),
+    "leather": (245, 1920),
+    "metal_nut": (220, 3449),
+    "pill": (267, 2943),
+    "screw": (320, 5120),
+    "tile": (230, 3680),
+    "toothbrush": (60, 470),
+    "transistor": (213, 852),
+    "wood": (247, 1936),
+    "zipper": (240, 1881),
+}
 GOOD = """
 categories:
   bottle: {backbone: b, layer: l, resize: 256, imagesize: 224}
@@ -49,6 +51,15 @@ def test_config_yaml_shows_every_setting_with_its_default():
         shown = getattr(settings, section)
         assert shown == type(shown)(), section
         assert shown.model_fields_set == set(type(shown).model_fields), section
+
+
+@pytest.mark.parametrize("name", MVTEC)
+def test_a_bank_of_an_mvtec_category_has_as_many_rows_as_the_reference_s(name):
+    good_images, rows = MVTEC[name]
+    category = config.load(Path("config.yaml")).category(name)
+    stride = 16 if category.layer == "layer3" else 8
+    patches = min((category.imagesize // stride) ** 2, category.max_patches // good_images)
+    assert math.floor(good_images * patches * category.coreset_ratio) == rows
 
 
 def test_a_configuration_needs_only_a_category(tmp_path):
