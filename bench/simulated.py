@@ -31,6 +31,7 @@ class SimulatedDevice:
 
     def __init__(self, real: backbone.Backbone) -> None:
         self.manifest, self.side, self.grid, self.precision = real.manifest, real.side, real.grid, real.precision
+        self.model_sha256, self.source_sha256 = real.model_sha256, real.source_sha256
         self._features = real.extract(_good_image(real.side))
         self._device = threading.Lock()
 

@@ -19,7 +19,7 @@ from patchline.devices.backbone import Device
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
-from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.protocol.errors import MismatchError, PatchlineError, SetupError
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -124,7 +124,8 @@ def _load_inspectors(
     notify.extend_start(start_s)
     loaded = loader.load_all(names, stop, min(cpus, len(names)), lambda: notify.extend_start(start_s))
     if loaded.errors and not loaded.inspectors and not stop.is_set():
-        raise SetupError("\n".join(map(str, loaded.errors.values())))
+        mismatches = all(isinstance(error, MismatchError) for error in loaded.errors.values())
+        raise (MismatchError if mismatches else SetupError)("\n".join(map(str, loaded.errors.values())))
     for name, error in loaded.errors.items():
         _log.error("category cannot be served", category=name, reason=str(error))
         metrics.set_category_ready(name, False)

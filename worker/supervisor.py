@@ -17,6 +17,7 @@ import structlog
 
 from patchline import config
 from patchline.devices.backbone import Device
+from patchline.protocol.errors import MismatchError
 from patchline.runtime import container, notify
 from patchline.runtime.notify import NotifySocket
 from patchline.runtime.parent import end_with_parent
@@ -55,16 +56,23 @@ class WorkerProcess:
     last_notified_at: float = 0.0
     restart_at: float = 0.0
     failures: int = 0
+    mismatched: bool = False  # it has no use for another start, see MismatchError
 
     def watch(self, now: float) -> None:
         """Start the process when it is due. Detect that it has ended or is stuck, and schedule its restart."""
+        if self.mismatched:
+            return
         if self.process is None:
             if now >= self.restart_at:
                 self._start(now)
             return
         self._read_notifications(now)
         exit_code = self.process.poll()
-        if exit_code is not None:
+        if exit_code == MismatchError.exit_code:
+            self._reap()
+            self.mismatched = True
+            _log.error("worker cannot serve and is not started again, see its error", device=str(self.device))
+        elif exit_code is not None:
             self._end(now, Cause.ENDED, exit_code)
         elif now - self.last_notified_at > (self.settings.stuck_s if self.ready else self.settings.start_s):
             self._end(now, Cause.STUCK, None)
@@ -91,13 +99,17 @@ class WorkerProcess:
             self.last_notified_at = now
         self.ready = self.ready or notify.READY in states
 
-    def _end(self, now: float, cause: Cause, exit_code: int | None) -> None:
-        """Kill the process group, since a child of the worker may still hold the device. Schedule the restart."""
+    def _reap(self) -> None:
+        """Kill the process group, since a child of the worker may still hold the device."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process = None
+
+    def _end(self, now: float, cause: Cause, exit_code: int | None) -> None:
+        """End the process group and schedule the restart."""
+        self._reap()
         self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
         longest_s = self.settings.restart_pause_max_s
         doublings = min(self.failures - 1, _MAX_DOUBLINGS)
@@ -123,6 +135,9 @@ def supervise(
         on_restart: called each time that a process ended or was stuck.
         stop: ends the supervisor.
         clock: returns seconds.
+
+    Raises:
+        MismatchError: no worker can serve, and none would after another start.
     """
     shares = {device: _share_of_cores(device, list(commands)) for device in commands}
     workers = [
@@ -130,7 +145,7 @@ def supervise(
         for device, command in commands.items()
     ]
     notify.send(notify.READY)
-    while not stop.is_set():
+    while not stop.is_set() and not all(worker.mismatched for worker in workers):
         for worker in workers:
             worker.watch(clock())
         notify.send(notify.ALIVE)
@@ -139,6 +154,8 @@ def supervise(
     _drain([worker.process for worker in workers if worker.process is not None], settings.drain_s + _DRAIN_MARGIN_S)
     for worker in workers:
         worker.notifications.close()
+    if all(worker.mismatched for worker in workers):
+        raise MismatchError("no device can serve any category; the errors of the workers say why")
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:

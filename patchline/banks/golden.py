@@ -12,7 +12,7 @@ import pydantic
 from patchline.inspection import preprocess, score
 from patchline.inspection.inspector import Inspector
 from patchline.protocol import messages
-from patchline.protocol.errors import JobError, SetupError
+from patchline.protocol.errors import JobError, MismatchError, SetupError
 from patchline.protocol.messages import Scores
 
 FILE = "golden.json"
@@ -136,12 +136,13 @@ def require_match(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes
         tolerance: the largest accepted difference of a score, in fail thresholds.
 
     Raises:
-        SetupError: a score differs by more than the tolerance.
+        MismatchError: a score differs by more than the tolerance.
+        SetupError: an image cannot be inspected.
     """
     comparison = compare(inspector, recorded)
     if not comparison.largest_difference <= tolerance:  # NaN is refused too
         name = inspector.bank.manifest.category
-        raise SetupError(
+        raise MismatchError(
             f"memory bank of {name}: {comparison}, tolerated {tolerance:g}; fit it again with the backbone that "
             "serves, on the device that serves, or set golden_tolerance of the category"
         )

@@ -191,7 +191,8 @@ class Recipe:
         return memory_bank.BankManifest(
             category=self.name,
             backbone=model.name,
-            backbone_sha256=model.sha256,
+            backbone_sha256=self.model.model_sha256,
+            source_sha256=self.model.source_sha256,
             layer=model.layer,
             precision=self.model.precision,
             device=str(self.device),

@@ -12,10 +12,10 @@ from functools import partial
 from patchline import config
 from patchline.banks import golden, store
 from patchline.devices import backbone, loading
-from patchline.devices.model_manifest import ModelManifest, Precision
+from patchline.devices.model_manifest import Precision
 from patchline.inspection import memory_bank
 from patchline.inspection.inspector import Inspector
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import MismatchError, SetupError
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Loader:
         cpus: int | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._device = settings, device
         self._load_backbone = partial(
             loading.load, settings.paths.models, device=device, streams=streams, cpus=cpus, on_failure=on_failure
         )
@@ -62,7 +62,7 @@ class Loader:
         folder = self._settings.paths.memory_banks / name
         bank = store.load(folder)
         network = self._backbone(category)
-        check_match(name, category, network.manifest, bank.manifest)
+        check_match(name, category, network, self._device, bank.manifest)
         inspector = Inspector(category, self._settings.images, network, bank.with_pruning())
         golden.require_match(inspector, golden.read(folder), category.golden_tolerance)
         return inspector
@@ -141,16 +141,28 @@ def compare_golden_images(settings: config.Config, model: str, device: backbone.
     return sentences
 
 
-def check_match(name: str, category: config.Category, model: ModelManifest, bank: memory_bank.BankManifest) -> None:
+def check_match(
+    name: str,
+    category: config.Category,
+    network: backbone.Backbone,
+    device: backbone.Device,
+    bank: memory_bank.BankManifest,
+) -> None:
     """Check that a bank was fitted with the recipe and the model that will serve it.
 
+    On the kind of device that fitted the bank, the file of the model must be the same. On another kind, it must come
+    from the same backbone; the golden images then show whether the features are near enough.
+
     Raises:
-        SetupError: it was not; the text names every difference.
+        MismatchError: it was not; the text names every difference.
     """
+    model = network.manifest
+    same_kind = backbone.Device.parse(bank.device).kind == device.kind
+    fitted_with = bank.backbone_sha256 if same_kind else bank.source_sha256 or bank.backbone_sha256
+    serves = network.model_sha256 if same_kind else model.sha256
     expected = {
         "category": name,
         "backbone": category.backbone,
-        "backbone_sha256": model.sha256,
         "layer": category.layer,
         "resize": category.resize,
         "imagesize": category.imagesize,
@@ -160,12 +172,16 @@ def check_match(name: str, category: config.Category, model: ModelManifest, bank
         "bit_alignment": category.bit_alignment,
     }
     if model.layer != category.layer:
-        raise SetupError(f"category {name}: layer is {category.layer}, but backbone {model.name} gives {model.layer}")
+        raise MismatchError(
+            f"category {name}: layer is {category.layer}, but backbone {model.name} gives {model.layer}"
+        )
     differences = [
         f"{key} was {getattr(bank, key)} and is {value}"
         for key, value in expected.items()
         if getattr(bank, key) != value
     ]
+    if fitted_with != serves:
+        differences.append(f"the sha256 of its model was {fitted_with} and is {serves}")
     if differences:
         advice = f"fit it again with: patchline fit --category {name} FOLDER"
-        raise SetupError(f"memory bank of {name}: {'; '.join(differences)}; {advice}")
+        raise MismatchError(f"memory bank of {name}: {'; '.join(differences)}; {advice}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
 from patchline.cli.options import CONFIG, Category, Settings
 from patchline.protocol.errors import SetupError
+
+if TYPE_CHECKING:
+    from patchline.models import atc
 
 
 def convert(
@@ -70,23 +74,67 @@ def quantize(
 
 
 def om(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of the folder: wideresnet101_224_layer2.")],
+    model: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A model of the folder: wideresnet101_224_layer2.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All models, in all sizes, that the categories of the configuration name.")
+    ] = False,
     side: Annotated[int | None, typer.Option(metavar="PIXELS", help="Of the image, where the model takes any.")] = None,
     air: Annotated[Path | None, typer.Option(metavar="FILE", help="Convert this .air of MindSpore instead.")] = None,
-    soc_version: Annotated[str, typer.Option(metavar="CHIP", help="As npu-smi names it.")] = "Ascend310",
+    adopt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take this .om of the reference: float32 NCHW in and out.")
+    ] = None,
+    soc_version: Annotated[
+        str, typer.Option(metavar="CHIP", envvar="PATCHLINE_SOC_VERSION", help="The chip: Ascend310 or Ascend310P3.")
+    ] = "Ascend310",
+    cann: Annotated[
+        str, typer.Option(metavar="VERSION", envvar="PATCHLINE_CANN", help="The CANN release of atc.")
+    ] = "5.0.4",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="For the files; the folder of the models without it.")
+    ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Make the .om of a model for the Ascend: writes its AIPP file and runs atc, or prints the command for it.
+    """Make the .om of a model for the Ascend: runs atc, or prints its command and writes the files for it.
 
-    Where it is made on a machine with the chip, says how it judges the golden images of the memory banks.
+    The files are a static ONNX, whose operators this CANN release reads, and the AIPP file. The .om gets a manifest of
+    its own. On a machine with the chip, the golden images of memory banks are compared.
 
-    Example:  patchline om wideresnet101_224_layer2
+    Example:  patchline om wideresnet101_224_layer2, or patchline om --all
     """
+    from patchline.models import adopt as adoption
+    from patchline.models import atc
+
+    settings = config.load(config_file)
+    models = settings.paths.models
+    if (model is None) != every or (every and (side, air, adopt) != (None, None, None)):
+        raise SetupError("name one model, or use --all without --side, --air and --adopt")
+    if model is not None and adopt is not None:
+        print(adoption.adopt(models, model, side, adopt, soc_version))
+        return
+    wanted = atc.sizes_in_use(settings) if model is None else [(model, side)]
+    _compile_each(settings, wanted, air, atc.Target(out or models, soc_version, cann))
+
+
+def _compile_each(
+    settings: config.Config, wanted: Sequence[tuple[str, int | None]], air: Path | None, target: atc.Target
+) -> None:
+    """Compile each model, print what became of it, and raise the errors of those that failed at the end."""
     from patchline.banks import serving
     from patchline.devices import backbone
     from patchline.models import atc
 
-    settings = config.load(config_file)
-    print(atc.compile_om(settings.paths.models, model, side, air, soc_version))
-    for sentence in serving.compare_golden_images(settings, model, backbone.Device("ascend", 0)):
-        print(sentence)
+    failures = []
+    for name, side in wanted:
+        try:
+            result = atc.compile_om(settings.paths.models, name, side, air, target)
+        except SetupError as error:
+            failures.append(str(error))
+            continue
+        print(result.text)
+        if result.recorded and target.folder == settings.paths.models:
+            for sentence in serving.compare_golden_images(settings, name, backbone.Device("ascend", 0)):
+                print(sentence)
+    if failures:
+        raise SetupError("\n".join(failures))

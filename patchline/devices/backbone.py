@@ -48,6 +48,16 @@ class Backbone(Protocol):
     def manifest(self) -> ModelManifest: ...
 
     @property
+    def model_sha256(self) -> str:
+        """The digest of the file that computes the features: the `.om` on the Ascend."""
+        ...
+
+    @property
+    def source_sha256(self) -> str | None:
+        """The digest of the backbone that an `.om` was compiled from. None if nobody knows it, and on the CPU."""
+        ...
+
+    @property
     def grid(self) -> tuple[int, int]:
         """The rows and columns of patches of one image."""
         ...

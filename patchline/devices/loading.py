@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from patchline.devices import model_manifest
+from patchline.devices import model_manifest, om_manifest
 from patchline.devices.backbone import Backbone, Device
-from patchline.devices.model_manifest import ModelManifest, OfflineModel, Precision
-from patchline.protocol.errors import SetupError
+from patchline.devices.model_manifest import ModelManifest, Precision
+from patchline.devices.om_manifest import OmManifest
+from patchline.protocol.errors import DeviceLostError, JobError, MismatchError, SetupError
 
 RIM_TOLERANCE = 0.1  # a precision changes the rim by far less, a missing 3x3 mean by 5/9
 _GREY = 90
@@ -47,13 +48,18 @@ def load(
     if manifest.side not in (None, side) or side % manifest.side_multiple_of:
         allowed = manifest.side or f"multiples of {manifest.side_multiple_of}"
         raise SetupError(f"backbone {name} takes images with sides of {allowed}, not {side}")
-    path = _model_file(models, manifest, device)
+    om = om_manifest.read(models, manifest, side) if device.kind == "ascend" else None
+    path = require_intact(models, manifest) if om is None else models / om.file
     precision = precision or manifest.precision
-    backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure)
-    rim = measure_rim(backbone)
+    backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure, om)
+    try:
+        rim = measure_rim(backbone)
+    except (JobError, DeviceLostError) as error:
+        backbone.close()
+        raise SetupError(f"{path}: {error}; run `patchline doctor` for the cause") from error
     if abs(rim / manifest.rim - 1) > RIM_TOLERANCE:
         backbone.close()
-        raise SetupError(
+        raise MismatchError(
             f"{path}: the corner of a constant image is {rim:.3f} of its centre, but {manifest.rim:.3f} by its "
             "manifest: the 3x3 mean or the normalisation is missing or done twice; convert the model again"
         )
@@ -69,8 +75,9 @@ def compile_model(
     precision: Precision,
     cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    om: OmManifest | None = None,
 ) -> Backbone:
-    """Compile a model without any check.
+    """Compile a model without any check. The Ascend needs the manifest of its `.om`.
 
     The runtime is imported here, so that a worker loads only that of its device.
     """
@@ -80,7 +87,8 @@ def compile_model(
         return OpenVinoBackbone(path, manifest, side, streams, precision, cpus)
     from patchline.devices.mindx_backbone import MindxBackbone
 
-    return MindxBackbone(path, manifest, side, device.number, on_failure)
+    assert om is not None
+    return MindxBackbone(path, manifest, om, device.number, on_failure)
 
 
 def measure_rim(backbone: Backbone) -> float:
@@ -91,25 +99,20 @@ def measure_rim(backbone: Backbone) -> float:
     return float(strength[0, 0] / strength[rows // 2, columns // 2])
 
 
-def _model_file(models: Path, manifest: ModelManifest, device: Device) -> Path:
-    """The file of a model for a device, checked against its digest.
+def require_intact(models: Path, manifest: ModelManifest) -> Path:
+    """The file of a model, checked against its digest.
 
     Raises:
         SetupError: the file is missing or damaged, or keeps weights in other files, which its digest does not cover.
     """
-    model: ModelManifest | OfflineModel | None = manifest if device.kind == "cpu" else manifest.om
-    if model is None:
-        raise SetupError(
-            f"backbone {manifest.name} has no .om for {device}; make it with: patchline om {manifest.name}"
-        )
-    path = model_manifest.locate(models, manifest.name) / model.file
+    path = model_manifest.locate(models, manifest.name) / manifest.file
     try:
         digest = model_manifest.digest(path)
     except OSError as error:
         raise SetupError(
             f"{error.filename}: cannot be read ({error.strerror}); it belongs to the manifest beside it"
         ) from error
-    if digest != model.sha256:
-        raise SetupError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
+    if digest != manifest.sha256:
+        raise MismatchError(f"{path}: is not the model that {manifest.name}.json describes (its sha256 differs)")
     model_manifest.require_one_file(path)
     return path

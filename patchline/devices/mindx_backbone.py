@@ -7,6 +7,7 @@ empty or wrong result, silence, a dead process. So no result can belong to anoth
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 import threading
@@ -19,33 +20,41 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from patchline.devices import mindx_link, model_manifest
+from patchline.devices import mindx_link
 from patchline.devices.mindx_link import Assignment, HostAbsentError, HostFailedError
 from patchline.devices.mindx_sdk import Sdk
 from patchline.devices.model_manifest import ModelManifest, Precision
+from patchline.devices.om_manifest import OmManifest
 from patchline.protocol.errors import DeviceLostError, Reason, Retry, SetupError
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = (0.2, 5.0)
+# The shape and the dtype of an image for a kind of `.om`.
+_INPUTS: dict[str, Callable[[int], tuple[tuple[int, ...], str]]] = {
+    "uint8_nhwc": lambda side: ((1, side, side, 3), "uint8"),
+    "float32_nchw": lambda side: ((1, 3, side, side), "float32"),
+}
 
 
 class Host:
     """One host process with its shared memory, from its start to its first failure."""
 
-    def __init__(self, sdk: Sdk, model: Path, sha256: str, side: int, device: int, features_bytes: int) -> None:
+    def __init__(self, sdk: Sdk, model: Path, om: OmManifest, device: int, features_bytes: int) -> None:
         self._timeout_s = sdk.timeout_ms / 1000 + 1.0  # the timeout of the SDK comes first and has a better message
-        self._image_bytes = side * side * 3
+        shape, dtype = _INPUTS[om.input](om.side)
+        self._image_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         # The additional space reveals a result that is too long.
         size = self._image_bytes + features_bytes + 4096
         memory_fd = _make_memory(size)
         try:
             self._memory = mmap.mmap(memory_fd, size)
-            self._link = mindx_link.connect(sdk, Assignment(model, sha256, side, device, memory_fd, size))
+            assignment = Assignment(model, om.sha256, shape, dtype, self._image_bytes, device, memory_fd, size)
+            self._link = mindx_link.connect(sdk, assignment)
         finally:
             os.close(memory_fd)
         self.surface = self._read_reply(sdk.start_timeout_s).get("ready")
 
-    def infer(self, image: NDArray[np.uint8]) -> tuple[bytes, str]:
+    def infer(self, image: NDArray[Any]) -> tuple[bytes, str]:
         """Compute the features of one image, as bytes with their dtype.
 
         Raises:
@@ -88,17 +97,19 @@ class MindxBackbone:
         self,
         model: Path,
         manifest: ModelManifest,
-        side: int,
+        om: OmManifest,
         device: int,
         on_failure: Callable[[], None],
     ) -> None:
         self.manifest = manifest
-        self.side = side
-        self.grid = manifest.grid(side)
+        self.model_sha256, self.source_sha256 = om.sha256, om.source_sha256
+        self.side = om.side
+        self.grid = manifest.grid(om.side)
+        self._om = om
         self._on_failure = on_failure
         self._shape = (self.grid[0] * self.grid[1], manifest.dim)
         self._sdk = Sdk.from_environment()
-        self._model, self._sha256, self._device = model, model_manifest.digest(model), device
+        self._model, self._device = model, device
         self._lock = threading.Lock()
         self._failures = 0
         self._host: Host | None = None
@@ -133,7 +144,7 @@ class MindxBackbone:
         with self._lock:
             try:
                 self._host = self._host or self._start()
-                content, dtype = self._host.infer(image)
+                content, dtype = self._host.infer(self._input(image))
                 features = self._parse_features(content, dtype)
             except HostFailedError as error:
                 self._host = None
@@ -141,13 +152,24 @@ class MindxBackbone:
             self._failures = 0
             return features
 
+    def _input(self, image: NDArray[np.uint8]) -> NDArray[Any]:
+        """An image, uint8 [side, side, 3], as the `.om` takes it."""
+        if self._om.input == "uint8_nhwc":
+            return image
+        mean, std = (np.array(values, np.float32) for values in (self.manifest.mean, self.manifest.std))
+        normalised = (image.astype(np.float32) - mean) / std
+        return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
     def _parse_features(self, content: bytes, dtype: str) -> NDArray[np.float32]:
         expected = self._shape[0] * self._shape[1]
         if dtype not in ("float16", "float32") or len(content) != expected * np.dtype(dtype).itemsize:
             if self._host is not None:
                 self._host.close()
             raise HostFailedError(f"its result is {len(content)} bytes of {dtype}, expected {self._shape}")
-        return np.frombuffer(content, dtype).reshape(self._shape).astype(np.float32)
+        features = np.frombuffer(content, dtype)
+        if self._om.output == "nchw":
+            return np.ascontiguousarray(features.reshape(self._shape[::-1]).T, np.float32)
+        return features.reshape(self._shape).astype(np.float32)
 
     def _start_first(self) -> Host:
         """Start a host. One that listens elsewhere is waited for: after a boot it may come later than this process."""
@@ -168,7 +190,7 @@ class MindxBackbone:
             first_s, max_s = _BACKOFF_S
             time.sleep(min(max_s, first_s * 2 ** (self._failures - 1)))
         max_features_bytes = self._shape[0] * self._shape[1] * 4
-        host = Host(self._sdk, self._model, self._sha256, self.side, self._device, max_features_bytes)
+        host = Host(self._sdk, self._model, self._om, self._device, max_features_bytes)
         _log.info("ascend host started", device=self._device, surface=host.surface, model=self._model.name)
         return host
 

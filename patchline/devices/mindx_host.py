@@ -45,7 +45,8 @@ PROTOCOL = 1  # of the socket; both ends must have the same
 STREAM = b"patchline"
 SOURCE, INFERENCE, SINK = b"appsrc0", b"mxpi_tensorinfer0", b"appsink0"
 FLOAT32, FLOAT16, UINT8 = 0, 1, 4  # TensorDataType.h of the SDK
-DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}
+DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}  # of features
+IMAGE_TYPES = {"uint8": UINT8, "float32": FLOAT32}
 REQUEST_TIMEOUT_S, KILL_TIMEOUT_S, POLL_S = 10.0, 2.0, 0.05
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -70,12 +71,12 @@ class StreamSurface:
         pipeline = json.dumps(_pipeline(model, device)).encode()
         _require_zero(self._manager.CreateMultipleStreams(pipeline), "CreateMultipleStreams")
 
-    def infer(self, image: bytes, side: int) -> Any:
-        """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
+    def infer(self, image: bytes, shape: Any, dtype: str) -> Any:
+        """uint8 [1, side, side, 3] or float32 [1, 3, side, side] -> the features as bytes, and their dtype."""
         tensors = self._types.MxpiTensorPackageList()
         tensor = tensors.tensorPackageVec.add().tensorVec.add()
-        tensor.tensorShape.extend((1, side, side, 3))
-        tensor.tensorDataType = UINT8
+        tensor.tensorShape.extend(shape)
+        tensor.tensorDataType = IMAGE_TYPES[dtype]
         tensor.dataStr = image
         tensor.tensorDataSize = len(image)
         outgoing = self._api.MxProtobufIn()
@@ -115,9 +116,9 @@ class BaseSurface:
         _require_zero(base.mx_init() or 0, "mx_init")
         self._model = base.model(model, deviceId=device)
 
-    def infer(self, image: bytes, side: int) -> Any:
-        """uint8 [1, side, side, 3] -> the features as bytes, and their dtype."""
-        array = self._numpy.frombuffer(image, self._numpy.uint8).reshape(1, side, side, 3)
+    def infer(self, image: bytes, shape: Any, dtype: str) -> Any:
+        """uint8 [1, side, side, 3] or float32 [1, 3, side, side] -> the features as bytes, and their dtype."""
+        array = self._numpy.frombuffer(image, dtype).reshape(shape)
         outputs = self._model.infer([self._tensor(array)])
         if len(outputs) != 1:
             raise SdkError(f"infer gave {len(outputs)} outputs, not one")
@@ -164,12 +165,11 @@ def serve(request: Any) -> None:
 
 def _answer_requests(request: Any, replies: Any) -> None:
     memory = mmap.mmap(request["memory_fd"], request["memory_bytes"])
-    side = request["side"]
-    image_bytes = side * side * 3
+    shape, image_dtype, image_bytes = request["shape"], request["dtype"], request["image_bytes"]
     surface = choose_surface(request["surface"])(request["model"], request["device"], request["timeout_ms"])
     _send_reply(replies, {"ready": surface.name})
     while os.read(request["requests_fd"], 1) == b"i":
-        features, dtype = surface.infer(memory[:image_bytes], side)
+        features, dtype = surface.infer(memory[:image_bytes], shape, image_dtype)
         if image_bytes + len(features) > request["memory_bytes"]:
             raise SdkError(f"the result has {len(features)} bytes, more than expected")
         memory[image_bytes : image_bytes + len(features)] = features

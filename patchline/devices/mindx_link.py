@@ -42,7 +42,9 @@ class Assignment:
     Attributes:
         model: the `.om` file, as this process names it.
         sha256: of the model. A host behind a socket has a copy, and checks it.
-        side: of the square image in pixels.
+        shape: of an image.
+        dtype: of an image, uint8 or float32.
+        image_bytes: the size of an image.
         device: the number of the chip.
         memory_fd: of the shared memory: the image, followed by the features.
         memory_bytes: its size.
@@ -50,7 +52,9 @@ class Assignment:
 
     model: Path
     sha256: str
-    side: int
+    shape: tuple[int, ...]
+    dtype: str
+    image_bytes: int
     device: int
     memory_fd: int
     memory_bytes: int
@@ -181,7 +185,9 @@ class SocketLink:
 def _request(sdk: Sdk, assignment: Assignment) -> dict[str, Any]:
     return {
         "memory_bytes": assignment.memory_bytes,
-        "side": assignment.side,
+        "shape": assignment.shape,
+        "dtype": assignment.dtype,
+        "image_bytes": assignment.image_bytes,
         "surface": sdk.surface,
         "timeout_ms": sdk.timeout_ms,
     }

@@ -21,7 +21,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class OfflineModel(messages.Frozen):
-    """The `.om` of a model for one kind of chip: a static batch of 1, uint8 RGB in, FP16 features out."""
+    """An `.om` as earlier builds recorded it. It is read and not used: see `om_manifest`."""
 
     file: messages.FileName
     sha256: Sha256
@@ -42,7 +42,7 @@ class ModelManifest(messages.Frozen):
         pools: the 3x3 mean is inside.
         rim: the mean absolute feature at the corner of a constant image, relative to its centre. It shows that the 3x3
             mean is inside.
-        om: the compiled model for the Ascend.
+        om: left by an earlier build; an `.om` has a manifest of its own now.
     """
 
     name: str

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from patchline.devices import protobuf
+
 # The fields of each message that lead to tensors, by their numbers.
 _FIELDS = {
     "model": {7: "graph", 25: "function"},
@@ -18,7 +20,6 @@ _FIELDS = {
 }
 _EXTERNAL_DATA = 13  # of a tensor: pairs of key and value, of which `location` is a file name
 _KEY, _VALUE = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def external_files(model: bytes) -> set[str]:
@@ -34,43 +35,14 @@ def external_files(model: bytes) -> set[str]:
 
 
 def _locations(message: memoryview, kind: str) -> Iterator[str]:
-    for number, value in _read_fields(message):
+    for number, value in protobuf.read_fields(message):
+        if isinstance(value, int):
+            continue
         if kind != "tensor":
             inner = _FIELDS[kind].get(number)
             if inner is not None:
                 yield from _locations(value, inner)
         elif number == _EXTERNAL_DATA:
-            entry = dict(_read_fields(value))
+            entry = {number: text for number, text in protobuf.read_fields(value) if not isinstance(text, int)}
             if bytes(entry.get(_KEY, b"")) == b"location":
                 yield bytes(entry.get(_VALUE, b"")).decode("utf-8", "replace")
-
-
-def _read_fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The numbers and contents of the fields of bytes; the others are skipped. Raises IndexError or ValueError."""
-    position = 0
-    while position < len(message):
-        tag, position = _read_varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _BYTES:
-            length, position = _read_varint(message, position)
-            if length > len(message) - position:
-                raise ValueError("a field ends after its message")
-            yield number, message[position : position + length]
-            position += length
-        elif wire_type == _VARINT:
-            _, position = _read_varint(message, position)
-        elif wire_type in (_FIXED64, _FIXED32):
-            position += 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError(f"unknown type {wire_type} of a field")
-
-
-def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number at a position, of seven bits a byte with the lowest first, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position

@@ -24,6 +24,8 @@ _PRECISIONS: dict[openvino.Type, Precision] = {
 class OpenVinoBackbone:
     """Implements `backbone.Backbone` with one compiled model. Each calling thread has its own inference request."""
 
+    source_sha256: str | None = None
+
     def __init__(
         self,
         model: Path,
@@ -34,6 +36,7 @@ class OpenVinoBackbone:
         cpus: int | None = None,
     ) -> None:
         self.manifest = manifest
+        self.model_sha256 = manifest.sha256
         self.side = side
         self.grid = manifest.grid(side)
         self._thread_local = threading.local()
@@ -92,6 +95,23 @@ def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Mode
     graph = _with_uint8_input(openvino.Core().read_model(model), manifest)
     graph.reshape([-1, side, side, 3])
     return graph
+
+
+def value_shapes(model: Path, manifest: ModelManifest, side: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the values of a model by name, for one image; those that depend on its pixels are left out.
+
+    Raises:
+        RuntimeError: OpenVINO cannot read or reshape it.
+    """
+    graph = openvino.Core().read_model(model)
+    graph.reshape([1, side, side, 3] if manifest.input == "uint8_nhwc" else [1, 3, side, side])
+    outputs = [output for operation in graph.get_ops() for output in operation.outputs()]
+    return {
+        name: tuple(output.get_shape())
+        for output in outputs
+        if output.get_partial_shape().is_static
+        for name in output.get_names()
+    }
 
 
 def save_graph(graph: openvino.Model, path: Path) -> None:

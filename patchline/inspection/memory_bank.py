@@ -51,6 +51,8 @@ class BankManifest(messages.Frozen):
     """`manifest.json` of a memory bank, which a worker checks before it serves the bank.
 
     Attributes:
+        backbone_sha256: the digest of the file that computed the features: on the Ascend that of the `.om`.
+        source_sha256: the digest of the backbone that the `.om` was compiled from, if it is known; None on the CPU.
         clean_share: the share of the candidate patches that was discarded before the coreset.
         accepted_outliers: images that were used although their held-out scores stand out, by name.
         left_out: images that a person left out, and outliers that were left out because of `clean_share`.
@@ -60,6 +62,7 @@ class BankManifest(messages.Frozen):
     category: messages.Name
     backbone: str
     backbone_sha256: str
+    source_sha256: str | None = None
     layer: str
     precision: str
     device: str

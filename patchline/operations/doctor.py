@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from patchline import config
 from patchline.banks import serving
-from patchline.devices import backbone, model_manifest, npu
+from patchline.devices import backbone, model_manifest, npu, om_manifest
 from patchline.inspection.search import exact_search
+from patchline.models import atc, atc_operators
 from patchline.operations import message_size
 from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
@@ -54,7 +55,14 @@ class Finding(NamedTuple):
 
 def run(settings: config.Config) -> bool:
     """Look at everything, print a table, and tell whether there is no problem."""
-    findings = [*_processor(), *_servers(settings), *_chips(), *_sdk(), *_categories(settings)]
+    findings = [
+        *_processor(),
+        *_servers(settings),
+        *_chips(),
+        *_sdk(),
+        *_ascend_models(settings),
+        *_categories(settings),
+    ]
     terminal.table("what this machine can run", ("subject", "state", "finding"), findings, text=True)
     return all(finding.state is not State.PROBLEM for finding in findings)
 
@@ -172,6 +180,24 @@ def _sdk() -> Iterator[Finding]:
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & ~0o640:
             yield Finding("mindx sdk", State.PROBLEM, f"{path}: must be owned by this user, with mode 0640 or less")
             return
+
+
+def _ascend_models(settings: config.Config) -> Iterator[Finding]:
+    """Whether ATC reads the models of the categories and their `.om` files belong to them, where there is CANN."""
+    if "MX_SDK_HOME" not in os.environ and shutil.which("atc") is None:
+        return
+    models, cann = settings.paths.models, os.environ.get("PATCHLINE_CANN", atc_operators.DEFAULT_CANN)
+    for name, side in atc.sizes_in_use(settings):
+        subject = om_manifest.stem(name, side)
+        try:
+            atc.require_readable(models, name, side, cann)
+            yield Finding(subject, State.OK, f"the ATC of CANN {cann} has all of its operators")
+            om = om_manifest.read(models, model_manifest.read(models, name), side)
+            yield Finding(subject, State.OK, f"{om.file} for {om.soc_version}, features {om.output}")
+        except SetupError as error:
+            yield Finding(
+                subject, State.PROBLEM if om_manifest.path_of(models, name, side).exists() else State.NOTE, str(error)
+            )
 
 
 def _categories(settings: config.Config) -> Iterator[Finding]:

@@ -28,6 +28,15 @@ class SetupError(PatchlineError):
     """A configuration, model or memory bank cannot be used. The command ends with this text."""
 
 
+class MismatchError(SetupError):
+    """A model, its `.om` and a memory bank do not belong together, so that another start ends the same.
+
+    The code is that of sysexits.h for a configuration error. Supervisors leave such a process ended.
+    """
+
+    exit_code = 78
+
+
 class OutliersError(SetupError):
     """The command did its work, and found images that a person must look at. It ends with this text."""
 

@@ -73,12 +73,23 @@ def test_normalisation_in_aipp_agrees_with_normalisation_in_the_graph(models, mo
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("MX_SDK_HOME", str(STANDIN))
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", os.sys.executable)
-    assert "recorded" in atc.compile_om(models, name, None, None, "Ascend310")
+    assert atc.compile_om(models, name, None, None, atc.Target(models)).recorded
     on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(random_images(224))
     device = loading.load(models, name, 224, backbone.Device("ascend", 0), streams=1)
     on_ascend = device.extract(random_images(224))
     device.close()
     assert np.abs(on_ascend - on_cpu).max() < 2e-3 * np.abs(on_cpu).max()
+
+
+@pytest.mark.parametrize(("side", "layer"), convert.REFERENCE_MODELS)
+def test_atc_reads_the_static_form_of_each_model_and_so_does_the_checker_of_onnx(models, monkeypatch, side, layer):
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
+    name = f"wideresnet101_{side}_{layer}"
+    assert atc.compile_om(models, name, None, None, atc.Target(models)).recorded
+    static = onnx.load(models / f"{name}_{side}.atc.onnx")
+    onnx.checker.check_model(static, full_check=True)
+    assert [entry.version for entry in static.opset_import] == [11]
 
 
 def test_the_checkpoint_of_another_network_is_refused(checkpoint, tmp_path):

@@ -1,5 +1,7 @@
 """The Ascend device on the stand-in SDK: parity with the CPU, faults, and a whole worker."""
 
+import contextlib
+import json
 import os
 import shutil
 import sys
@@ -11,11 +13,12 @@ import pytest
 
 from patchline import config
 from patchline.banks import serving, store
-from patchline.devices import backbone, loading
+from patchline.devices import backbone, loading, model_manifest, om_manifest
 from patchline.inspection.inspector import untimed
-from patchline.models import atc
+from patchline.models import adopt, atc, onnx_graph
 from patchline.protocol.errors import DeviceLostError, Retry, SetupError
 from patchline.protocol.messages import Decision
+from tests import narrow_resnet
 from tests.conftest import TEXTURES
 from tests.parity.make_golden import brick_crop
 from tests.queues import JOBS_QUEUE, SUSPECTS_QUEUE
@@ -35,7 +38,7 @@ def ascend_plant(plant, tmp_path_factory):
     shutil.copytree("models", folder / "models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
-        atc.compile_om(folder / "models", "efficientnet_lite0", 128, None, "Ascend310")
+        atc.compile_om(folder / "models", "efficientnet_lite0", 128, None, atc.Target(folder / "models"))
     return folder
 
 
@@ -80,6 +83,36 @@ def test_features_agree_with_the_cpu_within_float16(device, on_cpu):
     features = device.extract(images)
     assert (features.shape, features.dtype) == (expected.shape, np.float32)
     assert np.abs(features - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_loading_writes_nothing_into_the_folder_of_the_models(ascend_plant, sdk):
+    folder = ascend_plant / "models"
+    before = {path.name: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
+    loading.load(folder, "efficientnet_lite0", 128, ASCEND, streams=1).close()
+    assert {path.name: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
+
+
+@pytest.mark.parametrize("origin", ["adopted", "air"])
+@pytest.mark.parametrize("surface", ["stream", "base"])
+def test_features_in_nchw_of_a_reference_model_are_transposed(tmp_path, sdk, monkeypatch, origin, surface):
+    monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
+    monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
+    models = tmp_path / "models"
+    name = narrow_resnet.write(models, 224, "layer2").name
+    air = tmp_path / "reference.air"
+    air.write_bytes(onnx_graph.encode(narrow_resnet.nchw(narrow_resnet.graph(224, "layer2"))))
+    if origin == "adopted":  # float32 in and out, as the reference compiles it
+        om = {"model": str(air), "input_shape": "images:1,3,224,224", "aipp": None, "output_type": "FP32"}
+        (tmp_path / f"{name}.om").write_text(json.dumps(om))
+        adopt.adopt(models, name, None, tmp_path / f"{name}.om", "Ascend310")
+    else:
+        monkeypatch.setattr(atc, "_AIR_INPUT", "images")
+        assert atc.compile_om(models, name, None, air, atc.Target(models)).recorded
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    expected = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(images)
+    with contextlib.closing(loading.load(models, name, 224, ASCEND, streams=1)) as device:
+        features = device.extract(images)
+    assert np.abs(features - expected).max() < 2e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -185,7 +218,7 @@ def test_patchline_om_compares_the_golden_images(ascend_plant, line, sdk):
     path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
     process = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
     assert process.returncode == 0, process.err
-    assert "recorded in efficientnet_lite0.json" in process.out
+    assert "recorded in efficientnet_lite0_128.om.json" in process.out
     assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in process.out
 
 
@@ -198,6 +231,22 @@ def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_fo
     assert fitted.returncode == 0, fitted.err
     manifest = store.load(folder / "faiss-index-precision" / "brick").manifest
     assert (manifest.device, manifest.precision) == ("ascend:0", "f16")
+    source = model_manifest.read(folder / "models", "efficientnet_lite0")
+    om = om_manifest.read(folder / "models", source, 128)
+    assert (manifest.backbone_sha256, manifest.source_sha256) == (om.sha256, source.sha256)
     before = store.load(ascend_plant / "faiss-index-precision" / "brick").manifest
     # Of 24 images the threshold is the highest score, which the choice of the coreset's rows moves by some per cent.
     assert manifest.calibration.held_out_median == pytest.approx(before.calibration.held_out_median, rel=0.02)
+    serving.load(config.load(folder / "config.yaml"), ["brick"], backbone.CPU, streams=1)  # of the same source
+
+    compiled_again = folder / "models" / om.file
+    compiled_again.write_text(compiled_again.read_text() + " ")
+    digest = model_manifest.digest(compiled_again)
+    om_manifest.write(folder / "models", source.name, om.model_copy(update={"sha256": digest}))
+    worker = line.run("worker", "--device", "ascend:0", **_sdk_variables())
+    assert worker.returncode == 78
+    errors = [text for text in worker.err.splitlines() if text.startswith("patchline: ")]
+    assert errors == [
+        f"patchline: memory bank of brick: the sha256 of its model was {om.sha256} and is {digest}; "
+        "fit it again with: patchline fit --category brick FOLDER"
+    ]

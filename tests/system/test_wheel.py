@@ -63,6 +63,7 @@ def test_the_wheel_has_one_top_level_package_and_its_metadata(wheel):
         "patchline/packaged/deploy/grafana/dashboards/line.json",
         "patchline/models/efficientnet_lite0.onnx",
         "patchline/models/efficientnet_lite0.json",
+        "patchline/models/atc_operators.json",
         "patchline/worker/lane.py",
         "patchline/publisher/publisher.py",
         "patchline/py.typed",

@@ -1,5 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
+from patchline import config
+from patchline.models import atc_operators
 from patchline.operations import doctor
 from patchline.operations.doctor import State
 
@@ -53,3 +57,21 @@ def test_blas_kernels_for_an_older_cpu_are_reported_with_advice(monkeypatch):
     assert list(doctor._products([])) == []
     monkeypatch.setattr(doctor.exact_search, "blas_kernels", lambda: ("faiss_cpu:Haswell", "numpy:SkylakeX"))
     assert list(doctor._products(["avx2", "avx512f"])) == []
+
+
+def test_models_for_the_ascend_are_held_against_the_operators_of_cann(tmp_path, monkeypatch, sdk_home):
+    category = {"backbone": "efficientnet_lite0", "layer": "blocks4+10", "resize": 64, "imagesize": 64}
+    paths = {"models": tmp_path / "models"}
+    settings = config.Config.model_validate({"categories": {"brick": category}, "paths": paths})
+    operators, om = doctor._ascend_models(settings)
+    assert (operators.subject, operators.state) == ("efficientnet_lite0_64", State.OK)
+    assert operators.text == "the ATC of CANN 5.0.4 has all of its operators"
+    assert (om.state, "patchline om efficientnet_lite0 --side 64" in om.text) == (State.NOTE, True)
+    table = dict(atc_operators.releases()["5.0.4"].operators)
+    del table["Clip"]
+    poor = replace(atc_operators.releases()["5.0.4"], operators=table)
+    monkeypatch.setattr(atc_operators, "release", lambda cann: poor)
+    (finding,) = doctor._ascend_models(settings)
+    assert "the ATC of CANN 5.0.4 cannot read it: operator Clip is not in the table" in finding.text
+    monkeypatch.delenv("MX_SDK_HOME")
+    assert list(doctor._ascend_models(settings)) == []

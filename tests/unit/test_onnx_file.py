@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchline.devices import backbone, loading, model_manifest, onnx_file
+from patchline.devices import backbone, loading, model_manifest, onnx_file, protobuf
 from patchline.protocol.errors import SetupError
 
 NAME = "efficientnet_lite0"
@@ -33,8 +33,8 @@ def split(message):
     view = memoryview(message)
     while position < len(message):
         start = position
-        tag, position = onnx_file._read_varint(view, position)
-        value, after = onnx_file._read_varint(view, position)
+        tag, position = protobuf._read_varint(view, position)
+        value, after = protobuf._read_varint(view, position)
         content = message[after : after + value] if tag & 7 == 2 else None
         position = after + (value if tag & 7 == 2 else 0)
         assert tag & 7 in (0, 2)

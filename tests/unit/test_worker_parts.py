@@ -1,6 +1,7 @@
 """The cache, the metrics and the supervisor of a worker, with a controlled clock."""
 
 import itertools
+import sys
 import threading
 from functools import partial
 
@@ -10,7 +11,7 @@ import redis
 from patchline import config
 from patchline.config import Worker
 from patchline.devices.backbone import Device
-from patchline.protocol.errors import Reason, SetupError
+from patchline.protocol.errors import MismatchError, Reason, SetupError
 from patchline.protocol.messages import Decision, Verdict
 from patchline.runtime import notify
 from patchline.runtime.container import Limits
@@ -175,6 +176,22 @@ def test_the_pause_before_a_restart_stays_at_its_maximum_however_often_a_worker_
         now = max(now, worker.restart_at)
     assert worker.failures == 1100
     assert worker.restart_at - now <= worker.settings.restart_pause_max_s
+
+
+def test_a_worker_whose_model_and_bank_do_not_match_is_not_started_again(worker, monkeypatch):
+    mismatched = Ended()
+    mismatched.code = MismatchError.exit_code
+    monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: mismatched)
+    for now in (0.0, 0.0, 100.0, 200.0):
+        worker.watch(now)
+    assert (worker.process, worker.mismatched, worker.restarts) == (None, True, [])
+
+
+def test_a_supervisor_of_workers_that_cannot_serve_ends_with_an_error(monkeypatch):
+    command = [sys.executable, "-c", f"raise SystemExit({MismatchError.exit_code})"]
+    commands = {Device("cpu", number): command for number in range(2)}
+    with pytest.raises(MismatchError, match="no device can serve any category"):
+        supervisor.supervise(commands, Worker(), lambda *_: None, threading.Event())
 
 
 def test_a_running_worker_without_progress_is_replaced(worker, monkeypatch):

@@ -71,10 +71,11 @@ class StreamManagerApi:
         chip = self._chips[stream]
         if len(content) != chip.input_bytes:  # only the size in bytes is checked
             return INVALID_PARAM
-        features = chip.compute(content).tobytes()
+        buffer = chip.compute(content)
+        features = buffer.tobytes()
         if self._fault == "size":
             features = features[:-1024]
-        self._results.append(_tensor(features))
+        self._results.append(_tensor(features, {"float32": 0, "float16": 1}[str(buffer.dtype)]))
         return OK
 
     def GetResult(self, stream, element, keys, timeout_ms=3000):
@@ -90,10 +91,10 @@ class StreamManagerApi:
         return _result(OK, self._results.pop(0)) if self._results else _result(TIMEOUT)
 
 
-def _tensor(features):
+def _tensor(features, data_type):
     packages = MxpiDataType_pb2.MxpiTensorPackageList()
     tensor = packages.tensorPackageVec.add().tensorVec.add()
-    tensor.dataStr, tensor.tensorDataType, tensor.tensorDataSize = features, 1, len(features)
+    tensor.dataStr, tensor.tensorDataType, tensor.tensorDataSize = features, data_type, len(features)
     return packages.SerializeToString()
 
 

@@ -16,27 +16,34 @@ class Chip:
         om = json.loads(Path(path).read_text())
         name, shape = om["input_shape"].split(":")
         self.shape = tuple(int(side) for side in shape.split(","))
-        graph = openvino.Core().read_model(om["model"])
+        graph = openvino.Core().read_model(Path(om["model"]).read_bytes())
         graph.reshape({name: self.shape})
         self._compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         self._aipp = _aipp(om["aipp"]) if om["aipp"] else None
         outputs = tuple(self._compiled.output(0).shape)
-        self.buffer = np.zeros(outputs, np.float16)  # a static-batch model has one buffer for all results
+        # A static-batch model has one buffer for all results.
+        self.buffer = np.zeros(outputs, {"FP16": np.float16, "FP32": np.float32}[om["output_type"]])
+        takes_floats = self._aipp is None and graph.input(0).element_type == openvino.Type.f32
+        self._input_type = np.float32 if takes_floats else np.uint8
 
     @property
     def input_bytes(self):
-        return int(np.prod(self.shape))
+        return int(np.prod(self.shape)) * np.dtype(self._input_type).itemsize
 
     def compute(self, content):
-        """uint8 bytes in NHWC -> the buffer of the model, with the features."""
-        side = self.shape[2]
-        image = np.frombuffer(content, np.uint8).reshape(1, side, side, 3)
-        if self._aipp is not None:
+        """uint8 bytes in NHWC, or float32 bytes in NCHW -> the buffer of the model, with the features."""
+        image = np.frombuffer(content, self._input_type)
+        if self._aipp is None:
+            image = image.reshape(self.shape)
+        else:
+            side = self.shape[2]
+            image = image.reshape(1, side, side, 3)
             assert (self._aipp["src_image_size_h"], self._aipp["input_format"]) == (str(side), "RGB888_U8")
             minimum = np.array([float(self._aipp[f"min_chn_{c}"]) for c in range(3)], np.float32)
             scale = np.array([float(self._aipp[f"var_reci_chn_{c}"]) for c in range(3)], np.float32)
             image = ((image - minimum) * scale).transpose(0, 3, 1, 2)
-        self.buffer[...] = self._compiled([np.ascontiguousarray(image)])[0]
+        # The chip computes in FP16, whatever the type of the output is.
+        self.buffer[...] = self._compiled([np.ascontiguousarray(image)])[0].astype(np.float16)
         return self.buffer
 
 
