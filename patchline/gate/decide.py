@@ -20,6 +20,7 @@ from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NO_VERDICT = "no verdict in time"
+_MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
 
 class Heard(Enum):
@@ -36,6 +37,11 @@ class Permit:
 
     accept: bool
     reject: bool
+
+
+def retry_pause_s(failures: int) -> float:
+    """Return the pause after a failed attempt that `failures` others came before."""
+    return min(_MAX_RETRY_S, _MIN_RETRY_S * 2.0 ** min(failures, 16))
 
 
 class Gate:
@@ -56,7 +62,7 @@ class Gate:
         self._acted: OrderedDict[str, str] = OrderedDict()
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
-        self._decided: dict[str, Decided] = {}  # in the order in which they were decided
+        self._decided: dict[str, Decided] = {}  # in the order in which they are to be done
         self.late_verdicts = 0
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
@@ -74,6 +80,10 @@ class Gate:
     def undone(self) -> int:
         """Number of decided actions that are not done yet."""
         return len(self._decided)
+
+    def may_act(self, now: float) -> bool:
+        """Return True if a decided action is not postponed."""
+        return any(decided.retry_at <= now for decided in self._decided.values())
 
     def on_part(self, part: Announcement, now: float, age_s: float = 0.0) -> bool:
         """Expect a part; return False if its job is already known.
@@ -149,6 +159,8 @@ class Gate:
             return None
         self._decide_overdue(now)
         for job_id, decided in self._decided.items():
+            if decided.retry_at > now:
+                continue
             if decided.action is Action.ACCEPT and not decided.pinned and now >= decided.due_at:
                 decided = replace(decided, action=Action.REJECT, because=NO_VERDICT, score=None)
             if permit.accept or decided.action is Action.REJECT:
@@ -162,6 +174,13 @@ class Gate:
             self._decided[record.job_id] = replace(
                 decided, action=record.action, because=record.because, score=record.score, pinned=True
             )
+
+    def postpone(self, job_id: str, now: float) -> float:
+        """Do the actions on other parts first: an arm may fail to act on one part only. Return the pause in seconds."""
+        decided = self._decided.pop(job_id)
+        pause_s = retry_pause_s(decided.failures)
+        self._decided[job_id] = replace(decided, failures=decided.failures + 1, retry_at=now + pause_s)
+        return pause_s
 
     def done(self, job_id: str, because: str) -> bool:
         """Remember an action that the arm has acknowledged. Return False if it is known."""

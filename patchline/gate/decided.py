@@ -19,6 +19,8 @@ class Decided:
     due_at: float  # seconds on the monotonic clock
     pinned: bool = False
     stale: bool = False
+    failures: int = 0  # attempts that the arm has not acknowledged
+    retry_at: float = float("-inf")
 
     def to_open_part(self, now: float) -> OpenPart:
         """Return it for the other gates of the line."""

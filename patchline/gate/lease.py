@@ -55,8 +55,15 @@ class Lease:
         self._heard_until: float | None = None  # everything that was sent before has been heard
         self._deaf_since = now
         self._delivered_at = float("-inf")
+        self._stepped_at = self._woke_at = float("-inf")
         self._current_others: dict[str, float] = {}  # when another gate said that it hears the line
         self._released = False
+
+    def on_step(self, now: float) -> None:
+        """Handle that this gate's process runs. After a freeze it first reads what it has missed."""
+        if self._stepped_at + self._duration_s < now and self._stepped_at > float("-inf"):
+            self._woke_at = self._deaf_since = now
+        self._stepped_at = now
 
     def on_lease_ping(self, ping: Ping, now: float) -> None:
         """Handle a ping from the lease queue: this gate is the single active consumer."""
@@ -139,8 +146,13 @@ class Lease:
         return Permit(accept=accept, reject=accept or (self.is_blind(now) and self.held_last and self._is_quiet(now)))
 
     def _is_quiet(self, now: float) -> bool:
-        """Return True if nothing comes through this gate's queue. Its pings may be missing from what comes."""
-        return now >= self._delivered_at + _QUIET_S or now >= self._deaf_since + _MAX_READING * self._duration_s
+        """Return True if nothing comes through this gate's queue. Its pings may be missing from what comes.
+
+        A gate that was frozen has to connect again before anything comes, and another gate may have acted meanwhile.
+        """
+        reading_s = _MAX_READING * self._duration_s
+        quiet = now >= self._delivered_at + _QUIET_S and now >= self._woke_at + reading_s
+        return quiet or now >= self._deaf_since + reading_s
 
     def role(self, now: float) -> Role:
         """Return what this gate is doing now."""

@@ -69,10 +69,13 @@ class MemoryOutput:
     def __init__(self) -> None:
         self.actions: list[ActionRecord] = []
         self.fault: str | None = None
+        self.faulty_jobs: set[str] = set()
 
     def act(self, action: ActionRecord) -> None:
         """See `Output`."""
         self.check()
+        if action.job_id in self.faulty_jobs:
+            raise OutputError("no such part")
         self.actions.append(action)
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from patchline.broker.base import Delivery
-from patchline.gate.decide import Gate
+from patchline.gate.decide import Gate, retry_pause_s
 from patchline.gate.inbox import Inbox
 from patchline.gate.journal import Journal
 from patchline.gate.lease import Lease, Role
@@ -21,7 +21,6 @@ from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05  # upper bound of the delay of a rejection without a verdict
 _CHECK_INTERVAL_S = 1.0
-_MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
 
 class LineLink(GateLink, Protocol):
@@ -71,7 +70,8 @@ class Service:
         self._inbox = Inbox(line, instance, gate, lease, memory, metrics, now_ms)
         self._recovery = Recovery(instance, gate, lease, link, self._inbox, now_ms)
         self._retry_at = self._check_at = clock()
-        self._failures = 0
+        self._failures = 0  # in a row
+        self._failed_job: str | None = None
         self._role: Role | None = None
         self._held_last = lease.held_last
 
@@ -94,6 +94,7 @@ class Service:
         """Handle one delivery, if there is one, then do one action, if one is due and permitted."""
         delivery = self._link.take(0.0 if self._can_act() else _TICK_S)
         now = self._clock()
+        self._lease.on_step(now)
         if self._link.take_queue_loss():
             self._recovery.on_queue_loss(now)
         if delivery is not None:
@@ -107,7 +108,8 @@ class Service:
 
     def _can_act(self) -> bool:
         """Return True if an action may be waiting."""
-        return self._role is Role.SERVING and self._gate.undone > 0 and self._clock() >= self._retry_at
+        now = self._clock()
+        return self._role is Role.SERVING and now >= self._retry_at and self._gate.may_act(now)
 
     # Acting
 
@@ -135,7 +137,7 @@ class Service:
         self._output.act(record)
         self._journal.write_done(record)
         self._metrics.acted(record, self._clock() - started)
-        self._failures = 0
+        self._failures, self._failed_job = 0, None
         self._gate.done(record.job_id, record.because)
         self._announce(record, ActState.DONE)
         self._inbox.complete(record.job_id, record.because)
@@ -145,11 +147,15 @@ class Service:
         self._link.announce(Act(**record.model_dump(), gate=self._instance, state=state))
 
     def _on_fault(self, error: OutputError, record: ActionRecord | None) -> None:
-        pause_s = min(_MAX_RETRY_S, _MIN_RETRY_S * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
-        self._retry_at = self._clock() + pause_s
-        self._metrics.act_failed()
+        now = self._clock()
         job_id = record.job_id if record else None
+        pause_s = retry_pause_s(self._failures)
+        if job_id is None or self._failed_job not in (None, job_id):  # the arm fails on more than one part
+            self._retry_at = now + pause_s
+        if job_id is not None:
+            pause_s = max(self._gate.postpone(job_id, now), self._retry_at - now)
+        self._failures, self._failed_job = self._failures + 1, job_id
+        self._metrics.act_failed()
         _log.error("the arm has not acknowledged, retrying", job_id=job_id, reason=str(error), retry_in_s=pause_s)
 
     # Life

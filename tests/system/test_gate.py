@@ -194,6 +194,38 @@ def test_a_standby_takes_over_from_a_gate_that_is_killed_frozen_or_stopped(line,
     assert "j99" not in arms[0].job_ids()
 
 
+def test_a_gate_that_wakes_up_rejects_nothing_that_the_other_gate_has_accepted_meanwhile(line, tmp_path):
+    gates, arms = two_gates(line, tmp_path)
+    patience_s = 20.0  # longer than the standby needs to take over
+    for number in range(10):
+        announce(line, f"j{number}", int(patience_s * 1000))
+    announced_at = time.monotonic()
+    time.sleep(1.0)
+    gates[0].send_signal(signal.SIGSTOP)
+    for number in range(10):
+        decide(line, f"j{number}")
+    wait_for(all_told(arms, 10))
+    time.sleep(max(0.0, announced_at + patience_s + 1.0 - time.monotonic()))
+    gates[0].send_signal(signal.SIGCONT)  # by its own count, the patience with all parts is over
+    wait_for(lambda: gates[0].log.read_text().count("gate is standby") == 2)
+    time.sleep(3.0)
+    assert_each_part_has_one_action(arms, range(10))
+    assert {act["action"] for arm in arms for act in arm.acts()} == {"accept"}
+
+
+def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(line, tmp_path):
+    fault = 'if "j3" in line: continue'
+    arm = Arm(tmp_path / "arms", "arm", fault)
+    gate = start(line, arm, tmp_path)
+    wait_for(lambda: is_serving(gate))
+    for number in range(10):
+        announce(line, f"j{number}", 20_000)
+        decide(line, f"j{number}")
+    wait_for(lambda: {f"j{number}" for number in range(10)} <= arm.job_ids())
+    assert {act["action"] for act in arm.acts()} == {"accept"}
+    assert "has not acknowledged" in gate.log.read_text()
+
+
 def test_a_restarted_gate_becomes_the_standby_of_the_one_that_took_over(line, tmp_path):
     arms = [Arm(tmp_path / "arms", name) for name in ("first", "second", "again")]
     first = start(line, arms[0], tmp_path, "first")

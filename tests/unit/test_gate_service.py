@@ -351,6 +351,7 @@ def test_a_gate_tells_another_one_what_is_open_and_what_is_done(serving):
     serving.part("expected", patience_ms=4000)
     serving.arm.fault = "jammed"
     serving.verdict("intended")
+    serving.verdict("intended-too", Decision.FAIL)
     serving.verdict("decided", Decision.FAIL)
     serving.request("g")
     serving.step()
@@ -359,8 +360,11 @@ def test_a_gate_tells_another_one_what_is_open_and_what_is_done(serving):
     serving.step()
     (snapshot,) = serving.link.snapshots
     assert [(item.part.job_id, item.action, item.intended) for item in snapshot.open] == [
-        ("expected", None, False), ("intended", "accept", True), ("decided", "reject", False)
-    ]  # fmt: skip
+        ("expected", None, False),
+        ("intended", "accept", True),
+        ("intended-too", "reject", True),
+        ("decided", "reject", False),
+    ]
     assert snapshot.open[0].due_in_s == pytest.approx(4.2)
     assert snapshot.acted == (("done", "fail"),)
 
@@ -534,13 +538,51 @@ def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving)
     serving.arm.fault = "jammed"
     serving.part("j")
     with capture_logs() as logs:
-        serving.pass_time(6.0)
-    pauses = [log["retry_in_s"] for log in logs if "not acknowledged" in log["event"]]
+        serving.pass_time(12.0)
+    faults = [log for log in logs if "not acknowledged" in log["event"]]
+    pauses = [log["retry_in_s"] for log in faults if log["job_id"] == "j"]
     assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
     failures = serving.metrics.registry.get_sample_value("patchline_gate_act_failures_total", {"line": "l"})
-    assert failures == len(pauses)
+    assert failures == len(faults)
     serving.arm.fault = None
     serving.pass_time(5.0)
+    assert serving.acts() == [("j", "reject", NO_VERDICT)]
+
+
+def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(serving):
+    serving.arm.faulty_jobs = {"j2"}
+    for number in range(5):
+        serving.part(f"j{number}")
+        serving.verdict(f"j{number}")
+    serving.pass_time(0.5)
+    assert [job_id for job_id, *_ in serving.acts()] == ["j0", "j1", "j3", "j4"]
+    serving.pass_time(10.0)  # now the pause of j2 is long
+    serving.part("j5")
+    serving.verdict("j5")
+    serving.step()
+    serving.step()
+    assert serving.acts()[4:] == [("j5", "accept", "pass")]
+    serving.arm.faulty_jobs = set()
+    serving.pass_time(6.0)
+    assert serving.acts()[5:] == [("j2", "accept", "pass")]
+
+
+def test_after_a_freeze_a_gate_does_not_reject_before_it_has_heard_what_others_have_done(serving):
+    serving.part("j", patience_ms=4000)
+    serving.step()
+    serving.now += 12.0
+    serving.pass_time(1.0, pings=False)
+    assert serving.acts() == []
+    serving.act_of_other("j", ActState.DONE)
+    serving.pass_time(2.0, active=False)
+    assert serving.acts() == []
+
+
+def test_a_gate_that_was_frozen_and_then_hears_nothing_rejects_what_it_expects_after_a_while(serving):
+    serving.part("j", patience_ms=4000)
+    serving.step()
+    serving.now += 12.0
+    serving.pass_time(11.0, pings=False)
     assert serving.acts() == [("j", "reject", NO_VERDICT)]
 
 
