@@ -65,6 +65,7 @@ class Broker(Section):
     make_queues: bool = True
     heartbeat_s: Count = 30
     confirm_timeout_s: Positive = 30.0
+    reconnect_max_s: Positive = 5.0
     max_attempts: Count = 3
     jobs_max_length: Count = 5_000
     jobs_max_bytes: Count = 2_000_000_000

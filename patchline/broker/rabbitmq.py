@@ -35,7 +35,7 @@ from patchline.protocol.tls import Certificates
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
-_MIN_RECONNECT_DELAY_S, _MAX_RECONNECT_DELAY_S = 0.2, 10.0
+_MIN_RECONNECT_DELAY_S = 0.2
 _CLOSE_TIMEOUT_S = 10.0
 _CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
@@ -55,6 +55,7 @@ class RabbitBroker:
         key_file: Path | None = None,
         heartbeat_s: int = 30,
         confirm_timeout_s: float = 30.0,
+        reconnect_max_s: float = 10.0,
         name: str = "",
         quiet: bool = False,
     ) -> None:
@@ -68,6 +69,7 @@ class RabbitBroker:
             key_file: its private key. If None, it is in `cert_file`.
             heartbeat_s: the heartbeat timeout of the connection.
             confirm_timeout_s: the default timeout of `publish`.
+            reconnect_max_s: the longest pause between two attempts to connect.
             name: shown in RabbitMQ's list of connections.
             quiet: log the events of the connection at the level of debugging.
 
@@ -81,6 +83,7 @@ class RabbitBroker:
         )
         self._nodes = self._read_nodes()
         self._confirm_timeout_s = confirm_timeout_s
+        self._reconnect_max_s = reconnect_max_s
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
@@ -316,7 +319,7 @@ class RabbitBroker:
         if self._closing:
             self._loop.stop()
             return
-        backoff_s = min(_MAX_RECONNECT_DELAY_S, _MIN_RECONNECT_DELAY_S * 2**self._failures)
+        backoff_s = min(self._reconnect_max_s, _MIN_RECONNECT_DELAY_S * 2**self._failures)
         delay_s = round(backoff_s * random.uniform(0.5, 1.0), 2)
         self._failures = min(self._failures + 1, 16)
         if _is_login_refused(reason):

@@ -54,7 +54,12 @@ def run(
     """
     folder, rules = settings.paths.gate, settings.gate
     # A frozen gate has to lose its connection soon, so that a standby can act, and a channel that confirms nothing.
-    limits = {"heartbeat_s": rules.heartbeat_s, "confirm_timeout_s": float(rules.heartbeat_s)}
+    # After an outage all gates of a line have to be back before one of them holds the lease.
+    limits = {
+        "heartbeat_s": rules.heartbeat_s,
+        "confirm_timeout_s": float(rules.heartbeat_s),
+        "reconnect_max_s": rules.lease_ms / 2000,
+    }
     quick = settings.model_copy(update={"broker": settings.broker.model_copy(update=limits)})
     with ExitStack() as stack:
         stack.enter_context(closing(output))

@@ -24,6 +24,7 @@ def connect(
         key_file=broker.key_file,
         heartbeat_s=broker.heartbeat_s,
         confirm_timeout_s=confirm_timeout_s or broker.confirm_timeout_s,
+        reconnect_max_s=broker.reconnect_max_s,
         name=f"patchline {name}",
         quiet=quiet,
     )

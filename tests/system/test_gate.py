@@ -317,6 +317,8 @@ def test_a_gate_that_starts_while_rabbitmq_is_away_rejects_what_it_expects(line,
     assert {act["action"] for act in arm.acts()} == {"reject"}
     assert again.poll() is None
     assert "gate is blind" in again.log.read_text()
+    pauses = [record["reconnect_in_s"] for record in records(again.log.read_text()) if "reconnect_in_s" in record]
+    assert max(pauses) <= line.settings.gate.lease_ms / 2000, "all gates are back before one of them holds the lease"
     proxy = Proxy(url.port, proxy.port)
     announce(line, "j4")
     decide(line, "j4")
