@@ -325,13 +325,9 @@ class RabbitBroker:
         if _is_login_refused(reason):
             node = connection.params
             address = {"user": node.credentials.username, "host": node.host, "port": node.port}
-            self._log.error(
-                "login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=round(delay_s, 2)
-            )
+            self._log.error("login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=delay_s)
         else:
-            self._log.warning(
-                "connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=round(delay_s, 2)
-            )
+            self._log.warning("connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=delay_s)
         self._loop.call_later(delay_s, self._connect)
 
     def _disconnect(self) -> None:

@@ -53,14 +53,7 @@ def run(
         TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
     """
     folder, rules = settings.paths.gate, settings.gate
-    # A frozen gate has to lose its connection soon, so that a standby can act, and a channel that confirms nothing.
-    # After an outage all gates of a line have to be back before one of them holds the lease.
-    limits = {
-        "heartbeat_s": rules.heartbeat_s,
-        "confirm_timeout_s": float(rules.heartbeat_s),
-        "reconnect_max_s": rules.lease_ms / 2000,
-    }
-    quick = settings.model_copy(update={"broker": settings.broker.model_copy(update=limits)})
+    quick = _with_short_times(settings)
     with ExitStack() as stack:
         stack.enter_context(closing(output))
         name = stack.enter_context(closing(instances.claim(folder, line, instance))).name
@@ -84,6 +77,21 @@ def run(
         _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
     _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)
+
+
+def _with_short_times(settings: config.Config) -> config.Config:
+    """Return the settings with the times of a gate's connection.
+
+    A frozen gate has to lose its connection soon, so that a standby can act, and a channel that confirms nothing. After
+    an outage all gates of a line have to be back before one of them holds the lease.
+    """
+    heartbeat_s, lease_s = settings.gate.heartbeat_s, settings.gate.lease_ms / 1000
+    times = {
+        "heartbeat_s": heartbeat_s,
+        "confirm_timeout_s": float(heartbeat_s),
+        "reconnect_max_s": min(lease_s / 2, settings.broker.reconnect_max_s),
+    }
+    return settings.model_copy(update={"broker": settings.broker.model_copy(update=times)})
 
 
 def boot_s() -> float:
