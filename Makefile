@@ -5,7 +5,7 @@ SETUP := .venv/.installed
 # Two processes, each with servers of its own; one if the environment names servers, which they would share.
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,--numprocesses=2 --dist=loadgroup)
 
-.PHONY: setup install demo test test-debian13 test-convert chaos soak lint types bench bench-check wheel wheels lock servers
+.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -43,6 +43,11 @@ test-debian13:
 	tools/debian13.sh redis
 	tools/debian13.sh valkey tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py \
 		tests/system/test_faults.py
+
+# A worker whose host of the Ascend's SDK runs in Debian 11, with the Python of the SDK. Unpacks it once. Needs root.
+test-debian11: setup
+	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
+	$(BIN)/python -m pytest tests/debian11
 
 # The models against torch, in an environment of its own: nothing else needs torch.
 test-convert: setup

@@ -82,7 +82,10 @@ def compile_model(
     The runtime is imported here, so that a worker loads only that of its device.
     """
     if device.kind == "cpu":
-        from patchline.devices.openvino_backbone import OpenVinoBackbone
+        try:
+            from patchline.devices.openvino_backbone import OpenVinoBackbone
+        except ModuleNotFoundError as error:  # a machine on which only the Ascend serves needs no OpenVINO
+            raise SetupError(f"device {device} needs the package {error.name}: pip install {error.name}") from error
 
         return OpenVinoBackbone(path, manifest, side, streams, precision, cpus)
     from patchline.devices.mindx_backbone import MindxBackbone

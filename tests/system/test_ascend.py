@@ -156,23 +156,28 @@ def test_a_worker_survives_every_fault_and_every_verdict_belongs_to_its_image(
     line, ascend_plant, sdk, surface, monkeypatch
 ):
     monkeypatch.setenv("PATCHLINE_MINDX_SURFACE", surface)
-    settings = config.load(ascend_plant / "config.yaml")
+    drive_500_images(line, ascend_plant, sdk, surface, sdk_variables())
+
+
+def drive_500_images(line, plant, sdk, label, variables):
+    """Send 500 images to a worker whose device has every kind of fault, and compare the verdicts with the CPU's."""
+    settings = config.load(plant / "config.yaml")
     inspector = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
     images = [cv2.imencode(".png", image)[1].tobytes() for image in _different_images(100)]
     expected = [inspector.inspect(image, "image/png", untimed).score for image in images]
     gaps = np.diff(np.sort(expected))
     assert np.median(gaps) > 1e-3 * inspector.thresholds.fail  # a score must identify its image
     sdk(19, FAULTS * 3)
-    line.folder = ascend_plant
-    worker = line.worker("--device", "ascend:0", **_sdk_variables())
+    line.folder = plant
+    worker = line.worker("--device", "ascend:0", **variables)
     for number in range(500):
         # The retries of one run must not find the cached verdicts of the other.
-        line.send(images[number % 100], f"{surface}-{number}", part_id=f"p{number}")
+        line.send(images[number % 100], f"{label}-{number}", part_id=f"p{number}")
     verdicts = {verdict.job_id: verdict for verdict in line.verdicts(500, timeout_s=200)}
     assert len(verdicts) == 500
     differences = []
     for number in range(500):
-        verdict = verdicts[f"{surface}-{number}"]
+        verdict = verdicts[f"{label}-{number}"]
         assert verdict.decision not in (Decision.ERROR, Decision.EXPIRED)
         assert verdict.device == "ascend:0"
         differences.append(abs(verdict.score / expected[number % 100] - 1))
@@ -185,7 +190,7 @@ def test_a_worker_survives_every_fault_and_every_verdict_belongs_to_its_image(
 
 def test_a_worker_whose_device_is_lost_ends_and_returns_its_jobs(line, ascend_plant, sdk, monkeypatch):
     line.folder = ascend_plant
-    worker = line.worker("--device", "ascend:0", **_sdk_variables())
+    worker = line.worker("--device", "ascend:0", **sdk_variables())
     sdk(1, ["die"] * 100)
     image = cv2.imencode(".png", next(_different_images(1)))[1].tobytes()
     for number in range(12):
@@ -197,7 +202,7 @@ def test_a_worker_whose_device_is_lost_ends_and_returns_its_jobs(line, ascend_pl
     assert answered | queued == {f"j{number}" for number in range(12)}
 
 
-def _sdk_variables():
+def sdk_variables():
     names = ("MX_SDK_HOME", "STANDIN_FAULTS")
     return {name: value for name, value in os.environ.items() if name in names or name.startswith("PATCHLINE_MINDX")}
 
@@ -216,7 +221,7 @@ def _different_images(count):
 def test_patchline_om_compares_the_golden_images(ascend_plant, line, sdk):
     line.folder = ascend_plant
     path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
-    process = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **_sdk_variables())
+    process = line.run("om", "efficientnet_lite0", "--side", "128", PATH=path, **sdk_variables())
     assert process.returncode == 0, process.err
     assert "recorded in efficientnet_lite0_128.om.json" in process.out
     assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in process.out
@@ -227,7 +232,7 @@ def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_fo
     shutil.copytree(ascend_plant, folder, symlinks=True)
     line.folder = folder
     good = str(texture_folder / "train" / "good")
-    fitted = line.run("fit", "--category", "brick", "--device", "ascend:0", good, **_sdk_variables())
+    fitted = line.run("fit", "--category", "brick", "--device", "ascend:0", good, **sdk_variables())
     assert fitted.returncode == 0, fitted.err
     manifest = store.load(folder / "faiss-index-precision" / "brick").manifest
     assert (manifest.device, manifest.precision) == ("ascend:0", "f16")
@@ -243,7 +248,7 @@ def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_fo
     compiled_again.write_text(compiled_again.read_text() + " ")
     digest = model_manifest.digest(compiled_again)
     om_manifest.write(folder / "models", source.name, om.model_copy(update={"sha256": digest}))
-    worker = line.run("worker", "--device", "ascend:0", **_sdk_variables())
+    worker = line.run("worker", "--device", "ascend:0", **sdk_variables())
     assert worker.returncode == 78
     errors = [text for text in worker.err.splitlines() if text.startswith("patchline: ")]
     assert errors == [

@@ -217,6 +217,7 @@ PLANTED = [
     "tests/data/x.json",
     "out/demo/config.yaml",
     ".git/config",
+    ".debian11/root/etc/shadow",
     ".debian13/root/etc/shadow",
     "publisher.env",
     "deploy/compose.yaml",

@@ -140,7 +140,11 @@ def test_kustomize_builds_a_plant_in_its_namespace(folder):
 
 def test_probes_and_grace_periods_match_the_configuration():
     drain_s = config.load(Path("config.yaml")).worker.drain_s
-    for name in ("base/worker.yaml", "overlays/ascend/worker-ascend.yaml"):
+    for name in (
+        "base/worker.yaml",
+        "overlays/ascend/worker-ascend.yaml",
+        "overlays/ascend-split/worker-ascend-split.yaml",
+    ):
         pod = yaml.safe_load((DEPLOY / "kubernetes" / name).read_text())["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > drain_s + 5
         (container,) = pod["containers"]
@@ -173,6 +177,15 @@ def test_systemd_accepts_the_units(tmp_path):
     paths = [str(tmp_path / unit.name) for unit in UNITS]
     result = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_the_unit_of_the_sdk_makes_no_mount_namespace():
+    """The Ascend's driver takes a process in a mount namespace of its own for a container."""
+    unit = (DEPLOY / "systemd" / "patchline-mindx@.service").read_text()
+    options = {line.partition("=")[0] for line in unit.splitlines() if not line.startswith("#")}
+    prefixes = ("Private", "Protect", "Bind", "ReadOnly", "ReadWrite", "Inaccessible", "Temporary", "Root", "Mount")
+    assert "DeviceAllow" in options
+    assert not [option for option in options if option.startswith((*prefixes, "DynamicUser"))]
 
 
 @pytest.mark.parametrize("file", ["config.compose.yaml", "kubernetes/base/config.yaml"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,8 +10,10 @@ import stat
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -33,18 +36,19 @@ class Listener:
         self.socket.parent.mkdir()
         self._file = folder / "mindx_host.py"
         shutil.copy(mindx_host.__file__, self._file)
-        self._models = models
+        self.models = models
         self._processes = []
 
     def start(self, *options, device=0, wait=True):
         command = [sys.executable, str(self._file), "--listen", str(self.socket), "--device", str(device)]
         environment = os.environ | {"PYTHONPATH": str(test_ascend.STANDIN / "python")}
-        process = subprocess.Popen(
-            [*command, "--models", str(self._models), *options], env=environment, stderr=subprocess.PIPE, text=True
-        )
+        return self.run([*command, "--models", str(self.models), *options], environment, wait)
+
+    def run(self, command, environment, wait=True):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         self._processes.append(process)
         if wait:
-            assert f"device {device}" in process.stderr.readline()
+            assert "mindx_host: device" in process.stderr.readline()
         return process
 
     def close(self):
@@ -232,7 +236,7 @@ def test_a_listener_that_starts_after_the_worker_is_waited_for(listener, load, m
 def test_a_model_that_is_missing_or_differs_behind_the_socket_is_reported(listener, load, ascend_plant, tmp_path):
     models = tmp_path / "models"
     models.mkdir()
-    listener._models = models
+    listener.models = models
     listener.start()
     with pytest.raises(SetupError, match=r"models/efficientnet_lite0.*\.om is not there: copy the \.om"):
         load()
@@ -261,6 +265,40 @@ def test_a_request_without_memory_is_answered_with_an_error(listener):
         connection.sendall(b'{"model": "x"}\n')
         assert "no shared memory" in json.loads(replies.readline())["error"]
         assert replies.readline() == b""
+
+
+def test_a_worker_on_the_ascend_needs_no_openvino(listener, line, ascend_plant, tmp_path):
+    listener.start()
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / "openvino.py").write_text('raise ModuleNotFoundError("no openvino", name="openvino")')
+    line.folder = ascend_plant
+    variables = test_ascend.sdk_variables() | {"PYTHONPATH": f"{without}:{Path.cwd()}"}
+    line.worker("--device", "ascend:0", **variables)
+    line.send(cv2.imencode(".png", brick_crop()[0])[1].tobytes(), "j1")
+    (verdict,) = line.verdicts(1)
+    assert (verdict.device, verdict.score is not None) == ("ascend:0", True)
+    on_the_cpu = line.run("worker", "--device", "cpu", **variables)
+    assert on_the_cpu.returncode == 2
+    assert "device cpu:0 needs the package openvino: pip install openvino" in on_the_cpu.err
+    assert "Traceback" not in on_the_cpu.err
+
+
+def test_the_command_of_the_systemd_unit_runs_in_the_environment_of_the_sdks_scripts(listener, load, tmp_path):
+    unit = Path("deploy/systemd/patchline-mindx@.service").read_text()
+    command = re.search(r"ExecStart=/bin/bash -c '(.*)'", unit)[1].replace("$$", "$").replace("%i", "0")
+    for path, here in {"/run/patchline": listener.socket.parent, "/opt/patchline": tmp_path}.items():
+        command = command.replace(path, str(here))
+    set_env = tmp_path / "set_env.sh"
+    set_env.write_text(f"export PYTHONPATH={test_ascend.STANDIN / 'python'}\n")
+    environment = os.environ | {
+        "PATCHLINE_ASCEND_SET_ENV": f"/dev/null:{set_env}",
+        "PATCHLINE_MINDX_PYTHON": sys.executable,
+        "PATCHLINE_MODELS": str(listener.models),
+        "PATCHLINE_MINDX_HOSTS": "1",
+    }
+    listener.run(["/bin/bash", "-c", command.replace("--group patchline", f"--group {os.getgid()}")], environment)
+    load().extract(brick_crop())
 
 
 def test_a_host_of_another_version_is_refused(listener, load, monkeypatch):
