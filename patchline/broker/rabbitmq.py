@@ -78,9 +78,8 @@ class RabbitBroker:
         """
         self._log = SimpleNamespace(info=_log.debug, warning=_log.debug, error=_log.debug) if quiet else _log
         self._read_url = url if callable(url) else lambda: url
-        self._parameters = partial(
-            _parameters, certificates=Certificates(ca_file, cert_file, key_file), heartbeat_s=heartbeat_s, name=name
-        )
+        certificates = Certificates(ca_file, cert_file, key_file)
+        self._parameters = partial(_parameters, certificates=certificates, heartbeat_s=heartbeat_s, name=name)
         self._nodes = self._read_nodes()
         self._confirm_timeout_s = confirm_timeout_s
         self._reconnect_max_s = reconnect_max_s
@@ -93,9 +92,8 @@ class RabbitBroker:
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._consumers: list[RabbitConsumer] = []
-        self._next_node = 0
+        self._next_node = self._failures = 0
         self._closing = False
-        self._failures = 0
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
         self._thread.start()
 
