@@ -21,11 +21,11 @@ import structlog
 from numpy.typing import NDArray
 
 from patchline.devices import mindx_link
-from patchline.devices.mindx_link import Assignment, HostAbsentError, HostFailedError
+from patchline.devices.mindx_link import Assignment, HostAbsentError, HostFailedError, HostMismatchError
 from patchline.devices.mindx_sdk import Sdk
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.devices.om_manifest import OmManifest
-from patchline.protocol.errors import DeviceLostError, Reason, Retry, SetupError
+from patchline.protocol.errors import DeviceLostError, MismatchError, Reason, Retry, SetupError
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = (0.2, 5.0)
@@ -115,6 +115,8 @@ class MindxBackbone:
         self._host: Host | None = None
         try:
             self._host = self._start_first()
+        except HostMismatchError as error:
+            raise MismatchError(f"device ascend:{device}: {error}") from error
         except HostFailedError as error:
             raise SetupError(f"device ascend:{device}: {error}; run `patchline doctor` for the cause") from error
 

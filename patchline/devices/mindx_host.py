@@ -55,6 +55,10 @@ class SdkError(Exception):
     """The SDK failed."""
 
 
+class MismatchError(SdkError):
+    """The model of the worker is not here, and will not be at its next try."""
+
+
 class StreamSurface:
     """StreamManagerApi (SDK 2.0.4 and later). Return codes are positive on failure, strings are bytes."""
 
@@ -158,7 +162,7 @@ def serve(request: Any) -> None:
         _answer_requests(request, replies)
     except Exception as error:  # noqa: BLE001 - report any error and end
         with contextlib.suppress(OSError):  # the worker may have gone
-            _send_reply(replies, {"error": f"{type(error).__name__}: {error}"})
+            _send_reply(replies, _describe(error))
         os._exit(1)
     os._exit(0)  # threads of the SDK must not keep the process alive
 
@@ -203,9 +207,9 @@ def _verified_model(models: Path, name: str, sha256: str) -> str:
     """The path of a model by its name only: a worker cannot name other files of this system."""
     path = models / Path(name).name
     if not path.is_file():
-        raise SdkError(f"{path} is not there: copy the .om of the worker to the models of mindx_host")
+        raise MismatchError(f"{path} is not there: copy the .om of the worker to the models of mindx_host")
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise SdkError(f"{path} is not the model of the worker (its sha256 differs): copy the .om again")
+        raise MismatchError(f"{path} is not the model of the worker (its sha256 differs): copy the .om again")
     return str(path)
 
 
@@ -348,6 +352,10 @@ def _dtype(number: int) -> str:
 def _require_zero(code: int, call: str) -> None:
     if code != 0:
         raise SdkError(f"{call} returned {code}")
+
+
+def _describe(error: Exception) -> Any:
+    return {"error": f"{type(error).__name__}: {error}", "mismatch": isinstance(error, MismatchError)}
 
 
 def _send_reply(replies: Any, document: Any) -> None:

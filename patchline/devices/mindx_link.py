@@ -31,6 +31,10 @@ class HostFailedError(Exception):
     """The host gave no complete answer, and was ended."""
 
 
+class HostMismatchError(HostFailedError):
+    """The host has another model, device or version. The next one will be the same."""
+
+
 class HostAbsentError(HostFailedError):
     """No host listens, or it serves another worker. It may be there later."""
 
@@ -177,9 +181,9 @@ class SocketLink:
             raise HostAbsentError(f"{path}: {greeting['busy']}")
         if greeting.get("protocol") != mindx_host.PROTOCOL:
             advice = "copy the mindx_host.py of this worker's version there, and restart it"
-            raise HostFailedError(f"{path}: it greets with {greeting}, not protocol {mindx_host.PROTOCOL}; {advice}")
+            raise HostMismatchError(f"{path}: it greets with {greeting}, not protocol {mindx_host.PROTOCOL}; {advice}")
         if greeting.get("device") != device:
-            raise HostFailedError(f"{path}: it serves device {greeting.get('device')}, not {device}")
+            raise HostMismatchError(f"{path}: it serves device {greeting.get('device')}, not {device}")
 
 
 def _request(sdk: Sdk, assignment: Assignment) -> dict[str, Any]:
@@ -213,8 +217,10 @@ def _read_reply(descriptor: int, timeout_s: float) -> dict[str, Any]:
         reply = json.loads(line)
     except ValueError as error:
         raise HostFailedError(f"it answered {line[:100]!r}") from error
-    if not isinstance(reply, dict) or "error" in reply:
-        raise HostFailedError(str(reply["error"] if isinstance(reply, dict) else reply))
+    if not isinstance(reply, dict):
+        raise HostFailedError(f"it answered {reply}")
+    if "error" in reply:
+        raise (HostMismatchError if reply.get("mismatch") else HostFailedError)(str(reply["error"]))
     return reply
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from patchline.devices import loading, mindx_backbone, mindx_host
-from patchline.protocol.errors import Retry, SetupError
+from patchline.protocol.errors import MismatchError, Retry, SetupError
 from tests.parity.make_golden import brick_crop
 from tests.system import test_ascend
 from tests.system.conftest import wait_for
@@ -238,11 +238,11 @@ def test_a_model_that_is_missing_or_differs_behind_the_socket_is_reported(listen
     models.mkdir()
     listener.models = models
     listener.start()
-    with pytest.raises(SetupError, match=r"models/efficientnet_lite0.*\.om is not there: copy the \.om"):
+    with pytest.raises(MismatchError, match=r"models/efficientnet_lite0.*\.om is not there: copy the \.om"):
         load()
     (name,) = (path.name for path in (ascend_plant / "models").glob("*.om"))
     (models / name).write_text("another")
-    with pytest.raises(SetupError, match="is not the model of the worker"):
+    with pytest.raises(MismatchError, match="is not the model of the worker"):
         load()
 
 
@@ -304,11 +304,11 @@ def test_the_command_of_the_systemd_unit_runs_in_the_environment_of_the_sdks_scr
 def test_a_host_of_another_version_is_refused(listener, load, monkeypatch):
     listener.start()
     monkeypatch.setattr(mindx_host, "PROTOCOL", mindx_host.PROTOCOL + 1)
-    with pytest.raises(SetupError, match=r"not protocol 2; copy the mindx_host\.py"):
+    with pytest.raises(MismatchError, match=r"not protocol 2; copy the mindx_host\.py"):
         load()
 
 
 def test_a_host_of_another_device_is_refused(listener, load):
     listener.start(device=1)
-    with pytest.raises(SetupError, match=r"ascend0\.sock: it serves device 1, not 0"):
+    with pytest.raises(MismatchError, match=r"ascend0\.sock: it serves device 1, not 0"):
         load()
