@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from patchline import config
+from patchline.devices import mindx_host
 from patchline.gate.instance import default_name
 from patchline.operations import plant_users
 from patchline.protocol import topology
@@ -194,3 +195,49 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
     results = machine.run(f"systemctl show --property=Result --value {' '.join(units)}").split()
     assert results == ["success"] * 3, machine.journal()
     assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3
+
+
+def test_a_hardened_worker_uses_the_ascend_through_the_unit_of_the_sdk(machine, texture_folder):
+    install_the_standin(machine)
+    *commands, enable = systemd_commands()
+    for command in (*commands, *SPLIT):
+        machine.run(command)
+    machine.run(enable.replace("patchline-worker@cpu:0", "patchline-mindx@0 patchline-worker@ascend:0"))
+    assert machine.run("stat --format='%U %G %a' /run/patchline/ascend0.sock") == "HwHiAiUser patchline 660"
+    pictures = sorted((texture_folder / "test").rglob("*.png"))
+    capture(machine, pictures, first=0)
+    wait_for(lambda: len(actions(machine)) == len(pictures))
+    assert {action["because"] for action in actions(machine)} <= {"pass", "review", "fail"}
+    namespaces = [
+        machine.run(f"readlink /proc/{pid}/ns/mnt") for pid in (1, main_process(machine, "patchline-mindx@0"))
+    ]
+    assert namespaces[0] == namespaces[1]  # otherwise the driver takes it for a container
+    machine.run("systemctl stop patchline-worker@ascend:0 patchline-mindx@0")
+    assert not (machine.root / "run" / "patchline" / "ascend0.sock").exists()
+
+
+SPLIT = (
+    "useradd --create-home HwHiAiUser",
+    "echo PATCHLINE_MINDX_TIMEOUT_MS=20000 >> worker.env",
+    "PATH=/opt/patchline/tests/standin/bin:$PATH /opt/patchline/.venv/bin/patchline om efficientnet_lite0 --side 128",
+    "install -D --target-directory=/etc/systemd/system/patchline-worker@ascend:0.service.d "
+    "/opt/patchline/deploy/systemd/ascend.conf",
+    "systemctl daemon-reload",
+)
+
+
+def install_the_standin(machine):
+    """The stand-in of the SDK, with a set_env.sh, and the one file that its system needs."""
+    standin = machine.root / "opt" / "patchline" / "tests" / "standin"
+    shutil.copytree("tests/standin", standin)
+    (standin / "set_env.sh").write_text("export PYTHONPATH=/opt/patchline/tests/standin/python:/opt/site-packages\n")
+    subprocess.run(["chmod", "-R", "a+rX", standin], check=True)
+    shutil.copy(mindx_host.__file__, machine.root / "opt" / "patchline" / "mindx_host.py")
+    variables = (
+        "PATCHLINE_ASCEND_SET_ENV=/opt/patchline/tests/standin/set_env.sh\nPATCHLINE_MINDX_PYTHON=/usr/bin/python3\n"
+    )
+    (machine.root / ETC / "mindx.env").write_text(variables)
+
+
+def main_process(machine, unit):
+    return machine.run(f"systemctl show --property=MainPID --value {unit}")
