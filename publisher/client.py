@@ -15,8 +15,8 @@ from patchline.protocol import image_files
 from patchline.protocol.errors import PatchlineError
 from patchline.protocol.messages import Job
 from patchline.publisher.job_state import JobState
+from patchline.publisher.pipelines import Pipelines
 from patchline.publisher.process import running
-from patchline.publisher.publisher import Publisher
 from patchline.publisher.source import Capture
 from patchline.runtime import connections
 
@@ -37,8 +37,8 @@ class Receipt:
 class Client:
     """Sends the images of one line and category as jobs. Thread-safe. A context manager."""
 
-    def __init__(self, publisher: Publisher, deadline_ms: int, stop: threading.Event, stack: ExitStack) -> None:
-        self._publisher = publisher
+    def __init__(self, publishers: Pipelines, deadline_ms: int, stop: threading.Event, stack: ExitStack) -> None:
+        self._publishers = publishers
         self._deadline_ms = deadline_ms
         self._stop = stop
         self._stack = stack
@@ -70,8 +70,8 @@ class Client:
         def report(job: Job, state: JobState, reason: str | None) -> None:
             on_state(job.job_id, state, reason)
 
-        publisher = stack.enter_context(running(settings, line, category, None, report, stop))
-        return cls(publisher, settings.publisher.deadline_ms, stop, stack)
+        publishers = stack.enter_context(running(settings, line, category, None, report, stop))
+        return cls(publishers, settings.publisher.deadline_ms, stop, stack)
 
     def send(
         self, image: bytes, part_id: str, *, captured_at: int | None = None, deadline_ms: int | None = None
@@ -102,7 +102,7 @@ class Client:
             else:
                 receipt.set_result(Receipt(job.job_id, state, reason))
 
-        if self._publisher.accept(capture, captured_at + (deadline_ms or self._deadline_ms), settled) is None:
+        if self._publishers.accept(capture, captured_at + (deadline_ms or self._deadline_ms), settled) is None:
             raise NotAcceptedError(f"image of part {part_id} is not accepted: the client is closed")
         return receipt
 

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from patchline.publisher.job_state import JobState
-from patchline.publisher.spool import Spool
 from patchline.runtime import health, metrics
 from patchline.runtime.metrics import Counter, Gauge, Registry
 
 SEVERAL = "*"  # label of a spool that serves several categories
 
 
+class Spools(Protocol):
+    """One spool (`spool.Spool`), or those of several categories (`pipelines.Pipelines`)."""
+
+    def depth(self) -> int: ...
+    def oldest_age_s(self, now_ms: int) -> float: ...
+
+
 class Metrics:
     """Counts jobs by state. The gauges of the spool read it on every scrape."""
 
-    def __init__(
-        self, line: str, category: str, spool: Spool, clock_ms: Callable[[], int], registry: Registry | None = None
-    ) -> None:
+    def __init__(self, line: str, category: str, clock_ms: Callable[[], int], registry: Registry | None = None) -> None:
         self.registry = registry or Registry()
-        names, values = ("line", "category"), (line, category)
-        self._jobs = Counter("patchline_published_jobs", "Jobs by state.", (*names, "state"), registry=self.registry)
-        self._line = line
+        self._line, self._category, self._clock_ms = line, category, clock_ms
+        names = ("line", "category", "state")
+        self._jobs = Counter("patchline_published_jobs", "Jobs by state.", names, registry=self.registry)
         if category != SEVERAL:
             self._start_series(category)
+
+    def show(self, spool: Spools) -> None:
+        """Show the depth and the age of what is spooled."""
+        names, values = ("line", "category"), (self._line, self._category)
         depth = Gauge("patchline_spool_jobs", "Jobs in the spool.", names, registry=self.registry)
         depth.labels(*values).set_function(spool.depth)
         age = Gauge(
             "patchline_spool_oldest_age_seconds", "Age of the oldest job in the spool.", names, registry=self.registry
         )
-        age.labels(*values).set_function(lambda: spool.oldest_age_s(clock_ms()))
+        age.labels(*values).set_function(lambda: spool.oldest_age_s(self._clock_ms()))
 
     def count(self, category: str, state: JobState) -> None:
         """Count a job that has reached `state`."""

@@ -6,9 +6,9 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -18,6 +18,7 @@ from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
 from patchline.publisher.job_state import JobState, OnState
 from patchline.publisher.metrics import SEVERAL, Metrics
+from patchline.publisher.pipelines import Pipelines, in_background
 from patchline.publisher.publisher import Publisher
 from patchline.publisher.replay import Replay
 from patchline.publisher.source import Capture
@@ -64,12 +65,12 @@ def run(
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
-    with running(settings, line, category, metrics_port, on_state, stop, registry) as publisher:
+    with running(settings, line, category, metrics_port, on_state, stop, registry) as publishers:
         for capture in captures:
-            if publisher.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
+            if publishers.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
                 break
-        publisher.flush()
-        while publisher.spool.depth() and not stop.wait(_TICK_S):
+        publishers.flush()
+        while publishers.depth() and not stop.wait(_TICK_S):
             pass
 
 
@@ -82,36 +83,67 @@ def running(
     on_state: OnState,
     stop: threading.Event,
     registry: Registry | None = None,
-) -> Iterator[Publisher]:
-    """Run a publisher with its spool and its connection until the block ends. See `run` for arguments and errors.
+) -> Iterator[Pipelines]:
+    """Run the publishers of a line and their connection until the block ends. See `run` for arguments and errors.
 
     At the end every image in the window is confirmed, spooled or reported as not accepted.
     """
     limits = settings.publisher
-    path = settings.paths.spool / (f"{line}.{category}.sqlite" if category else f"{line}.sqlite")
     with (
-        closing(Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)) as spool,
         connections.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
+        ExitStack() as stack,
     ):
-        metrics = Metrics(line, category or SEVERAL, spool, connections.now_ms, registry)
+        metrics = Metrics(line, category or SEVERAL, connections.now_ms, registry)
+        start = partial(_publisher, settings, line, broker, _serialized(metrics, on_state), stop)
+        publishers = stack.enter_context(Pipelines(category, start))
+        metrics.show(publishers)
+        for name in [category] if category else _left_behind(settings, line):
+            publishers.open(name)
         if metrics_port is not None:
             _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker)
-        report = _serialized(metrics, on_state)
-        replay = Replay(broker, spool, report, stop, connections.now_ms, limits.late_per_s)
-        bounds = Limits(limits.window, limits.window_bytes, limits.confirm_timeout_s, settings.images.max_bytes)
-        publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
         identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
         if not _try_to_declare(broker, settings, category):
             threading.Thread(target=_keep_declaring, args=(broker, settings, category, stop), daemon=True).start()
-        report_state = partial(_report, broker, publisher)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
-        with StatusSender(status_broker, identity, report_state, connections.now_ms), _in_background(publisher, stop):
+        stack.enter_context(
+            StatusSender(status_broker, identity, partial(_report, broker, publishers), connections.now_ms)
+        )
+        yield publishers
+        depth = publishers.depth()
+    _log.info("publisher stopped", line=line, category=category, spooled=depth)
+
+
+@contextmanager
+def _publisher(
+    settings: config.Config,
+    line: str,
+    broker: Broker,
+    report: OnState,
+    stop: threading.Event,
+    category: str | None,
+) -> Iterator[Publisher]:
+    """Run the publisher of one category with its spool until the block ends."""
+    limits = settings.publisher
+    path = _spool_path(settings, line, category)
+    with closing(Spool(path, limits.spool_max_bytes, limits.spool_max_age_s, limits.spool_min_free_bytes)) as spool:
+        replay = Replay(broker, spool, report, stop, connections.now_ms, limits.late_per_s)
+        bounds = Limits(limits.window, limits.window_bytes, limits.confirm_timeout_s, settings.images.max_bytes)
+        publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
+        with in_background(publisher, stop):
             yield publisher
-        _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
 
 
-def _report(broker: Broker, publisher: Publisher) -> tuple[str, dict[str, int]]:
-    holds = {"window": publisher.in_window, "spooled": publisher.spool.depth()}
+def _spool_path(settings: config.Config, line: str, category: str | None) -> Path:
+    return settings.paths.spool / (f"{line}.{category}.sqlite" if category else f"{line}.sqlite")
+
+
+def _left_behind(settings: config.Config, line: str) -> list[str | None]:
+    """Return the categories whose spools exist. An earlier build had one spool for several categories: None."""
+    return [name for name in (None, *settings.categories) if _spool_path(settings, line, name).exists()]
+
+
+def _report(broker: Broker, publishers: Pipelines) -> tuple[str, dict[str, int]]:
+    holds = {"window": publishers.in_window, "spooled": publishers.depth()}
     return SERVING if broker.connected else BLIND, holds
 
 
@@ -138,32 +170,6 @@ def _serialized(metrics: Metrics, on_state: OnState) -> OnState:
             on_state(job, state, reason)
 
     return report
-
-
-@contextmanager
-def _in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
-    """Settle the window and replay the spool on two threads until the block ends. Then settle what is in the window.
-
-    An error of a thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill.
-    """
-    ended = threading.Event()
-
-    def settle() -> None:
-        while publisher.settle(_TICK_S) or not ended.is_set():
-            pass
-
-    with ThreadPoolExecutor(2, thread_name_prefix="publisher") as executor:
-        threads = [executor.submit(settle), executor.submit(publisher.replay.run)]
-        for thread in threads:
-            thread.add_done_callback(lambda _: stop.set())
-        try:
-            yield
-        finally:
-            ended.set()
-            threads[0].exception()
-            stop.set()
-    for thread in threads:
-        thread.result()
 
 
 def _try_to_declare(broker: Broker, settings: config.Config, category: str | None) -> bool:

@@ -1,6 +1,7 @@
 """A queue for each category: workers take what they serve, and backlog delays nothing fresh."""
 
 import shutil
+from contextlib import closing
 
 import pika
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from patchline import config
 from patchline.broker.base import PREVIOUS_ATTEMPTS
 from patchline.protocol import topology
-from patchline.protocol.messages import Decision
+from patchline.protocol.messages import Decision, Job
 from patchline.protocol.topology import Queue, Topology
+from patchline.publisher.spool import Spool
 from patchline.runtime.connections import now_ms
 from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE, SUSPECTS_QUEUE
+from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
 BACKLOG = 1500
@@ -84,6 +87,56 @@ def test_a_backlog_of_one_line_does_not_make_the_parts_of_another_line_late(line
     assert Decision.EXPIRED not in {verdict.decision for verdict in fresh.values()}
     assert ready(line, BACKLOG_QUEUE) > 0
     assert len(line.verdicts(BACKLOG - old)) == BACKLOG - old
+
+
+def test_a_full_queue_of_one_category_delays_no_image_of_another(two_categories, picture, tmp_path):
+    line = two_categories
+    limits = line.settings.broker.model_copy(update={"jobs_max_length": 5})
+    config.save(line.settings.model_copy(update={"broker": limits}), line.folder / "config.yaml")
+    line.reconfigure(line.folder)
+    folder = tmp_path / "in"
+    for name in ("brick", "gravel"):
+        (folder / name).mkdir(parents=True)
+    publisher = line.start("publish", "--line", "l1", "--category-from", "{category}/*", "--watch", str(folder))
+    while "watching folder" not in publisher.stderr.readline():
+        assert publisher.poll() is None
+    write(folder / "gravel", picture, 20)
+    states = read_states(publisher, "spooled", 1)
+    write(folder / "brick", picture, 5)
+    states += read_states(publisher, "confirmed", 5, category="brick")
+    assert {state["state"] for state in states if state["category"] == "brick"} == {"confirmed"}
+    assert ready(line, topology.category_queue(topology.JOBS, "brick")) == 5
+    publisher.terminate()
+    assert publisher.wait(30) == 0
+    spools = line.settings.paths.spool
+    assert sorted(path.name for path in spools.glob("l1.*.sqlite")) == ["l1.brick.sqlite", "l1.gravel.sqlite"]
+
+
+def test_a_spool_of_an_earlier_build_for_several_categories_is_sent(two_categories, picture, tmp_path):
+    line = two_categories
+    times = {"captured_at": now_ms(), "deadline": now_ms() + 600_000}
+    job = Job(job_id="old", line="l1", category="gravel", part_id="p", content_type="image/png", **times)
+    spools = line.settings.paths.spool
+    spools.mkdir(exist_ok=True)
+    with closing(Spool(spools / "l1.sqlite", max_bytes=10**9, max_age_s=86_400.0, min_free_bytes=0)) as spool:
+        spool.put(job, picture, now_ms())
+    publisher = line.start("publish", "--line", "l1", "--category-from", "{category}/*", "--watch", str(tmp_path))
+    (state,) = read_states(publisher, "confirmed", 1)
+    assert state["job_id"] == "old"
+    assert ready(line, topology.category_queue(topology.JOBS, "gravel")) == 1
+
+
+def write(folder, picture, count):
+    for number in range(count):
+        (folder / f"{folder.name}-{number}.png").write_bytes(picture + str(number).encode())
+
+
+def read_states(publisher, state, count, **fields):
+    """Read what a publisher prints until `count` jobs with these fields have reached a state. Return all records."""
+    found = []
+    while sum(record["state"] == state and fields.items() <= record.items() for record in found) < count:
+        found += records(publisher.stdout.readline() or pytest.fail("the publisher has ended"))
+    return found
 
 
 def test_jobs_in_the_queues_of_an_earlier_build_are_judged_and_the_queues_get_no_more(line, picture):

@@ -10,7 +10,7 @@ from patchline.broker.base import BrokerError, NotConfirmed, Refused, Unroutable
 from patchline.broker.memory import MemoryBroker
 from patchline.protocol import image_files, messages, topology
 from patchline.protocol.errors import SetupError
-from patchline.publisher import process, source
+from patchline.publisher import pipelines, source
 from patchline.publisher.metrics import Metrics
 from patchline.publisher.publisher import Publisher
 from patchline.publisher.replay import Replay
@@ -243,7 +243,7 @@ def test_a_failed_replay_stops_the_publisher_with_its_error():
     publisher = SimpleNamespace(settle=lambda timeout_s: stop.wait(timeout_s) and False, replay=replay)
     with (
         pytest.raises(RuntimeError, match="another version"),
-        process._in_background(publisher, stop),
+        pipelines.in_background(publisher, stop),
     ):
         assert stop.wait(5), "the captures end"
 
@@ -258,7 +258,8 @@ def test_the_source_waits_while_the_spool_cannot_be_written(publisher, broker, s
 
 
 def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, monkeypatch):
-    metrics = Metrics("l", "c", publisher.spool, lambda: NOW + 5000)
+    metrics = Metrics("l", "c", lambda: NOW + 5000)
+    metrics.show(publisher.spool)
     disconnect(broker, monkeypatch)
     accept(publisher, captures(1)[0], None)
     labels = {"line": "l", "category": "c"}
