@@ -78,7 +78,8 @@ def host(tmp_path):
             environment = {"PATCHLINE_REDIS_URL": redis_url, "PLUGINS_DIR": str(plugins)}
             shell = Shell(tmp_path, node.server.environment | environment)
             for tool in ("rabbitmqctl", "rabbitmq-diagnostics", "rabbitmq-plugins"):
-                shell.run(f'{tool}() {{ {private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"; }}')
+                command = f'{private_servers.RABBITMQ.with_name(tool)} --node {node.name} "$@"'
+                shell.run(f"{tool}() {{ (cd / && {command}); }}")  # Debian's wrapper changes the folder too
             yield shell, node, etc, tmp_path
             shell.end()
 

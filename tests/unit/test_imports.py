@@ -1,6 +1,7 @@
 """Imports between packages go one way, and each third-party library is imported by one file."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -130,6 +131,12 @@ def test_a_publisher_does_not_load_faiss_or_openvino():
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"faiss", "openvino", "cv2", "sklearn"} & set(loaded)
+
+
+def test_openvino_leaves_no_trace_of_telemetry_in_the_home_folder(tmp_path):
+    command = [sys.executable, "-c", "import patchline.devices.openvino_backbone"]
+    subprocess.run(command, env=os.environ | {"HOME": str(tmp_path), "CI": "false"}, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_architecture_page_draws_the_same_rooms():
