@@ -68,7 +68,7 @@ def build(folder: Path, models: Path, names: tuple[str, ...] = (WIDE, WIDE8, DEF
         models=bench_models, memory_banks=folder / "banks", spool=folder / "spool", gate=folder / "gate"
     )
     settings = settings.model_copy(update={"paths": paths})
-    good_images = _write_good_images(folder / "good")
+    good_images = write_good_images(folder / "good")
     if WIDE8 in names:
         settings = _with_quantized(settings, good_images)
     config.save(settings, folder / "config.yaml")
@@ -77,11 +77,12 @@ def build(folder: Path, models: Path, names: tuple[str, ...] = (WIDE, WIDE8, DEF
     return settings
 
 
-def _write_good_images(folder: Path) -> Path:
+def write_good_images(folder: Path, count: int = _GOOD_IMAGES) -> Path:
+    """Write images without scratches into a new folder, which is returned."""
     folder.mkdir()
-    images = pictures(_GOOD_IMAGES * 10 // 9 + 1, "image/png")
+    images = pictures(count * 10 // 9 + 1, "image/png")
     good_images = [image for number, image in enumerate(images) if not has_scratch(number)]
-    for number, image in enumerate(good_images[:_GOOD_IMAGES]):
+    for number, image in enumerate(good_images[:count]):
         (folder / f"{number:03}.png").write_bytes(image)
     return folder
 

@@ -13,8 +13,9 @@ import numpy as np
 import openvino
 from openvino import opset1 as ops
 
-from patchline.devices import backbone, loading, model_manifest
+from patchline.devices import model_manifest
 from patchline.devices.model_manifest import ModelManifest
+from patchline.models import probes
 
 _BLOCKS = ((3, 64, 1), (4, 128, 2), (23, 256, 2))  # blocks, planes, stride (Zagoruyko and Komodakis 2016)
 _WIDEN, _EXPANSION = 2, 4
@@ -59,11 +60,9 @@ def write(models: Path, network: Network) -> None:
     sizes = {"stride": 2 ** (network.layers + 1), "dim": planes * _EXPANSION, "side": network.side}
     geometry = {"name": network.name, "file": path.name, "layer": network.layer, **sizes, **_IMAGENET}
     origin = {"weights": "random", "weights_sha256": "0" * 64, "licence": "none", "made_by": "the benchmark"}
-    constants = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16", "rim": 1.0}
+    constants = {"side_multiple_of": 8, "input": "float32_nchw", "pools": True, "precision": "bf16"}
     manifest = ModelManifest.model_validate({**geometry, **origin, **constants, "sha256": model_manifest.digest(path)})
-    compiled = loading.compile_model(path, manifest, network.side, backbone.CPU, 1, "f32")
-    measured = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
-    model_manifest.write(models, measured)
+    model_manifest.write(models, probes.with_probes(path, manifest, [network.side]))
 
 
 def _bottleneck(rng: np.random.Generator, inputs: openvino.Node, planes: int, stride: int) -> openvino.Node:

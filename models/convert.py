@@ -10,8 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from patchline.devices import backbone, loading, model_manifest
+from patchline.devices import model_manifest
 from patchline.devices.model_manifest import ModelManifest
+from patchline.models import probes
 from patchline.protocol.errors import SetupError
 
 DEFAULT = "efficientnet_lite0"
@@ -134,20 +135,17 @@ def _import_networks() -> Any:
 
 
 def _write_manifest(path: Path, **facts: Any) -> ModelManifest:
-    """Write the manifest of a model into its folder, with the measured `rim`."""
+    """Write the manifest of a model into its folder, with the measured probes."""
     manifest = ModelManifest(
         name=path.stem,
         file=path.name,
         sha256=model_manifest.digest(path),
         pools=True,
-        rim=1.0,
         made_by=f"patchline convert, torch {metadata.version('torch').split('+')[0]}",
         om=None,
         **facts,
     )
-    side = manifest.side or 8 * manifest.side_multiple_of
-    compiled = loading.compile_model(path, manifest, side, backbone.CPU, streams=1, precision="f32")
-    manifest = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    manifest = probes.with_probes(path, manifest, probes.usual_sides(manifest))
     model_manifest.write(path.parent, manifest)
     return manifest
 

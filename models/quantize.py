@@ -17,6 +17,7 @@ from patchline import config
 from patchline.banks.recipe import Recipe
 from patchline.devices import backbone, loading, model_manifest, openvino_backbone
 from patchline.devices.model_manifest import ModelManifest
+from patchline.models import probes
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
@@ -71,11 +72,12 @@ def _write_manifest(path: Path, base: ModelManifest, side: int, images: int) -> 
         "std": None,
         "precision": "int8",
         "om": None,
+        "rim": None,
+        "probes": {},
         "made_by": f"patchline quantize of {base.name}, nncf {metadata.version('nncf')}, {images} images",
     }
     manifest = base.model_copy(update=changes)
-    compiled = loading.compile_model(path, manifest, side, backbone.CPU, streams=1, precision="int8")
-    manifest = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    manifest = probes.with_probes(path, manifest, [side])
     model_manifest.write(path.parent, manifest)
     return manifest
 

@@ -3,9 +3,9 @@ weights, one block per layer and few channels between, so that they take no torc
 
 import numpy as np
 
-from patchline.devices import backbone, loading, model_manifest, protobuf
+from patchline.devices import model_manifest, protobuf
 from patchline.devices.model_manifest import ModelManifest
-from patchline.models import convert, onnx_graph
+from patchline.models import convert, onnx_graph, probes
 from patchline.models.onnx_graph import Graph, Node, Value
 
 _CHANNELS = 8
@@ -91,15 +91,13 @@ def write(folder, side, layer, pools=True):
         mean=convert.IMAGENET_MEAN,
         std=convert.IMAGENET_STD,
         pools=True,
-        rim=1.0,
         precision="f32",
         weights="random",
         weights_sha256="0" * 64,
         licence="none",
         made_by="a test",
     )
-    compiled = loading.compile_model(path, manifest, side, backbone.CPU, 1, "f32")
-    manifest = manifest.model_copy(update={"rim": loading.measure_rim(compiled)})
+    manifest = probes.with_probes(path, manifest, [side])
     model_manifest.write(folder, manifest)
     return manifest
 

@@ -33,6 +33,7 @@ for command in (
     banks.import_bank,
     models.convert,
     models.quantize,
+    models.probe,
     models.om,
     machine.doctor,
     machine.services,

@@ -1,4 +1,4 @@
-"""Subcommands for backbones: convert, quantize, om."""
+"""Subcommands for backbones: convert, quantize, probe, om."""
 
 from __future__ import annotations
 
@@ -71,6 +71,28 @@ def quantize(
     made, difference = quantize.quantize(config.load(config_file), category, folder)
     print(f"{made.file}: its features differ by {difference:.1%} of their size from those it was made of")
     print(f"to use it: backbone: {made.name} in {config_file}, then patchline fit --category {category} {folder}")
+
+
+def probe(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model, such as wideresnet101_224_layer2.")],
+    side: Annotated[
+        list[int] | None, typer.Option(metavar="PIXELS", help="Of the image; again for more. Default: the model's own.")
+    ] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Add probes to the manifest of a model: the mean features of one image, which every device is compared with.
+
+    Models of convert and quantize have them. A model of an earlier build, or of your own, gets them by this command,
+    and a model that takes any size for a size that its manifest lacks. Its features are computed on the CPU.
+
+    Example:  patchline probe efficientnet_lite0 --side 640
+    """
+    from patchline.models import probes
+
+    settings = config.load(config_file)
+    manifest = probes.add(settings.paths.models, model, side)
+    sides = ", ".join(str(side) for side in manifest.probes)
+    print(f"{settings.paths.models / model}.json: probes for sides of {sides} pixels")
 
 
 def om(

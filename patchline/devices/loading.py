@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from patchline.devices import model_manifest, om_manifest
+from patchline.devices import model_manifest, om_manifest, probe_check
 from patchline.devices.backbone import Backbone, Device
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.devices.om_manifest import OmManifest
 from patchline.protocol.errors import DeviceLostError, JobError, MismatchError, SetupError
-
-RIM_TOLERANCE = 0.1  # a precision changes the rim by far less, a missing 3x3 mean by 5/9
-_GREY = 90
 
 
 def load(
@@ -27,7 +22,7 @@ def load(
     cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> Backbone:
-    """Compile a model for a device, and check that it contains the 3x3 mean and the normalisation once.
+    """Compile a model for a device, and check that it gives the features that its manifest says.
 
     Args:
         models: the folder of models and their manifests. A model that is missing there comes from the package.
@@ -45,24 +40,19 @@ def load(
     manifest = model_manifest.read(models, name)
     if "int8" in (manifest.precision, precision) and precision not in (None, manifest.precision):
         raise SetupError(f"backbone {name} is made for {manifest.precision}, and the category asks for {precision}")
-    if manifest.side not in (None, side) or side % manifest.side_multiple_of:
-        allowed = manifest.side or f"multiples of {manifest.side_multiple_of}"
-        raise SetupError(f"backbone {name} takes images with sides of {allowed}, not {side}")
+    require_side(manifest, side)
     om = om_manifest.read(models, manifest, side) if device.kind == "ascend" else None
     path = require_intact(models, manifest) if om is None else models / om.file
     precision = precision or manifest.precision
     backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure, om)
     try:
-        rim = measure_rim(backbone)
+        probe_check.require_match(backbone, path)
     except (JobError, DeviceLostError) as error:
         backbone.close()
         raise SetupError(f"{path}: {error}; run `patchline doctor` for the cause") from error
-    if abs(rim / manifest.rim - 1) > RIM_TOLERANCE:
+    except SetupError:
         backbone.close()
-        raise MismatchError(
-            f"{path}: the corner of a constant image is {rim:.3f} of its centre, but {manifest.rim:.3f} by its "
-            "manifest: the 3x3 mean or the normalisation is missing or done twice; convert the model again"
-        )
+        raise
     return backbone
 
 
@@ -94,12 +84,11 @@ def compile_model(
     return MindxBackbone(path, manifest, om, device.number, on_failure)
 
 
-def measure_rim(backbone: Backbone) -> float:
-    """The mean absolute feature at the corner of a constant grey image, relative to its centre."""
-    rows, columns = backbone.grid
-    grey = np.full((1, backbone.side, backbone.side, 3), _GREY, np.uint8)
-    strength = np.abs(backbone.extract(grey)[0]).mean(axis=1).reshape(rows, columns)
-    return float(strength[0, 0] / strength[rows // 2, columns // 2])
+def require_side(manifest: ModelManifest, side: int) -> None:
+    """Raise SetupError if the model does not take images of this side."""
+    if manifest.side not in (None, side) or side % manifest.side_multiple_of:
+        allowed = manifest.side or f"multiples of {manifest.side_multiple_of}"
+        raise SetupError(f"backbone {manifest.name} takes images with sides of {allowed}, not {side}")
 
 
 def require_intact(models: Path, manifest: ModelManifest) -> Path:

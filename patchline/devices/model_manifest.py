@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +14,7 @@ import pydantic
 from pydantic import Field
 
 from patchline.devices import onnx_file
+from patchline.devices.probe import Probe
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
@@ -41,7 +44,8 @@ class ModelManifest(messages.Frozen):
             takes uint8 RGB in both cases.
         pools: the 3x3 mean is inside.
         rim: the mean absolute feature at the corner of a constant image, relative to its centre. It shows that the 3x3
-            mean is inside.
+            mean is inside, where there is no probe.
+        probes: the mean features of one image, by its side in pixels, which every device is compared with.
         om: left by an earlier build; an `.om` has a manifest of its own now.
     """
 
@@ -57,7 +61,8 @@ class ModelManifest(messages.Frozen):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     pools: Literal[True]
-    rim: Annotated[float, Field(gt=0)]
+    rim: Annotated[float, Field(gt=0)] | None = None
+    probes: dict[int, Probe] = Field(default_factory=dict)
     precision: Precision
     weights: str
     weights_sha256: str
@@ -122,9 +127,9 @@ def copy_packaged(models: Path, name: str) -> None:
 
 def write(models: Path, manifest: ModelManifest) -> None:
     """Write `<name>.json` into the folder of a model."""
-    _path(models, manifest.name).write_text(
-        manifest.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8"
-    )
+    document = manifest.model_dump_json(indent=2, exclude_none=True)
+    rows = re.sub(r"\[[^\[\]{}\"]*\]", lambda row: json.dumps(json.loads(row[0])), document)  # not a line each
+    _path(models, manifest.name).write_text(rows + "\n", encoding="utf-8")
 
 
 def _path(models: Path, name: str) -> Path:

@@ -17,22 +17,10 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  #
 STANDIN = Path(__file__).parents[1] / "standin"
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A checkpoint of WideResNet-101-2 with random weights, with the parameters that are read and two more."""
-    torch.manual_seed(0)
-    state = networks.ResNetPatches(networks.RESNETS["wideresnet101"], "layer3").state_dict()
-    path = tmp_path_factory.mktemp("weights") / "wide_random.pth"
-    torch.save(state | {"fc.weight": torch.zeros(1000, 2048), "layer4.0.conv1.weight": torch.zeros(1)}, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def models(checkpoint, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    for side, layer in convert.REFERENCE_MODELS:
-        convert.resnet(folder, "wideresnet101", side, layer, checkpoint)
-    return folder
+@pytest.fixture
+def models(random_wideresnets):
+    """The folder of the four models."""
+    return random_wideresnets
 
 
 def random_images(side):
@@ -63,8 +51,8 @@ def test_a_model_without_the_3x3_mean_is_refused(models, checkpoint, tmp_path, m
     monkeypatch.setattr(networks, "patch_mean", lambda features: features)
     manifest = convert.resnet(tmp_path, "wideresnet101", 224, "layer2", checkpoint)
     pooled = model_manifest.read(models, "wideresnet101_224_layer2")
-    model_manifest.write(tmp_path, manifest.model_copy(update={"rim": pooled.rim}))
-    with pytest.raises(SetupError, match="3x3 mean or the normalisation is missing"):
+    model_manifest.write(tmp_path, manifest.model_copy(update={"probes": pooled.probes}))
+    with pytest.raises(SetupError, match="probably the 3x3 mean is missing"):
         loading.load(tmp_path, "wideresnet101_224_layer2", 224, backbone.CPU, streams=1)
 
 

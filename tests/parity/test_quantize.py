@@ -1,6 +1,9 @@
 """A quantised backbone gives nearly the features and decisions of its base. Needs nncf."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,7 @@ from patchline.banks import fit, serving, store
 from patchline.devices import backbone, loading, model_manifest, openvino_backbone
 from patchline.evaluation import evaluate
 from patchline.models import quantize
+from patchline.operations import doctor
 from patchline.protocol.errors import SetupError
 
 QUANTIZED = "efficientnet_lite0_brick_int8"
@@ -115,3 +119,20 @@ def test_without_nncf_the_error_names_the_extra(settings, texture_folder, monkey
     monkeypatch.setitem(__import__("sys").modules, "nncf", None)
     with pytest.raises(SetupError, match=r"pip install 'patchline\[quantize\]'"):
         quantize.quantize(settings, "brick", texture_folder / "train" / "good")
+
+
+def test_a_quantised_model_has_a_probe_of_its_own(settings, quantized):
+    base = model_manifest.read(settings.paths.models, "efficientnet_lite0")
+    assert list(quantized.probes) == [128]
+    assert quantized.probes[128] != base.probes[128]
+
+
+@pytest.mark.skipif("avx512_vnni" not in doctor.instructions(), reason="needs VNNI, to be compared with its lack")
+def test_a_cpu_without_vnni_refuses_a_model_that_was_quantised_with_it(settings, quantized):
+    code = (
+        "from pathlib import Path; from patchline.devices import backbone, loading; "
+        f"loading.load(Path({str(settings.paths.models)!r}), {QUANTIZED!r}, 128, backbone.CPU, streams=1)"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert "has no VNNI; quantize it on the machine that serves" in process.stderr
