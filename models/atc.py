@@ -94,8 +94,11 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, targ
         loading.require_intact(models, manifest)
     elif manifest.input == "uint8_nhwc":
         raise SetupError(f"{name} normalises by itself; an .air has no place for that, so compile its ONNX file")
+    has_atc = shutil.which("atc") is not None
+    if not has_atc and _is_current(job):
+        return Result(f"{job.om}: is up to date", recorded=True)
     _write_inputs(job)
-    if shutil.which("atc") is not None:
+    if has_atc:
         return _run(job)
     return _record(job) if _is_new(job) else Result(_instructions(job), recorded=False)
 
@@ -206,6 +209,15 @@ def _run(job: _Job) -> Result:
     if process.returncode != 0 or not job.om.exists():
         raise SetupError(f"atc ended with {process.returncode}: {(process.stdout + process.stderr).strip()[-500:]}")
     return _record(job)
+
+
+def _is_current(job: _Job) -> bool:
+    """Whether there is an `.om` of this very source for this chip."""
+    try:
+        recorded = om_manifest.read(job.target.folder, job.manifest, job.side)
+    except SetupError:
+        return False
+    return job.air is None and recorded.source_sha256 is not None and recorded.soc_version == job.target.soc_version
 
 
 def _is_new(job: _Job) -> bool:
