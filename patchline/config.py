@@ -102,6 +102,7 @@ class Worker(Section):
 
     concurrency: Annotated[int, Field(ge=0)] = 0
     lanes: Annotated[int, Field(ge=0)] = 0
+    hosts_per_chip: Annotated[int, Field(ge=1, le=32)] = 1
     pictures: Literal["none", "doubtful", "all"] = "doubtful"
     drain_s: Positive = 20.0
     start_s: Positive = 300.0

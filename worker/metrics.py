@@ -41,6 +41,7 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue_max_length": ("Configured length at which RabbitMQ refuses further messages of a queue.", ("queue",)),
     "calibrated_score_ratio": ("Median score of good images at fit time; 1 is the fail threshold.", ("category",)),
     "lanes_refused": ("Lanes that wait because RabbitMQ refuses their messages: a queue is full.", ()),
+    "device_lost": ("1 if the device holds a process that cannot be ended: no other is started on it.", ()),
     "category_ready": ("1 if the category is served, 0 if its memory bank or model cannot be used.", ("category",)),
     "fps": (f"Confirmed verdicts per second over the last {_FPS_WINDOW_S:g} s.", ("device",)),
 }
@@ -168,6 +169,10 @@ class Metrics:
     def device_failed(self) -> None:
         """Record a failure of the device."""
         self._counters["device_failures"].inc()
+
+    def set_device_lost(self, lost: bool) -> None:
+        """Record whether the device holds a process that cannot be ended."""
+        self._gauges["device_lost"].set(lost)
 
     def redis_failed(self) -> None:
         """Record a failed request to Redis."""

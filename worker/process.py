@@ -19,11 +19,11 @@ from patchline.devices.backbone import Device
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
-from patchline.protocol.errors import MismatchError, PatchlineError, SetupError
+from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import retired_queues, sizes, supply, verdict_cache
+from patchline.worker import lost_device, retired_queues, sizes, supply, verdict_cache
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
@@ -70,7 +70,7 @@ def run(
     cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     with connections.connect(settings, name) as broker:
-        inspectors = _load_inspectors(settings, served, device, size, metrics, stop)
+        inspectors = _load_inspectors(settings, served, device, size, metrics, health, stop)
         if device.kind == "ascend":
             threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
         _declare_queues(broker, settings, inspectors, stop)
@@ -84,7 +84,7 @@ def run(
         report = partial(_report, lanes, health, metrics, len(inspectors))
         status_broker = connections.connect(settings, f"{name} status", quiet=True)
         with StatusSender(status_broker, Identity("worker", name), report, connections.now_ms):
-            failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker.drain_s)
+            failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker)
     cache.close()
     if is_busy:
         _leave(failure)
@@ -112,17 +112,33 @@ def _fitted_categories(settings: config.Config) -> list[str]:
 
 
 def _load_inspectors(
-    settings: config.Config, names: list[str], device: Device, size: Sizes, metrics: Metrics, stop: threading.Event
+    settings: config.Config,
+    names: list[str],
+    device: Device,
+    size: Sizes,
+    metrics: Metrics,
+    health: Health,
+    stop: threading.Event,
 ) -> dict[str, Inspector]:
-    """Load the categories in parallel. One that cannot be used is left out; raise SetupError if none can be used."""
+    """Load the categories in parallel. One that cannot be used is left out; raise SetupError if none can be used.
+
+    If the device is lost, wait until it is back before DeviceStuckError is raised, or return if `stop` is set.
+    """
     for name in names:
         settings.category(name)
     cpus = container.read().cpus
     quota = cpus if cpus < len(os.sched_getaffinity(0)) else None
-    loader = serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed)
+    hosts = sizes.hosts(settings, names, device)
+    loader = serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed, hosts)
     start_s = settings.worker.start_s
     notify.extend_start(start_s)
-    loaded = loader.load_all(names, stop, min(cpus, len(names)), lambda: notify.extend_start(start_s))
+    try:
+        loaded = loader.load_all(names, stop, min(cpus, len(names)), lambda: notify.extend_start(start_s))
+    except DeviceStuckError as loss:
+        lost_device.wait(loss, metrics, health, stop, start_s)
+        if stop.is_set():
+            return {}
+        raise
     if loaded.errors and not loaded.inspectors and not stop.is_set():
         mismatches = all(isinstance(error, MismatchError) for error in loaded.errors.values())
         raise (MismatchError if mismatches else SetupError)("\n".join(map(str, loaded.errors.values())))
@@ -174,24 +190,36 @@ def _make_lanes(
 
 
 def _run_lanes(
-    lanes: list[Lane], broker: Broker, health: Health, stop: threading.Event, drain_s: float
+    lanes: list[Lane],
+    broker: Broker,
+    health: Health,
+    stop: threading.Event,
+    settings: config.Worker,
 ) -> tuple[WorkerFailedError | None, bool]:
-    """Run the lanes until `stop` is set or one fails, then drain. Return the failure, and whether a lane is busy."""
+    """Run the lanes until `stop` is set or one fails, then drain. Return the failure, and whether a lane is busy.
+
+    If the device is lost, wait then until it is back, or `stop` is set, which is no failure.
+    """
+    losses: list[DeviceStuckError] = []
     queues = {lane.jobs for lane in lanes}
     health.is_consuming = lambda: broker.connected and all(queue.subscribed for queue in queues)
-    threads = _start(lanes)
+    threads = _start(lanes, losses)
     failure = _watch(threads, lanes[0].heartbeats, health, stop)
     # A worker that lost its device can finish nothing: it gives everything back at once.
-    given_back = drain(lanes, threads, broker, drain_s if failure is None else 0.0)
+    given_back = drain(lanes, threads, broker, settings.drain_s if failure is None else 0.0)
     busy = sum(thread.is_alive() for thread in threads)
     _log.info("worker stopped", given_back=given_back, busy_lanes=busy)
+    if losses:
+        lost_device.wait(losses[0], lanes[0].metrics, health, stop, settings.start_s)
+        failure = None if stop.is_set() else failure
     return failure, busy > 0
 
 
-def _start(lanes: list[Lane]) -> list[threading.Thread]:
+def _start(lanes: list[Lane], losses: list[DeviceStuckError]) -> list[threading.Thread]:
     cv2.setNumThreads(1)
     threads = [
-        threading.Thread(target=_run_lane, args=(lane,), name=f"lane-{i}", daemon=True) for i, lane in enumerate(lanes)
+        threading.Thread(target=_run_lane, args=(lane, losses), name=f"lane-{i}", daemon=True)
+        for i, lane in enumerate(lanes)
     ]
     for thread in threads:
         thread.start()
@@ -223,6 +251,9 @@ def _leave(failure: WorkerFailedError | None) -> None:
     os._exit(0 if failure is None else _FAILED_EXIT_CODE)
 
 
-def _run_lane(lane: Lane) -> None:
+def _run_lane(lane: Lane, losses: list[DeviceStuckError]) -> None:
     exact_search.set_threads(1)  # the lanes are the parallelism: each keeps one core busy
-    lane.run()
+    try:
+        lane.run()
+    except DeviceStuckError as loss:
+        losses.append(loss)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchline import config
 from patchline.devices.backbone import Device
+from patchline.devices.host_pool import MAX_PROCESSES
+from patchline.protocol.errors import SetupError
 from patchline.runtime.container import Limits
 
 _EXTRA_LANES = 2  # inspect while the lane of a core waits for the GIL or for the I/O thread of RabbitMQ
-_CHIP_CONCURRENCY = 2  # a chip runs one image at a time; the next one is prepared meanwhile
+_CHIP_EXTRA_LANES = 1  # each host of a chip runs one image at a time; the next one is prepared meanwhile
 _LANES_PER_INSPECTION = 3  # two of three may wait for RabbitMQ, whose disk may be slow
 _BYTES_PER_PIXEL = 9  # of an image that is decoded: with 16 bits, it exists once more in 8 bits
 _DECODED_SHARE, _ENCODED_SHARE = 0.5, 0.25  # of the memory; the rest is for models, banks and Python
@@ -58,8 +61,28 @@ def choose(settings: config.Config, device: Device, limits: Limits) -> Sizes:
     return Sizes(concurrency, lanes, max(lanes, min(lanes + concurrency, held)), max_held)
 
 
+def hosts(settings: config.Config, names: Sequence[str], device: Device) -> int:
+    """Return the number of hosts that each backbone of some categories has on a chip.
+
+    Raises:
+        SetupError: those of all are more processes than a chip takes.
+    """
+    categories = [settings.category(name) for name in names]
+    backbones = len({(category.backbone, category.imagesize, category.precision) for category in categories})
+    count = settings.worker.hosts_per_chip
+    if device.kind == "ascend" and backbones * count > MAX_PROCESSES:
+        raise SetupError(
+            f"{device}: {backbones} backbones with {count} hosts each are more than the {MAX_PROCESSES} processes that "
+            "a chip takes; lower worker.hosts_per_chip, or serve fewer categories on this device with --category"
+        )
+    return count
+
+
 def _default_concurrency(settings: config.Config, device: Device, limits: Limits) -> int:
-    concurrency = limits.cpus + min(limits.cpus, _EXTRA_LANES) if device.kind == "cpu" else _CHIP_CONCURRENCY
+    if device.kind == "cpu":
+        concurrency = limits.cpus + min(limits.cpus, _EXTRA_LANES)
+    else:
+        concurrency = settings.worker.hosts_per_chip + _CHIP_EXTRA_LANES
     if limits.memory_bytes is None:
         return concurrency
     per_image = settings.images.max_pixels * _BYTES_PER_PIXEL

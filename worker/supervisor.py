@@ -25,6 +25,7 @@ from patchline.runtime.parent import end_with_parent
 _log = structlog.get_logger(__name__)
 _HEALTHY_S = 60.0  # a worker that ran this long is restarted after the first pause again
 _POLL_INTERVAL_S = 0.2
+_END_TIMEOUT_S = 5.0  # of a killed process
 _DRAIN_MARGIN_S = 10.0  # to give jobs back and to disconnect
 _MAX_DOUBLINGS = 30  # a float overflows after 1,023
 
@@ -57,6 +58,7 @@ class WorkerProcess:
     restart_at: float = 0.0
     failures: int = 0
     mismatched: bool = False  # it has no use for another start, see MismatchError
+    killed_because: Cause | None = None  # it was killed, and has not ended yet
 
     def watch(self, now: float) -> None:
         """Start the process when it is due. Detect that it has ended or is stuck, and schedule its restart."""
@@ -68,13 +70,14 @@ class WorkerProcess:
             return
         self._read_notifications(now)
         exit_code = self.process.poll()
-        if exit_code == MismatchError.exit_code:
-            self._reap()
+        if exit_code == MismatchError.exit_code and self._reap():
             self.mismatched = True
             _log.error("worker cannot serve and is not started again, see its error", device=str(self.device))
         elif exit_code is not None:
-            self._end(now, Cause.ENDED, exit_code)
-        elif now - self.last_notified_at > (self.settings.stuck_s if self.ready else self.settings.start_s):
+            self._end(now, self.killed_because or Cause.ENDED, exit_code)
+        elif self.killed_because is None and now - self.last_notified_at > (
+            self.settings.stuck_s if self.ready else self.settings.start_s
+        ):
             self._end(now, Cause.STUCK, None)
 
     def _start(self, now: float) -> None:
@@ -99,17 +102,12 @@ class WorkerProcess:
             self.last_notified_at = now
         self.ready = self.ready or notify.READY in states
 
-    def _reap(self) -> None:
-        """Kill the process group, since a child of the worker may still hold the device."""
-        assert self.process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process = None
-
     def _end(self, now: float, cause: Cause, exit_code: int | None) -> None:
         """End the process group and schedule the restart."""
-        self._reap()
+        if not self._reap():
+            self.killed_because = cause
+            return
+        self.killed_because = None
         self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
         longest_s = self.settings.restart_pause_max_s
         doublings = min(self.failures - 1, _MAX_DOUBLINGS)
@@ -118,6 +116,19 @@ class WorkerProcess:
         self.on_restart(self.device, cause)
         details = {"device": str(self.device), "code": exit_code, "failures": self.failures, "restart_in_s": pause_s}
         _log.error(f"worker {cause}", **details)
+
+    def _reap(self) -> bool:
+        """Kill the process group, since a child of the worker may still hold the device. Return False if it stays."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        try:
+            self.process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # in uninterruptible sleep; another worker would join it there
+            _log.error("worker cannot be ended, waiting for it", device=str(self.device), pid=self.process.pid)
+            return False
+        self.process = None
+        return True
 
 
 def supervise(
@@ -182,4 +193,5 @@ def _drain(processes: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
         except subprocess.TimeoutExpired:
             _log.error("worker did not drain in time, killing it", pid=process.pid)
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_TIMEOUT_S)

@@ -35,6 +35,7 @@ class Loader:
         streams: the number of threads that call an inspector at the same time.
         cpus: that a backbone may use. If None, all.
         on_failure: called whenever the device fails.
+        hosts: processes of each backbone on an Ascend chip.
     """
 
     def __init__(
@@ -44,10 +45,17 @@ class Loader:
         streams: int,
         cpus: int | None = None,
         on_failure: Callable[[], None] = lambda: None,
+        hosts: int = 1,
     ) -> None:
         self._settings, self._device = settings, device
         self._load_backbone = partial(
-            loading.load, settings.paths.models, device=device, streams=streams, cpus=cpus, on_failure=on_failure
+            loading.load,
+            settings.paths.models,
+            device=device,
+            streams=streams,
+            cpus=cpus,
+            on_failure=on_failure,
+            hosts=hosts,
         )
         self._lock = threading.Lock()  # a backbone is compiled by all CPUs, one after the other
         self._backbones: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}

@@ -83,7 +83,7 @@ class Backbone(Protocol):
 
         Raises:
             Retry: the device failed; the job may succeed elsewhere.
-            DeviceLostError: the device failed too often; the process must end.
+            DeviceLostError: the device failed too often, or cannot be used any more; the process must end.
         """
         ...
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from patchline.devices import model_manifest, om_manifest, probe_check
 from patchline.devices.backbone import Backbone, Device
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.devices.om_manifest import OmManifest
-from patchline.protocol.errors import DeviceLostError, JobError, MismatchError, SetupError
+from patchline.protocol.errors import DeviceLostError, DeviceStuckError, JobError, MismatchError, SetupError
 
 
 def load(
@@ -21,6 +22,7 @@ def load(
     precision: Precision | None = None,
     cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
+    hosts: int = 1,
 ) -> Backbone:
     """Compile a model for a device, and check that it gives the features that its manifest says.
 
@@ -33,6 +35,7 @@ def load(
         precision: of the computation on the CPU. None takes that of the manifest.
         cpus: that the computation on the CPU may use. None takes all.
         on_failure: called whenever the device fails.
+        hosts: processes that use an Ascend chip at the same time.
 
     Raises:
         SetupError: the model is missing or damaged, it does not take this size or precision, or the device is missing.
@@ -44,15 +47,15 @@ def load(
     om = om_manifest.read(models, manifest, side) if device.kind == "ascend" else None
     path = require_intact(models, manifest) if om is None else models / om.file
     precision = precision or manifest.precision
-    backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure, om)
+    backbone = compile_model(path, manifest, side, device, streams, precision, cpus, on_failure, om, hosts)
     try:
         probe_check.require_match(backbone, path)
+    except (SetupError, DeviceStuckError):
+        backbone.close()
+        raise
     except (JobError, DeviceLostError) as error:
         backbone.close()
         raise SetupError(f"{path}: {error}; run `patchline doctor` for the cause") from error
-    except SetupError:
-        backbone.close()
-        raise
     return backbone
 
 
@@ -66,6 +69,7 @@ def compile_model(
     cpus: int | None = None,
     on_failure: Callable[[], None] = lambda: None,
     om: OmManifest | None = None,
+    hosts: int = 1,
 ) -> Backbone:
     """Compile a model without any check. The Ascend needs the manifest of its `.om`.
 
@@ -78,10 +82,12 @@ def compile_model(
             raise SetupError(f"device {device} needs the package {error.name}: pip install {error.name}") from error
 
         return OpenVinoBackbone(path, manifest, side, streams, precision, cpus)
+    from patchline.devices.host_pool import HostPool
     from patchline.devices.mindx_backbone import MindxBackbone
 
     assert om is not None
-    return MindxBackbone(path, manifest, om, device.number, on_failure)
+    start = partial(MindxBackbone, path, manifest, om, device.number, on_failure)
+    return start() if hosts == 1 else HostPool(start, hosts)
 
 
 def require_side(manifest: ModelManifest, side: int) -> None:

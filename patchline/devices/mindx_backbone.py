@@ -6,6 +6,7 @@ empty or wrong result, silence, a dead process. So no result can belong to anoth
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import mmap
@@ -25,7 +26,7 @@ from patchline.devices.mindx_link import Assignment, HostAbsentError, HostFailed
 from patchline.devices.mindx_sdk import Sdk
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.devices.om_manifest import OmManifest
-from patchline.protocol.errors import DeviceLostError, MismatchError, Reason, Retry, SetupError
+from patchline.protocol.errors import DeviceLostError, DeviceStuckError, MismatchError, Reason, Retry, SetupError
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S = (0.2, 5.0)
@@ -72,9 +73,13 @@ class Host:
         return self._memory[self._image_bytes : self._image_bytes + count], reply["dtype"]
 
     def close(self) -> None:
-        """End the process."""
-        self._link.close()
+        """End the process.
+
+        Raises:
+            DeviceStuckError: it was killed, and does not end.
+        """
         self._memory.close()
+        self._link.close()
 
     def _read_reply(self, timeout_s: float) -> dict[str, Any]:
         try:
@@ -131,16 +136,17 @@ class MindxBackbone:
 
         Raises:
             Retry: the host failed; a new one starts before the next image.
-            DeviceLostError: the host failed too often in a row.
+            DeviceLostError: the host failed too often in a row, or cannot be ended.
         """
         return np.stack([self._extract_one(image) for image in images])
 
     def close(self) -> None:
         """End the host."""
         with self._lock:
-            if self._host is not None:
-                self._host.close()
-                self._host = None
+            host, self._host = self._host, None
+            with contextlib.suppress(DeviceStuckError):
+                if host is not None:
+                    host.close()
 
     def _extract_one(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._lock:
@@ -148,6 +154,11 @@ class MindxBackbone:
                 self._host = self._host or self._start()
                 content, dtype = self._host.infer(self._input(image))
                 features = self._parse_features(content, dtype)
+            except DeviceStuckError as error:
+                self._host = None
+                _log.error("ascend host cannot be ended", device=self._device, reason=str(error))
+                self._on_failure()
+                raise
             except HostFailedError as error:
                 self._host = None
                 raise self._record_failure(str(error)) from error

@@ -47,7 +47,7 @@ SOURCE, INFERENCE, SINK = b"appsrc0", b"mxpi_tensorinfer0", b"appsink0"
 FLOAT32, FLOAT16, UINT8 = 0, 1, 4  # TensorDataType.h of the SDK
 DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}  # of features
 IMAGE_TYPES = {"uint8": UINT8, "float32": FLOAT32}
-REQUEST_TIMEOUT_S, KILL_TIMEOUT_S, POLL_S = 10.0, 2.0, 0.05
+REQUEST_TIMEOUT_S, KILL_TIMEOUT_S, POLL_S = 10.0, 5.0, 0.05
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -277,12 +277,13 @@ def _accept(listener: socket.socket, connections: list[Connection], options: arg
     with contextlib.suppress(BlockingIOError):
         while True:
             connection, _ = listener.accept()
-            if len(connections) < options.hosts:
+            hangs = any(existing.hangs() for existing in connections)
+            if len(connections) < options.hosts and not hangs:
                 connections.append(Connection(connection, options))
                 continue
             with connection, contextlib.suppress(OSError):
                 reason = "; ".join(existing.describe() for existing in connections)
-                connection.sendall(json.dumps({"busy": reason}).encode() + b"\n")
+                connection.sendall(json.dumps({"busy": reason, "hangs": hangs}).encode() + b"\n")
 
 
 class Connection:
@@ -323,10 +324,14 @@ class Connection:
             self._process.wait(KILL_TIMEOUT_S)
         self._connection.close()
 
+    def hangs(self) -> bool:
+        """Whether the process was killed and does not end: its device takes no other."""
+        return self._killed and self._process.poll() is None
+
     def describe(self) -> str:
         """Why there is no place for another one."""
         number = self._process.pid
-        if self._killed:
+        if self.hangs():
             return f"process {number} was killed and does not end: its device hangs; restart the machine"
         return f"process {number} serves another worker"
 

@@ -14,13 +14,15 @@ import select
 import socket
 import subprocess
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from patchline.devices import mindx_host
+from patchline.devices.child_process import UnkillableProcesses
 from patchline.devices.mindx_sdk import Sdk
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import DeviceStuckError, SetupError
 
 _HOST = Path(mindx_host.__file__)
 _REPLY_BYTES = 65_536
@@ -33,6 +35,10 @@ class HostFailedError(Exception):
 
 class HostMismatchError(HostFailedError):
     """The host has another model, device or version. The next one will be the same."""
+
+
+# By device, for all links of this process: a chip that holds a process for good takes no other.
+_UNKILLABLE: defaultdict[int, UnkillableProcesses] = defaultdict(UnkillableProcesses)
 
 
 class HostAbsentError(HostFailedError):
@@ -84,7 +90,11 @@ class Link(Protocol):
         ...
 
     def close(self) -> None:
-        """End the host."""
+        """End the host. Return at once, or within bounds.
+
+        Raises:
+            DeviceStuckError: it was killed, and does not end.
+        """
         ...
 
 
@@ -93,6 +103,7 @@ def connect(sdk: Sdk, assignment: Assignment) -> Link:
 
     Raises:
         HostFailedError: there is none.
+        DeviceStuckError: an earlier one was killed, and has not ended.
         SetupError: it cannot be started.
     """
     if sdk.sockets is None:
@@ -104,6 +115,8 @@ class ChildLink:
     """A host that is a child of this process."""
 
     def __init__(self, sdk: Sdk, assignment: Assignment) -> None:
+        self._device = assignment.device
+        self._require_no_stuck_host()
         requests_end, self._requests = os.pipe()
         self._replies, replies_end = os.pipe()
         inherited = (assignment.memory_fd, requests_end, replies_end)
@@ -138,19 +151,23 @@ class ChildLink:
 
     def close(self) -> None:
         """Kill the child."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        _UNKILLABLE[self._device].kill(self._process)
         for end in (self._requests, self._replies):
             os.close(end)
+        self._require_no_stuck_host()
+
+    def _require_no_stuck_host(self) -> None:
+        stuck = _UNKILLABLE[self._device]
+        if pids := stuck.pids():
+            text = f"device ascend:{self._device}: process {pids[0]} was killed and does not end"
+            raise DeviceStuckError(text, lambda: not stuck.pids())
 
 
 class SocketLink:
     """A host that a listening `mindx_host` starts for this connection, and kills when the connection closes."""
 
     def __init__(self, sdk: Sdk, assignment: Assignment, path: Path) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._connection.settimeout(_CONNECT_TIMEOUT_S)
+        self._connection = _unix_socket()
         try:
             self._connection.connect(str(path))
             self._require_greeting(path, assignment.device)
@@ -159,7 +176,7 @@ class SocketLink:
         except OSError as error:
             self._connection.close()
             raise HostAbsentError(f"{path}: {_advice(error)}") from error
-        except HostFailedError:
+        except (HostFailedError, DeviceStuckError):
             self._connection.close()
             raise
 
@@ -177,6 +194,8 @@ class SocketLink:
 
     def _require_greeting(self, path: Path, device: int) -> None:
         greeting = self.read_reply(_CONNECT_TIMEOUT_S)
+        if greeting.get("hangs"):
+            raise DeviceStuckError(f"device ascend:{device}: {path}: {greeting['busy']}", lambda: not _hangs(path))
         if "busy" in greeting:
             raise HostAbsentError(f"{path}: {greeting['busy']}")
         if greeting.get("protocol") != mindx_host.PROTOCOL:
@@ -184,6 +203,22 @@ class SocketLink:
             raise HostMismatchError(f"{path}: it greets with {greeting}, not protocol {mindx_host.PROTOCOL}; {advice}")
         if greeting.get("device") != device:
             raise HostMismatchError(f"{path}: it serves device {greeting.get('device')}, not {device}")
+
+
+def _unix_socket() -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_CONNECT_TIMEOUT_S)
+    return connection
+
+
+def _hangs(path: Path) -> bool:
+    """Whether the listening host still says that its device hangs."""
+    with _unix_socket() as connection:
+        try:
+            connection.connect(str(path))
+            return bool(_read_reply(connection.fileno(), _CONNECT_TIMEOUT_S).get("hangs"))
+        except (OSError, HostFailedError):  # it is away, and its next answer decides
+            return True
 
 
 def _request(sdk: Sdk, assignment: Assignment) -> dict[str, Any]:

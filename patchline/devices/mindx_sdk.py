@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchline.devices import sdk_environment
 from patchline.protocol.errors import SetupError
 
 
@@ -19,7 +20,7 @@ class Sdk:
         timeout_ms: for one image, PATCHLINE_MINDX_TIMEOUT_MS.
         start_timeout_s: for the start of the host.
         max_failures: in a row, before the device is lost.
-        environment: of the host, with the variables of the SDK in MX_SDK_HOME.
+        environment: of a host that is a child (see `sdk_environment`).
         sockets: a folder in which hosts listen, `ascend0.sock` for device 0, PATCHLINE_MINDX_SOCKETS. None starts hosts
             as children.
     """
@@ -37,7 +38,7 @@ class Sdk:
         """Read the settings.
 
         Raises:
-            SetupError: a variable has an invalid value.
+            SetupError: a variable has an invalid value, or a script of the SDK failed.
         """
         surface = os.environ.get("PATCHLINE_MINDX_SURFACE", "auto")
         sockets = os.environ.get("PATCHLINE_MINDX_SOCKETS")
@@ -52,21 +53,6 @@ class Sdk:
             timeout_ms=int(timeout),
             start_timeout_s=60.0,
             max_failures=8,
-            environment=_sdk_environment(os.environ.get("MX_SDK_HOME")),
+            environment={} if sockets else sdk_environment.read(os.environ),
             sockets=Path(sockets) if sockets else None,
         )
-
-
-def _sdk_environment(home: str | None) -> dict[str, str]:
-    """The variables of the SDK's set_env.sh, for the host only: its libraries break other programs (docs/ascend.md)."""
-    if home is None:
-        return dict(os.environ)
-    libraries = [f"{home}/lib", f"{home}/opensource/lib", f"{home}/opensource/lib64"]
-    added = {
-        "MX_SDK_HOME": home,
-        "LD_LIBRARY_PATH": ":".join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")]),
-        "PYTHONPATH": ":".join([f"{home}/python", os.environ.get("PYTHONPATH", "")]),
-        "GST_PLUGIN_SCANNER": f"{home}/opensource/libexec/gstreamer-1.0/gst-plugin-scanner",
-        "GST_PLUGIN_PATH": f"{home}/opensource/lib/gstreamer-1.0:{home}/lib/plugins",
-    }
-    return dict(os.environ) | added

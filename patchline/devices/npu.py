@@ -11,8 +11,12 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from patchline.devices import child_process
+from patchline.devices.child_process import UnkillableProcesses
+
 _TIMEOUT_S = 10.0
 _MEGABYTE = 1_000_000
+_UNKILLABLE = UnkillableProcesses()
 # A chip has two lines: "| 1  310 | OK | 12.8  49 ..." and "| 0  0 | 0000:01:00.0 | 0  2621 / 8192 ..."
 _NPU = re.compile(r"^(\d+) (310\S*) \| (\w+) \| (?:[\d.]+|NA) (\d+)")
 _CHIP = re.compile(r"^(\d+) (\d+) \| (?:[0-9A-Fa-f:.]+|NA) \| (\d+) (\d+) ?/ ?(\d+)")
@@ -46,16 +50,18 @@ def read(command: str = "npu-smi", timeout_s: float = _TIMEOUT_S) -> list[Chip]:
     Raises:
         NpuError: npu-smi is missing, failed, or shows no chip.
     """
+    if pids := _UNKILLABLE.pids():  # one more every few seconds would fill the table of processes
+        raise NpuError(f"{command} hangs, and cannot be ended (process {pids[0]}): a card does not answer")
     try:
-        process = subprocess.run([command, "info"], capture_output=True, text=True, timeout=timeout_s, check=False)
+        process = child_process.run([command, "info"], timeout_s, _UNKILLABLE)
     except FileNotFoundError as error:
         raise NpuError(f"{command} is not on the PATH: this machine has no Ascend driver") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NpuError(f"{command} does not answer: {error}; a card in alarm can hang it") from error
     if process.returncode != 0:
-        output = (process.stdout + process.stderr).strip()[-200:]
+        output = (process.stdout + process.stderr).decode(errors="replace").strip()[-200:]
         raise NpuError(f"{command} ended with {process.returncode}: {output}")
-    chips = parse(process.stdout)
+    chips = parse(process.stdout.decode(errors="replace"))
     if not chips:
         raise NpuError(f"{command} shows no Ascend 310 chip")
     return chips

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import stat
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
 
 from patchline import config
 from patchline.banks import serving
-from patchline.devices import backbone, model_manifest, npu, om_manifest
+from patchline.devices import backbone, model_manifest, om_manifest
 from patchline.inspection.search import exact_search
 from patchline.models import atc, atc_operators
-from patchline.operations import message_size
+from patchline.operations import ascend_checks, message_size
+from patchline.operations.findings import Finding, State
 from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
@@ -37,30 +35,13 @@ _CONNECT_TIMEOUT_S = 2.0
 _NARROW_KERNELS = (":Prescott", ":Core2", ":Nehalem", ":Barcelona")  # of OpenBLAS, for a CPU that it does not know
 
 
-class State(StrEnum):
-    """How good a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    PROBLEM = "PROBLEM"
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    subject: str
-    state: State
-    text: str
-
-
 def run(settings: config.Config) -> bool:
     """Look at everything, print a table, and tell whether there is no problem."""
     findings = [
         *_processor(),
         *_servers(settings),
-        *_chips(),
-        *_sdk(),
         *_ascend_models(settings),
+        *ascend_checks.run(settings),
         *_categories(settings),
     ]
     terminal.table("what this machine can run", ("subject", "state", "finding"), findings, text=True)
@@ -142,49 +123,9 @@ def _connected(scheme: str, host: str, port: int) -> socket.socket:
     return connection
 
 
-def _chips() -> Iterator[Finding]:
-    try:
-        chips = npu.read()
-    except npu.NpuError as error:
-        yield Finding("ascend", State.NOTE, str(error))
-        return
-    for chip in chips:
-        state = State.OK if chip.healthy else State.PROBLEM
-        advice = (
-            "" if chip.healthy else "; leave this chip out until its card is mended: it can hang a process for good"
-        )
-        used, total = (value // 1_000_000 for value in (chip.memory_used_bytes, chip.memory_total_bytes))
-        text = f"{chip.name}, {chip.health}, {chip.temperature_celsius:g} degrees, {used} of {total} MB used{advice}"
-        yield Finding(f"ascend:{chip.device}", state, text)
-
-
-def _sdk() -> Iterator[Finding]:
-    home = os.environ.get("MX_SDK_HOME")
-    if home is None:
-        yield Finding("mindx sdk", State.NOTE, "MX_SDK_HOME is not set: needed for --device ascend:N only")
-        return
-    version = Path(home) / "version.info"
-    if not version.is_file():
-        yield Finding("mindx sdk", State.PROBLEM, f"{version} is not there: is MX_SDK_HOME the folder of the SDK?")
-        return
-    yield Finding("mindx sdk", State.OK, f"{' '.join(version.read_text(encoding='utf-8').split())} in {home}")
-    python = os.environ.get("PATCHLINE_MINDX_PYTHON", "python3.9")
-    if shutil.which(python) is None:
-        yield Finding(
-            "mindx sdk", State.PROBLEM, f"{python} is not there; PATCHLINE_MINDX_PYTHON names its interpreter"
-        )
-    # InitManager refuses files of another owner, or that others may write (docs/ascend.md).
-    folders = [Path(home) / "lib" / "plugins", Path(home) / "opensource" / "lib" / "gstreamer-1.0"]
-    for path in (path for folder in folders if folder.is_dir() for path in folder.iterdir()):
-        status = path.stat()
-        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & ~0o640:
-            yield Finding("mindx sdk", State.PROBLEM, f"{path}: must be owned by this user, with mode 0640 or less")
-            return
-
-
 def _ascend_models(settings: config.Config) -> Iterator[Finding]:
     """Whether ATC reads the models of the categories and their `.om` files belong to them, where there is CANN."""
-    if "MX_SDK_HOME" not in os.environ and shutil.which("atc") is None:
+    if not ascend_checks.has_sdk() and shutil.which("atc") is None:
         return
     models, cann = settings.paths.models, os.environ.get("PATCHLINE_CANN", atc_operators.DEFAULT_CANN)
     for name, side in atc.sizes_in_use(settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 
@@ -59,6 +60,17 @@ class Unusable(JobError):
 
 class DeviceLostError(PatchlineError):
     """The device failed too often. The process exits, and its supervisor restarts it."""
+
+
+class DeviceStuckError(DeviceLostError):
+    """A process of the device cannot be ended: it sleeps in the driver. Another one would do the same.
+
+    A worker stays, without jobs, until `is_over` returns True.
+    """
+
+    def __init__(self, text: str, is_over: Callable[[], bool]) -> None:
+        super().__init__(text)
+        self.is_over = is_over
 
 
 class Retry(JobError):

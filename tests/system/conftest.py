@@ -21,6 +21,7 @@ from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Decision, Verdict
 from patchline.runtime import connections
 from patchline.services import private_servers, server
+from tests.stuck_file import StuckFile
 
 TIMEOUT_S = 40.0
 _SHOWN_LOG = 4000  # characters
@@ -187,6 +188,14 @@ def line(plant, empty_servers):
         shutil.rmtree(plant / name, ignore_errors=True)
     with ExitStack() as stack:
         yield Line(plant, empty_servers, stack)
+
+
+@pytest.fixture
+def stuck_file(tmp_path):
+    """A file that puts a process which opens it to sleep in the kernel."""
+    file = StuckFile(tmp_path)
+    yield file
+    file.close()
 
 
 def _delete_queues(url):

@@ -84,6 +84,12 @@ CASES = {
         15,
         {'patchline_device_failures_total{instance="i"}': "1x20", 'patchline_device_healthy{instance="i"}': "1x20"},
     ),
+    "PatchlineDeviceLost": (
+        {'patchline_device_lost{instance="i"}': "0x5 1x20"},
+        {"instance": "i"},
+        10,
+        {'patchline_device_lost{instance="i"}': "0x20"},
+    ),
     "PatchlineWorkerDown": (
         {'up{job="patchline",instance="i"}': "1x5 0x20"},
         {"instance": "i", "job": "patchline"},

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from patchline.devices import loading, mindx_backbone, mindx_host
-from patchline.protocol.errors import MismatchError, Retry, SetupError
+from patchline.protocol.errors import DeviceStuckError, MismatchError, Retry, SetupError
 from tests.parity.make_golden import brick_crop
 from tests.system import test_ascend
 from tests.system.conftest import wait_for
@@ -124,6 +124,30 @@ def test_a_host_ends_when_its_worker_closes_the_connection(listener, load):
     model.close()
     wait_for(lambda: not host.is_running())
     assert process.poll() is None
+
+
+def test_a_host_behind_a_socket_that_cannot_be_killed_loses_its_device_until_it_ends(
+    listener, load, sdk, stuck_file, monkeypatch
+):
+    monkeypatch.setenv("STANDIN_STUCK_FILE", str(stuck_file.path))
+    listener.start("--hosts", "2")  # the second place is no place on a device that hangs
+    model = load()
+    sdk(1, ["stuck"])
+    with pytest.raises(Retry, match="silent"):
+        model.extract(brick_crop())
+    with pytest.raises(DeviceStuckError, match="was killed and does not end: its device hangs") as loss:
+        model.extract(brick_crop())
+    assert not loss.value.is_over()
+    stuck_file.release()
+    wait_for(loss.value.is_over)
+    assert model.extract(brick_crop()).shape[0] == 1
+
+
+def test_doctor_runs_a_model_on_each_chip_whose_host_listens(listener, line, ascend_plant, monkeypatch):
+    listener.start()
+    line.folder = ascend_plant
+    report = line.run("doctor", **test_ascend.sdk_variables())
+    assert re.search(r"ascend:0[│\s]+ok[│\s]+runs efficientnet_lite0_128 in", report.out), report.out
 
 
 def test_a_host_that_is_blocked_ends_with_a_listener_that_is_killed(listener, load, sdk):

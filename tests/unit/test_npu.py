@@ -51,6 +51,11 @@ def test_the_table_of_23_0_is_parsed_without_its_processes():
     assert (chip.temperature_celsius, chip.memory_used_bytes, chip.memory_total_bytes) == (61, 577e6, 7759e6)
 
 
+@pytest.mark.parametrize("table", [TABLE_21_0, TABLE_23_0])
+def test_a_310p_is_parsed(table):
+    assert {chip.name for chip in npu.parse(table.replace(" 310  ", " 310P3"))} == {"310P3"}
+
+
 def test_a_chip_without_bus_id_is_parsed():
     assert len(npu.parse(TABLE_21_0.replace("0000:01:00.0", "NA          "))) == 2
 

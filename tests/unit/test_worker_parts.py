@@ -1,6 +1,7 @@
 """The cache, the metrics and the supervisor of a worker, with a controlled clock."""
 
 import itertools
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -11,11 +12,12 @@ import redis
 from patchline import config
 from patchline.config import Worker
 from patchline.devices.backbone import Device
-from patchline.protocol.errors import MismatchError, Reason, SetupError
+from patchline.protocol.errors import DeviceStuckError, MismatchError, Reason, SetupError
 from patchline.protocol.messages import Decision, Verdict
 from patchline.runtime import notify
 from patchline.runtime.container import Limits
-from patchline.worker import sizes, supervisor, verdict_cache
+from patchline.runtime.health import Health
+from patchline.worker import lost_device, sizes, supervisor, verdict_cache
 from patchline.worker.metrics import Metrics, SupervisorMetrics
 from patchline.worker.sizes import Sizes
 
@@ -133,7 +135,7 @@ class Ended:
     def poll(self):
         return self.code
 
-    def wait(self):
+    def wait(self, timeout=None):
         return self.code
 
 
@@ -228,6 +230,47 @@ def test_a_worker_that_goes_on_loading_is_not_replaced_however_long_it_takes(wor
     assert worker.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
 
 
+def test_a_killed_worker_that_does_not_end_is_waited_for_and_not_joined_by_another(worker, monkeypatch):
+    class Unkillable(Running):
+        def wait(self, timeout=None):
+            if self.code is None:
+                raise subprocess.TimeoutExpired("worker", timeout)
+            return self.code
+
+    process, starts = Unkillable(), []
+    monkeypatch.setattr(supervisor.subprocess, "Popen", lambda *_, **__: starts.append(1) or process)
+    worker.watch(0.0)
+    now = worker.settings.start_s + 0.1
+    for _ in range(100):
+        worker.watch(now)
+        now += 1.0
+    assert (len(starts), worker.restarts) == (1, [])
+    process.code = -9
+    worker.watch(now)
+    assert worker.restarts == [(Device("cpu", 0), supervisor.Cause.STUCK)]
+    worker.watch(worker.restart_at)
+    assert len(starts) == 2
+
+
+def test_a_worker_with_a_lost_device_is_alive_but_not_ready_until_the_device_is_back(monkeypatch):
+    now, states = [0.0], []
+    health, metrics = Health(60.0, clock=lambda: now[0]), Metrics("ascend:0", ["bottle"])
+    stop = threading.Event()
+    health.is_consuming = lambda: True
+    lost = partial(metrics.registry.get_sample_value, "patchline_device_lost")
+    assert lost() == 0
+
+    def wait(_):
+        now[0] += 50.0
+        states.append((health.is_alive(), health.is_ready(), lost()))
+        return False
+
+    monkeypatch.setattr(stop, "wait", wait)
+    lost_device.wait(DeviceStuckError("lost", lambda: len(states) == 5), metrics, health, stop, 300.0)
+    assert states == [(True, False, 1)] * 5
+    assert lost() == 0
+
+
 def test_restarts_are_counted_by_device_and_cause():
     metrics = SupervisorMetrics(["cpu:0"])
     metrics.worker_restarted(Device("cpu", 0), supervisor.Cause.STUCK)
@@ -244,6 +287,7 @@ GB = 10**9
         ("cpu", {}, Limits(64, None), Sizes(66, 198, 264)),
         ("cpu", {}, Limits(1, None), Sizes(2, 6, 8)),
         ("ascend:0", {}, Limits(64, None), Sizes(2, 6, 8)),
+        ("ascend:0", {"hosts_per_chip": 2}, Limits(64, None), Sizes(3, 9, 12)),
         ("cpu", {"lanes": 4}, Limits(64, None), Sizes(4, 4, 8)),
         ("cpu", {"concurrency": 1}, Limits(64, None), Sizes(1, 3, 4)),
         ("cpu", {}, Limits(64, 4 * GB), Sizes(3, 9, 12, 12)),
@@ -257,6 +301,17 @@ def test_the_sizes_of_a_worker_follow_its_device_and_the_limits_of_its_container
     category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
     plant = config.Config.model_validate({"categories": {"c": category}, "worker": settings})
     assert sizes.choose(plant, Device.parse(device), limits) == expected
+
+
+def test_more_hosts_than_a_chip_takes_are_refused_with_what_to_change():
+    category = {"backbone": "b", "layer": "l", "resize": 64}
+    categories = {f"c{side}": category | {"imagesize": side} for side in range(32, 44)}
+    plant = config.Config.model_validate({"categories": categories, "worker": {"hosts_per_chip": 3}})
+    names, chip = list(categories), Device("ascend", 1)
+    assert sizes.hosts(plant, names[:10], chip) == 3
+    assert sizes.hosts(plant, names, Device("cpu", 0)) == 3
+    with pytest.raises(SetupError, match=r"ascend:1: 11 backbones with 3 hosts each .* lower worker\.hosts_per_chip"):
+        sizes.hosts(plant, names[:11], chip)
 
 
 def test_a_worker_for_smaller_images_does_more_at_once_in_the_same_memory():

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import MxpiDataType_pb2
 import standin_device
+import standin_files
+import standin_machine
 
 OK, FAILURE, INVALID_PARAM, TIMEOUT, NOT_EXIST, INVALID_CONFIG = 0, 1001, 1004, 1001, 6002, 6005
+CREATE_FAILED = 6004
 
 
 class _Vector(list):
@@ -36,11 +39,13 @@ class StreamManagerApi:
     def __init__(self):
         self._initialised = False
         self._chips = {}
+        self._hangs = False
         self._results = []  # the sink: first in, first out, without ids
 
     def InitManager(self):
-        self._initialised = True
-        return OK
+        code = standin_files.check_sdk()
+        self._initialised = code == OK
+        return code
 
     def CreateMultipleStreams(self, pipeline):
         _require_bytes(pipeline)
@@ -55,23 +60,30 @@ class StreamManagerApi:
         if not all(isinstance(value, str) for value in values):
             return INVALID_CONFIG
         (model,) = [element["props"]["modelPath"] for element in elements if "modelPath" in element.get("props", {})]
-        self._chips[name.encode()] = standin_device.Chip(model)
+        try:
+            self._chips[name.encode()] = standin_device.Chip(model, int(stream["stream_config"]["deviceId"]))
+        except standin_machine.OutOfMemoryError:
+            return CREATE_FAILED
         return OK
 
     def SendProtobuf(self, stream, element, vector):
         _require_bytes(stream, element, vector[0].key, vector[0].type, vector[0].protobuf)
         if stream not in self._chips:
             return NOT_EXIST
-        self._fault = standin_device.next_fault()
+        self._fault = standin_device.next_fault(self._chips[stream].device)
         if self._fault == "send":
             return INVALID_PARAM
         tensors = MxpiDataType_pb2.MxpiTensorPackageList()
         tensors.ParseFromString(vector[0].protobuf)
         content = tensors.tensorPackageVec[0].tensorVec[0].dataStr
         chip = self._chips[stream]
+        if self._fault == "sync":  # the thread of the plugin waits for the chip without a time limit
+            self._hangs = True
+        if self._hangs:
+            return OK
         if len(content) != chip.input_bytes:  # only the size in bytes is checked
             return INVALID_PARAM
-        buffer = chip.compute(content)
+        buffer = chip.run(content)
         features = buffer.tobytes()
         if self._fault == "size":
             features = features[:-1024]
@@ -80,7 +92,7 @@ class StreamManagerApi:
 
     def GetResult(self, stream, element, keys, timeout_ms=3000):
         _require_bytes(stream, element, *keys)
-        if self._fault == "late":
+        if self._fault == "late" or self._hangs:
             # The result comes after the timeout, stays in the sink, and the next call gets it.
             time.sleep(timeout_ms / 1000)
             return _result(TIMEOUT)

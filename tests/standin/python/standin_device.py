@@ -1,5 +1,7 @@
 """The chip and the faults, shared by both APIs of the stand-in."""
 
+import contextlib
+import fcntl
 import json
 import os
 import time
@@ -7,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import openvino
+import standin_machine
 
 
 class Chip:
     """One loaded `.om`."""
 
-    def __init__(self, path):
+    def __init__(self, path, device):
         om = json.loads(Path(path).read_text())
+        standin_machine.occupy(device, Path(om["model"]).stat().st_size // 1_000_000)
+        self.device = device
         name, shape = om["input_shape"].split(":")
         self.shape = tuple(int(side) for side in shape.split(","))
         graph = openvino.Core().read_model(Path(om["model"]).read_bytes())
@@ -24,15 +29,28 @@ class Chip:
         # A static-batch model has one buffer for all results.
         self.buffer = np.zeros(outputs, {"FP16": np.float16, "FP32": np.float32}[om["output_type"]])
         takes_floats = self._aipp is None and graph.input(0).element_type == openvino.Type.f32
-        self._input_type = np.float32 if takes_floats else np.uint8
+        self.input_type = np.float32 if takes_floats else np.uint8
+
+    @property
+    def input_shape(self):
+        """That of the network, or [1, side, side, 3] if AIPP makes it."""
+        return self.shape if self._aipp is None else (1, self.shape[2], self.shape[2], 3)
 
     @property
     def input_bytes(self):
-        return int(np.prod(self.shape)) * np.dtype(self._input_type).itemsize
+        return int(np.prod(self.shape)) * np.dtype(self.input_type).itemsize
+
+    def run(self, content):
+        """Move an image to the chip, compute, and move the features back."""
+        standin_machine.transfer()
+        with standin_machine.computing(self.device):
+            features = self.compute(content)
+        standin_machine.transfer()
+        return features
 
     def compute(self, content):
         """uint8 bytes in NHWC, or float32 bytes in NCHW -> the buffer of the model, with the features."""
-        image = np.frombuffer(content, self._input_type)
+        image = np.frombuffer(content, self.input_type)
         if self._aipp is None:
             image = image.reshape(self.shape)
         else:
@@ -52,22 +70,40 @@ def _aipp(text):
     return {key.strip(): value.strip() for key, value in lines}
 
 
-def next_fault():
-    """The fault of this image, or None."""
+def next_fault(device):
+    """The fault of this image on this device, or None. A fault `late@1` waits for an image on device 1."""
     folder = os.environ.get("STANDIN_FAULTS")
     if folder is None:
         return None
-    folder = Path(folder)
+    with _locked(Path(folder)) as folder:
+        fault = _take_fault(folder, device)
+    if fault == "die":
+        os._exit(139)
+    if fault == "stuck":
+        os.open(os.environ["STANDIN_STUCK_FILE"], os.O_RDONLY)  # sleeps in the kernel, and cannot be killed
+    if fault == "block":
+        time.sleep(3600)
+    return fault
+
+
+def _take_fault(folder, device):
     count = int((folder / "count").read_text()) + 1 if (folder / "count").exists() else 1
     (folder / "count").write_text(str(count))
     faults = (folder / "faults").read_text().split()
     if not faults or count % int((folder / "every").read_text()):
         return None
+    fault, _, number = faults[0].partition("@")
+    if number not in ("", str(device)):
+        return None
     (folder / "faults").write_text("\n".join(faults[1:]))
     with (folder / "happened").open("a") as log:
-        log.write(faults[0] + "\n")
-    if faults[0] == "die":
-        os._exit(139)
-    if faults[0] == "block":
-        time.sleep(3600)
-    return faults[0]
+        log.write(fault + "\n")
+    return fault
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """The folder of the faults, for one process at a time."""
+    with (folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder

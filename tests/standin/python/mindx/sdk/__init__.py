@@ -1,9 +1,12 @@
 """mindx.sdk, as docs/ascend.md describes it: Tensor and base."""
 
+import ctypes
 from types import SimpleNamespace
 
 import numpy as np
 import standin_device
+import standin_files
+import standin_machine
 
 _initialised = []
 
@@ -25,18 +28,33 @@ class _Model:
     def __init__(self, path, deviceId=0):
         if not _initialised:
             raise RuntimeError("mx_init was not called")
-        self._chip = standin_device.Chip(path)
+        try:
+            self._chip = standin_device.Chip(path, deviceId)
+        except standin_machine.OutOfMemoryError as error:
+            raise RuntimeError(f"model failed to load: {error}") from error
 
     def infer(self, tensors):
-        fault = standin_device.next_fault()
+        fault = standin_device.next_fault(self._chip.device)
         if fault in ("empty", "code", "send"):
             return []
         if fault == "late":
             raise RuntimeError("infer failed, 507014")
-        buffer = self._chip.compute(np.array(tensors[0]).tobytes())
+        if fault == "sync":
+            ctypes.PyDLL(None).pause()  # the chip is waited for without a time limit, with the GIL
+        array = np.array(tensors[0])
+        if (array.dtype, array.shape) != (self._chip.input_type, self._chip.input_shape):  # unlike in a stream
+            raise RuntimeError("the type or shape of the input does not match the model")
+        buffer = self._chip.run(array.tobytes())
         output = Tensor(buffer)
         output._array = buffer.ravel()[:-512] if fault == "size" else buffer
         return [output]
 
 
-base = SimpleNamespace(mx_init=lambda: _initialised.append(True), model=_Model)
+def _mx_init():
+    code = standin_files.check_library()
+    if code == standin_files.OK:
+        _initialised.append(True)
+    return code
+
+
+base = SimpleNamespace(mx_init=_mx_init, model=_Model)
