@@ -25,6 +25,7 @@ from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
 from patchline.services import private_servers
+from tests.standin import installation
 from tests.system.conftest import wait_for
 from tests.system.test_operations import blocks
 
@@ -218,25 +219,28 @@ def test_a_hardened_worker_uses_the_ascend_through_the_unit_of_the_sdk(machine, 
 
 SPLIT = (
     "useradd --create-home HwHiAiUser",
+    "chown --recursive HwHiAiUser: /opt/sdk",
     "echo PATCHLINE_MINDX_TIMEOUT_MS=20000 >> worker.env",
     "PATH=/opt/patchline/tests/standin/bin:$PATH /opt/patchline/.venv/bin/patchline om efficientnet_lite0 --side 128",
-    "install -D --target-directory=/etc/systemd/system/patchline-worker@ascend:0.service.d "
+    "install -D --mode=644 --target-directory=/etc/systemd/system/patchline-worker@ascend:0.service.d "
     "/opt/patchline/deploy/systemd/ascend.conf",
     "systemctl daemon-reload",
 )
 
 
 def install_the_standin(machine):
-    """The stand-in of the SDK, with a set_env.sh, and the one file that its system needs."""
-    standin = machine.root / "opt" / "patchline" / "tests" / "standin"
+    """The stand-in of the SDK, and the one file that its system needs."""
+    opt = machine.root / "opt"
+    standin = opt / "patchline" / "tests" / "standin"
     shutil.copytree("tests/standin", standin)
-    (standin / "set_env.sh").write_text("export PYTHONPATH=/opt/patchline/tests/standin/python:/opt/site-packages\n")
     subprocess.run(["chmod", "-R", "a+rX", standin], check=True)
-    shutil.copy(mindx_host.__file__, machine.root / "opt" / "patchline" / "mindx_host.py")
-    variables = (
-        "PATCHLINE_ASCEND_SET_ENV=/opt/patchline/tests/standin/set_env.sh\nPATCHLINE_MINDX_PYTHON=/usr/bin/python3\n"
-    )
-    (machine.root / ETC / "mindx.env").write_text(variables)
+    sdk = installation.install(opt / "sdk")
+    (sdk / "python").unlink()
+    (sdk / "python").symlink_to("/opt/patchline/tests/standin/python")
+    (opt / "sdk" / "openvino.sh").write_text("export PYTHONPATH=$PYTHONPATH:/opt/site-packages\n")
+    shutil.copy(mindx_host.__file__, opt / "patchline" / "mindx_host.py")
+    set_env = f"PATCHLINE_ASCEND_SET_ENV=/opt/sdk/{sdk.name}/set_env.sh:/opt/sdk/openvino.sh"
+    (machine.root / ETC / "mindx.env").write_text(f"{set_env}\nPATCHLINE_MINDX_PYTHON=/usr/bin/python3\n")
 
 
 def main_process(machine, unit):
