@@ -186,5 +186,8 @@ def _try_to_declare(broker: Broker, settings: config.Config, category: str | Non
 def _keep_declaring(broker: Broker, settings: config.Config, category: str | None, stop: threading.Event) -> None:
     """Retry in the background, so that a camera can start without the broker."""
     while not stop.wait(_DECLARE_RETRY_S):
-        if broker.connected and _try_to_declare(broker, settings, category):
-            return
+        try:
+            if broker.connected and _try_to_declare(broker, settings, category):
+                return
+        except (TopologyMismatch, SetupError) as error:  # somebody may still create the queue, or the file with the url
+            _log.error("queues cannot be used, retrying", reason=str(error))

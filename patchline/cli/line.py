@@ -7,7 +7,7 @@ import shlex
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -17,6 +17,13 @@ from patchline.cli.options import CONFIG, Category, Line, Settings, names
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
+
+MAX_PATIENCE_MS = 7 * 24 * 3_600_000
+
+
+def _port(purpose: str) -> Any:
+    return typer.Option(metavar="PORT", min=0, max=65_535, help=purpose)
+
 
 PartsCategory = Annotated[
     str | None,
@@ -28,7 +35,12 @@ CategoryFrom = Annotated[
 ]
 Patience = Annotated[
     int | None,
-    typer.Option(min=1, metavar="MS", help="Time for a verdict: from the capture with --watch, else from sending."),
+    typer.Option(
+        min=1,
+        max=MAX_PATIENCE_MS,
+        metavar="MS",
+        help="Time for a verdict: from the capture with --watch, else from sending.",
+    ),
 ]
 
 
@@ -43,9 +55,7 @@ def worker(
     category: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Serve this category (repeatable). All by default.")
     ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Port of the first device; the next devices use the next ports.")
-    ] = None,
+    metrics_port: Annotated[int | None, _port("Port of the first device; the next devices use the next ports.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Judge images: take jobs from RabbitMQ, publish a verdict for each.
@@ -93,9 +103,7 @@ def publish(
         float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
     ] = None,
     deadline_ms: Patience = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Shows the spool's depth and age to Prometheus, and /readyz.")
-    ] = None,
+    metrics_port: Annotated[int | None, _port("Shows the spool's depth and age to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
@@ -153,9 +161,7 @@ def gate(
         str | None,
         typer.Option(metavar="NAME", callback=names, help="Of this gate among those of the line; its host by default."),
     ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Serves metrics, /healthz and /readyz.")
-    ] = None,
+    metrics_port: Annotated[int | None, _port("Serves metrics, /healthz and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Act on the verdicts of one line: accept or reject each part, once per job.
@@ -174,8 +180,18 @@ def gate(
     with signals.stop_event() as stop:
         output: outputs.Output = outputs.DryRunOutput()
         if arm is not None:
-            output = outputs.ExecOutput(shlex.split(arm), settings.gate.act_timeout_ms / 1000)
+            output = outputs.ExecOutput(_command(arm), settings.gate.act_timeout_ms / 1000)
         process.run(settings, line, output, stop, instance, metrics_port)
+
+
+def _command(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise SetupError(f"--exec {text!r} is not a command: {str(error).lower()}") from error
+    if not words:
+        raise SetupError("--exec names no program; give the arm's program, such as /etc/patchline/gate-press-3.sh")
+    return words
 
 
 def traces(config_file: Settings = CONFIG) -> None:

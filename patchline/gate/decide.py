@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import islice
 
 from patchline import config
-from patchline.gate.decided import Decided
+from patchline.gate.decided import Decided, Undone
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
@@ -62,7 +62,7 @@ class Gate:
         self._acted: OrderedDict[str, str] = OrderedDict()
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
-        self._decided: dict[str, Decided] = {}  # in the order in which they are to be done
+        self._decided = Undone()
         self.late_verdicts = 0
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
@@ -158,6 +158,7 @@ class Gate:
         if not permit.reject:
             return None
         self._decide_overdue(now)
+        self._decided.set_stale(now - self._stale_after_s)
         for job_id, decided in self._decided.items():
             if decided.retry_at > now:
                 continue

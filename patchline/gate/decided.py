@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 
 from patchline.protocol.gate_messages import Action, ActionRecord, OpenPart
@@ -44,3 +45,36 @@ def _announcement(part: Announcement | Verdict | ActionRecord) -> Announcement:
         captured_at, deadline = part.acted_at, None
     ids = {"job_id": part.job_id, "line": part.line, "category": part.category, "part_id": part.part_id}
     return Announcement(captured_at=captured_at, deadline=deadline, **ids)
+
+
+class Undone(MutableMapping[str, Decided]):
+    """What is decided and not done, by job id, in the order in which it is to be done.
+
+    Stale actions come last, because the parts of the others have not left the line yet.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[str, Decided] = {}
+        self._stale: dict[str, Decided] = {}
+
+    def __getitem__(self, job_id: str) -> Decided:
+        return self._due[job_id] if job_id in self._due else self._stale[job_id]
+
+    def __setitem__(self, job_id: str, decided: Decided) -> None:
+        (self._stale if job_id in self._stale else self._due)[job_id] = decided
+
+    def __delitem__(self, job_id: str) -> None:
+        del (self._due if job_id in self._due else self._stale)[job_id]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._due
+        yield from self._stale
+
+    def __len__(self) -> int:
+        return len(self._due) + len(self._stale)
+
+    def set_stale(self, due_before: float) -> None:
+        """Put the actions last that are stale, or whose parts were due before a time."""
+        late = [job_id for job_id, decided in self._due.items() if decided.stale or decided.due_at < due_before]
+        for job_id in late:
+            self._stale[job_id] = self._due.pop(job_id)

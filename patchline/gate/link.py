@@ -13,7 +13,7 @@ from patchline import config
 from patchline.broker.base import Broker, BrokerError, Delivery, QueueConsumer, TopologyMismatch
 from patchline.gate.outbox import Outbox, to_gates
 from patchline.protocol import topology
-from patchline.protocol.errors import Unusable
+from patchline.protocol.errors import SetupError, Unusable
 from patchline.protocol.gate_messages import Act, Ping, Snapshot, SyncRequest, parse_ping
 from patchline.runtime import connections
 
@@ -174,7 +174,7 @@ class Link:
                 self._failure = error
             self._log_once(_UNUSABLE, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
-        except BrokerError as error:
+        except (BrokerError, SetupError) as error:  # the file with the url may be missing for a while
             self._log_once(_NOT_DECLARED, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         else:

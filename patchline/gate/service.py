@@ -21,6 +21,7 @@ from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05  # upper bound of the delay of a rejection without a verdict
 _CHECK_INTERVAL_S = 1.0
+_MAX_READ = 100  # deliveries before an action: a slow arm must not keep the gate from hearing its line
 
 
 class LineLink(GateLink, Protocol):
@@ -91,13 +92,16 @@ class Service:
             self._gate.on_part(expected.part, now, max(0, now_ms - expected.arrived_at) / 1000)
 
     def step(self) -> None:
-        """Handle one delivery, if there is one, then do one action, if one is due and permitted."""
-        delivery = self._link.take(0.0 if self._can_act() else _TICK_S)
-        now = self._clock()
-        self._lease.on_step(now)
-        if self._link.take_queue_loss():
-            self._recovery.on_queue_loss(now)
-        if delivery is not None:
+        """Handle what has arrived, then do one action, if one is due and permitted."""
+        timeout_s = 0.0 if self._can_act() else _TICK_S
+        for _ in range(_MAX_READ):
+            delivery = self._link.take(timeout_s)
+            now, timeout_s = self._clock(), 0.0
+            self._lease.on_step(now)
+            if self._link.take_queue_loss():
+                self._recovery.on_queue_loss(now)
+            if delivery is None:
+                break
             self._inbox.handle(delivery, now)
         for ping in self._link.take_lease_pings():
             self._lease.on_lease_ping(ping, now)

@@ -550,9 +550,17 @@ def test_a_gate_needs_an_arm_or_a_dry_run(line, tmp_path):
         assert process.returncode == 2
         assert "--exec COMMAND" in process.err
         assert "--dry-run" in process.err
-    process = line.run("gate", "--line", "l1", "--exec", str(tmp_path / "nothing"))
-    assert (process.returncode, process.err.count("\n")) == (2, 1)
-    assert "cannot be started" in process.err
+    for command, error in (
+        (str(tmp_path / "nothing"), "cannot be started"),
+        ("", "no program"),
+        ("'", "not a command"),
+    ):
+        process = line.run("gate", "--line", "l1", "--exec", command)
+        assert (process.returncode, process.err.count("\n")) == (2, 1)
+        assert error in process.err
+    process = line.run("gate", "--line", "l1", "--dry-run", "--metrics-port", "70000")
+    assert process.returncode == 2
+    assert "--metrics-port" in process.err
 
 
 def test_the_memory_of_an_earlier_build_is_used(line, arm, tmp_path):

@@ -361,9 +361,9 @@ def test_a_gate_tells_another_one_what_is_open_and_what_is_done(serving):
     (snapshot,) = serving.link.snapshots
     assert [(item.part.job_id, item.action, item.intended) for item in snapshot.open] == [
         ("expected", None, False),
+        ("decided", "reject", False),
         ("intended", "accept", True),
         ("intended-too", "reject", True),
-        ("decided", "reject", False),
     ]
     assert snapshot.open[0].due_in_s == pytest.approx(4.2)
     assert snapshot.acted == (("done", "fail"),)
@@ -565,6 +565,20 @@ def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(serving):
     serving.arm.faulty_jobs = set()
     serving.pass_time(6.0)
     assert serving.acts()[5:] == [("j2", "accept", "pass")]
+
+
+def test_a_part_that_is_due_does_not_wait_for_the_stale_acts_after_an_outage(serving):
+    serving.arm.fault = "jammed"
+    for number in range(30):
+        serving.part(f"old{number}")
+    serving.pass_time(5.0)
+    serving.arm.fault = None
+    serving.now += 5.0  # the end of the pause
+    serving.part("fresh")
+    serving.verdict("fresh")
+    serving.pass_time(3.0)
+    assert serving.acts()[0] == ("fresh", "accept", "pass")
+    assert len(serving.acts()) == 31
 
 
 def test_after_a_freeze_a_gate_does_not_reject_before_it_has_heard_what_others_have_done(serving):

@@ -1,0 +1,34 @@
+"""The link of a gate with its line, over a broker in memory."""
+
+import threading
+
+from patchline import config
+from patchline.broker.memory import MemoryBroker
+from patchline.gate import link
+from patchline.protocol import topology
+from patchline.protocol.errors import SetupError
+from patchline.protocol.gate_messages import Ping
+
+
+def test_a_gate_survives_that_the_file_with_the_url_is_missing_for_a_while(monkeypatch):
+    monkeypatch.setattr(link, "_DECLARE_RETRY_S", 0.0)
+    settings, broker = config.load(config.PACKAGED), MemoryBroker()
+    attempts, declare = iter(range(100)), broker.declare
+    subscribed, consume = threading.Event(), broker.consume
+
+    def fails_at_first(*arguments, **options):
+        if next(attempts) < 2:
+            raise SetupError("url_file: cannot be read")
+        declare(*arguments, **options)
+
+    def notice(queue, prefetch):
+        consumer = consume(queue, prefetch)
+        if queue == topology.lease_queue("l"):
+            subscribed.set()
+        return consumer
+
+    monkeypatch.setattr(broker, "declare", fails_at_first)
+    monkeypatch.setattr(broker, "consume", notice)
+    ping = Ping(gate="g", process="p", sent_at=1.0, active=False)
+    with link.Link(broker, settings, "l", "g", lambda: ping):
+        assert subscribed.wait(20.0)
