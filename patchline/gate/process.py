@@ -20,6 +20,7 @@ from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics
 from patchline.gate.outputs import Output
 from patchline.gate.service import Service
+from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Ping
 from patchline.runtime import connections, health, metrics, notify
 from patchline.runtime.status import Identity, StatusSender
@@ -141,8 +142,8 @@ class _Life:
         """Serve metrics and probes. A gate without them acts all the same."""
         try:
             health.serve(host, port, metrics.application(measured.registry), self)
-        except OSError as error:
-            _log.error("metrics are not served", host=host, port=port, reason=error.strerror)
+        except SetupError as error:
+            _log.error("acting without metrics", reason=str(error))
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this gate, and what it holds."""

@@ -14,7 +14,7 @@ from patchline.protocol.errors import SetupError
 _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
 _UNITS = ("patchline-worker@.service", "patchline-gate@.service", "patchline-publisher@.service", "ascend.conf")
-_PUBLISHER_PORT = 9110  # of the first line's metrics; further lines of this host count up from it
+_PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
 _FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory")
 
 
@@ -39,7 +39,9 @@ def init(folder: Path, line: str, category: str) -> list[Path]:
         if re.fullmatch(r"[A-Za-z0-9._/+@-]+", str(plant)) is None:
             raise SetupError(f"{plant}: unit files need a path of letters, digits and . _ / + @ -; name another folder")
         is_plant = (plant / "config.yaml").is_file()
-        for name in () if is_plant else _FOLDERS:
+        if is_plant:
+            config.load(plant / "config.yaml").category(category)
+        for name in (_captured(plant, line),) if is_plant else _FOLDERS:
             (plant / name).mkdir(parents=True, exist_ok=True)
         for name, content in (_line_files if is_plant else _plant_files)(plant, line, category).items():
             _write_new(plant / name, content)
@@ -89,13 +91,30 @@ def _line_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
     return {
         f"publisher-{line}.env": _filled("publisher.env", plant, line, category),
         f"gate-{line}.sh": _filled("gate.sh", plant, line, category),
+        f"gate-{line}.env": _filled("gate.env", plant, line, category),
     }
+
+
+def _captured(plant: Path, line: str) -> str:
+    """Return the name of the folder of a line's images: each line has its own."""
+    return f"captured-{line}" if _number_of_lines(plant) else "captured"
+
+
+def _number_of_lines(plant: Path) -> int:
+    return len(list(plant.glob("publisher-*.env")))
 
 
 def _filled(name: str, plant: Path, line: str, category: str) -> str:
     """A template with its placeholders replaced at once, so that no value is taken for a placeholder."""
-    metrics_port = _PUBLISHER_PORT + len(list(plant.glob("publisher-*.env")))
-    values = {"{plant}": str(plant), "{line}": line, "{category}": category, "{metrics_port}": str(metrics_port)}
+    number = _number_of_lines(plant)
+    values = {
+        "{plant}": str(plant),
+        "{line}": line,
+        "{category}": category,
+        "{captured}": _captured(plant, line),
+        "{publisher_port}": str(_PUBLISHER_PORT + number),
+        "{gate_port}": str(_GATE_PORT + number),
+    }
     text = (_TEMPLATES / name).read_text(encoding="utf-8")
     return re.sub("|".join(values), lambda match: values[match[0]], text)
 

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -69,13 +70,13 @@ def configure(line, folder, **gate):
     line.folder = folder
 
 
-def start(line, arm, tmp_path, name="gate", **environment):
+def start(line, arm, tmp_path, name="gate", options=(), **environment):
     """Start a gate; its log is a file with the name."""
     command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--exec", arm.command]
     log = tmp_path / f"{name}.log"
     with log.open("a") as errors:
         process = subprocess.Popen(
-            [*command, "--config", str(line.folder / "config.yaml")],
+            [*command, *options, "--config", str(line.folder / "config.yaml")],
             env=os.environ | line.environment | environment,
             stderr=errors,
         )
@@ -261,6 +262,15 @@ def test_an_old_image_that_was_sent_before_its_gate_started_has_its_full_deadlin
     start(line, arm, tmp_path)
     wait_for(arm.acts)
     assert [(act["action"], act["because"], act.get("stale")) for act in arm.acts()] == [("accept", "pass", None)]
+
+
+def test_a_gate_whose_metrics_port_is_taken_acts_without_metrics(line, arm, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gate = start(line, arm, tmp_path, options=("--metrics-port", str(taken.getsockname()[1])))
+        announce(line, "j1")
+        decide(line, "j1")
+        wait_for(lambda: "j1" in arm.job_ids())
+    assert "acting without metrics" in gate.log.read_text()
 
 
 @pytest.mark.parametrize("fault", ["os._exit(1)", "import time; time.sleep(60)"])

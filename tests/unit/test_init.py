@@ -59,11 +59,19 @@ def test_a_second_init_of_a_line_overwrites_nothing(plant):
 
 def test_a_second_line_is_added_to_the_plant(plant):
     before = (plant / "config.yaml").read_text()
-    files = init.init(plant, "press-4", "seal")
-    assert {path.name for path in files} == {"publisher-press-4.env", "gate-press-4.sh"}
-    assert "CATEGORY=seal" in (plant / "publisher-press-4.env").read_text()
-    assert "METRICS_PORT=9111" in (plant / "publisher-press-4.env").read_text().splitlines()
+    files = init.init(plant, "press-4", "gasket")
+    assert {path.name for path in files} == {"publisher-press-4.env", "gate-press-4.sh", "gate-press-4.env"}
+    settings = (plant / "publisher-press-4.env").read_text().splitlines()
+    assert settings == ["CATEGORY=gasket", f"FOLDER={plant}/captured-press-4", "METRICS_PORT=9111"]
+    assert (plant / "captured-press-4").is_dir()
+    assert (plant / "gate-press-4.env").read_text() == "METRICS_PORT=9121\n"
     assert (plant / "config.yaml").read_text() == before
+
+
+def test_a_second_line_of_a_category_that_the_plant_does_not_know_is_refused(plant):
+    with pytest.raises(SetupError, match="'seal' is not configured; known: gasket"):
+        init.init(plant, "press-4", "seal")
+    assert not (plant / "publisher-press-4.env").exists()
 
 
 @pytest.mark.parametrize("name", ["my plant", "50%", "a'b", 'a"b', "a&b", "a$HOME", "pa(r)en", "{line}", "ü"])
