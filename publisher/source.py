@@ -15,6 +15,7 @@ from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
+_MAX_BYTES = 512 * 2**20  # the upper limit of RabbitMQ's max_message_size
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def read(path: Path) -> Capture:
 
 
 def read_file(path: Path) -> tuple[bytes, os.stat_result]:
-    """Return the content of a file, and its status after it was read."""
+    """Return the content of a file, and its status after it was read. A larger file than RabbitMQ can take is cut."""
     with path.open("rb") as file:
-        image = file.read()
+        image = file.read(_MAX_BYTES + 1)
         return image, os.fstat(file.fileno())
 
 

@@ -63,7 +63,7 @@ class Gate:
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._decided = Undone()
-        self.late_verdicts = 0
+        self.late_verdicts = 0  # counted while the gate hears its line, not while it reads what it has missed
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
         """Restore what an earlier process has done (job id and reason, oldest first) and what it was about to do."""
@@ -124,9 +124,7 @@ class Gate:
             waited_s: see the method. It only marks an unannounced part as stale.
         """
         if verdict.job_id in self._acted:
-            late = self._acted[verdict.job_id] == NO_VERDICT
-            self.late_verdicts += late
-            return Heard.LATE if late else Heard.KNOWN
+            return Heard.LATE if self._acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
         if verdict.job_id in self._decided:
             return Heard.KNOWN
         patience_s = self._patience_s(verdict)
@@ -135,7 +133,6 @@ class Gate:
         action, because, score = self._action_for(verdict), str(verdict.decision), verdict.score
         late = action is Action.ACCEPT and now >= due_at
         if late:
-            self.late_verdicts += 1
             action, because, score = Action.REJECT, NO_VERDICT, None
         self._decided[verdict.job_id] = Decided(verdict, action, because, score, due_at, stale=stale)
         return Heard.LATE if late else Heard.DECIDED

@@ -169,7 +169,8 @@ class Inbox:
             self._observe_clock("worker", verdict.worker.split(":")[0], verdict.decided_at, now)
         waited_s = self._gate.waited_s(verdict, self._now_ms())
         heard = self._gate.on_verdict(verdict, now, 0.0 if current else waited_s, waited_s)
-        if heard is Heard.LATE:
+        if heard is Heard.LATE and current:
+            self._gate.late_verdicts += 1
             _log.warning("verdict too late", job_id=verdict.job_id, decision=verdict.decision)
         if not self._gate.is_undone(verdict.job_id):
             return False

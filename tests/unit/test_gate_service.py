@@ -581,6 +581,19 @@ def test_a_part_that_is_due_does_not_wait_for_the_stale_acts_after_an_outage(ser
     assert len(serving.acts()) == 31
 
 
+def test_late_verdicts_are_counted_unless_the_gate_reads_what_it_has_missed(bench):
+    bench.part("missed", captured_ago_ms=5000)
+    bench.verdict("missed")
+    bench.step()
+    assert bench.gate.late_verdicts == 0
+    bench.pass_time(3.0)
+    bench.part("late")
+    bench.pass_time(2.0)
+    bench.verdict("late")
+    bench.step()
+    assert bench.gate.late_verdicts == 1
+
+
 def test_after_a_freeze_a_gate_does_not_reject_before_it_has_heard_what_others_have_done(serving):
     serving.part("j", patience_ms=4000)
     serving.step()

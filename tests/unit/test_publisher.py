@@ -267,6 +267,13 @@ def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, monkeypat
     assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
 
 
+def test_no_more_of_a_file_is_read_than_rabbitmq_can_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "_MAX_BYTES", 10)
+    path = tmp_path / "disk-image.png"
+    path.write_bytes(b"x" * 100)
+    assert source.read(path).image == b"x" * 11
+
+
 def test_folders_are_searched_in_order_and_each_file_is_listed_once(tmp_path):
     for name in ("b/2.jpg", "a/1.png", "a/.hidden.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
