@@ -53,6 +53,9 @@ def main() -> None:
     except (PatchlineError, BrokerError) as error:
         print(f"patchline: {error}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, PatchlineError) else 2)
+    except PermissionError as error:
+        print(f"patchline: {error.filename}: permission denied; run it as a user who may use it", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
