@@ -31,6 +31,7 @@ COMMANDS = [
     "import-bank",
     "convert",
     "quantize",
+    "probe",
     "om",
     "doctor",
     "services",
