@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript", reason="the extra `convert` is not installed")
 from patchline.devices import backbone, loading, model_manifest  # noqa: E402
 from patchline.models import atc, convert, networks  # noqa: E402
 from patchline.protocol.errors import SetupError  # noqa: E402
+from tests.standin import installation  # noqa: E402
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # warnings of torch
 STANDIN = Path(__file__).parents[1] / "standin"
@@ -56,10 +57,10 @@ def test_a_model_without_the_3x3_mean_is_refused(models, checkpoint, tmp_path, m
         loading.load(tmp_path, "wideresnet101_224_layer2", 224, backbone.CPU, streams=1)
 
 
-def test_normalisation_in_aipp_agrees_with_normalisation_in_the_graph(models, monkeypatch):
+def test_normalisation_in_aipp_agrees_with_normalisation_in_the_graph(models, monkeypatch, tmp_path):
     name = "wideresnet101_224_layer2"
     monkeypatch.setenv("PATH", f"{STANDIN / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("MX_SDK_HOME", str(STANDIN))
+    monkeypatch.setenv("MX_SDK_HOME", str(installation.install(tmp_path)))
     monkeypatch.setenv("PATCHLINE_MINDX_PYTHON", os.sys.executable)
     assert atc.compile_om(models, name, None, None, atc.Target(models)).recorded
     on_cpu = loading.load(models, name, 224, backbone.CPU, streams=1, precision="f32").extract(random_images(224))
