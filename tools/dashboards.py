@@ -116,6 +116,15 @@ LINE = (
         },
     ),
     Panel(
+        "Drift: parts above the median good image",
+        {
+            "{{category}} {{instance}}": f"patchline_drift_share{_LINE}",
+            "lower limit {{category}}": f"min by (category) (patchline_drift_lower_limit{_LINE})",
+            "upper limit {{category}}": f"max by (category) (patchline_drift_upper_limit{_LINE})",
+        },
+        "percentunit",
+    ),
+    Panel(
         "Score distribution",
         {"{{le}}": f"sum by (le) (increase(patchline_score_ratio_bucket{_LINE}[5m]))"},
         kind="heatmap",

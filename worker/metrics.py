@@ -18,6 +18,7 @@ from patchline.protocol.errors import Reason
 from patchline.runtime import metrics
 from patchline.runtime.health import Health, serve
 from patchline.runtime.metrics import Counter, Gauge, Histogram
+from patchline.worker import drift
 from patchline.worker.backpressure import Backpressure
 from patchline.worker.supervisor import Cause
 
@@ -43,6 +44,12 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "lanes_refused": ("Lanes that wait because RabbitMQ refuses their messages: a queue is full.", ()),
     "device_lost": ("1 if the device holds a process that cannot be ended: no other is started on it.", ()),
     "category_ready": ("1 if the category is served, 0 if its memory bank or model cannot be used.", ("category",)),
+    "drift_share": (
+        "Share of the last parts that score above the median held-out good image; 0.5 if nothing has changed.",
+        ("line", "category"),
+    ),
+    "drift_lower_limit": ("Smallest patchline_drift_share without drift.", ("line", "category")),
+    "drift_upper_limit": ("Largest patchline_drift_share without drift.", ("line", "category")),
     "fps": (f"Confirmed verdicts per second over the last {_FPS_WINDOW_S:g} s.", ("device",)),
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
@@ -66,6 +73,8 @@ class Metrics:
         self._clock = clock
         self._categories = frozenset(categories)
         self._lines: set[str] = set()
+        self._references: dict[str, drift.Reference] = {}
+        self._charts = drift.Charts()
         self._confirmed_at: deque[float] = deque()
         self._lock = threading.Lock()
         self._counters = {
@@ -98,6 +107,10 @@ class Metrics:
         """Set the score that is expected of a good part, and the fail threshold."""
         self._gauges["calibrated_score_ratio"].labels(category).set(median / threshold)
 
+    def set_reference(self, category: str, reference: drift.Reference) -> None:
+        """Set what the scores of a category are compared with. Without one, its drift is not measured."""
+        self._references[category] = reference
+
     def set_queue_limit(self, queue: str, max_length: int) -> None:
         """Set the length at which RabbitMQ refuses further messages of a queue."""
         self._gauges["queue_max_length"].labels(queue).set(max_length)
@@ -128,6 +141,8 @@ class Metrics:
             self._counters["images"].labels(line, category, decision).inc(decision is verdict.decision)
         if verdict.score is not None and verdict.thresholds is not None:
             self._histograms["score_ratio"].labels(line, category).observe(verdict.score / verdict.thresholds.fail)
+            if verdict.attempt == 1 and not verdict.replay:  # each part counts once
+                self._observe_drift(line, category, verdict.score)
         if verdict.reason is not None:
             self._counters["errors"].labels(verdict.reason).inc()
         if verdict.captured_at is not None:
@@ -177,6 +192,14 @@ class Metrics:
     def redis_failed(self) -> None:
         """Record a failed request to Redis."""
         self._counters["redis_failures"].inc()
+
+    def _observe_drift(self, line: str, category: str, score: float) -> None:
+        reference = self._references.get(category)
+        share = None if reference is None else self._charts.add(line, category, reference, score)
+        if reference is not None and share is not None:
+            values = {"share": share, "lower_limit": reference.lower, "upper_limit": reference.upper}
+            for name, value in values.items():
+                self._gauges[f"drift_{name}"].labels(line, category).set(value)
 
     def _line_label(self, line: str) -> str:
         with self._lock:

@@ -23,7 +23,7 @@ from patchline.protocol.errors import DeviceStuckError, MismatchError, Patchline
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import lost_device, retired_queues, sizes, supply, verdict_cache
+from patchline.worker import drift, lost_device, retired_queues, sizes, supply, verdict_cache
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
@@ -149,6 +149,9 @@ def _load_inspectors(
         metrics.set_category_ready(name, True)
         median = inspector.bank.manifest.calibration.held_out_median
         metrics.set_calibration(name, median, inspector.thresholds.fail)
+        reference = drift.Reference.read(settings.paths.memory_banks / name, inspector.bank.manifest)
+        if reference is not None:
+            metrics.set_reference(name, reference)
     return {name: loaded.inspectors[name] for name in names if name in loaded.inspectors}
 
 

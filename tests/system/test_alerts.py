@@ -24,6 +24,16 @@ def gate_acts(reject, accept, because="fail"):
     return {f'{acts},action="reject",because="{because}"}}': reject, f'{acts},action="accept",because="pass"}}': accept}
 
 
+def drift_charts(share, other):
+    """The control charts of a line and a category on two workers."""
+    values = {"share": (share, other), "lower_limit": (0.23, 0.23), "upper_limit": (0.805, 0.805)}
+    return {
+        f'patchline_drift_{name}{{{LABELS},instance="{instance}"}}': f"{value}x10"
+        for name, pair in values.items()
+        for instance, value in zip("ij", pair, strict=True)
+    }
+
+
 # For each alert: series that make it fire, its labels, the evaluation time (minutes), series that do not make it fire.
 CASES = {
     "PatchlineLineStopped": (
@@ -71,6 +81,12 @@ CASES = {
             'patchline_score_ratio_bucket{category="c",le="+Inf"}': "0+100x100",
             'patchline_calibrated_score_ratio{category="c"}': "0.4x100",
         },
+    ),
+    "PatchlineScoresOutsideLimits": (
+        drift_charts(0.91, other=0.5),
+        {"line": "l", "category": "c"},
+        2,
+        drift_charts(0.8, other=0.24),
     ),
     "PatchlineDeviceHot": (
         {'patchline_device_temperature_celsius{instance="i"}': "90x20"},
@@ -353,6 +369,12 @@ def test_a_line_that_rejects_every_part_pages(bare_rules, tmp_path):
 def test_rejects_that_are_no_jump_do_not_page(series, bare_rules, tmp_path):
     nothing = {minute: [] for minute in range(590, 660, 5)}
     assert fires("PatchlineRejectRateJumped", series, nothing, bare_rules, tmp_path) == ""
+
+
+def test_scores_below_the_lower_limit_alert_until_a_window_is_within_the_limits(bare_rules, tmp_path):
+    series = drift_charts(0.5, other=0.5) | {f'patchline_drift_share{{{LABELS},instance="i"}}': "0.5x5 0.1x5 0.5x9"}
+    expected = {4: [], 8: [{"line": "l", "category": "c"}], 14: []}
+    assert fires("PatchlineScoresOutsideLimits", series, expected, bare_rules, tmp_path) == ""
 
 
 def test_unread_verdicts_page_when_nobody_consumes_them(bare_rules, tmp_path):
