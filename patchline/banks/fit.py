@@ -119,9 +119,7 @@ def make_clean_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> 
 def make_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> Draft:
     """Make a bank, and judge each image by the others. With `clean_share`, doubtful patches are discarded first."""
     _require_several_groups(recipe.groups)
-    candidates = _sample_candidates(recipe.features(progress, "features"), _patches_per_image(recipe), seed)
-    if recipe.category.clean_share:
-        candidates = candidates.clean(recipe.category.clean_share, seed)
+    candidates = _candidates(recipe, seed, progress)
     groups = recipe.groups[candidates.images]
     coresets = _Coresets.select(candidates.features, groups, recipe.category, seed, progress)
     distances = list(_hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets))
@@ -129,6 +127,13 @@ def make_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> Draft:
     origins = RowOrigins(tuple(recipe.paths), candidates.images[rows], candidates.positions[rows])
     bank = candidates.features[rows]
     return Draft(bank, len(candidates.features), recipe.held_out(distances), distances, origins)
+
+
+def make_bank(recipe: Recipe, seed: int, progress: terminal.Progress) -> Features:
+    """Make the same bank as `make_draft`, float32 [rows, dim], and judge no image."""
+    candidates = _candidates(recipe, seed, progress)
+    rows = _select_rows(coreset.project(candidates.features, seed), recipe.category, seed, progress)
+    return np.asarray(candidates.features[rows])
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,13 @@ class _Coresets:
         """The bank if a group is held out, float32 [rows, dim]."""
         rows = np.concatenate([self.rows[self.group_of_row != group], self.replacements[group]])
         return np.asarray(self.candidates[rows])
+
+
+def _candidates(recipe: Recipe, seed: int, progress: terminal.Progress) -> _Candidates:
+    """The patches that the coreset is selected from. With `clean_share`, doubtful ones are discarded."""
+    candidates = _sample_candidates(recipe.features(progress, "features"), _patches_per_image(recipe), seed)
+    clean_share = recipe.category.clean_share
+    return candidates.clean(clean_share, seed) if clean_share else candidates
 
 
 def _sample_candidates(features: Iterable[Features], patches_per_image: int, seed: int) -> _Candidates:

@@ -16,8 +16,8 @@ def describe(bank: BankManifest) -> str:
     ]
     if calibration.flagged is not None and calibration.failed is not None:
         lines.append(
-            f"Of 1,000 good parts, expect {_per_thousand(calibration.flagged)} with review or fail, "
-            f"and {_per_thousand(calibration.failed)} of them with fail. Each bound holds with 95 % confidence; "
+            f"Of 1,000 good parts, expect {per_thousand(calibration.flagged)} with review or fail, "
+            f"and {per_thousand(calibration.failed)} of them with fail. Each bound holds with 95 % confidence; "
             "more good images bring them closer."
         )
     lines.append(
@@ -27,7 +27,8 @@ def describe(bank: BankManifest) -> str:
     return "\n".join(lines)
 
 
-def _per_thousand(share: FlaggedShare) -> str:
+def per_thousand(share: FlaggedShare) -> str:
+    """The number of 1,000 parts, with its bounds."""
     return f"about {_count(share.expected)} ({_count(share.lower)} to {_count(share.upper)})"
 
 

@@ -105,6 +105,12 @@ def evaluate(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the reports (HTML and JSON) and the sheets of mistakes go.")
     ] = Path("out"),
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Compare N memory banks from the same good images: how much of a figure is luck."
+        ),
+    ] = 1,
     config_file: Settings = CONFIG,
 ) -> None:
     """Compare the judgement with labelled images: one category, several, or all.
@@ -115,17 +121,21 @@ def evaluate(
 
     Example:  patchline evaluate --category bottle mvtec/bottle
 
+    Example:  patchline evaluate --category bottle mvtec/bottle --seeds 5
+
     Example:  patchline evaluate --all --dataset mvtec
     """
     from patchline.evaluation import evaluate, reference, report
 
     settings = config.load(config_file)
+    if dataset is not None and seeds > 1:
+        raise SetupError("--seeds compares memory banks of one category: name one --category and its folder")
     if dataset is not None:
         reference.precision(settings, chosen(settings, category, all_), dataset, out)
         return
     if folder is None or category is None or len(category) != 1:
         raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
-    report.print_report(evaluate.evaluate(settings, category[0], folder, out))
+    report.print_report(evaluate.evaluate(settings, category[0], folder, out, seeds))
     print(f"{out / category[0]}.html, {out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from patchline import config
 from patchline.banks import golden, serving
 from patchline.devices import backbone
-from patchline.evaluation import datasets, masks, page, report, train_copies
+from patchline.evaluation import datasets, masks, page, report, seeds, train_copies
 from patchline.evaluation.datasets import Dataset, LabelledImage
 from patchline.evaluation.pixel_counts import Defect, PixelCounts, PixelStatistics
 from patchline.evaluation.report import JudgedImage, Report
@@ -25,7 +25,7 @@ _SHOWN_MISTAKES = 12
 _TILE_SIDE = 512  # pixels
 
 
-def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Report:
+def evaluate(settings: config.Config, name: str, folder: Path, out: Path, seed_count: int = 1) -> Report:
     """Inspect every labelled image of a folder, and compare the decisions with the labels.
 
     Args:
@@ -34,8 +34,11 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
         folder: of the category, in one of the layouts of `datasets`.
         out: the folder for `<category>.json`, `<category>.html` and the contact sheet `<category>-mistakes.png`.
 
+        seed_count: of memory banks that are compared. If 1, only the served one is judged.
+
     Raises:
-        SetupError: the folder has an unknown layout, an image or a mask cannot be used, or the category is not served.
+        SetupError: the folder has an unknown layout, an image or a mask cannot be used, the category is not served, or
+            its good images cannot be used for other seeds.
     """
     dataset = datasets.read(folder)
     dataset.notes += train_copies.notes(folder, [image.path for image in dataset.images])
@@ -43,12 +46,13 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path) -> Rep
     print(golden.compare(inspector, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
     images, pixels = [], PixelStatistics()
     with terminal.progress() as progress:
+        spread = seeds.evaluate(settings, inspector, dataset.images, seed_count, progress) if seed_count > 1 else None
         for labelled in progress.track(dataset.images, description=name):
             judged, counts = _judge(inspector, dataset, labelled)
             images.append(judged)
             if counts is not None:
                 pixels.add(labelled.kind, counts)
-    result = report.make(inspector, name, dataset, images, pixels)
+    result = report.make(inspector, name, dataset, images, pixels, spread)
     mistakes = worst_mistakes(images)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from string import Template
 
 import numpy as np
 
-from patchline.evaluation import neighbours, report
+from patchline.evaluation import neighbours, report, seeds
 from patchline.evaluation.report import JudgedImage, Report
 from patchline.inspection import picture
 from patchline.inspection.inspector import Inspector
@@ -39,6 +39,7 @@ $figures
 <p class="note">Intervals of 95 %: exact for shares, DeLong's for AUROC, resampled images for the others; none if all
 resamples agree. Pixel figures compare maps of $side x $side pixels; a pixel is defective if a mask marks any pixel that
 it stands for.</p>
+$seeds
 <h2>By kind of defect</h2>
 $kinds
 <h2>Scores</h2>
@@ -83,6 +84,7 @@ def make(
         defects=result.defects,
         side=result.map_side,
         figures=_table(("", "value", "from", "to"), rows),
+        seeds=_seeds_section(result),
         kinds=_kinds_table(result),
         scores=_draw_scores(result, images),
         good_mistakes=tiles[True],
@@ -102,6 +104,14 @@ def _figure(inspector: Inspector, comparer: neighbours.Neighbours, image: Judged
     lines = [caption] if pair.caption is None else [caption, pair.caption]
     text = "<br>".join(html.escape(_printable(line)) for line in lines)
     return f"<figure>{pictures}<figcaption>{text}</figcaption></figure>"
+
+
+def _seeds_section(result: Report) -> str:
+    if result.seeds is None:
+        return ""
+    note = "The banks keep other patches of the same good images. A difference smaller than this deviation is luck."
+    table = _table(("", *seeds.COLUMNS[1:]), result.seeds.rows())
+    return f'<h2>{report.seeds_title(result.seeds)}</h2>\n{table}\n<p class="note">{note}</p>'
 
 
 def _kinds_table(result: Report) -> str:

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from patchline.banks import report as promises
 from patchline.evaluation import intervals, metrics, pixel_metrics
 from patchline.evaluation.datasets import GOOD, Dataset
 from patchline.evaluation.intervals import Figure
 from patchline.evaluation.pixel_counts import PixelCounts, PixelStatistics
+from patchline.evaluation.seeds import COLUMNS, SeedsReport
 from patchline.inspection.inspector import Inspector
+from patchline.inspection.memory_bank import Calibration
 from patchline.protocol.messages import Decision, Frozen, Scores, Thresholds
 from patchline.runtime import terminal
 
@@ -80,7 +83,8 @@ class Report(Frozen):
     """`<category>.json`.
 
     `instance_auroc` and `instance_auroc_topk10` are the reference's figures. `decisions` counts images by kind and
-    decision. `map_side` is the side of the maps that the pixel figures compare, in pixels.
+    decision. `map_side` is the side of the maps that the pixel figures compare, in pixels. `seeds` compares memory
+    banks, if there are several.
     """
 
     category: str
@@ -102,12 +106,18 @@ class Report(Frozen):
     image: ImageReport
     pixel: PixelReport | None
     kinds: dict[str, KindReport]
+    seeds: SeedsReport | None = None
     notes: list[str]
     summary: str
 
 
 def make(
-    inspector: Inspector, name: str, dataset: Dataset, images: list[JudgedImage], pixels: PixelStatistics
+    inspector: Inspector,
+    name: str,
+    dataset: Dataset,
+    images: list[JudgedImage],
+    pixels: PixelStatistics,
+    seeds: SeedsReport | None = None,
 ) -> Report:
     """Compute all figures.
 
@@ -117,6 +127,7 @@ def make(
         dataset: the labelled images, and what was not used.
         images: the judgement of each.
         pixels: the counts of good images, and of defects with masks.
+        seeds: the figures over several memory banks, if there are several.
     """
     good = [image for image in images if image.is_good]
     defects = [image for image in images if not image.is_good]
@@ -144,8 +155,10 @@ def make(
         image=image_report,
         pixel=pixel,
         kinds=kinds,
+        seeds=seeds,
         notes=dataset.notes,
-        summary=_summary(image_report, good, defects, kinds, asked_rate),
+        summary=_promise(inspector.bank.manifest.calibration, image_report)
+        + _summary(image_report, good, defects, kinds, asked_rate),
     )
 
 
@@ -156,7 +169,14 @@ def print_report(report: Report) -> None:
     terminal.table(title, ("measure", "value", "from", "to"), rows)
     counts = [(kind, *(counts[decision] for decision in Decision)) for kind, counts in report.decisions.items()]
     terminal.table("decisions at the thresholds", ("kind", *Decision), counts)
+    if report.seeds is not None:
+        terminal.table(seeds_title(report.seeds), COLUMNS, report.seeds.rows())
     print("\n".join([*report.notes, report.summary]))
+
+
+def seeds_title(seeds: SeedsReport) -> str:
+    """What the figures over seeds are."""
+    return f"{len(seeds.seeds)} memory banks from the same good images, seeds {seeds.seeds[0]} to {seeds.seeds[-1]}"
 
 
 def figures(report: Report) -> list[tuple[str, Figure]]:
@@ -253,6 +273,24 @@ def _weights(kind_of_image: list[str], kinds: list[str]) -> NDArray[np.float64]:
         if group.any():
             weights[:, group] = intervals.resample_weights(rng, int(group.sum()), _PIXEL_SAMPLES)
     return weights
+
+
+def _promise(calibration: Calibration, image: ImageReport) -> str:
+    """What the memory bank promises because of its good images, and whether these test images kept it."""
+    flagged, failed = calibration.flagged, calibration.failed
+    if flagged is None:
+        return ""
+    rejected = "" if failed is None else f", {promises.per_thousand(failed)} of them rejected"
+    text = (
+        f"Because of {calibration.images} good images, the memory bank promises that of 1,000 good parts "
+        f"{promises.per_thousand(flagged)} are flagged{rejected}; each bound holds with 95 % confidence. "
+    )
+    if (image.false_flags.low or 0.0) <= flagged.upper:
+        return text
+    return text + (
+        "More of these test images are flagged: they differ from the images of the fit in product, light or camera, or "
+        "several of those showed one part. "
+    )
 
 
 def _summary(

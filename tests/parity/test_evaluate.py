@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from patchline import config
-from patchline.banks import serving
+from patchline.banks import fit, serving, store
 from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone
+from patchline.evaluation import seeds
 from patchline.inspection import picture, preprocess
+from patchline.runtime import terminal
 
 pytestmark = pytest.mark.timeout(180)
 NOT_UTF8 = os.fsdecode(b"part-\xff-")
@@ -37,9 +39,9 @@ def copy(texture_folder, target, prefix, defects):
             (target / "ground_truth" / name / f"{prefix}{path.stem}_mask.png").write_bytes(encoded)
 
 
-def evaluate(plant, folder, out):
+def evaluate(plant, folder, out, *options):
     command = [sys.executable, "-m", "patchline", "evaluate", "--category", "brick", str(folder), "--out", str(out)]
-    command += ["--config", str(plant / "config.yaml")]
+    command += ["--config", str(plant / "config.yaml"), *options]
     return subprocess.run(command, capture_output=True, check=False)
 
 
@@ -142,6 +144,25 @@ def test_the_report_says_what_a_plant_engineer_needs(evaluated):
     assert report["summary"] in printed
 
 
+def test_the_report_quotes_what_the_memory_bank_promised(plant, evaluated):
+    report, page, _ = evaluated
+    settings = config.load(plant / "config.yaml")
+    calibration = store.load(settings.paths.memory_banks / "brick").manifest.calibration
+    expected, lower, upper = (round(1000 * getattr(calibration.flagged, key)) for key in ("expected", "lower", "upper"))
+    promise = f"Because of 24 good images, the memory bank promises that of 1,000 good parts about {expected} "
+    assert report["summary"].startswith(promise + f"({lower} to {upper}) are flagged")
+    assert "More of these test images are flagged" not in report["summary"]
+    assert promise in page
+
+
+def test_test_images_that_break_the_promise_are_said_to_differ(plant, texture_folder, tmp_path):
+    shutil.copytree(texture_folder / "test", tmp_path / "other" / "test")
+    for path in (tmp_path / "other" / "test" / "good").iterdir():
+        cv2.imwrite(str(path), cv2.bitwise_not(cv2.imread(str(path))))
+    result = evaluate(plant, tmp_path / "other", tmp_path / "out")
+    assert "More of these test images are flagged: they differ" in result.stdout.decode()
+
+
 def test_each_figure_lies_inside_of_its_interval(evaluated):
     report, _, _ = evaluated
     figures = [*report["image"].values(), *report["pixel"].values(), report["kinds"]["scratch"]["missed"]]
@@ -220,3 +241,66 @@ def test_a_good_picture_that_is_not_there_any_more_is_said(plant, texture_folder
     }
     assert expected[state] in page
     assert page.count("<img") == 12
+
+
+@pytest.fixture(scope="module")
+def compared(plant, texture_folder, tmp_path_factory):
+    """The report and the page of the brick wall with three seeds."""
+    out = tmp_path_factory.mktemp("seeds")
+    result = evaluate(plant, texture_folder, out, "--seeds", "3")
+    assert result.returncode == 0, result.stderr
+    return json.loads((out / "brick.json").read_text()), (out / "brick.html").read_text(), result.stdout.decode()
+
+
+def test_figures_over_seeds_come_from_different_banks_of_the_same_good_images(compared, evaluated):
+    report, page, printed = compared
+    assert report["seeds"]["seeds"] == [0, 1, 2]
+    for name in ("auroc", "average_precision", "missed_at_asked_rate"):
+        spread = report["seeds"][name]
+        assert spread["values"][0] == pytest.approx(report["image"][name]["value"], abs=1e-6)  # the served bank
+        assert spread["mean"] == pytest.approx(np.mean(spread["values"]))
+        assert spread["deviation"] == pytest.approx(np.std(spread["values"], ddof=1))
+    title = "3 memory banks from the same good images, seeds 0 to 2"
+    assert title in page
+    assert title in printed
+    assert "memory banks from the same good images" not in evaluated[1]
+
+
+def test_other_seeds_change_the_scores_of_the_same_images(plant):
+    settings = config.load(plant / "config.yaml")
+    inspector = serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"]
+    recipe = seeds.recipe_of(settings, inspector)
+    with terminal.progress() as progress:
+        banks = [fit.make_bank(recipe, seed, progress) for seed in (0, 1)]
+    assert np.array_equal(banks[0], inspector.bank.search.features)
+    assert banks[1].shape == banks[0].shape
+    assert not np.array_equal(banks[1], banks[0])
+
+
+@pytest.mark.parametrize("state", ["missing", "changed", "earlier build"])
+def test_seeds_are_refused_if_the_good_images_are_not_those_of_the_bank(plant, texture_folder, tmp_path, state):
+    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
+    path = folder / "faiss-index-precision" / "brick" / "rows.npz"
+    origins = RowOrigins.load(path.parent)
+    copies = tuple(tmp_path / old.name for old in origins.paths)
+    for copy_, old in zip(copies, reversed(origins.paths), strict=True):
+        if state == "changed":
+            shutil.copy(old, copy_)
+    path.write_bytes(dataclasses.replace(origins, paths=copies).encode())
+    if state == "earlier build":
+        path.unlink()
+    result = evaluate(folder, texture_folder, tmp_path / "out", "--seeds", "2")
+    expected = {
+        "missing": "but " + str(copies[0]) + " is not there any more",
+        "changed": "have changed since its memory bank was made; fit it again",
+        "earlier build": "does not say which images it was made of, so --seeds cannot be used; fit it again",
+    }
+    assert result.returncode == 2
+    assert expected[state] in result.stderr.decode()
+
+
+def test_seeds_need_one_category(plant, texture_folder, tmp_path):
+    options = ("--dataset", str(texture_folder), "--seeds", "2")
+    result = evaluate(plant, texture_folder, tmp_path, *options)
+    assert result.returncode == 2
+    assert "--seeds compares memory banks of one category" in result.stderr.decode()
