@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from patchline import config
 from patchline.inspection import decode
 from patchline.protocol import image_files
-from patchline.protocol.errors import SetupError, Unusable
+from patchline.protocol.errors import SetupError, UnreadableError, Unusable
 
 _DEPTHS = (8, 10, 12, 14)
 
@@ -31,8 +31,9 @@ def decode_good(
         uint8 [height, width, 3], RGB.
 
     Raises:
-        SetupError: the image cannot be read or decoded, or it has 16 bits, never uses its upper ones, and `bit_depth`
-            is not set.
+        UnreadableError: the image cannot be decoded.
+        SetupError: the file cannot be read, or the image has 16 bits, never uses its upper ones, and `bit_depth` is not
+            set.
     """
     image, content_type = image_files.read(path), image_files.content_type(path)
     try:
@@ -40,7 +41,7 @@ def decode_good(
             raise SetupError(_advice(path, paths, limits))
         return decode.decode(image, content_type, limits, category.depth)
     except Unusable as error:
-        raise SetupError(f"{path}: {error.detail}; repair it or remove it from the folder") from error
+        raise UnreadableError(f"{path}: {error.detail}") from error
 
 
 def _has_unused_bits(brightest: int | None) -> bool:

@@ -33,12 +33,13 @@ class Choices:
         numbers = {good_images.relative_name(path, folder): number for number, path in enumerate(good.paths)}
         reasons = {good_images.relative_name(image.path, folder): image.reason for image in good.left_out}
         for name in [*self.left_out, *self.accepted]:
-            if name not in numbers:
+            if name not in numbers and reasons.get(name) != good_images.CHOSEN:
                 why = f"is left out already ({reasons[name]})" if name in reasons else "is not there"
                 raise SetupError(f"{folder / name}: {why}; name an image that is used, relative to {folder}")
         if not set(numbers) - set(self.left_out):
             raise SetupError(f"{folder}: all images are left out")
-        return good.without({numbers[name] for name in self.left_out}, good_images.CHOSEN) if self.left_out else good
+        readable = {numbers[name] for name in self.left_out if name in numbers}
+        return good.without(readable, good_images.CHOSEN) if readable else good
 
 
 NO_CHOICES = Choices()

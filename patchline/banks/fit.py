@@ -222,7 +222,9 @@ def _select_rows(
 ) -> NDArray[np.int64]:
     count = max(1, math.floor(len(points) * category.coreset_ratio))
     task = progress.add_task("coreset", total=count)
-    return np.sort(coreset.select(points, count, seed, lambda selected: progress.update(task, completed=selected)))
+    rows = coreset.select(points, count, seed, lambda selected: progress.update(task, completed=selected))
+    progress.update(task, completed=count)
+    return np.sort(rows)
 
 
 def _hold_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +16,18 @@ from numpy.typing import NDArray
 
 from patchline import config
 from patchline.banks import folder_rules, near_duplicates
+from patchline.inspection import image_header
 from patchline.protocol import image_files
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import SetupError, UnreadableError
 from patchline.runtime import terminal
 
 HIDDEN = "hidden, partial, or in system folders"
 EXACT_COPIES = "exact copies"
-CHOSEN = "chosen"
+CHOSEN = "named by --leave-out"
 OUTLIERS = "outliers"
 THUMBNAILS = "thumbnails of other images"
 MUCH_SMALLER = "much smaller than the others"
+_NAMED = 5  # unreadable images in an error
 _THUMBNAIL = 0.5  # of the sides of its picture, at most
 _MUCH_SMALLER = 0.25  # of the median of the sides, at most
 Decode = Callable[[Path], NDArray[np.uint8]]
@@ -48,12 +51,14 @@ class GoodImages:
             one part, so they are held out together.
         left_out: the other images of the folder.
         near_duplicates: the number of images that look the same as another one.
+        turned: the number of images with another EXIF orientation than most. Decoding ignores it.
     """
 
     paths: list[Path]
     groups: NDArray[np.int64]
     left_out: list[LeftOut]
     near_duplicates: int = 0
+    turned: int = 0
 
     @property
     def group_count(self) -> int:
@@ -72,20 +77,29 @@ class GoodImages:
         return replace(rest, left_out=self.left_out + left_out)
 
     def describe(self) -> str:
-        """One line: how many images are used, in how many groups, and how many are left out for which reason."""
+        """One line: how many images are used, in how many groups."""
         text = f"{len(self.paths)} good images"
         if self.group_count < len(self.paths):
             text += f" in {self.group_count} groups"
         if self.near_duplicates:
             text += f", with {self.near_duplicates} near-duplicates"
-        by_reason: dict[str, list[Path]] = {}
+        return text
+
+    def report(self) -> str:
+        """Several lines: what is used, what is left out for which reason, and what a person should look at."""
+        lines, by_reason = [self.describe()], dict[str, list[Path]]()
         for left_out in self.left_out:
             by_reason.setdefault(left_out.reason, []).append(left_out.path)
-        reasons = [f"{reason} ({len(paths)}, such as {paths[0]})" for reason, paths in by_reason.items()]
-        return f"{text}; left out: {', '.join(reasons)}" if reasons else text
+        lines += [f"left out: {len(paths)} {reason}, such as {paths[0]}" for reason, paths in by_reason.items()]
+        if self.turned:
+            lines.append(
+                f"{self.turned} images have another EXIF orientation than most. It is ignored: see that all parts lie "
+                "the same way in the pixels, as they will on the line"
+            )
+        return "\n".join(lines)
 
 
-def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImages:
+def collect(folder: Path, category: config.Category, decode: Decode, left_out: Collection[str] = ()) -> GoodImages:
     """Find the good images of a folder, leave out copies and thumbnails, and group those that belong together.
 
     Args:
@@ -93,15 +107,15 @@ def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImag
         category: its `group_by` and `group_table` name the groups. Without them, each image is a group. Groups with
             near-duplicates become one, unless `near_duplicates` is `ignore`.
         decode: returns the pixels of an image, uint8 [height, width, 3].
+        left_out: names of images that a person leaves out, relative to the folder. They need not be readable.
 
     Raises:
-        SetupError: there is no image, some are tests, defects or masks, or `group_by` or `group_table` does not fit
-            all of them.
+        SetupError: there is no image, some cannot be decoded, some are tests, defects or masks, or `group_by` or
+            `group_table` does not fit all of them.
     """
     files = image_files.find([folder])
     folder_rules.require_good_only(folder, files)
-    with terminal.progress() as progress:
-        looked_at = [_Image.look(path, decode(path)) for path in progress.track(files, description="images")]
+    looked_at, unreadable = _look_at(folder, files, decode, left_out)
     images, copies = _without_copies(looked_at)
     folder_rules.require_no_masks([image.path for image in images], [image.is_mask for image in images])
     pairs = near_duplicates.find([image.detail for image in images], lambda number: decode(images[number].path))
@@ -110,33 +124,73 @@ def collect(folder: Path, category: config.Category, decode: Decode) -> GoodImag
     if category.near_duplicates == "group":
         groups = _join(groups, pairs)
     kept = [number for number in range(len(images)) if number not in small]
-    left_out = copies + [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)]
-    left_out += [LeftOut(images[number].path, reason) for number, reason in small.items()]
-    good = GoodImages([image.path for image in images], groups, left_out).subset(kept)
+    others = copies + unreadable + [LeftOut(images[number].path, reason) for number, reason in small.items()]
+    good = GoodImages([image.path for image in images], groups, others + _other_files(folder, category)).subset(kept)
     alike = {number for pair in pairs if not small.keys() & pair for number in pair}
-    return replace(good, near_duplicates=len(alike))
+    return replace(good, near_duplicates=len(alike), turned=_turned([images[number].orientation for number in kept]))
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What is remembered of an image: the digest of its pixels, its sides in pixels, and what it looks like."""
+    """What is remembered of an image: the digest of its pixels, its sides in pixels, and what it looks like.
+
+    `orientation` is its EXIF tag; 1 is upright.
+    """
 
     path: Path
     sha256: bytes
     sides: tuple[int, int]
     detail: near_duplicates.Detail
     is_mask: bool
+    orientation: int
 
     @classmethod
     def look(cls, path: Path, rgb: NDArray[np.uint8]) -> _Image:
         sha256 = hashlib.sha256(str(rgb.shape).encode() + rgb.tobytes()).digest()
         sides = (rgb.shape[0], rgb.shape[1])
-        return cls(path, sha256, sides, near_duplicates.detail(rgb), folder_rules.is_mask(rgb))
+        orientation = image_header.orientation(image_files.read(path))
+        return cls(path, sha256, sides, near_duplicates.detail(rgb), folder_rules.is_mask(rgb), orientation)
 
 
 def relative_name(path: Path, folder: Path) -> str:
     """The path of an image below its folder, or its name if the folder is the image itself."""
     return path.relative_to(folder).as_posix() if path != folder else path.name
+
+
+def _look_at(
+    folder: Path, files: list[Path], decode: Decode, left_out: Collection[str]
+) -> tuple[list[_Image], list[LeftOut]]:
+    """Look at each image. Return those that can be decoded, and those that cannot and are left out by a person."""
+    images, unreadable, errors = [], [], {}
+    with terminal.progress() as progress:
+        for path in progress.track(files, description="images"):
+            try:
+                images.append(_Image.look(path, decode(path)))
+            except UnreadableError as error:
+                if relative_name(path, folder) in left_out:
+                    unreadable.append(LeftOut(path, CHOSEN))
+                else:
+                    errors[relative_name(path, folder)] = error
+    if errors:
+        names = list(errors)[:_NAMED]
+        raise SetupError(
+            f"{len(errors)} of {len(files)} images cannot be read: {'; '.join(str(errors[name]) for name in names)}"
+            f"{'; ...' if len(errors) > _NAMED else ''}. Repair or remove them, or leave them out: "
+            f"{' '.join(f'--leave-out {shlex.quote(name)}' for name in names)}"
+        )
+    return images, unreadable
+
+
+def _other_files(folder: Path, category: config.Category) -> list[LeftOut]:
+    """The files below a folder that are no images to be used: hidden ones, and those of other formats."""
+    others = [path for path in image_files.not_read(folder) if path != category.group_table]
+    kinds = [LeftOut(path, f"{path.suffix.lower() or 'nameless'} files, which are not read") for path in others]
+    return [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)] + kinds
+
+
+def _turned(orientations: Sequence[int]) -> int:
+    """How many images have another orientation than most."""
+    return len(orientations) - int(np.bincount(orientations).max())
 
 
 def _without_copies(images: list[_Image]) -> tuple[list[_Image], list[LeftOut]]:

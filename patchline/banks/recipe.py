@@ -88,8 +88,8 @@ class Recipe:
         category = settings.category(name)
         paths = image_files.find([folder])
         decode = partial(bit_depth.decode_good, paths=paths, limits=settings.images, category=category)
-        good = choices.apply(folder, good_images.collect(folder, category, decode))
-        terminal.note(good.describe())
+        good = choices.apply(folder, good_images.collect(folder, category, decode, choices.left_out))
+        terminal.note(good.report())
         _require_enough(good, category.false_reject_rate)
         model = loading.load(
             settings.paths.models,

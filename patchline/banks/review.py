@@ -66,9 +66,9 @@ def require_no_outliers(recipe: Recipe, held_out: HeldOut, distances: Distances)
     raise OutliersError(
         f"{len(images)} of {len(reviewed)} images in {recipe.folder} stand out, so no memory bank was written: "
         f"{named}{more}. The number is the score against the other images, 1 is the highest of those that do not stand "
-        f"out. Look at {sheet}. If they do not show good parts, leave them out: "
-        f"{' '.join(f'--leave-out {name}' for name in names)}. If they do, accept them: "
-        f"{' '.join(f'--accept {name}' for name in names)}. If there may be many, set clean_share of the category"
+        f"out. Look at {sheet}, and fit again with {' '.join(f'--leave-out {name}' for name in names)} if they do not "
+        f"show good parts, or with {' '.join(f'--accept {name}' for name in names)} if they do. If there may be many, "
+        "set clean_share of the category"
     )
 
 

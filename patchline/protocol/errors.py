@@ -29,6 +29,8 @@ class SetupError(PatchlineError):
     """A configuration, model or memory bank cannot be used. The command ends with this text."""
 
 
+class UnreadableError(SetupError):
+    """An image file cannot be decoded."""
 class MismatchError(SetupError):
     """A model, its `.om` and a memory bank do not belong together, so that another start ends the same.
 

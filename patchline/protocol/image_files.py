@@ -33,7 +33,9 @@ _SYSTEM_NAMES = {
     "#snapshot",
     "#temp",
     "thumbs",
+    "thumbs.db",
     "thumbnails",
+    "desktop.ini",
     "__macosx",
 }
 _PARTIAL_PREFIXES = ("~syncthing~", "~$")
@@ -91,6 +93,11 @@ def left_out(folder: Path) -> list[Path]:
     return sorted(path for path in files if any(map(is_left_out, path.relative_to(folder).parts)))
 
 
+def not_read(folder: Path) -> list[Path]:
+    """Return the visible files below a folder that `find` leaves out because of their suffix."""
+    return sorted(path for path in _visible_files(folder) if not has_image_suffix(path.name))
+
+
 def read(path: Path) -> bytes:
     """Return the content of a file.
 
@@ -142,9 +149,14 @@ def content_type_of(path: Path, image: bytes) -> str:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yield the images of a folder and its subfolders."""
+    return (path for path in _visible_files(folder) if has_image_suffix(path.name))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, except hidden, system and partial ones."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_left_out(name)]
         for name in names:
             path = Path(parent, name)
-            if has_image_suffix(name) and not is_left_out(name) and path.is_file():
+            if not is_left_out(name) and path.is_file():
                 yield path

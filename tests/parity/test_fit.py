@@ -94,7 +94,7 @@ def test_exact_copies_are_used_once(home):
     for path in sorted((home / "good").iterdir()):
         (home / "good" / f"copy-of-{path.name}").write_bytes(path.read_bytes())
     result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3")
-    assert "6 good images; left out: exact copies (6, such as " in result.stderr
+    assert "6 good images\nleft out: 6 exact copies, such as " in result.stderr
     assert [manifest(home)[key] for key in SAME] == [without_copies[key] for key in SAME]
 
 

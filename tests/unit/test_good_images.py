@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchline import config
 from patchline.banks import fit, good_images
-from patchline.protocol.errors import SetupError
+from patchline.banks.choices import Choices
+from patchline.protocol.errors import SetupError, UnreadableError
 
 RECIPE = {"backbone": "efficientnet_lite0", "layer": "blocks4+10", "resize": 64, "imagesize": 64}
 BY_PART = r"([^/]+)_[^_/]*$"
@@ -54,7 +56,7 @@ def test_exact_copies_are_left_out_and_named(folder):
     good = collect(folder, category())
     assert len(good.paths) == 6
     assert {left_out.reason for left_out in good.left_out} == {good_images.EXACT_COPIES}
-    assert good.describe() == f"6 good images; left out: exact copies (8, such as {folder}/again/a_1.png)"
+    assert good.report() == f"6 good images\nleft out: 8 exact copies, such as {folder}/again/a_1.png"
 
 
 def surface(seed, side=200, with_frame=True):
@@ -139,7 +141,7 @@ def test_near_duplicates_join_the_groups_of_their_parts(surfaces):
 def test_the_same_pixels_in_another_format_are_a_copy(surfaces):
     save(surfaces / "x3.bmp", surface(3))
     good = collect(surfaces, category())
-    assert good.describe() == f"12 good images; left out: exact copies (1, such as {surfaces}/x3.bmp)"
+    assert good.report() == f"12 good images\nleft out: 1 exact copies, such as {surfaces}/x3.bmp"
 
 
 def test_thumbnails_and_much_smaller_pictures_are_left_out_with_their_names(surfaces):
@@ -168,7 +170,7 @@ def test_hidden_and_system_folders_are_left_out_with_their_names(folder):
         *(f"{name}/7.png" for name in HIDDEN_FOLDERS),
         "._a_1.png",
     }
-    assert "left out: hidden, partial, or in system folders (8, such as " in good.describe()
+    assert "left out: 8 hidden, partial, or in system folders, such as " in good.report()
 
 
 @pytest.mark.parametrize("parent", [".hidden", "@eaDir", "thumbs", "test", "defect"])
@@ -253,3 +255,70 @@ def test_more_images_than_patches_are_refused_in_words():
     recipe = SimpleNamespace(paths=[None] * 1001, category=category(max_patches=1000))
     with pytest.raises(SetupError, match="set max_patches of the category to 1001 or more"):
         fit._patches_per_image(recipe)
+
+
+def test_files_of_formats_that_are_not_read_are_named_by_their_kind(folder):
+    for name in (
+        "phone/IMG_1.HEIC",
+        "phone/IMG_2.heic",
+        "IMG_3.MOV",
+        "Thumbs.db",
+        "desktop.ini",
+        ".DS_Store",
+        "table.csv",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(
+            "path,group\n" + "".join(f"{part}_{view}.png,{part}\n" for part in "abc" for view in "12")
+        )
+    good = collect(folder, category(group_table=folder / "table.csv"))
+    assert good.report().splitlines() == [
+        "6 good images in 3 groups",
+        f"left out: 1 .mov files, which are not read, such as {folder}/IMG_3.MOV",
+        f"left out: 2 .heic files, which are not read, such as {folder}/phone/IMG_1.HEIC",
+    ]
+
+
+def unreadable(*names):
+    """A decoder that cannot read some of the images."""
+
+    def read(path):
+        if path.name in names:
+            raise UnreadableError(f"{path}: it is truncated")
+        return decode(path)
+
+    return read
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once_with_the_command_that_leaves_them_out(folder):
+    write_noise(folder / "d 1.png", 20)
+    with pytest.raises(SetupError) as error:
+        good_images.collect(folder, category(), unreadable("b_1.png", "d 1.png"))
+    assert str(error.value) == (
+        f"2 of 7 images cannot be read: {folder}/b_1.png: it is truncated; {folder}/d 1.png: it is truncated. "
+        "Repair or remove them, or leave them out: --leave-out b_1.png --leave-out 'd 1.png'"
+    )
+
+
+def test_an_image_that_is_left_out_by_a_person_need_not_be_readable(folder):
+    choices = Choices(left_out=("b_1.png", "c_1.png"))
+    good = good_images.collect(folder, category(), unreadable("b_1.png"), choices.left_out)
+    good = choices.apply(folder, good)
+    assert [path.name for path in good.paths] == ["a_1.png", "a_2.png", "b_2.png", "c_2.png"]
+    assert [(image.path.name, image.reason) for image in good.left_out] == [
+        ("b_1.png", good_images.CHOSEN),
+        ("c_1.png", good_images.CHOSEN),
+    ]
+
+
+def test_images_with_different_exif_orientations_are_pointed_out(folder):
+    for seed, tag in enumerate((6, 6, 1), start=30):
+        tags = Image.Exif()
+        tags[0x0112] = tag
+        picture = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 40), np.uint8))
+        picture.save(folder / f"phone{seed}.jpg", exif=tags)
+    assert "\n2 images have another EXIF orientation than most. It is ignored" in collect(folder, category()).report()
+    for path in folder.glob("*.png"):
+        path.unlink()
+    (folder / "phone32.jpg").unlink()
+    assert "EXIF" not in collect(folder, category()).report()  # the camera is mounted that way
