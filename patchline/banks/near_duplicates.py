@@ -21,8 +21,11 @@ Detail = NDArray[np.float32]
 _SIDE, _MARGIN = 64, 4  # of the pictures that are compared first, in pixels
 _ALIGNED_SIDE = 256
 _MAX_SHIFT = 0.08  # of the side
+_REFINEMENT = 0.2  # pixels of 256 on either side of a shift
 _CANDIDATE = 0.5  # correlation of what sets two images apart from the others
 _SAME = 0.98  # 1 - their difference, relative to what sets them apart from the others
+_SAME_REFINED = 0.995  # the same after a refined alignment
+_DOUBTFUL = 0.8  # below it, a refined alignment changes nothing
 _MAX_COMMON = 10  # directions in which many images vary
 _MANY = (5, 0.05)  # images, and share of them, that a common direction is worth at least
 _SAMPLE = 1000  # images that the common directions are computed from
@@ -53,8 +56,8 @@ def find(details: Sequence[Detail], read: Callable[[int], NDArray[np.uint8]]) ->
 
     pairs = []
     for first, second in _candidates(residuals):
-        distinct = min(energies[first], energies[second])
-        if 1 - (1 - _aligned_correlation(*_same_resolution(shrunk(first), shrunk(second)))) / distinct > _SAME:
+        one, other = _same_resolution(shrunk(first), shrunk(second))
+        if _are_alike(one, other, float(min(energies[first], energies[second]))):
             pairs.append((first, second))
     return pairs
 
@@ -125,12 +128,32 @@ def _same_resolution(*images: tuple[Detail, tuple[int, int]]) -> list[Detail]:
     return [np.asarray(cv2.resize(picture, side, interpolation=cv2.INTER_CUBIC), np.float32) for picture in small]
 
 
-def _aligned_correlation(first: Detail, second: Detail) -> float:
-    """The correlation of the fine structure of two pictures of 256 pixels, as they are or after a shift."""
+def _are_alike(first: Detail, second: Detail, distinct: float) -> bool:
+    """Compare the fine structure of two pictures of 256 pixels, as they are and after a shift.
+
+    A better alignment leaves less of what sets parts apart that lie differently, so it has to show more.
+    """
     window = cv2.createHanningWindow((_ALIGNED_SIDE, _ALIGNED_SIDE), cv2.CV_32F)
     shift, _ = cv2.phaseCorrelate(_high_pass(second, 6.0), _high_pass(first, 6.0), window)
     shifts = {(0.0, 0.0), shift} if max(map(abs, shift)) < _MAX_SHIFT * _ALIGNED_SIDE else {(0.0, 0.0)}
-    return max(_correlation(first, second, *shift) for shift in shifts)
+    likeness = max(1 - (1 - _correlation(first, second, *each)) / distinct for each in shifts)
+    if likeness > _SAME or likeness < _DOUBTFUL or shift not in shifts:
+        return likeness > _SAME
+    return 1 - (1 - _refined_correlation(first, second, *shift)) / distinct > _SAME_REFINED
+
+
+def _refined_correlation(first: Detail, second: Detail, dx: float, dy: float) -> float:
+    """The correlation at the best shift near a shift that phase correlation found, which prefers whole pixels.
+
+    Along each axis, the correlation is taken as a parabola through three shifts.
+    """
+    middle, step = _correlation(first, second, dx, dy), _REFINEMENT
+    offsets = []
+    for x, y in ((step, 0.0), (0.0, step)):
+        before, after = (_correlation(first, second, dx + sign * x, dy + sign * y) for sign in (-1, 1))
+        curvature = before - 2 * middle + after
+        offsets.append(float(np.clip(step * (before - after) / (2 * curvature), -1, 1)) if curvature < 0 else 0.0)
+    return max(middle, _correlation(first, second, dx + offsets[0], dy + offsets[1]))
 
 
 def _correlation(first: Detail, second: Detail, dx: float, dy: float) -> float:

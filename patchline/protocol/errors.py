@@ -31,6 +31,8 @@ class SetupError(PatchlineError):
 
 class UnreadableError(SetupError):
     """An image file cannot be decoded."""
+
+
 class MismatchError(SetupError):
     """A model, its `.om` and a memory bank do not belong together, so that another start ends the same.
 

@@ -33,11 +33,10 @@ _SYSTEM_NAMES = {
     "#snapshot",
     "#temp",
     "thumbs",
-    "thumbs.db",
     "thumbnails",
-    "desktop.ini",
     "__macosx",
 }
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _PARTIAL_PREFIXES = ("~syncthing~", "~$")
 _PARTIAL_SUFFIXES = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".swp")
 _FOREIGN = (  # position, bytes and name of formats that cameras and phones write, too
@@ -94,8 +93,9 @@ def left_out(folder: Path) -> list[Path]:
 
 
 def not_read(folder: Path) -> list[Path]:
-    """Return the visible files below a folder that `find` leaves out because of their suffix."""
-    return sorted(path for path in _visible_files(folder) if not has_image_suffix(path.name))
+    """Return the visible files below a folder that `find` leaves out because of their suffix, except system files."""
+    files = (path for path in _visible_files(folder) if path.name.lower() not in _SYSTEM_FILES)
+    return sorted(path for path in files if not has_image_suffix(path.name))
 
 
 def read(path: Path) -> bytes:

@@ -125,6 +125,23 @@ def test_a_surface_that_was_moved_is_recognised(tmp_path, distance):
     assert collect(tmp_path / "good", category()).groups.tolist() == [*range(12), 4]
 
 
+def cell(seed, side=300):
+    """A grid that all parts have, with faint blots that differ."""
+    blots = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(side, side)), (0, 0), 4)
+    picture = 120 + 2.5 * blots / blots.std()
+    picture[:, ::60] = picture[:, 1::60] = 230
+    picture[::100] = picture[1::100] = 20
+    return cv2.cvtColor(np.clip(cv2.GaussianBlur(picture, (0, 0), 0.8), 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+
+
+def test_a_part_in_a_fixture_that_is_taken_again_a_pixel_away_is_recognised(tmp_path):
+    for seed in range(24):
+        save(tmp_path / "good" / f"{seed:02}.png", cell(seed))
+    for seed in range(0, 24, 3):
+        save(tmp_path / "good" / f"x{seed:02}.png", move(cell(seed), 1, -1))
+    assert collect(tmp_path / "good", category()).groups.tolist() == [*range(24), *range(0, 24, 3)]
+
+
 def test_all_pictures_twice_are_half_as_many_groups(surfaces):
     for seed in range(12):
         save(surfaces / f"x{seed:02}.jpg", surface(seed), cv2.IMWRITE_JPEG_QUALITY, 95)
