@@ -36,6 +36,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ FLOAT32, FLOAT16, UINT8 = 0, 1, 4  # TensorDataType.h of the SDK
 DTYPES = {FLOAT32: "float32", FLOAT16: "float16"}  # of features
 IMAGE_TYPES = {"uint8": UINT8, "float32": FLOAT32}
 REQUEST_TIMEOUT_S, KILL_TIMEOUT_S, POLL_S = 10.0, 5.0, 0.05
+SEARCH_PATHS = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "GST_PLUGIN_PATH")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -241,13 +243,19 @@ def listen() -> None:
             connection.end()
 
 
+def _peer(connection: socket.socket) -> int:
+    """The process at the other end, or 0 if it is in a container beside this one (SO_PEERCRED, unix(7))."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[0])
+
+
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Run a model on an Ascend device for a worker in a container.")
     parser.add_argument("--listen", required=True, metavar="SOCKET", help="the Unix socket, such as ascend0.sock")
     parser.add_argument("--device", required=True, type=int, help="the number of the chip for the SDK")
     parser.add_argument("--models", required=True, help="the folder of the .om files")
     parser.add_argument("--group", help="whose members may use the socket, by name or number")
-    parser.add_argument("--hosts", type=int, default=1, help="how many processes may use the chip at once (1)")
+    parser.add_argument("--hosts", type=int, default=8, help="how many processes may use the chip at once (8)")
     return parser.parse_args()
 
 
@@ -278,11 +286,12 @@ def _accept(listener: socket.socket, connections: list[Connection], options: arg
         while True:
             connection, _ = listener.accept()
             hangs = any(existing.hangs() for existing in connections)
-            if len(connections) < options.hosts and not hangs:
+            others = any(existing.worker != _peer(connection) for existing in connections)
+            if len(connections) < options.hosts and not hangs and not others:
                 connections.append(Connection(connection, options))
                 continue
             with connection, contextlib.suppress(OSError):
-                reason = "; ".join(existing.describe() for existing in connections)
+                reason = "; ".join(sorted({existing.describe() for existing in connections}))
                 connection.sendall(json.dumps({"busy": reason, "hangs": hangs}).encode() + b"\n")
 
 
@@ -291,6 +300,7 @@ class Connection:
 
     def __init__(self, connection: socket.socket, options: argparse.Namespace) -> None:
         self._connection = connection
+        self.worker = _peer(connection)
         number = connection.fileno()
         here = {
             "connection": number,
@@ -301,7 +311,12 @@ class Connection:
         }
         command = [sys.executable, __file__, json.dumps(here)]
         self._process = subprocess.Popen(
-            command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
+            command,
+            pass_fds=[number],
+            env=_without_empty_entries(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            start_new_session=True,
         )
         self._killed = False
 
@@ -330,10 +345,15 @@ class Connection:
 
     def describe(self) -> str:
         """Why there is no place for another one."""
-        number = self._process.pid
         if self.hangs():
-            return f"process {number} was killed and does not end: its device hangs; restart the machine"
-        return f"process {number} serves another worker"
+            return f"process {self._process.pid} was killed and does not end: its device hangs; restart the machine"
+        return f"it serves process {self.worker}; a device has one worker, with as many models as --hosts allows"
+
+
+def _without_empty_entries(environment: Any) -> Any:
+    """The environment without empty entries in search paths, as the vendor's scripts leave them: the current folder."""
+    paths = {name: ":".join(filter(None, environment[name].split(":"))) for name in SEARCH_PATHS if name in environment}
+    return {name: value for name, value in {**environment, **paths}.items() if value or name not in paths}
 
 
 def _pipeline(model: str, device: int) -> Any:

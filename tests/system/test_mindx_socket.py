@@ -66,6 +66,16 @@ def listener(tmp_path, ascend_plant, sdk, monkeypatch):
     listening.close()
 
 
+@contextmanager
+def another_worker(listener):
+    """Another process that is connected to the listener."""
+    script = "import socket, sys; c = socket.socket(socket.AF_UNIX); c.connect(sys.argv[1]); print(c.recv(99)); input()"
+    command = [sys.executable, "-c", script, str(listener.socket)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert "protocol" in process.stdout.readline()
+        yield process
+
+
 @pytest.fixture
 def load(ascend_plant):
     """A function that loads the model on the device behind the socket."""
@@ -195,18 +205,21 @@ def test_an_unknown_group_is_refused_in_one_line(listener):
 def test_a_second_worker_is_refused_in_one_line_until_the_first_has_gone(listener, load, monkeypatch):
     monkeypatch.setattr("patchline.devices.mindx_backbone._BACKOFF_S", (0.01, 0.05))
     listener.start()
-    first = load()
-    with pytest.raises(SetupError, match=r"ascend0\.sock: process \d+ serves another worker"):
-        load()
-    first.close()
+    with another_worker(listener) as first:
+        with pytest.raises(SetupError, match=rf"ascend0\.sock: it serves process {first.pid}; a device has one worker"):
+            load()
+        first.kill()
     load().extract(brick_crop())
 
 
-def test_two_hosts_may_use_a_chip_if_the_listener_says_so(listener, load):
+def test_a_worker_has_a_process_for_each_of_its_models_up_to_a_limit(listener, load, monkeypatch):
+    monkeypatch.setattr("patchline.devices.mindx_backbone._BACKOFF_S", (0.01, 0.05))
     process = listener.start("--hosts", "2")
     first, second = load(), load()
     assert len(hosts_of(process)) == 2
     assert np.array_equal(first.extract(brick_crop()), second.extract(brick_crop()))
+    with pytest.raises(SetupError, match=r"as many models as --hosts allows"):
+        load()
 
 
 def test_a_host_that_cannot_be_killed_keeps_its_place_until_it_ends(monkeypatch):
@@ -218,7 +231,7 @@ def test_a_host_that_cannot_be_killed_keeps_its_place_until_it_ends(monkeypatch)
         connection = mindx_host.Connection(host_end, SimpleNamespace(device=0, models="models"))
     try:
         assert not connection.is_over()
-        assert "serves another worker" in connection.describe()
+        assert f"it serves process {os.getpid()}" in connection.describe()
         with monkeypatch.context() as patch:
             patch.setattr(mindx_host, "KILL_TIMEOUT_S", 0.01)
             patch.setattr(mindx_host.os, "killpg", lambda group, number: None)  # as in uninterruptible sleep
@@ -314,7 +327,7 @@ def test_the_command_of_the_systemd_unit_runs_in_the_environment_of_the_sdks_scr
     for path, here in {"/run/patchline": listener.socket.parent, "/opt/patchline": tmp_path}.items():
         command = command.replace(path, str(here))
     set_env = tmp_path / "set_env.sh"
-    set_env.write_text(f"export PYTHONPATH={test_ascend.STANDIN / 'python'}\n")
+    set_env.write_text(f"export PYTHONPATH={test_ascend.STANDIN / 'python'}: LD_LIBRARY_PATH=/nowhere:\n")
     environment = os.environ | {
         "PATCHLINE_ASCEND_SET_ENV": f"/dev/null:{set_env}",
         "PATCHLINE_MINDX_PYTHON": sys.executable,
