@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench import rows, searches
 from bench.table import Row, median_ms, print_rows, ratio_row
@@ -79,19 +78,17 @@ def _measure_cell(inspector: Inspector, path: Path) -> Cell:
         preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
     )[0]
     search = inspector.bank.search
-    ours = _score(inspector, searches.top_distances(patches, search))
-    exact = _score(inspector, searches.squared_distances(patches, search.features).min(axis=1))
+    top = score.image_scores(searches.top_distances(patches, search))
+    top_exact = score.image_scores(searches.squared_distances(patches, search.features).min(axis=1))
+    ours, exact = (score.decisive_score(scores, inspector.category.score) for scores in (top, top_exact))
     return Cell(
         score_ms=median_ms(lambda: searches.top_distances(patches, search), repeats=1),
         all_ms=median_ms(lambda: search.nearest(patches), repeats=1),
         faiss_ms=median_ms(lambda: search.index.search(patches, 1), repeats=1),
-        same_decision=verdict.decide(ours, inspector.thresholds) is verdict.decide(exact, inspector.thresholds),
+        same_decision=verdict.decide(ours, top.max, inspector.thresholds)
+        is verdict.decide(exact, top_exact.max, inspector.thresholds),
         error=abs(ours / exact - 1),
     )
-
-
-def _score(inspector: Inspector, distances: NDArray[np.floating]) -> float:
-    return score.decisive_score(score.image_scores(distances), inspector.category.score)
 
 
 if __name__ == "__main__":

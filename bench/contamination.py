@@ -1,7 +1,11 @@
-"""`python -m bench.contamination`: what defective solar cells among the good ones do, and what helps against it."""
+"""`python -m bench.contamination`: what defective solar cells among the good ones do, and what helps against it.
+
+`python -m bench.contamination bound`: how many defects a rule could name, from the splits of `bench.thresholds`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import thresholds
 from patchline import config
 from patchline.banks import calibration, fit, good_images, outliers
 from patchline.banks.choices import NO_CHOICES
@@ -26,6 +31,9 @@ _TESTED = 150  # good cells, and as many defects
 _RATE = 0.01
 _CLEAN_SHARE = 0.15
 _HARM = 0.1  # a defect does harm if so many more of the other defects pass
+_FALSE_ALARMS = 0.05  # of sets of good cells
+# Labelled good, but broken, scratched, dark, and twice overexposed.
+_STRIKING = {"cell0410", "cell2178", "cell0011", "cell0649", "cell0716"}
 
 Scores = NDArray[np.float32]
 
@@ -73,32 +81,93 @@ class Draw:
 
 def main() -> None:
     """Measure and print the tables."""
+    if sys.argv[1:] == ["bound"]:
+        _print_bounds()
+    else:
+        _print_draws()
+
+
+def _print_bounds() -> None:
+    shares = ("above all good cells", "at 1 in 20 false alarms", "named", "do harm", "of them named")
+    columns = ("cells", "sets", *shares, "good sets refused")
+    rows = [row for kind in cells.CATEGORIES.values() for row in _bounds(kind)]
+    terminal.table(f"one defect beside {_IMAGES - 1} held-out good cells", columns, rows)
+
+
+def _print_draws() -> None:
     with terminal.progress() as progress:
         kinds = {kind: _read(name, kind, progress) for name, kind in cells.CATEGORIES.items()}
         draws = [_one_defect(kind, *kinds[kind], progress) for kind in kinds]
         mixtures = [row for kind in kinds for row in _mixtures(kind, *kinds[kind], progress)]
     columns = ("cells", "defects that do harm", "named", "other defects", "named", "clean sets", "refused")
     terminal.table(f"one defect among 99 good cells, {_DRAWS} draws", columns, draws)
-    columns = ("cells", "defects", "bank", "AUROC", "missed at 1 %", "left out", "of them defects")
-    terminal.table(f"defects among {_IMAGES} cells, means of {_SEEDS} draws", columns, mixtures)
+    names = ("cells", "defects", "bank", "AUROC", "missed at 1 %", "left out", "of them defects")
+    terminal.table(f"defects among {_IMAGES} cells, means of {_SEEDS} draws", names, mixtures)
 
 
 def _read(name: str, kind: str, progress: terminal.Progress) -> tuple[InMemory, list[Path], list[Path]]:
     """The recipe of a category with the features of all its cells, the good cells and the defects."""
     data, settings = cells.data_folder(), config.load(Path("config.yaml"))
-    rows = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
-    good, defects = (
-        [data / path for path, probability, cell in rows if cell == kind and float(probability) == label]
-        for label in (0.0, 1.0)
-    )
+    good, defects = (_paths(kind, label) for label in (0.0, 1.0))
     category = settings.category(name)
     model = loading.load(
         settings.paths.models, category.backbone, category.imagesize, backbone.CPU, streams=1, precision=None
     )
     images = good_images.GoodImages([*good, *defects], np.arange(len(good) + len(defects)), [])
-    recipe = InMemory(settings, name, category, model, backbone.CPU, data, images, NO_CHOICES)
+    target = calibration.Target.of(category)
+    recipe = InMemory(settings, name, category, model, backbone.CPU, data, images, NO_CHOICES, target)
     memory = dict(zip(recipe.paths, Recipe.features(recipe, progress, name), strict=True))
     return replace(recipe, memory=memory), good, defects
+
+
+def _paths(kind: str, label: float) -> list[Path]:
+    """The cells of a kind with a defect probability."""
+    data = cells.data_folder()
+    rows = (line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines())
+    return [data / path for path, probability, cell in rows if cell == kind and float(probability) == label]
+
+
+def _bounds(kind: str) -> Iterator[tuple[object, ...]]:
+    """Yield a row for all sets of good cells, and one for those without the striking cells."""
+    names, images = [path.stem for path in _paths(kind, 0.0)], _IMAGES - 1
+    splits = thresholds.read_splits(kind, images)
+    plain = [
+        split
+        for seed, split in splits.items()
+        if not {names[number] for number in thresholds.shuffle(seed, images, len(names))[:images]} & _STRIKING
+    ]
+    for text, chosen in ((kind, [*splits.values()]), (f"{kind}, no striking cells", plain)):
+        yield text, len(chosen), *_bound([(split["refilled"][:, 0], split["defects"][:, 0]) for split in chosen])
+
+
+def _bound(sets: list[tuple[Scores, Scores]]) -> tuple[str, ...]:
+    """What a rule could name of the defects, and what the rule in use does.
+
+    A rule on the score names the defect only if it scores above the good cells. If it knew the distribution of the
+    highest good score, it would name what is above the quantile that 1 of 20 good sets exceeds.
+
+    Args:
+        sets: the held-out scores of good cells, and the scores of defects against the bank of these cells.
+    """
+    limit = np.quantile([good.max() for good, _ in sets], 1 - _FALSE_ALARMS)
+    above_all = np.concatenate([defects > good.max() for good, defects in sets])
+    above_limit = np.concatenate([defects > limit for _, defects in sets])
+    named = np.concatenate([_named(good, defects) for good, defects in sets])
+    harmful = np.concatenate([_harm(good, defects) >= _HARM for good, defects in sets])
+    refused = sum(outliers.suspects(good).size > 0 for good, _ in sets)
+    shares = (above_all, above_limit, named, harmful, named[harmful])
+    return *(f"{share.mean():.0%}" for share in shares), str(refused)
+
+
+def _named(good: Scores, defects: Scores) -> NDArray[np.bool_]:
+    """True for each defect that stands out from the good cells if it is one among them."""
+    return np.array([good.size in outliers.suspects(np.append(good, defect)) for defect in defects])
+
+
+def _harm(good: Scores, defects: Scores) -> NDArray[np.float64]:
+    """How many more of the defects pass at the highest held-out score if each of them is taken for a good cell."""
+    highest = np.maximum(defects, good.max())
+    return np.array([((defects >= good.max()) & (defects < limit)).mean() for limit in highest])
 
 
 def _one_defect(

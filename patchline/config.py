@@ -194,6 +194,7 @@ class Category(Section):
     score: Literal["topk10", "max"] = "topk10"
     false_reject_rate: Share = 0.01
     review_rate: Share = 0.05
+    patch_rule: Literal["review", "fail", "none"] = "review"
     max_patches: Annotated[int, Field(ge=1000)] = 500_000
     clean_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     min_region_pixels: Count = 16

@@ -44,6 +44,7 @@ class VerdictFactory:
                 "score": inspection.score,
                 "scores": inspection.scores,
                 "thresholds": inspector.thresholds,
+                "p_value": inspection.p_value,
                 "regions": inspection.regions,
                 "backbone": inspector.backbone.manifest.name,
                 "memory_bank": inspector.bank.version,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from patchline.inspection.search import exact_search
 
 PROJECTED_DIMENSIONS = 128  # as in the reference; for the selection only, the bank keeps all dimensions
 _CANDIDATES = 1024  # at most
 _CANDIDATES_PER_CENTRE = 16
 _BATCH_ROWS = 16_384
-_BATCH_DISTANCES = 16_000_000  # 64 MB
+_KNOWN_CENTRES = 12  # whose distances to a point are kept
+_NEIGHBOURS = 6  # of a centre that is held out
 
 
 def project(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
@@ -57,15 +61,28 @@ def select(
     return np.array([first, *_extend(nearest, points, norms, count - 1, progress)], np.int64)
 
 
+@dataclass(frozen=True)
+class Replacement:
+    """How a coreset changes when a group of points is held out.
+
+    Attributes:
+        removed: bool [centres], true for those of the group, and for their neighbours.
+        added: int64, row numbers of points outside of the group: as many as were removed, if there are enough.
+    """
+
+    removed: NDArray[np.bool_]
+    added: NDArray[np.int64]
+
+
 def replacements(
     points: NDArray[np.float32], rows: NDArray[np.int64], groups: NDArray[np.int64]
-) -> Iterator[NDArray[np.int64]]:
-    """For each group of points, the centres that take the place of its own when the group is held out.
+) -> Iterator[Replacement]:
+    """Approximate the coreset without each group of points, from the coreset of all.
 
-    A coreset is a cover. Without the centres of a group it has holes, which a coreset of the other groups would not
-    have. The holes are closed by the same greedy rule: as many points of other groups, each the farthest from the
-    centres that remain and from those that were added. For all groups together this costs about as much as `select`,
-    where a new selection for each would cost that much for each.
+    A coreset is a cover whose centres keep their distance from each other. Without the centres of a group it has holes,
+    which a coreset of the other groups would not have. So these centres and their nearest neighbours, which kept away
+    from them, are removed, and as many points of other groups are selected by the same greedy rule. For all groups
+    together this costs a few times as much as `select`, where a new selection for each would cost that for each.
 
     Args:
         points: float32 [patches, dim].
@@ -73,37 +90,44 @@ def replacements(
         groups: int64 [patches], the number of the group of each point, from 0 without gaps.
 
     Yields:
-        int64, row numbers of points outside of the group: as many as the group has centres, if there are enough.
+        For each group in order.
     """
     norms = _squared_norms(points)
-    group, nearest, nearest_of_others = _nearest_group(points, norms, rows, groups[rows])
+    distances, nearest = exact_search.flat_index(points[rows]).search(points, min(_KNOWN_CENTRES, len(rows)))
     for number in range(int(groups.max()) + 1):
-        own = groups[rows] == number
-        count = min(int(own.sum()), int((groups != number).sum() - (~own).sum()))
-        remaining = np.where(group == number, nearest_of_others, nearest)
-        remaining[rows[~own]] = -np.inf
-        remaining[groups == number] = -np.inf
-        yield np.array(_extend(remaining, points, norms, count), np.int64)
+        inside, own = groups == number, groups[rows] == number
+        removed = own.copy()
+        removed[nearest[rows[own], : _NEIGHBOURS + 1]] = True  # the nearest one is the centre itself
+        remaining = _without(removed, distances, nearest, points, norms, rows)
+        remaining[rows[~removed]] = -np.inf
+        remaining[inside] = -np.inf
+        count = min(int(removed.sum()), int((~inside).sum() - (~removed).sum()))
+        yield Replacement(removed, np.array(_extend(remaining, points, norms, count), np.int64))
 
 
-def _nearest_group(
-    points: NDArray[np.float32], norms: NDArray[np.float32], rows: NDArray[np.int64], group_of_row: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """The group of the nearest centre of each point, the squared distance to it, and to the nearest of other groups."""
-    order = np.argsort(group_of_row, kind="stable")
-    centres, (numbers, starts) = rows[order], np.unique(group_of_row[order], return_index=True)
-    group = np.empty(len(points), np.int64)
-    nearest, nearest_of_others = np.empty((2, len(points)), np.float32)
-    batch_rows = max(1, _BATCH_DISTANCES // len(rows))
-    for start in range(0, len(points), batch_rows):
-        batch = slice(start, start + batch_rows)
-        distances = _squared_distances(points[batch], norms[batch], points[centres], norms[centres])
-        by_group = np.minimum.reduceat(distances, starts, axis=1)
-        closest = by_group.argmin(axis=1)[:, None]
-        group[batch], nearest[batch] = numbers[closest[:, 0]], np.take_along_axis(by_group, closest, axis=1)[:, 0]
-        np.put_along_axis(by_group, closest, np.inf, axis=1)
-        nearest_of_others[batch] = by_group.min(axis=1)
-    return group, nearest, nearest_of_others
+def _without(
+    removed: NDArray[np.bool_],
+    distances: NDArray[np.float32],
+    nearest: NDArray[np.int64],
+    points: NDArray[np.float32],
+    norms: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """The squared distance of each point to the nearest centre that is not removed, float32 [patches]."""
+    result = distances[:, 0].copy()
+    affected = np.flatnonzero(removed[nearest[:, 0]])
+    known = np.where(removed[nearest[affected]], np.float32(np.inf), distances[affected]).min(axis=1)
+    unknown = affected[np.isinf(known)]  # all their known centres are removed
+    result[affected] = known
+    if unknown.size and not removed.all():
+        searched = np.full(unknown.size, np.inf, np.float32)
+        others = rows[~removed]
+        for start in range(0, unknown.size, _BATCH_ROWS):
+            batch = unknown[start : start + _BATCH_ROWS]
+            to_others = _squared_distances(points[batch], norms[batch], points[others], norms[others])
+            searched[start : start + _BATCH_ROWS] = to_others.min(axis=1)
+        result[unknown] = searched
+    return result
 
 
 def _extend(

@@ -52,6 +52,7 @@ def fit(
     seed: int,
     device: backbone.Device = backbone.CPU,
     choices: Choices = NO_CHOICES,
+    trial: bool = False,
 ) -> memory_bank.BankManifest:
     """Fit the memory bank of a category on good images, and save it where workers look for it.
 
@@ -65,12 +66,13 @@ def fit(
         seed: of all random choices. The same seed, images and machine give the same bank.
         device: the device that will serve, because features differ slightly between devices.
         choices: what a person decided about outliers.
+        trial: make a bank from 10 images or more that answers `review` at most.
 
     Raises:
         OutliersError: images stand out, and nobody has accepted them or left them out.
         SetupError: there are too few images, patches or rows, an image cannot be decoded, or the model cannot be used.
     """
-    with Recipe.open(settings, name, folder, device, choices) as recipe, terminal.progress() as progress:
+    with Recipe.open(settings, name, folder, device, choices, trial) as recipe, terminal.progress() as progress:
         recipe, draft = make_clean_draft(recipe, seed, progress)
         review.require_no_outliers(recipe, draft.held_out, draft.distances)
         return recipe.save_bank(
@@ -85,6 +87,7 @@ def review_images(
     seed: int,
     device: backbone.Device = backbone.CPU,
     choices: Choices = NO_CHOICES,
+    trial: bool = False,
 ) -> tuple[list[Reviewed], Path]:
     """Judge each good image by the others as `fit` does, draw the worst on a contact sheet, and save no memory bank.
 
@@ -94,7 +97,7 @@ def review_images(
     Raises:
         SetupError: as for `fit`, except that outliers are no error.
     """
-    with Recipe.open(settings, name, folder, device, choices) as recipe, terminal.progress() as progress:
+    with Recipe.open(settings, name, folder, device, choices, trial) as recipe, terminal.progress() as progress:
         draft = make_draft(recipe, seed, progress)
         return review.review(recipe, draft.held_out, draft.distances)
 
@@ -163,14 +166,12 @@ class _Coresets:
     Attributes:
         candidates: float32 [candidates, dim].
         rows: int64 [rows], of the coreset, among the candidates.
-        group_of_row: int64 [rows].
-        replacements: int64 for each group, rows of other groups among the candidates.
+        replacements: what changes without each group.
     """
 
     candidates: Features
     rows: NDArray[np.int64]
-    group_of_row: NDArray[np.int64]
-    replacements: list[NDArray[np.int64]]
+    replacements: list[coreset.Replacement]
 
     @classmethod
     def select(
@@ -185,11 +186,12 @@ class _Coresets:
         rows = _select_rows(points, category, seed, progress)
         replacements = coreset.replacements(points, rows, groups)
         tracked = progress.track(replacements, total=int(groups.max()) + 1, description="held-out coresets")
-        return cls(candidates, rows, groups[rows], list(tracked))
+        return cls(candidates, rows, list(tracked))
 
     def without(self, group: int) -> Features:
         """The bank if a group is held out, float32 [rows, dim]."""
-        rows = np.concatenate([self.rows[self.group_of_row != group], self.replacements[group]])
+        replacement = self.replacements[group]
+        rows = np.concatenate([self.rows[~replacement.removed], replacement.added])
         return np.asarray(self.candidates[rows])
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
-from patchline.protocol.messages import Thresholds
 from patchline.runtime import terminal
 
 Features = NDArray[np.float32]
@@ -42,6 +40,7 @@ class Recipe:
         folder: of the good images.
         good: the images that are used, in groups that are held out together, and those that are left out.
         choices: what a person decided about outliers.
+        target: of the thresholds.
     """
 
     settings: config.Config
@@ -52,6 +51,7 @@ class Recipe:
     folder: Path
     good: good_images.GoodImages
     choices: Choices
+    target: calibration.Target
 
     @property
     def paths(self) -> list[Path]:
@@ -72,6 +72,7 @@ class Recipe:
         folder: Path,
         device: backbone.Device,
         choices: Choices = NO_CHOICES,
+        trial: bool = False,
     ) -> Iterator[Recipe]:
         """Load the backbone of a category, find the images, and close the backbone at the end.
 
@@ -81,6 +82,7 @@ class Recipe:
             folder: of good images; subfolders are searched too.
             device: the device of the backbone.
             choices: what a person decided about outliers.
+            trial: make thresholds that never fail a part, from a few images.
 
         Raises:
             SetupError: there are too few images, or the model cannot be used or gives another layer.
@@ -90,7 +92,8 @@ class Recipe:
         decode = partial(bit_depth.decode_good, paths=paths, limits=settings.images, category=category)
         good = choices.apply(folder, good_images.collect(folder, category, decode, choices.left_out))
         terminal.note(good.report())
-        _require_enough(good, category.false_reject_rate)
+        target = calibration.Target.of(category, trial)
+        _require_enough(good, target)
         model = loading.load(
             settings.paths.models,
             category.backbone,
@@ -103,7 +106,7 @@ class Recipe:
             layer = model.manifest.layer
             if layer != category.layer:
                 raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
-            yield cls(settings, name, category, model, device, folder, good, choices)
+            yield cls(settings, name, category, model, device, folder, good, choices, target)
         finally:
             model.close()
 
@@ -139,7 +142,7 @@ class Recipe:
         self,
         bank: Features,
         held_out: HeldOut,
-        method: Literal["leave-one-group-out", "held-out images"],
+        method: memory_bank.Method,
         seed: int,
         candidates: int,
         origins: RowOrigins | None = None,
@@ -181,13 +184,13 @@ class Recipe:
         self,
         bank: Features,
         held_out: HeldOut,
-        method: str,
+        method: memory_bank.Method,
         seed: int,
         candidates: int,
         digests: dict[str, str],
     ) -> memory_bank.BankManifest:
         category, model = self.category, self.model.manifest
-        scores = held_out.group_scores(category.score)
+        thresholds, calibrated = calibration.calibrate(held_out, category.score, self.target, method)
         return memory_bank.BankManifest(
             category=self.name,
             backbone=model.name,
@@ -210,8 +213,8 @@ class Recipe:
             score=category.score,
             bit_depth=category.bit_depth,
             bit_alignment=category.bit_alignment,
-            thresholds=_thresholds(scores, category),
-            calibration=_calibration(scores, category, method),
+            thresholds=thresholds,
+            calibration=calibrated,
             **digests,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=_versions(),
@@ -234,33 +237,13 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _require_enough(good: good_images.GoodImages, rate: float) -> None:
+def _require_enough(good: good_images.GoodImages, target: calibration.Target) -> None:
     try:
-        calibration.require_enough_images(good.group_count, rate)
+        target.require_enough_images(good.group_count)
     except SetupError as error:
         if good.group_count == len(good.paths):
             raise
         raise SetupError(f"{good.describe()}; each group counts as one image: {error}") from error
-
-
-def _thresholds(held_out: Features, category: config.Category) -> Thresholds:
-    return Thresholds(
-        review=calibration.threshold(held_out, category.review_rate),
-        fail=calibration.threshold(held_out, category.false_reject_rate),
-    )
-
-
-def _calibration(held_out: Features, category: config.Category, method: str) -> memory_bank.Calibration:
-    return memory_bank.Calibration(
-        method=method,
-        images=held_out.size,
-        false_reject_rate=category.false_reject_rate,
-        review_rate=category.review_rate,
-        held_out_median=float(np.median(held_out)),
-        held_out_max=float(held_out.max()),
-        flagged=calibration.flagged_share(held_out.size, category.review_rate),
-        failed=calibration.flagged_share(held_out.size, category.false_reject_rate),
-    )
 
 
 def _versions() -> dict[str, str]:

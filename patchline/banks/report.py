@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patchline.inspection.memory_bank import BankManifest, FlaggedShare
+from patchline.protocol.messages import Thresholds
 
 
 def describe(bank: BankManifest) -> str:
@@ -10,21 +11,52 @@ def describe(bank: BankManifest) -> str:
     calibration = bank.calibration
     method = "none of them in the bank" if calibration.method == "held-out images" else "each held out in turn"
     groups = f" in {calibration.images} groups" if calibration.images < bank.good_images else ""
-    lines = [
-        f"fail from {bank.thresholds.fail:.4g}, review from {bank.thresholds.review:.4g}: "
-        f"calibrated on {bank.good_images} good images{groups}, {method}"
+    images = f"calibrated on {bank.good_images} good images{groups}, {method}"
+    return "\n".join([f"{_thresholds(bank.thresholds)}: {images}", *_good_parts(bank), _defects(bank)])
+
+
+def describe_change(before: BankManifest, after: BankManifest) -> str:
+    """Several lines: the thresholds before and after a calibration, and what will happen now."""
+    return f"{_thresholds(before.thresholds)} until now\n{describe(after)}"
+
+
+def _thresholds(thresholds: Thresholds) -> str:
+    limits = [] if thresholds.trial else [f"fail from {thresholds.fail:.4g}"]
+    limits.append(f"review from {thresholds.review:.4g}")
+    if thresholds.patch is not None:
+        limits.append(f"{thresholds.patch_rule} from {thresholds.patch:.4g} of one patch")
+    return ", ".join(limits)
+
+
+def _good_parts(bank: BankManifest) -> list[str]:
+    flagged, failed = bank.calibration.flagged, bank.calibration.failed
+    if flagged is None:
+        return []
+    if bank.thresholds.trial:
+        return [
+            f"Of 1,000 good parts, expect {per_thousand(flagged)} with review, and none with fail: this is a trial. "
+            f"Each bound holds with 95 % confidence. {bank.calibration.images} images do not show how good parts vary, "
+            "so a pass means little yet: let a person see every part, and fit again with more images."
+        ]
+    of_them = f", and {per_thousand(failed)} of them with fail" if failed else ""
+    return [
+        f"Of 1,000 good parts, expect {per_thousand(flagged)} with review or fail{of_them}. "
+        "Each bound holds with 95 % confidence; more good images bring them closer."
     ]
-    if calibration.flagged is not None and calibration.failed is not None:
-        lines.append(
-            f"Of 1,000 good parts, expect {per_thousand(calibration.flagged)} with review or fail, "
-            f"and {per_thousand(calibration.failed)} of them with fail. Each bound holds with 95 % confidence; "
-            "more good images bring them closer."
+
+
+def _defects(bank: BankManifest) -> str:
+    calibration = bank.calibration
+    if calibration.missed is not None:
+        return (
+            f"Of 1,000 defects like the {calibration.defects} of this calibration, expect "
+            f"{per_thousand(calibration.missed)} to pass. Other kinds of defects can be harder to see."
         )
-    lines.append(
+    return (
         "How many defects will pass is unknown, because there were none among these images. To measure it: "
-        f"patchline evaluate --category {bank.category} FOLDER, with labelled images of good parts and defects"
+        f"patchline evaluate --category {bank.category} FOLDER, with labelled images of good parts and defects; "
+        f"to set it: patchline calibrate --category {bank.category} --max-missed SHARE DEFECTS"
     )
-    return "\n".join(lines)
 
 
 def per_thousand(share: FlaggedShare) -> str:

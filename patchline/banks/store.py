@@ -14,7 +14,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from patchline.banks.replace_folder import replace_folder
+from patchline.banks.held_out import HeldOut
+from patchline.banks.replace_folder import replace_folder, sync_folder
 from patchline.inspection.memory_bank import BankManifest, MemoryBank
 from patchline.inspection.search import exact_search
 from patchline.protocol import messages
@@ -39,10 +40,22 @@ def save(
     new_folder = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new_folder, ignore_errors=True)
     new_folder.mkdir(parents=True)
-    manifest_bytes = manifest.model_dump_json(indent=2).encode() + b"\n"
-    for name, content in {INDEX_FILE: index_bytes, MANIFEST_FILE: manifest_bytes, **extra_files}.items():
+    for name, content in {INDEX_FILE: index_bytes, MANIFEST_FILE: _encode(manifest), **extra_files}.items():
         _write_synced(new_folder / name, content)
     replace_folder(new_folder, folder)
+
+
+def replace_manifest(folder: Path, manifest: BankManifest) -> None:
+    """Replace the manifest of a bank in one step; its other files stay.
+
+    Args:
+        folder: of the category.
+        manifest: with the digests of these files.
+    """
+    new = folder / f".{MANIFEST_FILE}.new"
+    _write_synced(new, _encode(manifest))
+    new.replace(folder / MANIFEST_FILE)
+    sync_folder(folder)
 
 
 def load(folder: Path) -> MemoryBank:
@@ -68,7 +81,13 @@ def load(folder: Path) -> MemoryBank:
     features = _parse_index(index_bytes, folder / INDEX_FILE)
     if features.shape != (manifest.patches, manifest.dim):
         raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {advice}")
-    return MemoryBank(exact_search.brute_force(features), manifest)
+    return MemoryBank(exact_search.brute_force(features), manifest, _held_out_scores(folder, manifest))
+
+
+def _held_out_scores(folder: Path, manifest: BankManifest) -> NDArray[np.float32] | None:
+    if manifest.held_out_sha256 is None:
+        return None  # a bank of an earlier build
+    return np.sort(HeldOut.read(folder, manifest.held_out_sha256).group_scores(manifest.score))
 
 
 def read_features(path: Path) -> NDArray[np.float32]:
@@ -103,6 +122,10 @@ def _parse_index(index_bytes: bytes, path: Path) -> NDArray[np.float32]:
 def digest(index_bytes: bytes) -> str:
     """SHA-256 of an index file, in hexadecimal."""
     return hashlib.sha256(index_bytes).hexdigest()
+
+
+def _encode(manifest: BankManifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode() + b"\n"
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -34,6 +34,9 @@ def fit(
     category: Category,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with images of good parts only.")],
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed and images give the same memory bank.")] = 0,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="From 10 images: the bank answers review, and never fail.")
+    ] = False,
     device: Serving = "cpu",
     only_review: Annotated[
         bool, typer.Option("--review", help="Draw the images that the others judge worst, and write no memory bank.")
@@ -60,9 +63,9 @@ def fit(
     choices = Choices(accept or (), leave_out or (), out)
     kind = backbone.Device.parse(device)
     if only_review:
-        _print_review(*fit.review_images(settings, category, folder, seed, kind, choices))
+        _print_review(*fit.review_images(settings, category, folder, seed, kind, choices, trial))
     else:
-        _print_bank(settings, fit.fit(settings, category, folder, seed, kind, choices))
+        _print_bank(settings, fit.fit(settings, category, folder, seed, kind, choices, trial))
 
 
 def import_bank(
@@ -137,6 +140,57 @@ def evaluate(
         raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
     report.print_report(evaluate.evaluate(settings, category[0], folder, out, seeds))
     print(f"{out / category[0]}.html, {out / category[0]}.json, {out / category[0]}-mistakes.png")
+
+
+def calibrate(
+    category: Category,
+    defects: Annotated[
+        Path | None, typer.Argument(metavar="[DEFECTS]", help="A folder with images of parts with a defect.")
+    ] = None,
+    false_reject_rate: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of good parts that may fail; that of the configuration.")
+    ] = None,
+    review_rate: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of good parts that may be reviewed or fail; likewise.")
+    ] = None,
+    max_missed: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of defects that may pass. Needs DEFECTS.")
+    ] = None,
+    cost_missed: Annotated[float | None, typer.Option(metavar="COST", help="Of a defect that passes.")] = None,
+    cost_rejected: Annotated[float | None, typer.Option(metavar="COST", help="Of a flagged good part.")] = None,
+    defect_share: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of the parts of the line; needed with costs.")
+    ] = None,
+    device: Serving = "cpu",
+    config_file: Settings = CONFIG,
+) -> None:
+    """Set new thresholds without a fit: for other rates, or from images of defects.
+
+    With DEFECTS, parts are flagged as --max-missed or the costs demand. Workers use the thresholds after a restart.
+
+    Example:  patchline calibrate --category bottle --false-reject-rate 0.02 --review-rate 0.1
+
+    Example:  patchline calibrate --category bottle --max-missed 0.05 bottles-with-defects/
+    """
+    from patchline.banks import calibrate, report
+    from patchline.devices import backbone
+
+    settings = config.load(config_file)
+    rates = {"false_reject_rate": false_reject_rate, "review_rate": review_rate}
+    changed = {name: rate for name, rate in rates.items() if rate is not None}
+    target = calibrate.target_of(settings, category, changed)
+    defect_target = calibrate.parse_defect_target(max_missed, cost_missed, cost_rejected, defect_share)
+    if (defects is None) != (defect_target is None):
+        raise SetupError("a folder of defects, and --max-missed or the costs of mistakes, belong together")
+    if defects is None or defect_target is None:
+        before, after = calibrate.calibrate(settings, category, target)
+    else:
+        before, after = calibrate.calibrate_on_defects(
+            settings, category, target, defect_target, defects, backbone.Device.parse(device)
+        )
+    print(f"{settings.paths.memory_banks / category}: {report.describe_change(before, after)}")
+    if changed:
+        print(f"To keep these rates at the next fit, set them in {config_file}: {calibrate.as_keys(changed)}")
 
 
 def _print_bank(settings: config.Config, bank: memory_bank.BankManifest) -> None:

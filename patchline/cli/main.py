@@ -29,6 +29,7 @@ for command in (
     line.recent,
     line.topology,
     banks.fit,
+    banks.calibrate,
     banks.evaluate,
     banks.import_bank,
     models.convert,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import fit
+from patchline.banks import calibration, fit
 from patchline.banks.choices import NO_CHOICES
 from patchline.banks.good_images import GoodImages
 from patchline.banks.recipe import Recipe
@@ -108,9 +108,9 @@ def recipe_of(settings: config.Config, inspector: Inspector) -> Recipe:
     if missing:
         raise SetupError(f"--seeds needs the good images of the memory bank, but {missing[0]} is not there any more")
     good = GoodImages(list(origins.paths), np.arange(len(origins.paths)), [])
-    return Recipe(
-        settings, name, inspector.category, inspector.backbone, backbone.CPU, origins.paths[0].parent, good, NO_CHOICES
-    )
+    category, first_folder = inspector.category, origins.paths[0].parent
+    target = calibration.Target.of(category)
+    return Recipe(settings, name, category, inspector.backbone, backbone.CPU, first_folder, good, NO_CHOICES, target)
 
 
 def _require_the_same(bank: NDArray[np.float32], inspector: Inspector) -> None:

@@ -34,6 +34,7 @@ class Inspection:
         regions: of the heat map above the fail threshold, hottest first; empty without a heat map.
         heat_map: at the size of the patches; None for a pass, unless it was requested.
         image: uint8 [height, width, 3], RGB as captured; None without a heat map.
+        p_value: of the score among the held-out scores of the bank; None if it has none.
     """
 
     decision: Decision
@@ -42,6 +43,7 @@ class Inspection:
     regions: tuple[Region, ...]
     heat_map: HeatMap | None
     image: NDArray[np.uint8] | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,14 @@ class Inspector:
         with stage("score"):
             scores = score.image_scores(largest)
             decisive_score = score.decisive_score(scores, self.category.score)
-            decision = verdict.decide(decisive_score, self.thresholds)
+            decision = verdict.decide(decisive_score, scores.max, self.thresholds)
+            p_value = self.bank.p_value(decisive_score)
         if decision is Decision.PASS and not with_heat_map:
-            return Inspection(decision, decisive_score, scores, (), None)
+            return Inspection(decision, decisive_score, scores, (), None, p_value=p_value)
         with stage("heat_map"):
             heat_map = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
             regions = score.regions(heat_map, self.category.min_region_pixels)
-        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb)
+        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb, p_value)
 
     def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> HeatMap:
         window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)

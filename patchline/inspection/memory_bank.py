@@ -14,6 +14,7 @@ from patchline.inspection.search.exact_search import Search
 from patchline.inspection.search.lazy_distances import LazyDistances
 from patchline.protocol import messages
 
+Method = Literal["leave-one-image-out", "leave-one-group-out", "held-out images"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -34,10 +35,12 @@ class Calibration(messages.Frozen):
         method: `leave-one-image-out` left holes in the coreset, so its thresholds were too high.
         images: the number of held-out images, or of their groups.
         flagged: the share of new good images with the decision `review` or `fail`.
-        failed: the share of new good images with the decision `fail`.
+        failed: the share of new good images with the decision `fail`; None in a trial, which has none.
+        defects: the number of images of defects that the thresholds were calibrated on; None without any.
+        missed: the share of new defects with the decision `pass`, if they are like these.
     """
 
-    method: Literal["leave-one-image-out", "leave-one-group-out", "held-out images"]
+    method: Method
     images: int
     false_reject_rate: float
     review_rate: float
@@ -45,6 +48,8 @@ class Calibration(messages.Frozen):
     held_out_max: float
     flagged: FlaggedShare | None = None
     failed: FlaggedShare | None = None
+    defects: int | None = None
+    missed: FlaggedShare | None = None
 
 
 class BankManifest(messages.Frozen):
@@ -90,15 +95,30 @@ class BankManifest(messages.Frozen):
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Features of good parts, ready to be searched, and their manifest."""
+    """Features of good parts, ready to be searched, and their manifest.
+
+    Attributes:
+        held_out: float32 [images], the scores of held-out good images in ascending order; None for an older bank.
+    """
 
     search: Search
     manifest: BankManifest
+    held_out: NDArray[np.float32] | None = None
 
     @property
     def version(self) -> str:
         """The name of this bank in verdicts: its category and the first digits of its digest."""
         return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
+
+    def p_value(self, score: float) -> float | None:
+        """The conformal p-value of a score: a good part has such a score or a higher one with this probability.
+
+        It is (1 + the number of held-out scores that are not below) / (their number + 1).
+        """
+        if self.held_out is None:
+            return None
+        below = int(np.searchsorted(self.held_out, np.float32(score)))
+        return (1 + self.held_out.size - below) / (self.held_out.size + 1)
 
     def distances(self, patches: NDArray[np.float32]) -> LazyDistances:
         """The squared L2 distances of patches, float32 [n, dim], to their nearest neighbours, computed on demand."""

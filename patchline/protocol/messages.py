@@ -119,6 +119,9 @@ class Job(Part):
         return Announcement(**self.model_dump(exclude={"content_type"}), announced_at=announced_at)
 
 
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Region(Frozen):
     """The bounding box of connected pixels above the fail threshold, in pixels of the captured image.
 
@@ -133,10 +136,17 @@ class Region(Frozen):
 
 
 class Thresholds(Frozen):
-    """Limits of the raw score: a part passes below `review`, fails from `fail` on, and is reviewed in between."""
+    """Limits of the raw score: a part passes below `review`, fails from `fail` on, and is reviewed in between.
 
-    review: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    fail: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    A part whose hottest patch (`scores.max`) reaches `patch` has at least the decision `patch_rule`. The thresholds of
+    a `trial` come from a few images: they give `review` instead of `fail`.
+    """
+
+    review: Limit
+    fail: Limit
+    patch: Limit | None = None
+    patch_rule: Literal["review", "fail"] | None = None
+    trial: Literal[True] | None = None
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> Thresholds:
@@ -165,6 +175,7 @@ class Verdict(Frozen):
     score: float | None = None
     scores: Scores | None = None
     thresholds: Thresholds | None = None
+    p_value: float | None = None  # the probability that a good part has such a score or a higher one
     regions: tuple[Region, ...] = ()
     backbone: str | None = None
     memory_bank: str | None = None

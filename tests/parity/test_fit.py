@@ -31,10 +31,10 @@ def home(tmp_path):
     return tmp_path
 
 
-def fit(home, keys=FIVE_IMAGES, folder="good"):
+def fit(home, keys=FIVE_IMAGES, folder="good", options=()):
     (home / "config.yaml").write_text(f"categories:\n  part: {RECIPE % keys}\n")
     command = [sys.executable, "-m", "patchline", "fit", "--category", "part", "--config", str(home / "config.yaml")]
-    return subprocess.run([*command, str(home / folder)], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, *options, str(home / folder)], capture_output=True, text=True, check=False)
 
 
 def error(result):
@@ -74,7 +74,7 @@ def test_a_bank_of_one_row_is_calibrated_with_another_row_for_the_image_it_comes
 
 
 def test_a_bank_keeps_the_distances_of_its_held_out_images_and_what_it_promises(home):
-    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, group_by: '([^_]+)_'")
+    result = fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, group_by: '([^_]+)_', patch_rule: none")
     assert result.returncode == 0, result.stderr
     kept = held_out(home)["images"]
     assert sorted(image["image"] for image in kept) == sorted(path.name for path in (home / "good").iterdir())
@@ -86,6 +86,33 @@ def test_a_bank_keeps_the_distances_of_its_held_out_images_and_what_it_promises(
     assert manifest(home)["thresholds"]["fail"] == pytest.approx(max(scores.values()), rel=1e-6)
     assert manifest(home)["calibration"]["failed"]["expected"] == pytest.approx(1 / 4)
     assert "Of 1,000 good parts, expect about 250 (17 to 632) with review or fail" in result.stdout
+
+
+def test_a_patch_threshold_shares_the_rate_and_can_be_left_out(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    limits = manifest(home)["thresholds"]
+    assert limits["patch_rule"] == "review"
+    hot = [image["largest"][0] >= limits["patch"] for image in held_out(home)["images"]]
+    high = [np.mean(image["largest"][:10]) >= limits["review"] for image in held_out(home)["images"]]
+    assert sum(np.logical_or(hot, high)) <= 7 * 0.3
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, patch_rule: none").returncode == 0
+    assert manifest(home)["thresholds"]["patch"] is None
+
+
+def test_a_trial_is_made_from_ten_images_and_claims_no_rate(home):
+    too_few = error(fit(home, "coreset_ratio: 0.3"))
+    assert "6 good images are too few for a false-reject rate of 1.0%" in too_few
+    assert "make a trial bank with fit --trial" in too_few
+    assert "it takes 10" in error(fit(home, "coreset_ratio: 0.3", options=["--trial"]))
+    for seed in range(6, 10):
+        write_surface(home / "good" / f"part{seed}_0.png", seed)
+    result = fit(home, "coreset_ratio: 0.3", options=["--trial"])
+    assert result.returncode == 0, result.stderr
+    assert "with review, and none with fail: this is a trial" in result.stdout
+    assert "fail from" not in result.stdout
+    kept = manifest(home)
+    assert kept["thresholds"]["trial"] is True
+    assert kept["calibration"]["failed"] is None
 
 
 def test_exact_copies_are_used_once(home):
@@ -128,3 +155,88 @@ def test_masks_among_good_images_are_refused_with_a_name(home):
     mask[20:30, 20:30] = 255
     (home / "good" / "zz.png").write_bytes(cv2.imencode(".png", mask)[1])
     assert f"such as {home}/good/zz.png: masks" in error(fit(home))
+
+
+def calibrate(home, *arguments):
+    command = [sys.executable, "-m", "patchline", "calibrate", "--category", "part", "--config"]
+    return subprocess.run(
+        [*command, str(home / "config.yaml"), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_trial_stays_a_trial_at_other_rates(home):
+    for seed in range(6, 10):
+        write_surface(home / "good" / f"part{seed}_0.png", seed)
+    assert fit(home, "coreset_ratio: 0.3", options=["--trial"]).returncode == 0
+    assert "10 good images are too few" in error(calibrate(home))
+    result = calibrate(home, "--false-reject-rate", "0.1", "--review-rate", "0.4")
+    assert result.returncode == 0, result.stderr
+    assert manifest(home)["thresholds"]["trial"] is True
+    assert "none with fail: this is a trial" in result.stdout
+
+
+def golden_scores(home):
+    return json.loads((home / "faiss-index-precision" / "part" / "golden.json").read_text())
+
+
+def test_another_rate_needs_no_fit(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3, patch_rule: none").returncode == 0
+    before, golden, files = manifest(home), golden_scores(home), sorted((home / "faiss-index-precision/part").iterdir())
+    result = calibrate(home, "--false-reject-rate", "0.4", "--review-rate", "0.6")
+    assert result.returncode == 0, result.stderr
+    after = manifest(home)
+    scores = sorted(np.mean(image["largest"][:10]) for image in held_out(home)["images"])
+    assert after["thresholds"]["review"] == pytest.approx(scores[2], rel=1e-6)  # the ceil(7 * 0.4) = 3rd smallest
+    assert after["thresholds"]["fail"] == pytest.approx(scores[4], rel=1e-6)  # the ceil(7 * 0.6) = 5th smallest
+    assert f"fail from {before['thresholds']['fail']:.4g}" in result.stdout.splitlines()[0]
+    assert "until now" in result.stdout.splitlines()[0]
+    assert "Of 1,000 good parts, expect about 571" in result.stdout
+    assert "To keep these rates at the next fit, set them" in result.stdout
+    assert "false_reject_rate: 0.4, review_rate: 0.6" in result.stdout
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed == {"thresholds", "calibration"}
+    assert (golden_scores(home), sorted((home / "faiss-index-precision/part").iterdir())) == (golden, files)
+
+
+def test_a_calibration_with_the_rates_of_the_configuration_changes_nothing(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    before = manifest(home)
+    assert calibrate(home).returncode == 0
+    assert manifest(home) == before
+
+
+def test_a_rate_that_the_images_cannot_carry_is_refused_and_nothing_changes(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    before = manifest(home)
+    assert "6 good images are too few" in error(calibrate(home, "--false-reject-rate", "0.01"))
+    assert "below false_reject_rate" in error(calibrate(home, "--review-rate", "0.2"))
+    assert "less than 1" in error(calibrate(home, "--review-rate", "1.5"))
+    assert manifest(home) == before
+
+
+def test_thresholds_from_defects_miss_as_many_as_was_asked_for(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    for seed in range(10, 19):
+        write_surface(home / "defects" / f"{seed}.png", seed, side=64)
+    folder = str(home / "defects")
+    assert "belong together" in error(calibrate(home, folder))
+    assert "9 defects are too few to miss at most 1.0%" in error(calibrate(home, "--max-missed", "0.01", folder))
+    result = calibrate(home, "--max-missed", "0.3", folder)
+    assert result.returncode == 0, result.stderr
+    assert "Of 1,000 defects like the 9 of this calibration, expect about 300" in result.stdout
+    kept = manifest(home)
+    assert kept["calibration"]["defects"] == 9
+    assert kept["calibration"]["missed"]["expected"] == pytest.approx(0.3)
+    costs = calibrate(home, "--cost-missed", "100", "--cost-rejected", "1", "--defect-share", "0.1", folder)
+    assert costs.returncode == 0, costs.stderr
+    assert manifest(home)["thresholds"]["review"] <= kept["thresholds"]["review"]
+
+
+def test_a_bank_without_held_out_images_asks_for_a_fit(home):
+    assert fit(home, f"{FIVE_IMAGES}, coreset_ratio: 0.3").returncode == 0
+    path = home / "faiss-index-precision" / "part" / "manifest.json"
+    older = manifest(home)
+    del older["held_out_sha256"]
+    path.write_text(json.dumps(older))
+    assert "an earlier build made it" in error(calibrate(home))
+    assert "fit it again with: patchline fit --category part FOLDER" in error(calibrate(home))

@@ -27,6 +27,7 @@ COMMANDS = [
     "recent",
     "topology",
     "fit",
+    "calibrate",
     "evaluate",
     "import-bank",
     "convert",
@@ -96,7 +97,12 @@ def test_a_new_category_is_fitted_evaluated_and_served(gravel, line):
     line.worker("--device", "cpu")
     published = line.run("publish", "--line", "l1", "--category", "gravel", str(gravel / "gravel" / "test"))
     assert len(records(published.out)) == 16
-    assert {verdict.category for verdict in line.verdicts(16)} == {"gravel"}
+    verdicts = line.verdicts(16)
+    assert {verdict.category for verdict in verdicts} == {"gravel"}
+    manifest = json.loads((gravel / "faiss-index-precision" / "gravel" / "manifest.json").read_text())
+    possible = manifest["calibration"]["images"] + 1  # p-values are multiples of 1 / possible
+    assert all(round(possible * verdict.p_value) / possible == verdict.p_value for verdict in verdicts)
+    assert {verdict.thresholds.patch_rule for verdict in verdicts} == {"review"}
 
 
 def test_the_same_images_and_seed_give_the_same_memory_bank(gravel, tmp_path):

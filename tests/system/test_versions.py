@@ -62,6 +62,8 @@ def test_a_worker_judges_the_jobs_of_an_earlier_build_with_its_bank(old_line, he
     verdicts = old_line.verdicts(2)
     assert {verdict.job_id for verdict in verdicts} == {job.message_id for job in recorded("jobs")}
     assert sorted(verdict.decision for verdict in verdicts) == [Decision.FAIL, Decision.PASS]
+    assert all(verdict.p_value is None for verdict in verdicts)  # the bank has no held-out images
+    assert all(verdict.thresholds.patch is None for verdict in verdicts)
 
 
 def test_the_verdicts_of_an_earlier_build_are_read():

@@ -183,13 +183,35 @@ def test_the_heat_map_of_a_large_image_takes_no_memory_for_its_pixels():
     ],
 )
 def test_decisions_at_the_thresholds(value, decision):
-    assert verdict.decide(value, Thresholds(review=10.0, fail=20.0)) is decision
+    assert verdict.decide(value, 0.0, Thresholds(review=10.0, fail=20.0)) is decision
+
+
+@pytest.mark.parametrize(
+    ("value", "hottest", "rule", "decision"),
+    [
+        (9.0, 29.0, "review", Decision.PASS),
+        (9.0, 30.0, "review", Decision.REVIEW),
+        (9.0, 30.0, "fail", Decision.FAIL),
+        (11.0, 30.0, "fail", Decision.FAIL),
+        (11.0, 5.0, "fail", Decision.REVIEW),
+        (20.0, 30.0, "review", Decision.FAIL),
+    ],
+)
+def test_one_hot_patch_is_enough_for_the_decision_of_the_patch_rule(value, hottest, rule, decision):
+    limits = Thresholds(review=10.0, fail=20.0, patch=30.0, patch_rule=rule)
+    assert verdict.decide(value, hottest, limits) is decision
+
+
+def test_a_trial_never_fails_a_part():
+    limits = Thresholds(review=10.0, fail=20.0, patch=30.0, patch_rule="review", trial=True)
+    decisions = [verdict.decide(value, hottest, limits) for value in (5.0, 15.0, 90.0) for hottest in (5.0, 90.0)]
+    assert decisions == [Decision.PASS, *5 * [Decision.REVIEW]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_score_that_is_not_finite_is_a_fault_of_the_device(value):
     with pytest.raises(Retry):
-        verdict.decide(value, Thresholds(review=10.0, fail=20.0))
+        verdict.decide(value, 0.0, Thresholds(review=10.0, fail=20.0))
 
 
 def test_thresholds_in_the_wrong_order_are_refused():
