@@ -33,6 +33,7 @@ COMMANDS = [
     "convert",
     "quantize",
     "probe",
+    "probe",
     "om",
     "doctor",
     "services",
