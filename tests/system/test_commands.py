@@ -33,7 +33,6 @@ COMMANDS = [
     "convert",
     "quantize",
     "probe",
-    "probe",
     "om",
     "doctor",
     "services",
