@@ -175,7 +175,7 @@ def _look_at(
         names = list(errors)[:_NAMED]
         raise SetupError(
             f"{len(errors)} of {len(files)} images cannot be read: {'; '.join(str(errors[name]) for name in names)}"
-            f"{'; ...' if len(errors) > _NAMED else ''}. Repair or remove them, or leave them out: "
+            f"{'; ...' if len(errors) > _NAMED else ''}. Repair each or remove it from the folder, or leave it out: "
             f"{' '.join(f'--leave-out {shlex.quote(name)}' for name in names)}"
         )
     return images, unreadable

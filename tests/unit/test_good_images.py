@@ -313,7 +313,7 @@ def test_all_images_that_cannot_be_read_are_named_at_once_with_the_command_that_
         good_images.collect(folder, category(), unreadable("b_1.png", "d 1.png"))
     assert str(error.value) == (
         f"2 of 7 images cannot be read: {folder}/b_1.png: it is truncated; {folder}/d 1.png: it is truncated. "
-        "Repair or remove them, or leave them out: --leave-out b_1.png --leave-out 'd 1.png'"
+        "Repair each or remove it from the folder, or leave it out: --leave-out b_1.png --leave-out 'd 1.png'"
     )
 
 
