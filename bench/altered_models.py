@@ -11,7 +11,7 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset1 as ops
 
-from patchline.devices import backbone, loading
+from patchline.devices import backbone, loading, openvino_backbone
 from patchline.devices.model_manifest import ModelManifest, Precision
 from patchline.devices.probe import Channels
 
@@ -137,7 +137,7 @@ def _round_output(operation: openvino.Node) -> None:
 def _edited(
     folder: Path, path: Path, name: str, edit: Callable[[openvino.Model], None], compress_to_fp16: bool = False
 ) -> Path:
-    graph = openvino.Core().read_model(path)
+    graph = openvino_backbone.core().read_model(path)
     edit(graph)
     target = folder / f"{path.stem}-{name}.xml"
     openvino.save_model(graph, target, compress_to_fp16=compress_to_fp16)

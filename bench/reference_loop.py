@@ -12,12 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino
 
 from bench.plant import pictures
 from patchline import config
 from patchline.banks import store
-from patchline.devices import model_manifest
+from patchline.devices import model_manifest, openvino_backbone
 from patchline.inspection import score
 from patchline.inspection.search import exact_search
 
@@ -32,7 +31,7 @@ class ReferenceLoop:
         self._index = exact_search.flat_index(store.load(settings.paths.memory_banks / category).search.features)
         self._manifest = model_manifest.read(settings.paths.models, self._recipe.backbone)
         model = settings.paths.models / self._manifest.file
-        self._network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._network = openvino_backbone.core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def score(self, image: bytes) -> float:
         """Return the mean of the ten largest distances."""

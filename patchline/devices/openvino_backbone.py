@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import threading
 from pathlib import Path
@@ -19,6 +20,16 @@ _PRECISIONS: dict[openvino.Type, Precision] = {
     openvino.Type.bf16: "bf16",
     openvino.Type.f16: "f16",
 }
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """Return the one Core of this process.
+
+    The CPU plugin of each Core replaces the thread's signal stack, and puts the earlier one back at its end. If several
+    end in the order of their start, the last one puts a freed stack back, and the next signal crashes the process.
+    """
+    return openvino.Core()
 
 
 class OpenVinoBackbone:
@@ -45,7 +56,7 @@ class OpenVinoBackbone:
         if cpus is not None:  # OpenVINO sees the cores of the machine, not the quota of a container
             settings["INFERENCE_NUM_THREADS"] = cpus
         try:
-            self._compiled = openvino.Core().compile_model(read_graph(model, manifest, side), "CPU", settings)
+            self._compiled = core().compile_model(read_graph(model, manifest, side), "CPU", settings)
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
         self.precision: Precision = "int8" if precision == "int8" else self._actual_precision()
@@ -83,7 +94,7 @@ class OpenVinoBackbone:
 
 def cpu_name() -> str:
     """The name of the processor, such as AMD EPYC 9R45."""
-    return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+    return str(core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
 def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Model:
@@ -92,7 +103,7 @@ def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Mode
     Raises:
         RuntimeError: OpenVINO cannot read or reshape it.
     """
-    graph = _with_uint8_input(openvino.Core().read_model(model), manifest)
+    graph = _with_uint8_input(core().read_model(model), manifest)
     graph.reshape([-1, side, side, 3])
     return graph
 
@@ -103,7 +114,7 @@ def value_shapes(model: Path, manifest: ModelManifest, side: int) -> dict[str, t
     Raises:
         RuntimeError: OpenVINO cannot read or reshape it.
     """
-    graph = openvino.Core().read_model(model)
+    graph = core().read_model(model)
     graph.reshape([1, side, side, 3] if manifest.input == "uint8_nhwc" else [1, 3, side, side])
     outputs = [output for operation in graph.get_ops() for output in operation.outputs()]
     return {

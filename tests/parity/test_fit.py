@@ -37,9 +37,9 @@ def fit(home, keys=FIVE_IMAGES, folder="good", options=()):
     return subprocess.run([*command, *options, str(home / folder)], capture_output=True, text=True, check=False)
 
 
-def error(result):
+def error(result, code=2):
     """The line of an error that a user makes."""
-    assert (result.returncode, "Traceback" in result.stderr) == (2, False), result.stderr
+    assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
     return result.stderr.splitlines()[-1]
 
 

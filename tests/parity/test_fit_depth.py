@@ -65,7 +65,7 @@ def test_a_bank_of_another_depth_is_not_served(home):
         result = subprocess.run(
             [*command, "--config", str(home / "config.yaml")], capture_output=True, text=True, check=False
         )
-        assert said in error(result)
+        assert said in error(result, code=78)
 
 
 def test_images_of_the_full_range_of_16_bits_need_no_depth_also_among_those_of_8(home):

@@ -17,6 +17,7 @@ from tests.conftest import CONFIG, make_textures
 from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
+MISMATCH = 78  # EX_CONFIG
 COMMANDS = [
     "init",
     "worker",
@@ -116,10 +117,10 @@ def test_the_same_images_and_seed_give_the_same_memory_bank(gravel, tmp_path):
     assert digests[0] == digests[1]
 
 
-def run_and_expect_error(*arguments, folder):
-    """Run a command that must fail with exit code 2 and a one-line error. Return that line."""
+def run_and_expect_error(*arguments, folder, code=2):
+    """Run a command that must fail with an exit code and a one-line error. Return that line."""
     result = patchline(*arguments, folder=folder)
-    assert result.returncode == 2
+    assert result.returncode == code
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("patchline: ")]
     assert "Traceback" not in result.stderr
     assert result.stderr.endswith(line + "\n")
@@ -177,12 +178,8 @@ def broken(plant, tmp_path):
         (lambda f: shutil.rmtree(f / "faiss-index-precision"), "patchline fit --category"),
         (lambda f: (f / "faiss-index-precision/brick/nnscorer_search_index.faiss").write_bytes(b"x"), "fit it again"),
         (lambda f: (f / "faiss-index-precision/brick/manifest.json").write_text("{}"), "fit it again"),
-        (lambda f: (f / "models/efficientnet_lite0.onnx").write_bytes(b"x"), "its sha256 differs"),
         (lambda f: _edit(f, "backbone: efficientnet_lite0", "backbone: other"), "other.json and its model into"),
-        (_change_golden_scores, "on cpu:0 at fit time against efficientnet_lite0 in f32 here"),
-        (lambda f: _edit(f, "imagesize: 128", "imagesize: 96"), "imagesize was 128 and is 96; fit it again"),
         (lambda f: _edit(f, "imagesize: 128", "imagesize: 100"), "multiples of 32"),
-        (lambda f: _edit(f, "layer: blocks4+10", "layer: layer2"), "layer is layer2"),
     ],
 )  # fmt: skip
 def test_a_worker_with_unusable_files_ends_with_one_line_that_says_what_to_do(broken, damage, error):
@@ -190,8 +187,23 @@ def test_a_worker_with_unusable_files_ends_with_one_line_that_says_what_to_do(br
     assert error in run_and_expect_error("worker", "--device", "cpu", folder=broken)
 
 
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda f: (f / "models/efficientnet_lite0.onnx").write_bytes(b"x"), "its sha256 differs"),
+        (_change_golden_scores, "on cpu:0 at fit time against efficientnet_lite0 in f32 here"),
+        (lambda f: _edit(f, "imagesize: 128", "imagesize: 96"), "imagesize was 128 and is 96; fit it again"),
+        (lambda f: _edit(f, "layer: blocks4+10", "layer: layer2"), "layer is layer2"),
+    ],
+)
+def test_a_worker_whose_files_do_not_match_ends_with_the_code_that_no_supervisor_restarts(broken, damage, error):
+    damage(broken)
+    assert error in run_and_expect_error("worker", "--device", "cpu", folder=broken, code=MISMATCH)
+
+
 def test_an_unavailable_device_is_refused(broken):
-    assert "patchline om efficientnet_lite0" in run_and_expect_error("worker", "--device", "ascend:0", folder=broken)
+    command = ("worker", "--device", "ascend:0")
+    assert "patchline om efficientnet_lite0" in run_and_expect_error(*command, folder=broken, code=MISMATCH)
     assert "is not one of cpu" in run_and_expect_error("worker", "--device", "gpu", folder=broken)
 
 

@@ -1,11 +1,39 @@
+"""Models on the CPU."""
+
+import ctypes
+import gc
 from pathlib import Path
 
-import openvino
+from patchline.devices import backbone, loading, openvino_backbone
 
-from patchline.devices import backbone, loading
+
+class SignalStack(ctypes.Structure):
+    """`stack_t` of Linux, see sigaltstack(2)."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def signal_stack():
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.start, stack.size
+
+
+def load(precision):
+    return loading.load(Path("models"), "efficientnet_lite0", 64, backbone.CPU, 1, precision)
 
 
 def test_a_cpu_without_bf16_reports_f32():
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    model = loading.load(Path("models"), "efficientnet_lite0", 64, backbone.CPU, 1, "bf16")
-    assert model.precision == ("bf16" if "BF16" in capabilities else "f32")
+    capabilities = openvino_backbone.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert load("bf16").precision == ("bf16" if "BF16" in capabilities else "f32")
+
+
+def test_models_that_come_and_go_leave_the_signal_stack_as_it_is():
+    load("f32")
+    before = signal_stack()
+    first, second = load("f32"), load("f32")
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    assert signal_stack() == before, "a signal would be handled on memory that is freed"

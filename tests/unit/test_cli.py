@@ -10,6 +10,7 @@ def test_a_file_that_may_not_be_read_is_one_line(monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "/srv/pictures")
 
     monkeypatch.setattr(main, "app", app)
+    monkeypatch.setattr(main.logs, "configure", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 2

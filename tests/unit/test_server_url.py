@@ -65,7 +65,7 @@ def test_a_password_in_the_configuration_is_refused_whatever_its_letters(passwor
         path.write_text(f'{section}: {{url: "{escaped}"}}\n{_categories()}', encoding="utf-8")
         with pytest.raises(SetupError, match=f"{section}.url: contains a password") as error:
             config.load(path)
-        assert not quotes(str(error.value), password)
+        assert not quotes(str(error.value).replace(str(path), ""), password)  # the folder may have a number with 77
 
 
 def test_a_password_in_the_query_of_a_url_is_refused_in_the_configuration(tmp_path):
