@@ -47,7 +47,7 @@ class Loader:
         on_failure: Callable[[], None] = lambda: None,
         hosts: int = 1,
     ) -> None:
-        self._settings, self._device = settings, device
+        self.settings, self.device = settings, device
         self._load_backbone = partial(
             loading.load,
             settings.paths.models,
@@ -66,12 +66,12 @@ class Loader:
         Raises:
             SetupError: the model or bank is missing, damaged or does not match, or golden images have other scores.
         """
-        category = self._settings.category(name)
-        folder = self._settings.paths.memory_banks / name
+        category = self.settings.category(name)
+        folder = self.settings.paths.memory_banks / name
         bank = store.load(folder)
-        network = self._backbone(category)
-        check_match(name, category, network, self._device, bank.manifest)
-        inspector = Inspector(category, self._settings.images, network, bank.with_pruning())
+        network = self.network(name)
+        check_match(name, category, network, self.device, bank.manifest)
+        inspector = Inspector(category, self.settings.images, network, bank.with_pruning())
         golden.require_match(inspector, golden.read(folder), category.golden_tolerance)
         return inspector
 
@@ -104,12 +104,23 @@ class Loader:
                 on_progress()
         return loaded
 
-    def _backbone(self, category: config.Category) -> backbone.Backbone:
+    def network(self, name: str) -> backbone.Backbone:
+        """Load the backbone of a category.
+
+        Raises:
+            SetupError: see `loading.load`.
+        """
+        category = self.settings.category(name)
         key = (category.backbone, category.imagesize, category.precision)
         with self._lock:
             if key not in self._backbones:
                 self._backbones[key] = self._load_backbone(key[0], key[1], precision=key[2])
             return self._backbones[key]
+
+    def close(self) -> None:
+        """Release the device."""
+        for network in self._backbones.values():
+            network.close()
 
 
 def load(settings: config.Config, names: list[str], device: backbone.Device, streams: int) -> dict[str, Inspector]:

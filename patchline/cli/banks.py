@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -114,31 +115,35 @@ def evaluate(
             metavar="N", min=1, help="Compare N memory banks from the same good images: how much of a figure is luck."
         ),
     ] = 1,
+    device: Serving = "cpu",
     config_file: Settings = CONFIG,
 ) -> None:
     """Compare the judgement with labelled images: one category, several, or all.
 
     The folder of a category has the layout of MVTec AD, MVTec AD 2, MVTec LOCO AD, VisA, BTAD or Real-IAD.
 
-    With --dataset, categories that were evaluated with the same memory bank are skipped.
+    With --dataset, categories that were evaluated with the same memory bank, model, device and precision are skipped.
 
     Example:  patchline evaluate --category bottle mvtec/bottle
 
     Example:  patchline evaluate --category bottle mvtec/bottle --seeds 5
 
-    Example:  patchline evaluate --all --dataset mvtec
+    Example:  patchline evaluate --all --dataset mvtec --device ascend:0
     """
+    from patchline.banks import serving
+    from patchline.devices import backbone
     from patchline.evaluation import evaluate, reference, report
 
     settings = config.load(config_file)
     if dataset is not None and seeds > 1:
         raise SetupError("--seeds compares memory banks of one category: name one --category and its folder")
-    if dataset is not None:
-        reference.precision(settings, chosen(settings, category, all_), dataset, out)
-        return
-    if folder is None or category is None or len(category) != 1:
-        raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
-    report.print_report(evaluate.evaluate(settings, category[0], folder, out, seeds))
+    with closing(serving.Loader(settings, backbone.Device.parse(device), streams=1)) as loader:
+        if dataset is not None:
+            reference.precision(loader, chosen(settings, category, all_), dataset, out)
+            return
+        if folder is None or category is None or len(category) != 1:
+            raise SetupError("name one --category and its folder, or several (or --all) with --dataset")
+        report.print_report(evaluate.evaluate(loader, category[0], folder, out, seeds))
     print(f"{out / category[0]}.html, {out / category[0]}.json, {out / category[0]}-mistakes.png")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from patchline import config
-from patchline.cli.options import CONFIG, All, Dataset, Settings, Several, chosen, names
+from patchline.cli.options import CONFIG, All, Dataset, Serving, Settings, Several, chosen, names
 from patchline.protocol.errors import SetupError
 
 
@@ -60,28 +61,35 @@ def bench(
     all_: All = False,
     dataset: Dataset = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Gets the figures as JSON.")] = Path("out"),
+    device: Serving = "cpu",
     config_file: Settings = CONFIG,
 ) -> None:
     """Time categories on their images, in one thread: the reference application's performance evaluation.
 
-    Example:  patchline bench --all --dataset mvtec
+    Example:  patchline bench --all --dataset mvtec --device ascend:0
     """
+    from patchline.banks import serving
+    from patchline.devices import backbone
     from patchline.evaluation import reference
 
     settings = config.load(config_file)
     if dataset is None:
         raise SetupError("categories are timed on their images: name the --dataset")
-    reference.performance(settings, chosen(settings, category, all_), dataset, out)
+    with closing(serving.Loader(settings, backbone.Device.parse(device), streams=1)) as loader:
+        reference.performance(loader, chosen(settings, category, all_), dataset, out)
 
 
-def doctor(config_file: Settings = CONFIG) -> None:
+def doctor(device: Serving = "cpu", config_file: Settings = CONFIG) -> None:
     """Report what this machine can run (devices, SDK, servers, models, banks) and how to fix the rest.
 
-    Example:  patchline doctor
+    Every category is loaded on the device, and its golden images are scored.
+
+    Example:  patchline doctor --device ascend:0
     """
+    from patchline.devices import backbone
     from patchline.operations import doctor
 
-    if not doctor.run(config.load(config_file)):
+    if not doctor.run(config.load(config_file), backbone.Device.parse(device)):
         raise typer.Exit(1)
 
 

@@ -35,7 +35,7 @@ All = Annotated[bool, typer.Option("--all", help="Every category of the configur
 Dataset = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="With a folder in MVTec layout for each category.")
 ]
-Serving = Annotated[str, typer.Option("--device", metavar="DEVICE", help="The kind of device that will serve.")]
+Serving = Annotated[str, typer.Option("--device", metavar="DEVICE", help="The device that serves: cpu, ascend:0, ...")]
 CONFIG = Path("config.yaml")
 
 

@@ -8,28 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from patchline import config
 from patchline.banks import golden, serving
-from patchline.devices import backbone
 from patchline.evaluation import datasets, masks, page, report, seeds, train_copies
 from patchline.evaluation.datasets import Dataset, LabelledImage
 from patchline.evaluation.pixel_counts import Defect, PixelCounts, PixelStatistics
+from patchline.evaluation.ran_on import RanOn
 from patchline.evaluation.report import JudgedImage, Report
 from patchline.inspection import image_header, picture, score
 from patchline.inspection.inspector import Inspection, Inspector, untimed
 from patchline.protocol import image_files
-from patchline.protocol.errors import SetupError, Unusable
+from patchline.protocol.errors import Retry, SetupError, Unusable
 from patchline.runtime import terminal
 
 _SHOWN_MISTAKES = 12
 _TILE_SIDE = 512  # pixels
 
 
-def evaluate(settings: config.Config, name: str, folder: Path, out: Path, seed_count: int = 1) -> Report:
+def evaluate(loader: serving.Loader, name: str, folder: Path, out: Path, seed_count: int = 1) -> Report:
     """Inspect every labelled image of a folder, and compare the decisions with the labels.
 
     Args:
-        settings: the configuration.
+        loader: of inspectors, for the device that serves.
         name: of the category, which must have a memory bank.
         folder: of the category, in one of the layouts of `datasets`.
         out: the folder for `<category>.json`, `<category>.html` and the contact sheet `<category>-mistakes.png`.
@@ -42,23 +41,26 @@ def evaluate(settings: config.Config, name: str, folder: Path, out: Path, seed_c
     """
     dataset = datasets.read(folder)
     dataset.notes += train_copies.notes(folder, [image.path for image in dataset.images])
-    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
-    print(golden.compare(inspector, golden.read(settings.paths.memory_banks / name)), file=sys.stderr)
+    inspector = loader.load(name)
+    ran_on = RanOn.of(inspector.backbone, loader.device)
+    bank_folder = loader.settings.paths.memory_banks / name
+    print(golden.compare(inspector, golden.read(bank_folder)), file=sys.stderr)
     images, pixels = [], PixelStatistics()
     with terminal.progress() as progress:
-        spread = seeds.evaluate(settings, inspector, dataset.images, seed_count, progress) if seed_count > 1 else None
+        spread = (
+            seeds.evaluate(loader.settings, inspector, dataset.images, seed_count, progress) if seed_count > 1 else None
+        )
         for labelled in progress.track(dataset.images, description=name):
             judged, counts = _judge(inspector, dataset, labelled)
             images.append(judged)
             if counts is not None:
                 pixels.add(labelled.kind, counts)
-    result = report.make(inspector, name, dataset, images, pixels, spread)
+    result = report.make(inspector, ran_on, dataset, images, pixels, spread)
     mistakes = worst_mistakes(images)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tiles = [heat_map_tile(inspector, image.kind, image.path) for image in mistakes]
     (out / f"{name}-mistakes.png").write_bytes(picture.encode_png(picture.contact_sheet(tiles)))
-    bank_folder = settings.paths.memory_banks / name
     (out / f"{name}.html").write_text(page.make(inspector, bank_folder, result, images, mistakes), encoding="utf-8")
     return result
 
@@ -117,16 +119,24 @@ def _saturation(dataset: Dataset, path: Path, value: int, area: int) -> float:
 
 
 def inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, score.HeatMap, picture.Picture]:
-    """Inspect a file: the inspection without its pixels, its heat map, and its pixels.
+    """Inspect a file, again if the device fails: the inspection without its pixels, its heat map, and its pixels.
 
     Raises:
-        SetupError: the file cannot be inspected.
+        SetupError: the file cannot be inspected, or the device failed three times in a row.
     """
-    try:
-        content_type = image_files.content_type(path)
-        inspection = inspector.inspect(image_files.read(path), content_type, untimed, with_heat_map=True)
-    except Unusable as error:
-        raise SetupError(f"{path}: {error.detail}") from error
+    inspection = _inspect(inspector, path, attempts=3)
     if inspection.heat_map is None or inspection.image is None:
         raise SetupError(f"{path}: has no heat map")
     return dataclasses.replace(inspection, heat_map=None, image=None), inspection.heat_map, inspection.image
+
+
+def _inspect(inspector: Inspector, path: Path, attempts: int) -> Inspection:
+    try:
+        content_type = image_files.content_type(path)
+        return inspector.inspect(image_files.read(path), content_type, untimed, with_heat_map=True)
+    except Unusable as error:
+        raise SetupError(f"{path}: {error.detail}") from error
+    except Retry as error:
+        if attempts == 1:
+            raise SetupError(f"{path}: {error.detail}") from error
+        return _inspect(inspector, path, attempts - 1)

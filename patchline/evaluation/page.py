@@ -77,7 +77,7 @@ def make(
     return _PAGE.substitute(
         category=html.escape(result.category),
         summary=html.escape(result.summary),
-        bank=html.escape(result.memory_bank),
+        bank=html.escape(f"{result.memory_bank}, {result.ran_on}"),
         images=result.images,
         layout=html.escape(result.layout),
         good=result.good_images,

@@ -13,10 +13,9 @@ from typing import NamedTuple, TypeVar
 
 import pydantic
 
-from patchline import config
 from patchline.banks import serving, store
-from patchline.devices import backbone
 from patchline.evaluation import datasets, evaluate
+from patchline.evaluation.ran_on import RanOn
 from patchline.evaluation.report import Report
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files, messages
@@ -63,6 +62,7 @@ class Timing(messages.Frozen):
 
     category: str
     memory_bank: str
+    ran_on: RanOn
     images: int
     whole_ms: float
     decode_ms: float
@@ -74,6 +74,7 @@ class Timing(messages.Frozen):
 class Precision(messages.Frozen):
     """`precision.json`."""
 
+    device: str
     categories: dict[str, Report]
     skipped: dict[str, str]
     mean_instance_auroc: float
@@ -85,6 +86,7 @@ class Precision(messages.Frozen):
 class Performance(messages.Frozen):
     """`performance.json`."""
 
+    device: str
     categories: dict[str, Timing]
     skipped: dict[str, str]
     mean_whole_ms: float
@@ -96,11 +98,11 @@ class Performance(messages.Frozen):
 _Result = TypeVar("_Result", Report, Timing)
 
 
-def precision(settings: config.Config, names: list[str], dataset: Path, out: Path) -> Precision:
-    """Evaluate categories of a dataset in the layout of MVTec AD. An earlier report with the same bank is used again.
+def precision(loader: serving.Loader, names: list[str], dataset: Path, out: Path) -> Precision:
+    """Evaluate categories of a dataset in the layout of MVTec AD. An earlier report of the same is used again.
 
     Args:
-        settings: the configuration.
+        loader: of inspectors, for the device that serves.
         names: of the categories.
         dataset: with a folder for each category.
         out: the folder for a report of each category and for `precision.json`.
@@ -108,14 +110,15 @@ def precision(settings: config.Config, names: list[str], dataset: Path, out: Pat
     Raises:
         SetupError: a folder has another layout, which is checked before the first image, or no category is ready.
     """
-    ready, skipped = _split_by_readiness(settings, names, dataset)
+    ready, skipped = _split_by_readiness(loader, names, dataset)
     reports = {
-        name: _read_earlier(settings, name, out / f"{name}.json", Report)
-        or evaluate.evaluate(settings, name, dataset / name, out)
+        name: _read_earlier(loader, name, out / f"{name}.json", Report)
+        or evaluate.evaluate(loader, name, dataset / name, out)
         for name in ready
     }
     means = [statistics.fmean(getattr(report, key) for report in reports.values()) for key in _AUROCS]
     result = Precision(
+        device=str(loader.device),
         categories=reports,
         skipped=skipped,
         mean_instance_auroc=means[0],
@@ -123,20 +126,19 @@ def precision(settings: config.Config, names: list[str], dataset: Path, out: Pat
         met=means[1] >= REQUIRED_AUROC,
     )
     _write(out / "precision.json", result)
-    rows = [[name, *_auroc_cells(name, report)] for name, report in reports.items()]
-    columns = ("category", "AUROC max", "published", "AUROC topk10", "published")
-    terminal.table(
-        f"{len(reports)} categories, {len(skipped)} skipped", columns, [*rows, ["mean", means[0], "", means[1], ""]]
-    )
+    rows = [[name, *_auroc_cells(name, report), *_model_cells(report)] for name, report in reports.items()]
+    columns = ("category", "AUROC max", "published", "AUROC topk10", "published", "model", "precision")
+    title = f"{loader.device}, {len(reports)} categories, {len(skipped)} skipped"
+    terminal.table(title, columns, [*rows, ["mean", means[0], "", means[1], "", "", ""]])
     print(f"mean instance_auroc_topk10 {means[1]:.4f}: {REQUIRED_AUROC:.1%} is {'met' if result.met else 'not met'}")
     return result
 
 
-def performance(settings: config.Config, names: list[str], dataset: Path, out: Path) -> Performance:
-    """Time categories in one thread, with decoding and resizing. An earlier timing with the same bank is used again.
+def performance(loader: serving.Loader, names: list[str], dataset: Path, out: Path) -> Performance:
+    """Time categories in one thread, with decoding and resizing. An earlier timing of the same is used again.
 
     Args:
-        settings: the configuration.
+        loader: of inspectors, for the device that serves.
         names: of the categories.
         dataset: with a folder for each category.
         out: the folder for a timing of each category and for `performance.json`.
@@ -144,35 +146,54 @@ def performance(settings: config.Config, names: list[str], dataset: Path, out: P
     Raises:
         SetupError: a folder has another layout, or no category is ready.
     """
-    ready, skipped = _split_by_readiness(settings, names, dataset)
+    ready, skipped = _split_by_readiness(loader, names, dataset)
     timings = {}
     for name in ready:
         path = out / f"{name}-time.json"
-        timings[name] = _read_earlier(settings, name, path, Timing) or _time(settings, name, dataset / name)
+        timings[name] = _read_earlier(loader, name, path, Timing) or _time(loader, name, dataset / name)
         _write(path, timings[name])
     mean_ms = statistics.fmean(timing.whole_ms for timing in timings.values())
     fps = 1000 / mean_ms
-    result = Performance(categories=timings, skipped=skipped, mean_whole_ms=mean_ms, fps=fps, met=fps >= REQUIRED_FPS)
+    result = Performance(
+        device=str(loader.device),
+        categories=timings,
+        skipped=skipped,
+        mean_whole_ms=mean_ms,
+        fps=fps,
+        met=fps >= REQUIRED_FPS,
+    )
     _write(out / "performance.json", result)
-    columns = ("category", "total ms", "decode", "preprocess", "network + search", "published", "images/s")
+    columns = (
+        "category",
+        "total ms",
+        "decode",
+        "preprocess",
+        "network + search",
+        "published",
+        "images/s",
+        "model",
+        "precision",
+    )
     rows = [
-        [name, t.whole_ms, t.decode_ms, t.preprocess_ms, t.inference_ms, _published_ms(name), t.fps]
+        [name, t.whole_ms, t.decode_ms, t.preprocess_ms, t.inference_ms, _published_ms(name), t.fps, *_model_cells(t)]
         for name, t in timings.items()
     ]
-    terminal.table(f"one thread, {len(timings)} categories, {len(skipped)} skipped", columns, rows)
+    terminal.table(f"{loader.device}, one thread, {len(timings)} categories, {len(skipped)} skipped", columns, rows)
     print(f"mean {mean_ms:.2f} ms, {fps:.1f} images/s: {REQUIRED_FPS:g} is {'met' if result.met else 'not met'}")
     return result
 
 
-def _split_by_readiness(settings: config.Config, names: list[str], dataset: Path) -> tuple[list[str], dict[str, str]]:
+def _split_by_readiness(loader: serving.Loader, names: list[str], dataset: Path) -> tuple[list[str], dict[str, str]]:
     """The categories that can be evaluated, and the reasons why the others are skipped."""
     skipped: dict[str, str] = {}
+    settings, device = loader.settings, loader.device
     for name in names:
         settings.category(name)
         if not (dataset / name).is_dir():
             skipped[name] = f"{dataset / name} does not exist"
         elif not (settings.paths.memory_banks / name).is_dir():
-            skipped[name] = f"no memory bank; patchline fit --category {name} {dataset / name / 'train' / 'good'}"
+            good = dataset / name / "train" / "good"
+            skipped[name] = f"no memory bank; patchline fit --category {name} --device {device} {good}"
         else:
             datasets.read(dataset / name)
     for name, reason in skipped.items():
@@ -183,18 +204,19 @@ def _split_by_readiness(settings: config.Config, names: list[str], dataset: Path
     return ready, skipped
 
 
-def _read_earlier(settings: config.Config, name: str, path: Path, model: type[_Result]) -> _Result | None:
-    """The result of an earlier run; None if there is none, or if it is of another memory bank."""
+def _read_earlier(loader: serving.Loader, name: str, path: Path, model: type[_Result]) -> _Result | None:
+    """The result of an earlier run; None if there is none, or if it is of another bank, device, model or precision."""
     try:
         result = model.model_validate_json(path.read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    version = store.load(settings.paths.memory_banks / name).version
-    return result if result.memory_bank == version else None
+    version = store.load(loader.settings.paths.memory_banks / name).version
+    ran_on = RanOn.of(loader.network(name), loader.device)
+    return result if (result.memory_bank, result.ran_on) == (version, ran_on) else None
 
 
-def _time(settings: config.Config, name: str, folder: Path) -> Timing:
-    inspector = serving.load(settings, [name], backbone.CPU, streams=1)[name]
+def _time(loader: serving.Loader, name: str, folder: Path) -> Timing:
+    inspector = loader.load(name)
     durations_ms: dict[str, list[float]] = {}
     paths = image_files.find([folder / "test"])[:_TIMED_IMAGES]
     exact_search.set_threads(1)
@@ -209,6 +231,7 @@ def _time(settings: config.Config, name: str, folder: Path) -> Timing:
     return Timing(
         category=name,
         memory_bank=inspector.bank.version,
+        ran_on=RanOn.of(inspector.backbone, loader.device),
         images=len(paths),
         whole_ms=medians["whole"],
         decode_ms=medians["decode"],
@@ -224,6 +247,10 @@ def _auroc_cells(name: str, report: Report) -> list[object]:
     if name not in PUBLISHED:
         return [auroc, "", auroc_topk10, ""]
     return [auroc, PUBLISHED[name].auroc, auroc_topk10, PUBLISHED[name].auroc_topk10]
+
+
+def _model_cells(result: Report | Timing) -> list[object]:
+    return [result.ran_on.model_sha256[:12], result.ran_on.precision]
 
 
 def _published_ms(name: str) -> object:

@@ -14,6 +14,7 @@ from patchline.evaluation import intervals, metrics, pixel_metrics
 from patchline.evaluation.datasets import GOOD, Dataset
 from patchline.evaluation.intervals import Figure
 from patchline.evaluation.pixel_counts import PixelCounts, PixelStatistics
+from patchline.evaluation.ran_on import RanOn
 from patchline.evaluation.seeds import COLUMNS, SeedsReport
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.memory_bank import Calibration
@@ -89,6 +90,7 @@ class Report(Frozen):
 
     category: str
     memory_bank: str
+    ran_on: RanOn
     layout: str
     images: int
     good_images: int
@@ -113,7 +115,7 @@ class Report(Frozen):
 
 def make(
     inspector: Inspector,
-    name: str,
+    ran_on: RanOn,
     dataset: Dataset,
     images: list[JudgedImage],
     pixels: PixelStatistics,
@@ -123,7 +125,7 @@ def make(
 
     Args:
         inspector: of the category.
-        name: of the category.
+        ran_on: the device and the model of the inspector.
         dataset: the labelled images, and what was not used.
         images: the judgement of each.
         pixels: the counts of good images, and of defects with masks.
@@ -133,11 +135,13 @@ def make(
     defects = [image for image in images if not image.is_good]
     asked_rate = inspector.bank.manifest.calibration.false_reject_rate
     image_report = _image_report(good, defects, asked_rate)
+    promise = _promise(inspector.bank.manifest.calibration, image_report)
     pixel = _pixel_report(pixels, list(pixels.by_kind), dataset)
     kinds = {kind: _kind_report(kind, good, defects, pixels, dataset) for kind in dataset.kinds if kind != GOOD}
     return Report(
-        category=name,
+        category=inspector.bank.manifest.category,
         memory_bank=inspector.bank.version,
+        ran_on=ran_on,
         layout=dataset.layout,
         images=len(images),
         good_images=len(good),
@@ -157,8 +161,7 @@ def make(
         kinds=kinds,
         seeds=seeds,
         notes=dataset.notes,
-        summary=_promise(inspector.bank.manifest.calibration, image_report)
-        + _summary(image_report, good, defects, kinds, asked_rate),
+        summary=promise + _summary(image_report, good, defects, kinds, asked_rate),
     )
 
 
@@ -171,7 +174,7 @@ def print_report(report: Report) -> None:
     terminal.table("decisions at the thresholds", ("kind", *Decision), counts)
     if report.seeds is not None:
         terminal.table(seeds_title(report.seeds), COLUMNS, report.seeds.rows())
-    print("\n".join([*report.notes, report.summary]))
+    print("\n".join([f"{report.memory_bank}, {report.ran_on}", *report.notes, report.summary]))
 
 
 def seeds_title(seeds: SeedsReport) -> str:

@@ -6,11 +6,13 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from patchline import config
 from patchline.banks import serving
 from patchline.devices import backbone, model_manifest, om_manifest
+from patchline.evaluation.ran_on import RanOn
 from patchline.inspection.search import exact_search
 from patchline.models import atc, atc_operators
 from patchline.operations import ascend_checks, message_size
@@ -35,14 +37,14 @@ _CONNECT_TIMEOUT_S = 2.0
 _NARROW_KERNELS = (":Prescott", ":Core2", ":Nehalem", ":Barcelona")  # of OpenBLAS, for a CPU that it does not know
 
 
-def run(settings: config.Config) -> bool:
-    """Look at everything, print a table, and tell whether there is no problem."""
+def run(settings: config.Config, device: backbone.Device = backbone.CPU) -> bool:
+    """Look at everything, print a table, and tell whether there is no problem. Categories are loaded on the device."""
     findings = [
         *_processor(),
         *_servers(settings),
         *_ascend_models(settings),
         *ascend_checks.run(settings),
-        *_categories(settings),
+        *categories(settings, device),
     ]
     terminal.table("what this machine can run", ("subject", "state", "finding"), findings, text=True)
     return all(finding.state is not State.PROBLEM for finding in findings)
@@ -141,22 +143,24 @@ def _ascend_models(settings: config.Config) -> Iterator[Finding]:
             )
 
 
-def _categories(settings: config.Config) -> Iterator[Finding]:
+def categories(settings: config.Config, device: backbone.Device) -> Iterator[Finding]:
     """Whether the model and bank of each category are there, match, and score their golden images as they should."""
-    for name, category in settings.categories.items():
-        if not (settings.paths.memory_banks / name).is_dir():
-            try:
-                model_manifest.read(settings.paths.models, category.backbone)
-                yield Finding(name, State.NOTE, f"no memory bank; patchline fit --category {name} FOLDER")
-            except SetupError:
-                yield Finding(
-                    name,
-                    State.NOTE,
-                    f"no memory bank, and no model {category.backbone} in paths.models",
-                )
-            continue
+    with closing(serving.Loader(settings, device, streams=1)) as loader:
+        for name in settings.categories:
+            yield _category(settings, name, loader)
+
+
+def _category(settings: config.Config, name: str, loader: serving.Loader) -> Finding:
+    if not (settings.paths.memory_banks / name).is_dir():
+        backbone_name = settings.category(name).backbone
         try:
-            inspect = serving.load(settings, [name], backbone.CPU, streams=1)[name]
-            yield Finding(name, State.OK, f"{inspect.bank.version}: {inspect.bank.search}; ready")
-        except SetupError as error:
-            yield Finding(name, State.PROBLEM, str(error))
+            model_manifest.read(settings.paths.models, backbone_name)
+            return Finding(name, State.NOTE, f"no memory bank; patchline fit --category {name} FOLDER")
+        except SetupError:
+            return Finding(name, State.NOTE, f"no memory bank, and no model {backbone_name} in paths.models")
+    try:
+        inspector = loader.load(name)
+    except SetupError as error:
+        return Finding(name, State.PROBLEM, str(error))
+    ran_on = RanOn.of(inspector.backbone, loader.device)
+    return Finding(name, State.OK, f"{inspector.bank.version}: {inspector.bank.search}; {ran_on}; ready")

@@ -67,7 +67,10 @@ def test_a_category_with_the_quantised_backbone_finds_scratches(settings, quanti
     settings = with_backbone(settings)
     bank = fit.fit(settings, "brick", texture_folder / "train" / "good", seed=0)
     assert (bank.precision, bank.backbone) == ("int8", QUANTIZED)
-    assert evaluate.evaluate(settings, "brick", texture_folder, tmp_path).instance_auroc_topk10 > 0.95
+    loader = serving.Loader(settings, backbone.CPU, streams=1)
+    report = evaluate.evaluate(loader, "brick", texture_folder, tmp_path)
+    assert report.instance_auroc_topk10 > 0.95
+    assert (report.ran_on.precision, report.ran_on.model_sha256) == ("int8", quantized.sha256)
     assert serving.load(settings, ["brick"], backbone.CPU, streams=1)["brick"].backbone.precision == "int8"
     assert store.load(settings.paths.memory_banks / "brick").manifest == bank
 

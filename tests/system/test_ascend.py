@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ import pytest
 from patchline import config
 from patchline.banks import serving, store
 from patchline.devices import backbone, loading, model_manifest, om_manifest
+from patchline.evaluation import evaluate
 from patchline.inspection.inspector import untimed
 from patchline.models import adopt, atc, onnx_graph
+from patchline.operations import doctor
 from patchline.protocol.errors import DeviceLostError, Retry, SetupError
 from patchline.protocol.messages import Decision
 from tests import narrow_resnet
@@ -227,6 +230,26 @@ def test_patchline_om_compares_the_golden_images(ascend_plant, line, sdk):
     assert process.returncode == 0, process.err
     assert "recorded in efficientnet_lite0_128.om.json" in process.out
     assert "efficientnet_lite0 in f32 on cpu:0 at fit time against efficientnet_lite0 in f16 here" in process.out
+
+
+def test_an_evaluation_tries_an_image_three_times(ascend_plant, texture_folder, sdk):
+    path = next((texture_folder / "test" / "good").iterdir())
+    settings = config.load(ascend_plant / "config.yaml")
+    with contextlib.closing(serving.Loader(settings, ASCEND, streams=1)) as loader:
+        inspector = loader.load("brick")
+        expected = evaluate.inspect_file(inspector, path)[0].score
+        sdk(1, ["code", "die"])
+        assert evaluate.inspect_file(inspector, path)[0].score == expected
+        sdk(1, ["code"] * 3)
+        with pytest.raises(SetupError, match=path.name):
+            evaluate.inspect_file(inspector, path)
+
+
+def test_doctor_loads_the_categories_on_a_device(ascend_plant, sdk):
+    settings = config.load(ascend_plant / "config.yaml")
+    (finding,) = doctor.categories(settings, ASCEND)
+    assert finding.state == "ok"
+    assert re.search(r"efficientnet_lite0 \([0-9a-f]{12}\) in f16 on ascend:0; ready$", finding.text)
 
 
 def test_a_bank_can_be_fitted_on_the_device_that_serves(ascend_plant, texture_folder, line, sdk, tmp_path):
