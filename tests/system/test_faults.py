@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 
 import psutil
@@ -92,6 +93,7 @@ def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture)
     supervisor = start_supervisor(line)
     line.send(picture, "before")
     assert len(line.verdicts(1)) == 1
+    time.sleep(0.5)  # until its supervisor knows that it is ready
     (frozen,) = psutil.Process(supervisor.pid).children()
     frozen.suspend()
     line.send(picture, "after")
