@@ -76,16 +76,9 @@ def calibrate(
         SetupError: there are too few images for a rate.
     """
     scores = held_out.group_scores(kind)
-    return thresholds(held_out, kind, target), Calibration(
-        method=method,
-        images=scores.size,
-        false_reject_rate=target.false_reject_rate,
-        review_rate=target.review_rate,
-        held_out_median=float(np.median(scores)),
-        held_out_max=float(scores.max()),
-        flagged=flagged_share(scores.size, target.review_rate),
-        failed=None if target.trial else flagged_share(scores.size, target.false_reject_rate),
-    )
+    flagged = flagged_share(scores.size, target.review_rate)
+    failed = flagged_share(scores.size, target.false_reject_rate)
+    return thresholds(held_out, kind, target), _calibration(scores, target, method, target.review_rate, flagged, failed)
 
 
 def calibrate_flagging(
@@ -113,17 +106,29 @@ def calibrate_flagging(
     flagged = share_from_count(scores.size, int((combined >= flagging).sum()))
     patches = {} if factor is None else {"patch": flagging * factor * (1 - _ROUNDING), "patch_rule": "review"}
     limits = Thresholds(review=flagging, fail=fail, trial=target.trial or None, **patches)
-    return limits, Calibration(
+    failed = share_from_count(scores.size, int((scores >= fail).sum()))
+    missed = share_from_count(defects.size, int((defects < flagging).sum()))
+    calibration = _calibration(scores, target, method, flagged.expected, flagged, failed)
+    return limits, calibration.model_copy(update={"defects": defects.size, "missed": missed})
+
+
+def _calibration(
+    scores: NDArray[np.float32],
+    target: Target,
+    method: Method,
+    review_rate: float,
+    flagged: FlaggedShare,
+    failed: FlaggedShare,
+) -> Calibration:
+    return Calibration(
         method=method,
         images=scores.size,
         false_reject_rate=target.false_reject_rate,
-        review_rate=flagged.expected,
+        review_rate=review_rate,
         held_out_median=float(np.median(scores)),
         held_out_max=float(scores.max()),
         flagged=flagged,
-        failed=None if target.trial else share_from_count(scores.size, int((scores >= fail).sum())),
-        defects=defects.size,
-        missed=share_from_count(defects.size, int((defects < flagging).sum())),
+        failed=None if target.trial else failed,
     )
 
 

@@ -218,10 +218,9 @@ def test_the_nearest_good_patch_is_shown_in_its_own_picture(plant, evaluated):
     assert page.count("<img") == 24
 
 
-@pytest.mark.parametrize("state", ["missing", "changed", "earlier build"])
-def test_a_good_picture_that_is_not_there_any_more_is_said(plant, texture_folder, tmp_path, state):
-    folder = tmp_path / "plant"
-    shutil.copytree(plant, folder, symlinks=True)
+def without_its_good_pictures(plant, tmp_path, state):
+    """Copy the plant. The good pictures of its bank are missing, changed or not recorded. Return its folder."""
+    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
     path = folder / "faiss-index-precision" / "brick" / "rows.npz"
     origins = RowOrigins.load(path.parent)
     copies = tuple(tmp_path / old.name for old in origins.paths)
@@ -231,6 +230,12 @@ def test_a_good_picture_that_is_not_there_any_more_is_said(plant, texture_folder
     path.write_bytes(dataclasses.replace(origins, paths=copies).encode())
     if state == "earlier build":
         path.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("state", ["missing", "changed", "earlier build"])
+def test_a_good_picture_that_is_not_there_any_more_is_said(plant, texture_folder, tmp_path, state):
+    folder = without_its_good_pictures(plant, tmp_path, state)
     result = evaluate(folder, texture_folder, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "out" / "brick.html").read_text()
@@ -279,19 +284,11 @@ def test_other_seeds_change_the_scores_of_the_same_images(plant):
 
 @pytest.mark.parametrize("state", ["missing", "changed", "earlier build"])
 def test_seeds_are_refused_if_the_good_images_are_not_those_of_the_bank(plant, texture_folder, tmp_path, state):
-    folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
-    path = folder / "faiss-index-precision" / "brick" / "rows.npz"
-    origins = RowOrigins.load(path.parent)
-    copies = tuple(tmp_path / old.name for old in origins.paths)
-    for copy_, old in zip(copies, reversed(origins.paths), strict=True):
-        if state == "changed":
-            shutil.copy(old, copy_)
-    path.write_bytes(dataclasses.replace(origins, paths=copies).encode())
-    if state == "earlier build":
-        path.unlink()
+    first = RowOrigins.load(plant / "faiss-index-precision" / "brick").paths[0].name
+    folder = without_its_good_pictures(plant, tmp_path, state)
     result = evaluate(folder, texture_folder, tmp_path / "out", "--seeds", "2")
     expected = {
-        "missing": "but " + str(copies[0]) + " is not there any more",
+        "missing": f"but {tmp_path / first} is not there any more",
         "changed": "have changed since its memory bank was made; fit it again",
         "earlier build": "does not say which images it was made of, so --seeds cannot be used; fit it again",
     }
