@@ -109,8 +109,6 @@ def running(
             StatusSender(status_broker, identity, partial(_report, broker, publishers), connections.now_ms)
         )
         yield publishers
-        depth = publishers.depth()
-    _log.info("publisher stopped", line=line, category=category, spooled=depth)
 
 
 @contextmanager
@@ -131,6 +129,7 @@ def _publisher(
         publisher = Publisher(broker, line, category, spool, replay, report, stop, connections.now_ms, bounds)
         with in_background(publisher, stop):
             yield publisher
+        _log.info("publisher stopped", line=line, category=category, spooled=spool.depth())
 
 
 def _spool_path(settings: config.Config, line: str, category: str | None) -> Path:

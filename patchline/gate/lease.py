@@ -55,13 +55,13 @@ class Lease:
         self._heard_until: float | None = None  # everything that was sent before has been heard
         self._deaf_since = now
         self._delivered_at = float("-inf")
-        self._stepped_at = self._woke_at = float("-inf")
+        self._stepped_at, self._woke_at = float("inf"), float("-inf")
         self._current_others: dict[str, float] = {}  # when another gate said that it hears the line
         self._released = False
 
     def on_step(self, now: float) -> None:
         """Handle that this gate's process runs. After a freeze it first reads what it has missed."""
-        if self._stepped_at + self._duration_s < now and self._stepped_at > float("-inf"):
+        if self._stepped_at + self._duration_s < now:
             self._woke_at = self._deaf_since = now
         self._stepped_at = now
 
