@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, Protocol
 
+from patchline.devices.child_process import UnkillableProcesses
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import ActionRecord
 
@@ -108,6 +109,7 @@ class ExecOutput:
         self._timeout_s = timeout_s
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
+        self._unkillable = UnkillableProcesses()  # their arm may still move
         self._received = b""
         try:
             self._start()
@@ -138,6 +140,8 @@ class ExecOutput:
         self._end(_END_TIMEOUT_S)
 
     def _start(self) -> None:
+        for pid in self._unkillable.pids():
+            raise OutputError(f"the arm's program (process {pid}) was killed and does not end; look at its device")
         try:  # a session of its own: Ctrl-C in a terminal must not end the arm before the gate
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
@@ -177,7 +181,7 @@ class ExecOutput:
             process.wait(timeout_s)
         with contextlib.suppress(ProcessLookupError):  # also what the program has started
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        self._unkillable.kill(process)
         _pipe(process, "stdout").close()
 
 
