@@ -13,7 +13,7 @@ import pytest
 ROOMS = [
     {"protocol"},
     {"config"},
-    {"broker", "devices"},
+    {"broker", "devices", "plc"},
     {"runtime", "inspection"},
     {"banks", "publisher", "gate", "tracing", "services"},
     {"models", "evaluation", "worker"},
