@@ -74,7 +74,14 @@ class Client:
         return cls(publishers, settings.publisher.deadline_ms, stop, stack)
 
     def send(
-        self, image: bytes, part_id: str, *, captured_at: int | None = None, deadline_ms: int | None = None
+        self,
+        image: bytes,
+        part_id: str,
+        *,
+        captured_at: int | None = None,
+        deadline_ms: int | None = None,
+        number: int | None = None,
+        encoder_count: int | None = None,
     ) -> Future[Receipt]:
         """Send an encoded image. Wait while `publisher.window` images are on their way.
 
@@ -83,17 +90,20 @@ class Client:
             part_id: letters, digits and `._:-`, 128 at most.
             captured_at: epoch milliseconds; now by default. The same image of the same time becomes the same job.
             deadline_ms: time for a verdict, from the capture; `publisher.deadline_ms` by default.
+            number: the number by which the PLC of the line knows the part, 0 to 4294967295.
+            encoder_count: the count of the line's encoder at the trigger, as a signed number of 32 bits.
 
         Returns:
             A future. Its result is the job's receipt; the image is safe from then on. NotAcceptedError if the client
             was closed while neither RabbitMQ nor the spool took the image.
 
         Raises:
-            ValueError: `part_id` or `captured_at` is not valid.
+            ValueError: `part_id`, `captured_at`, `number` or `encoder_count` is not valid.
             NotAcceptedError: the client is closed.
         """
         captured_at = connections.now_ms() if captured_at is None else captured_at
-        capture = Capture(part_id, image_files.detect_content_type(image), captured_at, image)
+        content_type = image_files.detect_content_type(image)
+        capture = Capture(part_id, content_type, captured_at, image, number=number, encoder_count=encoder_count)
         receipt: Future[Receipt] = Future()
 
         def settled(job: Job, state: JobState | None, reason: str | None) -> None:

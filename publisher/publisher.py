@@ -236,6 +236,8 @@ class Publisher:
             part_id=capture.part_id,
             captured_at=capture.captured_at,
             deadline=deadline,
+            number=capture.number,
+            encoder_count=capture.encoder_count,
             content_type=capture.content_type,
             traceparent=new_traceparent(),
         )

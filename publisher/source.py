@@ -28,6 +28,8 @@ class Capture:
         captured_at: time of capture in epoch milliseconds.
         image: the encoded image.
         category: the category of the part; None is that of the publisher.
+        number: the number by which the PLC of the line knows the part.
+        encoder_count: the count of the line's encoder at the trigger.
         deadline: epoch milliseconds by which a verdict is needed; None counts it from sending.
         on_accepted: called once, when the job is confirmed by the broker, stored on disk, or refused for good. The
             source may then forget the image. It is called by any thread, and must not block.
@@ -38,6 +40,8 @@ class Capture:
     captured_at: int
     image: bytes = field(repr=False)
     category: str | None = None
+    number: int | None = None
+    encoder_count: int | None = None
     deadline: int | None = None
     on_accepted: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 

@@ -98,6 +98,8 @@ class VerdictFactory:
             deadline=job.deadline,
             received_at=received_at,
             decided_at=self.now_ms(),
+            number=job.number,
+            encoder_count=job.encoder_count,
             traceparent=job.traceparent,
             replay=messages.REPLAY_HEADER in delivery.message.headers or None,
         )

@@ -134,7 +134,7 @@ class Gate:
         late = action is Action.ACCEPT and now >= due_at
         if late:
             action, because, score = Action.REJECT, NO_VERDICT, None
-        self._decided[verdict.job_id] = Decided(verdict, action, because, score, due_at, stale=stale)
+        self._decided[verdict.job_id] = Decided(announced or verdict, action, because, score, due_at, stale=stale)
         return Heard.LATE if late else Heard.DECIDED
 
     def on_act(self, act: Act, now: float) -> None:
@@ -284,4 +284,6 @@ class Gate:
             score=decided.score,
             stale=decided.stale or now - decided.due_at > self._stale_after_s or None,
             acted_at=now_ms,
+            number=decided.part.number,
+            encoder_count=decided.part.encoder_count,
         )

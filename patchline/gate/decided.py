@@ -44,7 +44,8 @@ def _announcement(part: Announcement | Verdict | ActionRecord) -> Announcement:
     else:
         captured_at, deadline = part.acted_at, None
     ids = {"job_id": part.job_id, "line": part.line, "category": part.category, "part_id": part.part_id}
-    return Announcement(captured_at=captured_at, deadline=deadline, **ids)
+    place = {"number": part.number, "encoder_count": part.encoder_count}
+    return Announcement(captured_at=captured_at, deadline=deadline, **ids, **place)
 
 
 class Undone(MutableMapping[str, Decided]):

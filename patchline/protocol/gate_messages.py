@@ -11,7 +11,17 @@ from typing import TypeVar
 import pydantic
 
 from patchline.protocol.errors import Reason, Unusable
-from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement, Envelope, EpochMs, Identifier, Name, describe
+from patchline.protocol.messages import (
+    UNKNOWN_FIELDS,
+    Announcement,
+    EncoderCount,
+    Envelope,
+    EpochMs,
+    Identifier,
+    Name,
+    PartNumber,
+    describe,
+)
 
 ACT_TYPE = "patchline.act.v1"
 PING_TYPE = "patchline.ping.v1"
@@ -44,7 +54,10 @@ class _Tolerant(pydantic.BaseModel):
 class ActionRecord(_Tolerant):
     """One action of the gate: the line of JSON that the arm receives.
 
-    `stale`: the part has probably left the line already.
+    Attributes:
+        stale: the part has probably left the line already.
+        number: the number by which the PLC knows the part.
+        encoder_count: the count of the line's encoder at its trigger.
     """
 
     job_id: Identifier
@@ -56,6 +69,8 @@ class ActionRecord(_Tolerant):
     score: float | None = None
     stale: bool | None = None
     acted_at: EpochMs
+    number: PartNumber | None = None
+    encoder_count: EncoderCount | None = None
 
 
 class Act(ActionRecord):

@@ -32,6 +32,9 @@ Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
 # 2000-01-01 to 2100-01-01, to catch times in seconds or microseconds.
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
+# Numbers of a PLC: unsigned and signed, 32 bits.
+PartNumber = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+EncoderCount = Annotated[int, Field(strict=True, gt=-(2**31), lt=2**31)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 # How to read a message, or a file of another process: a later build may have added fields and reasons.
@@ -80,7 +83,12 @@ class Frozen(pydantic.BaseModel):
 
 
 class Part(Frozen):
-    """What an announcement and a job say of a part."""
+    """What an announcement and a job say of a part.
+
+    Attributes:
+        number: the number by which the PLC of the line knows the part.
+        encoder_count: where the part was seen: the count of the line's encoder at the trigger.
+    """
 
     job_id: Identifier
     line: Name
@@ -88,6 +96,8 @@ class Part(Frozen):
     part_id: Identifier
     captured_at: EpochMs
     deadline: EpochMs | None = None
+    number: PartNumber | None = None
+    encoder_count: EncoderCount | None = None
     traceparent: TraceParent | None = None
 
     def headers(self) -> dict[str, Any]:
@@ -186,6 +196,8 @@ class Verdict(Frozen):
     deadline: EpochMs | None = None
     received_at: EpochMs
     decided_at: EpochMs
+    number: PartNumber | None = None
+    encoder_count: EncoderCount | None = None
     durations_ms: dict[str, float] = {}
     traceparent: str | None = None
     replay: bool | None = None  # True: the job is a replayed dead letter, whose part left the line long ago

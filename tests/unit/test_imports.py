@@ -29,7 +29,7 @@ NEIGHBOURS = {
     "openvino": {"patchline/devices/openvino_backbone.py"},
     "prometheus_client": {"patchline/runtime/metrics.py"},
     "inotify_simple": {"patchline/publisher/folder_events.py"},
-    "yaml": {"patchline/config.py"},
+    "yaml": {"patchline/config/loading.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},

@@ -1,18 +1,15 @@
-"""Loads config.yaml into frozen sections. Errors name the key and the line of the file. The only yaml user."""
+"""The sections of config.yaml: immutable, with strict types."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import pydantic
-import yaml
 from pydantic import AfterValidator, Field
 
-from patchline.protocol import messages, secret_files, server_url
+from patchline.protocol import messages, server_url
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
 
@@ -37,8 +34,6 @@ def _with_one_group(pattern: str) -> str:
     return pattern
 
 
-PACKAGED = Path(__file__).parent / "packaged" / "config.yaml"  # comes with this package: the demo, and every default
-_RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrency"}  # keys of earlier builds
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -270,125 +265,3 @@ class Config(Section):
         if name not in self.categories:
             raise SetupError(f"category {name!r} is not configured; known: {', '.join(self.categories)}")
         return self.categories[name]
-
-
-def load(path: Path) -> Config:
-    """Load and validate a configuration file.
-
-    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL override the two urls; PATCHLINE_AMQP_URL_FILE and
-    PATCHLINE_REDIS_URL_FILE name files that contain them.
-
-    Raises:
-        SetupError: one line per error: `file:line: key: message`.
-    """
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        raw = yaml.constructor.SafeConstructor().construct_document(node) if node else None
-    except OSError as error:
-        raise SetupError(
-            f"{path}: cannot be read ({error.strerror}); use --config to name a configuration file"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SetupError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise SetupError(f"{path}:1: must contain sections such as 'categories:'")
-    _refuse_repeated_keys(path, node)
-    try:
-        settings = Config.model_validate(raw)
-    except pydantic.ValidationError as error:
-        lines = [_format_error(path, node, item["loc"], item["msg"]) for item in error.errors(include_url=False)]
-        raise SetupError("\n".join(lines)) from error
-    settings = _resolve_paths(settings, path.resolve().parent)
-    amqp, redis = map(secret_files.url_from_environment, ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"))
-    settings = with_urls(settings, amqp, redis)
-    return _with_url_of_file(settings, os.environ.get("PATCHLINE_AMQP_URL_FILE"))
-
-
-def broker_url(settings: Broker) -> str:
-    """Return the url of RabbitMQ, read from its file if it has one. Raise SetupError if the file cannot be read."""
-    if settings.url_file is None:
-        return settings.url
-    url = secret_files.read(settings.url_file, "the url of RabbitMQ")
-    server_url.check(url)
-    return url
-
-
-def save(settings: Config, path: Path) -> None:
-    """Write a configuration file without the urls, which may contain passwords."""
-    document = settings.model_dump(mode="json", exclude={"broker": {"url"}, "redis": {"url"}})
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-
-
-def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
-    """Return the configuration with other servers. None keeps a url."""
-    broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp, "url_file": None})
-    cache = settings.redis if redis is None else settings.redis.model_copy(update={"url": redis})
-    return settings.model_copy(update={"broker": broker, "redis": cache})
-
-
-def _with_url_of_file(settings: Config, name: str | None) -> Config:
-    file = settings.broker.url_file if name is None else Path(name).absolute()
-    if file is None:
-        return settings
-    broker = settings.broker.model_copy(update={"url_file": file})
-    return settings.model_copy(update={"broker": broker.model_copy(update={"url": broker_url(broker)})})
-
-
-def _resolve_paths(settings: Config, folder: Path) -> Config:
-    paths = {name: folder / value for name, value in settings.paths}
-    broker = settings.broker.model_copy(update=_resolve_files(settings.broker, folder))
-    redis = settings.redis.model_copy(update=_resolve_files(settings.redis, folder))
-    broker = broker.model_copy(update={"url_file": settings.broker.url_file and folder / settings.broker.url_file})
-    categories = {
-        name: category.model_copy(update={"group_table": category.group_table and folder / category.group_table})
-        for name, category in settings.categories.items()
-    }
-    update = {"paths": Paths(**paths), "broker": broker, "redis": redis, "categories": categories}
-    return settings.model_copy(update=update)
-
-
-def _resolve_files(section: Broker | Redis, folder: Path) -> dict[str, Path | None]:
-    files = {"ca_file": section.ca_file, "cert_file": section.cert_file, "key_file": section.key_file}
-    return {name: file and folder / file for name, file in files.items()}
-
-
-def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
-    text = text.removeprefix("Value error, ")
-    if location in _RENAMED:
-        text = f"is now called {_RENAMED[location]}; rename it"
-    elif text == "Extra inputs are not permitted":
-        text = f"is not a known setting; known here: {', '.join(_section(location).model_fields)}"
-    return f"{path}:{_line_of(root, location)}: {'.'.join(map(str, location))}: {text}"
-
-
-def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
-    if len(location) == 1:
-        return Config
-    if location[0] == "gate" and len(location) > 2:
-        return GateOverride
-    section = Config.model_fields[str(location[0])].annotation
-    return section if isinstance(section, type) and issubclass(section, Section) else Category
-
-
-def _line_of(root: yaml.MappingNode, location: tuple[str | int, ...]) -> int:
-    """Return the line of the deepest key of `location` that the file contains, or 1."""
-    node: yaml.Node = root
-    line = 1
-    for part in location:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        match = next(((key, value) for key, value in pairs if str(key.value) == str(part)), None)
-        if match is None:
-            break
-        line, node = match[0].start_mark.line + 1, match[1]
-    return line
-
-
-def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[Hashable] = set()
-    for key, value in node.value:
-        if key.value in seen:
-            raise SetupError(f"{path}:{key.start_mark.line + 1}: {key.value}: duplicate key; keep one")
-        seen.add(key.value)
-        _refuse_repeated_keys(path, value)
