@@ -36,5 +36,6 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # pika logs a stack trace for every lost connection, which the broker already logs in one line.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    # They log every lost connection, pika with a stack trace, which their users here already log in one line.
+    for library in ("pika", "pymodbus", "snap7"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -30,6 +30,7 @@ NEIGHBOURS = {
     "prometheus_client": {"patchline/runtime/metrics.py"},
     "inotify_simple": {"patchline/publisher/folder_events.py"},
     "yaml": {"patchline/config/loading.py"},
+    "pymodbus": {"patchline/plc/modbus_client.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},
@@ -39,7 +40,6 @@ NEIGHBOURS = {
     "onnx": {"patchline/models/convert.py"},
     "nncf": {"patchline/models/quantize.py"},
     "opentelemetry": {"patchline/tracing/exporter.py"},
-    "pycomm3": {"patchline/plc/ethernet_ip.py"},
 }
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50

@@ -1,0 +1,127 @@
+"""PLCs for tests: servers in processes of their own, which a test stops, starts again and freezes.
+
+A row of `PLCS` is all that a protocol needs to be held to the contract of `WordMemory`
+(tests/system/test_plc_words.py).
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from patchline.plc.modbus_client import ModbusClient
+from patchline.plc.modbus_server import ModbusServer
+from patchline.plc.words import PlcError, WordMemory
+
+SIZE = 512  # words of each PLC, all writable
+START_S = 40
+
+
+@dataclass(frozen=True)
+class Plc:
+    """A kind of PLC, and our client for it.
+
+    Attributes:
+        connect: returns a new client for the server on 127.0.0.1 and this port.
+        command: returns the command that serves SIZE words on this port until it is killed. The folder is the test's.
+    """
+
+    connect: Callable[[int], WordMemory]
+    command: Callable[[int, Path], list[str]]
+
+
+def in_python(name):
+    """Return a command for `Plc`: the entry `name` of `SERVE`, in a Python process."""
+    return lambda port, _folder: [sys.executable, "-m", "tests.plc_servers", name, str(port)]
+
+
+def in_c(source, *libraries):
+    """Return a command for `Plc`: a program of tests/ that is compiled first, and gets the port and SIZE."""
+    return lambda port, folder: [compiled(source, folder, *libraries), str(port), str(SIZE)]
+
+
+def compiled(source, folder, *libraries):
+    """Compile a C program of tests/ into the folder. Return its path. Without compiler or library, skip the test."""
+    program = folder / Path(source).stem
+    if not program.exists():
+        if shutil.which("gcc") is None or not Path("/usr/include/modbus/modbus.h").exists():
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("needs gcc and libmodbus-dev")
+        links = [f"-l{library}" for library in libraries]
+        subprocess.run(["gcc", "-Wall", "-Werror", "-o", program, Path(__file__).parent / source, *links], check=True)
+    return str(program)
+
+
+class Server:
+    """One PLC as a process. It runs after `start`."""
+
+    def __init__(self, plc, port, folder):
+        self.plc, self.port = plc, port
+        self._command = plc.command(port, folder)
+        self._process = None
+
+    def connect(self):
+        """Return a new client."""
+        return self.plc.connect(self.port)
+
+    def start(self):
+        """Start the process. Return when it serves."""
+        self._process = subprocess.Popen(self._command, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+        limit = time.monotonic() + START_S
+        with contextlib.closing(self.connect()) as client:
+            while not _serves(client):
+                assert self._process.poll() is None, "the PLC ended"
+                assert time.monotonic() < limit, "the PLC does not serve"
+                time.sleep(0.02)
+
+    def stop(self):
+        """Kill the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self):
+        """Stop the process: its port still accepts connections, and nothing answers."""
+        self._process.send_signal(signal.SIGSTOP)
+        limit = time.monotonic() + START_S
+        while not all(state == "T" for state in self._thread_states()):
+            assert time.monotonic() < limit, "the PLC does not freeze"
+
+    def thaw(self):
+        """Let the process go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def _thread_states(self):
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return [thread.read_text().rpartition(")")[2].split()[0] for thread in threads]
+
+
+def _serves(client):
+    try:
+        client.read(0, 1)
+    except PlcError:
+        return False
+    return True
+
+
+def _serve_modbus(port):
+    ModbusServer("127.0.0.1", port, SIZE, range(SIZE)).read(0, 1)
+    signal.pause()
+
+
+PLCS = {
+    "modbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_python("modbus")),
+    "libmodbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_c("modbus_plc.c", "modbus")),
+}
+SERVE = {"modbus": _serve_modbus}
+
+if __name__ == "__main__":
+    SERVE[sys.argv[1]](int(sys.argv[2]))

@@ -1,0 +1,195 @@
+"""The contract of `WordMemory`, on real servers that are stopped, restarted and frozen."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from patchline.plc.modbus_client import ModbusClient
+from patchline.plc.modbus_server import ModbusServer
+from patchline.plc.words import MAX_WORDS, MemoryWords, PlcError
+from patchline.services import server
+from tests.plc_servers import PLCS, SIZE, Server
+
+LIMIT_S = 5  # of one call; its own limit is 0.2 s, and the machine may be busy
+RECOVERY_S = 30
+WRITES, VALUES_SEEN = 3000, 30
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(params=PLCS)
+def plc(request, programs):
+    """A PLC that serves."""
+    (port,) = server.free_ports(1)
+    running = Server(PLCS[request.param], port, programs)
+    running.start()
+    yield running
+    running.stop()
+
+
+@contextlib.contextmanager
+def _client_of(plc):
+    with contextlib.closing(plc.connect()) as memory:
+        yield memory, plc.connect
+
+
+@contextlib.contextmanager
+def _memory_in_this_process():
+    memory = MemoryWords(SIZE)
+    yield memory, lambda: memory
+
+
+@contextlib.contextmanager
+def _our_own_server():
+    with contextlib.closing(ModbusServer("127.0.0.1", 0, SIZE, range(SIZE))) as memory:
+        yield memory, lambda: ModbusClient("127.0.0.1", memory.port)
+
+
+IN_PROCESS = {"memory": _memory_in_this_process, "modbus server": _our_own_server}
+
+
+@pytest.fixture(params=[*PLCS, *IN_PROCESS])
+def memory_and_second(request, programs):
+    """A memory, and a function that returns another connection to the same words."""
+    with contextlib.ExitStack() as stack:
+        if request.param in IN_PROCESS:
+            yield stack.enter_context(IN_PROCESS[request.param]())
+            return
+        (port,) = server.free_ports(1)
+        running = Server(PLCS[request.param], port, programs)
+        stack.callback(running.stop)
+        running.start()
+        yield stack.enter_context(_client_of(running))
+
+
+@pytest.fixture
+def memory(memory_and_second):
+    return memory_and_second[0]
+
+
+@pytest.fixture
+def second(memory_and_second):
+    with contextlib.closing(memory_and_second[1]()) as connection:
+        yield connection
+
+
+def test_what_was_written_is_read_back_here_and_elsewhere(memory, second):
+    words = tuple((number * 7919 + 1) % 65536 for number in range(MAX_WORDS))
+    memory.write(3, words)
+    memory.write(0, (65535, 0, 32768))
+    for connection in (memory, second):
+        assert connection.read(0, 3) == (65535, 0, 32768)
+        assert connection.read(3, MAX_WORDS) == words
+        assert connection.read(3 + MAX_WORDS, 1) == (0,)
+    second.write(SIZE - 1, [258])
+    assert memory.read(SIZE - 2, 2) == (0, 258)
+
+
+def test_a_reader_sees_all_words_of_a_write_or_none(memory, second):
+    with _writing(memory) as writer:
+        seen = set()
+        while writer.is_alive() and (writer.count < WRITES or len(seen) < VALUES_SEEN):
+            words = set(second.read(10, MAX_WORDS))
+            assert len(words) == 1, "half a write"
+            seen |= words
+    assert writer.count >= WRITES
+    assert second.read(10, MAX_WORDS) == (writer.count % 65536,) * MAX_WORDS
+
+
+@contextlib.contextmanager
+def _writing(memory):
+    """Write MAX_WORDS words again and again on a thread, all of them the number of the write."""
+    writer = _Writer(memory)
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.ended.set()
+        writer.join()
+
+
+class _Writer(threading.Thread):
+    def __init__(self, memory):
+        super().__init__()
+        self.count, self.ended, self._memory = 0, threading.Event(), memory
+
+    def run(self):
+        while not self.ended.is_set():
+            self._memory.write(10, [(self.count + 1) % 65536] * MAX_WORDS)
+            self.count += 1
+
+
+@pytest.mark.parametrize(("start", "count"), [(SIZE, 1), (SIZE - 1, 2), (SIZE - MAX_WORDS + 1, MAX_WORDS)])
+def test_words_outside_of_the_memory_are_an_error_and_change_nothing(memory, start, count):
+    memory.write(SIZE - 2, (5, 6))
+    with pytest.raises(PlcError):
+        memory.read(start, count)
+    with pytest.raises(PlcError):
+        memory.write(start, [9] * count)
+    assert memory.read(SIZE - 2, 2) == (5, 6)
+
+
+def test_the_same_write_twice_is_the_same_as_once(memory):
+    memory.write(20, (1, 2, 3))
+    memory.write(20, (1, 2, 3))
+    assert memory.read(19, 5) == (0, 1, 2, 3, 0)
+
+
+def test_a_memory_is_closed_twice_and_can_be_used_again(memory):
+    memory.write(0, [4])
+    memory.close()
+    memory.close()
+    assert memory.read(0, 1) == (4,)
+
+
+def test_a_plc_that_is_stopped_is_an_error_and_the_next_call_after_its_restart_works(plc):
+    with contextlib.closing(plc.connect()) as memory:
+        memory.write(0, [1])
+        plc.stop()
+        for _ in range(3):
+            _fails_in_time(lambda: memory.read(0, 1))
+            _fails_in_time(lambda: memory.write(0, [1]))
+        plc.start()
+        memory.write(0, [2])
+        assert memory.read(0, 1) == (2,)
+
+
+def test_a_frozen_plc_is_an_error_in_time_and_the_same_write_works_once_it_goes_on(plc):
+    with contextlib.closing(plc.connect()) as memory:
+        memory.write(0, [1, 1])
+        plc.freeze()
+        for _ in range(3):
+            _fails_in_time(lambda: memory.write(0, [2, 2]))
+            _fails_in_time(lambda: memory.read(0, 2))
+        plc.thaw()
+        _succeeds_soon(lambda: memory.write(0, [2, 2]))
+        assert memory.read(0, 2) == (2, 2)
+
+
+def test_a_client_made_while_its_plc_is_away_fails_at_the_call_and_recovers(plc):
+    plc.stop()
+    with contextlib.closing(plc.connect()) as memory:
+        _fails_in_time(lambda: memory.read(0, 1))
+        plc.start()
+        assert memory.read(0, 1) == (0,)
+
+
+def _fails_in_time(call):
+    start = time.monotonic()
+    with pytest.raises(PlcError):
+        call()
+    assert time.monotonic() - start < LIMIT_S
+
+
+def _succeeds_soon(call):
+    limit = time.monotonic() + RECOVERY_S
+    while True:
+        try:
+            return call()
+        except PlcError:
+            assert time.monotonic() < limit
