@@ -40,6 +40,7 @@ NEIGHBOURS = {
     "onnx": {"patchline/models/convert.py"},
     "nncf": {"patchline/models/quantize.py"},
     "opentelemetry": {"patchline/tracing/exporter.py"},
+    "pycomm3": {"patchline/plc/ethernet_ip.py"},
 }
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50
