@@ -21,6 +21,7 @@ from patchline.devices.om_manifest import OmManifest
 from patchline.models import atc_operators, onnx_graph, static_onnx
 from patchline.protocol.errors import SetupError
 
+DEFAULT_SOC_VERSION = "Ascend310"
 _TIMEOUT_S = 3600
 _ONNX, _MINDSPORE = "5", "1"
 _AIR_INPUT = "x"  # as in the manual of the reference
@@ -32,7 +33,7 @@ class Target:
     """What to compile for: the chip as npu-smi names it, the CANN release of atc, and the folder of the files."""
 
     folder: Path
-    soc_version: str = "Ascend310"
+    soc_version: str = DEFAULT_SOC_VERSION
     cann: str = atc_operators.DEFAULT_CANN
 
 

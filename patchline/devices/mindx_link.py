@@ -45,6 +45,10 @@ class HostAbsentError(HostFailedError):
     """No host listens, or it serves another worker. It may be there later."""
 
 
+class HostBusyError(HostAbsentError):
+    """The host serves another worker."""
+
+
 @dataclass(frozen=True)
 class Assignment:
     """What a host is to run.
@@ -108,7 +112,12 @@ def connect(sdk: Sdk, assignment: Assignment) -> Link:
     """
     if sdk.sockets is None:
         return ChildLink(sdk, assignment)
-    return SocketLink(sdk, assignment, sdk.sockets / f"ascend{assignment.device}.sock")
+    return SocketLink(sdk, assignment, socket_path(sdk.sockets, assignment.device))
+
+
+def socket_path(sockets: Path, device: int) -> Path:
+    """The socket of the host of a device."""
+    return sockets / f"ascend{device}.sock"
 
 
 class ChildLink:
@@ -169,8 +178,7 @@ class SocketLink:
     def __init__(self, sdk: Sdk, assignment: Assignment, path: Path) -> None:
         self._connection = _unix_socket()
         try:
-            self._connection.connect(str(path))
-            self._require_greeting(path, assignment.device)
+            _greet(self._connection, path, assignment.device)
             request = _request(sdk, assignment) | {"model": assignment.model.name, "sha256": assignment.sha256}
             socket.send_fds(self._connection, [json.dumps(request).encode() + b"\n"], [assignment.memory_fd])
         except OSError as error:
@@ -192,17 +200,33 @@ class SocketLink:
         """Close the connection, by which the host ends."""
         self._connection.close()
 
-    def _require_greeting(self, path: Path, device: int) -> None:
-        greeting = self.read_reply(_CONNECT_TIMEOUT_S)
-        if greeting.get("hangs"):
-            raise DeviceStuckError(f"device ascend:{device}: {path}: {greeting['busy']}", lambda: not _hangs(path))
-        if "busy" in greeting:
-            raise HostAbsentError(f"{path}: {greeting['busy']}")
-        if greeting.get("protocol") != mindx_host.PROTOCOL:
-            advice = "copy the mindx_host.py of this worker's version there, and restart it"
-            raise HostMismatchError(f"{path}: it greets with {greeting}, not protocol {mindx_host.PROTOCOL}; {advice}")
-        if greeting.get("device") != device:
-            raise HostMismatchError(f"{path}: it serves device {greeting.get('device')}, not {device}")
+
+def require_free(path: Path, device: int) -> None:
+    """Check that a host listens on a socket, and would serve this process.
+
+    Raises:
+        HostFailedError: there is none, it serves another worker (HostBusyError), or it does not fit.
+        DeviceStuckError: it says that its device hangs.
+    """
+    with _unix_socket() as connection:
+        try:
+            _greet(connection, path, device)
+        except OSError as error:
+            raise HostAbsentError(f"{path}: {_advice(error)}") from error
+
+
+def _greet(connection: socket.socket, path: Path, device: int) -> None:
+    connection.connect(str(path))
+    greeting = _read_reply(connection.fileno(), _CONNECT_TIMEOUT_S)
+    if greeting.get("hangs"):
+        raise DeviceStuckError(f"device ascend:{device}: {path}: {greeting['busy']}", lambda: not _hangs(path))
+    if "busy" in greeting:
+        raise HostBusyError(f"{path}: {greeting['busy']}")
+    if greeting.get("protocol") != mindx_host.PROTOCOL:
+        advice = "copy the mindx_host.py of this worker's version there, and restart it"
+        raise HostMismatchError(f"{path}: it greets with {greeting}, not protocol {mindx_host.PROTOCOL}; {advice}")
+    if greeting.get("device") != device:
+        raise HostMismatchError(f"{path}: it serves device {greeting.get('device')}, not {device}")
 
 
 def _unix_socket() -> socket.socket:

@@ -35,6 +35,11 @@ class Chip:
     memory_total_bytes: int
 
     @property
+    def soc_version(self) -> str:
+        """The name of this kind of chip for ATC: that of npu-smi after `Ascend` (manual of ATC, `--soc_version`)."""
+        return f"Ascend{self.name}"
+
+    @property
     def healthy(self) -> bool:
         """Whether npu-smi reports no fault."""
         return self.health == "OK"

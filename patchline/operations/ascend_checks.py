@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from patchline import config
-from patchline.devices import backbone, child_process, loading, npu, om_manifest, sdk_environment
+from patchline.devices import backbone, child_process, loading, mindx_link, npu, om_manifest, sdk_environment
 from patchline.devices.child_process import UnkillableProcesses
 from patchline.devices.mindx_sdk import Sdk
+from patchline.devices.om_manifest import OmManifest
 from patchline.models import atc
 from patchline.operations.findings import Finding, State
-from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.protocol.errors import DeviceStuckError, PatchlineError, SetupError
 
 _SDK = "mindx sdk"
 _PLUGIN_MODE, _SCANNER_MODE, _MODEL_MODE = 0o640, 0o550, 0o640
@@ -50,8 +51,11 @@ def run(settings: config.Config) -> Iterator[Finding]:
     """Look at the chips and, on a machine with the SDK, at the SDK, and try a model on each chip."""
     chips, findings = _chips()
     yield from findings
+    yield from _other_chips(settings, chips)
     if sockets := os.environ.get("PATCHLINE_MINDX_SOCKETS"):  # the SDK is on another system
-        yield from _tries(settings, _listening(Path(sockets)))
+        hosts = {number: unusable_host(backbone.Device("ascend", number)) for number in _listening(Path(sockets))}
+        yield from filter(None, hosts.values())
+        yield from _tries(settings, chips, [number for number, finding in hosts.items() if finding is None])
         return
     if not has_sdk():
         text = "MX_SDK_HOME is not set, nor PATCHLINE_ASCEND_SET_ENV: needed for --device ascend:N only"
@@ -62,7 +66,24 @@ def run(settings: config.Config) -> Iterator[Finding]:
     yield from _models(settings)
     if all(finding.state is not State.PROBLEM for finding in found):
         # Without npu-smi the first chip is tried. One that reports a fault is left alone: it can hang.
-        yield from _tries(settings, [chip.device for chip in chips if chip.healthy] if chips else [0])
+        yield from _tries(settings, chips, [chip.device for chip in chips if chip.healthy] if chips else [0])
+
+
+def unusable_host(device: backbone.Device) -> Finding | None:
+    """Why no model can be loaded on a device behind a socket at the moment; None if nothing is in the way.
+
+    A worker waits for a host that is absent, or that still serves the worker before it. A check must not.
+    """
+    sockets = os.environ.get("PATCHLINE_MINDX_SOCKETS")
+    if not sockets or device.kind != "ascend":
+        return None
+    try:
+        mindx_link.require_free(mindx_link.socket_path(Path(sockets), device.number), device.number)
+    except mindx_link.HostBusyError as error:
+        return Finding(str(device), State.NOTE, f"in use by a running worker, so no model is tried on it ({error})")
+    except (mindx_link.HostFailedError, DeviceStuckError) as error:
+        return Finding(str(device), State.PROBLEM, str(error))
+    return None
 
 
 def has_sdk() -> bool:
@@ -90,6 +111,21 @@ def _chip(chip: npu.Chip) -> Finding:
     used, total = (value // 1_000_000 for value in (chip.memory_used_bytes, chip.memory_total_bytes))
     text = f"{chip.name}, {chip.health}, {chip.temperature_celsius:g} degrees, {used} of {total} MB used{advice}"
     return Finding(f"ascend:{chip.device}", state, text)
+
+
+def _other_chips(settings: config.Config, chips: list[npu.Chip]) -> Iterator[Finding]:
+    """One line for each kind of chip that the `.om` files are not made for; without any, that `patchline om` is not."""
+    models = _offline_models(settings).values()
+    option = os.environ.get("PATCHLINE_SOC_VERSION", atc.DEFAULT_SOC_VERSION)
+    for soc_version in dict.fromkeys(chip.soc_version for chip in chips):
+        subject = ", ".join(f"ascend:{chip.device}" for chip in chips if chip.soc_version == soc_version)
+        wrong = [f"{om.file} for {om.soc_version}" for om in models if om.soc_version != soc_version]
+        if wrong:
+            advice = f"make them again with: patchline om --all --soc-version {soc_version}"
+            yield Finding(subject, State.PROBLEM, f"is {soc_version}, but {', '.join(wrong)}; {advice}")
+        elif not models and option != soc_version:
+            advice = f"set PATCHLINE_SOC_VERSION={soc_version}"
+            yield Finding(subject, State.NOTE, f"is {soc_version}, but patchline om compiles for {option}; {advice}")
 
 
 def sdk() -> Iterator[Finding]:
@@ -162,33 +198,36 @@ def _python_problems(python: str, environment: Mapping[str, str]) -> Iterator[st
 
 
 def _models(settings: config.Config) -> Iterator[Finding]:
-    for (name, side), path in _offline_models(settings).items():
-        for fault in _fault(path, _MODEL_MODE):
+    for (name, side), om in _offline_models(settings).items():
+        for fault in _fault(settings.paths.models / om.file, _MODEL_MODE):
             text = f"{fault.replace('InitManager accepts', 'the documents ask for')}; SDK 7.3 only logs it"
             yield Finding(om_manifest.stem(name, side), State.NOTE, text)
 
 
-def _offline_models(settings: config.Config) -> dict[tuple[str, int], Path]:
+def _offline_models(settings: config.Config) -> dict[tuple[str, int], OmManifest]:
     """The `.om` files of the categories, by backbone and side."""
-    models, found = settings.paths.models, {}
+    found = {}
     for name, side in atc.sizes_in_use(settings):
         with contextlib.suppress(SetupError):
-            om = om_manifest.find(models, name, side)
+            om = om_manifest.find(settings.paths.models, name, side)
             if om is not None:
-                found[name, side] = models / om.file
+                found[name, side] = om
     return found
 
 
-def _tries(settings: config.Config, chips: list[int]) -> Iterator[Finding]:
-    """Run the first `.om` on each chip."""
-    first = next(iter(_offline_models(settings)), None)
-    if first is None:
+def _tries(settings: config.Config, chips: list[npu.Chip], numbers: list[int]) -> Iterator[Finding]:
+    """Run the first `.om` for its kind of chip on each device."""
+    models = _offline_models(settings)
+    if not models:
         yield Finding("ascend", State.NOTE, "no category has an .om to try; make one with: patchline om BACKBONE")
         return
-    for number in chips:
+    kinds = {chip.device: chip.soc_version for chip in chips}
+    for number in numbers:
         device = backbone.Device("ascend", number)
+        fitting = [key for key, om in models.items() if om.soc_version == kinds.get(number, om.soc_version)]
         try:
-            yield _try(settings.paths.models, *first, device)
+            if fitting:
+                yield _try(settings.paths.models, *fitting[0], device)
         except PatchlineError as error:
             yield Finding(str(device), State.PROBLEM, str(error))
 

@@ -145,6 +145,9 @@ def _ascend_models(settings: config.Config) -> Iterator[Finding]:
 
 def categories(settings: config.Config, device: backbone.Device) -> Iterator[Finding]:
     """Whether the model and bank of each category are there, match, and score their golden images as they should."""
+    if host := ascend_checks.unusable_host(device):
+        yield Finding("categories", host.state, f"not loaded on {device}: {host.text}")
+        return
     with closing(serving.Loader(settings, device, streams=1)) as loader:
         for name in settings.categories:
             yield _category(settings, name, loader)

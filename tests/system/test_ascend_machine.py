@@ -168,10 +168,8 @@ def test_doctor_reads_both_layouts_of_npu_smi_and_runs_a_model_on_each_healthy_c
     ascend_plant, sdk, line, machine, layout, name
 ):
     machine({"name": name}, {"name": name, "health": "Alarm"}, {"name": name, "memory_mb": 50})
-    line.folder = ascend_plant
-    path = f"{test_ascend.STANDIN / 'bin'}:{os.environ['PATH']}"
-    report = line.run("doctor", PATH=path, STANDIN_NPU_SMI=layout, **test_ascend.sdk_variables())
-    text = re.sub(r"[│\s]+", " ", report.out)
+    _record_as_compiled_for(ascend_plant, f"Ascend{name}")
+    report, text = _doctor(line, ascend_plant, STANDIN_NPU_SMI=layout)
     patterns = [
         f"ascend:0 ok {name}, OK, 49 degrees",
         f"ascend:1 PROBLEM {name}, Alarm, .* leave this chip out",
@@ -182,6 +180,45 @@ def test_doctor_reads_both_layouts_of_npu_smi_and_runs_a_model_on_each_healthy_c
     assert all(re.search(pattern, text) for pattern in patterns), report.out
     assert "ascend:1 ok" not in text  # it is not tried
     assert report.returncode != 0
+
+
+def test_doctor_names_the_om_files_for_another_kind_of_chip_in_one_line(ascend_plant, sdk, line, machine):
+    machine({"name": "310P3"}, {"name": "310P3"})
+    _record_as_compiled_for(ascend_plant, "Ascend310")
+    report, text = _doctor(line, ascend_plant)
+    advice = "make them again with: patchline om --all --soc-version Ascend310P3"
+    expected = f"ascend:0, ascend:1 PROBLEM is Ascend310P3, but efficientnet_lite0_128.om for Ascend310; {advice}"
+    assert expected in text, report.out
+    assert "runs efficientnet_lite0" not in text  # a chip of another kind cannot load it
+    assert report.returncode == 1
+
+
+@pytest.mark.parametrize("option", [None, "Ascend310P3"])
+def test_doctor_says_before_the_first_om_which_chip_to_compile_for(ascend_plant, sdk, line, machine, option):
+    machine({"name": "310P3"})
+    manifest = om_manifest.path_of(ascend_plant / "models", "efficientnet_lite0", 128)
+    content = manifest.read_bytes()
+    manifest.unlink()
+    try:
+        _, text = _doctor(line, ascend_plant, **({} if option is None else {"PATCHLINE_SOC_VERSION": option}))
+    finally:
+        manifest.write_bytes(content)
+    advice = "note is Ascend310P3, but patchline om compiles for Ascend310; set PATCHLINE_SOC_VERSION=Ascend310P3"
+    assert (advice in text) == (option is None)
+
+
+def _doctor(line, plant, **variables):
+    """The report of doctor, and its text without the lines of its table."""
+    line.folder = plant
+    path = f"{test_ascend.STANDIN / 'bin'}:{os.environ['PATH']}"
+    report = line.run("doctor", PATH=path, **variables, **test_ascend.sdk_variables())
+    return report, re.sub(r"[│\s]+", " ", report.out)
+
+
+def _record_as_compiled_for(plant, soc_version):
+    models = plant / "models"
+    om = om_manifest.read(models, model_manifest.read(models, "efficientnet_lite0"), 128)
+    om_manifest.write(models, "efficientnet_lite0", om.model_copy(update={"soc_version": soc_version}))
 
 
 @pytest.fixture

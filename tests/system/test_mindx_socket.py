@@ -18,7 +18,10 @@ import numpy as np
 import psutil
 import pytest
 
+from patchline import config
 from patchline.devices import loading, mindx_backbone, mindx_host
+from patchline.operations import ascend_checks, doctor
+from patchline.operations.findings import State
 from patchline.protocol.errors import DeviceStuckError, MismatchError, Retry, SetupError
 from tests.parity.make_golden import brick_crop
 from tests.system import test_ascend
@@ -158,6 +161,26 @@ def test_doctor_runs_a_model_on_each_chip_whose_host_listens(listener, line, asc
     line.folder = ascend_plant
     report = line.run("doctor", **test_ascend.sdk_variables())
     assert re.search(r"ascend:0[│\s]+ok[│\s]+runs efficientnet_lite0_128 in", report.out), report.out
+
+
+def test_doctor_does_not_wait_for_a_host_that_is_absent_or_serves_a_worker(listener, ascend_plant, monkeypatch):
+    monkeypatch.setattr(mindx_backbone.time, "sleep", lambda _: pytest.fail("it waits"))
+    settings = config.load(ascend_plant / "config.yaml")
+
+    def findings():
+        found = [*ascend_checks.run(settings), *doctor.categories(settings, test_ascend.ASCEND)]
+        return [finding for finding in found if finding.subject in ("ascend:0", "categories")]
+
+    absent, not_loaded = findings()
+    assert (absent.state, not_loaded.state) == (State.PROBLEM, State.PROBLEM)
+    assert "ascend0.sock: no mindx_host listens there" in absent.text
+    listener.start()
+    with another_worker(listener) as worker:
+        busy, not_loaded = findings()
+    assert (busy.state, not_loaded.state) == (State.NOTE, State.NOTE)
+    assert re.match(rf"in use by a running worker, .*it serves process {worker.pid}", busy.text)
+    assert not_loaded.text.startswith("not loaded on ascend:0: in use by a running worker")
+    wait_for(lambda: ascend_checks.unusable_host(test_ascend.ASCEND) is None)
 
 
 def test_a_host_that_is_blocked_ends_with_a_listener_that_is_killed(listener, load, sdk):

@@ -97,7 +97,7 @@ def test_without_the_sdk_there_is_a_note_and_no_problem(monkeypatch):
 def test_a_chip_in_alarm_is_not_tried_even_if_it_is_the_only_one(sdk_home, monkeypatch):
     ill = ascend_checks.npu.Chip(0, 0, "310", "Alarm", 71.0, 1_000_000, 8_000_000)
     well, tried = replace(ill, device=1, health="OK"), []
-    monkeypatch.setattr(ascend_checks, "_tries", lambda _, chips: tried.append(chips) or [])
+    monkeypatch.setattr(ascend_checks, "_tries", lambda settings, chips, numbers: tried.append(numbers) or [])
     category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
     settings = config.Config.model_validate({"categories": {"c": category}})
     for chips in ([ill], [ill, well], []):
