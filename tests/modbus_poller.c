@@ -1,4 +1,4 @@
-/* A PLC of libmodbus that is a client: modbus_poller PORT START ROUNDS polls 120 words from START on at 127.0.0.1.
+/* A PLC of libmodbus that is a client: modbus_poller PORT START ROUNDS polls 100 words from START on at 127.0.0.1.
  *
  * Each round reads the words, which must all be the same, and writes that word to word 0. At the end it writes the
  * words 1, 2, 3 to word 0 and reads them back in one request (function 23), then tries to write to START. It prints
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORDS = 120 };
+enum { WORDS = 100 };
 
 static int fail(const char *what)
 {

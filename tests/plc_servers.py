@@ -19,10 +19,12 @@ import pytest
 
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import ModbusServer
+from patchline.plc.s7 import S7Words
 from patchline.plc.words import PlcError, WordMemory
 
 SIZE = 512  # words of each PLC, all writable
 START_S = 40
+DATA_BLOCK = 7
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,22 @@ def _serve_modbus(port):
     signal.pause()
 
 
+def _serve_s7(port):
+    from snap7.server import Server as S7Server
+    from snap7.type import SrvArea
+
+    plc = S7Server()
+    plc.register_area(SrvArea.DB, DATA_BLOCK, bytearray(2 * SIZE))
+    plc.start_to("127.0.0.1", port)
+    signal.pause()
+
+
 PLCS = {
     "modbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_python("modbus")),
     "libmodbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_c("modbus_plc.c", "modbus")),
+    "s7": Plc(lambda port: S7Words("127.0.0.1", DATA_BLOCK, port=port), in_python("s7")),
 }
-SERVE = {"modbus": _serve_modbus}
+SERVE = {"modbus": _serve_modbus, "s7": _serve_s7}
 
 if __name__ == "__main__":
     SERVE[sys.argv[1]](int(sys.argv[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from pymodbus.client import ModbusTcpClient
@@ -13,6 +14,8 @@ from patchline.plc.words import PlcError
 PORT = 502
 UNIT = 1
 TIMEOUT_S = 0.2
+
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it logs what is raised here
 
 
 class ModbusClient:

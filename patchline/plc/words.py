@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-MAX_WORDS = 120  # in one read or write: Modbus takes 123, an S7 in one PDU 220, and halves are never seen
+MAX_WORDS = 100  # in one read or write: Modbus takes 123, an S7-1200 106 in one PDU, and halves are never seen
 
 
 class PlcError(Exception):

@@ -36,6 +36,5 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # They log every lost connection, pika with a stack trace, which their users here already log in one line.
-    for library in ("pika", "pymodbus", "snap7"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    # pika logs a stack trace for every lost connection, which the broker already logs in one line.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -157,9 +157,9 @@ def test_one_connection_too_many_ends_the_one_that_was_silent_for_longest(gate, 
 
 def test_a_client_that_reads_no_answers_delays_nobody(gate, plc):
     with socket.create_connection(("127.0.0.1", gate.port), timeout=0.5) as flood:
-        requests = frame(read_words(0, 120)) * 1000
+        requests = frame(read_words(0, MAX_WORDS)) * 1000
         with contextlib.suppress(TimeoutError):
-            for _ in range(2000):  # 24 MB of requests for 500 MB of answers
+            for _ in range(2000):  # 24 MB of requests for 400 MB of answers
                 flood.sendall(requests)
             pytest.fail("the server reads requests without an end")
         assert ask(plc, read_words(0, 1)) == bytes([3, 2, 0, 0])

@@ -31,6 +31,7 @@ NEIGHBOURS = {
     "inotify_simple": {"patchline/publisher/folder_events.py"},
     "yaml": {"patchline/config/loading.py"},
     "pymodbus": {"patchline/plc/modbus_client.py"},
+    "snap7": {"patchline/plc/s7.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},
