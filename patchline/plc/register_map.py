@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import cached_property
 
 VERSION = 1
 NO_COUNT = -(2**31)  # an encoder count that is not known
@@ -94,7 +95,7 @@ class Record:
 
     fields: tuple[Field, ...]
 
-    @property
+    @cached_property
     def words(self) -> int:
         """Number of words."""
         return sum(field.words for field in self.fields)
@@ -114,7 +115,7 @@ class Record:
         names = [field.name for field in self.fields]
         return sum(field.words for field in self.fields[: names.index(name)])
 
-    @property
+    @cached_property
     def _format(self) -> str:
         return ">" + "".join(_FORMATS[field.kind] for field in self.fields)
 

@@ -1,0 +1,1 @@
+"""A simulated plant: a belt with parts on it, an arm, sensors, a PLC's program and a camera."""
