@@ -24,6 +24,7 @@ from patchline.plc.words import PlcError, WordMemory
 
 SIZE = 512  # words of each PLC, all writable
 START_S = 40
+TIMEOUT_S = 1.0  # of a call: more than in a plant, since the machine may be busy
 DATA_BLOCK = 7
 
 
@@ -130,9 +131,9 @@ def _serve_s7(port):
 
 
 PLCS = {
-    "modbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_python("modbus")),
-    "libmodbus": Plc(lambda port: ModbusClient("127.0.0.1", port), in_c("modbus_plc.c", "modbus")),
-    "s7": Plc(lambda port: S7Words("127.0.0.1", DATA_BLOCK, port=port), in_python("s7")),
+    "modbus": Plc(lambda port: ModbusClient("127.0.0.1", port, timeout_s=TIMEOUT_S), in_python("modbus")),
+    "libmodbus": Plc(lambda port: ModbusClient("127.0.0.1", port, timeout_s=TIMEOUT_S), in_c("modbus_plc.c", "modbus")),
+    "s7": Plc(lambda port: S7Words("127.0.0.1", DATA_BLOCK, port=port, timeout_s=TIMEOUT_S), in_python("s7")),
 }
 SERVE = {"modbus": _serve_modbus, "s7": _serve_s7}
 

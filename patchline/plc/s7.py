@@ -14,7 +14,7 @@ from typing import Any
 
 from snap7.connection import ISOTCPConnection
 from snap7.datatypes import S7Area, S7WordLen
-from snap7.error import S7Error
+from snap7.error import S7ConnectionError, S7Error
 from snap7.s7protocol import S7Protocol
 
 from patchline.plc.words import PlcError
@@ -33,8 +33,7 @@ class S7Words:
 
     In the PLC the block must not be optimised, and an S7-1200 or -1500 must permit access by PUT and GET.
 
-    A call connects first if there is no connection, and after an error the next call does. A PLC that does not answer
-    is an error after `timeout_s`. One whose answer comes in pieces can take as long for each piece.
+    A call connects first if there is no connection, and after an error the next call does.
 
     How many words a call may have depends on the PLC: with PDUs of 240 bytes, 106 are written and 111 read. More are
     an error, since a write in two PDUs could be seen half.
@@ -45,7 +44,7 @@ class S7Words:
         rack: number of the rack.
         slot: number of the processor's slot: 1 in an S7-1200 or -1500, 2 in an S7-300.
         port: TCP port.
-        timeout_s: time limit in seconds.
+        timeout_s: time for a whole call in seconds, with the connection if there is none.
     """
 
     def __init__(
@@ -54,8 +53,7 @@ class S7Words:
         self._host, self._port, self._block = host, port, block
         self._remote = _PROGRAMMING_DEVICE | rack << 5 | slot
         self._timeout_s = timeout_s
-        self._deadline = 0.0
-        self._connection: ISOTCPConnection | None = None
+        self._connection: _Connection | None = None
         self._protocol = S7Protocol()
         self._pdu_bytes = 0
 
@@ -94,29 +92,28 @@ class S7Words:
             self._connection = None
 
     def _call(self, request: Callable[[], bytes]) -> dict[str, Any]:
-        self._deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._timeout_s
         try:
             if self._connection is None:
-                self._connect()
-            return self._exchange(request())
+                self._connect(deadline)
+            return self._exchange(request(), deadline)
         except (S7Error, OSError) as error:
             raise self._failure(error) from error
 
-    def _connect(self) -> None:
-        self._connection = ISOTCPConnection(self._host, self._port, remote_tsap=self._remote)
+    def _connect(self, deadline: float) -> None:
+        self._connection = _Connection(self._host, self._port, remote_tsap=self._remote)
+        self._connection.deadline = deadline
         self._connection.connect(self._timeout_s)
         self._protocol = S7Protocol()
-        response = self._exchange(self._protocol.build_setup_communication_request(pdu_length=_PDU_BYTES))
-        parameters = response["parameters"] or {}
+        request = self._protocol.build_setup_communication_request(pdu_length=_PDU_BYTES)
+        parameters = self._exchange(request, deadline)["parameters"] or {}
         self._pdu_bytes = min(parameters.get("pdu_length", 0), _PDU_BYTES)
 
-    def _exchange(self, request: bytes) -> dict[str, Any]:
-        connection = self._connection
-        if connection is None or connection.socket is None:
-            raise OSError("not connected")
-        connection.socket.settimeout(max(self._deadline - time.monotonic(), 0.001))
-        connection.send_data(request)
-        response = self._protocol.parse_response(connection.receive_data())
+    def _exchange(self, request: bytes, deadline: float) -> dict[str, Any]:
+        assert self._connection is not None
+        self._connection.deadline = deadline
+        self._connection.send_data(request)
+        response = self._protocol.parse_response(self._connection.receive_data())
         self._protocol.validate_pdu_reference(response["sequence"])
         return response
 
@@ -132,3 +129,21 @@ class S7Words:
     @property
     def _name(self) -> str:
         return f"S7 {self._host}:{self._port} DB{self._block}"
+
+
+class _Connection(ISOTCPConnection):
+    """snap7's connection. Its time limit holds for each piece of an answer, this one's for the whole."""
+
+    deadline = 0.0  # by time.monotonic()
+
+    def _recv_exact(self, size: int) -> bytes:
+        if self.socket is None:
+            raise S7ConnectionError("not connected")
+        received = b""
+        while len(received) < size:
+            self.socket.settimeout(max(self.deadline - time.monotonic(), 0.001))
+            piece = self.socket.recv(size - len(received))
+            if not piece:
+                raise S7ConnectionError("the PLC has closed the connection")
+            received += piece
+        return received
