@@ -10,6 +10,7 @@ import asyncio
 import socket
 import struct
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -31,7 +32,7 @@ class ModbusServer:
 
     Args:
         host: address to listen on.
-        port: TCP port; 0 picks a free one, which stays.
+        port: TCP port; 0 picks a free one, which stays. One below 1024 needs the capability CAP_NET_BIND_SERVICE.
         size: number of words, from 0 on.
         writable: the words that a PLC may write. It may read all; a write elsewhere is refused as an illegal address.
     """
@@ -98,7 +99,7 @@ class _Table:
     """The words, and the answers to requests for them. The gate's thread and the server's share it."""
 
     def __init__(self, size: int, writable: range) -> None:
-        self._words = [0] * size
+        self._words = array("H", bytes(2 * size))
         self._writable = writable
         self._lock = threading.RLock()
         self._functions: dict[int, Callable[[bytes], bytes]] = {
@@ -120,8 +121,9 @@ class _Table:
         """Write words at one time."""
         if not 0 <= start <= start + len(words) <= len(self._words):
             raise _RequestError(_ILLEGAL_ADDRESS)
+        new = array("H", words)  # raises here, and not while a PLC reads, if one is above 65535
         with self._lock:
-            self._words[start : start + len(words)] = words
+            self._words[start : start + len(words)] = new
 
     def answer(self, request: bytes) -> bytes:
         """Return the response to a request, each without its header and unit."""

@@ -179,6 +179,12 @@ def test_two_gates_of_a_host_have_the_port_one_after_the_other(gate, plc):
             gate.read(0, 1)
 
 
+def test_a_word_of_more_than_16_bits_is_an_error_of_the_writer(gate, plc):
+    with pytest.raises(OverflowError):
+        gate.write(0, (1, 65536))
+    assert ask(plc, read_words(0, 2)) == bytes([3, 4, 0, 0, 0, 0])
+
+
 def test_an_error_of_the_plc_keeps_the_connection_and_says_its_code(gate):
     with contextlib.closing(ModbusClient("127.0.0.1", gate.port)) as client:
         with pytest.raises(PlcError, match="exception code 2"):
