@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -103,6 +104,35 @@ def from_files(paths: list[Path], per_second: float | None, stop: threading.Even
         except OSError as error:
             raise SetupError(f"{path}: cannot be read ({error.strerror}); repair the file or leave it out") from error
         yield capture
+
+
+def numbered(captures: Iterator[Capture], pattern: str) -> Iterator[Capture]:
+    """Give each capture the number that its part id contains.
+
+    Args:
+        captures: the captures.
+        pattern: a regular expression with one pair of parentheses around the digits of the number.
+
+    Raises:
+        SetupError: the pattern is not valid.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SetupError(f"--number-from {pattern!r} is no regular expression: {error}") from None
+    if expression.groups != 1:
+        advice = "one pair of parentheses around the digits, such as '([0-9]+)$'"
+        raise SetupError(f"--number-from {pattern!r} must have {advice}")
+    return (_with_number(capture, expression) for capture in captures)
+
+
+def _with_number(capture: Capture, expression: re.Pattern[str]) -> Capture:
+    match = expression.search(capture.part_id)
+    text = match[1] if match else ""
+    if not (text and text.isascii() and text.isdigit() and int(text) <= messages.MAX_PART_NUMBER):
+        _log.error("part without a number, a PLC will reject it", part_id=capture.part_id)
+        return capture
+    return replace(capture, number=int(text))
 
 
 def _part_id(path: Path) -> str:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
 
 from patchline import config
-from patchline.cli.options import CONFIG, Category, Line, Settings, names
+from patchline.cli.options import CONFIG, Category, Line, Settings, names, port
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
 
 MAX_PATIENCE_MS = 7 * 24 * 3_600_000
-
-
-def _port(purpose: str) -> Any:
-    return typer.Option(metavar="PORT", min=0, max=65_535, help=purpose)
 
 
 PartsCategory = Annotated[
@@ -55,7 +50,7 @@ def worker(
     category: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Serve this category (repeatable). All by default.")
     ] = None,
-    metrics_port: Annotated[int | None, _port("Port of the first device; the next devices use the next ports.")] = None,
+    metrics_port: Annotated[int | None, port("Port of the first device; the next devices use the next ports.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Judge images: take jobs from RabbitMQ, publish a verdict for each.
@@ -70,22 +65,22 @@ def worker(
 
     settings = config.load(config_file)
     served = category or []
-    port = settings.worker.metrics_port if metrics_port is None else metrics_port
+    first_port = settings.worker.metrics_port if metrics_port is None else metrics_port
     if device and devices:
         raise SetupError("use either --device (one process) or --devices (a supervised process for each device)")
     with signals.stop_event() as stop:
         if devices is None:
-            process.run(settings, backbone.Device.parse(device or "cpu"), served, port, stop)
+            process.run(settings, backbone.Device.parse(device or "cpu"), served, first_port, stop)
             return
         arguments = ["--config", str(config_file), *(word for name in served for word in ("--category", name))]
         commands = {
             backbone.Device.parse(name): supervisor.worker_command(
-                ["--device", name, "--metrics-port", str(port and port + number), *arguments]
+                ["--device", name, "--metrics-port", str(first_port and first_port + number), *arguments]
             )
             for number, name in enumerate(devices.split(","))
         }
         metrics = SupervisorMetrics(list(map(str, commands)))
-        if settings.worker.supervisor_port and port:
+        if settings.worker.supervisor_port and first_port:
             try:
                 metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
             except SetupError as error:
@@ -103,7 +98,11 @@ def publish(
         float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
     ] = None,
     deadline_ms: Patience = None,
-    metrics_port: Annotated[int | None, _port("Shows the spool's depth and age to Prometheus, and /readyz.")] = None,
+    number_from: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="The part's number for a PLC, in its id: such as '([0-9]+)$'."),
+    ] = None,
+    metrics_port: Annotated[int | None, port("Shows the spool's depth and age to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Send images as jobs: each one announced, sent and confirmed by RabbitMQ, or kept on disk until it is.
@@ -134,6 +133,7 @@ def publish(
             captures = stack.enter_context(closing(watched)).captures()
         else:
             captures = source.from_files(image_files.find(paths), rate, stop)
+        captures = captures if number_from is None else source.numbered(captures, number_from)
         process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop, registry)
 
 
@@ -148,50 +148,6 @@ def _check_publish_options(
         raise SetupError("--category-from needs --watch; without it, publish each category with --category")
     if category is not None:
         settings.category(category)
-
-
-def gate(
-    line: Line,
-    arm: Annotated[
-        str | None,
-        typer.Option("--exec", metavar="COMMAND", help="The arm's program: answers each action with a line."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the actions; there is no arm.")] = False,
-    instance: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", callback=names, help="Of this gate among those of the line; its host by default."),
-    ] = None,
-    metrics_port: Annotated[int | None, _port("Serves metrics, /healthz and /readyz.")] = None,
-    config_file: Settings = CONFIG,
-) -> None:
-    """Act on the verdicts of one line: accept or reject each part, once per job.
-
-    The arm's program reads one JSON object a line. When it has acted it answers with the same line, or with the job id
-    alone. A part that was announced and has no verdict in time is rejected. Of several gates of a line one acts; the
-    others stand by and take over.
-
-    Example:  patchline gate --line press-3 --exec /etc/patchline/gate-press-3.sh
-    """
-    from patchline.gate import outputs, process
-
-    if (arm is None) == (not dry_run):
-        raise SetupError("name the arm's program with --exec COMMAND, or print the actions with --dry-run: one of both")
-    settings = config.load(config_file)
-    with signals.stop_event() as stop:
-        output: outputs.Output = outputs.DryRunOutput()
-        if arm is not None:
-            output = outputs.ExecOutput(_command(arm), settings.gate.act_timeout_ms / 1000)
-        process.run(settings, line, output, stop, instance, metrics_port)
-
-
-def _command(text: str) -> list[str]:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise SetupError(f"--exec {text!r} is not a command: {str(error).lower()}") from error
-    if not words:
-        raise SetupError("--exec names no program; give the arm's program, such as /etc/patchline/gate-press-3.sh")
-    return words
 
 
 def traces(config_file: Settings = CONFIG) -> None:

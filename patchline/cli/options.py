@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ def names(value: str | list[str] | None) -> str | list[str] | None:
         if re.fullmatch(messages.NAME_PATTERN, name) is None:
             raise typer.BadParameter(f"{name!r} is not letters, digits, _ and -, 63 at most")
     return value
+
+
+def port(purpose: str) -> Any:
+    """Return the option of a port."""
+    return typer.Option(metavar="PORT", min=0, max=65_535, help=purpose)
 
 
 Settings = Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.", show_default=True)]

@@ -1,6 +1,8 @@
 """The settings of config.yaml: their sections, and how they are loaded."""
 
+from patchline.config.base import Section
 from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
+from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
     BitDepth,
     Broker,
@@ -13,12 +15,12 @@ from patchline.config.sections import (
     Paths,
     Publisher,
     Redis,
-    Section,
     Worker,
 )
 
 __all__ = [
     "PACKAGED",
+    "BeltRules",
     "BitDepth",
     "Broker",
     "Category",
@@ -28,6 +30,8 @@ __all__ = [
     "GateRules",
     "Images",
     "Paths",
+    "Plc",
+    "PlcRules",
     "Publisher",
     "Redis",
     "Section",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pydantic
 import yaml
 
-from patchline.config.sections import Broker, Category, Config, GateOverride, Paths, Redis, Section
+from patchline.config.base import Section
+from patchline.config.sections import Broker, Category, Config, GateOverride, Paths, Redis
 from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
 

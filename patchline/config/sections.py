@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from patchline.protocol import messages, server_url
+from patchline.config.base import Count, File, Pattern, Port, Positive, Section, Share, Url
+from patchline.config.plc import Plc
+from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
-
-
-def _without_password(url: str) -> str:
-    if server_url.has_password(url):
-        raise ValueError("contains a password; set the url with an environment variable instead (see config.yaml)")
-    try:
-        server_url.check(url)
-    except SetupError as error:
-        raise ValueError(str(error)) from None
-    return url
-
-
-def _with_one_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    if groups != 1:
-        raise ValueError(f"{pattern!r} must have one pair of parentheses around the name of the part, not {groups}")
-    return pattern
-
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-File = Annotated[Path | None, Field(strict=False)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Url = Annotated[str, AfterValidator(_without_password)]
-Pattern = Annotated[str, AfterValidator(_with_one_group)]
-
-
-class Section(messages.Frozen):
-    """A part of the configuration: immutable, with strict types."""
-
-    model_config = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
 class Broker(Section):
@@ -240,6 +206,7 @@ class Config(Section):
     images: Images = Images()
     publisher: Publisher = Publisher()
     gate: Gate = Gate()
+    plc: Plc = Plc()
     paths: Paths = Paths()
     categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
 
@@ -255,9 +222,10 @@ class Config(Section):
                 f"worker.concurrency {self.worker.concurrency} is above worker.lanes {self.worker.lanes}: "
                 "each image needs a lane"
             )
-        unknown = self.gate.categories.keys() - self.categories.keys()
-        if unknown:
-            raise ValueError(f"gate.categories names {min(unknown)!r}, which is not a category of this configuration")
+        for section, named in (("gate", self.gate.categories), ("plc", self.plc.categories)):
+            unknown = named.keys() - self.categories.keys()
+            if unknown:
+                raise ValueError(f"{section}.categories names {min(unknown)!r}, which is not a category here")
         return self
 
     def category(self, name: str) -> Category:

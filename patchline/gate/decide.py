@@ -16,6 +16,7 @@ from itertools import islice
 
 from patchline import config
 from patchline.gate.decided import Decided, Undone
+from patchline.gate.tracker import MISSED, NoBelt, Place, Tracker
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
@@ -53,10 +54,18 @@ class Gate:
         rules: returns the rules of a category.
         stale_after_s: an action that comes this long after the end of the patience is marked as stale.
         remember: number of jobs to remember, so that the gate does not act on them again.
+        belt: where the parts are. None: nobody knows.
     """
 
-    def __init__(self, rules: Callable[[str], config.GateRules], stale_after_s: float, remember: int) -> None:
+    def __init__(
+        self,
+        rules: Callable[[str], config.GateRules],
+        stale_after_s: float,
+        remember: int,
+        belt: Tracker | None = None,
+    ) -> None:
         self._rules = rules
+        self._belt = belt or NoBelt()
         self._stale_after_s = stale_after_s
         self._remember = remember
         self._acted: OrderedDict[str, str] = OrderedDict()
@@ -83,7 +92,12 @@ class Gate:
 
     def may_act(self, now: float) -> bool:
         """Return True if a decided action is not postponed."""
-        return any(decided.retry_at <= now for decided in self._decided.values())
+        return any(not self._waits(decided, now) for decided in self._decided.values())
+
+    def retry_now(self) -> None:
+        """Postpone no action any longer: the arm works again."""
+        for job_id, decided in self._decided.items():
+            self._decided[job_id] = replace(decided, retry_at=float("-inf"))
 
     def on_part(self, part: Announcement, now: float, age_s: float = 0.0) -> bool:
         """Expect a part; return False if its job is already known.
@@ -96,6 +110,7 @@ class Gate:
         if part.job_id in self._acted or part.job_id in self._expected or part.job_id in self._decided:
             return False
         due_at = now - age_s + self._patience_s(part)
+        self._belt.on_part(part, now)
         self._expected[part.job_id] = (part, due_at)
         heapq.heappush(self._due, (due_at, part.job_id))
         return True
@@ -127,6 +142,7 @@ class Gate:
             return Heard.LATE if self._acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
         if verdict.job_id in self._decided:
             return Heard.KNOWN
+        self._belt.on_part(verdict, now)
         patience_s = self._patience_s(verdict)
         announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
         stale = announced is None and waited_s > patience_s + self._stale_after_s
@@ -140,7 +156,7 @@ class Gate:
     def on_act(self, act: Act, now: float) -> None:
         """Take note of what another gate of the line does."""
         if act.state is ActState.DONE:
-            self.done(act.job_id, act.because)
+            self.acted(act, now)
         elif act.job_id not in self._acted:
             self._pin(act, now)
 
@@ -157,13 +173,19 @@ class Gate:
         self._decide_overdue(now)
         self._decided.set_stale(now - self._stale_after_s)
         for job_id, decided in self._decided.items():
-            if decided.retry_at > now:
+            if self._waits(decided, now):
                 continue
-            if decided.action is Action.ACCEPT and not decided.pinned and now >= decided.due_at:
-                decided = replace(decided, action=Action.REJECT, because=NO_VERDICT, score=None)
+            if decided.action is Action.ACCEPT and not decided.pinned and (reason := self._objection(decided, now)):
+                decided = replace(decided, action=Action.REJECT, because=reason, score=None)
             if permit.accept or decided.action is Action.REJECT:
                 return self._record(job_id, decided, now, now_ms)
         return None
+
+    def reject_unannounced(self, record: ActionRecord, now: float) -> None:
+        """Reject a part that nobody announced."""
+        if record.job_id in self._acted or record.job_id in self._decided:
+            return
+        self._decided[record.job_id] = Decided(record, record.action, record.because, None, now)
 
     def intend(self, record: ActionRecord) -> None:
         """Pin an action that is about to be done: from now on it can only be repeated."""
@@ -179,6 +201,12 @@ class Gate:
         pause_s = retry_pause_s(decided.failures)
         self._decided[job_id] = replace(decided, failures=decided.failures + 1, retry_at=now + pause_s)
         return pause_s
+
+    def acted(self, record: ActionRecord, now: float) -> None:
+        """Remember an action that the arm of this gate or of another one has acknowledged."""
+        if record.job_id not in self._acted:
+            self._belt.on_done(record, now)
+        self.done(record.job_id, record.because)
 
     def done(self, job_id: str, because: str) -> bool:
         """Remember an action that the arm has acknowledged. Return False if it is known."""
@@ -210,6 +238,7 @@ class Gate:
         known = self._decided.get(part.job_id)
         if part.job_id in self._acted or (known is not None and (known.pinned or not open_part.intended)):
             return None
+        self._belt.on_part(part, now)
         due_at = now + open_part.due_in_s
         if open_part.action is None:
             if part.job_id in self._expected:
@@ -266,7 +295,29 @@ class Gate:
             due_at = self._decided[record.job_id].due_at
         self._decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
 
+    def _waits(self, decided: Decided, now: float) -> bool:
+        """Return True if an action is postponed, or its part is not there yet."""
+        return decided.retry_at > now or self._belt.holds(decided.part, now)
+
+    def _objection(self, decided: Decided, now: float) -> str | None:
+        """Return why a part must not be accepted now."""
+        place = self._belt.place(decided.part, now)
+        if place is Place.PAST:
+            return MISSED
+        # A part whose verdict came in time may stand on a belt that has stopped.
+        late = place is Place.UNKNOWN and now >= decided.due_at
+        return NO_VERDICT if late else self._belt.objection(decided.part)
+
+    def _decide_in_window(self, now: float) -> None:
+        """Reject the parts that have reached the window of the arm without a verdict."""
+        for job_id, (part, due_at) in list(self._expected.items()):
+            if self._belt.place(part, now) in (Place.WINDOW, Place.PAST):
+                del self._expected[job_id]
+                self._decided[job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
+
     def _decide_overdue(self, now: float) -> None:
+        if self._belt.knows_places:
+            self._decide_in_window(now)
         while self._due and self._due[0][0] <= now:
             _, job_id = heapq.heappop(self._due)
             part, due_at = self._expected.pop(job_id, (None, 0.0))

@@ -14,7 +14,7 @@ from patchline.broker.base import Broker, BrokerError, Delivery, QueueConsumer, 
 from patchline.gate.outbox import Outbox, to_gates
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError, Unusable
-from patchline.protocol.gate_messages import Act, Ping, Snapshot, SyncRequest, parse_ping
+from patchline.protocol.gate_messages import Act, OutcomeRecord, Ping, Snapshot, SyncRequest, parse_ping
 from patchline.runtime import connections
 
 _log = structlog.get_logger(__name__)
@@ -107,8 +107,8 @@ class Link:
             self._declare_now()
         return pings
 
-    def announce(self, message: Act | Snapshot) -> None:
-        """Tell the other gates, without waiting. What RabbitMQ does not confirm is sent again."""
+    def announce(self, message: Act | Snapshot | OutcomeRecord) -> None:
+        """Send without waiting. What RabbitMQ does not confirm is sent again."""
         self._outbox.add(message)
 
     def ask(self) -> None:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Collection
 
 from patchline.gate.decide import NO_VERDICT, Gate
 from patchline.gate.lease import Role
+from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, Outcome
+from patchline.plc.register_map import PlcState
+from patchline.plc.station import Report
 from patchline.protocol.gate_messages import Action, ActionRecord
 from patchline.protocol.messages import UNKNOWN, Decision
 from patchline.runtime import metrics
 from patchline.runtime.metrics import Counter, Gauge, Histogram
 
+_MARGINS = (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -43,6 +47,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._silent = Gauge(
+            "patchline_gate_output_silent", "1 if the arm takes no sign of life, else 0.", ["line"], registry=registry
+        ).labels(line)
         self._offset = Gauge(
             "patchline_gate_clock_offset_seconds",
             "How far a sender's clock is behind the gate's.",
@@ -60,7 +67,7 @@ class Metrics:
             Gauge(f"patchline_gate_{name}", text, ["line"], registry=registry).labels(line).set_function(value)
         self._failures.labels(line)
         for category in self._categories:  # a series that starts at 1 would hide its first act from increase()
-            for because in (*Decision, NO_VERDICT):
+            for because in (*Decision, NO_VERDICT, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, MISSED):
                 if because is not Decision.PASS:
                     self._acts.labels(line, category, Action.REJECT, because)
             self._acts.labels(line, category, Action.ACCEPT, Decision.PASS)
@@ -76,6 +83,73 @@ class Metrics:
         """Record that the arm has not acknowledged."""
         self._failures.labels(self._line).inc()
 
+    def set_silent(self, silent: bool) -> None:
+        """Set whether the arm takes no sign of life."""
+        self._silent.set(silent)
+
     def set_clock_offset(self, source: str, host: str, seconds: float) -> None:
         """Set how far a sender's clock is behind the gate's."""
         self._offset.labels(self._line, source, host).set(seconds)
+
+
+class PlcMetrics:
+    """The metrics of a gate's PLC, and of the belt.
+
+    Args:
+        registry: that of the gate.
+        line: the line of the gate.
+        clock: the clock of the gate, in seconds.
+    """
+
+    def __init__(self, registry: metrics.Registry, line: str, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heartbeat, self._changed_at = 0, clock()
+        self._failures = Counter(
+            "patchline_gate_plc_read_failures", "Reads of the PLC that failed.", ["line"], registry=registry
+        ).labels(line)
+        outcomes = Counter(
+            "patchline_gate_outcomes",
+            "Parts whose end was not as it should be.",
+            ["line", "outcome"],
+            registry=registry,
+        )
+        self._outcomes = {outcome: outcomes.labels(line, outcome) for outcome in Outcome}
+        self._lost = Counter(
+            "patchline_gate_plc_lost", "Triggers and confirmations overwritten unread.", ["line"], registry=registry
+        ).labels(line)
+        self._margins = Histogram(
+            "patchline_gate_margin",
+            "Way left before the arm when an action was done, as a share of the way from the trigger.",
+            ["line"],
+            buckets=_MARGINS,
+            registry=registry,
+        ).labels(line)
+        self._runs = Gauge(
+            "patchline_gate_line_runs", "1 if the PLC says that the line runs, else 0.", ["line"], registry=registry
+        ).labels(line)
+        age = Gauge(
+            "patchline_gate_plc_heartbeat_age_seconds",
+            "Time since the PLC's heartbeat changed.",
+            ["line"],
+            registry=registry,
+        )
+        age.labels(line).set_function(lambda: clock() - self._changed_at)
+
+    def on_report(self, report: Report, now: float) -> None:
+        """Record what the PLC says."""
+        if report.heartbeat != self._heartbeat:
+            self._heartbeat, self._changed_at = report.heartbeat, now
+        self._runs.set(PlcState.LINE_RUNS in report.state)
+        self._lost.inc(report.lost)
+
+    def read_failed(self) -> None:
+        """Record that the PLC has not answered."""
+        self._failures.inc()
+
+    def found(self, outcome: Outcome) -> None:
+        """Record what became of a part."""
+        self._outcomes[outcome].inc()
+
+    def margin(self, share: float) -> None:
+        """Record how far a part was from the arm."""
+        self._margins.observe(share)

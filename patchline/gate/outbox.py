@@ -12,10 +12,12 @@ from patchline.broker.base import Broker, Message, Outgoing
 from patchline.protocol import topology
 from patchline.protocol.gate_messages import (
     ACT_TYPE,
+    OUTCOME_TYPE,
     PING_TYPE,
     SNAPSHOT_TYPE,
     SYNC_TYPE,
     Act,
+    OutcomeRecord,
     Ping,
     Snapshot,
     SyncRequest,
@@ -23,7 +25,13 @@ from patchline.protocol.gate_messages import (
 
 _MAX_UNSENT = 10_000
 _END_TIMEOUT_S = 1.0
-_TYPES = {Act: ACT_TYPE, Ping: PING_TYPE, Snapshot: SNAPSHOT_TYPE, SyncRequest: SYNC_TYPE}
+_TYPES = {
+    Act: ACT_TYPE,
+    OutcomeRecord: OUTCOME_TYPE,
+    Ping: PING_TYPE,
+    Snapshot: SNAPSHOT_TYPE,
+    SyncRequest: SYNC_TYPE,
+}
 
 
 @dataclass(eq=False)
@@ -71,7 +79,7 @@ class Outbox:
         """Send from now on: the exchanges exist."""
         self._open = True
 
-    def add(self, message: Act | Snapshot) -> None:
+    def add(self, message: Act | Snapshot | OutcomeRecord) -> None:
         """Send a message at once, without waiting: a gate may be killed in the middle of its act."""
         unsent = _Unsent(to_gates(topology.ACTS, self._line, message))
         if self._open:
@@ -99,8 +107,9 @@ class Outbox:
         unsent.confirmation.add_done_callback(lambda _: self._on_confirmed())
 
 
-def to_gates(exchange: str, line: str, message: Act | Ping | Snapshot | SyncRequest) -> Outgoing:
-    """Return a message to all gates of a line."""
-    job_id = message.job_id if isinstance(message, Act) else None
+def to_gates(exchange: str, line: str, message: Act | OutcomeRecord | Ping | Snapshot | SyncRequest) -> Outgoing:
+    """Return a message to all gates of a line. An outcome goes to whoever keeps records: no gate's queue takes it."""
+    job_id = message.job_id if isinstance(message, Act | OutcomeRecord) else None
+    key = f"{line}.outcome" if isinstance(message, OutcomeRecord) else line
     content = Message(message.to_json(), job_id, _TYPES[type(message)], "application/json")
-    return Outgoing(exchange, line, content, mandatory=False)
+    return Outgoing(exchange, key, content, mandatory=False)

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Protocol
 
 from patchline.devices.child_process import UnkillableProcesses
@@ -24,6 +25,25 @@ class OutputError(Exception):
     """The arm has not acknowledged. It may or may not have acted: the same action is tried again."""
 
 
+@dataclass(frozen=True)
+class OutputState:
+    """What a gate says of itself to its arm.
+
+    Attributes:
+        blind: the gate hears nothing of its line.
+        busy: parts are expected, or actions are due.
+        faulty: the arm has not acknowledged the last action.
+        stop_line: the line should stop, see `plc.stop_after_rejects`.
+        counts: `rejects_in_row`, `missed` and `escaped`.
+    """
+
+    blind: bool = False
+    busy: bool = False
+    faulty: bool = False
+    stop_line: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
 class Output(Protocol):
     """An arm. Actions name their part and job, because the same action may come twice after a fault."""
 
@@ -32,6 +52,14 @@ class Output(Protocol):
 
         Raises:
             OutputError: it has not.
+        """
+        ...
+
+    def tell(self, state: OutputState) -> None:
+        """Give a sign of life. Called in every step of the gate that may act, 20 times a second or more.
+
+        Raises:
+            OutputError: the arm has not taken it.
         """
         ...
 
@@ -57,6 +85,9 @@ class DryRunOutput:
         except (OSError, ValueError) as error:
             raise OutputError(f"standard output cannot be written ({error})") from error
 
+    def tell(self, state: OutputState) -> None:
+        """See `Output`. Prints nothing."""
+
     def check(self) -> None:
         """See `Output`."""
 
@@ -69,7 +100,9 @@ class MemoryOutput:
 
     def __init__(self) -> None:
         self.actions: list[ActionRecord] = []
+        self.state: OutputState | None = None
         self.fault: str | None = None
+        self.silence: str | None = None
         self.faulty_jobs: set[str] = set()
 
     def act(self, action: ActionRecord) -> None:
@@ -78,6 +111,12 @@ class MemoryOutput:
         if action.job_id in self.faulty_jobs:
             raise OutputError("no such part")
         self.actions.append(action)
+
+    def tell(self, state: OutputState) -> None:
+        """See `Output`."""
+        if self.silence is not None:
+            raise OutputError(self.silence)
+        self.state = state
 
     def check(self) -> None:
         """See `Output`."""
@@ -125,6 +164,9 @@ class ExecOutput:
         except OutputError:
             self._end(0.0)
             raise
+
+    def tell(self, state: OutputState) -> None:
+        """See `Output`. The program sees the end of its input when the gate ends, and nothing before."""
 
     def check(self) -> None:
         """See `Output`. Starts the program if it is not running because of an earlier fault."""

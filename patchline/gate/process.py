@@ -12,23 +12,28 @@ import structlog
 
 from patchline import config
 from patchline.gate import instance as instances
+from patchline.gate.belt import Belt
 from patchline.gate.decide import Gate
+from patchline.gate.following import Following
 from patchline.gate.journal import Journal
 from patchline.gate.lease import Lease, Role
 from patchline.gate.link import Link
 from patchline.gate.memory import Memory
-from patchline.gate.metrics import Metrics
+from patchline.gate.metrics import Metrics, PlcMetrics
 from patchline.gate.outputs import Output
 from patchline.gate.service import Service
+from patchline.plc.station import Station
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Ping
 from patchline.runtime import connections, health, metrics, notify
+from patchline.runtime.connections import now_ms
 from patchline.runtime.status import Identity, StatusSender
 
 _log = structlog.get_logger(__name__)
 _STALE_AFTER_S = 1.0
 _STUCK_S = 10.0
 _ALIVE_INTERVAL_S = 1.0
+_PARTS_PER_SLOT = 4  # to remember: parts that have passed the arm may still be confirmed
 
 
 def run(
@@ -38,6 +43,7 @@ def run(
     stop: threading.Event,
     instance: str | None = None,
     metrics_port: int | None = None,
+    station: Station | None = None,
 ) -> None:
     """Serve one line until `stop` is set. Restores the state of an earlier process.
 
@@ -48,6 +54,7 @@ def run(
         stop: ends the gate when set.
         instance: the name of this gate. None: the name of the host.
         metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
+        station: the PLC of the line, if the output is one.
 
     Raises:
         SetupError: the gate's files or its name cannot be used.
@@ -65,19 +72,40 @@ def run(
         memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
         process = uuid.uuid4().hex
         lease = Lease(name, process, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
-        gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs)
+        belt = None if station is None else _belt(settings, line)
+        gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
         link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
-        service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, connections.now_ms)
+        follower = _follower(settings, line, name, station, belt, gate, measured)
+        service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
         life = _Life(gate, lease, link)
-        if metrics_port is not None:
-            life.serve(settings.worker.metrics_host, metrics_port, measured)
+        life.serve(settings.worker.metrics_host, metrics_port, measured)
         status_broker = connections.connect(quick, f"gate {line} {name} status", quiet=True)
-        stack.enter_context(StatusSender(status_broker, Identity("gate", name, line), life.report, connections.now_ms))
+        stack.enter_context(StatusSender(status_broker, Identity("gate", name, line), life.report, now_ms))
         _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
     _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)
+
+
+def _belt(settings: config.Config, line: str) -> Belt:
+    rules = settings.plc.rules(line)
+    return Belt(rules, settings.plc.codes, _PARTS_PER_SLOT * rules.slots)
+
+
+def _follower(
+    settings: config.Config,
+    line: str,
+    name: str,
+    station: Station | None,
+    belt: Belt | None,
+    gate: Gate,
+    measured: Metrics,
+) -> Following | None:
+    if station is None or belt is None:
+        return None
+    plc_metrics = PlcMetrics(measured.registry, line, boot_s)
+    return Following(line, name, station, belt, gate, settings.plc, plc_metrics, now_ms)
 
 
 def _with_short_times(settings: config.Config) -> config.Config:
@@ -138,8 +166,10 @@ class _Life:
         """Return True if the gate hears its line, as the acting gate or as a standby."""
         return self.is_alive() and self._lease.role(boot_s()) is not Role.BLIND
 
-    def serve(self, host: str, port: int, measured: Metrics) -> None:
-        """Serve metrics and probes. A gate without them acts all the same."""
+    def serve(self, host: str, port: int | None, measured: Metrics) -> None:
+        """Serve metrics and probes, unless the port is None. A gate without them acts all the same."""
+        if port is None:
+            return
         try:
             health.serve(host, port, metrics.application(measured.registry), self)
         except SetupError as error:

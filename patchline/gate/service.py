@@ -8,18 +8,19 @@ from typing import Protocol
 import structlog
 
 from patchline.broker.base import Delivery
-from patchline.gate.decide import Gate, retry_pause_s
+from patchline.gate.decide import Gate, Permit, retry_pause_s
+from patchline.gate.following import Follower, NoFollower
 from patchline.gate.inbox import Inbox
 from patchline.gate.journal import Journal
 from patchline.gate.lease import Lease, Role
 from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics
-from patchline.gate.outputs import Output, OutputError
+from patchline.gate.outputs import Output, OutputError, OutputState
 from patchline.gate.recovery import GateLink, Recovery
 from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping
 
 _log = structlog.get_logger(__name__)
-_TICK_S = 0.05  # upper bound of the delay of a rejection without a verdict
+_TICK_S = 0.02  # upper bound of the delay of a rejection without a verdict, and of a heartbeat
 _CHECK_INTERVAL_S = 1.0
 _MAX_READ = 100  # deliveries before an action: a slow arm must not keep the gate from hearing its line
 
@@ -48,6 +49,7 @@ class Service:
         metrics: the metrics.
         clock: seconds of a clock that never steps and also counts suspended time.
         now_ms: the wall clock.
+        follower: the belt. None: nobody knows where the parts are.
     """
 
     def __init__(
@@ -63,15 +65,18 @@ class Service:
         metrics: Metrics,
         clock: Callable[[], float],
         now_ms: Callable[[], int],
+        follower: Follower | None = None,
     ) -> None:
         self._line, self._instance = line, instance
         self._gate, self._lease, self._link = gate, lease, link
         self._output, self._journal, self._memory = output, journal, memory
         self._metrics, self._clock, self._now_ms = metrics, clock, now_ms
+        self._follower = follower or NoFollower()
         self._inbox = Inbox(line, instance, gate, lease, memory, metrics, now_ms)
         self._recovery = Recovery(instance, gate, lease, link, self._inbox, now_ms)
         self._retry_at = self._check_at = clock()
         self._failures = 0  # in a row
+        self._silent = False  # the arm does not take signs of life
         self._failed_job: str | None = None
         self._role: Role | None = None
         self._held_last = lease.held_last
@@ -107,8 +112,13 @@ class Service:
             self._lease.on_lease_ping(ping, now)
         self._recovery.step(now)
         self._update_role(now)
+        permit = self._permit(now)
+        for outcome in self._follower.step(now, permit.reject):
+            self._link.announce(outcome)
+        if permit.reject:
+            self._tell(now)
         if now >= self._retry_at:
-            self._act(now)
+            self._act(now, permit)
 
     def _can_act(self) -> bool:
         """Return True if an action may be waiting."""
@@ -117,11 +127,37 @@ class Service:
 
     # Acting
 
-    def _act(self, now: float) -> None:
+    def _permit(self, now: float) -> Permit:
         permit = self._lease.permit(now)
         if self._lease.held_last != self._held_last:
             self._held_last = self._lease.held_last
             self._memory.save_held_last(self._held_last)
+        return permit
+
+    def _tell(self, now: float) -> None:
+        """Tell the arm how this gate is."""
+        state = OutputState(
+            blind=self._role is Role.BLIND,
+            busy=bool(self._gate.expected or self._gate.undone),
+            faulty=now < self._retry_at,
+            stop_line=self._follower.stop_line,
+            counts=self._follower.counts,
+        )
+        try:
+            self._output.tell(state)
+        except OutputError as error:
+            self._metrics.set_silent(True)
+            if not self._silent:
+                _log.error("the arm takes no sign of life, retrying", reason=str(error))
+            self._silent = True
+            return
+        if self._silent:
+            _log.info("the arm takes signs of life again")
+            self._metrics.set_silent(False)
+            self._silent, self._failures, self._retry_at = False, 0, now
+            self._gate.retry_now()
+
+    def _act(self, now: float, permit: Permit) -> None:
         record = self._gate.next_action(now, self._now_ms(), permit)
         try:
             if record is not None:
@@ -142,7 +178,7 @@ class Service:
         self._journal.write_done(record)
         self._metrics.acted(record, self._clock() - started)
         self._failures, self._failed_job = 0, None
-        self._gate.done(record.job_id, record.because)
+        self._gate.acted(record, self._clock())
         self._announce(record, ActState.DONE)
         self._inbox.complete(record.job_id, record.because)
         self._journal.rotate(self._memory.enqueue)

@@ -128,7 +128,7 @@ GATE_HEADER = Record(
     (
         Field("version", "word", "Version of this map: 1. Reject everything if it is another one."),
         Field("state", "word", "Bit 0 ready, 1 busy, 2 fault, 3 blind (no messages), 4 stop the line."),
-        Field("heartbeat", "word", "Counts up, 1 to 65535 and again. Reject everything if it stands for two periods."),
+        Field("heartbeat", "word", "Counts from 1 to 65535 and again. If it stands for two periods: reject all."),
         Field("heartbeat_echo", "word", "The PLC's heartbeat as the gate read it last."),
         Field("sequence", "word", "Sequence number of the result that was written last."),
         Field("slots", "word", "Number of slots in the ring of results."),
@@ -146,7 +146,7 @@ RESULT = Record(
     (
         Field("number", "dword", "Number of the part. A slot holds for this part only."),
         Field("result", "word", "1 accept, 2 reject. Anything else is no result: reject."),
-        Field("code", "word", "1 pass, 2 review, 3 fail, 4 expired, 5 error, 6 no verdict, 7 unannounced, 8 missed."),
+        Field("code", "word", "1 pass, 2 review, 3 fail, 4 expired, 5 error, 6 none, 7 unknown, 8 late."),
         Field("score", "real", "Score of the image. Not a number if there is none."),
         Field("count", "dint", "Encoder count at which the arm acts; -2147483648 if there is none."),
         *_reserved(1),

@@ -36,6 +36,13 @@ _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
         gate_messages.Act,
     ),
     (
+        "outcomes",
+        topology.ACTS,
+        "{line}.outcome",
+        "What became of a part, if it is not what was to be expected, as JSON.",
+        gate_messages.OutcomeRecord,
+    ),
+    (
         "status",
         topology.STATUS,
         "{role}.{line}",
@@ -48,6 +55,7 @@ _TYPES: dict[_Model, str] = {
     messages.Announcement: messages.PART_TYPE,
     messages.Verdict: messages.VERDICT_TYPE,
     gate_messages.Act: gate_messages.ACT_TYPE,
+    gate_messages.OutcomeRecord: gate_messages.OUTCOME_TYPE,
     status_message.Status: status_message.STATUS_TYPE,
 }
 _SENT = (messages.Job, messages.Announcement)  # by clients in other languages, which receive the others

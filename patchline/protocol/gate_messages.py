@@ -1,4 +1,4 @@
-"""Act, Ping, SyncRequest and Snapshot: the versioned messages between the gates of a line. All are JSON.
+"""Act, OutcomeRecord, Ping, SyncRequest and Snapshot: the versioned messages of the gates of a line. All are JSON.
 
 Readers ignore unknown fields: gates of different builds can share a line during an upgrade.
 """
@@ -24,6 +24,7 @@ from patchline.protocol.messages import (
 )
 
 ACT_TYPE = "patchline.act.v1"
+OUTCOME_TYPE = "patchline.outcome.v1"
 PING_TYPE = "patchline.ping.v1"
 SYNC_TYPE = "patchline.sync.v1"
 SNAPSHOT_TYPE = "patchline.snapshot.v1"
@@ -78,6 +79,26 @@ class Act(ActionRecord):
 
     gate: str
     state: ActState
+
+
+class OutcomeRecord(_Tolerant):
+    """What became of a part, if it is not what was to be expected. Published by the gate that acts.
+
+    Attributes:
+        outcome: `escaped`: rejected, and no sensor has seen it go. `diverted`: accepted, and seen in the reject bin.
+            `missed`: its action came too late for the arm. `unannounced`: the PLC saw it, and nobody announced it.
+        number: the number by which the PLC knows the part.
+        job_id: that of its job; of an unannounced part one that the gate has made.
+        gate: the name of the gate instance.
+        found_at: the time.
+    """
+
+    job_id: Identifier
+    line: Name
+    number: PartNumber
+    outcome: str
+    gate: str
+    found_at: EpochMs
 
 
 class Ping(_Tolerant):

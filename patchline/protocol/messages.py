@@ -33,7 +33,8 @@ Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER_PATTERN)]
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 # Numbers of a PLC: unsigned and signed, 32 bits.
-PartNumber = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
+MAX_PART_NUMBER = 2**32 - 1
+PartNumber = Annotated[int, Field(strict=True, ge=0, le=MAX_PART_NUMBER)]
 EncoderCount = Annotated[int, Field(strict=True, gt=-(2**31), lt=2**31)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 

@@ -3,12 +3,17 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 
-from patchline.gate.outputs import DryRunOutput, ExecOutput, MemoryOutput, OutputError
+from patchline.gate.outputs import DryRunOutput, ExecOutput, MemoryOutput, OutputError, OutputState
+from patchline.gate.plc_output import PlcOutput
+from patchline.plc.register_map import RESULT
+from patchline.plc.station import Station
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import ActionRecord
+from tests.plc_memory import LAYOUT, Plc
 
 pytestmark = pytest.mark.timeout(60)
 ARM = """
@@ -23,9 +28,19 @@ for line in sys.stdin:
 ACKNOWLEDGE = "print(line, end='', flush=True)"
 
 
+NUMBERS = {"first": 1, "second": 2, "j0": 10, "j1": 11, "j2": 12, "j": 13}
+
+
 def action(job_id, verb="reject"):
     return ActionRecord(
-        job_id=job_id, line="l", category="c", part_id="p", action=verb, because="fail", acted_at=1_800_000_000_000
+        job_id=job_id,
+        line="l",
+        category="c",
+        part_id="p",
+        action=verb,
+        because="fail",
+        acted_at=1_800_000_000_000,
+        number=NUMBERS[job_id],
     )
 
 
@@ -81,7 +96,30 @@ class Memory:
         self.output.fault = None
 
 
-@pytest.fixture(params=[Exec, DryRun, Memory])
+class PlcArm:
+    """A PLC in memory that remembers the parts whose slots were written."""
+
+    def __init__(self, _):
+        self.plc, self.numbers = Plc(), []
+        write = self.plc.memory.write
+        self.plc.memory.write = lambda start, words: (write(start, words), self.record(words))
+        self.output = PlcOutput(Station(self.plc.memory, LAYOUT), 0.1, None, time.monotonic)
+
+    def record(self, words):
+        if len(words) == RESULT.words:
+            self.numbers.append(RESULT.unpack(words)["number"])
+
+    def told(self):
+        return [name for number in self.numbers for name, known in NUMBERS.items() if known == number]
+
+    def break_(self):
+        self.plc.memory.fault = "frozen"
+
+    def mend(self):
+        self.plc.memory.fault = None
+
+
+@pytest.fixture(params=[Exec, DryRun, Memory, PlcArm])
 def arm(request, tmp_path):
     arm = request.param(tmp_path)
     yield arm
@@ -93,6 +131,11 @@ def test_an_action_that_returns_has_reached_the_arm(arm):
         arm.output.act(action(f"j{number}", "accept"))
         assert arm.told()[-1] == f"j{number}"
     arm.output.check()
+
+
+def test_an_arm_that_works_takes_signs_of_life(arm):
+    for busy in (False, True):
+        arm.output.tell(OutputState(busy=busy, counts={"missed": 1}))
 
 
 def test_an_arm_that_is_out_of_order_fails_the_action_and_can_come_back(arm):

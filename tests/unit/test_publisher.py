@@ -310,3 +310,15 @@ def test_a_path_without_images_is_named_in_the_error(tmp_path):
 )
 def test_a_file_name_becomes_a_part_id(name, part_id):
     assert source._part_id(source.Path(name)) == part_id
+
+
+def test_the_number_of_a_part_comes_from_its_id(tmp_path):
+    captures = [source.Capture(name, "image/png", NOW, b"") for name in ("cell-0042", "cell", "cell-99999999999")]
+    numbered = list(source.numbered(iter(captures), "([0-9]+)$"))
+    assert [capture.number for capture in numbered] == [42, None, None]
+
+
+@pytest.mark.parametrize(("pattern", "message"), [("(", "no regular expression"), ("[0-9]+$", "one pair")])
+def test_a_pattern_for_numbers_that_has_none_is_refused(pattern, message):
+    with pytest.raises(SetupError, match=message):
+        source.numbered(iter([]), pattern)

@@ -1,9 +1,14 @@
 """The register map: packing, places, and what a PLC's programmer relies on."""
 
+import csv
+import io
 import math
+from pathlib import Path
 
 import pytest
 
+from patchline import config
+from patchline.plc import connecting, map_page
 from patchline.plc import register_map as registers
 from patchline.plc.words import MAX_WORDS, MemoryWords, PlcError
 
@@ -14,6 +19,13 @@ RECORDS = {
     "trigger": registers.TRIGGER,
     "confirmation": registers.CONFIRMATION,
 }
+
+
+@pytest.fixture
+def plant_layout():
+    return connecting.layout(config.load(Path("config.yaml")).plc.rules("any"))
+
+
 VALUES = {"word": 65_535, "dword": 2**32 - 1, "dint": registers.NO_COUNT, "real": 0.5}
 
 
@@ -77,3 +89,33 @@ def test_words_outside_of_the_memory_are_an_error():
     assert memory.read(7, 3) == (0, 1, 2)
     with pytest.raises(PlcError, match="words 9 to 10 do not exist"):
         memory.read(9, 2)
+
+
+def test_the_manual_and_the_csv_have_the_map(plant_layout):
+    manual = Path("docs/plc.md").read_text().partition("<!-- patchline registers -->\n")[2]
+    assert manual == map_page.as_markdown(plant_layout)
+    rows = list(csv.DictReader(io.StringIO(map_page.as_csv(plant_layout))))
+    words = [int(row["word"]) for row in rows]
+    assert words == sorted(set(words))
+    last = next(row for row in rows if row["name"] == f"result[{plant_layout.slots - 1}].sequence")
+    assert int(last["word"]) == plant_layout.gate + plant_layout.gate_words - 1
+
+
+def test_the_configuration_knows_the_sizes_of_the_areas():
+    for slots in (2, 64):
+        layout = registers.Layout(0, registers.GATE_HEADER.words + slots * registers.RESULT.words, slots)
+        config.PlcRules(plc_start=layout.plc, slots=slots)
+        with pytest.raises(ValueError, match="the areas overlap"):
+            config.PlcRules(plc_start=layout.plc - 1, slots=slots)
+        config.PlcRules(gate_start=layout.plc_words, plc_start=0, slots=slots)
+        with pytest.raises(ValueError, match="the areas overlap"):
+            config.PlcRules(gate_start=layout.plc_words - 1, plc_start=0, slots=slots)
+
+
+def test_the_configuration_of_a_line_overrides_that_of_all_and_is_checked():
+    settings = config.Plc(arm=100, lines={"l1": {"arm": 1200, "window": 80}})
+    assert (settings.rules("l1").arm, settings.rules("l2").arm) == (1200, 100)
+    with pytest.raises(ValueError, match=r"lines\.l1: arm_at: Extra inputs are not permitted"):
+        config.Plc(lines={"l1": {"arm_at": 5}})
+    with pytest.raises(ValueError, match="window 200 is longer than the way to the arm"):
+        config.Plc(lines={"l1": {"arm": 100, "window": 200}})

@@ -1,0 +1,199 @@
+"""A gate on a test bench: its files, with clock, link and arm of the test."""
+
+import itertools
+
+from patchline import config
+from patchline.broker.base import Delivery, Message
+from patchline.gate.decide import Gate
+from patchline.gate.journal import Journal
+from patchline.gate.lease import Lease
+from patchline.gate.memory import Memory
+from patchline.gate.metrics import Metrics
+from patchline.gate.outputs import MemoryOutput
+from patchline.gate.service import Service
+from patchline.protocol import messages
+from patchline.protocol.gate_messages import (
+    ACT_TYPE,
+    PING_TYPE,
+    SNAPSHOT_TYPE,
+    SYNC_TYPE,
+    Act,
+    OpenPart,
+    Ping,
+    Snapshot,
+    SyncRequest,
+)
+from patchline.protocol.messages import Announcement, Decision, Verdict
+
+WALL_MS = 1_800_000_000_000
+
+
+class FakeLink:
+    def __init__(self):
+        self.queue, self.lease_pings, self.declared_again = [], [], 0
+        self.acts, self.snapshots, self.requests = [], [], 0
+        self.queue_loss, self.holds_lease, self.unsent = False, True, 0
+
+    def take(self, _):
+        return self.queue.pop(0) if self.queue else None
+
+    def take_lease_pings(self):
+        pings, self.lease_pings = self.lease_pings, []
+        return pings
+
+    def announce(self, message):
+        (self.snapshots if isinstance(message, Snapshot) else self.acts).append(message)
+
+    def ask(self):
+        self.requests += 1
+
+    def hold_lease(self, wanted):
+        self.holds_lease = wanted
+
+    def declare_again(self):
+        self.declared_again += 1
+
+    def take_queue_loss(self):
+        loss, self.queue_loss = self.queue_loss, False
+        return loss
+
+
+class Bench:
+    """A service on a test bench. `start` may be called again, as after a crash: the files remain."""
+
+    def __init__(self, folder):
+        self.folder, self.now, self.acked = folder, 50.0, []
+        self.wall_offset_ms = 0
+        self.processes = itertools.count()
+        self.start()
+
+    def start(self):
+        self.process = f"process {next(self.processes)}"
+        self.memory = Memory(self.folder / "l.g.sqlite", 100)
+        self.journal = Journal(self.folder / "l.g.journal")
+        self.link = FakeLink()
+        self.lease = Lease("g", self.process, 2.0, self.memory.load_held_last(), self.now)
+        rules = config.GateRules(max_wait_ms=5000)
+        self.belt = self.make_belt()
+        self.gate = Gate(lambda _: rules, 1.0, 100, self.belt)
+        self.metrics = Metrics("l", self.gate, lambda: self.lease.role(self.now), ["c"])
+        self.arm, follower = self.make_output()
+        self.service = Service(
+            "l",
+            "g",
+            self.gate,
+            self.lease,
+            self.link,
+            self.arm,
+            self.journal,
+            self.memory,
+            self.metrics,
+            *self.clocks(),
+            follower,
+        )
+        self.service.restore()
+
+    def make_belt(self):
+        """Return where the parts are; None: nobody knows."""
+
+    def make_output(self):
+        """Return the output, and what follows the belt."""
+        return MemoryOutput(), None
+
+    def clocks(self):
+        return lambda: self.now, lambda: WALL_MS + int(self.now * 1000) + self.wall_offset_ms
+
+    def crash(self):
+        """The process ends; only the files and what RabbitMQ still has remain. Then it starts again."""
+        self.memory.close()
+        self.journal.close()
+        self.start()
+
+    def receive(self, type_, body=b"", headers=None, message_id="m"):
+        message = Message(body, message_id, type_, None, headers or {})
+        settle = lambda settlement: self.acked.append((message_id, settlement))  # noqa: E731
+        self.link.queue.append(Delivery(message, "", 1, settle, lambda: False))
+
+    def part(self, job_id, patience_ms=1000, captured_ago_ms=0, line="l", **fields):
+        captured_at = WALL_MS + int(self.now * 1000) - captured_ago_ms
+        part = Announcement(
+            job_id=job_id,
+            line=line,
+            category="c",
+            part_id="p",
+            captured_at=captured_at,
+            deadline=captured_at + patience_ms,
+            **fields,
+        )
+        self.receive(messages.PART_TYPE, headers=part.headers(), message_id=job_id)
+
+    def verdict(self, job_id, decision=Decision.PASS, line="l", decided_ago_ms=0, **fields):
+        now_ms = WALL_MS + int(self.now * 1000)
+        verdict = Verdict(
+            job_id=job_id,
+            line=line,
+            category="c",
+            part_id="p",
+            decision=decision,
+            worker="host-7:cpu:0:99",
+            device="cpu:0",
+            attempt=1,
+            received_at=now_ms,
+            decided_at=now_ms - decided_ago_ms,
+            **fields,
+        )
+        self.receive(messages.VERDICT_TYPE, verdict.to_json(), message_id=job_id)
+
+    def act_of_other(self, job_id, state, action="accept"):
+        act = Act(
+            job_id=job_id,
+            line="l",
+            category="c",
+            part_id="p",
+            action=action,
+            because="pass",
+            acted_at=WALL_MS,
+            gate="other",
+            state=state,
+        )
+        self.receive(ACT_TYPE, act.to_json(), message_id=job_id)
+
+    def request(self, gate="other"):
+        self.receive(SYNC_TYPE, SyncRequest(gate=gate).to_json())
+
+    def open_part(self, job_id, due_in_s=1.0, **fields):
+        part = Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=WALL_MS)
+        return OpenPart(part=part, due_in_s=due_in_s, **fields)
+
+    def snapshot(self, *open_parts, acted=(), sent_ago_ms=0):
+        sent_at = WALL_MS + int(self.now * 1000) - sent_ago_ms
+        snapshot = Snapshot(gate="other", sent_at=sent_at, open=open_parts, acted=acted)
+        self.receive(SNAPSHOT_TYPE, snapshot.to_json())
+
+    def pass_time(self, seconds, pings=True, active=True, deaf=False, other=False):
+        """Let time pass in steps of half a second, with a step of the service after each.
+
+        If `deaf`, nothing comes through the gate's queue. `other`: another gate hears the line.
+        """
+        for _ in range(round(seconds * 2)):
+            self.now += 0.5
+            ping = Ping(gate="g", process=self.process, sent_at=self.now, active=active)
+            if pings and not deaf:
+                self.receive(PING_TYPE, ping.to_json(), message_id="ping")
+            if pings and active:
+                self.link.lease_pings.append(ping)
+            if other:
+                ping = Ping(gate="other", process="other", sent_at=7.0, active=False, current=True)
+                self.link.lease_pings.append(ping)
+            self.step()
+
+    def ping_of_active_other(self):
+        self.receive(PING_TYPE, Ping(gate="other", process="other", sent_at=7.0, active=True).to_json())
+
+    def step(self):
+        """Make steps until nothing is left to do."""
+        for _ in range(20):
+            self.service.step()
+
+    def acts(self):
+        return [(act.job_id, str(act.action), act.because) for act in self.arm.actions]

@@ -1,0 +1,210 @@
+"""Gates whose arm is a PLC: real gates, RabbitMQ and Modbus servers, which are killed and frozen."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from patchline import config
+from patchline.broker.base import Message
+from patchline.plc import register_map as registers
+from patchline.plc.modbus_client import ModbusClient
+from patchline.plc.register_map import GATE_HEADER, RESULT, GateState
+from patchline.plc.words import PlcError
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.runtime.connections import now_ms
+from patchline.services import server
+from tests.plc_servers import PLCS, SIZE, Server
+from tests.system.conftest import wait_for
+
+pytestmark = pytest.mark.timeout(240)
+LAYOUT = registers.Layout(gate=0, plc=256, slots=16)
+ACCEPT, REJECT = registers.Result.ACCEPT, registers.Result.REJECT
+
+
+@pytest.fixture
+def plc(tmp_path):
+    (port,) = server.free_ports(1)
+    running = Server(PLCS["modbus"], port, tmp_path)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def words(plc):
+    with contextlib.closing(plc.connect()) as memory:
+        yield memory
+
+
+def start(line, folder, address, name="g1", *options):
+    """Start a gate; its log is a file with the name."""
+    rules = config.Plc(gate_start=LAYOUT.gate, plc_start=LAYOUT.plc, slots=LAYOUT.slots)
+    paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
+    settings = line.settings.model_copy(update={"plc": rules, "paths": paths})
+    config.save(settings, folder / "config.yaml")
+    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--output", address, "--instance", name]
+    log = folder / f"{name}.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [*command, *options, "--config", str(folder / "config.yaml")],
+            env=os.environ | line.environment,
+            stderr=errors,
+        )
+    line.on_exit(process)
+    process.log = log
+    return process
+
+
+def is_serving(process):
+    return re.findall(r"gate is (\w+)", process.log.read_text())[-1:] == ["serving"]
+
+
+def announce(line, number, patience_ms=60_000):
+    captured_at = now_ms()
+    part = Announcement(
+        job_id=f"j{number}",
+        line="l1",
+        category="brick",
+        part_id="p",
+        captured_at=captured_at,
+        deadline=captured_at + patience_ms,
+        number=number,
+    )
+    line.broker.publish(topology.PARTS, "l1", Message(b"", part.job_id, messages.PART_TYPE, None, part.headers()))
+
+
+def decide(line, number, decision=Decision.PASS):
+    at = now_ms()
+    verdict = Verdict(
+        job_id=f"j{number}",
+        line="l1",
+        category="brick",
+        part_id="p",
+        decision=decision,
+        device="cpu:0",
+        worker="host-7:cpu:0:1",
+        attempt=1,
+        received_at=at,
+        decided_at=at,
+        number=number,
+    )
+    message = Message(verdict.to_json(), verdict.job_id, messages.VERDICT_TYPE)
+    line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
+
+
+def result(words, number):
+    try:
+        slot = RESULT.unpack(words.read(LAYOUT.result(number), RESULT.words))
+    except PlcError:
+        return None
+    return slot["result"] if slot["number"] == number else None
+
+
+def header(words):
+    return GATE_HEADER.unpack(words.read(LAYOUT.gate, GATE_HEADER.words))
+
+
+def beats(words):
+    """Return True if the heartbeat changes within a second."""
+    first, limit = header(words)["heartbeat"], time.monotonic() + 1.0
+    while time.monotonic() < limit:
+        if header(words)["heartbeat"] != first:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_verdicts_become_results_by_part_number_and_the_heartbeat_goes_on(line, tmp_path, plc, words):
+    gate = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}")
+    wait_for(lambda: is_serving(gate))
+    for number, decision in ((1, Decision.PASS), (2, Decision.FAIL)):
+        announce(line, number)
+        decide(line, number, decision)
+    announce(line, 3, patience_ms=500)
+    wait_for(lambda: [result(words, number) for number in (1, 2, 3)] == [ACCEPT, REJECT, REJECT])
+    assert beats(words)
+    assert header(words)["state"] & GateState.READY
+
+
+def test_a_standby_gives_no_sign_of_life_until_it_takes_over(line, tmp_path, plc, words):
+    first = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g1")
+    wait_for(lambda: is_serving(first))
+    second = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g2")
+    wait_for(lambda: "gate is standby" in second.log.read_text())
+    first.kill()
+    wait_for(lambda: not beats(words), timeout_s=5)
+    wait_for(lambda: is_serving(second))
+    wait_for(lambda: beats(words))
+    announce(line, 4)
+    decide(line, 4)
+    wait_for(lambda: result(words, 4) == ACCEPT)
+
+
+def test_a_frozen_gate_gives_no_sign_of_life_and_writes_nothing_old_when_it_wakes(line, tmp_path, plc, words):
+    first = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g1")
+    wait_for(lambda: is_serving(first))
+    second = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g2")
+    wait_for(lambda: "gate is standby" in second.log.read_text())
+    first.send_signal(signal.SIGSTOP)
+    announce(line, 5)
+    decide(line, 5, Decision.FAIL)
+    wait_for(lambda: result(words, 5) == REJECT)
+    sequence = header(words)["sequence"]
+    first.send_signal(signal.SIGCONT)
+    wait_for(lambda: re.findall(r"gate is (\w+)", first.log.read_text())[-1] == "standby")
+    assert header(words)["sequence"] == sequence
+
+
+def test_a_plc_that_was_frozen_gets_its_results_and_the_gate_hears_its_line_meanwhile(line, tmp_path, plc, words):
+    gate = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}")
+    wait_for(lambda: is_serving(gate) and beats(words))
+    plc.freeze()
+    for number in range(1, 11):
+        announce(line, number)
+        decide(line, number)
+    wait_for(lambda: "the arm takes no sign of life" in gate.log.read_text())
+    plc.thaw()
+    wait_for(lambda: all(result(words, number) == ACCEPT for number in range(1, 11)))
+    assert "the arm takes signs of life again" in gate.log.read_text()
+    assert gate.poll() is None
+
+
+def test_a_plc_that_is_a_client_polls_the_gate_and_cannot_write_results(line, tmp_path):
+    (port,) = server.free_ports(1)
+    gate = start(line, tmp_path, f"modbus-server:{port}")
+    wait_for(lambda: is_serving(gate))
+    announce(line, 7)
+    decide(line, 7)
+    with contextlib.closing(ModbusClient("127.0.0.1", port)) as words:
+        wait_for(lambda: result(words, 7) == ACCEPT)
+        with pytest.raises(PlcError):
+            words.write(LAYOUT.result(7), [0] * RESULT.words)
+        words.write(LAYOUT.plc, [1, 1, 5])
+        wait_for(lambda: header(words)["heartbeat_echo"] == 5)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("profinet:10.0.0.1", "is not the address of a PLC; it must look like one of: modbus:HOST"),
+        ("modbus:10.0.0.1:70000", "'70000' is not a port, 0 to 65535"),
+        ("enip:10.0.0.1", "names no tag"),
+    ],
+)
+def test_a_wrong_address_is_one_line(line, tmp_path, address, message):
+    gate = start(line, tmp_path, address)
+    assert gate.wait(60) == 2
+    text = gate.log.read_text()
+    assert message in text
+    assert text.count("\n") == 1
+
+
+def test_the_words_of_the_test_fit(plc):
+    assert LAYOUT.plc + LAYOUT.plc_words <= SIZE

@@ -1,0 +1,250 @@
+"""A gate whose arm is a PLC: results, signs of life, the place of a part. No broker, no thread, no sleep."""
+
+import pytest
+
+from patchline import config
+from patchline.gate.belt import Belt
+from patchline.gate.decide import NO_VERDICT
+from patchline.gate.following import Following
+from patchline.gate.metrics import PlcMetrics
+from patchline.gate.plc_output import PlcOutput
+from patchline.gate.tracker import MISSED, NO_NUMBER, UNANNOUNCED
+from patchline.plc.register_map import GateState, Result
+from patchline.plc.station import Station
+from patchline.protocol.gate_messages import Act, OutcomeRecord
+from patchline.protocol.messages import Decision
+from tests.gate_bench import Bench
+from tests.plc_memory import LAYOUT, Plc
+
+SETTINGS = config.Plc(categories={"c": 1})
+
+
+class PlcBench(Bench):
+    """A gate with a PLC in memory. The parts pass the arm 1000 counts after the trigger."""
+
+    def __init__(self, folder, **rules):
+        self.rules = config.PlcRules(**{"arm": 1000, "window": 100, "heartbeat_ms": 100, "poll_ms": 20} | rules)
+        self.plc = Plc()
+        self.plc.write_header(version=1, state=1)
+        super().__init__(folder)
+
+    def make_belt(self):
+        return Belt(self.rules, SETTINGS.codes, 100)
+
+    def make_output(self):
+        clock, now_ms = self.clocks()
+        station = Station(self.plc.memory, LAYOUT)
+        metrics = PlcMetrics(self.metrics.registry, "l", clock)
+        follower = Following("l", "g", station, self.belt, self.gate, SETTINGS, metrics, now_ms)
+        return PlcOutput(station, 0.1, 1000, clock), follower
+
+    def move(self, count):
+        """The belt moves to a count of the encoder."""
+        self.plc.write_header(count=count)
+        self.now += 0.05
+        self.step()
+
+    def result(self, number):
+        slot = self.plc.result(number)
+        return (Result(slot["result"]), slot["code"]) if slot["number"] == number and slot["sequence"] else None
+
+    def reasons(self):
+        return [act.because for act in self.link.acts if isinstance(act, Act) and act.state == "done"]
+
+    def outcomes(self):
+        return [(record.number, record.outcome) for record in self.link.acts if isinstance(record, OutcomeRecord)]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = PlcBench(tmp_path)
+    yield bench
+    bench.memory.close()
+
+
+@pytest.fixture
+def serving(bench):
+    bench.pass_time(3.0)
+    return bench
+
+
+def test_a_verdict_becomes_the_result_of_its_part(serving):
+    serving.part("j", number=7, encoder_count=50)
+    serving.verdict("j")
+    serving.step()
+    slot = serving.plc.result(7)
+    assert (slot["number"], slot["result"], slot["code"], slot["count"]) == (7, 1, 1, 1050)
+
+
+def test_a_part_without_a_number_is_rejected_and_needs_no_slot(serving):
+    serving.part("j")
+    serving.verdict("j")
+    serving.step()
+    assert serving.reasons() == [NO_NUMBER]
+
+
+def test_only_a_gate_that_may_act_gives_signs_of_life(bench):
+    bench.pass_time(3.0, active=False)
+    assert bench.plc.gate_header()["heartbeat"] == 0
+    bench.pass_time(3.0)
+    first = bench.plc.gate_header()
+    assert first["heartbeat"] > 0
+    assert first["state"] == GateState.READY
+    bench.now += 0.1
+    bench.step()
+    assert bench.plc.gate_header()["heartbeat"] == first["heartbeat"] + 1
+
+
+def test_a_blind_gate_says_so_and_a_frozen_one_says_nothing(serving):
+    heartbeat = serving.plc.gate_header()["heartbeat"]
+    serving.pass_time(30.0, deaf=True)
+    header = serving.plc.gate_header()
+    assert header["state"] & GateState.BLIND
+    assert not header["state"] & GateState.READY
+    assert header["heartbeat"] > heartbeat
+
+
+def test_a_part_that_reaches_the_window_without_a_verdict_is_rejected_before_its_patience_ends(serving):
+    serving.part("j", patience_ms=60_000, number=7, encoder_count=0)
+    serving.move(899)
+    assert serving.result(7) is None
+    serving.move(900)
+    assert serving.result(7) == (Result.REJECT, 6)
+    assert serving.reasons() == [NO_VERDICT]
+
+
+def test_a_pass_that_comes_behind_the_arm_is_a_missed_reject(serving):
+    serving.move(1001)
+    serving.verdict("j", number=7, encoder_count=0)
+    serving.step()
+    assert serving.result(7) == (Result.REJECT, 8)
+    assert serving.reasons() == [MISSED]
+    assert serving.outcomes() == [(7, "missed")]
+    serving.now += 0.1
+    serving.step()
+    assert serving.plc.gate_header()["missed"] == 1
+
+
+def test_an_accept_that_the_plc_may_have_read_is_not_reversed_when_it_is_missed(serving):
+    serving.plc.memory.fault = "frozen"
+    serving.part("j", number=7, encoder_count=0)
+    serving.verdict("j")
+    serving.step()
+    serving.plc.memory.fault = None
+    serving.plc.write_header(count=1001)
+    serving.pass_time(1.0)
+    assert serving.result(7) == (Result.ACCEPT, 1)
+    assert serving.outcomes() == [(7, "missed")]
+
+
+def test_an_accept_that_was_decided_in_time_waits_through_a_stop_of_the_belt(tmp_path):
+    bench = PlcBench(tmp_path, release="window")
+    bench.pass_time(3.0)
+    bench.part("j", patience_ms=1000, number=7, encoder_count=0)
+    bench.verdict("j")
+    bench.move(500)
+    bench.pass_time(10.0)
+    assert bench.result(7) is None
+    bench.move(900)
+    assert bench.result(7) == (Result.ACCEPT, 1)
+    bench.memory.close()
+
+
+def test_a_held_action_does_not_keep_the_gate_busy(tmp_path):
+    bench = PlcBench(tmp_path, release="window")
+    bench.pass_time(3.0)
+    bench.part("j", number=7, encoder_count=0)
+    bench.verdict("j")
+    bench.move(0)
+    assert not bench.service._can_act()
+    bench.memory.close()
+
+
+def test_a_part_that_the_plc_saw_and_nobody_announced_is_rejected_and_recorded(serving):
+    serving.plc.trigger(7, count=10)
+    serving.move(10)
+    serving.now += 0.5
+    serving.step()
+    assert serving.result(7) == (Result.REJECT, 7)
+    assert serving.reasons() == [UNANNOUNCED]
+    assert serving.outcomes() == [(7, "unannounced")]
+    serving.part("j", number=7, encoder_count=10)
+    serving.verdict("j")
+    serving.step()
+    assert serving.result(7)[0] is Result.REJECT
+    assert serving.reasons() == [UNANNOUNCED, UNANNOUNCED]
+
+
+def test_a_standby_takes_no_action_for_an_unannounced_part_and_forgets_it_when_another_gate_has_acted(bench):
+    bench.pass_time(3.0, active=False)
+    bench.plc.trigger(7, count=10)
+    bench.move(10)
+    bench.now += 0.5
+    bench.step()
+    assert bench.result(7) is None
+    assert bench.gate.undone == 1
+    bench.act_of_other("unannounced-l-7-10", "done", "reject")
+    bench.step()
+    assert bench.gate.undone == 0
+    assert bench.outcomes() == []
+
+
+def test_an_escaped_part_is_published_once_by_the_gate_that_serves(tmp_path):
+    bench = PlcBench(tmp_path, sensor=1500, sensor_window=50)
+    bench.pass_time(3.0)
+    bench.part("j", number=7, encoder_count=0)
+    bench.verdict("j", Decision.FAIL)
+    bench.step()
+    bench.move(1551)
+    bench.move(1600)
+    assert bench.outcomes() == [(7, "escaped")]
+    value = bench.metrics.registry.get_sample_value
+    assert value("patchline_gate_outcomes_total", {"line": "l", "outcome": "escaped"}) == 1
+    bench.memory.close()
+
+
+def test_a_product_change_is_acknowledged_if_the_product_is_known(serving):
+    for code, sequence, acknowledged in ((1, 1, (1, 1)), (9, 2, (1, 1))):
+        serving.plc.write_header(category=code, category_sequence=sequence)
+        serving.now += 0.2
+        serving.step()
+        header = serving.plc.gate_header()
+        assert (header["category"], header["category_sequence"]) == acknowledged
+
+
+def test_a_plc_that_comes_back_gets_its_results_at_once(serving):
+    serving.plc.memory.fault = "frozen"
+    serving.part("j", number=7, encoder_count=0, patience_ms=60_000)
+    serving.verdict("j")
+    serving.pass_time(5.0)
+    value = serving.metrics.registry.get_sample_value
+    assert value("patchline_gate_output_silent", {"line": "l"}) == 1
+    serving.plc.memory.fault = None
+    serving.now += 0.1
+    serving.step()
+    assert value("patchline_gate_output_silent", {"line": "l"}) == 0
+    assert serving.result(7) == (Result.ACCEPT, 1)
+
+
+def test_the_plcs_heartbeat_has_an_age(serving):
+    serving.plc.write_header(heartbeat=5)
+    serving.now += 0.1
+    serving.step()
+    serving.now += 3.0
+    age = serving.metrics.registry.get_sample_value("patchline_gate_plc_heartbeat_age_seconds", {"line": "l"})
+    assert age == pytest.approx(3.0)
+
+
+def test_rejects_in_a_row_ask_the_plc_to_stop_the_line(tmp_path):
+    bench = PlcBench(tmp_path, stop_after_rejects=2)
+    bench.pass_time(3.0)
+    for number in (1, 2):
+        bench.part(f"j{number}", number=number, encoder_count=0)
+        bench.verdict(f"j{number}", Decision.FAIL)
+        bench.step()
+    bench.now += 0.1
+    bench.step()
+    header = bench.plc.gate_header()
+    assert header["state"] & GateState.STOP_LINE
+    assert header["rejects_in_row"] == 2
+    bench.memory.close()
