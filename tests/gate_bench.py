@@ -144,7 +144,7 @@ class Bench:
         )
         self.receive(messages.VERDICT_TYPE, verdict.to_json(), message_id=job_id)
 
-    def act_of_other(self, job_id, state, action="accept"):
+    def act_of_other(self, job_id, state, action="accept", **fields):
         act = Act(
             job_id=job_id,
             line="l",
@@ -155,6 +155,7 @@ class Bench:
             acted_at=WALL_MS,
             gate="other",
             state=state,
+            **fields,
         )
         self.receive(ACT_TYPE, act.to_json(), message_id=job_id)
 

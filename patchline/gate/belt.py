@@ -81,15 +81,26 @@ class Belt:
             self._on_confirmation(confirmation)
 
     def on_part(self, part: Part, now: float) -> None:
-        """Take note of an announced part."""
+        """Take note of an announced part. One that was found to be unannounced stays refused."""
         if part.number is not None:
             _put(self._announced, part.number, now, self._remember)
+
+    def on_act_of_other(self, record: ActionRecord) -> None:
+        """Take note of an action of another gate. It has heard of the part, whatever this gate has heard."""
+        if record.number is not None and record.because != UNANNOUNCED:
+            _put(self._announced, record.number, 0.0, self._remember)
+            self._refused.pop(record.number, None)
+
+    def pardon(self, number: int) -> None:
+        """Refuse a part no longer: it was announced before anything was done about it."""
+        self._refused.pop(number, None)
 
     def on_done(self, record: ActionRecord, now: float) -> None:
         """Take note of an action that the arm has acknowledged."""
         rejected = record.action is Action.REJECT
         self.rejects_in_row = self.rejects_in_row + 1 if rejected else 0
-        late = record.because == MISSED or self.place(record, now) is Place.PAST
+        place = self.place(record, now)
+        late = record.because == MISSED or place in (Place.PAST, Place.GONE)
         self.missed_in_row = self.missed_in_row + 1 if late else 0
         if record.number is None:
             return
@@ -97,7 +108,7 @@ class Belt:
         if late:
             self.missed += 1
             self._findings.append(Finding(Outcome.MISSED, record.number, record.job_id))
-        if self._rules.sensor is not None:
+        if self._rules.sensor is not None and place is not Place.GONE:
             self._await_confirmation(record, record.number)
 
     # What is asked
@@ -109,7 +120,9 @@ class Belt:
             return Place.UNKNOWN
         if way < arm - self._rules.window:
             return Place.BEFORE
-        return Place.WINDOW if way <= arm else Place.PAST
+        if way <= arm:
+            return Place.WINDOW
+        return Place.PAST if way <= max(2 * arm, self._rules.sensor or 0) else Place.GONE
 
     def objection(self, part: Part) -> str | None:
         """Return why a part must not be accepted, whatever its verdict is. None: it may be."""

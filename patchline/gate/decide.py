@@ -16,11 +16,12 @@ from itertools import islice
 
 from patchline import config
 from patchline.gate.decided import Decided, Undone
-from patchline.gate.tracker import MISSED, NoBelt, Place, Tracker
+from patchline.gate.tracker import MISSED, UNANNOUNCED, NoBelt, Place, Tracker
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NO_VERDICT = "no verdict in time"
+_BEHIND = (Place.PAST, Place.GONE)
 _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
 
@@ -72,6 +73,7 @@ class Gate:
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._decided = Undone()
+        self._unannounced: dict[int, str] = {}  # job ids of rejections that may be superseded, by part number
         self.late_verdicts = 0  # counted while the gate hears its line, not while it reads what it has missed
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
@@ -110,7 +112,7 @@ class Gate:
         if part.job_id in self._acted or part.job_id in self._expected or part.job_id in self._decided:
             return False
         due_at = now - age_s + self._patience_s(part)
-        self._belt.on_part(part, now)
+        self._hear_of(part, now)
         self._expected[part.job_id] = (part, due_at)
         heapq.heappush(self._due, (due_at, part.job_id))
         return True
@@ -142,7 +144,7 @@ class Gate:
             return Heard.LATE if self._acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
         if verdict.job_id in self._decided:
             return Heard.KNOWN
-        self._belt.on_part(verdict, now)
+        self._hear_of(verdict, now)
         patience_s = self._patience_s(verdict)
         announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
         stale = announced is None and waited_s > patience_s + self._stale_after_s
@@ -155,6 +157,9 @@ class Gate:
 
     def on_act(self, act: Act, now: float) -> None:
         """Take note of what another gate of the line does."""
+        self._belt.on_act_of_other(act)
+        if act.number is not None and act.because != UNANNOUNCED:
+            self._drop_unannounced(act.number)
         if act.state is ActState.DONE:
             self.acted(act, now)
         elif act.job_id not in self._acted:
@@ -186,6 +191,8 @@ class Gate:
         if record.job_id in self._acted or record.job_id in self._decided:
             return
         self._decided[record.job_id] = Decided(record, record.action, record.because, None, now)
+        if record.number is not None:
+            self._unannounced[record.number] = record.job_id
 
     def intend(self, record: ActionRecord) -> None:
         """Pin an action that is about to be done: from now on it can only be repeated."""
@@ -210,7 +217,9 @@ class Gate:
 
     def done(self, job_id: str, because: str) -> bool:
         """Remember an action that the arm has acknowledged. Return False if it is known."""
-        self._decided.pop(job_id, None)
+        decided = self._decided.pop(job_id, None)
+        if decided is not None and decided.because == UNANNOUNCED:
+            self._unannounced.pop(decided.part.number or 0, None)
         self._expected.pop(job_id, None)
         if job_id in self._acted:
             return False
@@ -238,7 +247,7 @@ class Gate:
         known = self._decided.get(part.job_id)
         if part.job_id in self._acted or (known is not None and (known.pinned or not open_part.intended)):
             return None
-        self._belt.on_part(part, now)
+        self._hear_of(part, now)
         due_at = now + open_part.due_in_s
         if open_part.action is None:
             if part.job_id in self._expected:
@@ -295,6 +304,27 @@ class Gate:
             due_at = self._decided[record.job_id].due_at
         self._decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
 
+    def _hear_of(self, part: Announcement | Verdict, now: float) -> None:
+        """Take note that a part was announced. An announcement that comes before the rejection is in time."""
+        self._belt.on_part(part, now)
+        if part.number is not None and self._drop_unannounced(part.number):
+            self._belt.pardon(part.number)
+
+    def _drop_unannounced(self, number: int) -> bool:
+        """Forget the rejection of an unannounced part, unless it may be done. Return True if there was one."""
+        job_id = self._unannounced.pop(number, None)
+        if job_id is None or job_id not in self._decided or self._decided[job_id].pinned:
+            return False
+        del self._decided[job_id]
+        return True
+
+    def _is_stale(self, decided: Decided, now: float) -> bool:
+        """Return True if a part has probably left the line."""
+        place = self._belt.place(decided.part, now)
+        if place is Place.UNKNOWN:
+            return decided.stale or now - decided.due_at > self._stale_after_s
+        return place is Place.GONE
+
     def _waits(self, decided: Decided, now: float) -> bool:
         """Return True if an action is postponed, or its part is not there yet."""
         return decided.retry_at > now or self._belt.holds(decided.part, now)
@@ -302,7 +332,7 @@ class Gate:
     def _objection(self, decided: Decided, now: float) -> str | None:
         """Return why a part must not be accepted now."""
         place = self._belt.place(decided.part, now)
-        if place is Place.PAST:
+        if place in _BEHIND:
             return MISSED
         # A part whose verdict came in time may stand on a belt that has stopped.
         late = place is Place.UNKNOWN and now >= decided.due_at
@@ -311,7 +341,7 @@ class Gate:
     def _decide_in_window(self, now: float) -> None:
         """Reject the parts that have reached the window of the arm without a verdict."""
         for job_id, (part, due_at) in list(self._expected.items()):
-            if self._belt.place(part, now) in (Place.WINDOW, Place.PAST):
+            if self._belt.place(part, now) in (Place.WINDOW, *_BEHIND):
                 del self._expected[job_id]
                 self._decided[job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
 
@@ -333,7 +363,7 @@ class Gate:
             action=decided.action,
             because=decided.because,
             score=decided.score,
-            stale=decided.stale or now - decided.due_at > self._stale_after_s or None,
+            stale=self._is_stale(decided, now) or None,
             acted_at=now_ms,
             number=decided.part.number,
             encoder_count=decided.part.encoder_count,

@@ -50,6 +50,8 @@ class PlcOutput:
 
     def act(self, action: ActionRecord) -> None:
         """See `Output`."""
+        if action.stale:
+            return  # the PLC has rejected the part; its slot may belong to a later one
         accepted = action.action is Action.ACCEPT
         if action.number is None:
             if not accepted:

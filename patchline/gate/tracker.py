@@ -24,6 +24,7 @@ class Place(Enum):
     BEFORE = "before"
     WINDOW = "window"
     PAST = "past"
+    GONE = "gone"  # twice as far, or behind the sensor: nothing reaches it
 
 
 class Outcome(StrEnum):
@@ -55,6 +56,8 @@ class Tracker(Protocol):
     def holds(self, part: Part, now: float) -> bool: ...
     def on_part(self, part: Part, now: float) -> None: ...
     def on_done(self, record: ActionRecord, now: float) -> None: ...
+    def on_act_of_other(self, record: ActionRecord) -> None: ...
+    def pardon(self, number: int) -> None: ...
 
 
 class NoBelt:
@@ -78,4 +81,10 @@ class NoBelt:
         """See `Belt`."""
 
     def on_done(self, record: ActionRecord, now: float) -> None:
+        """See `Belt`."""
+
+    def on_act_of_other(self, record: ActionRecord) -> None:
+        """See `Belt`."""
+
+    def pardon(self, number: int) -> None:
         """See `Belt`."""

@@ -59,6 +59,8 @@ def report(count=0, triggers=(), confirmations=(), runs=True, category=0):
         (900, Place.WINDOW),
         (1000, Place.WINDOW),
         (1001, Place.PAST),
+        (2000, Place.PAST),
+        (2001, Place.GONE),
         (-50, Place.BEFORE),
     ],
 )

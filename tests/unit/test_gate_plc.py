@@ -248,3 +248,54 @@ def test_rejects_in_a_row_ask_the_plc_to_stop_the_line(tmp_path):
     assert header["state"] & GateState.STOP_LINE
     assert header["rejects_in_row"] == 2
     bench.memory.close()
+
+
+def test_a_standby_that_heard_no_announcement_drops_its_rejection_when_another_gate_acts_on_the_part(bench):
+    bench.pass_time(3.0, active=False)
+    bench.plc.trigger(7, count=10)
+    bench.move(10)
+    bench.now += 0.5
+    bench.step()
+    bench.act_of_other("j", "done", "accept", number=7)
+    bench.step()
+    assert bench.gate.undone == 0
+    bench.pass_time(6.0)  # it takes over
+    assert bench.reasons() == []
+    assert bench.result(7) is None
+
+
+def test_an_action_on_a_part_that_is_gone_leaves_the_slot_to_a_later_part(serving):
+    later = 7 + LAYOUT.slots
+    serving.part("later", number=later, encoder_count=3000)
+    serving.verdict("later")
+    serving.move(3000)
+    serving.part("gone", number=7, encoder_count=0)
+    serving.step()
+    assert serving.result(later) == (Result.ACCEPT, 1)
+    assert serving.link.acts[-2].stale or serving.link.acts[-1].stale
+    assert serving.outcomes() == [(7, "missed")]
+
+
+def test_an_accept_on_a_belt_that_stood_for_long_is_not_stale(tmp_path):
+    bench = PlcBench(tmp_path, release="window")
+    bench.pass_time(3.0)
+    bench.part("j", patience_ms=1000, number=7, encoder_count=0)
+    bench.verdict("j")
+    bench.move(500)
+    bench.pass_time(100.0)
+    bench.move(950)
+    assert bench.result(7) == (Result.ACCEPT, 1)
+    bench.memory.close()
+
+
+def test_a_standby_that_takes_over_and_hears_the_announcement_then_does_not_reject_the_part(bench):
+    bench.pass_time(3.0, active=False)
+    bench.plc.trigger(7, count=10)
+    bench.move(10)
+    bench.now += 0.5
+    bench.step()
+    bench.part("j", number=7, encoder_count=10, patience_ms=60_000)
+    bench.verdict("j")
+    bench.pass_time(6.0)
+    assert bench.result(7) == (Result.ACCEPT, 1)
+    assert bench.reasons() == ["pass"]
