@@ -1,217 +1,42 @@
-"""Gates with real processes: two on a line, arms that fail, RabbitMQ away, clocks that are wrong."""
+"""Gates with real processes: arms that fail, RabbitMQ away, clocks that are wrong."""
 
-import os
-import re
-import shlex
-import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 import urllib.parse
-from collections import defaultdict
 from contextlib import closing
 
 import pika
 import pytest
 
 from patchline import config
-from patchline.broker.base import Message
 from patchline.gate.instance import default_name
-from patchline.protocol import messages, status_message, topology
-from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.protocol import status_message, topology
+from patchline.protocol.messages import Announcement, Decision
 from patchline.runtime.connections import now_ms
 from patchline.services import server
 from tests.proxy import Proxy
-from tests.system.conftest import GATES, records, wait_for
+from tests.system.conftest import records, wait_for
+from tests.system.gates import (
+    HOUR_MS,
+    Arm,
+    all_told,
+    announce,
+    assert_each_part_has_one_action,
+    configure,
+    decide,
+    feed,
+    is_serving,
+    saved,
+    start,
+)
 
 pytestmark = pytest.mark.timeout(240)
-ARM = """
-import json, os, sys
-for line in sys.stdin:
-    with open(sys.argv[1], "a") as log:
-        log.write(line)
-    {fault}
-    print(line, end="", flush=True)
-"""
-HOUR_MS = 3_600_000
-
-
-class Arm:
-    """The program of an arm. It appends what it is told to a log. `fault` is a statement before its answer."""
-
-    def __init__(self, folder, name, fault="pass"):
-        folder.mkdir(exist_ok=True)
-        self.log = folder / f"{name}.jsonl"
-        self.log.touch()
-        script = folder / f"{name}.py"
-        script.write_text(ARM.format(fault=fault))
-        self.command = shlex.join([sys.executable, str(script), str(self.log)])
-
-    def acts(self):
-        return records(self.log.read_text())
-
-    def job_ids(self):
-        return {act["job_id"] for act in self.acts()}
 
 
 @pytest.fixture
 def arm(tmp_path):
     return Arm(tmp_path / "arms", "arm")
-
-
-def configure(line, folder, **gate):
-    """Change settings of the gate."""
-    settings = line.settings.gate.model_copy(update=gate)
-    paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
-    line.settings = line.settings.model_copy(update={"gate": settings, "paths": paths})
-    config.save(line.settings, folder / "config.yaml")
-    line.folder = folder
-
-
-def start(line, arm, tmp_path, name="gate", options=(), **environment):
-    """Start a gate; its log is a file with the name."""
-    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--exec", arm.command]
-    log = tmp_path / f"{name}.log"
-    with log.open("a") as errors:
-        process = subprocess.Popen(
-            [*command, *options, "--config", str(line.folder / "config.yaml")],
-            env=os.environ | line.environment | environment,
-            stderr=errors,
-        )
-    line.on_exit(process)
-    process.log = log
-    return process
-
-
-def is_serving(process):
-    roles = re.findall(r"gate is (\w+)", process.log.read_text())
-    return roles[-1:] == ["serving"]
-
-
-def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1"):
-    captured_at = captured_at or now_ms()
-    deadline = None if patience_ms is None else captured_at + patience_ms
-    part = Announcement(
-        job_id=job_id, line=line_name, category="brick", part_id="p", captured_at=captured_at, deadline=deadline
-    )
-    line.broker.publish(topology.PARTS, "l1", Message(b"", job_id, messages.PART_TYPE, None, part.headers()))
-
-
-def decide(line, job_id, decision=Decision.PASS, decided_at=None, line_name="l1", **fields):
-    at = decided_at or now_ms()
-    verdict = Verdict(
-        job_id=job_id,
-        line=line_name,
-        category="brick",
-        part_id="p",
-        decision=decision,
-        device="cpu:0",
-        worker="host-7:cpu:0:1",
-        attempt=1,
-        received_at=at,
-        decided_at=at,
-        **fields,
-    )
-    message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
-    line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
-
-
-def feed(line, numbers, seconds=0.05):
-    """Announce parts and publish their verdicts: every third fails, every seventh gets no verdict."""
-    for number in numbers:
-        job_id = f"j{number}"
-        announce(line, job_id)
-        if number % 7:
-            decide(line, job_id, Decision.FAIL if number % 3 == 0 else Decision.PASS)
-        time.sleep(seconds)
-
-
-def assert_each_part_has_one_action(arms, numbers):
-    """Every part was acted on, and none in two ways. An action may come twice after a fault."""
-    by_job = defaultdict(set)
-    for arm in arms:
-        for act in arm.acts():
-            by_job[act["job_id"]].add(act["action"])
-    assert by_job.keys() == {f"j{number}" for number in numbers}
-    assert {job_id: actions for job_id, actions in by_job.items() if len(actions) > 1} == {}
-    return {job_id: actions.pop() for job_id, actions in by_job.items()}
-
-
-def all_told(arms, count):
-    return lambda: len({job_id for arm in arms for job_id in arm.job_ids()}) >= count
-
-
-def two_gates(line, tmp_path):
-    """Start a gate that serves and one that stands by. Return both, and their arms."""
-    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
-    gates = [start(line, arms[0], tmp_path, "first")]
-    wait_for(lambda: is_serving(gates[0]))
-    gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
-    return gates, arms
-
-
-def delete_queue(line, *names):
-    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
-        for name in names:
-            connection.channel().queue_delete(topology.gate_queue("l1", name))
-
-
-def test_the_second_gate_of_a_line_stands_by(line, tmp_path):
-    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
-    gates = [start(line, arms[0], tmp_path, "first")]
-    wait_for(lambda: is_serving(gates[0]))
-    gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
-    feed(line, range(1, 50), seconds=0.01)
-    wait_for(all_told(arms, 49))
-    actions = assert_each_part_has_one_action(arms, range(1, 50))
-    assert arms[1].acts() == []
-    assert len(arms[0].acts()) == 49
-    assert all((action == "accept") == (int(job[1:]) % 7 > 0 < int(job[1:]) % 3) for job, action in actions.items())
-
-
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
-def test_a_standby_takes_over_from_a_gate_that_is_killed_frozen_or_stopped(line, tmp_path, fault):
-    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
-    gates = [start(line, arms[0], tmp_path, "first")]
-    wait_for(lambda: is_serving(gates[0]))
-    gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
-    feed(line, range(1, 20))
-    gates[0].send_signal(fault)
-    feed(line, range(20, 60))
-    wait_for(lambda: is_serving(gates[1]))
-    if fault is signal.SIGSTOP:
-        gates[0].send_signal(signal.SIGCONT)  # what it was about to do is no longer its task
-    feed(line, range(60, 100))
-    wait_for(all_told(arms, 99))
-    time.sleep(3.0)
-    assert_each_part_has_one_action(arms, range(1, 100))
-    assert {"j1", "j2"} <= arms[0].job_ids()
-    assert {"j98", "j99"} <= arms[1].job_ids()
-    assert "j99" not in arms[0].job_ids()
-
-
-def test_a_gate_that_wakes_up_rejects_nothing_that_the_other_gate_has_accepted_meanwhile(line, tmp_path):
-    gates, arms = two_gates(line, tmp_path)
-    patience_s = 20.0  # longer than the standby needs to take over
-    for number in range(10):
-        announce(line, f"j{number}", int(patience_s * 1000))
-    announced_at = time.monotonic()
-    time.sleep(1.0)
-    gates[0].send_signal(signal.SIGSTOP)
-    for number in range(10):
-        decide(line, f"j{number}")
-    wait_for(all_told(arms, 10))
-    time.sleep(max(0.0, announced_at + patience_s + 1.0 - time.monotonic()))
-    gates[0].send_signal(signal.SIGCONT)  # by its own count, the patience with all parts is over
-    wait_for(lambda: gates[0].log.read_text().count("gate is standby") == 2)
-    time.sleep(3.0)
-    assert_each_part_has_one_action(arms, range(10))
-    assert {act["action"] for arm in arms for act in arm.acts()} == {"accept"}
 
 
 def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(line, tmp_path):
@@ -225,23 +50,6 @@ def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(line, tmp_path)
     wait_for(lambda: {f"j{number}" for number in range(10)} <= arm.job_ids())
     assert {act["action"] for act in arm.acts()} == {"accept"}
     assert "has not acknowledged" in gate.log.read_text()
-
-
-def test_a_restarted_gate_becomes_the_standby_of_the_one_that_took_over(line, tmp_path):
-    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second", "again")]
-    first = start(line, arms[0], tmp_path, "first")
-    wait_for(lambda: is_serving(first))
-    second = start(line, arms[1], tmp_path, "second")
-    wait_for(lambda: "gate is standby" in second.log.read_text())
-    first.kill()
-    first.wait()
-    again = start(line, arms[2], tmp_path, "again")
-    wait_for(lambda: is_serving(second))
-    feed(line, range(1, 20), seconds=0.01)
-    wait_for(all_told(arms, 19))
-    assert not is_serving(again)
-    assert_each_part_has_one_action(arms, range(1, 20))
-    assert (arms[0].acts(), arms[2].acts()) == ([], [])
 
 
 def test_a_gate_that_restarts_alone_acts_within_the_patience_of_its_parts(line, arm, tmp_path):
@@ -337,11 +145,6 @@ def test_a_gate_that_starts_while_rabbitmq_is_away_rejects_what_it_expects(line,
     assert_each_part_has_one_action([arm], range(1, 5))
 
 
-def saved(memory, table):
-    with closing(sqlite3.connect(memory)) as connection:
-        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-
-
 def test_a_gate_without_a_connection_rejects_what_it_expects_and_accepts_nothing(line, arm, tmp_path):
     url = urllib.parse.urlsplit(line.environment["PATCHLINE_AMQP_URL"])
     proxy = Proxy(url.port)
@@ -410,107 +213,6 @@ def test_a_gate_whose_queue_is_deleted_makes_it_again_and_goes_on(line, arm, tmp
     gate.terminate()
     _, log = gate.communicate(timeout=30)
     assert "gate is blind" in log
-
-
-def test_a_standby_whose_queue_was_deleted_does_not_reject_what_the_other_gate_has_accepted(line, tmp_path):
-    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
-    gates = [start(line, arms[0], tmp_path, "first")]
-    wait_for(lambda: is_serving(gates[0]))
-    gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
-    memory = line.settings.paths.gate / f"l1.{GATES[1]}.sqlite"
-    announce(line, "j1", patience_ms=10_000)
-    wait_for(lambda: saved(memory, "expected") == 1)
-    connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
-    connection.channel().queue_delete(topology.gate_queue("l1", GATES[1]))
-    connection.close()
-    decide(line, "j1")
-    wait_for(arms[0].acts)
-    wait_for(lambda: "subscribed again" in gates[1].log.read_text())
-    gates[0].kill()
-    wait_for(lambda: is_serving(gates[1]))
-    announce(line, "j2", patience_ms=15_000)  # its patience ends after that of the first one
-    wait_for(lambda: "j2" in arms[1].job_ids())
-    assert [act["job_id"] for act in arms[1].acts()] == ["j2"]
-
-
-def test_parts_that_only_the_standby_heard_of_are_acted_on_in_time_by_the_gate_whose_queue_was_deleted(line, tmp_path):
-    gates, arms = two_gates(line, tmp_path)
-    announce(line, "j1", patience_ms=4000)
-    announce(line, "j2", patience_ms=15_000)
-    wait_for(lambda: saved(line.settings.paths.gate / f"l1.{GATES[0]}.sqlite", "expected") == 2)
-    delete_queue(line, GATES[0])
-    announce(line, "j3", patience_ms=2000)
-    announce(line, "j4", patience_ms=15_000)
-    decide(line, "j4")
-    decide(line, "j2")
-    wait_for(all_told(arms, 4))
-    assert assert_each_part_has_one_action(arms, range(1, 5)) == {
-        "j1": "reject", "j2": "accept", "j3": "reject", "j4": "accept"
-    }  # fmt: skip
-    assert [act.get("stale") for act in arms[0].acts()] == [None] * 4
-    assert arms[1].acts() == []
-    gates[0].kill()
-    wait_for(lambda: is_serving(gates[1]))
-    feed(line, range(5, 20))
-    wait_for(all_told(arms, 19))
-    assert_each_part_has_one_action(arms, range(1, 20))
-
-
-def test_a_standby_takes_over_from_a_gate_whose_queue_stays_away(line, tmp_path):
-    broker = line.settings.broker.model_copy(update={"make_queues": False})
-    line.settings = line.settings.model_copy(update={"broker": broker})
-    configure(line, tmp_path)
-    gates, arms = two_gates(line, tmp_path)
-    announce(line, "j1", patience_ms=10_000)
-    wait_for(lambda: saved(line.settings.paths.gate / f"l1.{GATES[0]}.sqlite", "expected") == 1)
-    delete_queue(line, GATES[0])
-    feed(line, range(2, 10))
-    wait_for(all_told(arms, 9))
-    wait_for(lambda: is_serving(gates[1]))
-    assert_each_part_has_one_action(arms, range(1, 10))
-    line.broker.declare(topology.gate("l1", GATES))
-    wait_for(lambda: re.findall(r"gate is (\w+)", gates[0].log.read_text())[-1] == "standby")
-    feed(line, range(10, 20))
-    wait_for(all_told(arms, 19))
-    gates[1].kill()
-    wait_for(lambda: is_serving(gates[0]))
-    feed(line, range(20, 30))
-    wait_for(all_told(arms, 29))
-    assert_each_part_has_one_action(arms, range(1, 30))
-    assert "j29" in arms[0].job_ids()
-
-
-def test_gates_make_a_deleted_lease_queue_again(line, tmp_path):
-    gates, arms = two_gates(line, tmp_path)
-    feed(line, range(1, 10))
-    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
-        connection.channel().queue_delete(topology.lease_queue("l1"))
-    feed(line, range(10, 40))
-    wait_for(all_told(arms, 39))
-    assert_each_part_has_one_action(arms, range(1, 40))
-    assert sorted(map(is_serving, gates)) == [False, True]
-
-
-def test_no_part_gets_two_actions_if_the_queues_of_both_gates_are_deleted(line, tmp_path):
-    gates, arms = two_gates(line, tmp_path)
-    announce(line, "j1", patience_ms=6000)
-    announce(line, "j2", patience_ms=15_000)
-    memories = [line.settings.paths.gate / f"l1.{name}.sqlite" for name in GATES]
-    wait_for(lambda: all(saved(memory, "expected") == 2 for memory in memories))
-    delete_queue(line, *GATES)
-    decide(line, "j1")
-    wait_for(lambda: all(gate.log.read_text().count("subscribed again") for gate in gates))
-    wait_for(lambda: is_serving(gates[0]))
-    decide(line, "j2")
-    feed(line, range(3, 10))
-    wait_for(all_told(arms, 9))
-    gates[0].kill()
-    wait_for(lambda: is_serving(gates[1]))
-    feed(line, range(10, 20))
-    wait_for(all_told(arms, 19))
-    actions = assert_each_part_has_one_action(arms, range(1, 20))
-    assert (actions["j1"], actions["j2"]) == ("reject", "accept")
 
 
 def test_a_gate_sends_its_status(line, arm, tmp_path):

@@ -1,0 +1,151 @@
+"""Gates as real processes, their arms, and what is sent to them."""
+
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from contextlib import closing
+
+import pika
+
+from patchline import config
+from patchline.broker.base import Message
+from patchline.protocol import messages, topology
+from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.runtime.connections import now_ms
+from tests.system.conftest import records, wait_for
+
+ARM = """
+import json, os, sys
+for line in sys.stdin:
+    with open(sys.argv[1], "a") as log:
+        log.write(line)
+    {fault}
+    print(line, end="", flush=True)
+"""
+HOUR_MS = 3_600_000
+
+
+class Arm:
+    """The program of an arm. It appends what it is told to a log. `fault` is a statement before its answer."""
+
+    def __init__(self, folder, name, fault="pass"):
+        folder.mkdir(exist_ok=True)
+        self.log = folder / f"{name}.jsonl"
+        self.log.touch()
+        script = folder / f"{name}.py"
+        script.write_text(ARM.format(fault=fault))
+        self.command = shlex.join([sys.executable, str(script), str(self.log)])
+
+    def acts(self):
+        return records(self.log.read_text())
+
+    def job_ids(self):
+        return {act["job_id"] for act in self.acts()}
+
+
+def configure(line, folder, **gate):
+    """Change settings of the gate."""
+    settings = line.settings.gate.model_copy(update=gate)
+    paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
+    line.settings = line.settings.model_copy(update={"gate": settings, "paths": paths})
+    config.save(line.settings, folder / "config.yaml")
+    line.folder = folder
+
+
+def start(line, arm, tmp_path, name="gate", options=(), **environment):
+    """Start a gate; its log is a file with the name."""
+    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--exec", arm.command]
+    log = tmp_path / f"{name}.log"
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [*command, *options, "--config", str(line.folder / "config.yaml")],
+            env=os.environ | line.environment | environment,
+            stderr=errors,
+        )
+    line.on_exit(process)
+    process.log = log
+    return process
+
+
+def is_serving(process):
+    roles = re.findall(r"gate is (\w+)", process.log.read_text())
+    return roles[-1:] == ["serving"]
+
+
+def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1"):
+    captured_at = captured_at or now_ms()
+    deadline = None if patience_ms is None else captured_at + patience_ms
+    part = Announcement(
+        job_id=job_id, line=line_name, category="brick", part_id="p", captured_at=captured_at, deadline=deadline
+    )
+    line.broker.publish(topology.PARTS, "l1", Message(b"", job_id, messages.PART_TYPE, None, part.headers()))
+
+
+def decide(line, job_id, decision=Decision.PASS, decided_at=None, line_name="l1", **fields):
+    at = decided_at or now_ms()
+    verdict = Verdict(
+        job_id=job_id,
+        line=line_name,
+        category="brick",
+        part_id="p",
+        decision=decision,
+        device="cpu:0",
+        worker="host-7:cpu:0:1",
+        attempt=1,
+        received_at=at,
+        decided_at=at,
+        **fields,
+    )
+    message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
+    line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
+
+
+def feed(line, numbers, seconds=0.05):
+    """Announce parts and publish their verdicts: every third fails, every seventh gets no verdict."""
+    for number in numbers:
+        job_id = f"j{number}"
+        announce(line, job_id)
+        if number % 7:
+            decide(line, job_id, Decision.FAIL if number % 3 == 0 else Decision.PASS)
+        time.sleep(seconds)
+
+
+def assert_each_part_has_one_action(arms, numbers):
+    """Every part was acted on, and none in two ways. An action may come twice after a fault."""
+    by_job = defaultdict(set)
+    for arm in arms:
+        for act in arm.acts():
+            by_job[act["job_id"]].add(act["action"])
+    assert by_job.keys() == {f"j{number}" for number in numbers}
+    assert {job_id: actions for job_id, actions in by_job.items() if len(actions) > 1} == {}
+    return {job_id: actions.pop() for job_id, actions in by_job.items()}
+
+
+def all_told(arms, count):
+    return lambda: len({job_id for arm in arms for job_id in arm.job_ids()}) >= count
+
+
+def two_gates(line, tmp_path):
+    """Start a gate that serves and one that stands by. Return both, and their arms."""
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    gates = [start(line, arms[0], tmp_path, "first")]
+    wait_for(lambda: is_serving(gates[0]))
+    gates.append(start(line, arms[1], tmp_path, "second"))
+    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    return gates, arms
+
+
+def delete_queue(line, *names):
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        for name in names:
+            connection.channel().queue_delete(topology.gate_queue("l1", name))
+
+
+def saved(memory, table):
+    with closing(sqlite3.connect(memory)) as connection:
+        return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
