@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-# Two processes, each with servers of its own; one if the environment names servers, which they would share.
-TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,--numprocesses=2 --dist=loadgroup)
+# Four processes, each with servers of its own, since most tests wait. tests/groups.py orders the files.
+# One process if the environment names servers, which several would share.
+PROCESSES := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
+TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
 .PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup

@@ -13,6 +13,7 @@ from patchline import config
 from patchline.banks import fit
 from patchline.protocol import secret_files
 from patchline.services import private_servers
+from tests import groups
 
 TEXTURES = Path(skimage.__file__).parent / "data"
 SIDE = 128
@@ -27,20 +28,15 @@ categories:
 """
 
 
-# Files that share a process of pytest-xdist, so that no two of them run at the same time: those that wait for short
-# timeouts, and those that use the machine as a whole (mounts, containers, the checkout). Any other file may run beside.
-FILES_TOGETHER = {
-    "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
-    "machine": ("test_systemd", "test_full_disk", "test_wheel", "test_operations"),
-}
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items):
-    """Give each file, and those of `FILES_TOGETHER`, to one process of pytest-xdist."""
-    group_of = {name: group for group, names in FILES_TOGETHER.items() for name in names}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of.get(item.path.stem, item.path.stem)))
+    """Sort the tests: the longest groups first."""
+    items.sort(key=lambda item: groups.rank(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each group of files to one process of pytest-xdist."""
+    return groups.GroupScheduling(config, log)
 
 
 URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")

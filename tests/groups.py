@@ -1,0 +1,39 @@
+"""Groups of test files for pytest-xdist: a group runs in one process, and the longest start first.
+
+The option `--dist=loadgroup` is not used: with pytest 9.2 it puts no tests together
+(findings/pytest-xdist-ignores-groups.sh).
+"""
+
+from pathlib import PurePath
+
+from xdist.scheduler import LoadScopeScheduling
+
+# No two files of a group run at the same time. Those of these folders compute and hardly wait.
+COMPUTING_FOLDERS = ("unit", "parity")
+# Files that wait for short timeouts, and files that use the machine as a whole (mounts, containers, the checkout).
+FILES_TOGETHER = {
+    "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
+    "machine": ("test_systemd", "test_full_disk", "test_wheel", "test_operations"),
+}
+GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in names}
+# So that none of them runs alone at the end. The others follow in their order.
+LONGEST_FIRST = ("computing", "timeouts", "test_gate_standby", "test_gate", "machine")
+
+
+def group_of(file):
+    """Return the name of the group of a test file. A file that is named nowhere is a group."""
+    path = PurePath(file)
+    return "computing" if path.parent.name in COMPUTING_FOLDERS else GROUP_OF.get(path.stem, path.stem)
+
+
+def rank(file):
+    """Return the place of a test file in the order of the run."""
+    group = group_of(file)
+    return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Sends a whole group to one process. Needs `--no-loadscope-reorder` to keep the order."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid.split("::")[0])
