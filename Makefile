@@ -7,7 +7,7 @@ SETUP := .venv/.installed
 PROCESSES := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
-.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos soak lint types bench bench-check wheel wheels lock servers
+.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos plant soak lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -62,6 +62,10 @@ test-convert: setup
 chaos: setup
 	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos --show-capture=no
+
+# Parts on a simulated belt, sorted by a gate and its PLC while everything fails. Writes out/plant.json.
+plant: setup
+	$(BIN)/python -m pytest tests/plant --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup

@@ -15,6 +15,8 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self.delay_s = 0.0
         self._open = []
+        self._flowing = threading.Event()
+        self._flowing.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
@@ -22,8 +24,17 @@ class Proxy:
         while self._open:
             _close(self._open.pop())
 
+    def hold(self):
+        """Forward nothing, and close nothing, until `release`: like a cable that is pulled, or a frozen server."""
+        self._flowing.clear()
+
+    def release(self):
+        """Forward what was held."""
+        self._flowing.set()
+
     def close(self):
         """Close every connection and accept no more."""
+        self.release()
         _close(self._listener)
         self.cut()
 
@@ -47,6 +58,7 @@ class Proxy:
             while data := source.recv(65536):
                 if self.delay_s:
                     time.sleep(self.delay_s)
+                self._flowing.wait()
                 target.sendall(data)
         _close(source)
         _close(target)

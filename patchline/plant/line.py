@@ -86,6 +86,11 @@ class Line:
         if self._program is not None:
             self._program.change_product(category)
 
+    def start(self) -> None:
+        """Start the belt again after the gate has stopped it."""
+        if self._program is not None:
+            self._program.start()
+
     @property
     def is_empty(self) -> bool:
         """Return True if no part will come, and none is on the belt."""

@@ -59,17 +59,6 @@ class Settings:
     heartbeat_s: float = 0.1
 
 
-@dataclass
-class Retained:
-    """What a PLC keeps when it restarts. Numbers that come again would give a part the result of another one."""
-
-    number: int = 0
-    trigger_sequence: int = 0
-    confirmation_sequence: int = 0
-    category: int = 0
-    category_sequence: int = 0
-
-
 @dataclass(frozen=True)
 class Trigger:
     """Tells the camera to take a picture of the part that has just arrived."""
@@ -89,14 +78,41 @@ class Outputs:
 
 @dataclass
 class Tracked:
-    """A part between the trigger and the end of the belt. `accept` is None until it reaches its window."""
+    """A part between the trigger and the end of the belt.
+
+    Attributes:
+        number: its number.
+        count: the encoder's count at the trigger.
+        old_sequence: that of its slot at the trigger. What has it is the result of an earlier part.
+        result: what the slot said last.
+        rejected: the slot has said reject.
+        accept: whether the arm lets it pass. None until it reaches its window.
+        seen_in: the bins whose sensors have seen it.
+    """
 
     number: int
     count: int
+    old_sequence: int
     result: Result | None = None
     rejected: bool = False
     accept: bool | None = None
     seen_in: set[Bin] = field(default_factory=set)
+
+
+@dataclass
+class Retained:
+    """What a PLC keeps when it restarts. Numbers that come again would give a part the result of another one.
+
+    Attributes:
+        parts: the shift register. After a restart its parts are rejected, and confirmed as such.
+    """
+
+    number: int = 0
+    trigger_sequence: int = 0
+    confirmation_sequence: int = 0
+    category: int = 0
+    category_sequence: int = 0
+    parts: list[Tracked] = field(default_factory=list)
 
 
 Record = Callable[..., None]
@@ -115,13 +131,15 @@ class PlcProgram:
     def __init__(self, memory: Memory, settings: Settings, retained: Retained, record: Record) -> None:
         self._memory, self._settings, self._retained, self._record = memory, settings, retained, record
         self._layout = settings.layout
-        self._parts: list[Tracked] = []
-        self._last_trigger: int | None = None
+        for part in retained.parts:
+            part.accept = False
+        self._last_trigger = retained.parts[-1].count if retained.parts else None
         self._count: int | None = None
         self._heartbeat = 0
         self._gate_heartbeat: int | None = None
         self._gate_heard_at = -math.inf
         self._permit: bool | None = None
+        self._stop_seen = self._stopped = False
 
     def cycle(self, now: float, inputs: Inputs) -> Outputs:
         """Run one cycle.
@@ -135,7 +153,7 @@ class PlcProgram:
         self._count = inputs.count
         gate = self._read_gate(now)
         triggers = [self._track(count) for count in inputs.triggers if forwards and self._is_new(count)]
-        for part in self._parts:
+        for part in self._retained.parts:
             self._read_result(part)
             self._decide(part)
         self._confirm(inputs, forwards)
@@ -147,6 +165,10 @@ class PlcProgram:
         """Announce another product. Nothing is accepted until the gate has acknowledged it."""
         self._retained.category = category
         self._retained.category_sequence = registers.next_sequence(self._retained.category_sequence)
+
+    def start(self) -> None:
+        """Run again after the gate has stopped the line: the operator's button."""
+        self._stopped = False
 
     # The gate
 
@@ -183,7 +205,13 @@ class PlcProgram:
         return now - self._gate_heard_at > 2 * self._settings.heartbeat_s + 1e-9
 
     def _may_run(self, gate: dict[str, Value]) -> bool:
-        return not GateState(int(gate["state"])) & GateState.STOP_LINE
+        """Return False from the moment when the gate stops the line until the operator starts it again."""
+        stop = GateState.STOP_LINE in GateState(int(gate["state"]))
+        if stop and not self._stop_seen:
+            self._stopped = True
+            self._record("stop")
+        self._stop_seen = stop
+        return not self._stopped
 
     # Parts
 
@@ -196,7 +224,7 @@ class PlcProgram:
         retained.number = (retained.number + 1) % 2**32
         retained.trigger_sequence = registers.next_sequence(retained.trigger_sequence)
         self._last_trigger = count
-        self._parts.append(Tracked(retained.number, count))
+        retained.parts.append(Tracked(retained.number, count, int(self._slot(retained.number)["sequence"])))
         words = registers.TRIGGER.pack(
             {"number": retained.number, "count": count, "sequence": retained.trigger_sequence}
         )
@@ -205,8 +233,7 @@ class PlcProgram:
 
     def _read_result(self, part: Tracked) -> None:
         """Read the slot of a part. A reject stays one, whatever is written later."""
-        start = self._layout.result(part.number)
-        slot = registers.RESULT.unpack(self._memory.read(start, registers.RESULT.words))
+        slot = self._slot(part.number)
         result = self._valid_result(part, slot)
         if result in (None, part.result):
             return
@@ -215,8 +242,11 @@ class PlcProgram:
         in_time = part.accept is None
         self._record("result", number=part.number, result=result, code=slot["code"], in_time=in_time)
 
+    def _slot(self, number: int) -> dict[str, Value]:
+        return registers.RESULT.unpack(self._memory.read(self._layout.result(number), registers.RESULT.words))
+
     def _valid_result(self, part: Tracked, slot: dict[str, Value]) -> Result | None:
-        if slot["number"] != part.number or not slot["sequence"]:
+        if slot["number"] != part.number or slot["sequence"] == part.old_sequence:
             return None
         if slot["result"] == Result.REJECT:
             return Result.REJECT
@@ -245,7 +275,7 @@ class PlcProgram:
         before, after = self._settings.opens, self._settings.closes
         if not forwards:
             before, after = after, before
-        there = [part for part in self._parts if Bin.REJECT not in part.seen_in]
+        there = [part for part in self._retained.parts if Bin.REJECT not in part.seen_in]
         passing = [part for part in there if -before <= self._since_arm(part) <= after]
         return bool(passing and self._permit) and all(part.accept for part in passing)
 
@@ -267,7 +297,7 @@ class PlcProgram:
         def error(part: Tracked) -> int:
             return abs(encoder.difference(count, part.count) - distance)
 
-        part = min(self._parts, key=error, default=None)
+        part = min(self._retained.parts, key=error, default=None)
         return part if part is not None and error(part) <= self._settings.tolerance else None
 
     def _write_confirmation(self, part: Tracked, count: int, where: Bin) -> None:
@@ -280,9 +310,11 @@ class PlcProgram:
 
     def _forget(self) -> None:
         """Forget parts that have left the belt. Before that, it may run back."""
-        self._parts = [part for part in self._parts if self._since_arm(part) <= self._settings.end]
+        parts = self._retained.parts
+        self._retained.parts = [part for part in parts if self._since_arm(part) <= self._settings.end]
 
     def _write_header(self, moved: int) -> None:
+        retained = self._retained
         self._heartbeat = registers.next_sequence(self._heartbeat)
         state = PlcState.ARM_READY | (PlcState.LINE_RUNS if abs(moved) > 2 else PlcState(0))
         state |= PlcState(0) if self._permit else PlcState.WATCHDOG
@@ -293,6 +325,9 @@ class PlcProgram:
             "heartbeat_echo": self._gate_heartbeat or 0,
             "count": self._count or 0,
             "slots": self._layout.slots,
-            **{name: value for name, value in vars(self._retained).items() if name != "number"},
+            "trigger_sequence": retained.trigger_sequence,
+            "confirmation_sequence": retained.confirmation_sequence,
+            "category": retained.category,
+            "category_sequence": retained.category_sequence,
         }
         self._memory.write(self._layout.plc, registers.PLC_HEADER.pack(values))

@@ -59,7 +59,8 @@ class Process:
         """The process below its guard; None if it is not running."""
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.guard.pid).children():
-                if "patchline" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                is_ours = any(word.split(".")[0] == "patchline" for word in child.cmdline())
+                if is_ours and child.status() != psutil.STATUS_ZOMBIE:
                     return child
         return None
 

@@ -1,7 +1,7 @@
 """The simulated belt and its PLC against a gate that is a script. Nothing waits: time is passed in."""
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -9,64 +9,16 @@ from hypothesis import strategies as st
 
 from patchline.plant import motion
 from patchline.plant.belt import Belt, Geometry
-from patchline.plant.line import CYCLE_S, Line, plc_settings
-from patchline.plc import encoder
+from patchline.plant.line import CYCLE_S, Line, Shot, plc_settings
 from patchline.plc import register_map as registers
-from patchline.plc.register_map import Bin, Code, GateState, Layout, Result
+from patchline.plc.register_map import Bin, GateState, Layout, Result
 from patchline.plc.words import MemoryWords
+from tests.scripted_gate import BAD, GOOD, ScriptedGate
 
 GEOMETRY = Geometry(arm_mm=500.0, sensor_mm=560.0, end_mm=700.0)
 LAYOUT = Layout(gate=0, plc=1000, slots=64)
 SPEED_MM_S = 1000.0
-GOOD, BAD = "good", "bad"
-
-
-@dataclass
-class ScriptedGate:
-    """Writes what a gate writes: a heartbeat every 100 ms, and for each part a result after some time."""
-
-    memory: MemoryWords
-    delay_s: float = 0.2
-    state: GateState = GateState.READY
-    version: int = registers.VERSION
-    is_alive: bool = True
-    accepts_all: bool = False
-    heartbeat: int = 0
-    sequence: int = 0
-    category_sequence: int = 0
-    count_error: int | None = None
-    waiting: list = field(default_factory=list)
-
-    def step(self, now, shots):
-        self.waiting += [(now + self.delay_s, shot) for shot in shots]
-        if not self.is_alive:
-            return
-        if round(now / CYCLE_S) % 10 == 0:
-            self.beat()
-        while self.waiting and self.waiting[0][0] <= now:
-            self.write(self.waiting.pop(0)[1])
-
-    def beat(self):
-        self.heartbeat = registers.next_sequence(self.heartbeat)
-        values = {"version": self.version, "state": self.state, "heartbeat": self.heartbeat}
-        values |= {"slots": LAYOUT.slots, "category_sequence": self.category_sequence}
-        self.memory.write(LAYOUT.gate, registers.GATE_HEADER.pack(values))
-
-    def write(self, shot, number=None):
-        self.sequence = registers.next_sequence(self.sequence)
-        passes = self.accepts_all or shot.picture == GOOD
-        count = registers.NO_COUNT
-        if self.count_error is not None:
-            distance = plc_settings(GEOMETRY, LAYOUT, SPEED_MM_S).distance
-            count = encoder.wrap(shot.count + distance + self.count_error)
-        values = {
-            "number": shot.number if number is None else number,
-            "result": Result.ACCEPT if passes else Result.REJECT,
-            "code": Code.PASS if passes else Code.FAIL,
-            "count": count,
-            "sequence": self.sequence,
-        }
-        self.memory.write(LAYOUT.result(values["number"]), registers.RESULT.pack(values))
+DISTANCE = plc_settings(GEOMETRY, LAYOUT, SPEED_MM_S).distance
 
 
 class Plant:
@@ -80,7 +32,7 @@ class Plant:
         target = target or motion.steady(SPEED_MM_S)
         self.line = Line(self.belt, plc_settings(GEOMETRY, LAYOUT, SPEED_MM_S), target, self.record)
         self.line.start_plc(self.memory)
-        self.gate = ScriptedGate(self.memory, **gate)
+        self.gate = ScriptedGate(self.memory, LAYOUT, **gate)
 
     @property
     def now(self):
@@ -199,7 +151,7 @@ def test_a_belt_without_a_gate_rejects_everything():
         {"state": GateState.READY | GateState.BLIND},
         {"category_sequence": 1},
         {"delay_s": 0.8},
-        {"count_error": 400},
+        {"distance": DISTANCE + 400},
     ],
     ids=str,
 )
@@ -209,7 +161,7 @@ def test_a_gate_that_is_not_fit_or_too_late_has_everything_rejected(gate):
 
 
 def test_the_count_that_the_gate_gives_for_the_arm_is_checked_and_taken():
-    assert Plant(count_error=3).run().in_bin(Bin.GOOD) == GOOD_PARTS
+    assert Plant(distance=DISTANCE + 3).run().in_bin(Bin.GOOD) == GOOD_PARTS
 
 
 def test_a_result_with_another_number_in_the_slot_is_no_result():
@@ -324,11 +276,23 @@ def test_nothing_is_accepted_between_a_product_change_and_its_acknowledgement():
     plant.run(lambda: plant.of("permit")[-1]["permit"])
 
 
-def test_the_line_stands_while_the_gate_stops_it():
+def test_the_line_that_the_gate_stops_stands_until_the_operator_starts_it():
     plant = Plant()
     plant.run(lambda: plant.now > 0.5)
     plant.gate.state = GateState.READY | GateState.STOP_LINE
     plant.run(lambda: plant.belt.speed_mm_s == 0.0, limit_s=3.0)
     plant.gate.state = GateState.READY
+    stands_until = plant.now + 1.0
+    plant.run(lambda: plant.now > stands_until)
+    assert plant.belt.speed_mm_s == 0.0
+    plant.line.start()
     plant.run()
     assert plant.in_bin(Bin.GOOD) == GOOD_PARTS
+
+
+def test_a_result_that_lay_in_the_slot_before_the_trigger_belongs_to_an_earlier_part():
+    plant = Plant(accepts_all=True, parts=10)
+    for number in range(1, 11):
+        plant.gate.write(Shot(number, 0, GOOD))
+    plant.gate.write = lambda shot: None
+    assert plant.run().in_bin(Bin.REJECT) == set(range(10))

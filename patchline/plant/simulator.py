@@ -1,0 +1,223 @@
+"""A belt and its PLC in real time, as a process: a Modbus server for the gate, triggers for a camera, and a ledger.
+
+    python -m patchline.plant.simulator --port 1502 --pictures pictures.txt --ledger ledger.jsonl
+
+It obeys commands on its standard input, one a line, and ends with it: `restart SECONDS` and `freeze SECONDS` (the PLC),
+`product CODE`, `start` (after the gate has stopped the line), and `finish`: no more parts come, and it ends as soon as
+the belt is empty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from patchline.plant import motion
+from patchline.plant.belt import Belt, Geometry
+from patchline.plant.line import CYCLE_S, Line, Shot, plc_settings
+from patchline.plc.modbus_server import ModbusServer
+from patchline.plc.register_map import Layout
+
+HOST = "127.0.0.1"
+_CATCH_UP_S = 0.03  # a belt that is later than this stands still meanwhile: a PLC's cycle is never late
+
+
+class Ledger:
+    """Writes what happens as lines of JSON, each with the time of CLOCK_MONOTONIC, which all processes share."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def record(self, kind: str, **values: object) -> None:
+        """Write one event."""
+        self._file.write(json.dumps({"at": round(time.monotonic(), 4), "kind": kind, **values}) + "\n")
+
+    def flush(self) -> None:
+        """Hand over to the disk what was recorded."""
+        self._file.flush()
+
+
+class Simulator:
+    """The line, its Modbus server, and the commands.
+
+    Args:
+        line: the belt and its PLC.
+        belt: the belt of the line.
+        open_memory: returns the PLC's memory with its server, all words 0.
+        shoot: takes a picture.
+        record: see `Ledger`.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        belt: Belt,
+        open_memory: Callable[[], ModbusServer],
+        shoot: Callable[[Shot], None],
+        record: Callable[..., None],
+    ) -> None:
+        self._line, self._belt = line, belt
+        self._open_memory, self._shoot, self._record = open_memory, shoot, record
+        self._memory: ModbusServer | None = None
+        self._resume_at: float | None = None
+        self._start()
+
+    def obey(self, command: str, now: float) -> None:
+        """Obey a command. One that comes while the PLC is frozen or off changes how long it is."""
+        name, *values = command.split()
+        if name == "restart":
+            self._line.stop_plc()
+            self.close()
+            self._resume_at = now + float(values[0])
+        elif name == "freeze":
+            self._line.freeze_plc(True)
+            self._resume_at = now + float(values[0])
+        elif name == "product":
+            self._line.change_product(int(values[0]))
+        elif name == "start":
+            self._line.start()
+        elif name == "finish":
+            self._belt.parts = self._belt.placed
+        else:
+            raise ValueError(f"unknown command: {command!r}")
+
+    def cycle(self, now: float) -> None:
+        """Let one cycle of the PLC pass."""
+        if self._resume_at is not None and now >= self._resume_at:
+            self._resume_at = None
+            if self._memory is None:
+                self._start()
+            else:
+                self._line.freeze_plc(False)
+        for shot in self._line.cycle():
+            self._shoot(shot)
+
+    def close(self) -> None:
+        """Close the server."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def _start(self) -> None:
+        self._memory = self._open_memory()
+        self._record("server", port=self._memory.port)
+        self._line.start_plc(self._memory)
+
+
+def run(simulator: Simulator, line: Line, commands: queue.Queue[str | None], ledger: Ledger, cycle_s: float) -> None:
+    """Run until the commands end, or the belt is empty. Each cycle takes `cycle_s` seconds.
+
+    A machine that is too slow makes the belt stand, and not the PLC late.
+    """
+    due = time.monotonic()
+    while not line.is_empty:
+        now = time.monotonic()
+        while not commands.empty():
+            command = commands.get()
+            if command is None:
+                return
+            simulator.obey(command, now)
+        simulator.cycle(now)
+        ledger.flush()
+        due += cycle_s
+        late = time.monotonic() - due
+        if late > _CATCH_UP_S:
+            ledger.record("stall", seconds=round(late, 4))
+            due += late
+        time.sleep(max(0.0, -late))
+
+
+def geometry_of(rate: float, arm_s: float) -> tuple[Geometry, float]:
+    """Return a belt that carries `rate` parts a second, and its full speed in mm/s.
+
+    At full speed a part is at the arm `arm_s` seconds after the trigger.
+    """
+    base = Geometry()
+    speed = base.pitch_mm * rate
+    arm_mm = round(arm_s * speed, 1)
+    return Geometry(arm_mm=arm_mm, sensor_mm=arm_mm + 60.0, end_mm=arm_mm + 200.0), speed
+
+
+def main() -> None:
+    """Run the process."""
+    arguments = _arguments()
+    geometry, speed = geometry_of(arguments.rate, arguments.arm_s)
+    layout = Layout(gate=0, plc=arguments.plc_start, slots=arguments.slots)
+    pictures = arguments.pictures.read_text(encoding="utf-8").splitlines()
+    order = random.Random(arguments.seed)
+    with arguments.ledger.open("a", encoding="utf-8") as file, socket.socket(type=socket.SOCK_DGRAM) as camera:
+        ledger = Ledger(file)
+        belt = Belt(
+            geometry,
+            lambda _: order.choice(pictures),
+            random.Random(arguments.seed),
+            arguments.first_count,
+            arguments.parts,
+        )
+        speeds = motion.steady(speed)
+        if arguments.motion == "varied":
+            speeds = motion.varied(speed, random.Random(arguments.seed), CYCLE_S)
+        line = Line(belt, plc_settings(geometry, layout, speed), speeds, ledger.record)
+
+        def shoot(shot: Shot) -> None:
+            message = {**vars(shot), "captured_at": time.time_ns() // 1_000_000}
+            camera.sendto(json.dumps(message).encode(), (HOST, arguments.camera_port))
+
+        def open_memory() -> ModbusServer:
+            area = range(layout.gate, layout.gate + layout.gate_words)
+            return ModbusServer(HOST, arguments.port, layout.plc + layout.plc_words, area)
+
+        simulator = Simulator(line, belt, open_memory, shoot, ledger.record)
+        try:
+            run(simulator, line, _commands(), ledger, CYCLE_S / arguments.factor)
+        finally:
+            simulator.close()
+
+
+def _commands() -> queue.Queue[str | None]:
+    """Return the lines of the standard input as they come, then None."""
+    commands: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for text in sys.stdin:
+            if text.strip():
+                commands.put(text)
+        commands.put(None)
+
+    threading.Thread(target=read, name="commands", daemon=True).start()
+    return commands
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m patchline.plant.simulator",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--port", type=int, required=True, help="TCP port of the PLC's Modbus server on loopback")
+    parser.add_argument("--camera-port", type=int, required=True, help="UDP port of the camera on loopback")
+    parser.add_argument("--pictures", type=Path, required=True, help="file with one path of a picture a line")
+    parser.add_argument("--ledger", type=Path, required=True, help="file for what happens, as lines of JSON")
+    parser.add_argument("--parts", type=int, default=None, help="number of parts; without it until `finish`")
+    parser.add_argument("--rate", type=float, default=20.0, help="parts per second at full speed")
+    parser.add_argument("--arm-s", type=float, default=2.0, help="seconds from the trigger to the arm at full speed")
+    parser.add_argument("--motion", choices=("steady", "varied"), default="varied")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-count", type=int, default=0, help="the encoder's count at the start")
+    parser.add_argument("--slots", type=int, default=128)
+    parser.add_argument("--plc-start", type=int, default=2000, help="number of the first word that the PLC writes")
+    parser.add_argument("--factor", type=float, default=1.0, help="how much faster than real the time passes")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

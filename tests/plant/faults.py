@@ -1,0 +1,173 @@
+"""What can go wrong at a plant, injected in a random order that depends on a seed."""
+
+import contextlib
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import psutil
+
+from tests.plant.scene import GATES, wait_until
+
+HOLD_S = 1.0
+_CALM_S, _CALM_SHARE = 10.0, 0.2  # long enough for parts whose way touches no fault
+_RECOVERY_S = 120.0  # a limit for a busy machine, not a promise
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that is over. All times are those of CLOCK_MONOTONIC.
+
+    Attributes:
+        kind: which one.
+        at: when it began.
+        over_at: when it was taken away: the process started again, the network was there again.
+        recovered_at: when the PLC decided to accept a part again that was triggered afterwards.
+    """
+
+    kind: str
+    at: float
+    over_at: float
+    recovered_at: float
+
+
+@dataclass
+class Faults:
+    """Injects faults into a plant, and remembers them."""
+
+    plant: object
+    node: object
+    seed: int
+    done: list[Fault] = field(default_factory=list)
+
+    def inject(self, **counts):
+        """Inject each kind of fault as often as its count says, in random order."""
+        rng = random.Random(self.seed)
+        kinds = [kind for kind, count in counts.items() for _ in range(count)]
+        rng.shuffle(kinds)
+        for kind in kinds:
+            calm = rng.random() < _CALM_SHARE
+            time.sleep(_CALM_S if calm else rng.uniform(0.5, 1.5))
+            self._inject(kind, rng)
+        time.sleep(_CALM_S)
+
+    def counts(self):
+        """Return how many there were of each kind."""
+        return dict(Counter(fault.kind for fault in self.done))
+
+    def wait_for_an_accept(self, since):
+        """Wait until the PLC accepts a part that was triggered after a time. Return when it did."""
+        found = []
+
+        def accepted():
+            events = self.plant.ledger.read()
+            numbers = {event["number"] for event in events if event["kind"] == "trigger" and event["at"] > since}
+            found[:] = [
+                event["at"]
+                for event in events
+                if event["kind"] == "decision" and event["accept"] and event["number"] in numbers
+            ]
+            return bool(found)
+
+        assert wait_until(accepted, _RECOVERY_S, 0.1), f"nothing is accepted any more\n{self.plant.last_log_lines()}"
+        return found[0]
+
+    def _inject(self, kind, rng):
+        at = getattr(self, kind)(rng)
+        over_at = time.monotonic()
+        self.done.append(Fault(kind, at, over_at, self.wait_for_an_accept(over_at)))
+        if kind in ("gate_kill", "standby_kill", "broker_kill", "amqp_cut"):
+            self.wait_for_gates()
+
+    def wait_for_gates(self):
+        """Wait until one gate acts and the other one stands by."""
+        ready = wait_until(lambda: sorted(self.plant.roles().values()) == ["serving", "standby"], _RECOVERY_S, 0.2)
+        assert ready, f"the gates are {self.plant.roles()}\n{self.plant.last_log_lines()}"
+
+    def camera_kill(self, rng):
+        """Kill the camera, and start it again."""
+        return self._kill(self.plant.camera, rng)
+
+    def gate_kill(self, rng):
+        """Kill the gate that acts, and start it again. The other one takes over."""
+        return self._kill(self.plant.gates[self._named("serving")], rng)
+
+    def standby_kill(self, rng):
+        """Kill the gate that stands by, and start it again."""
+        return self._kill(self.plant.gates[self._named("standby")], rng)
+
+    def worker_kill(self, _):
+        """Kill the worker. Its supervisor starts another one."""
+        assert wait_until(self.plant.workers, _RECOVERY_S), "no worker runs"
+        workers, at = self.plant.workers(), time.monotonic()
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+        return at
+
+    def broker_kill(self, _):
+        """Kill RabbitMQ, and start it again with its data."""
+        children = psutil.Process(self.node.server.guard.pid).children(recursive=True)
+        at = time.monotonic()
+        for process in children:
+            with contextlib.suppress(psutil.NoSuchProcess):  # the node's short-lived children
+                if process.name() == "beam.smp":
+                    process.kill()
+        self.node.server.stop()
+        self.node.server.start()
+        self.node.server.wait()
+        return at
+
+    def amqp_cut(self, rng):
+        """Cut all connections of one kind of process to RabbitMQ."""
+        at = time.monotonic()
+        for proxy in self.plant.proxies[rng.choice(("worker", "camera", "gate"))]:
+            proxy.cut()
+        return at
+
+    def link_cut(self, _):
+        """Cut the gate's connection to the PLC."""
+        at = time.monotonic()
+        self.plant.link.cut()
+        return at
+
+    def link_freeze(self, _):
+        """Let nothing through between the gates and the PLC."""
+        at = time.monotonic()
+        self.plant.link.hold()
+        time.sleep(HOLD_S)
+        self.plant.link.release()
+        return at
+
+    def plc_freeze(self, _):
+        """Let the PLC's cycle stand. Its server answers with old words."""
+        return self._disturb_plc("freeze", "frozen")
+
+    def plc_restart(self, _):
+        """Let the PLC lose its power."""
+        return self._disturb_plc("restart", "off")
+
+    def _disturb_plc(self, command, state):
+        seen = len(self.plant.ledger.read())
+        self.plant.command(f"{command} {HOLD_S}")
+
+        def times(wanted):
+            events = self.plant.ledger.read()[seen:]
+            return [event["at"] for event in events if event["kind"] == "plc" and event["state"] == wanted]
+
+        assert wait_until(lambda: times("runs"), _RECOVERY_S), "the PLC does not return"
+        return times(state)[0]
+
+    def _named(self, role):
+        self.wait_for_gates()
+        roles = self.plant.roles()
+        return next(name for name in GATES if roles.get(name) == role)
+
+    def _kill(self, process, rng):
+        assert wait_until(lambda: process.process, _RECOVERY_S), f"{process.name} does not run"
+        victim, at = process.process, time.monotonic()
+        victim.kill()
+        time.sleep(rng.uniform(0.0, 0.5))
+        process.restart()
+        return at

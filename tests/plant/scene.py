@@ -1,0 +1,252 @@
+"""The scene: a simulated belt with its PLC, a camera, a worker, two gates, and all that can disturb them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from patchline import config
+from patchline.broker.rabbitmq import RabbitBroker
+from patchline.plant.line import plc_settings
+from patchline.plant.simulator import geometry_of
+from patchline.plc.register_map import Layout
+from patchline.protocol import gate_messages, messages, topology
+from patchline.protocol.messages import Decision
+from patchline.runtime import connections
+from patchline.services.server import free_ports
+from tests.chaos import scene as line
+from tests.chaos.line_ends import Process
+from tests.proxy import Proxy
+
+LINE, CATEGORY, GATES = "l1", "brick", ("a", "b")
+ARM_S, DEADLINE_MS = 2.5, 2000
+LAYOUT = Layout(gate=0, plc=2000, slots=128)
+AUDIT = "plant.audit"
+WITNESS = Path(line.__file__).with_name("witness")
+CHANGES = {
+    "worker": {"start_s": 20.0, "stuck_s": 5.0, "restart_pause_s": 0.2, "restart_pause_max_s": 0.5, "metrics_port": 0},
+    "broker": {"confirm_timeout_s": 1.0, "max_attempts": 5},
+    "publisher": {"confirm_timeout_s": 1.0},
+    "gate": {"lease_ms": 1000},
+}
+
+
+class Ledger:
+    """The events that the simulator has written so far."""
+
+    def __init__(self, path):
+        self._path, self._offset, self._rest = path, 0, b""
+        self.events = []
+
+    def read(self):
+        """Read what is new. Return all events."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                *lines, self._rest = (self._rest + (data := file.read())).split(b"\n")
+            self._offset += len(data)
+            self.events += [json.loads(text) for text in lines]
+        return self.events
+
+
+@dataclass
+class Audit:
+    """What was published about each part, by its number: decisions of verdicts, and acts of gates."""
+
+    verdicts: dict[int, list[Decision]] = field(default_factory=dict)
+    acts: dict[int, list[str]] = field(default_factory=dict)
+
+    def take(self, message):
+        """Take note of a message."""
+        if message.type == messages.VERDICT_TYPE:
+            verdict = messages.parse_verdict(message)
+            self.verdicts.setdefault(verdict.number, []).append(verdict.decision)
+        elif message.type == gate_messages.ACT_TYPE:
+            act = gate_messages.parse_act(message)
+            if act.state is gate_messages.ActState.DONE:
+                self.acts.setdefault(act.number, []).append(act.action)
+
+
+@dataclass
+class Plant:
+    """Handles on the processes of a plant."""
+
+    folder: Path
+    rate: float
+    ledger: Ledger
+    link: Proxy
+    proxies: dict[str, list[Proxy]]
+    simulator: subprocess.Popen | None = None
+    camera: Process | None = None
+    worker: Process | None = None
+    gates: dict[str, Process] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
+
+    def command(self, text):
+        """Give the simulator a command."""
+        self.simulator.stdin.write(text + "\n")
+        self.simulator.stdin.flush()
+
+    def fallen(self):
+        """Return how many parts lie in a bin."""
+        return sum(event["kind"] == "bin" for event in self.ledger.read())
+
+    def workers(self):
+        """Return the running worker processes, without their supervisor."""
+        return line.worker_processes(self.worker.guard.pid)
+
+    def roles(self):
+        """Return what each running gate has said last about its role, by name."""
+        roles = {}
+        for name, gate in self.gates.items():
+            for record in _logged(self.folder / f"gate-{name}.err"):
+                if record["event"] == "gate started":
+                    roles.pop(name, None)
+                if record["event"].startswith("gate is "):
+                    roles[name] = record["event"].removeprefix("gate is ")
+            if gate.process is None:
+                roles.pop(name, None)
+        return roles
+
+    def last_log_lines(self, count=5):
+        """Return the end of the log of each process, for the message of a failed test."""
+        logs = sorted(self.folder.glob("*.err"))
+        return "\n".join(f"{log.name}: {text}" for log in logs for text in log.read_text().splitlines()[-count:])
+
+
+@contextmanager
+def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None):
+    """Start a belt with parts at a rate per second, and the line that inspects them.
+
+    `broken` names a bug of the gates, see tests/chaos/witness.
+    """
+    geometry, speed = geometry_of(rate, ARM_S)
+    plc_port, camera_port = free_ports(2)
+    settings = line.configured(plant, folder, {**CHANGES, "plc": _plc(plc_settings(geometry, LAYOUT, speed))})
+    with ExitStack() as stack:
+        proxies, urls = {}, {}
+        for name in ("worker", "camera", "gate"):
+            proxies[name], urls[name] = line.behind_proxies([amqp_url], stack)
+        link = Proxy(plc_port)
+        stack.callback(link.close)
+        scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies)
+        _declare(settings, amqp_url)
+        _audit(scene.audit, amqp_url, stack)
+        scene.simulator = _simulator(folder, plc_port, camera_port, pictures, rate, seed)
+        stack.callback(_end, scene.simulator)
+        for process in _processes(scene, urls, redis_url, camera_port, broken):
+            process.start()
+            stack.callback(process.stop)
+        yield scene
+
+
+def _plc(measured):
+    """Return the section of the configuration for the belt."""
+    step_s = 0.05  # an action takes less than this to reach the PLC
+    return {
+        "gate_start": LAYOUT.gate,
+        "plc_start": LAYOUT.plc,
+        "slots": LAYOUT.slots,
+        "arm": measured.distance,
+        "window": measured.opens + round(measured.distance / ARM_S * step_s),
+        "sensor": measured.sensor,
+        "sensor_window": measured.end,
+    }
+
+
+def _processes(scene, urls, redis_url, camera_port, broken):
+    common = {"PATCHLINE_REDIS_URL": redis_url, "PYTHONPATH": str(Path.cwd())}
+    configuration = str(scene.folder / "config.yaml")
+
+    def process(name, kind, *arguments):
+        command = [sys.executable, "-m", *arguments, "--config", configuration]
+        return Process(name, command, common | {"PATCHLINE_AMQP_URL": urls[kind]}, scene.folder)
+
+    output = f"modbus:127.0.0.1:{scene.link.port}"
+    if broken:
+        common |= {"PATCHLINE_BROKEN": broken, "PATCHLINE_WITNESS": str(scene.folder / "witness.jsonl")}
+        common["PYTHONPATH"] = f"{WITNESS}{os.pathsep}{Path.cwd()}"
+    for name in GATES:
+        arguments = ("gate", "--line", LINE, "--instance", name, "--output", output)
+        scene.gates[name] = process(f"gate-{name}", "gate", "patchline", *arguments)
+    scene.worker = process("worker", "worker", "patchline", "worker", "--devices", "cpu:0")
+    options = ("--port", str(camera_port), "--deadline-ms", str(DEADLINE_MS))
+    options = ("--line", LINE, "--category", CATEGORY, *options)
+    scene.camera = process("camera", "camera", "patchline.plant.camera", *options)
+    return [*scene.gates.values(), scene.worker, scene.camera]
+
+
+def _simulator(folder, plc_port, camera_port, pictures, rate, seed):
+    (folder / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures))
+    options = {"port": plc_port, "camera-port": camera_port, "pictures": folder / "pictures.txt", "rate": rate}
+    options |= {"ledger": folder / "ledger.jsonl", "arm-s": ARM_S, "seed": seed, "first-count": 2**31 - 200_000}
+    options |= {"slots": LAYOUT.slots, "plc-start": LAYOUT.plc}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "patchline.plant.simulator", *arguments]
+    with (folder / "simulator.err").open("ab") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, text=True)
+    with contextlib.suppress(PermissionError):  # belt and PLC are other machines: a busy one must not slow them down
+        os.setpriority(os.PRIO_PROCESS, process.pid, -10)
+    return process
+
+
+def _end(simulator):
+    simulator.stdin.close()  # it ends with its input
+    simulator.wait(30)
+
+
+def _declare(settings: config.Config, amqp_url):
+    """Declare the queues of the plant, and one for the audit. Drop what another test has left."""
+    bindings = ((topology.VERDICTS, "#"), (topology.ACTS, "#"))
+    audit = topology.Queue(AUDIT, bindings, {"x-queue-type": "quorum"})
+    with RabbitBroker(amqp_url) as broker:
+        broker.declare(connections.plant(settings))
+        broker.declare(topology.gate(LINE, GATES))
+        broker.declare(topology.Topology(topology.EXCHANGES, (audit,)))
+    kinds = (topology.JOBS, topology.BACKLOG, topology.SUSPECTS)
+    queues = [topology.category_queue(kind, CATEGORY) for kind in kinds]
+    for queue in (*queues, topology.VERDICTS, topology.DEAD, AUDIT):
+        line.purge(amqp_url, queue)
+
+
+def _audit(audit, amqp_url, stack):
+    """Take note of verdicts and acts until the scene ends."""
+    broker, done = stack.enter_context(RabbitBroker(amqp_url)), threading.Event()
+
+    def run():
+        consumer = broker.consume(AUDIT, prefetch=500)
+        while not done.is_set():
+            delivery = consumer.take(0.2)
+            if delivery is not None:
+                audit.take(delivery.message)
+                delivery.ack()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(done.set)
+
+
+def _logged(path):
+    """Return the records of a log of JSON lines; a process that was killed may leave a torn one."""
+    records = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        if text.startswith("{") and text.endswith("}"):
+            records.append(json.loads(text))
+    return records
+
+
+def wait_until(condition, timeout_s, pause_s=0.05):
+    """Return True as soon as a condition holds, False after the time limit."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause_s)
+    return True

@@ -1,0 +1,73 @@
+"""A belt with parts while everything around it is killed, frozen and cut. What counts is which part lies in which bin.
+
+PLANT_RATE (20 parts a second), PLANT_SCALE (1: ten kills of each process), PLANT_PARTS (3000) and PLANT_SEED choose the
+run.
+"""
+
+import json
+import os
+import time
+from dataclasses import asdict
+
+import pytest
+
+from tests.plant import reckoning, scene
+from tests.plant.faults import Faults
+from tests.plant.scene import wait_until
+
+RATE = float(os.environ.get("PLANT_RATE", "20"))
+SCALE = float(os.environ.get("PLANT_SCALE", "1"))
+PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
+SEED = int(os.environ.get("PLANT_SEED", "21"))
+FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
+FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_freeze": 10}
+pytestmark = pytest.mark.timeout(3600)
+
+
+@pytest.fixture
+def pictures(texture_folder):
+    """Nine good parts to one defect."""
+    good = sorted((texture_folder / "test" / "good").glob("*.png"))
+    return good * 9 + sorted((texture_folder / "test" / "scratch").glob("*.png"))
+
+
+def finish(belt, faults):
+    """Let the belt run empty, and wait for the last acts. Return the reckoning."""
+    belt.command("finish")
+    belt.simulator.wait(120)
+    numbers = {event["number"] for event in belt.ledger.read() if event["kind"] == "trigger"}
+    wait_until(lambda: numbers <= belt.audit.acts.keys(), 30)
+    (belt.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults.done]))
+    (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit)))
+    return reckoning.reckon(belt.ledger.events, belt.audit, faults.done)
+
+
+def test_no_fault_brings_a_part_that_was_not_passed_into_the_good_bin(
+    servers_to_kill, plant, pictures, tmp_path, reckonings
+):
+    node, redis_url = servers_to_kill
+    with scene.set_up(plant, tmp_path / "plant", node.url, redis_url, pictures, RATE, SEED) as belt:
+        faults = Faults(belt, node, SEED)
+        faults.wait_for_gates()
+        faults.wait_for_an_accept(time.monotonic())
+        faults.inject(**{kind: max(1, round(count * SCALE)) for kind, count in FAULTS.items()})
+        assert wait_until(lambda: belt.fallen() >= PARTS * SCALE, 1800, 0.5), "the belt stands"
+        result = finish(belt, faults)
+    reckonings["belt"] = result
+    assert result.holds, result
+
+
+def test_a_gate_that_accepts_what_has_no_verdict_would_be_detected(servers_to_kill, plant, pictures, tmp_path):
+    node, redis_url = servers_to_kill
+    with scene.set_up(
+        plant, tmp_path / "plant", node.url, redis_url, pictures, min(RATE, 10), SEED, broken="accepts_overdue"
+    ) as belt:
+        faults = Faults(belt, node, SEED)
+        faults.wait_for_gates()
+        faults.wait_for_an_accept(time.monotonic())
+        for worker in belt.workers():
+            worker.suspend()
+        time.sleep(4 * scene.ARM_S)
+        result = finish(belt, faults)
+    assert result.bad_in_good_bin > 0, result
+    assert not result.holds

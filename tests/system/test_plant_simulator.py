@@ -1,0 +1,126 @@
+"""The simulated belt as a process: its Modbus server, its triggers, its commands and its ledger."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from patchline.plc.modbus_client import ModbusClient
+from patchline.plc.register_map import Bin, Layout
+from patchline.plc.words import PlcError
+from patchline.protocol import messages
+from patchline.runtime import connections
+from patchline.services.server import free_ports
+from tests.queues import JOBS_QUEUE
+from tests.scripted_gate import BAD, GOOD, ScriptedGate
+
+LAYOUT = Layout(gate=0, plc=2000, slots=128)
+PARTS = 40
+pytestmark = pytest.mark.timeout(240)  # on a busy machine
+
+
+class Run:
+    """A simulator, the socket on which its camera would hear, and a gate."""
+
+    def __init__(self, folder):
+        (port,) = free_ports(1)
+        self.folder = folder
+        self.camera = socket.socket(type=socket.SOCK_DGRAM)
+        self.camera.bind(("127.0.0.1", 0))
+        self.camera.settimeout(0.02)
+        (folder / "pictures.txt").write_text(f"{GOOD}\n{BAD}\n{GOOD}\n")
+        options = ("--port", port, "--camera-port", self.camera.getsockname()[1], "--parts", PARTS, "--arm-s", 1)
+        files = ("--pictures", folder / "pictures.txt", "--ledger", folder / "ledger.jsonl")
+        command = [sys.executable, "-m", "patchline.plant.simulator", *map(str, (*options, *files))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        self.gate = ScriptedGate(ModbusClient("127.0.0.1", port), LAYOUT)
+
+    def step(self):
+        shots = []
+        with contextlib.suppress(TimeoutError):
+            shots = [SimpleNamespace(**json.loads(self.camera.recv(4096)))]
+        with contextlib.suppress(PlcError):
+            self.gate.step(time.monotonic(), shots)
+
+    def command(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def of(self, kind):
+        path = self.folder / "ledger.jsonl"
+        text = path.read_text() if path.exists() else ""
+        events = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        return [event for event in events if event["kind"] == kind]
+
+    def until(self, condition):
+        while not condition():
+            assert self.process.poll() is None or condition()
+            self.step()
+
+    def finish(self):
+        while self.process.poll() is None:
+            self.step()
+        assert self.process.returncode == 0
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path)
+    yield run
+    run.process.stdin.close()
+    run.process.wait(30)
+    run.gate.memory.close()
+    run.camera.close()
+
+
+def test_a_gate_drives_the_belt_over_modbus(run):
+    run.finish()
+    fallen = run.of("bin")
+    assert len(fallen) == PARTS
+    assert {event["picture"] for event in fallen if event["bin"] == Bin.GOOD} == {GOOD}
+    assert len(run.of("trigger")) == len(run.of("confirmation")) == PARTS
+
+
+@pytest.mark.parametrize(("command", "state"), [("restart 0.5", "off"), ("freeze 0.5", "frozen")])
+def test_a_plc_that_is_away_for_a_while_rejects_and_returns(run, command, state):
+    run.until(lambda: len(run.of("coil")) > 1)
+    run.command(command)
+    run.finish()
+    assert [event["state"] for event in run.of("plc")] == ["runs", state, "runs"]
+    away = run.of("plc")[1]["at"]
+    assert not any(event["on"] for event in run.of("coil") if away < event["at"] < away + 0.4)
+    assert len(run.of("bin")) == PARTS
+    assert {event["picture"] for event in run.of("bin") if event["bin"] == Bin.GOOD} == {GOOD}
+
+
+def test_the_simulator_ends_with_its_input(run):
+    run.until(lambda: run.of("trigger"))
+    run.process.stdin.close()
+    assert run.process.wait(30) == 0
+
+
+def test_the_camera_sends_the_picture_of_each_trigger_with_number_and_count(line, texture_folder):
+    (port,) = free_ports(1)
+    options = ("--line", "l1", "--category", "brick", "--port", str(port), "--deadline-ms", "3000")
+    command = [sys.executable, "-m", "patchline.plant.camera", *options, "--config", str(line.folder / "config.yaml")]
+    camera = subprocess.Popen(command, env=os.environ | line.environment)
+    line.on_exit(camera)
+    picture = next((texture_folder / "test" / "good").glob("*.png"))
+    shot = {"number": 7, "count": -12, "picture": str(picture), "captured_at": connections.now_ms()}
+    received = []
+    with socket.socket(type=socket.SOCK_DGRAM) as plc:
+        plc.connect(("127.0.0.1", port))
+        while not received:  # a trigger that comes before the camera is there is lost
+            with contextlib.suppress(ConnectionRefusedError):
+                plc.send(json.dumps(shot).encode())
+            received = line.messages(JOBS_QUEUE, 1, timeout_s=1.0)
+    job = messages.parse_job(received[0])
+    assert (job.part_id, job.number, job.encoder_count) == ("n7", 7, -12)
+    assert job.deadline - job.captured_at == 3000
+    assert received[0].body == picture.read_bytes()
