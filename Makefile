@@ -35,7 +35,7 @@ demo: setup
 	$(BIN)/patchline demo
 
 test: setup
-	@$(BIN)/python -m patchline.services.install_servers systemd-container gcc libc6-dev libmodbus-dev
+	@$(BIN)/python -m patchline.services.install_servers mosquitto systemd-container gcc libc6-dev libmodbus-dev
 	$(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with Valkey.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from patchline.plc.ethernet_ip import EthernetIpWords
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import ModbusServer
 from patchline.plc.s7 import S7Words
@@ -26,6 +27,7 @@ SIZE = 512  # words of each PLC, all writable
 START_S = 40
 TIMEOUT_S = 1.0  # of a call: more than in a plant, since the machine may be busy
 DATA_BLOCK = 7
+TAG = f"WORDS=INT[{SIZE}]"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Plc:
     Attributes:
         connect: returns a new client for the server on 127.0.0.1 and this port.
         command: returns the command that serves SIZE words on this port until it is killed. The folder is the test's.
+        writes: number of long writes among which halves are searched.
     """
 
     connect: Callable[[int], WordMemory]
     command: Callable[[int, Path], list[str]]
+    writes: int = 3000
 
 
 def in_python(name):
@@ -49,6 +53,11 @@ def in_python(name):
 def in_c(source, *libraries):
     """Return a command for `Plc`: a program of tests/ that is compiled first, and gets the port and SIZE."""
     return lambda port, folder: [compiled(source, folder, *libraries), str(port), str(SIZE)]
+
+
+def cpppo(port, _folder):
+    """Return the command of cpppo's server of EtherNet/IP."""
+    return [sys.executable, "-m", "cpppo.server.enip", "--no-config", "--no-udp", "-a", f"127.0.0.1:{port}", TAG]
 
 
 def compiled(source, folder, *libraries):
@@ -134,6 +143,8 @@ PLCS = {
     "modbus": Plc(lambda port: ModbusClient("127.0.0.1", port, timeout_s=TIMEOUT_S), in_python("modbus")),
     "libmodbus": Plc(lambda port: ModbusClient("127.0.0.1", port, timeout_s=TIMEOUT_S), in_c("modbus_plc.c", "modbus")),
     "s7": Plc(lambda port: S7Words("127.0.0.1", DATA_BLOCK, port=port, timeout_s=TIMEOUT_S), in_python("s7")),
+    # Its parser is a state machine in Python: a long write took 20 to 450 ms on a busy machine.
+    "cpppo": Plc(lambda port: EthernetIpWords("127.0.0.1", "WORDS", port, timeout_s=2.0), cpppo, writes=150),
 }
 SERVE = {"modbus": _serve_modbus, "s7": _serve_s7}
 

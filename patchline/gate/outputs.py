@@ -204,7 +204,7 @@ class ExecOutput:
         while True:
             while b"\n" in self._received:
                 line, _, self._received = self._received.partition(b"\n")
-                if _acknowledges(line, job_id):
+                if acknowledges(line, job_id):
                     return
             remaining_s = deadline - self._clock()
             if remaining_s <= 0 or not select.select([output], [], [], remaining_s)[0]:
@@ -233,14 +233,14 @@ def _pipe(process: subprocess.Popen[bytes] | None, name: str) -> IO[bytes]:
     return pipe
 
 
-def _acknowledges(line: bytes, job_id: str) -> bool:
+def acknowledges(line: bytes, job_id: str) -> bool:
     """Return True if the line acknowledges the job. Raise OutputError if it reports a fault."""
     text = line.decode(errors="replace").strip()
     if text == job_id:
         return True
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not isinstance(answer, dict) or answer.get("job_id") != job_id:
         return False

@@ -1,4 +1,4 @@
-"""Urls of RabbitMQ and Redis: the nodes of a cluster and their addresses. No error quotes a url or a part of one."""
+"""Urls of RabbitMQ, Redis and MQTT brokers: nodes of a cluster, addresses. No error quotes a url or a part of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from patchline.protocol.errors import SetupError
 
 AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
 REDIS_PORTS = {"redis": 6379, "rediss": 6379, "unix": 0}  # unix: the path of a socket
-_PORTS = AMQP_PORTS | REDIS_PORTS
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_PORTS = AMQP_PORTS | REDIS_PORTS | MQTT_PORTS
 _ENCODE = "in a user or password, write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and [ as %5B"
 
 
@@ -65,6 +66,13 @@ def with_user(node: str, user: str, password: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     credentials = ":".join(urllib.parse.quote(word, safe="") for word in (user, password))
     return urllib.parse.urlunsplit(parts._replace(netloc=f"{credentials}@{host}"))
+
+
+def user(node: str) -> str | None:
+    """Return the user in the url of a node. Raise SetupError if the url cannot be used."""
+    address(node)
+    encoded = _split(node).username
+    return None if encoded is None else urllib.parse.unquote(encoded)
 
 
 def password(node: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 
-_ENCRYPTED = ("amqps", "rediss")
+_ENCRYPTED = ("amqps", "rediss", "mqtts")
 
 
 @dataclass(frozen=True)

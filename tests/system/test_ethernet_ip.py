@@ -140,17 +140,6 @@ def test_a_frozen_plc_is_an_error_after_the_time_limit_and_the_next_call_after_i
     assert connect().read(0, 1) == (3,)
 
 
-def test_a_plc_that_was_killed_is_an_error_and_the_next_call_after_its_restart_succeeds(plc, connect):
-    words = connect()
-    words.write(0, [1])
-    plc.kill()
-    for _ in range(2):
-        with pytest.raises(PlcError, match="cannot be reached"):
-            words.read(0, 1)
-    plc.start()
-    assert words.read(0, 1) == (0,)
-
-
 @contextmanager
 def answering(answer):
     """A server that calls `answer` with each connection after its first request."""

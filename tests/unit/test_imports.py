@@ -41,6 +41,8 @@ NEIGHBOURS = {
     "onnx": {"patchline/models/convert.py"},
     "nncf": {"patchline/models/quantize.py"},
     "opentelemetry": {"patchline/tracing/exporter.py"},
+    "google": {"patchline/plc/sparkplug.py"},
+    "paho": {"patchline/plc/mqtt.py"},
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
 }
 ONE_ROOM = {"typer": "cli"}
