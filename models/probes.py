@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patchline.devices import backbone, loading, model_manifest, probe, probe_check
 from patchline.devices.model_manifest import ModelManifest, Precision
+from patchline.devices.probe import Channels
 
 _USUAL_SIDES = range(64, 513, 32)
 
@@ -62,12 +66,32 @@ def with_probes(path: Path, manifest: ModelManifest, sides: Iterable[int]) -> Mo
 
 
 def _mistakes(path: Path, manifest: ModelManifest, side: int) -> dict[probe.Normalisation, tuple[float, ...]]:
-    """`Probe.mistakes` of a model: it is compiled again with each wrong normalisation."""
-    if manifest.mean is None or manifest.std is None:
+    """`Probe.mistakes` of a model: its features with each wrong normalisation."""
+    mean, std = manifest.mean or manifest.inner_mean, manifest.std or manifest.inner_std
+    if mean is None or std is None:
         return {}
-    mistakes = {}
-    for name, (mean, std) in probe.normalisation_mistakes(manifest.mean, manifest.std).items():
-        wrong = manifest.model_copy(update={"mean": mean, "std": std})
-        model = loading.compile_model(path, wrong, side, backbone.CPU, streams=1, precision="f32")
-        mistakes[name] = probe_check.measure(model).channels
-    return mistakes
+    wrong = probe.normalisation_mistakes(mean, std)
+    measure = _wrongly_normalised if manifest.input == "float32_nchw" else _wrongly_normalised_inside
+    features = measure(path, manifest, side, list(wrong.values()))
+    grid = manifest.grid(side)
+    return {name: probe.measure(rows, grid).channels for name, rows in zip(wrong, features, strict=True)}
+
+
+def _wrongly_normalised(
+    path: Path, manifest: ModelManifest, side: int, wrong: list[tuple[Channels, Channels]]
+) -> Iterator[NDArray[np.float32]]:
+    """The features of a model that is compiled again with each wrong mean and standard deviation."""
+    for mean, std in wrong:
+        changed = manifest.model_copy(update={"mean": mean, "std": std})
+        yield loading.compile_model(path, changed, side, backbone.CPU, 1, "f32").extract(probe.image(side))[0]
+
+
+def _wrongly_normalised_inside(
+    path: Path, manifest: ModelManifest, side: int, wrong: list[tuple[Channels, Channels]]
+) -> Iterator[NDArray[np.float32]]:
+    """The features of a model that normalises by itself, for pixels that it normalises to the wrong numbers."""
+    from patchline.devices import openvino_backbone
+
+    normalised = np.concatenate([(probe.image(side) - np.array(mean)) / np.array(std) for mean, std in wrong])
+    pixels = normalised * np.array(manifest.inner_std) + np.array(manifest.inner_mean)
+    return iter(openvino_backbone.extract_floats(path, pixels.astype(np.float32)))

@@ -70,6 +70,8 @@ def _write_manifest(path: Path, base: ModelManifest, side: int, images: int) -> 
         "input": "uint8_nhwc",
         "mean": None,
         "std": None,
+        "inner_mean": None,
+        "inner_std": None,
         "precision": "int8",
         "om": None,
         "rim": None,

@@ -144,7 +144,8 @@ def choose_surface(setting: str) -> Any:
             return surface
         except ImportError as error:
             missing = error
-    raise SdkError(f"the MindX SDK cannot be imported ({missing}): check MX_SDK_HOME, or run set_env.sh")
+    advice = "list the set_env.sh of CANN and of mxVision in PATCHLINE_ASCEND_SET_ENV"
+    raise SdkError(f"the MindX SDK cannot be imported ({missing}): {advice}")
 
 
 def main() -> None:

@@ -42,6 +42,8 @@ class ModelManifest(messages.Frozen):
         input: the input of the model file. A `uint8_nhwc` model contains its normalisation. A `float32_nchw` model
             needs `(rgb - mean) / std`, which the compiled graph computes on the CPU and AIPP on the Ascend. A backbone
             takes uint8 RGB in both cases.
+        inner_mean, inner_std: those of the normalisation inside a `uint8_nhwc` model, for pixels from 0 to 255. None if
+            they are not known; then no probe of a wrong normalisation is in `probes`.
         pools: the 3x3 mean is inside.
         rim: the mean absolute feature at the corner of a constant image, relative to its centre. It shows that the 3x3
             mean is inside, where there is no probe.
@@ -60,6 +62,8 @@ class ModelManifest(messages.Frozen):
     input: Literal["uint8_nhwc", "float32_nchw"]
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    inner_mean: tuple[float, float, float] | None = None
+    inner_std: tuple[float, float, float] | None = None
     pools: Literal[True]
     rim: Annotated[float, Field(gt=0)] | None = None
     probes: dict[int, Probe] = Field(default_factory=dict)

@@ -69,7 +69,8 @@ def find(models: Path, name: str, side: int) -> OmManifest | None:
     """Read a manifest, or return None if there is none.
 
     Raises:
-        SetupError: it cannot be read or is invalid.
+        MismatchError: it is invalid.
+        SetupError: it cannot be read.
     """
     path = path_of(models, name, side)
     try:
@@ -77,7 +78,8 @@ def find(models: Path, name: str, side: int) -> OmManifest | None:
     except FileNotFoundError:
         return None
     except pydantic.ValidationError as error:
-        raise SetupError(f"{path}: {messages.describe(error)}") from error
+        advice = f"delete it, and write it again with: patchline om {name} --side {side}"
+        raise MismatchError(f"{path}: is no manifest of an .om ({messages.describe(error)}); {advice}") from error
     except OSError as error:
         raise SetupError(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -108,6 +108,24 @@ def read_graph(model: Path, manifest: ModelManifest, side: int) -> openvino.Mode
     return graph
 
 
+def extract_floats(model: Path, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Extract features in f32 of pixels that are not whole numbers, with a model that takes uint8.
+
+    Args:
+        model: its file.
+        pixels: float32 [n, side, side, 3], as the model would take them as uint8.
+
+    Returns:
+        float32 [n, patches, dim].
+    """
+    graph = core().read_model(model)
+    (images,) = graph.get_parameters()
+    images.set_element_type(openvino.Type.f32)
+    graph.reshape(list(pixels.shape))
+    compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.array(compiled(pixels)[0], np.float32)
+
+
 def value_shapes(model: Path, manifest: ModelManifest, side: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the values of a model by name, for one image; those that depend on its pixels are left out.
 

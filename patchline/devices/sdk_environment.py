@@ -36,13 +36,11 @@ def read(base: Mapping[str, str]) -> dict[str, str]:
     Raises:
         SetupError: a script is missing or failed.
     """
-    scripts = [entry for entry in base.get(SCRIPTS_VARIABLE, "").split(":") if entry]
-    environment, printed = dict(base), ""
-    for script in scripts:
-        environment, text = _run(Path(script), environment)
-        printed = text or printed
+    environment, printed = _run_all(base)
     home = environment.get(HOME_VARIABLE)
-    if scripts and home is None:  # the vendor's script succeeds without an effect if its package is incomplete
+    if (
+        base.get(SCRIPTS_VARIABLE) and home is None
+    ):  # the vendor's script succeeds without an effect if its package is incomplete
         raise SetupError(
             f"{SCRIPTS_VARIABLE}: no script sets {HOME_VARIABLE}; add the set_env.sh of mxVision"
             + (f" (the last one printed: {printed})" if printed else "")
@@ -50,6 +48,24 @@ def read(base: Mapping[str, str]) -> dict[str, str]:
     if home is not None and f"{home}/python" not in environment.get("PYTHONPATH", "").split(":"):
         environment |= _of_home(home.rstrip("/"), environment)
     return _without_empty_entries(environment)
+
+
+def of_scripts(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a program of CANN, such as atc: what the scripts of PATCHLINE_ASCEND_SET_ENV export.
+
+    Raises:
+        SetupError: a script is missing or failed.
+    """
+    return _without_empty_entries(_run_all(base)[0])
+
+
+def _run_all(base: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Run the scripts in their order. Return the environment that results, and the last line that one printed."""
+    environment, printed = dict(base), ""
+    for script in filter(None, base.get(SCRIPTS_VARIABLE, "").split(":")):
+        environment, text = _run(Path(script), environment)
+        printed = text or printed
+    return environment, printed
 
 
 def _run(script: Path, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-PYTHON = Path(__file__).with_name("python")
+PYTHON, PROGRAMS = Path(__file__).with_name("python"), Path(__file__).with_name("bin")
 PLUGINS = ("lib/plugins/libmxpi_tensorinfer.so", "lib/libmxbase.so", "opensource/lib/gstreamer-1.0/libgstapp.so")
 SCANNER = "opensource/libexec/gstreamer-1.0/gst-plugin-scanner"
 
@@ -20,6 +20,7 @@ fi
 _CANN = """export ASCEND_TOOLKIT_HOME=$(cd "$(dirname "${BASH_SOURCE[0]}")"; pwd)
 export LD_LIBRARY_PATH=${ASCEND_TOOLKIT_HOME}/lib64:$LD_LIBRARY_PATH
 export PYTHONPATH=${ASCEND_TOOLKIT_HOME}/python/site-packages:$PYTHONPATH
+export PATH=${ASCEND_TOOLKIT_HOME}/bin:$PATH
 export ASCEND_OPP_PATH=${ASCEND_TOOLKIT_HOME}/opp
 """
 
@@ -43,6 +44,7 @@ def install(folder: Path) -> Path:
 def install_cann(folder: Path) -> Path:
     """Return the set_env.sh of an installed CANN toolkit."""
     script = folder / "ascend-toolkit" / "set_env.sh"
-    script.parent.mkdir(parents=True)
+    (script.parent / "bin").mkdir(parents=True)
+    (script.parent / "bin" / "atc").symlink_to(PROGRAMS / "atc")
     script.write_text(_CANN)
     return script

@@ -86,6 +86,19 @@ def test_a_wrong_normalisation_is_refused_by_its_name(models, mistake):
         probe_check.require_match(wrong, Path("model"))
 
 
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_a_wrong_normalisation_of_a_model_that_normalises_by_itself_is_refused_by_its_name(
+    models, tmp_path, mistake, precision
+):
+    manifest = model_manifest.read(models, NAME)
+    right = (manifest.inner_mean, manifest.inner_std)
+    path, wrong = models / manifest.file, probe.normalisation_mistakes(*right)[mistake]
+    model = altered_models.wrongly_normalised(tmp_path, path, manifest, 64, right, wrong, precision)
+    with pytest.raises(SetupError, match=f"probably .*{MISTAKES[mistake]}"):
+        probe_check.require_match(model, Path("model"))
+
+
 @pytest.mark.parametrize("name", [NAME, SMALL.name])
 def test_swapped_colours_a_wrong_layout_and_a_missing_3x3_mean_are_refused_by_name(models, tmp_path, name):
     manifest, right = model_manifest.read(models, name), compiled(models, name)
