@@ -24,7 +24,7 @@ from patchline.publisher.replay import Replay
 from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool
 from patchline.publisher.window import Limits
-from patchline.runtime import connections
+from patchline.runtime import connections, damage
 from patchline.runtime.health import Health
 from patchline.runtime.metrics import Registry
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -97,6 +97,7 @@ def running(
         start = partial(_publisher, settings, line, broker, _serialized(metrics, on_state), stop)
         publishers = stack.enter_context(Pipelines(category, start))
         metrics.show(publishers)
+        damage.show(metrics.registry, line, settings.paths.spool)
         for name in [category] if category else _left_behind(settings, line):
             publishers.open(name)
         if metrics_port is not None:

@@ -25,7 +25,8 @@ from patchline.publisher.job_state import JobState, OnSettled, OnState
 from patchline.publisher.replay import Replay
 from patchline.publisher.sending import announcement, part_and_image
 from patchline.publisher.source import Capture
-from patchline.publisher.spool import Spool, SpoolError
+from patchline.publisher.spool import Spool
+from patchline.publisher.spool_file import SpoolError
 from patchline.publisher.window import Item, Limits
 
 _log = structlog.get_logger(__name__)

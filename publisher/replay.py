@@ -9,25 +9,27 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 
 import structlog
 
-from patchline.broker.base import Broker, BrokerError, TooLarge
+from patchline.broker.base import Broker, BrokerError, Outgoing, TooLarge
 from patchline.publisher.job_state import JobState, OnState
 from patchline.publisher.sending import announcement, is_late, part_and_image
-from patchline.publisher.spool import Entry, Spool, SpoolError
+from patchline.publisher.spool import Spool
+from patchline.publisher.spool_file import Entry, SpoolError
 
 _log = structlog.get_logger(__name__)
 _WINDOW = 4
 _RETRY_S = 0.5
+_DAMAGED = "the image was damaged in the spool"
 
 
 @dataclass(eq=False)
 class _Flight:
-    """An entry on its way. `confirmation` is None for an entry that is given up."""
+    """An entry on its way. `confirmation` is None if nothing is sent: it is given up, or refused too late."""
 
     entry: Entry
     confirmation: Future[None] | None
@@ -105,7 +107,7 @@ class Replay:
             if entry is None or not self._is_allowed(entry):
                 return
             self._next = None
-            self._flights.append(_Flight(entry, self._send(entry)))
+            self._flights.append(self._send(entry))
 
     def _wait_for_turn(self, timeout_s: float) -> bool:
         """Wait until the next late entry may be sent. Return False if there is none."""
@@ -123,15 +125,23 @@ class Replay:
         self._late_at = max(self._late_at, now - (_WINDOW - 1) / self.late_per_s) + 1 / self.late_per_s
         return True
 
-    def _send(self, entry: Entry) -> Future[None] | None:
-        """Return the confirmation of an entry, sent now or before; None if the entry is given up."""
+    def _send(self, entry: Entry) -> _Flight:
+        """Send an entry, unless it is on its way already or given up. Of a damaged image, announce the part only."""
         pending = self._pending.pop(entry.job.job_id, None)
         if pending is not None and not (pending.done() and pending.exception() is not None):
-            return pending
+            return _Flight(entry, pending)
         if self.spool.is_too_old(entry, self.clock_ms()):
-            return None
+            return _Flight(entry, None)
+        now_ms = self.clock_ms()
+        if entry.image is not None:
+            return _Flight(entry, self._publish(part_and_image(entry.job, entry.image, now_ms)))
+        if is_late(entry.job, now_ms):
+            return _Flight(entry, None, _DAMAGED)
+        return _Flight(entry, self._publish(announcement(entry.job, now_ms)), _DAMAGED)
+
+    def _publish(self, outgoing: Sequence[Outgoing]) -> Future[None]:
         try:
-            return self.broker.publish_nowait(part_and_image(entry.job, entry.image, self.clock_ms()))
+            return self.broker.publish_nowait(outgoing)
         except BrokerError as error:  # the broker is closed
             failed: Future[None] = Future()
             failed.set_exception(error)

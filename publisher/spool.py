@@ -13,80 +13,30 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchline.protocol.errors import PatchlineError, SetupError
-from patchline.protocol.messages import UNKNOWN_FIELDS, Job
+from patchline.protocol.messages import Job
+from patchline.publisher.spool_file import Entry, SpoolError, SpoolFile, entry_of
 
-# Triggers keep the totals, whichever process writes: counting and adding up a deep spool for each image would take too
-# long. They are checked when the spool is opened; without the index SQLite would read every image for that.
-_SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS entries (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER
-);
-CREATE INDEX IF NOT EXISTS sizes ON entries (size);
-CREATE TABLE IF NOT EXISTS totals (jobs INTEGER, bytes INTEGER);
-CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON entries
-    BEGIN UPDATE totals SET jobs = jobs + 1, bytes = bytes + NEW.size; END;
-CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON entries
-    BEGIN UPDATE totals SET jobs = jobs - 1, bytes = bytes - OLD.size; END;
-DELETE FROM totals;
-INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM entries;
-COMMIT;
-"""
 _INSERT = "INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM entries WHERE number <= ?"
-_OLDEST = "SELECT number, job, added_ms, image FROM entries WHERE number > ? ORDER BY number LIMIT 1"
+_OLDEST = """
+SELECT number, CAST(job AS BLOB), image, added_ms FROM entries WHERE number > ? ORDER BY number LIMIT 1
+"""
 _OLDEST_TIME = "SELECT added_ms FROM entries WHERE number > ? ORDER BY number LIMIT 1"
 _BYTES = "SELECT bytes FROM totals"
 _DEPTH = "SELECT jobs - (SELECT count(*) FROM entries WHERE number <= ?) FROM totals"  # without what was just removed
 _DELETE_BATCH = 32
 
 
-class SpoolError(PatchlineError):
-    """The file cannot be used at the moment, for example because the disk is full. Its entries are kept; retry."""
-
-
 class SpoolFullError(SpoolError):
     """The spool has no room for this image. Retry after the broker has taken some, or free disk space."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One job that waits for the broker."""
-
-    number: int
-    job: Job
-    added_ms: int
-    image: bytes = field(repr=False)
-
-
-class _Connection:
-    """An SQLite connection that several threads share."""
-
-    def __init__(self, path: Path, synchronous: str) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self.sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-        self.sqlite.execute("PRAGMA journal_mode=WAL")
-        self.sqlite.execute(f"PRAGMA synchronous={synchronous}")
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[sqlite3.Connection]:
-        """Hold the lock. Turn errors of SQLite into SpoolError."""
-        with self._lock:
-            try:
-                yield self.sqlite
-            except sqlite3.Error as error:
-                raise SpoolError(f"{self._path}: the spool cannot be used at the moment ({error})") from error
-
-
 class Spool:
     """Jobs in one file. Several threads and processes may share it.
+
+    Any call replaces a damaged file by what can be read of it, and raises DamagedError if that is not possible.
 
     Args:
         path: the file; created if missing.
@@ -105,13 +55,7 @@ class Spool:
         self._max_age_ms = int(max_age_s * 1000)
         self._last_removed = 0  # number of the entry that was removed last
         self._undeleted = 0  # removed entries that are still in the file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._synced, self._unsynced = _Connection(path, "FULL"), _Connection(path, "NORMAL")
-            self._synced.sqlite.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            advice = "move a damaged spool to another folder, its images are in its table `entries`"
-            raise SetupError(f"{path}: cannot be used as a spool ({error}); {advice}") from error
+        self._file = SpoolFile(path)
 
     def put(self, job: Job, image: bytes, now_ms: int) -> None:
         """Save a job; it is on disk when this returns. Saving the same job again changes nothing.
@@ -121,24 +65,31 @@ class Spool:
             SpoolError: the file cannot be written.
         """
         row = (job.job_id, job.model_dump_json(), image, len(image), now_ms)
-        with self._synced.locked() as sqlite, sqlite:
-            sqlite.execute("BEGIN IMMEDIATE")
-            sqlite.execute(_DELETE, (self._last_removed,))  # or this job could be ignored as a copy of a removed one
-            self._require_room(sqlite, len(image))
-            sqlite.execute(_INSERT, row)
+
+        def insert(sqlite: sqlite3.Connection) -> None:
+            with sqlite:
+                sqlite.execute("BEGIN IMMEDIATE")
+                sqlite.execute(
+                    _DELETE, (self._last_removed,)
+                )  # or this job could be ignored as a copy of a removed one
+                self._require_room(sqlite, len(image))
+                sqlite.execute(_INSERT, row)
+
+        self._file.use(insert, synced=True)
 
     def oldest(self, after: int = 0) -> Entry | None:
         """Return the oldest entry with a number above `after`, or None if there is none."""
-        with self._unsynced.locked() as sqlite:
+
+        def read(sqlite: sqlite3.Connection) -> Entry | None:
             row = sqlite.execute(_OLDEST, (max(after, self._last_removed),)).fetchone()
-            if row is None and after <= self._last_removed:
+            if row is not None:
+                return entry_of(*row)
+            if after <= self._last_removed:
                 self._delete_removed(sqlite)
                 self._shrink(sqlite)
-        return (
-            None
-            if row is None
-            else Entry(row[0], Job.model_validate_json(row[1], extra=UNKNOWN_FIELDS), row[2], row[3])
-        )
+            return None
+
+        return self._file.use(read)
 
     def is_too_old(self, entry: Entry, now_ms: int) -> bool:
         """Return True if the entry has waited longer than the limit."""
@@ -146,29 +97,29 @@ class Spool:
 
     def remove(self, entry: Entry) -> None:
         """Remove the oldest entry."""
-        with self._unsynced.locked() as sqlite:
+
+        def remove(sqlite: sqlite3.Connection) -> None:
             self._last_removed = entry.number
             self._undeleted += 1
-            if self._undeleted % _DELETE_BATCH == 0:
+            if self._undeleted >= _DELETE_BATCH:
                 self._delete_removed(sqlite)
+
+        self._file.use(remove)
 
     def depth(self) -> int:
         """Return the number of jobs."""
-        with self._unsynced.locked() as sqlite:
-            return int(sqlite.execute(_DEPTH, (self._last_removed,)).fetchone()[0])
+        return self._file.use(lambda sqlite: int(sqlite.execute(_DEPTH, (self._last_removed,)).fetchone()[0]))
 
     def oldest_age_s(self, now_ms: int) -> float:
         """Return the age of the oldest job in seconds, or 0 if the spool is empty."""
-        with self._unsynced.locked() as sqlite:
-            row = sqlite.execute(_OLDEST_TIME, (self._last_removed,)).fetchone()
+        row = self._file.use(lambda sqlite: sqlite.execute(_OLDEST_TIME, (self._last_removed,)).fetchone())
         return 0.0 if row is None else max(0.0, (now_ms - row[0]) / 1000)
 
     def close(self) -> None:
         """Delete what was removed and close the file."""
-        with contextlib.suppress(SpoolError), self._unsynced.locked() as sqlite:
-            self._delete_removed(sqlite)
-        for connection in (self._synced, self._unsynced):
-            connection.sqlite.close()
+        with contextlib.suppress(SpoolError):
+            self._file.use(self._delete_removed)
+        self._file.close()
 
     def _delete_removed(self, sqlite: sqlite3.Connection) -> None:
         if self._undeleted:

@@ -10,13 +10,15 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from patchline.protocol.errors import SetupError
 from patchline.publisher.watched_folder import Signature
+from patchline.runtime import damage
 
 _log = structlog.get_logger(__name__)
 _SCHEMA = """
@@ -31,6 +33,7 @@ _DELETE = "DELETE FROM taken WHERE path = ?"
 _CLOCK_TICK_NS = 20_000_000  # upper bound of the resolution of file times
 _STARTED = 1  # user_version of a memory that knows what was in the folder at its first start
 
+_T = TypeVar("_T")
 Row = tuple[bytes, int, int, int, int, bytes | None]
 
 
@@ -42,6 +45,7 @@ class TakenImages:
 
     Raises:
         SetupError: the file cannot be used.
+        DamagedError: it is damaged and cannot be replaced. Other calls may raise this, too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,18 +56,17 @@ class TakenImages:
         self._failing = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-            self._sqlite.execute("PRAGMA journal_mode=WAL")
-            self._sqlite.execute("PRAGMA synchronous=NORMAL")
-            self._sqlite.execute(_SCHEMA)
+            damage.finish(path)
+            self._sqlite = _connect(path)
+            self._use(_prepare)
         except (OSError, sqlite3.Error) as error:
-            advice = "move a damaged file away; then the images that are in the folder now count as taken"
-            raise SetupError(f"{path}: cannot be used to remember taken images ({error}); {advice}") from error
+            raise SetupError(f"{path}: cannot be used to remember taken images ({error})") from error
 
     @property
     def is_new(self) -> bool:
         """True until `start`."""
-        return bool(self._sqlite.execute("PRAGMA user_version").fetchone()[0] < _STARTED)
+        (version,) = self._use(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone())
+        return bool(version < _STARTED)
 
     def start(self, taken: Mapping[str, Signature]) -> None:
         """Remember what counts as taken at the first start.
@@ -81,7 +84,8 @@ class TakenImages:
 
     def signatures(self) -> dict[str, Signature]:
         """Return the signatures of the images on disk, by path."""
-        return {os.fsdecode(path): Signature(*signature) for path, *signature in self._sqlite.execute(_SELECT)}
+        rows = self._use(lambda sqlite: sqlite.execute(_SELECT).fetchall())
+        return {os.fsdecode(path): Signature(*signature) for path, *signature in rows}
 
     def knows(self, path: str, signature: Signature, image_digest: bytes) -> bool:
         """Return True if this content was taken or begun, and only what the file system says of it is new.
@@ -93,7 +97,7 @@ class TakenImages:
             row = self._begun.get(path) or self._unwritten.get(path)
         if row is None:
             try:
-                row = self._sqlite.execute(_SELECT_ONE, (os.fsencode(path),)).fetchone()
+                row = self._use(lambda sqlite: sqlite.execute(_SELECT_ONE, (os.fsencode(path),)).fetchone())
             except sqlite3.Error:
                 return False  # sent again, as the same job
         if row is None or row[5] != image_digest:
@@ -126,7 +130,7 @@ class TakenImages:
         if not changes:
             return
         try:
-            self._write(changes)
+            self._use(lambda sqlite: _write(sqlite, changes))
         except sqlite3.Error as error:
             if not self._failing:
                 _log.error("taken images are not remembered on disk, retrying", path=str(self._path), reason=str(error))
@@ -143,15 +147,55 @@ class TakenImages:
         self.flush()
         self._sqlite.close()
 
-    def _write(self, changes: Mapping[str, Row | None]) -> None:
-        self._sqlite.execute("BEGIN IMMEDIATE")
+    def _use(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Return the result of an operation. It is repeated once if the file is damaged, on what can be read of it."""
         try:
-            self._sqlite.executemany(_INSERT, [row for row in changes.values() if row is not None])
-            self._sqlite.executemany(_DELETE, [(os.fsencode(path),) for path, row in changes.items() if row is None])
-            self._sqlite.execute("COMMIT")
-        except sqlite3.Error:
-            self._sqlite.execute("ROLLBACK")
-            raise
+            return operation(self._sqlite)
+        except sqlite3.Error as error:
+            if not damage.is_damage(error):
+                raise
+            self._sqlite.close()
+            damage.replace(self._path, str(error), _copy)
+            self._sqlite = _connect(self._path)
+            _prepare(self._sqlite)
+        return operation(self._sqlite)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(sqlite: sqlite3.Connection) -> None:
+    sqlite.execute("PRAGMA journal_mode=WAL")
+    sqlite.execute("PRAGMA synchronous=NORMAL")
+    sqlite.execute(_SCHEMA)
+
+
+def _write(sqlite: sqlite3.Connection, changes: Mapping[str, Row | None]) -> None:
+    sqlite.execute("BEGIN IMMEDIATE")
+    try:
+        sqlite.executemany(_INSERT, [row for row in changes.values() if row is not None])
+        sqlite.executemany(_DELETE, [(os.fsencode(path),) for path, row in changes.items() if row is None])
+        sqlite.execute("COMMIT")
+    except sqlite3.Error:
+        if sqlite.in_transaction:
+            sqlite.execute("ROLLBACK")
+        raise
+
+
+def _copy(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> damage.Rescue:
+    """Copy what can be read. An image that is forgotten is sent again, as the same job."""
+    fresh.execute(_SCHEMA)
+    fresh.execute(f"PRAGMA user_version={_STARTED}")
+    rescue = damage.Rescue()
+    for path in damage.keys(damaged, "taken", "path", bytes):
+        row = damage.row(damaged, _SELECT_ONE, path)
+        if row is not None and all(isinstance(value, int) for value in row[1:5]):
+            fresh.execute(_INSERT, row)
+            rescue.kept += 1
+        else:
+            rescue.known_lost += 1
+    return rescue
 
 
 def digest(image: bytes) -> bytes:

@@ -15,6 +15,7 @@ import structlog
 
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import ActionRecord
+from patchline.runtime import damage
 
 _log = structlog.get_logger(__name__)
 _MAX_BYTES = 1_000_000
@@ -25,6 +26,7 @@ class Journal:
 
     Raises:
         SetupError: the file cannot be used.
+        DamagedError: it is damaged and cannot be replaced.
     """
 
     def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
@@ -36,7 +38,7 @@ class Journal:
         try:
             self._intended, self._done = _read([self._old, path])
             self._file = self._open()
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise SetupError(f"{path}: cannot be used as a gate's journal ({error})") from error
 
     @property
@@ -94,19 +96,32 @@ class Journal:
 
 
 def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord]]:
-    """Return the intended actions by job id, and those that are done. A torn last line is ignored."""
+    """Return the intended actions by job id, and those that are done."""
     intended: dict[str, ActionRecord] = {}
     done: list[ActionRecord] = []
     for path in paths:
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
-                ((kind, fields),) = json.loads(line).items()
-                record = ActionRecord.model_validate(fields)
-            except (ValueError, AttributeError):
-                continue
+        for kind, record in _read_one(path) if path.exists() else []:
             if kind == "intent":
                 intended[record.job_id] = record
             else:
                 intended.pop(record.job_id, None)
                 done.append(record)
     return intended, done
+
+
+def _read_one(path: Path) -> list[tuple[str, ActionRecord]]:
+    """Return the records of a file. A damaged one is set aside, and a torn last line is removed."""
+    *lines, torn = path.read_bytes().split(b"\n")
+    records = [_parse(line) for line in lines]
+    readable = [line for line, record in zip(lines, records, strict=True) if record is not None]
+    if torn or len(readable) < len(lines):
+        damage.replace_text(path, b"".join(line + b"\n" for line in readable), len(lines) - len(readable))
+    return [record for record in records if record is not None]
+
+
+def _parse(line: bytes) -> tuple[str, ActionRecord] | None:
+    try:
+        ((kind, fields),) = json.loads(line).items()
+        return str(kind), ActionRecord.model_validate(fields)
+    except (ValueError, AttributeError, RecursionError):
+        return None

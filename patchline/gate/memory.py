@@ -11,30 +11,19 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from patchline.protocol.errors import SetupError
-from patchline.protocol.messages import UNKNOWN_FIELDS, Announcement
+from patchline.gate import memory_tables
+from patchline.gate.memory_tables import ExpectedPart
+from patchline.protocol.errors import DamagedError, SetupError
+from patchline.protocol.messages import Announcement
+from patchline.runtime import damage
 
 _log = structlog.get_logger(__name__)
 _Statement = tuple[str, tuple[str | int, ...]]
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS expected (job_id TEXT PRIMARY KEY, part TEXT, arrived_at INTEGER);
-CREATE TABLE IF NOT EXISTS acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT);
-CREATE TABLE IF NOT EXISTS lease (held_last INTEGER);
-"""
-
-
-@dataclass(frozen=True)
-class ExpectedPart:
-    """A part that was announced and not acted on, with the time of its arrival (epoch milliseconds)."""
-
-    part: Announcement
-    arrived_at: int
 
 
 class Memory:
@@ -47,25 +36,23 @@ class Memory:
 
     Raises:
         SetupError: the file cannot be used.
+        DamagedError: it is damaged and cannot be replaced.
     """
 
     def __init__(self, path: Path, remember: int, legacy: Path | None = None) -> None:
-        self._remember = remember
+        self._path, self._remember = path, remember
         self._last_write_succeeded = True
         self._failure: Exception | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="memory")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             migrated = legacy is not None and _take_over(legacy, path)
-            self._sqlite = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-            self._sqlite.execute("PRAGMA journal_mode=WAL")
-            self._sqlite.execute("PRAGMA synchronous=NORMAL")
-            self._sqlite.executescript(_SCHEMA)
+            damage.finish(path)
+            self._open()
             if migrated:
                 self._migrate()
         except (OSError, sqlite3.Error) as error:
-            advice = "move the file to another folder and start again"
-            raise SetupError(f"{path}: cannot be used as a gate's memory ({error}); {advice}") from error
+            raise SetupError(f"{path}: cannot be used as a gate's memory ({error})") from error
 
     def save_part(self, part: Announcement, arrived_at: int) -> None:
         """Save an announced part with the time of its arrival (epoch milliseconds)."""
@@ -96,12 +83,8 @@ class Memory:
 
     def load_expected(self) -> list[ExpectedPart]:
         """Return the parts that were announced and not acted on."""
-        rows = self._sqlite.execute("SELECT part, arrived_at FROM expected ORDER BY rowid").fetchall()
-        expected = []
-        for text, arrived_at in rows:
-            part = Announcement.model_validate_json(text, extra=UNKNOWN_FIELDS)
-            expected.append(ExpectedPart(part, arrived_at or part.captured_at))
-        return expected
+        rows = self._sqlite.execute("SELECT * FROM expected ORDER BY rowid").fetchall()
+        return [memory_tables.expected_part(*row) for row in rows]
 
     def load_held_last(self) -> bool:
         """Return whether this instance was the last one to hold the lease."""
@@ -117,6 +100,32 @@ class Memory:
         self._sqlite.close()
         if self._failure is not None:
             raise self._failure
+
+    def _open(self) -> None:
+        """Open the file. What is there is read once: a damaged file is replaced by what can be read of it."""
+        self._connect()
+        try:
+            self._prepare()
+            for load in (self.load_expected, self.load_acted, self.load_held_last):
+                load()
+        except (sqlite3.Error, ValueError) as error:
+            if isinstance(error, sqlite3.Error) and not damage.is_damage(error):
+                raise
+            self._replace(error)
+
+    def _connect(self) -> None:
+        self._sqlite = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+
+    def _prepare(self) -> None:
+        self._sqlite.execute("PRAGMA journal_mode=WAL")
+        self._sqlite.execute("PRAGMA synchronous=NORMAL")
+        self._sqlite.executescript(memory_tables.SCHEMA)
+
+    def _replace(self, error: Exception) -> None:
+        self._sqlite.close()
+        damage.replace(self._path, str(error).splitlines()[0], memory_tables.copy_readable)
+        self._connect()
+        self._prepare()
 
     def _migrate(self) -> None:
         """Add what the memory of an earlier build does not have. Its gate was the only one of the line."""
@@ -139,16 +148,25 @@ class Memory:
     def _write(self, statements: Sequence[_Statement]) -> None:
         """Write one transaction. An error, for example a full disk, is logged and does not stop the gate."""
         try:
-            with self._sqlite:
-                self._sqlite.execute("BEGIN")
-                for statement in statements:
-                    self._sqlite.execute(*statement)
-        except sqlite3.Error as error:
+            try:
+                self._run_all(statements)
+            except sqlite3.Error as error:
+                if not damage.is_damage(error):
+                    raise
+                self._replace(error)
+                self._run_all(statements)
+        except (sqlite3.Error, DamagedError) as error:
             if self._last_write_succeeded:  # log the first failure only, not one per part
                 _log.error("gate memory cannot be written, a restart would forget parts", reason=str(error))
             self._last_write_succeeded = False
         else:
             self._last_write_succeeded = True
+
+    def _run_all(self, statements: Sequence[_Statement]) -> None:
+        with self._sqlite:
+            self._sqlite.execute("BEGIN")
+            for statement in statements:
+                self._sqlite.execute(*statement)
 
 
 def _take_over(legacy: Path, path: Path) -> bool:

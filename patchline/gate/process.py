@@ -25,7 +25,7 @@ from patchline.gate.service import Service
 from patchline.plc.station import Station
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Ping
-from patchline.runtime import connections, health, metrics, notify
+from patchline.runtime import connections, damage, health, metrics, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.status import Identity, StatusSender
 
@@ -76,6 +76,7 @@ def run(
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
         link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
+        damage.show(measured.registry, line, folder)
         follower = _follower(settings, line, name, station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()

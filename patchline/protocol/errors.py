@@ -42,6 +42,15 @@ class MismatchError(SetupError):
     exit_code = 78
 
 
+class DamagedError(SetupError):
+    """A file of the process is damaged, and going on with the rest of it is not safe or not possible.
+
+    The code is that of sysexits.h for a configuration error: a person must look at the file first.
+    """
+
+    exit_code = 78
+
+
 class OutliersError(SetupError):
     """The command did its work, and found images that a person must look at. It ends with this text."""
 

@@ -182,6 +182,12 @@ CASES = {
         10,
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "2x20"},
     ),
+    "PatchlineFilesDamaged": (
+        {'patchline_damaged_files{line="l",instance="i"}': "1x20"},
+        {"line": "l", "instance": "i"},
+        1,
+        {'patchline_damaged_files{line="l",instance="i"}': "0x20"},
+    ),
     "PatchlineFolderUnreadable": (
         {'patchline_watched_folder_readable{instance="i",line="l"}': "1x5 0x20"},
         {"instance": "i", "line": "l"},

@@ -1,8 +1,11 @@
 """A killed publisher and an unreachable broker: no accepted image is lost."""
 
+import contextlib
 import signal
+import sqlite3
 import time
 import urllib.parse
+import urllib.request
 
 import pytest
 
@@ -66,3 +69,58 @@ def test_a_restarted_publisher_sends_what_the_first_left_in_the_spool(line, text
     second = line.run("publish", "--line", "l1", "--category", "brick", images[1])
     assert record["job_id"] in {state["job_id"] for state in records(second.out)}
     wait_for(lambda: len(line.messages(JOBS_QUEUE, 2)) == 2)
+
+
+def spool_without_a_broker(line, texture_folder, count, name="l1"):
+    """Spool images. Return their job ids and the file."""
+    (port,) = server.free_ports(1)
+    images = [str(path) for path in sorted((texture_folder / "test" / "good").iterdir())[:count]]
+    publisher = line.start(
+        "publish", "--line", name, "--category", "brick", *images, PATCHLINE_AMQP_URL=f"amqp://127.0.0.1:{port}"
+    )
+    job_ids = [records(publisher.stdout.readline())[0]["job_id"] for _ in range(count)]
+    publisher.send_signal(signal.SIGTERM)
+    assert publisher.wait(20) == 0
+    return job_ids, line.settings.paths.spool / f"{name}.brick.sqlite"
+
+
+def test_an_image_that_is_damaged_in_the_spool_is_refused_and_the_others_are_sent(line, texture_folder, tmp_path):
+    job_ids, spool = spool_without_a_broker(line, texture_folder, 5)
+    with contextlib.closing(sqlite3.connect(spool)) as sqlite:
+        query = "SELECT substr(image, length(image) / 2, 64) FROM entries WHERE number = 2"
+        (middle,) = sqlite.execute(query).fetchone()
+    data = spool.read_bytes()
+    page = data.index(middle) // 4096 * 4096
+    spool.write_bytes(data[:page] + b"\xa5" * 4096 + data[page + 4096 :])
+    (port,) = server.free_ports(1)
+    publisher = line.start(
+        "publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path), "--metrics-port", str(port)
+    )
+    states = {}
+    while len(states) < 5:
+        (record,) = records(publisher.stdout.readline())
+        states[record["job_id"]] = (record["state"], record.get("reason"))
+    refused = ("refused", "the image was damaged in the spool")
+    assert states == dict.fromkeys(job_ids, ("confirmed", None)) | {job_ids[1]: refused}
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        assert b'patchline_damaged_files{line="l1"} 1.0' in response.read()
+    publisher.send_signal(signal.SIGTERM)
+    _, log = publisher.communicate(timeout=20)
+    assert log.count("damaged file set aside") == 1
+    assert "Traceback" not in log
+
+
+def test_a_damaged_spool_of_two_publishers_ends_one_with_a_line_that_says_what_to_do(line, texture_folder, tmp_path):
+    _, spool = spool_without_a_broker(line, texture_folder, 2, "l2")
+    (port,) = server.free_ports(1)
+    arguments = ("publish", "--line", "l2", "--category", "brick")
+    other = line.start(*arguments, "--watch", str(tmp_path), PATCHLINE_AMQP_URL=f"amqp://127.0.0.1:{port}")
+    wait_for(lambda: list(spool.parent.glob("l2.*.taken")))
+    with contextlib.closing(sqlite3.connect(spool, timeout=20)) as sqlite, sqlite:
+        sqlite.execute("UPDATE entries SET job = 'x'")
+    image = str(next((texture_folder / "test" / "good").iterdir()))
+    publisher = line.run(*arguments, image)
+    assert publisher.returncode == 78
+    assert "is damaged (the job of entry 1 cannot be read), and another process uses it" in publisher.err
+    assert "Traceback" not in publisher.err
+    assert other.poll() is None

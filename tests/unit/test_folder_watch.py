@@ -24,6 +24,7 @@ from patchline.publisher.folder_metrics import FolderMetrics
 from patchline.publisher.taken_images import TakenImages
 from patchline.publisher.watched_folder import Signature, State
 from patchline.publisher.whole_image import is_whole
+from patchline.runtime import damage
 from patchline.runtime.metrics import Registry
 from tests import pictures
 
@@ -339,10 +340,33 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
     memory.close()
 
 
-def test_a_damaged_memory_is_refused(tmp_path):
-    (tmp_path / "m").write_bytes(b"not a database" * 1000)
-    with pytest.raises(SetupError, match="move a damaged file away"):
-        TakenImages(tmp_path / "m")
+def test_a_file_that_is_no_memory_is_set_aside_and_no_image_counts_as_taken(tmp_path):
+    (tmp_path / "l.id.taken").write_bytes(b"not a database" * 1000)
+    memory = TakenImages(tmp_path / "l.id.taken")
+    assert not memory.is_new, "or what is in the folder would count as taken"
+    assert memory.signatures() == {}
+    memory.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+
+
+@pytest.mark.parametrize("damaged", [bytes(4096), b"\xa5" * 4096], ids=["zeros", "garbage"])
+def test_of_a_memory_with_a_damaged_page_the_other_images_are_not_sent_again(tmp_path, damaged):
+    path, names = tmp_path / "l.id.taken", [f"{number:04}.png" for number in range(1000)]
+    memory = TakenImages(path)
+    memory.start(dict.fromkeys(names, SIGNATURE))
+    memory.close()
+    data = path.read_bytes()
+    (hit,) = [start for start in range(0, len(data), 4096) if b"0500.png" in data[start : start + 4096]]
+    path.write_bytes(data[:hit] + damaged + data[hit + 4096 :])
+    again = TakenImages(path)
+    rest = again.signatures()
+    assert len(names) - 150 < len(rest) < len(names)
+    again.add("new.png", SIGNATURE, b"d")
+    again.close()
+    last = TakenImages(path)
+    assert last.signatures() == rest | {"new.png": SIGNATURE}
+    last.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
 
 
 NOW, HOUR = 1_800_000_000_000_000_000, 3_600_000_000_000

@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -7,9 +8,9 @@ from patchline import config
 from patchline.gate.decide import NO_VERDICT, Gate, Heard, Permit
 from patchline.gate.journal import Journal
 from patchline.gate.memory import Memory
-from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
 from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.runtime import damage
 
 NOW_MS = 1_800_000_000_000
 NOW = 1000.0  # seconds on the monotonic clock, which has nothing to do with NOW_MS
@@ -347,10 +348,111 @@ def _enqueue_until_it_raises(memory):
         memory.enqueue(lambda: pytest.fail("a task ran after an error"))
 
 
-def test_a_file_that_is_not_a_memory_is_refused(tmp_path):
-    (tmp_path / "l.sqlite").write_bytes(b"not a database" * 1000)
-    with pytest.raises(SetupError, match="move the file to another folder"):
-        Memory(tmp_path / "l.sqlite", remember=3)
+def test_a_file_that_is_not_a_memory_is_set_aside_and_a_new_one_is_used(tmp_path):
+    (tmp_path / "l.g.sqlite").write_bytes(b"not a database" * 1000)
+    memory = Memory(tmp_path / "l.g.sqlite", remember=3)
+    memory.save_part(part("j"), NOW_MS)
+    memory.close()
+    again = Memory(tmp_path / "l.g.sqlite", remember=3)
+    assert [expected.part.job_id for expected in again.load_expected()] == ["j"]
+    again.close()
+    (aside,) = damage.set_aside_files(tmp_path, "l")
+    assert aside.read_bytes().startswith(b"not a database")
+
+
+def large_memory(path, jobs=300):
+    """Fill a memory: every second job is expected, the others are acted on."""
+    memory = Memory(path, remember=10 * jobs)
+    for number in range(jobs):
+        if number % 2:
+            memory.save_action(f"j{number:04}", "pass")
+        else:
+            memory.save_part(part(f"j{number:04}"), NOW_MS)
+    memory.save_held_last(True)
+    memory.close()
+
+
+def overwrite_page_with(path, text, damaged):
+    """Overwrite the page that has a text in a row of its table, not of an index."""
+    data = path.read_bytes()
+    (hit, *_) = [start for start in range(0, len(data), 4096) if text in data[start : start + 4096]]
+    path.write_bytes(data[:hit] + damaged + data[hit + 4096 :])
+
+
+@pytest.mark.parametrize("damaged", [bytes(4096), b"\xa5" * 4096], ids=["zeros", "garbage"])
+def test_of_a_memory_with_a_damaged_page_everything_else_is_used(tmp_path, damaged):
+    path = tmp_path / "l.g.sqlite"
+    large_memory(path)
+    overwrite_page_with(path, b'"job_id":"j0100"', damaged)
+    overwrite_page_with(path, b"j0101pass", damaged)
+    memory = Memory(path, remember=3000)
+    expected = {expected.part.job_id for expected in memory.load_expected()}
+    acted = [job_id for job_id, _ in memory.load_acted()]
+    memory.close()
+    assert acted == [f"j{number:04}" for number in range(1, 300, 2)], "the index still has those of the damaged page"
+    assert {f"j{number:04}" for number in range(0, 300, 2)} > expected
+    assert len(expected) > 120
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+
+
+def test_an_expected_part_that_makes_no_sense_costs_no_other(tmp_path):
+    path = tmp_path / "l.g.sqlite"
+    large_memory(path, 6)
+    with closing(sqlite3.connect(path)) as sqlite, sqlite:
+        sqlite.execute("UPDATE expected SET part = CAST(x'7bff' AS TEXT) WHERE job_id = 'j0002'")
+    memory = Memory(path, remember=3)
+    assert [expected.part.job_id for expected in memory.load_expected()] == ["j0000", "j0004"]
+    assert memory.load_held_last()
+    memory.close()
+
+
+def test_a_memory_that_is_damaged_while_its_gate_runs_is_replaced_and_written(gate, tmp_path):
+    path = tmp_path / "l.g.sqlite"
+    large_memory(path)
+    memory = Memory(path, remember=3000)
+    overwrite_page_with(path, b"j0299pass", b"\xa5" * 4096)
+    memory.enqueue(lambda: memory._sqlite.execute("PRAGMA cache_size=0"))
+    save(memory, done(gate, "new"))
+    memory.close()
+    again = Memory(path, remember=3000)
+    assert ("new", "pass") in again.load_acted()
+    again.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+
+
+def test_of_a_damaged_journal_the_readable_lines_are_used_and_the_file_is_set_aside(gate, tmp_path):
+    path = tmp_path / "l.g.journal"
+    journal = Journal(path)
+    first, second, third = done(gate, "j"), done(gate, "k"), done(gate, "m", Decision.FAIL)
+    journal.write_done(first)
+    journal.write_done(second)
+    journal.write_intent(third)
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = lines[0] + bytes(len(lines[1]) - 1) + b"\n" + lines[2]
+    path.write_bytes(damaged)
+    again = Journal(path)
+    assert (again.done, again.intended) == ([first], [third])
+    again.write_done(third)
+    again.close()
+    (aside,) = damage.set_aside_files(tmp_path, "l")
+    assert aside.read_bytes() == damaged
+    last = Journal(path)
+    assert (last.done, last.intended) == ([first, third], [])
+    last.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+
+
+def test_what_is_written_after_a_torn_line_can_be_read(gate, tmp_path):
+    path = tmp_path / "l.g.journal"
+    path.write_bytes(b'{"intent":{"job_id":"torn')
+    journal = Journal(path)
+    journal.write_done(done(gate, "j"))
+    journal.close()
+    again = Journal(path)
+    assert [record.job_id for record in again.done] == ["j"]
+    again.close()
+    assert damage.set_aside_files(tmp_path, "l") == []
 
 
 def test_the_number_of_remembered_jobs_is_bounded():

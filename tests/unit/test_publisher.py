@@ -187,6 +187,23 @@ def test_a_full_spool_makes_the_source_wait(publisher, broker, states, monkeypat
     assert accept(publisher, third) is None, "a stopped publisher accepts nothing"
 
 
+def test_the_part_of_an_image_that_was_damaged_in_the_spool_is_announced_unless_it_is_late(
+    publisher, broker, states, clock, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        disconnect(broker, patch)
+        for capture, deadline in zip(captures(3), (NOW + 5000, NOW + 500, NOW + 5000), strict=True):
+            accept(publisher, capture, deadline)
+    publisher.spool._file._synced.sqlite.execute("UPDATE entries SET image = NULL WHERE number < 3")
+    clock.now_ms += 1000
+    assert is_replayed(publisher)
+    assert states[3:] == [("p0", "refused"), ("p1", "refused"), ("p2", "confirmed")]
+    gate = broker.consume(topology.gate_queue("l", "g"), 10)
+    assert [gate.take(0).message.headers["part_id"] for _ in range(2)] == ["p0", "p2"]
+    assert gate.take(0) is None
+    assert sent_parts(broker) == ["p2"]
+
+
 def test_a_job_that_waits_too_long_is_given_up_and_reported(publisher, broker, states, clock, monkeypatch):
     with monkeypatch.context() as patch:
         disconnect(broker, patch)
@@ -219,7 +236,7 @@ def test_removed_entries_are_deleted_once_the_spool_can_be_written_again(publish
         disconnect(broker, patch)
         for capture in captures(2):
             accept(publisher, capture)
-    sqlite = publisher.spool._unsynced.sqlite
+    sqlite = publisher.spool._file._unsynced.sqlite
     sqlite.execute("PRAGMA query_only=ON")  # no write succeeds, like on a full disk
     in_file = []
 
@@ -250,7 +267,7 @@ def test_a_failed_replay_stops_the_publisher_with_its_error():
 
 def test_the_source_waits_while_the_spool_cannot_be_written(publisher, broker, states, monkeypatch):
     disconnect(broker, monkeypatch)
-    sqlite = publisher.spool._synced.sqlite
+    sqlite = publisher.spool._file._synced.sqlite
     sqlite.execute("PRAGMA query_only=ON")
     monkeypatch.setattr(publisher.stop, "wait", lambda _: sqlite.execute("PRAGMA query_only=OFF"))
     assert accept(publisher, captures(1)[0], None) is not None

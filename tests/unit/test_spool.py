@@ -1,15 +1,19 @@
+import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from patchline.protocol import messages
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import DamagedError
 from patchline.publisher.spool import Spool, SpoolFullError
+from patchline.runtime import damage
 
 NOW = 1_800_000_000_000
+PAGE = 4096
 
 
 def job(number):
@@ -31,10 +35,142 @@ def test_removed_entries_do_not_reappear_after_the_spool_was_closed(tmp_path):
     second.close()
 
 
-def test_a_file_that_is_not_a_spool_is_refused(tmp_path):
-    (tmp_path / "broken.sqlite").write_bytes(b"not a database" * 1000)
-    with pytest.raises(SetupError, match="move a damaged spool to another folder"):
-        Spool(tmp_path / "broken.sqlite", 1000, 60.0)
+def pages_of(path):
+    """Return the pages of a file of SQLite."""
+    data = path.read_bytes()
+    return [data[start : start + PAGE] for start in range(0, len(data), PAGE)]
+
+
+def filled(path, count=40, size=20_000):
+    """Return the images of a spool that was filled and closed, by job id."""
+    spool = Spool(path, 10**9, 60.0)
+    images = {f"j{number}": bytes([number]) * size for number in range(count)}
+    for number in range(count):
+        spool.put(job(number), images[f"j{number}"], NOW)
+    spool.close()
+    return images
+
+
+def emptied(spool):
+    """Return what is left in a spool, by job id, in order."""
+    images = {}
+    while (entry := spool.oldest()) is not None:
+        images[entry.job.job_id] = entry.image
+        spool.remove(entry)
+    return images
+
+
+def test_a_file_that_is_not_a_spool_is_set_aside_and_a_new_one_is_used(tmp_path, capsys):
+    path = tmp_path / "l.c.sqlite"
+    path.write_bytes(b"not a database" * 1000)
+    spool = Spool(path, 1000, 60.0)
+    spool.put(job(0), b"pixels", NOW)
+    assert emptied(spool) == {"j0": b"pixels"}
+    (aside,) = damage.set_aside_files(tmp_path, "l")
+    assert aside.read_bytes().startswith(b"not a database")
+    log = capsys.readouterr().out
+    assert (log.count("set aside"), "file is not a database" in log) == (1, True)
+    spool.close()
+
+
+@pytest.mark.parametrize("damaged", [b"\0" * 4096, b"\xa5" * 4096], ids=["zeros", "garbage"])
+def test_of_a_spool_with_a_damaged_page_every_other_image_is_used_in_order(tmp_path, damaged):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path)
+    hit = next(number for number, page in enumerate(pages_of(path)) if page.count(7) >= PAGE - 4)
+    with path.open("r+b") as file:
+        file.seek(hit * PAGE)
+        file.write(damaged)
+    spool = Spool(path, 10**9, 60.0)
+    rest = emptied(spool)
+    assert rest == images | {"j7": None}
+    assert list(rest) == list(images)
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+    spool.put(job(99), b"pixels", NOW)
+    assert (spool.depth(), spool.oldest().image) == (1, b"pixels")
+    spool.close()
+
+
+def test_an_image_after_damage_in_the_file_that_counts_entries_is_not_lost(tmp_path):
+    path = tmp_path / "l.c.sqlite"
+    filled(path, 3)
+    spool = Spool(path, 10**9, 60.0)
+    assert len(emptied(spool)) == 3
+    spool.close()
+    path.write_bytes(b"\xa5" * PAGE * 4)
+    again = Spool(path, 10**9, 60.0)
+    again._last_removed = 3  # as if it had been damaged in between
+    again.put(job(5), b"pixels", NOW)
+    assert list(emptied(again)) == ["j5"]
+    again.close()
+
+
+def test_an_entry_whose_job_makes_no_sense_is_left_in_the_damaged_file_and_the_others_are_used(tmp_path):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path, 5, 100)
+    with closing(sqlite3.connect(path)) as sqlite, sqlite:
+        sqlite.execute("UPDATE entries SET job = CAST(x'7bff7d' AS TEXT) WHERE job_id = 'j2'")
+    spool = Spool(path, 10**9, 60.0)
+    del images["j2"]
+    assert emptied(spool) == images
+    (aside,) = damage.set_aside_files(tmp_path, "l")
+    with closing(sqlite3.connect(aside)) as sqlite:
+        assert sqlite.execute("SELECT count(*) FROM entries WHERE job_id = 'j2'").fetchone() == (1,)
+    spool.close()
+
+
+def test_a_damaged_spool_that_another_process_uses_is_left_alone(tmp_path):
+    path = tmp_path / "l.c.sqlite"
+    filled(path, 2, 100)
+    with closing(sqlite3.connect(path)) as sqlite, sqlite:
+        sqlite.execute("UPDATE entries SET job = 'x'")
+    one, other = (Spool(path, 10**9, 60.0) for _ in range(2))
+    with pytest.raises(DamagedError, match="another process uses it; end every publisher") as error:
+        one.oldest()
+    assert error.value.exit_code == 78
+    other.close()
+    assert one.oldest() is None
+    one.close()
+
+
+def test_a_damaged_spool_that_cannot_be_replaced_says_what_to_do(tmp_path, monkeypatch):
+    path = tmp_path / "l.c.sqlite"
+    filled(path, 2, 100)
+    damaged = b"\xa5" * PAGE * 4
+    path.write_bytes(damaged)
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("patchline.publisher.spool_file._copy", full)
+    with pytest.raises(DamagedError, match=r"cannot be saved \(database or disk is full\); make its folder writable"):
+        Spool(path, 10**9, 60.0)
+    assert path.read_bytes() == damaged
+
+
+def test_a_crash_while_a_damaged_spool_is_replaced_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path, 5, 100)
+    with closing(sqlite3.connect(path)) as sqlite, sqlite:
+        sqlite.execute("UPDATE entries SET job = 'x' WHERE job_id = 'j2'")
+    replace = Path.replace
+
+    def crash_at_last(self, target):
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    crashed = Spool(path, 10**9, 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash_at_last)
+        with pytest.raises(KeyboardInterrupt):
+            emptied(crashed)
+    os.close(crashed._file._lock)  # as the kernel does
+    assert not path.exists()
+    spool = Spool(path, 10**9, 60.0)
+    del images["j2"]
+    assert emptied(spool) == images
+    spool.close()
 
 
 def test_a_spool_reports_its_size_and_age_without_reading_its_images(tmp_path):
@@ -77,13 +213,13 @@ def steps_of_an_image(path, depth):
     for number in range(depth):
         spool.put(job(number), b"pixels", NOW)
     steps = []
-    for connection in (spool._synced, spool._unsynced):
+    for connection in (spool._file._synced, spool._file._unsynced):
         connection.sqlite.set_progress_handler(lambda: steps.append(1), 1)
     spool.put(job("new"), b"pixels", NOW)
     assert spool.depth() == depth + 1
     spool.remove(spool.oldest())
     assert spool.depth() == depth
-    for connection in (spool._synced, spool._unsynced):
+    for connection in (spool._file._synced, spool._file._unsynced):
         connection.sqlite.set_progress_handler(None, 1)
     spool.close()
     return len(steps)
