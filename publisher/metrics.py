@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from patchline.publisher.job_state import JobState
@@ -16,15 +15,15 @@ class Spools(Protocol):
     """One spool (`spool.Spool`), or those of several categories (`pipelines.Pipelines`)."""
 
     def depth(self) -> int: ...
-    def oldest_age_s(self, now_ms: int) -> float: ...
+    def oldest_age_s(self) -> float: ...
 
 
 class Metrics:
     """Counts jobs by state. The gauges of the spool read it on every scrape."""
 
-    def __init__(self, line: str, category: str, clock_ms: Callable[[], int], registry: Registry | None = None) -> None:
+    def __init__(self, line: str, category: str, registry: Registry | None = None) -> None:
         self.registry = registry or Registry()
-        self._line, self._category, self._clock_ms = line, category, clock_ms
+        self._line, self._category = line, category
         names = ("line", "category", "state")
         self._jobs = Counter("patchline_published_jobs", "Jobs by state.", names, registry=self.registry)
         if category != SEVERAL:
@@ -38,7 +37,7 @@ class Metrics:
         age = Gauge(
             "patchline_spool_oldest_age_seconds", "Age of the oldest job in the spool.", names, registry=self.registry
         )
-        age.labels(*values).set_function(lambda: spool.oldest_age_s(self._clock_ms()))
+        age.labels(*values).set_function(spool.oldest_age_s)
 
     def count(self, category: str, state: JobState) -> None:
         """Count a job that has reached `state`."""

@@ -65,11 +65,9 @@ class Pipelines:
         """Return the number of images in the spools."""
         return sum(publisher.spool.depth() for publisher in self._publishers.copy().values())
 
-    def oldest_age_s(self, now_ms: int) -> float:
+    def oldest_age_s(self) -> float:
         """Return the age of the oldest image in the spools in seconds; 0 if they are empty."""
-        return max(
-            (publisher.spool.oldest_age_s(now_ms) for publisher in self._publishers.copy().values()), default=0.0
-        )
+        return max((publisher.spool.oldest_age_s() for publisher in self._publishers.copy().values()), default=0.0)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def running(
         connections.connect(settings, f"publisher {line}", confirm_timeout_s=limits.confirm_timeout_s) as broker,
         ExitStack() as stack,
     ):
-        metrics = Metrics(line, category or SEVERAL, connections.now_ms, registry)
+        metrics = Metrics(line, category or SEVERAL, registry)
         start = partial(_publisher, settings, line, broker, _serialized(metrics, on_state), stop)
         publishers = stack.enter_context(Pipelines(category, start))
         metrics.show(publishers)

@@ -130,7 +130,7 @@ class Replay:
         pending = self._pending.pop(entry.job.job_id, None)
         if pending is not None and not (pending.done() and pending.exception() is not None):
             return _Flight(entry, pending)
-        if self.spool.is_too_old(entry, self.clock_ms()):
+        if self.spool.is_too_old(entry):
             return _Flight(entry, None)
         now_ms = self.clock_ms()
         if entry.image is not None:
@@ -152,7 +152,7 @@ class Replay:
         if flight.confirmation is None:
             return True
         if not flight.confirmation.done():
-            return self.spool.is_too_old(flight.entry, self.clock_ms()) and flight.confirmation.cancel()
+            return self.spool.is_too_old(flight.entry) and flight.confirmation.cancel()
         error = flight.confirmation.exception()
         if isinstance(error, TooLarge) and flight.refusal is None:
             flight.refusal = str(error)

@@ -2,7 +2,8 @@
 
 Entries leave in the order they came. A new entry is on disk before `put` returns. The spool takes no entry beyond its
 limit in bytes or on a nearly full disk; the publisher then waits. An empty spool gives its disk space back. An entry
-that is too old is given up: the gate has rejected its part long ago.
+that is too old is given up: the gate has rejected its part long ago. Its age is time for which the machine was on, as
+far as this start of the machine has seen it: the wall clock may be corrected by days, and then no image must be lost.
 
 Deletions are batched and not synced, so that a slow disk can drain the spool while images arrive. Entries that reappear
 after a crash are sent again as the same jobs.
@@ -13,17 +14,22 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from patchline.protocol.messages import Job
 from patchline.publisher.spool_file import Entry, SpoolError, SpoolFile, entry_of
+from patchline.runtime import uptime
 
-_INSERT = "INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms) VALUES (?, ?, ?, ?, ?)"
-_DELETE = "DELETE FROM entries WHERE number <= ?"
-_OLDEST = """
-SELECT number, CAST(job AS BLOB), image, added_ms FROM entries WHERE number > ? ORDER BY number LIMIT 1
+_INSERT = """
+INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms, boot_id, boot_s) VALUES (?, ?, ?, ?, ?, ?, ?)
 """
-_OLDEST_TIME = "SELECT added_ms FROM entries WHERE number > ? ORDER BY number LIMIT 1"
+_DELETE = "DELETE FROM entries WHERE number <= ?"
+_SINCE = "iif(entries.boot_id = boot.boot_id, entries.boot_s, boot.opened_s)"
+_OLDEST = f"""
+SELECT number, CAST(job AS BLOB), image, {_SINCE} FROM entries, boot WHERE number > ? ORDER BY number LIMIT 1
+"""
+_OLDEST_SINCE = f"SELECT {_SINCE} FROM entries, boot WHERE number > ? ORDER BY number LIMIT 1"
 _BYTES = "SELECT bytes FROM totals"
 _DEPTH = "SELECT jobs - (SELECT count(*) FROM entries WHERE number <= ?) FROM totals"  # without what was just removed
 _DELETE_BATCH = 32
@@ -43,19 +49,30 @@ class Spool:
         max_bytes: upper bound of the sum of the image sizes.
         max_age_s: age in seconds above which an entry is too old.
         min_free_bytes: free bytes to leave on the disk; removing an entry needs some, too.
+        boot_s: seconds since the start of the machine.
+        boot_id: id of this start of the machine.
 
     Raises:
         SetupError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, max_bytes: int, max_age_s: float, min_free_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        max_age_s: float,
+        min_free_bytes: int = 0,
+        boot_s: Callable[[], float] = uptime.boot_s,
+        boot_id: str | None = None,
+    ) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
-        self._max_age_ms = int(max_age_s * 1000)
+        self._max_age_s = max_age_s
+        self._boot_s, self._boot_id = boot_s, boot_id or uptime.boot_id()
         self._last_removed = 0  # number of the entry that was removed last
         self._undeleted = 0  # removed entries that are still in the file
-        self._file = SpoolFile(path)
+        self._file = SpoolFile(path, self._boot_id, boot_s())
 
     def put(self, job: Job, image: bytes, now_ms: int) -> None:
         """Save a job; it is on disk when this returns. Saving the same job again changes nothing.
@@ -64,7 +81,7 @@ class Spool:
             SpoolFullError: the limit in bytes is reached, or the disk has too little free space.
             SpoolError: the file cannot be written.
         """
-        row = (job.job_id, job.model_dump_json(), image, len(image), now_ms)
+        row = (job.job_id, job.model_dump_json(), image, len(image), now_ms, self._boot_id, self._boot_s())
 
         def insert(sqlite: sqlite3.Connection) -> None:
             with sqlite:
@@ -91,9 +108,9 @@ class Spool:
 
         return self._file.use(read)
 
-    def is_too_old(self, entry: Entry, now_ms: int) -> bool:
-        """Return True if the entry has waited longer than the limit."""
-        return now_ms - entry.added_ms > self._max_age_ms
+    def is_too_old(self, entry: Entry) -> bool:
+        """Return True if the entry has waited longer than the limit. A correction of the clock makes none old."""
+        return self._boot_s() - entry.since_s > self._max_age_s
 
     def remove(self, entry: Entry) -> None:
         """Remove the oldest entry."""
@@ -110,10 +127,10 @@ class Spool:
         """Return the number of jobs."""
         return self._file.use(lambda sqlite: int(sqlite.execute(_DEPTH, (self._last_removed,)).fetchone()[0]))
 
-    def oldest_age_s(self, now_ms: int) -> float:
+    def oldest_age_s(self) -> float:
         """Return the age of the oldest job in seconds, or 0 if the spool is empty."""
-        row = self._file.use(lambda sqlite: sqlite.execute(_OLDEST_TIME, (self._last_removed,)).fetchone())
-        return 0.0 if row is None else max(0.0, (now_ms - row[0]) / 1000)
+        row = self._file.use(lambda sqlite: sqlite.execute(_OLDEST_SINCE, (self._last_removed,)).fetchone())
+        return 0.0 if row is None else max(0.0, self._boot_s() - row[0])
 
     def close(self) -> None:
         """Delete what was removed and close the file."""

@@ -21,8 +21,10 @@ from patchline.runtime import connections, damage
 _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS entries (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER
+    number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER,
+    boot_id TEXT, boot_s REAL
 );
+CREATE TABLE IF NOT EXISTS boot (boot_id TEXT UNIQUE, opened_s REAL);
 CREATE INDEX IF NOT EXISTS sizes ON entries (size);
 CREATE TABLE IF NOT EXISTS totals (jobs INTEGER, bytes INTEGER);
 CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON entries
@@ -34,9 +36,11 @@ INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM entries;
 COMMIT;
 """
 _INDEXES = {"sizes": "size", "sqlite_autoindex_entries_1": "job_id"}
-_READ = "SELECT CAST(job AS BLOB), image, added_ms FROM entries WHERE number = ?"
-_READ_JOB = "SELECT CAST(job AS BLOB), NULL, ? FROM entries WHERE number = ?"
-_COPY = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?)"
+_ADDED_COLUMNS = {"boot_id": "TEXT", "boot_s": "REAL"}  # an earlier build has made the table without them
+_READ = "SELECT CAST(job AS BLOB), image, added_ms, boot_id, boot_s FROM entries WHERE number = ?"
+_READ_OLD = "SELECT CAST(job AS BLOB), image, added_ms, NULL, NULL FROM entries WHERE number = ?"
+_READ_JOB = "SELECT CAST(job AS BLOB), NULL, ?, NULL, NULL FROM entries WHERE number = ?"
+_COPY = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _T = TypeVar("_T")
 
 
@@ -50,12 +54,19 @@ class SpoolDamagedError(SpoolError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One job that waits for the broker. `image` is None if it was damaged: its part can only be announced."""
+    """One job that waits for the broker.
+
+    Attributes:
+        number: its place in the spool.
+        job: the job.
+        image: None if it was damaged: the part can only be announced.
+        since_s: from when on its age counts, in seconds since the start of the machine.
+    """
 
     number: int
     job: Job
-    added_ms: int
     image: bytes | None = field(repr=False)
+    since_s: float
 
 
 class _Connection:
@@ -79,13 +90,19 @@ class SpoolFile:
     Several threads and processes may share it. They hold a lock on a file beside it: it is replaced only while no
     other process uses it, or what that one writes would be lost.
 
+    Args:
+        path: the file; created if missing.
+        boot_id: id of this start of the machine.
+        now_s: seconds since then. The age of the entries of an earlier start counts from here.
+
     Raises:
         SetupError: the file cannot be used.
         DamagedError: it is damaged and cannot be replaced.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, boot_id: str, now_s: float) -> None:
         self.path = path
+        self._boot = (boot_id, now_s)
         self._synced, self._unsynced = _Connection("FULL"), _Connection("NORMAL")
         self._replacements = 0
         try:
@@ -143,7 +160,13 @@ class SpoolFile:
     def _open(self) -> None:
         for connection in (self._synced, self._unsynced):
             connection.open(self.path)
-        self._synced.sqlite.executescript(_SCHEMA)
+        sqlite = self._synced.sqlite
+        sqlite.executescript(_SCHEMA)
+        columns = {name for _, name, *_ in sqlite.execute("PRAGMA table_info(entries)")}
+        for name in _ADDED_COLUMNS.keys() - columns:
+            sqlite.execute(f"ALTER TABLE entries ADD COLUMN {name} {_ADDED_COLUMNS[name]}")
+        sqlite.execute("DELETE FROM boot WHERE boot_id <> ?", self._boot[:1])
+        sqlite.execute("INSERT OR IGNORE INTO boot VALUES (?, ?)", self._boot)
 
     def _close(self) -> None:
         for connection in (self._synced, self._unsynced):
@@ -166,46 +189,53 @@ class SpoolFile:
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
 
-def entry_of(number: int, job: object, image: object, added_ms: object) -> Entry:
+def entry_of(number: int, job: object, image: object, since_s: object) -> Entry:
     """Return the entry of a row.
 
     Raises:
         SpoolDamagedError: its values cannot have been written by a spool.
     """
-    if not isinstance(job, bytes) or not isinstance(image, bytes | None) or not isinstance(added_ms, int):
+    if not isinstance(image, bytes | None) or not isinstance(since_s, float):
         raise SpoolDamagedError(f"entry {number} has values of the wrong types")
+    return Entry(number, _job_of(number, job), image, since_s)
+
+
+def _job_of(number: int, job: object) -> Job:
     try:
-        return Entry(number, Job.model_validate_json(job, extra=UNKNOWN_FIELDS), added_ms, image)
-    except ValueError as error:
-        raise SpoolDamagedError(f"the job of entry {number} cannot be read") from error
+        if isinstance(job, bytes):
+            return Job.model_validate_json(job, extra=UNKNOWN_FIELDS)
+    except ValueError:
+        pass
+    raise SpoolDamagedError(f"the job of entry {number} cannot be read")
 
 
 def _copy(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> damage.Rescue:
     """Copy what can be read. An entry without a readable image keeps its job, so that its part can be announced."""
     fresh.executescript(_SCHEMA)
     rescue = damage.Rescue()
-    numbers = damage.keys(damaged, "entries", "number", int, _INDEXES)
-    for number in numbers:
-        entry = _rescued(damaged, number)
-        if entry is None:
+    for number in damage.keys(damaged, "entries", "number", int, _INDEXES):
+        row = _readable(damaged, number)
+        if row is None:
             rescue.known_lost += 1
             continue
-        image = entry.image
-        row = (number, entry.job.job_id, entry.job.model_dump_json(), image, len(image or b""), entry.added_ms)
         fresh.execute(_COPY, row)
-        rescue.kept += image is not None
-        rescue.without_image += image is None
+        rescue.kept += row[3] is not None
+        rescue.without_image += row[3] is None
     _continue_numbers(damaged, fresh)
     return rescue
 
 
-def _rescued(damaged: sqlite3.Connection, number: int) -> Entry | None:
+def _readable(damaged: sqlite3.Connection, number: int) -> tuple[object, ...] | None:
     """Return what can be read of an entry. The columns after a damaged image cannot be read either."""
-    for statement, values in ((_READ, (number,)), (_READ_JOB, (connections.now_ms(), number))):
+    for statement, values in ((_READ, (number,)), (_READ_OLD, (number,)), (_READ_JOB, (connections.now_ms(), number))):
         row = damage.row(damaged, statement, *values)
+        if row is None:
+            continue
+        text, image, added_ms, boot_id, boot_s = row
         with suppress(SpoolDamagedError):
-            if row is not None:
-                return entry_of(number, *row)
+            job = entry_of(number, text, image, 0.0).job
+            times = (boot_id, boot_s) if isinstance(boot_s, float) else (None, None)
+            return number, job.job_id, job.model_dump_json(), image, len(image or b""), added_ms, *times
     return None
 
 

@@ -10,7 +10,7 @@ import typer
 from patchline import config
 from patchline.cli.options import CONFIG, Line, Settings, names, port
 from patchline.protocol.errors import SetupError
-from patchline.runtime import signals
+from patchline.runtime import signals, uptime
 
 
 def gate(
@@ -52,7 +52,7 @@ def gate(
         if arm is not None:
             output = outputs.ExecOutput(_command(arm), settings.gate.act_timeout_ms / 1000)
         if address is not None:
-            output, station = plc_output.connect(address, settings.plc.rules(line), process.boot_s)
+            output, station = plc_output.connect(address, settings.plc.rules(line), uptime.boot_s)
         process.run(settings, line, output, stop, instance, metrics_port, station)
 
 

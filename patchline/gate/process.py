@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from contextlib import ExitStack, closing
 from functools import partial
@@ -28,6 +27,7 @@ from patchline.protocol.gate_messages import Ping
 from patchline.runtime import connections, damage, health, metrics, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.status import Identity, StatusSender
+from patchline.runtime.uptime import boot_s
 
 _log = structlog.get_logger(__name__)
 _STALE_AFTER_S = 1.0
@@ -122,11 +122,6 @@ def _with_short_times(settings: config.Config) -> config.Config:
         "reconnect_max_s": min(lease_s / 2, settings.broker.reconnect_max_s),
     }
     return settings.model_copy(update={"broker": settings.broker.model_copy(update=times)})
-
-
-def boot_s() -> float:
-    """Return the seconds since the start of this machine, including the time for which it was suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _run(service: Service, life: _Life, stop: threading.Event, forget_after_s: float) -> None:

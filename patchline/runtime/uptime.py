@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -15,4 +16,7 @@ def boot_s() -> float:
 
 def boot_id() -> str:
     """Return an id of this start of the machine: times of `boot_s` can be compared only if they have the same one."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return uuid.uuid4().hex  # no other process has times that can be compared

@@ -6,6 +6,7 @@ import sqlite3
 import time
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
+CLOCK = Path(__file__).parents[1] / "chaos" / "clock"
 
 
 def test_images_accepted_without_a_broker_arrive_in_order_when_it_is_back(line, texture_folder, servers):
@@ -71,17 +73,24 @@ def test_a_restarted_publisher_sends_what_the_first_left_in_the_spool(line, text
     wait_for(lambda: len(line.messages(JOBS_QUEUE, 2)) == 2)
 
 
-def spool_without_a_broker(line, texture_folder, count, name="l1"):
+def spool_without_a_broker(line, texture_folder, count, name="l1", **environment):
     """Spool images. Return their job ids and the file."""
     (port,) = server.free_ports(1)
     images = [str(path) for path in sorted((texture_folder / "test" / "good").iterdir())[:count]]
-    publisher = line.start(
-        "publish", "--line", name, "--category", "brick", *images, PATCHLINE_AMQP_URL=f"amqp://127.0.0.1:{port}"
-    )
+    environment["PATCHLINE_AMQP_URL"] = f"amqp://127.0.0.1:{port}"
+    publisher = line.start("publish", "--line", name, "--category", "brick", *images, **environment)
     job_ids = [records(publisher.stdout.readline())[0]["job_id"] for _ in range(count)]
     publisher.send_signal(signal.SIGTERM)
     assert publisher.wait(20) == 0
     return job_ids, line.settings.paths.spool / f"{name}.brick.sqlite"
+
+
+def test_images_are_sent_after_the_clock_was_corrected_by_days(line, texture_folder):
+    behind = {"PYTHONPATH": f"{CLOCK}:{Path.cwd()}", "PATCHLINE_CLOCK_S": str(-2 * 86_400)}
+    job_ids, _ = spool_without_a_broker(line, texture_folder, 3, **behind)
+    last = str(sorted((texture_folder / "test" / "good").iterdir())[3])
+    out = records(line.run("publish", "--line", "l1", "--category", "brick", last).out)
+    assert {record["job_id"]: record["state"] for record in out}.items() >= dict.fromkeys(job_ids, "confirmed").items()
 
 
 def test_an_image_that_is_damaged_in_the_spool_is_refused_and_the_others_are_sent(line, texture_folder, tmp_path):

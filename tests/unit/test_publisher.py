@@ -43,12 +43,12 @@ def states():
 
 @pytest.fixture
 def clock():
-    return SimpleNamespace(now_ms=NOW)
+    return SimpleNamespace(now_ms=NOW, boot_s=1000.0)
 
 
 @pytest.fixture
 def publisher(broker, tmp_path, states, clock):
-    spool = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0)
+    spool = Spool(tmp_path / "spool" / "l.c.sqlite", max_bytes=1000, max_age_s=60.0, boot_s=lambda: clock.boot_s)
 
     def on_state(job, state, reason):
         states.append((job.part_id, state))
@@ -204,12 +204,23 @@ def test_the_part_of_an_image_that_was_damaged_in_the_spool_is_announced_unless_
     assert sent_parts(broker) == ["p2"]
 
 
+@pytest.mark.parametrize("days", [-2, 2])
+def test_a_clock_that_is_corrected_by_days_makes_no_image_too_old(publisher, broker, states, clock, monkeypatch, days):
+    with monkeypatch.context() as patch:
+        disconnect(broker, patch)
+        accept(publisher, captures(1)[0], NOW + 500)
+    clock.now_ms += days * 86_400_000
+    assert publisher.spool.oldest_age_s() == 0.0
+    assert is_replayed(publisher)
+    assert states[-1] == ("p0", "confirmed")
+
+
 def test_a_job_that_waits_too_long_is_given_up_and_reported(publisher, broker, states, clock, monkeypatch):
     with monkeypatch.context() as patch:
         disconnect(broker, patch)
         accept(publisher, captures(1)[0], None)
-    clock.now_ms += 61_000
-    assert publisher.spool.oldest_age_s(clock.now_ms) == 61.0
+    clock.boot_s += 61
+    assert publisher.spool.oldest_age_s() == 61.0
     assert is_replayed(publisher)
     assert sent_parts(broker) == []
     assert states[-1] == ("p0", "given_up")
@@ -225,7 +236,7 @@ def test_the_same_job_is_spooled_once(publisher, broker, monkeypatch):
 def test_a_capture_that_was_given_up_is_spooled_when_it_is_sent_again(publisher, broker, clock, monkeypatch):
     disconnect(broker, monkeypatch)
     accept(publisher, captures(1)[0], None)
-    clock.now_ms += 61_000
+    clock.boot_s += 61
     assert is_replayed(publisher)
     accept(publisher, captures(1)[0])
     assert publisher.spool.oldest().job.part_id == "p0"
@@ -274,11 +285,12 @@ def test_the_source_waits_while_the_spool_cannot_be_written(publisher, broker, s
     assert (states, publisher.spool.depth()) == ([("p0", "spooled")], 1)
 
 
-def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, monkeypatch):
-    metrics = Metrics("l", "c", lambda: NOW + 5000)
+def test_the_depth_and_age_of_the_spool_are_metrics(publisher, broker, clock, monkeypatch):
+    metrics = Metrics("l", "c")
     metrics.show(publisher.spool)
     disconnect(broker, monkeypatch)
     accept(publisher, captures(1)[0], None)
+    clock.boot_s += 5
     labels = {"line": "l", "category": "c"}
     assert metrics.registry.get_sample_value("patchline_spool_jobs", labels) == 1
     assert metrics.registry.get_sample_value("patchline_spool_oldest_age_seconds", labels) == 5.0
