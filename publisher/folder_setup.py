@@ -43,12 +43,13 @@ def open_watch(
         stop: ends the watch when set.
 
     Raises:
-        SetupError: the folder cannot be read, or its memory cannot be used.
+        SetupError: the folder cannot be read, its memory cannot be used, or another publisher of the line watches it.
     """
     if not folder.is_dir():
         raise SetupError(f"{folder}: --watch needs an existing folder")
     spool = settings.paths.spool
-    memory = TakenImages(spool / f"{line}.{bookmark.folder_id(folder)}.taken")
+    in_use = f"{folder}: another publisher of line {line} watches this folder; end one of the two"
+    memory = TakenImages(spool / f"{line}.{bookmark.folder_id(folder)}.taken", in_use)
     if memory.is_new:
         bookmarks = bookmark.find(spool, line, folder)
         memory.start(_taken_before(folder, bookmarks))

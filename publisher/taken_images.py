@@ -18,7 +18,7 @@ import structlog
 
 from patchline.protocol.errors import SetupError
 from patchline.publisher.watched_folder import Signature
-from patchline.runtime import damage
+from patchline.runtime import damage, locks
 
 _log = structlog.get_logger(__name__)
 _SCHEMA = """
@@ -38,17 +38,18 @@ Row = tuple[bytes, int, int, int, int, bytes | None]
 
 
 class TakenImages:
-    """The taken images of one folder.
+    """The taken images of one folder. One process at a time uses the file.
 
     Args:
         path: the file; created if missing.
+        in_use: what to say if another process uses it.
 
     Raises:
-        SetupError: the file cannot be used.
+        SetupError: the file cannot be used, or another process uses it.
         DamagedError: it is damaged and cannot be replaced. Other calls may raise this, too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, in_use: str = "another process remembers the images of this folder") -> None:
         self._path = path
         self._lock = threading.Lock()
         self._begun: dict[str, Row] = {}
@@ -56,6 +57,7 @@ class TakenImages:
         self._failing = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._process_lock = locks.claim(path.with_name(path.name + ".lock"), in_use)
             damage.finish(path)
             self._sqlite = _connect(path)
             self._use(_prepare)
@@ -146,6 +148,7 @@ class TakenImages:
         """Write what has changed and close the file."""
         self.flush()
         self._sqlite.close()
+        os.close(self._process_lock)
 
     def _use(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
         """Return the result of an operation. It is repeated once if the file is damaged, on what can be read of it."""

@@ -252,6 +252,23 @@ def test_a_killed_publisher_loses_no_image_and_repeats_only_what_was_under_way(l
     assert len(before | {job.job_id for job in after}) == 120
 
 
+def test_a_second_publisher_of_a_folder_ends_with_one_line_and_takes_over_after_a_kill(line, folder, picture):
+    folder.chmod(0o555)  # what the publisher needs, it does not write there
+    first = Watch(line, folder)
+    second = line.run("publish", "--line", "l1", "--category", "brick", "--watch", str(folder))
+    assert second.returncode == 2
+    assert f"{folder}: another publisher of line l1 watches this folder; end one of the two (process" in second.err
+    assert "Traceback" not in second.err
+    assert first.process.poll() is None
+    first.process.kill()
+    first.process.wait()
+    folder.chmod(0o755)
+    third = Watch(line, folder)
+    (folder / "a.png").write_bytes(picture(1))
+    assert parts(jobs(line, 1)) == ["a"]
+    third.stop()
+
+
 def test_one_publisher_serves_the_categories_of_its_subfolders(line, folder, picture):
     watch = Watch(line, folder, category=("--category-from", "{category}/*"))
     for name in ("unknown", "brick"):

@@ -84,6 +84,9 @@ class Plant:
         metrics = FolderMetrics(self.registry, "l")
         return folder_setup.open_watch(self.root, "l", self.settings, deadline_ms, categories, metrics, self.stop)
 
+    def metrics(self):
+        return FolderMetrics(Registry(), "l")
+
     def metric(self, name, **labels):
         return self.registry.get_sample_value(f"patchline_{name}", {"line": "l"} | labels)
 
@@ -591,6 +594,18 @@ def test_a_gate_waits_for_the_whole_deadline_of_a_camera_whose_clock_is_ahead(pl
     (capture,) = plant.captures(watch)
     assert capture.deadline - capture.captured_at == 10_000
     assert capture.captured_at / 1000 == pytest.approx(now, abs=5.0)
+
+
+def test_a_second_publisher_of_a_folder_and_line_is_refused_until_the_first_one_ends(plant, tmp_path):
+    first = plant.open()
+    link = tmp_path / "link"
+    link.symlink_to(plant.root)
+    for name in (plant.root, link):
+        with pytest.raises(SetupError, match=rf"{name}: another publisher of line l watches this .* \(process \d+\)"):
+            folder_setup.open_watch(name, "l", plant.settings, 1000, None, plant.metrics(), threading.Event())
+    folder_setup.open_watch(plant.root, "m", plant.settings, 1000, None, plant.metrics(), threading.Event()).close()
+    first.close()
+    plant.open().close()
 
 
 def test_the_category_of_each_image_comes_from_its_path_and_others_are_refused(plant, capsys):

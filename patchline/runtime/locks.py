@@ -1,0 +1,35 @@
+"""A lock that one process holds, on a file. The kernel releases it when the process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from patchline.protocol.errors import SetupError
+
+
+def claim(path: Path, in_use: str) -> int:
+    """Return the descriptor of a locked file. Closing it releases the lock.
+
+    Args:
+        path: the file; created if missing. It has the id of the process that holds the lock.
+        in_use: the text of the error if another process holds the lock.
+
+    Raises:
+        SetupError: another process holds the lock.
+        OSError: the file cannot be used, or its file system has no locks.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        process = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise SetupError(f"{in_use} (process {process})") from error
+    except OSError:
+        os.close(lock)
+        raise
+    os.ftruncate(lock, 0)
+    os.write(lock, b"%d\n" % os.getpid())
+    return lock
