@@ -18,7 +18,7 @@ from patchline.publisher.job_state import JobState
 from patchline.publisher.pipelines import Pipelines
 from patchline.publisher.process import running
 from patchline.publisher.source import Capture
-from patchline.runtime import connections
+from patchline.runtime import connections, logs
 
 
 class NotAcceptedError(PatchlineError):
@@ -63,6 +63,7 @@ class Client:
             SetupError: the configuration or the spool cannot be used.
             TopologyMismatch: a queue exists with different arguments.
         """
+        logs.use_standard_logging()
         settings = config.load(Path(config_file))
         settings.category(category)
         stop, stack = threading.Event(), ExitStack()

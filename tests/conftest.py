@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage
+import structlog
 
 from patchline import config
 from patchline.banks import fit
@@ -26,6 +27,12 @@ categories:
   brick: {backbone: efficientnet_lite0, layer: blocks4+10, resize: 128, imagesize: 128, coreset_ratio: 0.05,
           false_reject_rate: 0.05, review_rate: 0.1}
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_log_configuration_of_another_test():
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,9 +1,10 @@
-"""Structured logs on standard error. Standard output is for the results of a command."""
+"""Structured logs: of a command on standard error, of a library in the loggers of the program that embeds it."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
@@ -36,5 +37,28 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    # pika logs a stack trace for every lost connection, which the broker already logs in one line.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    # They log every lost connection, pika with a stack trace, which their users here already log in one line.
+    for library in ("pika", "pymodbus", "snap7"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def use_standard_logging() -> None:
+    """Log to the loggers `patchline.*` of the standard library: the program that embeds Patchline has the handlers.
+
+    If the program has configured structlog, its configuration holds.
+    """
+    if structlog.is_configured():
+        return
+    logging.getLogger("patchline").addHandler(logging.NullHandler())
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, _as_text],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _as_text(_: object, __: str, event: structlog.typing.EventDict) -> str:
+    """Return an event as a line: its text, then its fields."""
+    fields: dict[str, Any] = dict(event)
+    return " ".join([str(fields.pop("event")), *(f"{name}={value!r}" for name, value in fields.items())])

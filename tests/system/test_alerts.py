@@ -203,6 +203,12 @@ CASES = {
             'patchline_published_jobs_total{line="l",category="c",state="confirmed"}': "0+600x30",
         },
     ),
+    "PatchlineImagesWithoutCategory": (
+        {'patchline_refused_images_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        8,
+        {'patchline_refused_images_total{line="l",instance="i"}': "3x20"},
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},

@@ -273,6 +273,40 @@ def test_a_client_without_rabbitmq_keeps_its_images_for_the_next_one(line, node,
         assert len(line.messages(JOBS_QUEUE, 5)) == 5
 
 
+@pytest.mark.parametrize(
+    ("setup", "shown"),
+    [
+        ("", ""),
+        (
+            "import logging; logging.basicConfig()",
+            "WARNING:patchline.broker.rabbitmq:connection to RabbitMQ lost reason=",
+        ),
+        (
+            "import structlog, sys; structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))",
+            "connection to RabbitMQ lost",
+        ),
+    ],
+    ids=["nothing", "logging", "structlog"],
+)
+def test_a_client_leaves_its_log_to_the_program_that_embeds_it(line, tmp_path, setup, shown):
+    (port,) = server.free_ports(1)
+    script = f"""{setup}
+from patchline.publisher import Client
+with Client.connect({str(line.folder / "config.yaml")!r}, "l1", "brick") as client:
+    print(client.send(b"pixels", "part-1").result().state)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PATCHLINE_AMQP_URL": f"amqp://127.0.0.1:{port}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (0, "spooled\n"), result.stderr
+    assert shown in result.stderr
+    assert bool(shown) == bool(result.stderr)
+
+
 def test_the_example_of_the_documentation_runs(line, node, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", Path("docs/client.md").read_text(), re.DOTALL)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\npixels")
