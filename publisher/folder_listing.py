@@ -16,10 +16,17 @@ _INODE_MASK = 2**63 - 1  # SQLite's integers are signed
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder by their relative paths, and what could not be read, with the reason."""
+    """The content of a folder.
+
+    Attributes:
+        images: the images by their relative paths.
+        unreadable: what could not be read, with the reason.
+        skipped: the relative paths of visible files with other suffixes, by suffix in lower case.
+    """
 
     images: dict[str, Signature] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
 
 def list_folder(root: Path, start: str, on_folder: Callable[[str], None]) -> Listing:
@@ -63,6 +70,8 @@ def _list_one(root: Path, folder: str, listing: Listing) -> list[str]:
                 subfolders.append(path)
             elif image_files.has_image_suffix(entry.name):
                 _add(listing, path, entry)
+            elif entry.is_file() and not image_files.is_system_file(entry.name):
+                listing.skipped.setdefault(Path(entry.name).suffix.lower(), []).append(path)
     return subfolders
 
 

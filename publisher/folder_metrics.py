@@ -19,6 +19,9 @@ class FolderMetrics:
         self.refused = Counter(
             "patchline_refused_images", "Images whose path fits no category.", names, registry=registry
         ).labels(line)
+        self.skipped = Gauge(
+            "patchline_skipped_files", "Files whose suffix is none of an image.", names, registry=registry
+        ).labels(line)
         self.readable = Gauge(
             "patchline_watched_folder_readable", "1 if the watched folder can be read.", names, registry=registry
         ).labels(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -12,6 +12,8 @@ from patchline.publisher.watched_folder import State
 
 _log = structlog.get_logger(__name__)
 _LATE_LOG_S = 5.0
+_BESIDE_IMAGES = {".xml", ".json", ".txt", ".csv", ".log", ".ini", ".yaml", ".yml", ".md5", ".sha256"}
+_MAX_SUFFIXES = 20  # some cameras put a number or a time there
 
 
 class FolderReports:
@@ -23,6 +25,7 @@ class FolderReports:
         self._troubles: dict[str, str] = {}  # reasons by relative path; the folder itself is empty
         self._late: list[float] = []  # since the last log line, in seconds
         self._next_late_log = 0.0
+        self._skipped: set[str] = set()  # suffixes
 
     def watching(self, file_system: str, complete_events: bool, interval_s: float) -> None:
         """Say how images are found."""
@@ -69,6 +72,20 @@ class FolderReports:
         self._metrics.unreadable.set(len(self._troubles))
         for path, reason in unreadable.items():
             self.unreadable(path, reason)
+
+    def skipped(self, files: Mapping[str, Sequence[str]]) -> None:
+        """Count the files with other suffixes. Say each suffix once; many cameras write a text beside each image."""
+        self._metrics.skipped.set(sum(map(len, files.values())))
+        for suffix in sorted(files.keys() - self._skipped)[: _MAX_SUFFIXES - len(self._skipped)]:
+            self._skipped.add(suffix)
+            log = _log.info if suffix in _BESIDE_IMAGES else _log.warning
+            log(
+                "files of this type are not sent: the suffix is none of an image",
+                folder=self._folder,
+                suffix=suffix,
+                files=len(files[suffix]),
+                path=files[suffix][0],
+            )
 
     def refused(self, path: str) -> None:
         """Say that the category of an image is unknown."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import math
 import os
 import stat
 import threading
@@ -122,6 +123,7 @@ class FolderWatch:
 
     def _note_listing(self, listing: Listing) -> None:
         self.reports.listed(listing.images, listing.unreadable)
+        self.reports.skipped(listing.skipped)
         self.images.list_all(listing.images, time.monotonic())
         if not listing.unreadable:
             self.memory.remove(self.images.forget_missing(listing.images))
@@ -176,7 +178,7 @@ class FolderWatch:
         if folder_listing.signature_of(status) != signature:
             self.images.observe(path, folder_listing.signature_of(status), time.monotonic())
         elif not whole_image.is_whole(image) and not self.images.has_rested_as_incomplete(path):
-            self.images.rest_as_incomplete(path, time.monotonic())
+            self.images.rest_as_incomplete(path, time.monotonic(), self._limit_of_rest_s(signature))
         else:
             return self._hand_on(path, signature, image, status)
         return None
@@ -208,6 +210,11 @@ class FolderWatch:
         """
         captured_at = source.captured_at(signature.mtime_ns, signature.ctime_ns)
         return min(captured_at, signature.ctime_ns // 1_000_000) + self.deadline_ms
+
+    def _limit_of_rest_s(self, signature: Signature) -> float:
+        """Return how long an image may rest that ends too early: a worker must have time to say so."""
+        left_ms = self._deadline(signature) - time.time_ns() // 1_000_000
+        return left_ms / 2000 if left_ms > 0 else math.inf
 
     def _retry(self, path: str, error: OSError) -> None:
         self.reports.unreadable(path, str(error.strerror))

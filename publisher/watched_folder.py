@@ -49,6 +49,7 @@ class _Image:
         signature: that of the last observation.
         changed: when it was first seen with this signature.
         rest_s: how long it has to stay unchanged.
+        incomplete: its content ends too early.
     """
 
     state: State
@@ -57,6 +58,7 @@ class _Image:
     signature: Signature | None
     changed: float
     rest_s: float
+    incomplete: bool = False
 
 
 class WatchedFolder:
@@ -92,8 +94,8 @@ class WatchedFolder:
             image = self._images[path] = _Image(State.RESTING, now, False, None, now, self._rest_s)
         if image.signature != signature:
             image.state = State.RESTING
-            image.signature, image.changed, image.rest_s = signature, now, self._rest_s
-        closed, image.closed = image.closed and image.rest_s == self._rest_s, False
+            image.signature, image.changed, image.rest_s, image.incomplete = signature, now, self._rest_s, False
+        closed, image.closed = image.closed and not image.incomplete, False
         image.due = image.changed + image.rest_s
         if closed or now >= image.due:
             image.state = State.COMPLETE
@@ -146,12 +148,13 @@ class WatchedFolder:
     def has_rested_as_incomplete(self, path: str) -> bool:
         """Return True if an image was found to end too early, and has not changed for long since."""
         image = self._images[path]
-        return image.state is State.COMPLETE and image.rest_s == self._incomplete_rest_s
+        return image.state is State.COMPLETE and image.incomplete
 
-    def rest_as_incomplete(self, path: str, now: float) -> None:
-        """Let a complete image, whose content ends too early, rest for longer."""
+    def rest_as_incomplete(self, path: str, now: float, limit_s: float) -> None:
+        """Let a complete image, whose content ends too early, rest for longer: `incomplete_rest_s` or `limit_s`."""
         image = self._images[path]
-        image.state, image.changed, image.rest_s = State.RESTING, now, self._incomplete_rest_s
+        image.state, image.changed, image.incomplete = State.RESTING, now, True
+        image.rest_s = min(self._incomplete_rest_s, limit_s)
         image.due = now + image.rest_s
 
     def retry(self, path: str, due: float) -> None:

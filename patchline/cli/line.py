@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +10,8 @@ import structlog
 import typer
 
 from patchline import config
+from patchline.cli.job_states import JobStates
 from patchline.cli.options import CONFIG, Category, Line, Settings, names, port
-from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
 
@@ -109,7 +107,8 @@ def publish(
 
     Prints one JSON line for each state of a job: confirmed (RabbitMQ has it), spooled (the disk has it), given_up (it
     waited too long), refused (it is larger than RabbitMQ or the workers take, for the `reason`; its part is rejected).
-    `late` is true if its deadline has passed. The same file gets the same job id again.
+    `late` is true if its deadline has passed. The same file gets the same job id again. If the reader of these lines
+    ends, publishing goes on without them.
 
     --watch takes an image once its writer has closed it or moved it in, or when it has rested. Hidden and system
     folders are left out. In a pattern, {category} is the name of a category, * anything but a slash, **/ any folders.
@@ -134,7 +133,7 @@ def publish(
         else:
             captures = source.from_files(image_files.find(paths), rate, stop)
         captures = captures if number_from is None else source.numbered(captures, number_from)
-        process.run(settings, line, category, captures, patience_ms, metrics_port, _print_job, stop, registry)
+        process.run(settings, line, category, captures, patience_ms, metrics_port, JobStates().print, stop, registry)
 
 
 def _check_publish_options(
@@ -243,10 +242,3 @@ def topology(
         for topology in topologies:
             broker.declare(topology)
             print("\n".join(queue.name for queue in topology.queues))
-
-
-def _print_job(job: messages.Job, state: str, reason: str | None) -> None:
-    record = job.model_dump(include={"job_id", "part_id", "category", "deadline"})
-    late = {"late": True} if job.deadline is not None and job.deadline < time.time_ns() // 1_000_000 else {}
-    why = {} if reason is None else {"reason": reason}
-    print(json.dumps(record | {"state": state} | why | late), flush=True)

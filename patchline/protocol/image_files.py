@@ -94,7 +94,7 @@ def left_out(folder: Path) -> list[Path]:
 
 def not_read(folder: Path) -> list[Path]:
     """Return the visible files below a folder that `find` leaves out because of their suffix, except system files."""
-    files = (path for path in _visible_files(folder) if path.name.lower() not in _SYSTEM_FILES)
+    files = (path for path in _visible_files(folder) if not is_system_file(path.name))
     return sorted(path for path in files if not has_image_suffix(path.name))
 
 
@@ -119,6 +119,11 @@ def is_left_out(name: str) -> bool:
     """Return True for the name of a hidden, system or partial file or folder: it holds no image of a part."""
     lower = name.lower()
     return name.startswith((".", *_PARTIAL_PREFIXES)) or lower.endswith(_PARTIAL_SUFFIXES) or lower in _SYSTEM_NAMES
+
+
+def is_system_file(name: str) -> bool:
+    """Return True for the name of a file that a desktop writes into folders."""
+    return name.lower() in _SYSTEM_FILES
 
 
 def detect_content_type(image: bytes) -> str:

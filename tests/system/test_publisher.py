@@ -273,13 +273,25 @@ def test_a_client_without_rabbitmq_keeps_its_images_for_the_next_one(line, node,
         assert len(line.messages(JOBS_QUEUE, 5)) == 5
 
 
+def test_a_publisher_goes_on_when_the_reader_of_its_output_ends(line, texture_folder):
+    images = [str(path) for path in sorted((texture_folder / "test" / "good").iterdir())[:5]]
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", "--rate", "1", *images)
+    records(publisher.stdout.readline())
+    publisher.stdout.close()
+    log = publisher.stderr.read()
+    assert publisher.wait(60) == 0, log
+    assert log.count("the reader of the output has ended") == 1
+    assert "Traceback" not in log
+    assert len(line.messages(JOBS_QUEUE, 5)) == 5
+
+
 @pytest.mark.parametrize(
     ("setup", "shown"),
     [
         ("", ""),
         (
             "import logging; logging.basicConfig()",
-            "WARNING:patchline.broker.rabbitmq:connection to RabbitMQ lost reason=",
+            "WARNING:patchline.broker.rabbitmq:connection to RabbitMQ lost",
         ),
         (
             "import structlog, sys; structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))",

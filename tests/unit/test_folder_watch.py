@@ -533,6 +533,29 @@ def test_the_same_content_that_is_written_again_is_sent_again(plant):
     assert plant.parts() == ["last"]
 
 
+def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_rejected(plant):
+    watch = plant.open(deadline_ms=2000)
+    write(plant.root / "half.png", PNG[:200])
+    started = plant.now
+    assert next(watch.captures()).part_id == "half"
+    assert 0.5 < plant.now - started < 1.5
+    watch.close()
+
+
+def test_files_of_other_types_are_counted_and_said_once_for_each_suffix(plant, capsys):
+    watch = plant.open()
+    for name in ("a.png", "a.xml", "b.xml", "film.MP4", "film2.mp4", "notes", "Thumbs.db", ".hidden", "c.png.part"):
+        write(plant.root / "sub" / name)
+    plant.captures(watch, seconds=20.0)
+    log = capsys.readouterr().out
+    assert plant.metric("skipped_files") == 5
+    assert log.count("files of this type are not sent") == 3
+    for level, suffix, files in (("info", ".xml", 2), ("warning", ".mp4", 2), ("warning", "", 1)):
+        (text,) = [text for text in log.splitlines() if f"suffix={suffix}" in text.split()]
+        assert f"[{level}" in text
+        assert f"files={files}" in text
+
+
 def test_a_truncated_image_is_sent_as_it_is_after_a_longer_rest(plant):
     watch = plant.open()
     write(plant.root / "half.png", PNG[:200])

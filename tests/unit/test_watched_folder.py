@@ -65,7 +65,7 @@ def test_an_image_without_its_end_rests_longer_once(folder):
     folder.arrive("half.png", 0.0, closed=True)
     folder.observe("half.png", signature(), 0.0)
     assert not folder.has_rested_as_incomplete("half.png")
-    folder.rest_as_incomplete("half.png", 0.0)
+    folder.rest_as_incomplete("half.png", 0.0, LONG_REST)
     folder.observe("half.png", signature(), LONG_REST - 0.1)
     assert folder.state("half.png") is State.RESTING
     folder.observe("half.png", signature(), LONG_REST)
@@ -76,7 +76,7 @@ def test_an_image_without_its_end_rests_longer_once(folder):
 def test_an_image_whose_end_arrives_does_not_rest_longer(folder):
     folder.observe("half.png", signature(size=5), 0.0)
     folder.observe("half.png", signature(size=5), REST)
-    folder.rest_as_incomplete("half.png", REST)
+    folder.rest_as_incomplete("half.png", REST, LONG_REST)
     folder.observe("half.png", signature(size=10), 1.0)
     folder.observe("half.png", signature(size=10), 1.0 + REST)
     assert folder.state("half.png") is State.COMPLETE
@@ -86,7 +86,7 @@ def test_an_image_whose_end_arrives_does_not_rest_longer(folder):
 def test_closing_an_image_without_its_end_again_does_not_shorten_its_rest(folder):
     folder.arrive("half.png", 0.0, closed=True)
     folder.observe("half.png", signature(), 0.0)
-    folder.rest_as_incomplete("half.png", 0.0)
+    folder.rest_as_incomplete("half.png", 0.0, LONG_REST)
     folder.arrive("half.png", 1.0, closed=True)
     folder.observe("half.png", signature(), 1.0)
     assert folder.state("half.png") is State.RESTING
