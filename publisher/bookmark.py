@@ -17,7 +17,12 @@ _BEHIND_NS = 1_000_000_000  # a bookmark was this much behind the clock
 
 def folder_id(folder: Path) -> str:
     """Return an id of a watched folder, for the names of its files in the spool folder."""
-    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
+    return _id(folder.resolve())
+
+
+def link_id(link: Path) -> str:
+    """Return an id of the path by which a folder was given."""
+    return _id(link.absolute())
 
 
 def find(spool_folder: Path, line: str, folder: Path) -> list[Path]:
@@ -42,3 +47,7 @@ def taken_images(listing: Mapping[str, Signature], bookmark: os.stat_result, now
             ahead_s=round((bookmark.st_mtime_ns - now_ns) / 1e9),
         )
     return {path: signature for path, signature in listing.items() if since_ns <= signature.ctime_ns <= until_ns}
+
+
+def _id(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]

@@ -20,6 +20,7 @@ class FolderReports:
     """Reports about one folder."""
 
     def __init__(self, folder: Path, metrics: FolderMetrics) -> None:
+        self.former = False  # the watched link leads to another folder: only the log is about this one
         self._folder = str(folder)
         self._metrics = metrics
         self._troubles: dict[str, str] = {}  # reasons by relative path; the folder itself is empty
@@ -36,7 +37,8 @@ class FolderReports:
 
     def counts(self, counts: Mapping[State, int]) -> None:
         """Set the number of images in each state."""
-        self._metrics.set_counts(counts)
+        if not self.former:
+            self._metrics.set_counts(counts)
 
     def overflow(self) -> None:
         """Say that events were lost."""
@@ -44,10 +46,16 @@ class FolderReports:
 
     def folder_unreadable(self, reason: str) -> None:
         """Say that the folder cannot be read."""
+        if self.former:  # it may be deleted
+            return
         self._metrics.readable.set(0)
         if self._troubles.get("") != reason:
             _log.error("watched folder cannot be read, retrying", folder=self._folder, reason=reason)
         self._troubles[""] = reason
+
+    def broken_link(self, target: str) -> None:
+        """Say that the watched link leads to no folder, until another one is watched."""
+        self.folder_unreadable(f"the link leads to {target}, which is no folder")
 
     def unreadable(self, path: str, reason: str) -> None:
         """Say that an image or a subfolder cannot be read."""
@@ -64,6 +72,8 @@ class FolderReports:
 
     def listed(self, images: Mapping[str, object], unreadable: Mapping[str, str]) -> None:
         """Note a listing of the whole folder: report what it could not read, and forget troubles that are over."""
+        if self.former:
+            return
         self._metrics.readable.set(1)
         if "" in self._troubles:
             _log.info("watched folder can be read again", folder=self._folder)
@@ -75,6 +85,8 @@ class FolderReports:
 
     def skipped(self, files: Mapping[str, Sequence[str]]) -> None:
         """Count the files with other suffixes. Say each suffix once; many cameras write a text beside each image."""
+        if self.former:
+            return
         self._metrics.skipped.set(sum(map(len, files.values())))
         for suffix in sorted(files.keys() - self._skipped)[: _MAX_SUFFIXES - len(self._skipped)]:
             self._skipped.add(suffix)

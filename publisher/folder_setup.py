@@ -16,6 +16,7 @@ from patchline.publisher.folder_events import FolderEvents
 from patchline.publisher.folder_metrics import FolderMetrics
 from patchline.publisher.folder_reports import FolderReports
 from patchline.publisher.folder_watch import FolderWatch
+from patchline.publisher.linked_folder import LinkedFolder
 from patchline.publisher.taken_images import TakenImages
 from patchline.publisher.watched_folder import Signature
 
@@ -30,11 +31,11 @@ def open_watch(
     categories: CategoryPattern | None,
     metrics: FolderMetrics,
     stop: threading.Event,
-) -> FolderWatch:
+) -> FolderWatch | LinkedFolder:
     """Return the watch of a folder. Images that are in it at the first start count as taken.
 
     Args:
-        folder: the folder, with its subfolders.
+        folder: the folder, with its subfolders. If it is given by a symbolic link, the watch follows the link.
         line: the line of the camera.
         settings: the configuration.
         deadline_ms: time allowed for a verdict, from the capture.
@@ -48,23 +49,34 @@ def open_watch(
     if not folder.is_dir():
         raise SetupError(f"{folder}: --watch needs an existing folder")
     spool = settings.paths.spool
-    in_use = f"{folder}: another publisher of line {line} watches this folder; end one of the two"
-    memory = TakenImages(spool / f"{line}.{bookmark.folder_id(folder)}.taken", in_use)
+
+    def open_one(root: Path, leave_out: bool) -> FolderWatch:
+        in_use = f"{folder}: another publisher of line {line} watches this folder; end one of the two"
+        return FolderWatch(
+            root=root,
+            limits=settings.publisher,
+            deadline_ms=deadline_ms,
+            categories=categories,
+            events=FolderEvents(root, stop),
+            memory=_open_memory(root, line, spool, in_use, leave_out),
+            reports=FolderReports(root, metrics),
+            stop=stop,
+        )
+
+    if folder.resolve() == folder.absolute():
+        return open_one(folder, True)
+    return LinkedFolder(folder, spool / f"{line}.{bookmark.link_id(folder)}.link", open_one, stop)
+
+
+def _open_memory(root: Path, line: str, spool: Path, in_use: str, leave_out: bool) -> TakenImages:
+    """Open the memory of a folder. If it is new and `leave_out` is true, images that are there count as taken."""
+    memory = TakenImages(spool / f"{line}.{bookmark.folder_id(root)}.taken", in_use)
     if memory.is_new:
-        bookmarks = bookmark.find(spool, line, folder)
-        memory.start(_taken_before(folder, bookmarks))
+        bookmarks = bookmark.find(spool, line, root)
+        memory.start(_taken_before(root, bookmarks) if leave_out else {})
         for path in bookmarks:
             path.unlink(missing_ok=True)
-    return FolderWatch(
-        root=folder,
-        limits=settings.publisher,
-        deadline_ms=deadline_ms,
-        categories=categories,
-        events=FolderEvents(folder, stop),
-        memory=memory,
-        reports=FolderReports(folder, metrics),
-        stop=stop,
-    )
+    return memory
 
 
 def _taken_before(folder: Path, bookmarks: list[Path]) -> dict[str, Signature]:

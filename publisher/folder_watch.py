@@ -29,11 +29,11 @@ from patchline.publisher.watched_folder import Signature, WatchedFolder
 
 _LOOK_EVERY_S = 0.25  # while images are handed on
 _BATCH = 512  # images that are put in order at a time
-_STOP_POLL_S = 0.2
+STOP_POLL_S = 0.2
 _LISTING_SHARE = 4  # the pause after a listing is at least this many times its duration
 
 
-@dataclass
+@dataclass(eq=False)
 class FolderWatch:
     """Watches one folder.
 
@@ -66,27 +66,36 @@ class FolderWatch:
     def captures(self) -> Iterator[Capture]:
         """Yield every complete image until the stop event is set. What was accepted is not read again."""
         while not self.stop.is_set():
-            self._look()
-            next_look = time.monotonic() + _LOOK_EVERY_S
-            for path, signature in self._most_urgent():
-                capture = self._take(path, signature)
-                if capture is not None:
-                    yield capture
-                if time.monotonic() >= next_look:
-                    break
-            self.memory.flush()
-            self.reports.counts(self.images.counts())
+            yield from self.turn(STOP_POLL_S)
+
+    def turn(self, max_pause_s: float) -> Iterator[Capture]:
+        """Wait for events or the next due time, no longer than `max_pause_s`. Yield images that are complete."""
+        self._look(max_pause_s)
+        next_look = time.monotonic() + _LOOK_EVERY_S
+        for path, signature in self._most_urgent():
+            capture = self._take(path, signature)
+            if capture is not None:
+                yield capture
+            if time.monotonic() >= next_look:
+                break
+        self.memory.flush()
+        self.reports.counts(self.images.counts())
+
+    @property
+    def is_idle(self) -> bool:
+        """True if every image that is known is taken."""
+        return self.images.next_due() is None and not self.images.has_complete
 
     def close(self) -> None:
         """Write what was accepted, and stop watching."""
         self.events.close()
         self.memory.close()
 
-    def _look(self) -> None:
+    def _look(self, max_pause_s: float) -> None:
         """Wait for events or the next due time, and look at what may have changed."""
         if time.monotonic() >= self._next_listing:
             self._list_all()
-        for event in self.events.read(self._pause_s()):
+        for event in self.events.read(min(self._pause_s(), max_pause_s)):
             self._handle(event)
         for path in self.images.due(time.monotonic()):
             self._observe(path)
@@ -95,7 +104,7 @@ class FolderWatch:
         if self.images.has_complete:
             return 0.0
         due = min(self._next_listing, self.images.next_due() or self._next_listing)
-        return min(max(0.0, due - time.monotonic()), _STOP_POLL_S)
+        return max(0.0, due - time.monotonic())
 
     def _handle(self, event: Event) -> None:
         if event.kind is Kind.OVERFLOW:

@@ -269,6 +269,26 @@ def test_a_second_publisher_of_a_folder_ends_with_one_line_and_takes_over_after_
     third.stop()
 
 
+def test_a_link_that_leads_to_another_folder_is_followed_also_while_no_publisher_runs(line, tmp_path, picture):
+    folders, link = [make(tmp_path / name, {}) for name in ("monday", "tuesday", "wednesday")], tmp_path / "current"
+    link.symlink_to(folders[0])
+    watch = Watch(line, link)
+    (folders[0] / "a.png").write_bytes(picture(1))
+    assert parts(jobs(line, 1)) == ["a"]
+    (folders[1] / "b.png").write_bytes(picture(2))
+    link.unlink()
+    link.symlink_to(folders[1])
+    (folders[0] / "c.png").write_bytes(picture(3))
+    assert parts(jobs(line, 2)) == ["b", "c"]
+    watch.stop()
+    (folders[2] / "d.png").write_bytes(picture(4))
+    link.unlink()
+    link.symlink_to(folders[2])
+    again = Watch(line, link)
+    assert parts(jobs(line, 1)) == ["d"]
+    again.stop()
+
+
 def test_one_publisher_serves_the_categories_of_its_subfolders(line, folder, picture):
     watch = Watch(line, folder, category=("--category-from", "{category}/*"))
     for name in ("unknown", "brick"):

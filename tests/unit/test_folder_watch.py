@@ -631,6 +631,108 @@ def test_a_second_publisher_of_a_folder_and_line_is_refused_until_the_first_one_
     plant.open().close()
 
 
+class LinkedPlant:
+    """Folders, one of which is watched through a link."""
+
+    def __init__(self, plant):
+        self.plant, self.link = plant, plant.root / "current"
+        self.folders = [plant.root / name for name in ("monday", "tuesday", "wednesday")]
+        for folder in self.folders:
+            folder.mkdir()
+
+    def lead_to(self, number):
+        new = self.link.with_name("new")
+        new.symlink_to(self.folders[number])
+        new.replace(self.link)
+
+    def open(self):
+        metrics = FolderMetrics(Registry(), "l")
+        return folder_setup.open_watch(self.link, "l", self.plant.settings, 10_000, None, metrics, threading.Event())
+
+
+def taken(captures, count):
+    """Return the part ids of the next captures, and accept them."""
+    parts = []
+    for capture in itertools.islice(captures, count):
+        capture.on_accepted()
+        parts.append(capture.part_id)
+    return sorted(parts)
+
+
+def test_a_link_that_leads_elsewhere_is_followed_and_the_last_images_of_the_former_folder_are_sent(plant):
+    linked = LinkedPlant(plant)
+    monday, tuesday, wednesday = linked.folders
+    write(monday / "old.png")
+    linked.lead_to(0)
+    watch = linked.open()
+    captures = watch.captures()
+    write(monday / "a.png", png(1))
+    assert taken(captures, 1) == ["a"]
+    write(tuesday / "b.png", png(2))
+    linked.lead_to(1)
+    assert taken(captures, 1) == ["b"]
+    write(monday / "c.png", png(3))
+    assert taken(captures, 1) == ["c"]
+    linked.lead_to(0)
+    write(monday / "d.png", png(4))
+    assert taken(captures, 1) == ["d"], "what was taken is remembered"
+    watch.close()
+    write(monday / "e.png", png(5))
+    write(wednesday / "f.png", png(6))
+    linked.lead_to(2)
+    again = linked.open()
+    assert taken(again.captures(), 2) == ["e", "f"], "also what came while no publisher ran"
+    again.close()
+
+
+def test_a_note_of_the_last_folder_that_a_crash_has_cut_is_left_out(plant):
+    linked = LinkedPlant(plant)
+    linked.lead_to(0)
+    linked.open().close()
+    (note,) = plant.spool.glob("l.*.link")
+    assert note.read_text() == str(linked.folders[0])
+    note.write_text("")
+    watch = linked.open()
+    assert watch._former == {}
+    watch.close()
+
+
+def test_a_link_that_leads_nowhere_is_reported_and_followed_when_it_is_mended(plant, capsys):
+    linked = LinkedPlant(plant)
+    linked.lead_to(0)
+    watch = linked.open()
+    captures = watch.captures()
+    write(linked.folders[0] / "a.png", png(1))
+    assert taken(captures, 1) == ["a"]
+    linked.link.unlink()
+    linked.link.symlink_to(plant.root / "missing")
+    write(linked.folders[0] / "b.png", png(2))
+    assert taken(captures, 1) == ["b"]
+    assert capsys.readouterr().out.count("which is no folder") == 1
+    linked.link.unlink()
+    linked.lead_to(1)
+    write(linked.folders[1] / "c.png", png(3))
+    assert taken(captures, 1) == ["c"]
+    watch.close()
+
+
+def test_a_former_folder_is_left_once_nothing_happens_in_it(plant, monkeypatch):
+    monkeypatch.setattr("patchline.publisher.linked_folder.time", SimpleNamespace(monotonic=lambda: plant.now))
+    linked = LinkedPlant(plant)
+    linked.lead_to(0)
+    watch = linked.open()
+    captures = watch.captures()
+    linked.lead_to(1)
+    write(linked.folders[1] / "a.png", png(1))
+    assert taken(captures, 1) == ["a"]
+    assert len(watch._former) == 1
+    plant.now += 61
+    write(linked.folders[1] / "b.png", png(2))
+    assert taken(captures, 1) == ["b"]
+    assert watch._former == {}
+    watch.close()
+
+
 def test_the_category_of_each_image_comes_from_its_path_and_others_are_refused(plant, capsys):
     watch = plant.open("{category}/*")
     for name in ("bottle/1.png", "cable/2.png", "unknown/3.png"):
