@@ -28,8 +28,10 @@ class Choices:
         """Leave the images out.
 
         Raises:
-            SetupError: a name is not that of a good image that is used.
+            SetupError: a name is not that of a good image that is used, or is both accepted and left out.
         """
+        for name in set(self.left_out) & set(self.accepted):
+            raise SetupError(f"{folder / name}: is named by both --accept and --leave-out; name it by one of the two")
         numbers = {good_images.relative_name(path, folder): number for number, path in enumerate(good.paths)}
         reasons = {good_images.relative_name(image.path, folder): image.reason for image in good.left_out}
         for name in [*self.left_out, *self.accepted]:

@@ -35,6 +35,11 @@ class LabelledImage:
     kind: str
     masks: tuple[Path, ...] = ()
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the label says good."""
+        return self.kind == GOOD
+
 
 @dataclass
 class Dataset:
@@ -44,12 +49,14 @@ class Dataset:
         layout: the name of the data set that has this layout.
         images: good ones first.
         notes: what is in the folder and is not used, one sentence each.
+        images_in_fit: the number of images that the evaluated memory bank was fitted with; None if that is not known.
         saturations: by the value of the pixels in a mask; empty unless the layout has them.
     """
 
     layout: str
     images: list[LabelledImage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    images_in_fit: int | None = None
     saturations: dict[int, Saturation] = field(default_factory=dict)
 
     @property

@@ -40,10 +40,10 @@ def evaluate(loader: serving.Loader, name: str, folder: Path, out: Path, seed_co
             its good images cannot be used for other seeds.
     """
     dataset = datasets.read(folder)
-    dataset.notes += train_copies.notes(folder, [image.path for image in dataset.images])
     inspector = loader.load(name)
     ran_on = RanOn.of(inspector.backbone, loader.device)
     bank_folder = loader.settings.paths.memory_banks / name
+    train_copies.note_copies(dataset, folder, bank_folder)
     print(golden.compare(inspector, golden.read(bank_folder)), file=sys.stderr)
     images, pixels = [], PixelStatistics()
     with terminal.progress() as progress:

@@ -84,8 +84,9 @@ class Report(Frozen):
     """`<category>.json`.
 
     `instance_auroc` and `instance_auroc_topk10` are the reference's figures. `decisions` counts images by kind and
-    decision. `map_side` is the side of the maps that the pixel figures compare, in pixels. `seeds` compares memory
-    banks, if there are several.
+    decision. `images_in_fit` is the number of test images that the memory bank was fitted with, for which figures are
+    too good; None if the images of the fit are not known, or not where `fit` read them. `map_side` is the side of the
+    maps that the pixel figures compare, in pixels. `seeds` compares memory banks, if there are several.
     """
 
     category: str
@@ -95,6 +96,7 @@ class Report(Frozen):
     images: int
     good_images: int
     defects: int
+    images_in_fit: int | None = None
     map_side: int
     thresholds: Thresholds
     asked_false_reject_rate: float
@@ -131,8 +133,7 @@ def make(
         pixels: the counts of good images, and of defects with masks.
         seeds: the figures over several memory banks, if there are several.
     """
-    good = [image for image in images if image.is_good]
-    defects = [image for image in images if not image.is_good]
+    good, defects = ([image for image in images if image.is_good is label] for label in (True, False))
     asked_rate = inspector.bank.manifest.calibration.false_reject_rate
     image_report = _image_report(good, defects, asked_rate)
     promise = _promise(inspector.bank.manifest.calibration, image_report)
@@ -146,6 +147,7 @@ def make(
         images=len(images),
         good_images=len(good),
         defects=len(defects),
+        images_in_fit=dataset.images_in_fit,
         map_side=inspector.category.imagesize,
         thresholds=inspector.thresholds,
         asked_false_reject_rate=asked_rate,

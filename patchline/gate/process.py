@@ -60,8 +60,7 @@ def run(
         SetupError: the gate's files or its name cannot be used.
         TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
     """
-    folder, rules = settings.paths.gate, settings.gate
-    quick = _with_short_times(settings)
+    folder, rules, quick = settings.paths.gate, settings.gate, _with_short_times(settings)
     with ExitStack() as stack:
         stack.enter_context(closing(output))
         name = stack.enter_context(closing(instances.claim(folder, line, instance))).name

@@ -57,7 +57,8 @@ def replace(path: Path, reason: str, copy: Callable[[sqlite3.Connection, sqlite3
     """
     rescued = path.with_name(path.name + _RESCUED)
     try:
-        rescued.unlink(missing_ok=True)
+        for left_over in (rescued, rescued.with_name(rescued.name + "-journal")):
+            left_over.unlink(missing_ok=True)
         with closing(sqlite3.connect(path)) as damaged, closing(sqlite3.connect(rescued)) as fresh, fresh:
             result = copy(damaged, fresh)
         damaged_path = set_aside(path)

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from patchline.evaluation import datasets
+from patchline.banks.row_origins import FILE, RowOrigins
+from patchline.evaluation import datasets, train_copies
 from patchline.protocol.errors import SetupError
 
 
@@ -247,3 +249,40 @@ def test_a_folder_of_another_layout_is_refused(tmp_path, names, error):
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(SetupError, match="no such folder"):
         datasets.read(tmp_path / "gone")
+
+
+def fitted_bank(folder, *paths):
+    """Make a bank that was fitted with images."""
+    folder.mkdir(parents=True)
+    origins = RowOrigins(paths, np.zeros(1, np.int32), np.zeros(1, np.int32))
+    (folder / FILE).write_bytes(origins.encode())
+    return folder
+
+
+def test_test_images_that_were_in_the_fit_are_counted_wherever_the_fit_read_them(tmp_path):
+    data, fitted = tmp_path / "data", [tmp_path / "elsewhere" / f"{number}.png" for number in range(3)]
+    make(data, "test/good/000.png", "test/good/001.png", "test/scratch/000.png")
+    for number, name in enumerate(("test/good/000.png", "test/good/001.png", "test/scratch/000.png")):
+        (data / name).write_bytes(b"%d" % number)
+        fitted[number].parent.mkdir(exist_ok=True)
+        fitted[number].write_bytes(b"%d" % (number + 1))
+    dataset = datasets.read(data)
+    train_copies.note_copies(dataset, data, fitted_bank(tmp_path / "bank", *fitted))
+    assert dataset.images_in_fit == 2
+    (note,) = dataset.notes
+    assert note.startswith("2 of 3 test images were in the fit of this bank, 1 of them as good ones, such as ")
+    assert note.endswith(f"{data}/test/good/001.png of {fitted[0]}: the figures are too good; remove them")
+
+
+def test_no_test_image_of_the_fit_is_a_zero_and_an_unknown_fit_is_none(tmp_path):
+    data = tmp_path / "data"
+    make(data, "test/good/000.png", "test/scratch/000.png")
+    other = tmp_path / "other.png"
+    other.write_bytes(b"other")
+    dataset = datasets.read(data)
+    counts = []
+    for number, fitted in enumerate(([other], [tmp_path / "gone.png"], None)):
+        bank = tmp_path / "none" if fitted is None else fitted_bank(tmp_path / f"bank{number}", *fitted)
+        train_copies.note_copies(dataset, data, bank)
+        counts.append(dataset.images_in_fit)
+    assert (counts, dataset.notes) == ([0, None, None], [])

@@ -328,6 +328,13 @@ def test_an_image_that_is_left_out_by_a_person_need_not_be_readable(folder):
     ]
 
 
+def test_an_image_that_is_both_accepted_and_left_out_is_refused(folder):
+    choices = Choices(accepted=("a_1.png", "b_1.png"), left_out=("b_1.png", "c_1.png"))
+    good = good_images.collect(folder, category(), decode, choices.left_out)
+    with pytest.raises(SetupError, match=r"b_1.png: is named by both --accept and --leave-out; name it by one"):
+        choices.apply(folder, good)
+
+
 def test_images_with_different_exif_orientations_are_pointed_out(folder):
     for seed, tag in enumerate((6, 6, 1), start=30):
         tags = Image.Exif()
