@@ -12,11 +12,12 @@ TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES)
 
 setup: $(SETUP) servers
 
-$(SETUP): requirements-dev.lock pyproject.toml tests/keda/package-lock.json
+$(SETUP): requirements-dev.lock pyproject.toml tests/keda/package-lock.json tests/opcua/package-lock.json
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
-	if command -v npm > /dev/null; then npm ci --silent --no-audit --no-fund --prefix tests/keda; fi
+	if command -v npm > /dev/null; then for folder in keda opcua; do \
+		npm ci --silent --no-audit --no-fund --prefix tests/$$folder || exit 1; done; fi
 	touch $@
 
 # What a plant's host needs: the packages of requirements.lock, Patchline itself, and the servers.

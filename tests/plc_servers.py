@@ -22,9 +22,10 @@ from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import ModbusServer
 from patchline.plc.s7 import S7Words
 from patchline.plc.words import PlcError, WordMemory
+from tests import opcua_peers
 
 SIZE = 512  # words of each PLC, all writable
-START_S = 40
+START_S = 120
 TIMEOUT_S = 1.0  # of a call: more than in a plant, since the machine may be busy
 DATA_BLOCK = 7
 TAG = f"WORDS=INT[{SIZE}]"
@@ -145,6 +146,16 @@ PLCS = {
     "s7": Plc(lambda port: S7Words("127.0.0.1", DATA_BLOCK, port=port, timeout_s=TIMEOUT_S), in_python("s7")),
     # Its parser is a state machine in Python: a long write took 20 to 450 ms on a busy machine.
     "cpppo": Plc(lambda port: EthernetIpWords("127.0.0.1", "WORDS", port, timeout_s=2.0), cpppo, writes=150),
+    "opcua": Plc(
+        lambda port: opcua_peers.client(port, SIZE, namespace=2),
+        lambda port, folder: opcua_peers.asyncua_plc(port, folder, SIZE),
+        writes=300,
+    ),
+    "node-opcua": Plc(
+        lambda port: opcua_peers.client(port, SIZE, namespace=1),
+        lambda port, folder: opcua_peers.node_plc(port, folder, SIZE),
+        writes=300,
+    ),
 }
 SERVE = {"modbus": _serve_modbus, "s7": _serve_s7}
 

@@ -38,7 +38,7 @@ def configure(level: str = "info") -> None:
         cache_logger_on_first_use=False,
     )
     # They log every lost connection, pika with a stack trace, which their users here already log in one line.
-    for library in ("pika", "pymodbus", "snap7"):
+    for library in ("pika", "asyncua", "pymodbus", "snap7"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
 

@@ -1,6 +1,7 @@
 """The contract of `WordMemory`, on real servers that are stopped, restarted and frozen."""
 
 import contextlib
+import functools
 import threading
 import time
 
@@ -8,13 +9,19 @@ import pytest
 
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import ModbusServer
+from patchline.plc.opcua_server import OpcUaServer
+from patchline.plc.register_map import Layout
 from patchline.plc.words import MAX_WORDS, MemoryWords, PlcError
 from patchline.services import server
+from tests.opcua_peers import TypedWords
 from tests.plc_servers import PLCS, SIZE, Server
 
 LIMIT_S = 10  # of one call, whose own limit is shorter
 RECOVERY_S = 30
 VALUES_SEEN = 30
+ZEROED = 16  # words at a time; no such write crosses from one area of a PLC to the other
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +57,51 @@ def _our_own_server():
         yield memory, lambda: ModbusClient("127.0.0.1", memory.port)
 
 
-IN_PROCESS = {"memory": _memory_in_this_process, "modbus server": _our_own_server}
+@contextlib.contextmanager
+def _our_own_opcua_server():
+    layout = Layout(gate=0, plc=304, slots=16)
+    assert layout.plc + layout.plc_words == SIZE
+    with contextlib.closing(OpcUaServer("127.0.0.1", 0, layout, timeout_s=LIMIT_S)) as memory:
+        yield memory, lambda: TypedWords(memory.port, layout)
+
+
+IN_PROCESS = {
+    "memory": _memory_in_this_process,
+    "modbus server": _our_own_server,
+    "opcua server": _our_own_opcua_server,
+}
+FEW_WRITES = {"opcua server": 300}  # a read of MAX_WORDS words is one of 80 variables
+
+
+@pytest.fixture(scope="module")
+def shared(programs):
+    """A function that returns the memory of this name, and how to connect to it again.
+
+    Each is made once, since some take seconds to start.
+    """
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def make(name):
+            if name in IN_PROCESS:
+                return stack.enter_context(IN_PROCESS[name]())
+            (port,) = server.free_ports(1)
+            running = Server(PLCS[name], port, programs)
+            stack.callback(running.stop)
+            running.start()
+            return stack.enter_context(_client_of(running))
+
+        yield make
 
 
 @pytest.fixture(params=[*PLCS, *IN_PROCESS])
-def memory_and_second(request, programs):
-    """A memory, and a function that returns another connection to the same words."""
-    with contextlib.ExitStack() as stack:
-        if request.param in IN_PROCESS:
-            yield stack.enter_context(IN_PROCESS[request.param]())
-            return
-        (port,) = server.free_ports(1)
-        running = Server(PLCS[request.param], port, programs)
-        stack.callback(running.stop)
-        running.start()
-        yield stack.enter_context(_client_of(running))
+def memory_and_second(request, shared):
+    """A memory of zeros, and a function that returns another connection to the same words."""
+    memory, second = shared(request.param)
+    for start in range(0, SIZE, ZEROED):
+        with contextlib.suppress(PlcError):  # one has a hole between its areas
+            memory.write(start, [0] * ZEROED)
+    return memory, second
 
 
 @pytest.fixture
@@ -82,7 +119,7 @@ def second(memory_and_second):
 def writes(request):
     """Number of long writes among which halves are searched."""
     name = request.node.callspec.params["memory_and_second"]
-    return PLCS.get(name, PLCS["modbus"]).writes
+    return FEW_WRITES.get(name, PLCS.get(name, PLCS["modbus"]).writes)
 
 
 def test_what_was_written_is_read_back_here_and_elsewhere(memory, second):

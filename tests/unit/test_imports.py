@@ -44,6 +44,8 @@ NEIGHBOURS = {
     "google": {"patchline/plc/sparkplug.py"},
     "paho": {"patchline/plc/mqtt.py"},
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
+    "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")},
+    "cryptography": {"patchline/plc/opcua_security.py"},
 }
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50
