@@ -155,6 +155,23 @@ LINE = (
         "s",
     ),
     Panel(
+        "PLC: age of its heartbeat, silence, failed reads",
+        {
+            "heartbeat {{instance}}": f"max by (instance) (patchline_gate_plc_heartbeat_age_seconds{_LINE})",
+            "silent {{instance}}": f"max by (instance) (patchline_gate_output_silent{_LINE})",
+            "failed reads {{instance}}": f"sum by (instance) (rate(patchline_gate_plc_read_failures_total{_LINE}[1m]))",
+        },
+    ),
+    Panel(
+        "Way left before the arm (1% of the parts had less)",
+        {"margin": f"histogram_quantile(0.01, sum by (le) (rate(patchline_gate_margin_bucket{_LINE}[5m])))"},
+        "percentunit",
+    ),
+    Panel(
+        "Parts that escaped, were missed, diverted or unannounced",
+        {"{{outcome}}": f"sum by (outcome) (increase(patchline_gate_outcomes_total{_LINE}[5m]))"},
+    ),
+    Panel(
         "Published jobs by state",
         {"{{state}}": f"sum by (state) (rate(patchline_published_jobs_total{_LINE}[1m]))"},
         "ops",

@@ -240,6 +240,47 @@ CASES = {
         7,
         {'patchline_gate_act_failures_total{line="l",instance="i"}': "3x20"},
     ),
+    "PatchlineGateOutputSilent": (
+        {'patchline_gate_output_silent{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        10,
+        {'patchline_gate_output_silent{line="l",instance="i"}': "0x20"},
+    ),
+    "PatchlinePlcStands": (
+        {
+            'patchline_gate_plc_heartbeat_age_seconds{line="l",instance="i"}': "0x5 60x20",
+            'patchline_gate_serving{line="l",instance="i"}': "1x30",
+        },
+        {"line": "l", "instance": "i"},
+        10,
+        {
+            'patchline_gate_plc_heartbeat_age_seconds{line="l",instance="serving"}': "0.1x30",
+            'patchline_gate_serving{line="l",instance="serving"}': "1x30",
+            'patchline_gate_plc_heartbeat_age_seconds{line="l",instance="standby"}': "60x30",
+            'patchline_gate_serving{line="l",instance="standby"}': "0x30",
+        },
+    ),
+    "PatchlinePartsEscaped": (
+        {'patchline_gate_outcomes_total{line="l",outcome="escaped"}': "0x5 1x20"},
+        {"line": "l", "outcome": "escaped"},
+        7,
+        {
+            'patchline_gate_outcomes_total{line="l",outcome="escaped"}': "3x20",
+            'patchline_gate_outcomes_total{line="l",outcome="unannounced"}': "0+1x20",
+        },
+    ),
+    "PatchlinePartsUnannounced": (
+        {'patchline_gate_outcomes_total{line="l",outcome="unannounced"}': "0x5 1x20"},
+        {"line": "l"},
+        7,
+        {'patchline_gate_outcomes_total{line="l",outcome="unannounced"}': "3x20"},
+    ),
+    "PatchlinePlcEventsLost": (
+        {'patchline_gate_plc_lost_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        7,
+        {'patchline_gate_plc_lost_total{line="l",instance="i"}': "3x20"},
+    ),
     "PatchlineGateQueueGrowing": (
         {'rabbitmq_detailed_queue_messages_ready{queue="patchline.gate.l.a"}': "2000x20"},
         {"queue": "patchline.gate.l.a"},

@@ -1,5 +1,7 @@
 """A gate whose arm is a PLC: results, signs of life, the place of a part. No broker, no thread, no sleep."""
 
+import re
+
 import pytest
 
 from patchline import config
@@ -15,6 +17,8 @@ from patchline.protocol.gate_messages import Act, OutcomeRecord
 from patchline.protocol.messages import Decision
 from tests.gate_bench import Bench
 from tests.plc_memory import LAYOUT, Plc
+from tests.system.test_dashboards import NEED_A_PLC
+from tools import dashboards
 
 SETTINGS = config.Plc(categories={"c": 1})
 
@@ -299,3 +303,14 @@ def test_a_standby_that_takes_over_and_hears_the_announcement_then_does_not_reje
     bench.pass_time(6.0)
     assert bench.result(7) == (Result.ACCEPT, 1)
     assert bench.reasons() == ["pass"]
+
+
+def test_the_queries_of_the_dashboard_for_plcs_find_their_metrics(serving):
+    serving.part("j", number=7, encoder_count=0)
+    serving.verdict("j")
+    serving.move(100)
+    names = {sample.name for metric in serving.metrics.registry.collect() for sample in metric.samples}
+    panels = [panel for panel in dashboards.LINE if panel.title in NEED_A_PLC]
+    assert len(panels) == len(NEED_A_PLC)
+    for query in (query for panel in panels for query in panel.queries.values()):
+        assert set(re.findall(r"patchline_\w+", query)) <= names
