@@ -154,7 +154,7 @@ def _summary(flagged: NDArray[np.float64], stated: FlaggedShare) -> dict[str, st
 
 
 def exactly_within(images: int, rate: float, others: int) -> float:
-    """How often an exact threshold flags no more of some other cells than the stated bound, which is for all cells.
+    """How often an exact threshold flags no more of some other cells than the stated bound, which is for 1,000 cells.
 
     If held-out and new scores have the same distribution, the number of flagged cells is beta-binomial.
     """

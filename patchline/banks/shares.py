@@ -1,4 +1,7 @@
-"""How large a share of all parts is, as far as some images of them can say: an estimate and its bounds."""
+"""How large a share of new parts is, as far as some images of them can say: an estimate and its bounds.
+
+The bounds are for the share of the next `PARTS` parts: that of all parts varies less, and nobody sees it.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,50 @@ import math
 from patchline.inspection.memory_bank import FlaggedShare
 
 CONFIDENCE = 0.95
+PARTS = 1000
 
 
 def share_beyond(images: int, number: int) -> FlaggedShare:
     """The share of new images that are beyond the `number`-th most extreme of some images: its mean and its bounds.
 
-    It has the distribution Beta(number, images + 1 - number), whatever the distribution of the scores (Vovk, 2012).
+    For all images it has the distribution Beta(number, images + 1 - number), whatever the distribution of the scores
+    (Vovk, 2012); for the next ones it is beta-binomial.
     """
     return FlaggedShare(
         expected=number / (images + 1),
-        lower=_beta_quantile(number, images, 1 - CONFIDENCE),
-        upper=_beta_quantile(number, images, CONFIDENCE),
+        lower=_quantile(number, images, 1 - CONFIDENCE),
+        upper=_quantile(number, images, CONFIDENCE),
     )
 
 
 def share_from_count(images: int, number: int) -> FlaggedShare:
     """The share of new images that are beyond a limit, if `number` of some images are: an estimate and its bounds.
 
-    The bounds are those of Clopper and Pearson (1934) for a limit that does not depend on these images. They also hold
-    for a limit at the score of one of them, whose bounds in `share_beyond` are the closer ones.
+    The bounds are those of Clopper and Pearson (1934) for a limit that does not depend on these images, for the next
+    images instead of all. They also hold for a limit at the score of one of them, whose bounds in `share_beyond` are
+    the closer ones.
     """
     return FlaggedShare(
         expected=(number + 1) / (images + 1),
-        lower=_beta_quantile(number, images, 1 - CONFIDENCE) if number else 0.0,
-        upper=_beta_quantile(number + 1, images, CONFIDENCE) if number < images else 1.0,
+        lower=_quantile(number, images, 1 - CONFIDENCE) if number else 0.0,
+        upper=_quantile(number + 1, images, CONFIDENCE) if number < images else 1.0,
     )
 
 
-def _beta_quantile(number: int, images: int, probability: float) -> float:
-    """The quantile of Beta(number, images + 1 - number), by bisection of its distribution function.
-
-    A share is at most x if at least `number` of n independent uniform numbers are at most x: a sum of binomial terms.
-    """
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if 1 - sum(_binomial(images, count, middle) for count in range(number)) < probability:
-            low = middle
-        else:
-            high = middle
-    return high
+def _quantile(number: int, images: int, probability: float) -> float:
+    """The quantile of the share of `PARTS` parts: their number is beta-binomial (number, images + 1 - number)."""
+    total = 0.0
+    for count in range(PARTS + 1):
+        total += math.exp(_log_probability(count, number, images + 1 - number))
+        if total >= probability:
+            return count / PARTS
+    return 1.0
 
 
-def _binomial(trials: int, count: int, share: float) -> float:
-    logarithm = math.lgamma(trials + 1) - math.lgamma(count + 1) - math.lgamma(trials - count + 1)
-    return math.exp(logarithm + count * math.log(share) + (trials - count) * math.log1p(-share))
+def _log_probability(count: int, a: int, b: int) -> float:
+    choices = math.lgamma(PARTS + 1) - math.lgamma(count + 1) - math.lgamma(PARTS - count + 1)
+    return choices + _log_beta(count + a, PARTS - count + b) - _log_beta(a, b)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

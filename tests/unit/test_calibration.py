@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from patchline.banks import calibration, coreset, held_out, report
 from patchline.banks.calibration import Target
@@ -105,23 +106,35 @@ def test_the_flagged_share_of_fits_has_the_stated_mean_and_bounds(count, rate):
     rng = np.random.default_rng(count)
     thresholds = [calibration.threshold(rng.random(count).astype(np.float32), rate) for _ in range(8000)]
     flagged = 1 - np.array(thresholds)  # of uniform scores
+    of_next_parts = rng.binomial(1000, flagged) / 1000
     stated = calibration.flagged_share(count, rate)
     assert flagged.mean() == pytest.approx(stated.expected, rel=0.02)
-    assert (flagged <= stated.upper).mean() == pytest.approx(0.95, abs=0.01)
-    assert (flagged >= stated.lower).mean() == pytest.approx(0.95, abs=0.01)
+    # Whole parts: one part less would hold less often than stated.
+    assert (of_next_parts <= stated.upper).mean() >= 0.945
+    assert (of_next_parts <= stated.upper - 0.001).mean() <= 0.955
+    assert (of_next_parts >= stated.lower).mean() >= 0.945
+    assert (of_next_parts >= stated.lower + 0.001).mean() <= 0.955
     assert stated.lower < stated.expected <= rate < stated.upper
 
 
-def test_the_bounds_are_those_of_the_beta_distribution():
-    stated = calibration.flagged_share(99, 0.01)
-    assert stated.expected == pytest.approx(0.01)
-    assert stated.upper == pytest.approx(1 - 0.05 ** (1 / 99), abs=1e-9)  # Beta(1, 99) in closed form
-    assert stated.lower == pytest.approx(1 - 0.95 ** (1 / 99), abs=1e-9)
+@pytest.mark.parametrize(("count", "rate", "number"), [(99, 0.01, 1), (200, 0.05, 10), (40, 0.1, 4)])
+def test_the_bounds_are_those_of_the_beta_binomial_distribution_for_1000_parts(count, rate, number):
+    stated = calibration.flagged_share(count, rate)
+    parts = stats.betabinom(1000, number, count + 1 - number)
+    assert stated.expected == pytest.approx(number / (count + 1))
+    assert (stated.lower, stated.upper) == (parts.ppf(0.05) / 1000, parts.ppf(0.95) / 1000)
+
+
+@pytest.mark.parametrize(("count", "rate", "number"), [(40, 0.1, 4), (99, 0.05, 5), (200, 0.01, 2), (200, 0.05, 10)])
+def test_the_bounds_are_hardly_wider_than_those_for_all_parts(count, rate, number):
+    stated = calibration.flagged_share(count, rate)
+    all_parts = stats.beta(number, count + 1 - number)
+    assert stated.upper - stated.lower <= 1.15 * (all_parts.ppf(0.95) - all_parts.ppf(0.05))
 
 
 def test_the_bounds_of_many_images_are_finite_and_close():
     stated = calibration.flagged_share(20_000, 0.05)
-    assert 0.045 < stated.lower < stated.expected < stated.upper < 0.055
+    assert 0.038 < stated.lower < stated.expected < stated.upper < 0.062
 
 
 def draw(count, seed=0):
@@ -232,6 +245,6 @@ def test_the_report_of_a_fit_says_what_happens_to_good_parts_and_to_defects():
     )
     text = report.describe(manifest)
     assert "calibrated on 99 good images, each held out in turn" in text
-    assert "expect about 50 (20 to 90) with review or fail, and about 10 (0.5 to 30) of them with fail" in text
+    assert "expect about 50 (19 to 92) with review or fail, and about 10 (0 to 31) of them with fail" in text
     assert "How many defects will pass is unknown" in text
     assert "patchline evaluate --category gasket FOLDER" in text
