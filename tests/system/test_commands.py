@@ -23,6 +23,7 @@ COMMANDS = [
     "worker",
     "publish",
     "gate",
+    "registers",
     "traces",
     "show",
     "recent",
