@@ -45,6 +45,7 @@ class Belt:
         self._line_runs: bool | None = None
         self._triggered: OrderedDict[int, _Sighting] = OrderedDict()
         self._announced: OrderedDict[int, float] = OrderedDict()
+        self._unheard: OrderedDict[int, _Sighting] = OrderedDict()  # triggered, and not announced yet
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._awaited: OrderedDict[int, ActionRecord] = OrderedDict()  # parts that the sensor has not seen
         self._seen: OrderedDict[int, int] = OrderedDict()  # bins by part number
@@ -84,11 +85,13 @@ class Belt:
         """Take note of an announced part. One that was found to be unannounced stays refused."""
         if part.number is not None:
             _put(self._announced, part.number, now, self._remember)
+            self._unheard.pop(part.number, None)
 
     def on_act_of_other(self, record: ActionRecord) -> None:
         """Take note of an action of another gate. It has heard of the part, whatever this gate has heard."""
         if record.number is not None and record.because != UNANNOUNCED:
             _put(self._announced, record.number, 0.0, self._remember)
+            self._unheard.pop(record.number, None)
             self._refused.pop(record.number, None)
 
     def pardon(self, number: int) -> None:
@@ -141,10 +144,9 @@ class Belt:
 
     def step(self, now: float) -> list[Finding]:
         """Return what was found since the last call. An unannounced part is found once, and refused from then on."""
-        for number, sighting in self._triggered.items():
-            if number in self._announced or number in self._refused:
-                continue
+        for number, sighting in list(self._unheard.items()):
             if now >= sighting.at + self._rules.announce_ms / 1000:
+                del self._unheard[number]
                 self._refused[number] = None
                 self._findings.append(Finding(Outcome.UNANNOUNCED, number, count=sighting.count))
         self._trim(self._refused)
@@ -168,7 +170,10 @@ class Belt:
     def _on_trigger(self, trigger: Trigger, category: int, now: float) -> None:
         self._seen.pop(trigger.number, None)  # a PLC may count its parts anew
         self._refused.pop(trigger.number, None)
-        _put(self._triggered, trigger.number, _Sighting(trigger.count, now, category), self._remember)
+        sighting = _Sighting(trigger.count, now, category)
+        _put(self._triggered, trigger.number, sighting, self._remember)
+        if trigger.number not in self._announced:
+            self._unheard[trigger.number] = sighting
 
     def _on_confirmation(self, confirmation: Confirmation) -> None:
         number = confirmation.number

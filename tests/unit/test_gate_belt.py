@@ -261,3 +261,12 @@ def test_the_belt_remembers_a_bounded_number_of_parts():
     assert sum(finding.outcome is Outcome.ESCAPED for finding in findings) == 900
     for store in (line._triggered, line._announced, line._awaited, line._seen, line._refused):
         assert len(store) <= 100
+
+
+def test_an_announced_part_is_never_unannounced_however_many_parts_follow_whose_triggers_were_not_heard():
+    line = belt()
+    line.on_report(report(triggers=[Trigger(1, 0, 0)]), 0.0)
+    line.on_part(part(1), 0.1)
+    for number in range(2, 300):  # the belt remembers 100
+        line.on_part(part(number), 0.2)
+    assert line.step(100.0) == []
