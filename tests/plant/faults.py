@@ -10,7 +10,7 @@ import psutil
 
 from tests.plant.scene import GATES, wait_until
 
-HOLD_S = 1.0
+HOLD_S, FREEZE_S = 1.0, 3.0
 _CALM_S, _CALM_SHARE = 10.0, 0.2  # long enough for parts whose way touches no fault
 _RECOVERY_S = 120.0  # a limit for a busy machine, not a promise
 
@@ -77,7 +77,7 @@ class Faults:
         at = getattr(self, kind)(rng)
         over_at = time.monotonic()
         self.done.append(Fault(kind, at, over_at, self.wait_for_an_accept(over_at)))
-        if kind in ("gate_kill", "standby_kill", "broker_kill", "amqp_cut"):
+        if kind in ("gate_kill", "gate_freeze", "standby_kill", "broker_kill", "amqp_cut"):
             self.wait_for_gates()
 
     def wait_for_gates(self):
@@ -92,6 +92,15 @@ class Faults:
     def gate_kill(self, rng):
         """Kill the gate that acts, and start it again. The other one takes over."""
         return self._kill(self.plant.gates[self._named("serving")], rng)
+
+    def gate_freeze(self, _):
+        """Suspend the gate that acts for longer than its lease, then let it go on."""
+        victim = self.plant.gates[self._named("serving")].process
+        at = time.monotonic()
+        victim.suspend()
+        time.sleep(FREEZE_S)
+        victim.resume()
+        return at
 
     def standby_kill(self, rng):
         """Kill the gate that stands by, and start it again."""

@@ -14,7 +14,7 @@ from patchline.protocol.messages import Decision
 
 OUT = Path("out/plant.json")
 MIN_SHARE = 0.99
-_BY_WATCHDOG = ("gate_kill", "link_freeze")
+_BY_WATCHDOG = ("gate_kill", "gate_freeze", "link_freeze")
 _BY_OUTPUT = ("plc_freeze", "plc_restart")
 _BY_PATIENCE = ("camera_kill", "worker_kill", "broker_kill")
 

@@ -20,7 +20,7 @@ SCALE = float(os.environ.get("PLANT_SCALE", "1"))
 PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
 SEED = int(os.environ.get("PLANT_SEED", "21"))
 FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
-FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_freeze": 10}
+FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_freeze": 10, "gate_freeze": 10}
 pytestmark = pytest.mark.timeout(3600)
 
 

@@ -1,0 +1,99 @@
+"""The reckoning of `make plant`, on ledgers that are written by hand."""
+
+import pytest
+
+from patchline.plc.register_map import Bin, Result
+from patchline.protocol.gate_messages import Action
+from patchline.protocol.messages import Decision
+from tests.plant import reckoning
+from tests.plant.faults import Fault
+from tests.plant.scene import Audit
+
+
+class Belt:
+    """A ledger and an audit, part by part. Each part takes a second, one after the other."""
+
+    def __init__(self):
+        self.events, self.audit, self.at = [], Audit(), 100.0
+
+    def part(self, where, result=Result.ACCEPT, verdict=Decision.PASS, acts=(Action.ACCEPT,), picture="good/1.png"):
+        number = len(self.events) + 1
+        self.event("trigger", number=number, part=number)
+        self.at += 0.1
+        if result is not None:
+            self.event("result", number=number, result=result, code=1, in_time=True)
+        self.at += 0.8
+        accept = result is Result.ACCEPT
+        self.event("decision", number=number, accept=accept)
+        self.event("confirmation", number=number, bin=where)
+        self.at += 0.1
+        self.event("bin", part=number, picture=picture, bin=where)
+        if verdict is not None:
+            self.audit.verdicts[number] = [verdict]
+        if acts:
+            self.audit.acts[number] = list(acts)
+
+    def event(self, kind, **values):
+        self.events.append({"at": self.at, "kind": kind, **values})
+
+    def reckon(self, *faults):
+        return reckoning.reckon(self.events, self.audit, list(faults))
+
+
+@pytest.fixture
+def belt():
+    belt = Belt()
+    for _ in range(5):
+        belt.part(Bin.GOOD)
+        belt.part(Bin.REJECT, Result.REJECT, Decision.FAIL, [Action.REJECT], "scratch/1.png")
+    return belt
+
+
+def test_a_belt_without_a_fault_holds(belt):
+    result = belt.reckon()
+    assert result.holds, result
+    assert (result.parts, result.good_bin, result.reject_bin) == (10, 5, 5)
+    assert (result.passed_outside_faults, result.share_outside_faults) == (5, 1.0)
+    assert result.photo_to_coil_ms == {"n": 5, "median": 100.0, "p99": 100.0, "max": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [
+        ({"where": Bin.GOOD, "verdict": None}, "bad_in_good_bin"),
+        ({"where": Bin.GOOD, "verdict": Decision.FAIL}, "bad_in_good_bin"),
+        ({"where": Bin.GOOD, "result": None}, "bad_in_good_bin"),
+        ({"where": Bin.GOOD, "acts": [Action.REJECT]}, "escaped"),
+        ({"where": Bin.GOOD, "acts": [Action.ACCEPT, Action.REJECT]}, "opposite_acts"),
+        ({"where": Bin.REJECT, "result": None, "verdict": None, "acts": []}, "unnoticed"),
+    ],
+    ids=str,
+)
+def test_a_broken_promise_is_counted(belt, part, count):
+    belt.part(**part)
+    result = belt.reckon()
+    assert getattr(result, count) == 1, result
+    assert not result.holds
+
+
+def test_a_passed_part_in_the_reject_bin_counts_only_outside_of_faults(belt):
+    start = belt.at
+    belt.part(Bin.REJECT)
+    assert not belt.reckon().holds
+    result = belt.reckon(Fault("worker_kill", start + 0.5, start + 0.6, start + 0.7))
+    assert result.holds, result
+    assert result.good_in_reject_bin == 1
+
+
+def test_a_defect_that_was_judged_pass_is_counted_apart(belt):
+    belt.part(Bin.GOOD, picture="scratch/2.png")
+    result = belt.reckon()
+    assert result.holds
+    assert result.defects_judged_pass == 1
+
+
+def test_the_time_to_safe_ends_when_the_plc_withdraws_its_permission(belt):
+    fault = Fault("gate_kill", belt.at, belt.at + 0.3, belt.at + 2.0)
+    belt.at += 0.15
+    belt.event("permit", permit=False, because="watchdog")
+    assert belt.reckon(fault).time_to_safe_ms["gate_kill"]["max"] == 158.0
