@@ -99,7 +99,7 @@ class MqttOutput:
         self._error = "there is no connection to the MQTT broker"
         self._connection = MqttConnection(
             url,
-            f"patchline-{line}-{instance}",
+            f"patchline/{line}/{instance}",  # names have no slash: no two are alike
             [f"patchline/{line}/ack"],
             lambda: self._publication(ReportedState.DEAD),
             keep_alive_s,

@@ -73,7 +73,7 @@ class SparkplugNode:
         self._sequence = 0
         self._connect_at = clock()
         self._connection = MqttConnection(
-            url, f"patchline-{group}-{node}"[:60], [self._topics["NCMD"]], self._will, keep_alive_s, certificates, clock
+            url, f"sparkplug/{group}/{node}", [self._topics["NCMD"]], self._will, keep_alive_s, certificates, clock
         )
 
     def tell(self, state: OutputState) -> None:
