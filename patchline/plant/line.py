@@ -11,6 +11,7 @@ from patchline.plant.plc_program import Memory, Outputs, PlcProgram, Retained, S
 from patchline.plc.register_map import Layout
 
 CYCLE_S = 0.01
+HEARTBEAT_S = 0.1  # period of the gate's
 _OUTPUT_CYCLES = 2  # output modules switch off what the PLC has not set for so many cycles
 _JITTER = 2  # counts between two readings
 _MARGIN_MM = 1.0
@@ -43,6 +44,7 @@ def plc_settings(geometry: Geometry, layout: Layout, speed_mm_s: float) -> Setti
         end=counts(geometry.end_mm - geometry.arm_mm + geometry.pitch_mm),
         tolerance=counts((geometry.pitch_mm - 2 * geometry.scatter_mm) / 2 - _MARGIN_MM),
         same_part=counts(geometry.pitch_mm - 2 * geometry.scatter_mm - 5 * _MARGIN_MM),
+        watchdog_s=2 * HEARTBEAT_S - 2 * CYCLE_S - geometry.arm_s,  # the arm is out within two periods
     )
 
 

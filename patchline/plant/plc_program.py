@@ -44,7 +44,7 @@ class Settings:
         end: from the arm until a part has certainly left the belt.
         tolerance: how far a sensor's count, or the gate's count for the arm, may be off.
         same_part: edges of the trigger that are nearer to each other are of one part.
-        heartbeat_s: period of the gate's heartbeat. The watchdog trips when it stands for two.
+        watchdog_s: everything is rejected when the gate's heartbeat has stood for this long.
     """
 
     layout: Layout
@@ -56,7 +56,7 @@ class Settings:
     end: int
     tolerance: int
     same_part: int
-    heartbeat_s: float = 0.1
+    watchdog_s: float
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class PlcProgram:
         return None
 
     def _watchdog_tripped(self, now: float) -> bool:
-        return now - self._gate_heard_at > 2 * self._settings.heartbeat_s + 1e-9
+        return now - self._gate_heard_at >= self._settings.watchdog_s
 
     def _may_run(self, gate: dict[str, Value]) -> bool:
         """Return False from the moment when the gate stops the line until the operator starts it again."""
