@@ -14,6 +14,7 @@ from patchline.protocol.messages import Decision
 
 OUT = Path("out/plant.json")
 MIN_SHARE = 0.99
+MAX_STALL_S = 0.1  # while a part is on its way: the simulator has priority, so all others stand for longer
 _BY_WATCHDOG = ("gate_kill", "gate_freeze", "link_freeze")
 _BY_OUTPUT = ("plc_freeze", "plc_restart")
 _BY_PATIENCE = ("camera_kill", "worker_kill", "broker_kill")
@@ -37,7 +38,7 @@ class Reckoning:
         photo_to_coil_ms: from the trigger until the PLC had the result, for parts whose way touches no fault.
         last_result_ms: by fault, until the last accept for a part that was triggered before.
         time_to_safe_ms: by fault, until the arm rejected everything, or all parts that were triggered afterwards.
-        passed_outside_faults: parts judged `pass` whose way touches no fault.
+        passed_outside_faults: parts judged `pass` whose way touches no fault, on a machine that did not stall.
         share_outside_faults: how many of them lie in the good bin.
     """
 
@@ -150,10 +151,11 @@ def _is_defect(picture):
 
 
 def _is_undisturbed(parts, number, faults):
-    """Return True if no fault lies between a part's trigger and its fall into a bin."""
+    """Return True if no fault and no stall of the machine lies between a part's trigger and its fall into a bin."""
     trigger = parts.triggers[number]
     start, end = trigger["at"], parts.bins[trigger["part"]]["at"]
-    return not any(fault.at <= end and start <= fault.recovered_at for fault in faults)
+    stalled = sum(event["seconds"] for event in parts.by_kind["stall"] if start <= event["at"] <= end)
+    return stalled < MAX_STALL_S and not any(fault.at <= end and start <= fault.recovered_at for fault in faults)
 
 
 def _heartbeats(parts, faults):

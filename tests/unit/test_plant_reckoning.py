@@ -85,6 +85,14 @@ def test_a_passed_part_in_the_reject_bin_counts_only_outside_of_faults(belt):
     assert result.good_in_reject_bin == 1
 
 
+def test_a_machine_that_stalls_is_no_fault_of_the_line(belt):
+    belt.event("stall", seconds=0.2)
+    belt.part(Bin.REJECT)
+    result = belt.reckon()
+    assert (result.stalled_s, result.passed_outside_faults, result.share_outside_faults) == (0.2, 5, 1.0)
+    assert result.good_in_reject_bin == 1
+
+
 def test_a_defect_that_was_judged_pass_is_counted_apart(belt):
     belt.part(Bin.GOOD, picture="scratch/2.png")
     result = belt.reckon()
