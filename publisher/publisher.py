@@ -127,16 +127,15 @@ class Publisher:
         """Wait until the image is confirmed, refused or spooled. Retry while none of it is possible."""
         while True:
             error = self._wait(item)
-            if item.refusal is not None:
-                return JobState.REFUSED, item.refusal
             if error is None:
-                return JobState.CONFIRMED, None
+                return self._done(item)
             if isinstance(error, TooLarge):
                 item.refusal = str(error)
                 self._publish(item)
             elif not self._publish_lost(item):
                 try:
-                    return self._spool(item, error), None
+                    state = self._spool(item, error)
+                    return self._done(item) if state is JobState.CONFIRMED else (state, None)
                 except SpoolError as spool_error:
                     reason = str(spool_error)
                     _log.warning("image neither confirmed nor spooled, retrying", job_id=item.job.job_id, reason=reason)
@@ -144,6 +143,10 @@ class Publisher:
                     if self.stop.is_set():
                         return None, reason
                     self._publish_again(item)
+
+    def _done(self, item: Item) -> tuple[JobState, str | None]:
+        """Return the state of an image whose part RabbitMQ knows."""
+        return (JobState.CONFIRMED if item.refusal is None else JobState.REFUSED), item.refusal
 
     def _wait(self, item: Item) -> BrokerError | None:
         """Return the error of a confirmation; None if the image is confirmed."""
@@ -189,7 +192,10 @@ class Publisher:
             self._publish(item)
 
     def _spool(self, item: Item, error: BrokerError) -> JobState:
-        """Save an image in the spool. If its first copy may still arrive, the replay waits for that one."""
+        """Save an image in the spool. If its first copy may still arrive, the replay waits for that one.
+
+        A refused image is saved without its picture: its part must be announced, and is judged `error`.
+        """
         item.leaving = True
         if item.published:  # the broker does not take images any more
             self.replay.may_be_overtaken = False
@@ -203,10 +209,12 @@ class Publisher:
         if pending is not None:
             self.replay.adopt(item.job.job_id, pending)
         try:
-            self.spool.put(item.job, item.capture.image, self.clock_ms())
+            self.spool.put(item.job, item.capture.image if item.refusal is None else b"", self.clock_ms())
         except SpoolError:
             self.replay.disown(item.job.job_id)
             raise
+        if item.refusal is not None:
+            _log.error("image refused, its part is announced later", job_id=item.job.job_id, reason=item.refusal)
         if item.published:
             _log.warning("job not confirmed", job_id=item.job.job_id, reason=str(error))
         else:

@@ -27,6 +27,7 @@ class DecidedBroker:
         self.connected = True
         self.published = []  # part id and confirmation of each image
         self.announced = []  # part ids
+        self.announces = True  # an announcement without an image is confirmed at once
 
     def publish_nowait(self, outgoing):
         confirmation = Future()
@@ -39,7 +40,10 @@ class DecidedBroker:
             else:
                 self.published.append((part_id, confirmation))
         if len(outgoing) == 1 and outgoing[0].exchange == topology.PARTS:
-            confirmation.set_result(None)
+            if self.announces:
+                confirmation.set_result(None)
+            else:
+                confirmation.set_exception(NotConfirmed("RabbitMQ is away"))
         return confirmation
 
     @property
@@ -216,6 +220,15 @@ def test_an_image_that_no_worker_would_take_is_refused_without_sending_it(line):
     assert state == "refused"
     assert reason.startswith("the image has 901 bytes, and images.max_bytes is 900; send a smaller image, or raise it")
     assert (line.broker.announced, line.broker.parts, taken, line.spool.depth()) == (["a"], [], [1], 0)
+
+
+def test_the_part_of_a_refused_image_is_announced_later_if_rabbitmq_has_not_confirmed_it(line):
+    line.broker.announces = False
+    line.publisher.accept(capture("a", size=901), NOW + 10_000)
+    settle(line)
+    assert line.states == [("a", "spooled")]
+    entry = line.spool.oldest()
+    assert (entry.job.part_id, entry.image) == ("a", b"")
 
 
 def test_a_spooled_image_that_is_too_large_is_refused_and_the_ones_behind_it_are_sent(line):
