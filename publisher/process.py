@@ -27,10 +27,10 @@ from patchline.publisher.window import Limits
 from patchline.runtime import connections, damage
 from patchline.runtime.health import Health
 from patchline.runtime.metrics import Registry
+from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
 
 _log = structlog.get_logger(__name__)
-_DECLARE_RETRY_S = 2.0
 _TICK_S = 0.1
 
 
@@ -103,8 +103,9 @@ def running(
         if metrics_port is not None:
             _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker)
         identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
-        if not _try_to_declare(broker, settings, category):
-            threading.Thread(target=_keep_declaring, args=(broker, settings, category, stop), daemon=True).start()
+        keeper = _keeper(broker, settings, category, metrics)
+        _try_to_declare(keeper)
+        stack.enter_context(keeper)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
         stack.enter_context(
             StatusSender(status_broker, identity, partial(_report, broker, publishers), connections.now_ms)
@@ -172,22 +173,16 @@ def _serialized(metrics: Metrics, on_state: OnState) -> OnState:
     return report
 
 
-def _try_to_declare(broker: Broker, settings: config.Config, category: str | None) -> bool:
+def _keeper(broker: Broker, settings: config.Config, category: str | None, metrics: Metrics) -> QueueKeeper:
+    queues = connections.plant(settings, None if category is None else [category])
+    return QueueKeeper(broker, settings, queues, connections.plant(settings, []), QueueMetrics(metrics.registry))
+
+
+def _try_to_declare(keeper: QueueKeeper) -> None:
+    """Declare the queues. If RabbitMQ is away, the keeper does it later, so that a camera can start without it."""
     try:
-        connections.declare(broker, settings, connections.plant(settings, None if category is None else [category]))
+        keeper.declare()
     except TopologyMismatch:
         raise
     except BrokerError as error:
         _log.warning("queues not declared, retrying", reason=str(error))
-        return False
-    return True
-
-
-def _keep_declaring(broker: Broker, settings: config.Config, category: str | None, stop: threading.Event) -> None:
-    """Retry in the background, so that a camera can start without the broker."""
-    while not stop.wait(_DECLARE_RETRY_S):
-        try:
-            if broker.connected and _try_to_declare(broker, settings, category):
-                return
-        except (TopologyMismatch, SetupError) as error:  # somebody may still create the queue, or the file with the url
-            _log.error("queues cannot be used, retrying", reason=str(error))

@@ -22,6 +22,7 @@ from patchline.protocol import topology
 from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
 from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
+from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
 from patchline.worker import drift, lost_device, retired_queues, sizes, supply, verdict_cache
 from patchline.worker.drain import drain
@@ -73,7 +74,8 @@ def run(
         inspectors = _load_inspectors(settings, served, device, size, metrics, health, stop)
         if device.kind == "ascend":
             threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
-        _declare_queues(broker, settings, inspectors, stop)
+        keeper = _keeper(broker, settings, inspectors, metrics)
+        _declare_queues(broker, settings, keeper, stop)
         if stop.is_set():
             _log.info("worker stopped before it was ready", device=str(device))
             return
@@ -83,7 +85,7 @@ def run(
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
         report = partial(_report, lanes, health, metrics, len(inspectors))
         status_broker = connections.connect(settings, f"{name} status", quiet=True)
-        with StatusSender(status_broker, Identity("worker", name), report, connections.now_ms):
+        with keeper, StatusSender(status_broker, Identity("worker", name), report, connections.now_ms):
             failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker)
     cache.close()
     if is_busy:
@@ -155,11 +157,16 @@ def _load_inspectors(
     return {name: loaded.inspectors[name] for name in names if name in loaded.inspectors}
 
 
-def _declare_queues(broker: Broker, settings: config.Config, categories: Iterable[str], stop: threading.Event) -> None:
+def _keeper(broker: Broker, settings: config.Config, categories: Iterable[str], metrics: Metrics) -> QueueKeeper:
+    queues, shared = connections.plant(settings, categories), connections.plant(settings, [])
+    return QueueKeeper(broker, settings, queues, shared, QueueMetrics(metrics.registry))
+
+
+def _declare_queues(broker: Broker, settings: config.Config, keeper: QueueKeeper, stop: threading.Event) -> None:
     """Create or check the queues. Wait while RabbitMQ is away, until `stop` is set."""
     while not stop.is_set():
         try:
-            connections.declare(broker, settings, connections.plant(settings, categories))
+            keeper.declare()
             retired_queues.move_all(broker, stop)
             return
         except TopologyMismatch:

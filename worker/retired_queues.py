@@ -47,7 +47,7 @@ def _exists(broker: Broker, queue: Queue) -> bool:
 def _move(broker: Broker, queue: str, stop: threading.Event) -> None:
     try:
         consumer = broker.consume(queue, _PREFETCH)
-        while not stop.is_set():
+        while not stop.is_set() and not consumer.gaps:  # a gap: it was deleted, as it should be
             delivery = consumer.take(_TAKE_TIMEOUT_S)
             if delivery is not None and not _move_one(broker, queue, delivery):
                 stop.wait(_RETRY_S)

@@ -195,6 +195,11 @@ class QueueConsumer(Consumer, Protocol):
         """
         ...
 
+    @property
+    def occupied(self) -> bool:
+        """Another consumer has the exclusive queue. This one gets nothing until that one has ended."""
+        ...
+
 
 class Broker(Protocol):
     """A connection to a broker. Thread-safe."""
@@ -209,6 +214,18 @@ class Broker(Protocol):
 
         Raises:
             TopologyMismatch: one is missing, exists with other arguments, or may not be created by this user.
+        """
+        ...
+
+    @property
+    def topology_doubts(self) -> int:
+        """How often exchanges or queues may have gone: after a connection, or when one was missing."""
+        ...
+
+    def watch(self, topology: Topology, *, passive: bool = False) -> None:
+        """Look every few seconds whether exchanges and queues exist, and count a doubt if one is missing.
+
+        Unless `passive`, make their bindings again.
         """
         ...
 
@@ -251,10 +268,13 @@ class Broker(Protocol):
         """
         ...
 
-    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> QueueConsumer:
+    def consume(
+        self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None, *, exclusive: bool = False
+    ) -> QueueConsumer:
         """Consume a queue. The broker delivers at most `prefetch` unsettled messages at a time.
 
-        `on_arrival` is called after each delivery has arrived. It must not block.
+        `on_arrival` is called after each delivery has arrived. It must not block. Of several `exclusive` consumers of a
+        queue one gets messages. The others wait for its end.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 
@@ -53,3 +53,21 @@ def encodable(value: object) -> object:
     if isinstance(value, list | tuple):
         return [encodable(item) for item in value]
     return str(value)
+
+
+def decode_value(original: Callable[[bytes, int], object], encoded: bytes, offset: int) -> object:
+    """Decode a timestamp as its number. pika 1.4 raises on a timestamp after the year 9999 while it reads a frame.
+
+    The exception would end the I/O thread, and one such message would end every worker in turn.
+
+    Args:
+        original: pika's decoder.
+        encoded: a frame.
+        offset: the start of the value.
+
+    Returns:
+        The value and the offset after it.
+    """
+    if encoded[offset : offset + 1] == b"T":
+        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
+    return original(encoded, offset)

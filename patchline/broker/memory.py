@@ -70,6 +70,7 @@ class MemoryBroker:
         self._queues: dict[str, _MemoryQueue] = {}
         self._consumers: list[_MemoryConsumer] = []
         self.connected = True
+        self.topology_doubts = 0
 
     def declare(self, topology: Topology, *, passive: bool = False) -> None:
         """See `base.Broker`."""
@@ -114,13 +115,18 @@ class MemoryBroker:
             self._changed.notify_all()
         return confirmation
 
-    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> _MemoryConsumer:
-        """See `base.Broker`."""
+    def consume(
+        self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None, *, exclusive: bool = False
+    ) -> _MemoryConsumer:
+        """See `base.Broker`. All consumers of an exclusive queue get messages."""
         consumer = _MemoryConsumer(self._changed, self._queues[queue], prefetch)
         self._queues[queue].on_arrival.append(on_arrival)
         with self._changed:
             self._consumers.append(consumer)
         return consumer
+
+    def watch(self, topology: Topology, *, passive: bool = False) -> None:
+        """See `base.Broker`. Queues are never deleted here."""
 
     def close(self) -> None:
         """See `base.Broker`."""
@@ -185,6 +191,11 @@ class _MemoryConsumer:
     def gaps(self) -> int:
         """See `base.QueueConsumer`. Queues are never deleted here."""
         return 0
+
+    @property
+    def occupied(self) -> bool:
+        """See `base.QueueConsumer`."""
+        return False
 
     def stop(self) -> None:
         """See `base.Consumer`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +22,8 @@ _MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while t
 _REPLY_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 10.0  # then the channel is replaced
 _PROBE_INTERVAL_S = 2.0
+_OCCUPIED_DELAYS_S = (0.25, 0.75)  # between two looks at a queue that another consumer has
+_UNREAD_LOOKS = 6
 _NOT_FOUND = 404
 
 
@@ -35,13 +38,19 @@ class IoThread(Protocol):
         """Raise BrokerError if the I/O thread has ended."""
         ...
 
+    def doubt_topology(self) -> None:
+        """Count that a queue may be missing."""
+        ...
+
 
 @dataclass(eq=False)
 class _Subscription:
     """A channel that consumes, and its unsettled deliveries by delivery tag."""
 
     channel: Any
-    confirmed: bool = False  # RabbitMQ has answered basic.consume
+    confirmed: bool = False  # RabbitMQ has answered basic.consume, and nobody else consumes an exclusive queue
+    strangers: int = 0  # consumers of an exclusive queue that RabbitMQ has not yet removed
+    early: list[Delivery] = field(default_factory=list)  # before it was confirmed
     retired: bool = False  # cancelled by RabbitMQ: no more deliveries, but those in hand can still be settled
     probing: bool = False  # RabbitMQ has not yet answered a probe
     idle_probes: int = 0  # in a row, for which messages were waiting and none was delivered
@@ -72,11 +81,16 @@ class _Subscription:
 class RabbitConsumer:
     """Implements `patchline.broker.base.QueueConsumer`. Subscribes again whenever its subscription ends."""
 
-    def __init__(self, io: IoThread, queue_name: str, prefetch: int, on_arrival: Callable[[], object]) -> None:
+    def __init__(
+        self, io: IoThread, queue_name: str, prefetch: int, on_arrival: Callable[[], object], exclusive: bool = False
+    ) -> None:
         self._io = io
         self._queue_name = queue_name
         self._prefetch = prefetch
         self._on_arrival = on_arrival
+        self._exclusive = exclusive
+        self._occupied = False
+        self._unread = 0  # looks in a row that found consumers and waiting messages
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
         self._stopped = False
@@ -94,6 +108,11 @@ class RabbitConsumer:
     def gaps(self) -> int:
         """See `base.QueueConsumer`. A lost connection or channel is no gap: the queue keeps its messages."""
         return self._gaps
+
+    @property
+    def occupied(self) -> bool:
+        """See `base.QueueConsumer`."""
+        return self._occupied
 
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`. Deliveries of a closed channel are dropped; RabbitMQ delivers them again."""
@@ -142,16 +161,61 @@ class RabbitConsumer:
         self._subscription = subscription = _Subscription(channel)
         channel.add_on_close_callback(partial(self._on_channel_closed, subscription))
         channel.add_on_cancel_callback(partial(self._on_cancelled_by_broker, subscription))
-        channel.basic_qos(prefetch_count=self._prefetch)
-        on_message, on_reply = partial(self._on_delivery, subscription), partial(self._on_subscribed, subscription)
-        channel.basic_consume(self._queue_name, on_message, callback=on_reply)
         self._close_later(subscription, lambda: not subscription.confirmed, "basic.consume")
+        if self._exclusive:
+            channel.queue_declare(self._queue_name, passive=True, callback=partial(self._on_looked, subscription))
+        else:
+            self._consume(subscription, partial(self._on_subscribed, subscription))
 
-    def _on_subscribed(self, subscription: _Subscription, _: object) -> None:
+    def _consume(self, subscription: _Subscription, on_reply: Callable[[Any], None]) -> None:
+        subscription.channel.basic_qos(prefetch_count=self._prefetch)
+        on_message = partial(self._on_delivery, subscription)
+        subscription.channel.basic_consume(self._queue_name, on_message, callback=on_reply)
+
+    def _on_looked(self, subscription: _Subscription, frame: Any) -> None:
+        """Consume an exclusive queue unless somebody reads it. Quorum queues ignore the exclusive flag of AMQP.
+
+        A consumer whose node is lost is counted until the node is back. Nobody reads the queue if messages stay in it.
+        """
+        strangers, waiting = frame.method.consumer_count, frame.method.message_count
+        self._unread = self._unread + 1 if waiting else 0
+        if strangers and self._unread < _UNREAD_LOOKS:
+            self._leave_to_other(subscription)
+            return
+        subscription.strangers = strangers
+        self._consume(subscription, lambda _: self._look_again(subscription))
+
+    def _look_again(self, subscription: _Subscription) -> None:
+        """Of two that consume at the same time, at least one sees the other one. Both may leave and try again."""
+
+        def on_reply(frame: Any) -> None:
+            if frame.method.consumer_count > subscription.strangers + 1:
+                self._leave_to_other(subscription)
+            else:
+                self._on_subscribed(subscription)
+
+        if subscription.channel.is_open:
+            subscription.channel.queue_declare(self._queue_name, passive=True, callback=on_reply)
+
+    def _leave_to_other(self, subscription: _Subscription) -> None:
+        """Try again later. What was delivered returns to the queue."""
+        if subscription is not self._subscription:
+            return
+        if not self._occupied:
+            _log.warning("another consumer has the queue, waiting for its end", queue=self._queue_name)
+        self._occupied, self._subscription = True, None
+        connection = subscription.channel.connection
+        connection.ioloop.call_later(random.uniform(*_OCCUPIED_DELAYS_S), partial(self._open_channel, connection))
+        subscription.channel.close()
+
+    def _on_subscribed(self, subscription: _Subscription, _: object = None) -> None:
         subscription.confirmed = True
-        if self._failures:
+        if self._failures or self._occupied:
             _log.info("subscribed again", queue=self._queue_name)
-        self._failures = 0
+        self._failures, self._unread, self._occupied = 0, 0, False
+        for delivery in subscription.early:
+            self._deliver(delivery)
+        subscription.early.clear()
         self._probe_later(subscription)
 
     def _probe_later(self, subscription: _Subscription) -> None:
@@ -202,7 +266,7 @@ class RabbitConsumer:
         if subscription is not self._subscription or self._stopped:
             return
         self._subscription = None
-        self._deliveries.put(None)
+        self._record_gap()
         self._subscribe_later(subscription.channel.connection, reason)
         subscription.retire()
 
@@ -214,9 +278,13 @@ class RabbitConsumer:
         for reply in tuple(self._pending_replies):
             self._on_reply(reply)
         if getattr(reason, "reply_code", None) == _NOT_FOUND:
-            self._deliveries.put(None)
+            self._record_gap()
         if not self._stopped and channel.connection.is_open:
             self._subscribe_later(channel.connection, repr(reason))
+
+    def _record_gap(self) -> None:
+        self._deliveries.put(None)
+        self._io.doubt_topology()
 
     def _subscribe_later(self, connection: Any, reason: str) -> None:
         delay_s = min(_MAX_RESUBSCRIBE_DELAY_S, _MIN_RESUBSCRIBE_DELAY_S * 2**self._failures)
@@ -246,6 +314,12 @@ class RabbitConsumer:
         settle = partial(self._settle, subscription, method.delivery_tag)
         delivery = Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open, method.exchange)
         subscription.unsettled[method.delivery_tag] = delivery
+        if subscription.confirmed:
+            self._deliver(delivery)
+        else:
+            subscription.early.append(delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
         self._deliveries.put(delivery)
         self._on_arrival()
 

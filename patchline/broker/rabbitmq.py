@@ -24,11 +24,12 @@ import structlog
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
-from patchline.broker import advice
+from patchline.broker import advice, rabbit_topology
 from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, wait_for_confirmation
 from patchline.broker.confirms import Publication, PublisherConfirms, too_large
-from patchline.broker.headers import decode_text, encodable
+from patchline.broker.headers import decode_text, decode_value, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
+from patchline.broker.rabbit_topology import TopologyWatch
 from patchline.protocol import server_url
 from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.protocol.tls import Certificates
@@ -38,6 +39,7 @@ _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S = 0.2
 _CLOSE_TIMEOUT_S = 10.0
 _CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
+_NOT_FOUND = 404
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
@@ -87,12 +89,12 @@ class RabbitBroker:
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
         self._queued: list[Publication] = []  # until the channel is open
-        self._blocked = False
-        self._unblocked_at = 0.0
+        self._blocked, self._unblocked_at = False, 0.0
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._consumers: list[RabbitConsumer] = []
-        self._next_node = self._failures = 0
+        self._watches: list[TopologyWatch] = []
+        self._next_node = self._failures = self._doubts = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
         self._thread.start()
@@ -108,12 +110,17 @@ class RabbitBroker:
         """See `base.Broker`."""
         return self._publish_channel is not None
 
+    @property
+    def topology_doubts(self) -> int:
+        """See `base.Broker`."""
+        return self._doubts
+
     def declare(self, topology: Topology, *, passive: bool = False) -> None:
-        """See `base.Broker`. Uses a separate connection, since it happens only once."""
+        """See `base.Broker`. Uses a separate connection, since it happens rarely."""
         nodes = self._read_nodes()
         try:
             with pika.BlockingConnection(nodes) as connection:
-                _declare(connection.channel(), topology, passive)
+                rabbit_topology.declare(connection.channel(), topology, passive)
         except pika.exceptions.ChannelClosedByBroker as error:
             raise TopologyMismatch(advice.topology(error.reply_code, error.reply_text)) from error
         except (pika.exceptions.AMQPError, OSError) as error:
@@ -148,11 +155,17 @@ class RabbitBroker:
         self.add_callback_threadsafe(partial(self._publish, publication))
         return publication.confirmation
 
-    def consume(self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None) -> RabbitConsumer:
+    def consume(
+        self, queue: str, prefetch: int, on_arrival: Callable[[], object] = lambda: None, *, exclusive: bool = False
+    ) -> RabbitConsumer:
         """See `base.Broker`. The consumer subscribes again after every reconnection."""
-        consumer = RabbitConsumer(self, queue, prefetch, on_arrival)
+        consumer = RabbitConsumer(self, queue, prefetch, on_arrival, exclusive)
         self.add_callback_threadsafe(partial(self._add_consumer, consumer))
         return consumer
+
+    def watch(self, topology: Topology, *, passive: bool = False) -> None:
+        """See `base.Broker`."""
+        self.add_callback_threadsafe(partial(self._add_watch, TopologyWatch(topology, passive, self.doubt_topology)))
 
     def close(self) -> None:
         """See `base.Broker`."""
@@ -214,9 +227,10 @@ class RabbitBroker:
             return
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
-        self._open_publish_channel()
-        for consumer in self._consumers:
-            connection.channel(on_open_callback=consumer.subscribe)
+        self.doubt_topology()
+        subscribe, watch = (item.subscribe for item in self._consumers), (item.start for item in self._watches)
+        for start in (self._on_publish_channel_open, *subscribe, *watch):
+            self._open_channel(start)
 
     def _on_blocked(self, _: object, frame: Any) -> None:
         # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
@@ -227,10 +241,6 @@ class RabbitBroker:
     def _on_unblocked(self, *_: object) -> None:
         self._blocked, self._unblocked_at = False, time.monotonic()
         self._log.info("connection unblocked by RabbitMQ")
-
-    def _open_publish_channel(self) -> None:
-        if self._connection is not None and self._connection.is_open:
-            self._connection.channel(on_open_callback=self._on_publish_channel_open)
 
     def _on_publish_channel_open(self, channel: Channel) -> None:
         channel.add_on_return_callback(self._on_return)
@@ -249,8 +259,10 @@ class RabbitBroker:
         self._publish_channel = None
         if refusal := _TOO_LARGE.search(str(reason)):
             self._max_message_size = int(refusal[1])
+        if getattr(reason, "reply_code", None) == _NOT_FOUND:
+            self.doubt_topology()
         self._confirms.fail_all(repr(reason), self._max_message_size if refusal else None)
-        self._open_publish_channel()
+        self._open_channel(self._on_publish_channel_open)
 
     def _check_confirms(self, channel: Any) -> None:
         """Replace a channel on which confirmations no longer come, so that its messages are sent again.
@@ -291,6 +303,7 @@ class RabbitBroker:
         )
 
     def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
+        self.doubt_topology()
         reason = f"{method.reply_code} {method.reply_text}"
         self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
 
@@ -306,10 +319,21 @@ class RabbitBroker:
         self._publish_channel = None
         channel.close()
 
+    def doubt_topology(self) -> None:
+        """Count that exchanges or queues may be missing. Called on the I/O thread."""
+        self._doubts += 1
+
+    def _add_watch(self, watch: TopologyWatch) -> None:
+        self._watches.append(watch)
+        self._open_channel(watch.start)
+
     def _add_consumer(self, consumer: RabbitConsumer) -> None:
         self._consumers.append(consumer)
+        self._open_channel(consumer.subscribe)
+
+    def _open_channel(self, on_open: Callable[[Channel], object]) -> None:
         if self._connection is not None and self._connection.is_open:
-            self._connection.channel(on_open_callback=consumer.subscribe)
+            self._connection.channel(on_open_callback=on_open)
 
     def _on_connection_lost(self, connection: pika.SelectConnection, reason: BaseException) -> None:
         self._publish_channel = None
@@ -342,29 +366,7 @@ def _is_login_refused(reason: BaseException) -> bool:
     return isinstance(reason, refusals)
 
 
-def _declare(channel: Any, topology: Topology, passive: bool) -> None:
-    for exchange in topology.exchanges:
-        channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
-    for queue in () if passive else topology.retired:
-        for exchange, pattern in queue.bindings:
-            channel.queue_unbind(queue.name, exchange, routing_key=pattern)
-    for queue in topology.queues:
-        channel.queue_declare(queue.name, durable=True, arguments=queue.arguments, passive=passive)
-        for exchange, pattern in () if passive else queue.bindings:
-            channel.queue_bind(queue.name, exchange, routing_key=pattern)
-
-
-def _decode_value(encoded: bytes, offset: int, original: Any = pika.data.decode_value) -> tuple[object, int]:
-    """Decode a timestamp as its number. pika 1.4 raises on a timestamp after the year 9999 while it reads a frame.
-
-    The exception would end the I/O thread, and one such message would end every worker in turn.
-    """
-    if encoded[offset : offset + 1] == b"T":
-        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
-    return original(encoded, offset)  # type: ignore[no-any-return]
-
-
-pika.data.decode_value = _decode_value
+pika.data.decode_value = partial(decode_value, pika.data.decode_value)
 
 
 def _properties(message: Message) -> pika.BasicProperties:

@@ -110,6 +110,8 @@ def publish(
     `late` is true if its deadline has passed. The same file gets the same job id again. If the reader of these lines
     ends, publishing goes on without them.
 
+    Lines of one category share its queue. Give thousands of files a --rate, or the other lines are late meanwhile.
+
     --watch takes an image once its writer has closed it or moved it in, or when it has rested. Hidden and system
     folders are left out. In a pattern, {category} is the name of a category, * anything but a slash, **/ any folders.
 

@@ -46,7 +46,7 @@ class Lease:
 
     def __init__(self, gate: str, process: str, duration_s: float, held_last: bool, now: float) -> None:
         self._gate = gate
-        self._process = process
+        self.process = process
         self._duration_s = duration_s
         self.held_last = held_last
         self.has_namesake = False  # another process uses the name of this gate
@@ -67,7 +67,7 @@ class Lease:
 
     def on_lease_ping(self, ping: Ping, now: float) -> None:
         """Handle a ping from the lease queue: this gate is the single active consumer."""
-        if ping.process != self._process:
+        if ping.process != self.process:
             self._on_lease_ping_of_other(ping, now)
             return
         if self._released:
@@ -89,7 +89,7 @@ class Lease:
 
     def on_queue_ping(self, ping: Ping, now: float) -> None:
         """Handle a ping from this gate's own queue."""
-        if ping.process == self._process:
+        if ping.process == self.process:
             self._heard_until, self._deaf_since = ping.sent_at, now
         elif ping.gate == self._gate:
             self.has_namesake = self.has_namesake or self.is_current(now)  # until then, it was the process before this

@@ -16,6 +16,7 @@ from patchline.protocol import topology
 from patchline.protocol.errors import SetupError, Unusable
 from patchline.protocol.gate_messages import Act, OutcomeRecord, Ping, Snapshot, SyncRequest, parse_ping
 from patchline.runtime import connections
+from patchline.runtime.queue_keeper import QueueMetrics
 
 _log = structlog.get_logger(__name__)
 _PREFETCH = 10_000  # unsettled deliveries, while the disk of the memory stalls or the arm does not acknowledge
@@ -23,6 +24,8 @@ _LEASE_PREFETCH = 20
 _DECLARE_RETRY_S = 2.0
 _NOT_CONFIRMED = "pings not confirmed, retrying"
 _NOT_DECLARED = "queues not declared, retrying"
+_LOST_HEARTBEATS = 3
+_NAMESAKE = "another gate of this line has the same name, waiting for its end"
 _UNUSABLE = "queues of the gate cannot be used"
 
 
@@ -37,24 +40,35 @@ class Link:
         line: the line of the gate.
         instance: the name of the gate.
         ping: makes the next ping.
+        metrics: the metrics of missing queues.
     """
 
     def __init__(
-        self, broker: Broker, settings: config.Config, line: str, instance: str, ping: Callable[[], Ping]
+        self,
+        broker: Broker,
+        settings: config.Config,
+        line: str,
+        instance: str,
+        ping: Callable[[], Ping],
+        metrics: QueueMetrics,
     ) -> None:
         self._broker = broker
         self._settings = settings
         self._line = line
         self._instance = instance
         self._ping = ping
+        self._metrics = metrics
         self._ping_interval_s = settings.gate.lease_ms / 4000
         self._wake = threading.Event()
         self._outbox = Outbox(broker, line, self._wake.set)
         self._stop = threading.Event()
+        self._queues = topology.gate(line, [instance])
         self._declare_at: float | None = 0.0  # None: the queues are declared
+        self._doubts, self._declared_at = -1, 0.0  # at the last declaration
         self._own: QueueConsumer | None = None
         self._lease: QueueConsumer | None = None
         self._wants_lease = True
+        self._occupied_since: float | None = None  # another process consumes the gate's queue
         self._gaps = self._lease_gaps = 0
         self._must_ask = threading.Event()
         self._failure: TopologyMismatch | None = None
@@ -153,6 +167,7 @@ class Link:
             self._wake.wait(max(0.0, next_ping - time.monotonic()))
             self._wake.clear()
             self._declare_if_needed()
+            self._check_namesake()
             self._update_lease_consumer()
             ping = time.monotonic() >= next_ping
             if ping:
@@ -162,23 +177,29 @@ class Link:
         self._outbox.close()
 
     def _declare_if_needed(self) -> None:
+        doubts = self._broker.topology_doubts
+        if self._declare_at is None and doubts != self._doubts:
+            self._declare_at = self._declared_at + _DECLARE_RETRY_S
         if self._declare_at is None or time.monotonic() < self._declare_at or not self._broker.connected:
             return
         first = self._own is None
         try:
-            if not self._exists(topology.gate_queue(self._line, self._instance)):
+            existed = self._exists(topology.gate_queue(self._line, self._instance))
+            if not existed:
                 self._queue_was_missing.set()
-            connections.declare(self._broker, self._settings, topology.gate(self._line, [self._instance]))
+            connections.declare(self._broker, self._settings, self._queues)
         except TopologyMismatch as error:
             if first:
                 self._failure = error
+            self._metrics.missing()
             self._log_once(_UNUSABLE, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         except (BrokerError, SetupError) as error:  # the file with the url may be missing for a while
             self._log_once(_NOT_DECLARED, error)
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         else:
-            self._declare_at = None
+            self._declare_at, self._doubts, self._declared_at = None, doubts, time.monotonic()
+            self._metrics.complete(made_again=not existed and not first)
             for event in (_UNUSABLE, _NOT_DECLARED):
                 self._last_errors.pop(event, None)
             if first:
@@ -186,18 +207,33 @@ class Link:
 
     def _consume(self) -> None:
         self._outbox.open()
-        self._own = self._broker.consume(topology.gate_queue(self._line, self._instance), _PREFETCH)
+        self._broker.watch(self._queues, passive=not self._settings.broker.make_queues)
+        self._own = self._broker.consume(topology.gate_queue(self._line, self._instance), _PREFETCH, exclusive=True)
         shared = topology.shared_gate_queue(self._line)
         with contextlib.suppress(BrokerError):
             if self._exists(shared):
                 advice = f"rabbitmqctl delete_queue {shared}"
                 _log.warning("the queue of an earlier build still exists", remove_it_with=advice)
 
+    def _check_namesake(self) -> None:
+        """Say that another gate has the same name. RabbitMQ needs some heartbeats to end a lost connection."""
+        now = time.monotonic()
+        if self._own is None or not self._own.occupied:
+            self._occupied_since = None
+            self._last_errors.pop(_NAMESAKE, None)
+            return
+        self._occupied_since = self._occupied_since or now
+        if now >= self._occupied_since + _LOST_HEARTBEATS * self._settings.gate.heartbeat_s:
+            queue = topology.gate_queue(self._line, self._instance)
+            advice = f"it consumes {queue}; give one of them another name with --instance"
+            self._log_once(_NAMESAKE, SetupError(advice))
+
     def _update_lease_consumer(self) -> None:
         lease = self._lease
-        if self._wants_lease and lease is None and self._own is not None:
+        wants_lease = self._wants_lease and self._own is not None and not self._own.occupied
+        if wants_lease and lease is None:
             self._lease = self._broker.consume(topology.lease_queue(self._line), _LEASE_PREFETCH)
-        elif not self._wants_lease and lease is not None:
+        elif not wants_lease and lease is not None:
             self._lease = None
             lease.cancel()
 

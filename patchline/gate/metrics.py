@@ -13,6 +13,7 @@ from patchline.protocol.gate_messages import Action, ActionRecord
 from patchline.protocol.messages import UNKNOWN, Decision
 from patchline.runtime import metrics
 from patchline.runtime.metrics import Counter, Gauge, Histogram
+from patchline.runtime.queue_keeper import QueueMetrics
 
 _MARGINS = (-0.1, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -30,6 +31,7 @@ class Metrics:
 
     def __init__(self, line: str, gate: Gate, role: Callable[[], Role], categories: Collection[str]) -> None:
         self.registry = registry = metrics.Registry()
+        self.queues = QueueMetrics(registry)
         self._line, self._categories = line, frozenset(categories)
         self._acts = Counter(
             "patchline_gate_acts",

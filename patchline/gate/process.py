@@ -69,13 +69,12 @@ def run(
         broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
         # Closed before the broker: its last tasks acknowledge deliveries.
         memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
-        process = uuid.uuid4().hex
-        lease = Lease(name, process, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
+        lease = Lease(name, uuid.uuid4().hex, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
         belt = None if station is None else _belt(settings, line)
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
-        link = stack.enter_context(Link(broker, settings, line, name, lambda: _ping(lease, name, process)))
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
         damage.show(measured.registry, line, folder)
+        link = stack.enter_context(Link(broker, settings, line, name, partial(_ping, lease, name), measured.queues))
         follower = _follower(settings, line, name, station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
@@ -137,9 +136,10 @@ def _run(service: Service, life: _Life, stop: threading.Event, forget_after_s: f
     notify.send(notify.STOPPING)
 
 
-def _ping(lease: Lease, name: str, process: str) -> Ping:
+def _ping(lease: Lease, name: str) -> Ping:
     now = boot_s()
-    return Ping(gate=name, process=process, sent_at=now, active=lease.is_active(now), current=lease.is_current(now))
+    active, current = lease.is_active(now), lease.is_current(now)
+    return Ping(gate=name, process=lease.process, sent_at=now, active=active, current=current)
 
 
 class _Life:

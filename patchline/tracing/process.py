@@ -12,6 +12,8 @@ from patchline.broker.base import Delivery
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError, Unusable
 from patchline.runtime import connections
+from patchline.runtime.metrics import Registry
+from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 
 if typing.TYPE_CHECKING:
     from patchline.tracing.exporter import Exporter
@@ -34,13 +36,15 @@ def run(settings: config.Config, stop: threading.Event) -> None:
         raise SetupError(f"{error.name} is not installed; traces need: pip install 'patchline[tracing]'") from error
     exporter = Exporter()
     with connections.connect(settings, "traces") as broker:
-        connections.declare(broker, settings, topology.traces())
+        keeper = QueueKeeper(broker, settings, topology.traces(), topology.traces(), QueueMetrics(Registry()))
+        keeper.declare()
         verdicts = broker.consume(topology.TRACES, prefetch=_PREFETCH)
         _log.info("trace exporter started")
-        while not stop.is_set():
-            delivery = verdicts.take(_TICK_S)
-            if delivery is not None:
-                _export(exporter, delivery)
+        with keeper:
+            while not stop.is_set():
+                delivery = verdicts.take(_TICK_S)
+                if delivery is not None:
+                    _export(exporter, delivery)
         verdicts.cancel()
     exporter.close()
 

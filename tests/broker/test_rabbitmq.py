@@ -34,6 +34,29 @@ def test_a_consumer_that_computes_for_several_heartbeats_keeps_its_connection(se
         broker.publish(topology.PARTS, "slow", _message())
 
 
+def test_of_exclusive_consumers_one_gets_every_message_and_the_next_one_what_it_has_left(servers):
+    queue = topology.gate_queue("exclusive", "g")
+    with RabbitBroker(servers.amqp_url) as publisher:
+        publisher.declare(topology.gate("exclusive", ["g"]))
+        with RabbitBroker(servers.amqp_url) as second, RabbitBroker(servers.amqp_url) as first:
+            consumers = [broker.consume(queue, 100, exclusive=True) for broker in (first, second)]
+            wait_for(lambda: sum(consumer.subscribed for consumer in consumers) == 1)
+            active, waiting = sorted(consumers, key=lambda consumer: consumer.subscribed, reverse=True)
+            wait_for(lambda: waiting.occupied)
+            for _ in range(20):
+                publisher.publish(topology.PARTS, "exclusive", _message())
+            taken = [active.take(10) for _ in range(20)]
+            assert all(taken)
+            assert waiting.take(0.0) is None
+            for delivery in taken[:15]:
+                delivery.ack()
+            active.flush()
+            (first if active is consumers[0] else second).close()
+            wait_for(lambda: waiting.subscribed and not waiting.occupied)
+            assert [waiting.take(10).message.body for _ in range(5)] == [_message().body] * 5
+            waiting.cancel()
+
+
 def test_an_idle_publisher_keeps_its_connection(servers):
     with RabbitBroker(servers.amqp_url, heartbeat_s=1) as broker:
         broker.declare(topology.gate("idle", ["g"]))

@@ -18,6 +18,7 @@ from tests.chaos.storm import wait_until
 from tests.queues import JOBS_QUEUE
 
 ALARM_S = 4.0  # more than three confirm timeouts
+FREEZE_S = (2.0, 9.0)  # the lease is 1 s; RabbitMQ ends the connection of a frozen gate after 4 to 6 s
 OVERSIZED_EVERY = 50
 _SNAPSHOT_S = 1.0
 _RECOVERY_S = 90.0  # a limit for a busy machine, not a promise
@@ -80,6 +81,14 @@ class EndsStorm:
         """Kill the gate that stands by, and wait until it stands by again."""
         self._kill_gate("standby")
 
+    def active_freeze(self, rng):
+        """Suspend the gate that acts for longer than its lease."""
+        self._freeze_gate("serving", rng)
+
+    def standby_freeze(self, rng):
+        """Suspend the gate that stands by for longer than a lease."""
+        self._freeze_gate("standby", rng)
+
     def arm_kill(self, rng):
         """Kill the arm of a gate. Its gate starts it again."""
         assert wait_until(self.ends.arms, _RECOVERY_S), "no arm runs"
@@ -101,6 +110,15 @@ class EndsStorm:
         private_servers.rabbitmqctl(self.node, "set_vm_memory_high_watermark", "0.4")
         self.done["broker_alarm"] += 1
         self.wait_for_gates("broker_alarm")
+
+    def broker_restart(self, rng):
+        """Restart RabbitMQ with its data while two gates run."""
+        self.node.server.stop()
+        time.sleep(rng.uniform(0.0, 2.0))
+        self.node.server.start()
+        self.node.server.wait()
+        self.done["broker_restart"] += 1
+        self.wait_for_gates("broker_restart")
 
     def jobs_queue(self, _):
         """Delete the queue of the jobs."""
@@ -132,6 +150,17 @@ class EndsStorm:
         if names and self._kill(self.ends.gates[names[0]], "gate_kill"):
             self.done[f"gate_kill while {role}"] += 1
         self.wait_for_gates(f"gate_kill while {role}")
+
+    def _freeze_gate(self, role, rng):
+        """Suspend a gate: now shorter, now longer than RabbitMQ keeps its connection."""
+        self.wait_for_gates()
+        processes = [self.ends.gates[name].process for name, current in self.ends.roles().items() if current == role]
+        if processes and processes[0] is not None:
+            processes[0].suspend()
+            time.sleep(rng.uniform(*FREEZE_S))
+            processes[0].resume()
+            self.done[f"gate_freeze while {role}"] += 1
+        self.wait_for_gates(f"gate_freeze while {role}")
 
     def _delete_gate_queue(self, role):
         """Delete the queue of a gate. Wait until it hears its line again, and knows what it has missed."""

@@ -12,6 +12,7 @@ from tests.chaos.storm import wait_until
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
 FAULTS = {"worker_kill": 10, "publisher_kill": 11, "active_kill": 6, "standby_kill": 5, "arm_kill": 12, "cut": 5}
+FAULTS |= {"active_freeze": 3, "standby_freeze": 2, "broker_restart": 2}
 FAULTS |= {"broker_alarm": 2, "jobs_queue": 1, "verdicts_queue": 1, "active_queue": 2, "standby_queue": 2}
 pytestmark = pytest.mark.timeout(600 * SCALE)
 
@@ -54,6 +55,9 @@ def test_no_part_passes_a_gate_unnoticed_in_a_storm(servers_to_restart, plant, i
     assert result.holds, result
     kills = {kind: storm.done[kind] for kind in ("worker_kill", "publisher_kill", "gate_kill", "arm_kill")}
     assert min(kills.values()) >= 10 * SCALE, kills
+    freezes = {role: storm.done[f"gate_freeze while {role}"] for role in ("serving", "standby")}
+    assert min(freezes.values()) >= 1, freezes
+    assert storm.done["broker_restart"] == 2 * SCALE
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ class Arm:
 
 def configure(line, folder, **gate):
     """Change settings of the gate."""
+    folder.mkdir(exist_ok=True)
     settings = line.settings.gate.model_copy(update=gate)
     paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
     line.settings = line.settings.model_copy(update={"gate": settings, "paths": paths})

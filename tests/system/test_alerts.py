@@ -228,6 +228,12 @@ CASES = {
             'patchline_gate_serving{line="never used",instance="a"}': "0x20",
         },
     ),
+    "PatchlineQueuesMissing": (
+        {'patchline_queues_made_again_total{instance="i"}': "0x5 1x20"},
+        {"instance": "i"},
+        10,
+        {'patchline_queues_made_again_total{instance="i"}': "1x20", 'patchline_queues_missing{instance="i"}': "0x20"},
+    ),
     "PatchlineGateBlind": (
         {'patchline_gate_blind{line="l",instance="i"}': "0x5 1x20"},
         {"line": "l", "instance": "i"},

@@ -1,5 +1,6 @@
 """Gates with real processes: arms that fail, RabbitMQ away, clocks that are wrong."""
 
+import re
 import socket
 import sqlite3
 import time
@@ -302,3 +303,41 @@ def test_the_queue_of_an_earlier_build_is_named_with_the_command_that_removes_it
     wait_for(lambda: f"rabbitmqctl delete_queue {shared}" in gate.log.read_text())
     connection.channel().queue_delete(shared)
     connection.close()
+
+
+def test_a_gate_with_the_name_of_another_host_waits_takes_nothing_from_it_and_says_so(line, tmp_path):
+    arms = [Arm(tmp_path / "arms", name) for name in ("first", "second")]
+    configure(line, tmp_path / "host-1")
+    first = start(line, arms[0], tmp_path, "first", ("--instance", "g"))
+    wait_for(lambda: is_serving(first))
+    configure(line, tmp_path / "host-2")
+    second = start(line, arms[1], tmp_path, "second", ("--instance", "g"))
+    wait_for(lambda: "another gate of this line has the same name" in second.log.read_text())
+    assert "give one of them another name with --instance" in second.log.read_text()
+    feed(line, range(1, 40))
+    wait_for(all_told(arms, 39))
+    assert_each_part_has_one_action(arms, range(1, 40))
+    assert arms[1].acts() == []
+    assert re.findall(r"gate is (\w+)", first.log.read_text())[-1] == "serving"
+    assert re.findall(r"gate is (\w+)", second.log.read_text())[-1] == "blind"
+    first.kill()
+    wait_for(lambda: is_serving(second))
+    feed(line, range(40, 60))
+    wait_for(all_told(arms, 59))
+    assert_each_part_has_one_action(arms, range(1, 60))
+
+
+def test_a_gate_whose_connection_is_cut_again_and_again_gets_its_queue_back(line, arm, tmp_path):
+    url = urllib.parse.urlsplit(line.environment["PATCHLINE_AMQP_URL"])
+    configure(line, tmp_path)
+    with closing(Proxy(url.port)) as proxy:
+        behind = {"PATCHLINE_AMQP_URL": f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}"}
+        gate = start(line, arm, tmp_path, **behind)
+        wait_for(lambda: is_serving(gate))
+        for number in range(1, 6):
+            proxy.cut()
+            announce(line, f"j{number}", patience_ms=20_000)
+            decide(line, f"j{number}")
+            wait_for(all_told([arm], number))
+        assert {act["action"] for act in arm.acts()} == {"accept"}
+    assert "same name" not in gate.log.read_text()

@@ -8,6 +8,8 @@ from patchline.gate import link
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Ping
+from patchline.runtime.metrics import Registry
+from patchline.runtime.queue_keeper import QueueMetrics
 
 
 def test_a_gate_survives_that_the_file_with_the_url_is_missing_for_a_while(monkeypatch):
@@ -21,8 +23,8 @@ def test_a_gate_survives_that_the_file_with_the_url_is_missing_for_a_while(monke
             raise SetupError("url_file: cannot be read")
         declare(*arguments, **options)
 
-    def notice(queue, prefetch):
-        consumer = consume(queue, prefetch)
+    def notice(queue, prefetch, **options):
+        consumer = consume(queue, prefetch, **options)
         if queue == topology.lease_queue("l"):
             subscribed.set()
         return consumer
@@ -30,5 +32,5 @@ def test_a_gate_survives_that_the_file_with_the_url_is_missing_for_a_while(monke
     monkeypatch.setattr(broker, "declare", fails_at_first)
     monkeypatch.setattr(broker, "consume", notice)
     ping = Ping(gate="g", process="p", sent_at=1.0, active=False)
-    with link.Link(broker, settings, "l", "g", lambda: ping):
+    with link.Link(broker, settings, "l", "g", lambda: ping, QueueMetrics(Registry())):
         assert subscribed.wait(20.0)
