@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from patchline import config
 from patchline.cli.options import CONFIG, Line, Settings, names, port
 from patchline.protocol.errors import SetupError
-from patchline.runtime import signals, uptime
+from patchline.runtime import signals
 
 
 def gate(
@@ -22,7 +21,7 @@ def gate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the actions; there is no arm.")] = False,
     address: Annotated[
         str | None,
-        typer.Option("--output", metavar="ADDRESS", help="The PLC that drives the arm: modbus:HOST[:PORT[:UNIT]]."),
+        typer.Option("--output", metavar="ADDRESS", help="A PLC or MQTT, such as modbus:HOST (docs/plc.md)."),
     ] = None,
     instance: Annotated[
         str | None,
@@ -39,31 +38,16 @@ def gate(
 
     Example:  patchline gate --line press-3 --exec /etc/patchline/gate-press-3.sh
     """
-    from patchline.gate import outputs, plc_output, process
+    from patchline.gate import arms, process
 
-    if (arm is not None) + (address is not None) + dry_run != 1:
-        raise SetupError(
-            "say how the arm is told, in one way: --output ADDRESS of a PLC, --exec COMMAND of a program, or --dry-run"
-        )
+    addresses = [address] if address is not None else []
+    addresses += [f"exec:{arm}"] if arm is not None else []
+    addresses += ["dry-run"] if dry_run else []
+    if len(addresses) != 1:
+        raise SetupError("say how the arm is told, in one way: --output ADDRESS, --exec COMMAND or --dry-run")
     settings = config.load(config_file)
     with signals.stop_event() as stop:
-        output: outputs.Output = outputs.DryRunOutput()
-        station = None
-        if arm is not None:
-            output = outputs.ExecOutput(_command(arm), settings.gate.act_timeout_ms / 1000)
-        if address is not None:
-            output, station = plc_output.connect(address, settings.plc.rules(line), uptime.boot_s)
-        process.run(settings, line, output, stop, instance, metrics_port, station)
-
-
-def _command(text: str) -> list[str]:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise SetupError(f"--exec {text!r} is not a command: {str(error).lower()}") from error
-    if not words:
-        raise SetupError("--exec names no program; give the arm's program, such as /etc/patchline/gate-press-3.sh")
-    return words
+        process.run(settings, line, arms.opener(addresses[0], line, settings), stop, instance, metrics_port)
 
 
 def registers(

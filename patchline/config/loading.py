@@ -89,7 +89,13 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
         name: category.model_copy(update={"group_table": category.group_table and folder / category.group_table})
         for name, category in settings.categories.items()
     }
-    update = {"paths": Paths(**paths), "broker": broker, "redis": redis, "categories": categories}
+    update = {
+        "paths": Paths(**paths),
+        "broker": broker,
+        "redis": redis,
+        "categories": categories,
+        "plc": settings.plc.below(folder),
+    }
     return settings.model_copy(update=update)
 
 

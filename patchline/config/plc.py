@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
-from patchline.config.base import Count, Section
+from patchline.config.base import Count, File, Section
 from patchline.protocol import messages
 
+_FILES = ("cert_file", "key_file", "ca_file", "password_file")
 Code = Annotated[int, Field(ge=1, le=65_535)]
 Distance = Annotated[int, Field(ge=1, lt=2**31)]
 _HEADER_WORDS, _RESULT_WORDS, _EVENTS_WORDS = 16, 10, 12  # of patchline/plc/register_map.py; the last two per slot
@@ -62,6 +65,15 @@ class PlcRules(BeltRules):
         gate_start: number of the first word that the gate writes.
         plc_start: number of the first word that the PLC writes.
         slots: number of parts whose results the PLC can read at the same time.
+        gate_node: OPC UA: node id of the array that the gate writes; its first element is word `gate_start`.
+        plc_node: OPC UA: node id of the array that the PLC writes; its first element is word `plc_start`.
+        cert_file: OPC UA: certificate of the gate. MQTT with TLS: certificate to show, if the broker asks for one.
+        key_file: its private key.
+        peer_files: OPC UA: the certificates to trust.
+        ca_file: MQTT with TLS: CA certificates; None: those of the system.
+        sparkplug_group: MQTT: the gate is also a Sparkplug B node of this group. None: it is not.
+        user: OPC UA: name of the user.
+        password_file: OPC UA: file with the password of the user.
     """
 
     timeout_ms: Annotated[int, Field(ge=10, le=2_000)] = 200
@@ -70,6 +82,15 @@ class PlcRules(BeltRules):
     gate_start: Annotated[int, Field(ge=0, le=60_000)] = 0
     plc_start: Annotated[int, Field(ge=0, le=60_000)] = 1_000
     slots: Annotated[int, Field(ge=2, le=4_000)] = 64
+    gate_node: str | None = None
+    plc_node: str | None = None
+    cert_file: File = None
+    key_file: File = None
+    peer_files: Annotated[tuple[Annotated[Path, Field(strict=False)], ...], Field(strict=False)] = ()
+    ca_file: File = None
+    sparkplug_group: messages.Name | None = None
+    user: str | None = None
+    password_file: File = None
 
     @pydantic.model_validator(mode="after")
     def _areas_are_apart(self) -> PlcRules:
@@ -101,6 +122,11 @@ class Plc(PlcRules):
             raise ValueError("two categories have the same code; give each one its own")
         return self
 
+    def below(self, folder: Path) -> Plc:
+        """Return the section with the paths of its files relative to a folder."""
+        lines = {line: keys | _below(folder, keys) for line, keys in self.lines.items()}
+        return self.model_copy(update=_below(folder, dict(self)) | {"lines": lines})
+
     @property
     def codes(self) -> dict[int, str]:
         """The category of each code."""
@@ -110,3 +136,10 @@ class Plc(PlcRules):
         """Return the rules of a line."""
         values = self.model_dump(include=set(PlcRules.model_fields))
         return PlcRules.model_validate(values | self.lines.get(line, {}))
+
+
+def _below(folder: Path, keys: Mapping[str, object]) -> dict[str, object]:
+    """Return the keys that name files, with paths below the folder."""
+    files = {key: folder / str(keys[key]) for key in _FILES if keys.get(key) is not None}
+    peers = keys.get("peer_files")
+    return files | ({"peer_files": tuple(folder / str(path) for path in peers)} if isinstance(peers, Iterable) else {})

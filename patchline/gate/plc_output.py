@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from patchline import config
 from patchline.gate.decide import NO_VERDICT
 from patchline.gate.outputs import OutputError, OutputState
 from patchline.gate.tracker import MISSED, UNANNOUNCED
-from patchline.plc import connecting
 from patchline.plc import register_map as registers
 from patchline.plc.register_map import Code, GateState
 from patchline.plc.station import Result, Station
@@ -97,17 +95,6 @@ class PlcOutput:
         if action.encoder_count is None or self._distance is None:
             return registers.NO_COUNT
         return (action.encoder_count + self._distance + 2**31) % 2**32 - 2**31  # the encoder wraps
-
-
-def connect(address: str, rules: config.PlcRules, clock: Callable[[], float]) -> tuple[PlcOutput, Station]:
-    """Return the PLC at an address as an output, and its station. It connects at the first use.
-
-    Raises:
-        SetupError: see `connecting.open_memory`.
-    """
-    station = Station(connecting.open_memory(address, rules), connecting.layout(rules))
-    distance = rules.arm if rules.unit == "counts" else None
-    return PlcOutput(station, rules.heartbeat_ms / 1000, distance, clock), station
 
 
 def _bits(state: OutputState) -> GateState:

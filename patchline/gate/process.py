@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 
@@ -11,6 +12,7 @@ import structlog
 
 from patchline import config
 from patchline.gate import instance as instances
+from patchline.gate.arms import Arm
 from patchline.gate.belt import Belt
 from patchline.gate.decide import Gate
 from patchline.gate.following import Following
@@ -19,7 +21,6 @@ from patchline.gate.lease import Lease, Role
 from patchline.gate.link import Link
 from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics, PlcMetrics
-from patchline.gate.outputs import Output
 from patchline.gate.service import Service
 from patchline.plc.station import Station
 from patchline.protocol.errors import SetupError
@@ -39,43 +40,42 @@ _PARTS_PER_SLOT = 4  # to remember: parts that have passed the arm may still be 
 def run(
     settings: config.Config,
     line: str,
-    output: Output,
+    open_arm: Callable[[str], Arm],
     stop: threading.Event,
     instance: str | None = None,
     metrics_port: int | None = None,
-    station: Station | None = None,
 ) -> None:
     """Serve one line until `stop` is set. Restores the state of an earlier process.
 
     Args:
         settings: the configuration.
         line: the line of this gate.
-        output: the arm; closed at the end.
+        open_arm: opens the arm, given the name of the gate.
         stop: ends the gate when set.
         instance: the name of this gate. None: the name of the host.
         metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
-        station: the PLC of the line, if the output is one.
 
     Raises:
-        SetupError: the gate's files or its name cannot be used.
+        SetupError: the gate's files, its name or the arm cannot be used.
         TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
     """
     folder, rules, quick = settings.paths.gate, settings.gate, _with_short_times(settings)
     with ExitStack() as stack:
-        stack.enter_context(closing(output))
         name = stack.enter_context(closing(instances.claim(folder, line, instance))).name
+        arm = open_arm(name)
+        output = stack.enter_context(closing(arm.output))
         path = folder / f"{line}.{name}.sqlite"
         journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"))))
         broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
         # Closed before the broker: its last tasks acknowledge deliveries.
         memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
         lease = Lease(name, uuid.uuid4().hex, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
-        belt = None if station is None else _belt(settings, line)
+        belt = None if arm.station is None else _belt(settings, line)
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
         damage.show(measured.registry, line, folder)
         link = stack.enter_context(Link(broker, settings, line, name, partial(_ping, lease, name), measured.queues))
-        follower = _follower(settings, line, name, station, belt, gate, measured)
+        follower = _follower(settings, line, name, arm.station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
         life = _Life(gate, lease, link)

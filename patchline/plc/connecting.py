@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from patchline import config
 from patchline.plc.register_map import Layout
 from patchline.plc.words import WordMemory
 from patchline.protocol.errors import SetupError
+
+if TYPE_CHECKING:
+    from patchline.plc.opcua_security import OpcUaSecurity
 
 _ANYWHERE = "127.0.0.1"
 
@@ -28,10 +32,10 @@ def open_memory(address: str, rules: config.PlcRules) -> WordMemory:
         SetupError: the address is not valid, or the package of its protocol is not installed.
     """
     kind, _, place = address.partition(":")
-    if kind not in _KINDS or not place:
+    if kind not in KINDS or not place:
         raise SetupError(f"{address!r} is not the address of a PLC; it must look like one of: {', '.join(FORMS)}")
     try:
-        return _KINDS[kind](place, rules)
+        return KINDS[kind](place, rules)
     except ModuleNotFoundError as error:
         raise SetupError(f"{kind}: needs the package {error.name}; install patchline[plc]") from error
 
@@ -74,16 +78,48 @@ def _ethernet_ip(place: str, rules: config.PlcRules) -> WordMemory:
     return EthernetIpWords(host, tag, port, timeout_s=rules.timeout_ms / 1000)
 
 
+def _opcua(place: str, rules: config.PlcRules) -> WordMemory:
+    from patchline.plc.opcua_client import OpcUaClient, WordArray
+
+    if rules.gate_node is None or rules.plc_node is None:
+        raise SetupError("opcua: needs the node ids of the PLC's arrays; set plc.gate_node and plc.plc_node")
+    arrays = [WordArray(rules.gate_node, rules.gate_start), WordArray(rules.plc_node, rules.plc_start)]
+    if rules.gate_node == rules.plc_node:  # one array of both areas
+        arrays = [min(arrays, key=lambda array: array.first)]
+    return OpcUaClient(f"opc.tcp://{place}", arrays, _opcua_security(rules), rules.timeout_ms / 1000)
+
+
+def _opcua_server(place: str, rules: config.PlcRules) -> WordMemory:
+    from patchline.plc.opcua_server import OpcUaServer
+
+    host, port = _host_and_port(place if ":" in place else f"{_ANYWHERE}:{place}", 0)
+    return OpcUaServer(host, port, layout(rules), _opcua_security(rules))
+
+
+def _opcua_security(rules: config.PlcRules) -> OpcUaSecurity | None:
+    from patchline.plc.opcua_security import OpcUaSecurity
+
+    if rules.cert_file is None and rules.key_file is None:
+        return None
+    if rules.cert_file is None or rules.key_file is None:
+        raise SetupError("plc.cert_file and plc.key_file go together; set both or none")
+    return OpcUaSecurity(rules.cert_file, rules.key_file, rules.peer_files, rules.user, rules.password_file)
+
+
 # The form of each address, for people, and what opens it.
 FORMS = (
     "modbus:HOST[:PORT][/UNIT]",
     "modbus-server:[HOST:]PORT",
+    "opcua:HOST:PORT[/PATH]",
+    "opcua-server:[HOST:]PORT",
     "s7:HOST[:PORT]/DB[/RACK/SLOT]",
     "enip:HOST[:PORT]/TAG",
 )
-_KINDS: dict[str, Callable[[str, config.PlcRules], WordMemory]] = {
+KINDS: dict[str, Callable[[str, config.PlcRules], WordMemory]] = {
     "modbus": _modbus,
     "modbus-server": _modbus_server,
+    "opcua": _opcua,
+    "opcua-server": _opcua_server,
     "s7": _s7,
     "enip": _ethernet_ip,
 }

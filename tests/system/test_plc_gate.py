@@ -197,7 +197,7 @@ def test_a_plc_that_is_a_client_polls_the_gate_and_cannot_write_results(line, tm
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("profinet:10.0.0.1", "is not the address of a PLC; it must look like one of: modbus:HOST"),
+        ("profinet:10.0.0.1", "is not the address of an arm; it must look like one of: exec:COMMAND"),
         ("modbus:10.0.0.1:70000", "'70000' is not a port, 0 to 65535"),
         ("enip:10.0.0.1", "names no tag"),
     ],
