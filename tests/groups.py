@@ -1,7 +1,7 @@
 """Groups of test files for pytest-xdist: a group runs in one process, and the longest start first.
 
 The option `--dist=loadgroup` is not used: with pytest 9.2 it puts no tests together
-(findings/pytest-xdist-ignores-groups.sh).
+(pytest-dev/pytest-xdist, issue 1386).
 """
 
 from pathlib import PurePath
