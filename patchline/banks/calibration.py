@@ -200,7 +200,11 @@ def flagged_share(images: int, rate: float) -> FlaggedShare:
     Args:
         images: the number of held-out images, or of their groups.
         rate: that the threshold was calibrated for.
+
+    Raises:
+        SetupError: there are too few images for the rate.
     """
+    require_enough_images(images, rate)
     return share_beyond(images, images + 1 - _rank(images, rate))
 
 

@@ -125,6 +125,11 @@ def test_the_bounds_are_those_of_the_beta_binomial_distribution_for_1000_parts(c
     assert (stated.lower, stated.upper) == (parts.ppf(0.05) / 1000, parts.ppf(0.95) / 1000)
 
 
+def test_a_rate_that_the_images_cannot_carry_has_no_share():
+    with pytest.raises(SetupError, match="6 good images are too few"):
+        calibration.flagged_share(6, 0.01)
+
+
 @pytest.mark.parametrize(("count", "rate", "number"), [(40, 0.1, 4), (99, 0.05, 5), (200, 0.01, 2), (200, 0.05, 10)])
 def test_the_bounds_are_hardly_wider_than_those_for_all_parts(count, rate, number):
     stated = calibration.flagged_share(count, rate)
