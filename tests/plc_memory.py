@@ -15,9 +15,10 @@ class Plc:
         self.memory = MemoryWords()
         self.sequences = {"trigger": 0, "confirmation": 0}
         self.header = {}
+        self.now = 0.0
 
     def station(self):
-        return Station(self.memory, LAYOUT)
+        return Station(self.memory, LAYOUT, lambda: self.now)
 
     def write_header(self, **values):
         self.header |= values

@@ -57,7 +57,7 @@ def opener(address: str, line: str, settings: config.Config) -> Callable[[str], 
 
 
 def _plc(address: str, rules: config.PlcRules) -> Arm:
-    station = Station(connecting.open_memory(address, rules), connecting.layout(rules))
+    station = Station(connecting.open_memory(address, rules), connecting.layout(rules), boot_s)
     distance = rules.arm if rules.unit == "counts" else None
     return Arm(PlcOutput(station, rules.heartbeat_ms / 1000, distance, boot_s), station)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from patchline.plc import register_map as registers
 from patchline.plc.register_map import GATE_HEADER, PLC_HEADER, RESULT, GateState, Layout, PlcState, Record, Value
 from patchline.plc.words import PlcError, WordMemory
+
+_PAUSE_S = 0.2
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,11 @@ class Station:
     Args:
         memory: the words that they share.
         layout: where the areas are.
+        clock: a monotonic clock in seconds.
     """
 
-    def __init__(self, memory: WordMemory, layout: Layout) -> None:
-        self._memory = memory
+    def __init__(self, memory: WordMemory, layout: Layout, clock: Callable[[], float]) -> None:
+        self._memory = _Patient(memory, clock)
         self._layout = layout
         self._sequence: int | None = None  # of the last result; None: not read yet
         self._heartbeat = 0
@@ -185,3 +190,39 @@ class Station:
 
 def _unpack(record: Record, words: tuple[int, ...]) -> dict[str, int]:
     return {name: int(value) for name, value in record.unpack(words).items()}
+
+
+class _Patient:
+    """A memory whose PLC is left alone for a while after an error: a call to a dead PLC takes all of its time limit.
+
+    A gate makes several calls in a step, and has to hear its line in between.
+    """
+
+    def __init__(self, memory: WordMemory, clock: Callable[[], float]) -> None:
+        self._memory = memory
+        self._clock = clock
+        self._error: PlcError | None = None
+        self._retry_at = float("-inf")
+
+    def read(self, start: int, count: int) -> tuple[int, ...]:
+        """See `WordMemory`."""
+        return self._try(lambda: self._memory.read(start, count))
+
+    def write(self, start: int, words: Sequence[int]) -> None:
+        """See `WordMemory`."""
+        self._try(lambda: self._memory.write(start, words))
+
+    def close(self) -> None:
+        """See `WordMemory`."""
+        self._memory.close()
+
+    def _try(self, call: Callable[[], _Answer]) -> _Answer:
+        if self._error is not None and self._clock() < self._retry_at:
+            raise PlcError(str(self._error))
+        try:
+            answer = call()
+        except PlcError as error:
+            self._error, self._retry_at = error, self._clock() + _PAUSE_S
+            raise
+        self._error = None
+        return answer

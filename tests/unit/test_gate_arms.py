@@ -42,7 +42,7 @@ def opened(address, **plc):
 def test_an_address_of_a_plc_opens_its_memory(address, kind):
     arm = opened(address, **NODES)
     assert isinstance(arm.output, PlcOutput)
-    assert type(arm.station._memory) is kind
+    assert type(arm.station._memory._memory) is kind
     arm.output.close()
 
 

@@ -1,6 +1,7 @@
 """One contract for every output of a gate, and what only the program of an arm can do wrong."""
 
 import io
+import itertools
 import json
 import sys
 import time
@@ -103,7 +104,7 @@ class PlcArm:
         self.plc, self.numbers = Plc(), []
         write = self.plc.memory.write
         self.plc.memory.write = lambda start, words: (write(start, words), self.record(words))
-        self.output = PlcOutput(Station(self.plc.memory, LAYOUT), 0.1, None, time.monotonic)
+        self.output = PlcOutput(Station(self.plc.memory, LAYOUT, itertools.count().__next__), 0.1, None, time.monotonic)
 
     def record(self, words):
         if len(words) == RESULT.words:

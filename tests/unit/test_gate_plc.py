@@ -37,7 +37,7 @@ class PlcBench(Bench):
 
     def make_output(self):
         clock, now_ms = self.clocks()
-        station = Station(self.plc.memory, LAYOUT)
+        station = Station(self.plc.memory, LAYOUT, clock)
         metrics = PlcMetrics(self.metrics.registry, "l", clock)
         follower = Following("l", "g", station, self.belt, self.gate, SETTINGS, metrics, now_ms)
         return PlcOutput(station, 0.1, 1000, clock), follower
@@ -224,7 +224,7 @@ def test_a_plc_that_comes_back_gets_its_results_at_once(serving):
     value = serving.metrics.registry.get_sample_value
     assert value("patchline_gate_output_silent", {"line": "l"}) == 1
     serving.plc.memory.fault = None
-    serving.now += 0.1
+    serving.now += 0.3
     serving.step()
     assert value("patchline_gate_output_silent", {"line": "l"}) == 0
     assert serving.result(7) == (Result.ACCEPT, 1)

@@ -56,7 +56,7 @@ def test_a_result_that_cannot_be_read_back_is_an_error(plc):
                 super().write(start, words)
 
     with pytest.raises(PlcError, match="other words in its slot of part 7"):
-        Station(Forgetful(), LAYOUT).write_result(result(7))
+        Station(Forgetful(), LAYOUT, lambda: 0.0).write_result(result(7))
 
 
 def test_the_heartbeat_counts_and_is_never_0(plc):
@@ -121,3 +121,20 @@ def test_an_area_of_another_version_is_an_error(plc):
 def test_a_count_is_signed(plc):
     plc.write_header(count=-5)
     assert plc.station().poll().count == -5
+
+
+def test_a_plc_that_does_not_answer_is_left_alone_for_a_while(plc):
+    station, calls = plc.station(), []
+    read = plc.memory.read
+    plc.memory.read = lambda start, count: (calls.append(start), read(start, count))[1]
+    plc.memory.fault = "frozen"
+    for _ in range(3):
+        with pytest.raises(PlcError, match="frozen"):
+            station.poll()
+        with pytest.raises(PlcError, match="frozen"):
+            station.write_result(result(7))
+    assert len(calls) == 1
+    plc.now += 0.2
+    plc.memory.fault = None
+    station.write_result(result(7))
+    assert plc.result(7)["number"] == 7
