@@ -13,10 +13,23 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from patchline import config
-from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, Finding, Outcome, Part, Place
+from patchline.gate.tracker import (
+    MISSED,
+    NO_NUMBER,
+    OTHER_CATEGORY,
+    SUPERSEDED,
+    UNANNOUNCED,
+    Finding,
+    Outcome,
+    Part,
+    Place,
+)
 from patchline.plc.register_map import NO_COUNT, Bin, PlcState
 from patchline.plc.station import Confirmation, Report, Trigger
 from patchline.protocol.gate_messages import Action, ActionRecord
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,9 @@ class Belt:
         self._count: int | None = None
         self._line_runs: bool | None = None
         self._triggered: OrderedDict[int, _Sighting] = OrderedDict()
-        self._announced: OrderedDict[int, float] = OrderedDict()
+        self._announced: OrderedDict[int, dict[str, float]] = OrderedDict()  # times by job, by part number
+        self._superseded: OrderedDict[str, None] = OrderedDict()  # jobs of parts whose number belongs to a later one
+        self._reported_at = float("-inf")
         self._unheard: OrderedDict[int, _Sighting] = OrderedDict()  # triggered, and not announced yet
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._awaited: OrderedDict[int, ActionRecord] = OrderedDict()  # parts that the sensor has not seen
@@ -70,8 +85,12 @@ class Belt:
     # What is heard
 
     def on_report(self, report: Report, now: float) -> None:
-        """Take note of what the PLC says."""
+        """Take note of what the PLC says. A PLC that has started again has lost the parts that it knew."""
         self._count = report.count
+        if report.restarted:
+            for number in list(self._announced):
+                self._supersede(number, now)
+            self._awaited.clear()
         line_runs = PlcState.LINE_RUNS in report.state
         if line_runs and self._line_runs is False:
             self.rejects_in_row = self.missed_in_row = 0
@@ -80,18 +99,17 @@ class Belt:
             self._on_trigger(trigger, trigger.category or report.category, now)
         for confirmation in report.confirmations:
             self._on_confirmation(confirmation)
+        self._reported_at = now
 
     def on_part(self, part: Part, now: float) -> None:
         """Take note of an announced part. One that was found to be unannounced stays refused."""
-        if part.number is not None:
-            _put(self._announced, part.number, now, self._remember)
-            self._unheard.pop(part.number, None)
+        if part.number is not None and part.job_id not in self._superseded:
+            self._announce(part.number, part.job_id, now)
 
-    def on_act_of_other(self, record: ActionRecord) -> None:
+    def on_act_of_other(self, record: ActionRecord, now: float) -> None:
         """Take note of an action of another gate. It has heard of the part, whatever this gate has heard."""
         if record.number is not None and record.because != UNANNOUNCED:
-            _put(self._announced, record.number, 0.0, self._remember)
-            self._unheard.pop(record.number, None)
+            self._announce(record.number, record.job_id, now)
             self._refused.pop(record.number, None)
 
     def pardon(self, number: int) -> None:
@@ -118,6 +136,8 @@ class Belt:
 
     def place(self, part: Part, now: float) -> Place:
         """Return where a part is."""
+        if part.job_id in self._superseded:
+            return Place.GONE
         way, arm = self._way(part.number, part.encoder_count, now), self._rules.arm
         if way is None or arm is None:
             return Place.UNKNOWN
@@ -131,6 +151,8 @@ class Belt:
         """Return why a part must not be accepted, whatever its verdict is. None: it may be."""
         if part.number is None:
             return NO_NUMBER
+        if part.job_id in self._superseded:
+            return SUPERSEDED
         if part.number in self._refused:
             return UNANNOUNCED
         sighting = self._triggered.get(part.number)
@@ -168,12 +190,29 @@ class Belt:
     # Details
 
     def _on_trigger(self, trigger: Trigger, category: int, now: float) -> None:
-        self._seen.pop(trigger.number, None)  # a PLC may count its parts anew
+        """Take note of a trigger. What was announced long before it was an earlier part: a PLC may count anew."""
+        self._seen.pop(trigger.number, None)
         self._refused.pop(trigger.number, None)
+        self._supersede(trigger.number, self._reported_at - self._rules.announce_ms / 1000)
         sighting = _Sighting(trigger.count, now, category)
         _put(self._triggered, trigger.number, sighting, self._remember)
         if trigger.number not in self._announced:
             self._unheard[trigger.number] = sighting
+
+    def _announce(self, number: int, job_id: str, now: float) -> None:
+        jobs = self._announced.get(number, {})
+        _put(self._announced, number, {job_id: now} | jobs, self._remember)
+        self._unheard.pop(number, None)
+
+    def _supersede(self, number: int, announced_before: float) -> None:
+        """Forget the parts of a number that were announced before a time. Nothing is to be done about them."""
+        jobs = self._announced.pop(number, {})
+        for job_id in [job_id for job_id, at in jobs.items() if at <= announced_before]:
+            del jobs[job_id]
+            self._superseded[job_id] = None
+        self._trim(self._superseded)
+        if jobs:
+            self._announced[number] = jobs
 
     def _on_confirmation(self, confirmation: Confirmation) -> None:
         number = confirmation.number
@@ -208,7 +247,8 @@ class Belt:
         """Return how far a part is from the trigger, in the unit of the rules. None if it is not known."""
         sighting = None if number is None else self._triggered.get(number)
         if self._rules.unit == "ms":
-            since = sighting.at if sighting is not None else self._announced.get(-1 if number is None else number)
+            announced = {} if number is None else self._announced.get(number, {})
+            since = sighting.at if sighting is not None else min(announced.values(), default=None)
             return None if since is None else int((now - since) * 1000)
         if count is None and sighting is not None and sighting.count != NO_COUNT:
             count = sighting.count
@@ -216,12 +256,9 @@ class Belt:
             return None
         return (self._count - count + 2**31) % 2**32 - 2**31  # the encoder wraps at 32 bits
 
-    def _trim(self, numbers: OrderedDict[int, None]) -> None:
-        while len(numbers) > self._remember:
-            numbers.popitem(last=False)
-
-
-_Value = TypeVar("_Value")
+    def _trim(self, items: OrderedDict[_Key, None]) -> None:
+        while len(items) > self._remember:
+            items.popitem(last=False)
 
 
 def _put(parts: OrderedDict[int, _Value], number: int, value: _Value, remember: int) -> None:

@@ -157,7 +157,7 @@ class Gate:
 
     def on_act(self, act: Act, now: float) -> None:
         """Take note of what another gate of the line does."""
-        self._belt.on_act_of_other(act)
+        self._belt.on_act_of_other(act, now)
         if act.number is not None and act.because != UNANNOUNCED:
             self._drop_unannounced(act.number)
         if act.state is ActState.DONE:
@@ -186,12 +186,12 @@ class Gate:
                 return self._record(job_id, decided, now, now_ms)
         return None
 
-    def reject_unannounced(self, record: ActionRecord, now: float) -> None:
-        """Reject a part that nobody announced."""
+    def reject_unannounced(self, record: ActionRecord, now: float, final: bool) -> None:
+        """Reject a part that nobody announced. Unless it is final, a late announcement or another gate prevails."""
         if record.job_id in self._acted or record.job_id in self._decided:
             return
         self._decided[record.job_id] = Decided(record, record.action, record.because, None, now)
-        if record.number is not None:
+        if record.number is not None and not final:
             self._unannounced[record.number] = record.job_id
 
     def intend(self, record: ActionRecord) -> None:

@@ -106,7 +106,7 @@ class Following:
         findings = [(finding, self._job_id(finding)) for finding in self._belt.step(now)]
         for finding, job_id in findings:
             if finding.outcome is Outcome.UNANNOUNCED:
-                self._gate.reject_unannounced(self._rejection(job_id, finding.number), now)
+                self._gate.reject_unannounced(self._rejection(job_id, finding.number), now, serving)
         return [self._publish(finding, job_id) for finding, job_id in findings if serving]
 
     def _poll(self, now: float) -> None:
@@ -134,6 +134,8 @@ class Following:
                 event = "the PLC reports" if state in report.state else "the PLC reports no more"
                 _log.warning(f"{event}: {state.name}", line=self._line)
         self._states = report.state
+        if report.restarted:
+            _log.warning("the PLC has started again, the parts that it knew are left to it", line=self._line)
         if report.lost:
             _log.error("triggers or confirmations were overwritten unread", line=self._line, lost=report.lost)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from patchline.gate.decide import NO_VERDICT, Gate
 from patchline.gate.lease import Role
-from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, Outcome
+from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_CATEGORY, SUPERSEDED, UNANNOUNCED, Outcome
 from patchline.plc.register_map import PlcState
 from patchline.plc.station import Report
 from patchline.protocol.gate_messages import Action, ActionRecord
@@ -69,7 +69,7 @@ class Metrics:
             Gauge(f"patchline_gate_{name}", text, ["line"], registry=registry).labels(line).set_function(value)
         self._failures.labels(line)
         for category in self._categories:  # a series that starts at 1 would hide its first act from increase()
-            for because in (*Decision, NO_VERDICT, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, MISSED):
+            for because in (*Decision, NO_VERDICT, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, MISSED, SUPERSEDED):
                 if because is not Decision.PASS:
                     self._acts.labels(line, category, Action.REJECT, because)
             self._acts.labels(line, category, Action.ACCEPT, Decision.PASS)

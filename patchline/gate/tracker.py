@@ -14,6 +14,7 @@ NO_NUMBER = "no part number"
 UNANNOUNCED = "unannounced"
 OTHER_CATEGORY = "other category than the PLC's"
 MISSED = "too late for the arm"
+SUPERSEDED = "a later part has its number"
 Part = Announcement | Verdict | ActionRecord
 
 
@@ -56,7 +57,7 @@ class Tracker(Protocol):
     def holds(self, part: Part, now: float) -> bool: ...
     def on_part(self, part: Part, now: float) -> None: ...
     def on_done(self, record: ActionRecord, now: float) -> None: ...
-    def on_act_of_other(self, record: ActionRecord) -> None: ...
+    def on_act_of_other(self, record: ActionRecord, now: float) -> None: ...
     def pardon(self, number: int) -> None: ...
 
 
@@ -83,7 +84,7 @@ class NoBelt:
     def on_done(self, record: ActionRecord, now: float) -> None:
         """See `Belt`."""
 
-    def on_act_of_other(self, record: ActionRecord) -> None:
+    def on_act_of_other(self, record: ActionRecord, now: float) -> None:
         """See `Belt`."""
 
     def pardon(self, number: int) -> None:

@@ -56,6 +56,7 @@ class Report:
         triggers: the parts that were triggered since the last report, oldest first.
         confirmations: the parts that left since the last report, oldest first.
         lost: triggers and confirmations that were overwritten before they were read.
+        restarted: the PLC counts its triggers or confirmations anew.
     """
 
     state: PlcState
@@ -66,6 +67,7 @@ class Report:
     triggers: tuple[Trigger, ...] = ()
     confirmations: tuple[Confirmation, ...] = ()
     lost: int = 0
+    restarted: bool = False
 
 
 class Station:
@@ -142,6 +144,7 @@ class Station:
         header = _unpack(PLC_HEADER, self._memory.read(self._layout.plc, PLC_HEADER.words))
         if header["version"] not in (0, registers.VERSION):
             raise PlcError(f"the PLC's area has version {header['version']}, this build knows {registers.VERSION}")
+        restarted = any(self._has_restarted(name, header) for name in ("trigger", "confirmation"))
         triggers, lost_triggers = self._new("trigger", header, registers.TRIGGER, self._layout.trigger)
         confirmed, lost = self._new("confirmation", header, registers.CONFIRMATION, self._layout.confirmation)
         self._echo = header["heartbeat"]
@@ -154,6 +157,7 @@ class Station:
             tuple(Trigger(slot["number"], slot["count"], slot["category"]) for slot in triggers),
             tuple(Confirmation(slot["number"], slot["count"], slot["bin"]) for slot in confirmed),
             lost_triggers + lost,
+            restarted,
         )
 
     def close(self) -> None:
@@ -168,6 +172,14 @@ class Station:
             self._category = self._category or (header["category"], header["category_sequence"])
         return self._sequence
 
+    def _has_restarted(self, name: str, header: dict[str, int]) -> bool:
+        """Return True if a sequence number went back. What comes next is read from its start."""
+        last, read = header[f"{name}_sequence"], self._read.get(name, 0)
+        restarted = read != 0 and (last == 0 or (last - read) % 65535 > 32767)
+        if restarted:
+            self._read[name] = 0
+        return restarted
+
     def _new(
         self, name: str, header: dict[str, int], record: Record, place: Callable[[int], int]
     ) -> tuple[list[dict[str, int]], int]:
@@ -175,7 +187,7 @@ class Station:
         last = header[f"{name}_sequence"]
         read = self._read.get(name, last)
         sequences: list[int] = []
-        while read != last and len(sequences) < 65535:
+        while read != last != 0 and len(sequences) < 65535:
             read = registers.next_sequence(read)
             sequences.append(read)
         slots = [_unpack(record, self._memory.read(place(number), record.words)) for number in self._held(sequences)]

@@ -1,12 +1,14 @@
 """Where parts are, what still reaches them, and what became of them. No clock, no connection."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchline import config
 from patchline.gate.belt import Belt
-from patchline.gate.tracker import NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, Finding, Outcome, Place
+from patchline.gate.tracker import NO_NUMBER, OTHER_CATEGORY, SUPERSEDED, UNANNOUNCED, Finding, Outcome, Place
 from patchline.plc.register_map import Bin, PlcState
 from patchline.plc.station import Confirmation, Report, Trigger
 from patchline.protocol.gate_messages import ActionRecord
@@ -270,3 +272,36 @@ def test_an_announced_part_is_never_unannounced_however_many_parts_follow_whose_
     for number in range(2, 300):  # the belt remembers 100
         line.on_part(part(number), 0.2)
     assert line.step(100.0) == []
+
+
+def test_a_part_announced_long_before_the_trigger_of_its_number_is_an_earlier_one():
+    line = belt()
+    line.on_part(part(1), 10.0)
+    line.on_report(report(), 20.0)
+    line.on_report(report(count=5000, triggers=[Trigger(1, 5000, 0)]), 20.1)
+    assert line.objection(part(1)) == SUPERSEDED
+    assert line.place(part(1), 20.1) is Place.GONE
+    assert line.step(20.6) == [Finding(Outcome.UNANNOUNCED, 1, count=5000)]
+
+
+def test_a_trigger_that_is_read_late_belongs_to_the_part_that_was_announced_meanwhile():
+    line = belt()
+    line.on_report(report(), 10.0)
+    line.on_part(part(1), 10.1)
+    line.on_report(report(count=100, triggers=[Trigger(1, 0, 0)]), 60.0)
+    assert line.objection(part(1)) is None
+    assert line.step(61.0) == []
+
+
+def test_a_plc_that_has_started_again_gets_nothing_about_the_parts_before():
+    line = belt()
+    line.on_part(part(1), 10.0)
+    line.on_done(done(2, count=0), 10.0)
+    line.on_report(replace(report(), restarted=True), 10.2)
+    line.on_part(part(1), 10.3)  # a late verdict of the same job
+    assert line.place(part(1, count=0), 10.3) is Place.GONE
+    later = part(1).model_copy(update={"job_id": "later"})
+    line.on_part(later, 10.4)
+    assert line.objection(later) is None
+    line.on_report(report(count=9000), 10.5)
+    assert line.step(11.0) == []

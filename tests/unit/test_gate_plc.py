@@ -314,3 +314,33 @@ def test_the_queries_of_the_dashboard_for_plcs_find_their_metrics(serving):
     assert len(panels) == len(NEED_A_PLC)
     for query in (query for panel in panels for query in panel.queries.values()):
         assert set(re.findall(r"patchline_\w+", query)) <= names
+
+
+def test_a_plc_that_starts_again_gets_no_result_of_a_part_before(serving):
+    serving.plc.trigger(7, count=0)
+    serving.move(10)
+    serving.part("j", number=7, encoder_count=0, patience_ms=60_000)
+    serving.plc.memory.fault = "no current"
+    serving.verdict("j")
+    serving.pass_time(1.0)
+    serving.plc.memory.fault = None
+    serving.plc.memory.words[:] = [0] * len(serving.plc.memory.words)
+    serving.plc.sequences = {"trigger": 0, "confirmation": 0}
+    serving.plc.write_header(count=0)
+    serving.pass_time(2.0)
+    serving.plc.trigger(7, count=100)
+    serving.pass_time(1.0)
+    assert serving.result(7)[0] is Result.REJECT
+    assert [reason for reason in serving.reasons() if reason == UNANNOUNCED] == [UNANNOUNCED]
+
+
+def test_a_part_that_was_published_as_unannounced_is_rejected_whatever_comes(serving):
+    serving.plc.trigger(7, count=10)
+    serving.move(10)
+    serving.now += 0.5
+    serving.service.step()
+    serving.part("j", number=7, encoder_count=10)
+    serving.verdict("j")
+    serving.step()
+    assert serving.result(7)[0] is Result.REJECT
+    assert serving.reasons() == [UNANNOUNCED, UNANNOUNCED]

@@ -138,3 +138,19 @@ def test_a_plc_that_does_not_answer_is_left_alone_for_a_while(plc):
     plc.memory.fault = None
     station.write_result(result(7))
     assert plc.result(7)["number"] == 7
+
+
+def test_a_plc_that_counts_anew_has_started_again_and_nothing_is_lost(plc):
+    station = plc.station()
+    for number in range(1, 6):
+        plc.trigger(number)
+        plc.confirm(number, registers.Bin.GOOD)
+    station.poll()
+    assert not station.poll().restarted
+    plc.memory.words[LAYOUT.plc :] = [0] * (len(plc.memory.words) - LAYOUT.plc)
+    plc.sequences = {"trigger": 0, "confirmation": 0}
+    plc.trigger(1)
+    report = station.poll()
+    assert (report.restarted, report.lost) == (True, 0)
+    assert [trigger.number for trigger in report.triggers] == [1]
+    assert not station.poll().restarted
