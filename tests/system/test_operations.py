@@ -69,6 +69,7 @@ def host(tmp_path):
     """A shell with servers of this test, its RabbitMQ node, its /etc/patchline, and the folder of all its files."""
     etc, units = tmp_path / "etc" / "patchline", tmp_path / "root" / "etc" / "systemd" / "system"
     units.mkdir(parents=True)
+    (tmp_path / "rabbitmq").mkdir()
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq")
         redis, redis_url = private_servers.redis(home / "redis")
@@ -94,6 +95,8 @@ def adapt(command, node, folder):
         "/etc/patchline": str(folder / "etc" / "patchline"),
         "/var/lib/patchline": str(folder / "state"),
         "/etc/systemd/system/": str(folder / "root" / "etc" / "systemd" / "system") + "/",
+        "/var/lib/rabbitmq/": str(folder / "rabbitmq") + "/",
+        "install -o rabbitmq": f"install -o {os.getuid()}",
         "127.0.0.1:5672": f"127.0.0.1:{node.port}",
         "--metrics-port 9100": f"--metrics-port {port}",
         "useradd ": f"useradd --prefix {folder / 'root'} ",
