@@ -249,13 +249,25 @@ def _is_new(job: _Job) -> bool:
 def _instructions(job: _Job) -> str:
     model = job.onnx.name if job.air is None else job.air.name
     files = [model, job.aipp.name] if job.manifest.input == "float32_nchw" else [model]
-    size = f" --side {job.side}" if job.manifest.side is None else ""
+    again = ["patchline", "om", job.manifest.name, *_options(job)]
     return (
         f"atc is neither on the PATH nor on that of {sdk_environment.SCRIPTS_VARIABLE}. "
         f"Copy {' and '.join(files)} from {job.target.folder} to a machine with CANN and run "
         f"there, in their folder:\n{shlex.join(command_line(job))}\nThen copy {job.om.name} into {job.target.folder} "
-        f"and run `patchline om {job.manifest.name}{size}` here again: it writes {job.om.name}.json"
+        f"and run `{shlex.join(again)}` here again: it writes {job.om.name}.json"
     )
+
+
+def _options(job: _Job) -> list[str]:
+    """The options with which the `.om` of a job is recorded: those that are not the defaults."""
+    options = {
+        "--side": None if job.manifest.side is not None else job.side,
+        "--air": job.air,
+        "--soc-version": None if job.target.soc_version == DEFAULT_SOC_VERSION else job.target.soc_version,
+        "--cann": None if job.target.cann == atc_operators.DEFAULT_CANN else job.target.cann,
+        "--out": None if job.target.folder == job.models else job.target.folder,
+    }
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
 def _record(job: _Job) -> Result:

@@ -144,7 +144,7 @@ def choose_surface(setting: str) -> Any:
             return surface
         except ImportError as error:
             missing = error
-    advice = "list the set_env.sh of CANN and of mxVision in PATCHLINE_ASCEND_SET_ENV"
+    advice = "list the set_env.sh of CANN and of mxVision in PATCHLINE_ASCEND_SET_ENV, or source them before --listen"
     raise SdkError(f"the MindX SDK cannot be imported ({missing}): {advice}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -207,6 +208,15 @@ def test_without_atc_the_command_is_printed_and_its_files_are_written(models, wi
     assert "var_reci_chn_0: 0.0171247538316637" in aipp
     assert "src_image_size_w: 224" in aipp
     assert (models / f"{NAME}_224.atc.onnx").exists()
+
+
+def test_the_printed_command_that_records_an_om_has_the_options_of_the_first_one(models, tmp_path, without_atc):
+    other = tmp_path / "other"
+    text = atc.compile_om(models, NAME, None, None, atc.Target(other, "Ascend310P3", "7.0.0")).text
+    printed = re.search(r"run `(patchline om [^`]*)` here again", text)[1]
+    assert printed == f"patchline om {NAME} --soc-version Ascend310P3 --cann 7.0.0 --out {other}"
+    plain = compile_om(models).text
+    assert re.search(r"run `(patchline om [^`]*)` here again", plain)[1] == f"patchline om {NAME}"
 
 
 def test_with_atc_the_om_gets_a_manifest_of_its_own(models, with_atc):
