@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 . tools/debian_root.sh
 export CACHE=$PWD/.debian13
 PACKAGES=(
-    ca-certificates dbus gcc git libc6-dev libgl1 libglib2.0-0t64 libmodbus-dev make mosquitto procps prometheus python3
-    python3-venv rabbitmq-server redis-server systemd systemd-container valkey-server
+    ca-certificates dbus gcc git libc6-dev libgl1 libglib2.0-0t64 libmodbus-dev libpython3.13 make mosquitto procps
+    prometheus python3 python3-venv rabbitmq-server redis-server systemd systemd-container valkey-server
 )
 
 main() {

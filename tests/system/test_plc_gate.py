@@ -166,16 +166,19 @@ def test_a_frozen_gate_gives_no_sign_of_life_and_writes_nothing_old_when_it_wake
     assert all_results(words) == slots
 
 
+PARTS = range(21, 31)  # of this test only: the gate of another test may still report an act on a part with its number
+
+
 def test_a_plc_that_was_frozen_gets_its_results_and_the_gate_hears_its_line_meanwhile(line, tmp_path, plc, words):
     gate = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}")
     wait_for(lambda: is_serving(gate) and beats(words))
     plc.freeze()
-    for number in range(1, 11):
+    for number in PARTS:
         announce(line, number)
         decide(line, number)
     wait_for(lambda: "the arm takes no sign of life" in gate.log.read_text())
     plc.thaw()
-    wait_for(lambda: all(result(words, number) == ACCEPT for number in range(1, 11)))
+    wait_for(lambda: all(result(words, number) == ACCEPT for number in PARTS))
     assert "the arm takes signs of life again" in gate.log.read_text()
     assert gate.poll() is None
 
