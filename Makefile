@@ -7,7 +7,8 @@ SETUP := .venv/.installed
 PROCESSES := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
-.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos plant soak lint types bench bench-check wheel wheels lock servers
+.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos plant soak lint types bench bench-check
+.PHONY: wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers

@@ -135,8 +135,9 @@ class _Serving:
                 self._writable |= {node: (place, field) for field, node in opcua_model.nodes_of(place, model.index)}
         self._events = await _Events.create(self._server, model)
         await self._show(self._places)
-        self._server.iserver.subscribe_server_callback(CallbackType.PreWrite, self._before_write)  # type: ignore[arg-type]
-        self._server.iserver.subscribe_server_callback(CallbackType.PostWrite, self._after_write)  # type: ignore[arg-type]
+        subscribe = self._server.iserver.subscribe_server_callback
+        subscribe(CallbackType.PreWrite, self._before_write)  # type: ignore[arg-type]
+        subscribe(CallbackType.PostWrite, self._after_write)  # type: ignore[arg-type]
         await self._server.start()
         assert self._server.bserver is not None
         return self._server.bserver.port

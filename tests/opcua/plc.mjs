@@ -8,7 +8,10 @@ import {nodesets} from "node-opcua-nodesets";
 import {OPCUAServer} from "node-opcua-server";
 
 const [port, size, folder, certificateFile, privateKeyFile, trusted, user, password] = process.argv.slice(2);
-const certificates = new OPCUACertificateManager({rootFolder: `${folder}/pki`, automaticallyAcceptUnknownCertificate: false});
+const certificates = new OPCUACertificateManager({
+  rootFolder: `${folder}/pki`,
+  automaticallyAcceptUnknownCertificate: false,
+});
 await certificates.initialize();
 const secure = certificateFile !== undefined;
 if (secure) {

@@ -4,7 +4,8 @@
 //   {"describe": name}              {"type": ..., "description": ..., "definition": ..., "writable": ...}
 //   {"watch": [name, ...]}          {"watching": n}; then {"changed": name, "value": ...} for each change
 //   {"events": [field, ...]}        {"watching": n}; then {"event": [...]} for each event of the server
-// Arguments: url, folder for certificates, and for a secure server: certificate, key, certificate of the server, user, password.
+// Arguments: url, folder for certificates, and for a secure server: certificate, key, certificate of the server, user,
+// password.
 import {createInterface} from "node:readline";
 import {readFileSync} from "node:fs";
 import {
@@ -31,7 +32,7 @@ const user = userName ? {type: UserTokenType.UserName, userName, password} : und
 
 const nodeId = (name) => `ns=2;s=VisionSystem.${name}`;
 const say = (answer) => console.log(JSON.stringify(answer));
-const plain = (variant) => variant.value instanceof Object && "text" in variant.value ? variant.value.text : variant.value;
+const plain = ({value}) => (value instanceof Object && "text" in value ? value.text : value);
 
 try {
   const client = OPCUAClient.create(options);
@@ -39,7 +40,10 @@ try {
   const session = await client.createSession(user);
   let subscription;
   const subscribed = async () => (subscription ??= await session.createSubscription2({
-    requestedPublishingInterval: 50, publishingEnabled: true, requestedLifetimeCount: 1000, requestedMaxKeepAliveCount: 10,
+    requestedPublishingInterval: 50,
+    publishingEnabled: true,
+    requestedLifetimeCount: 1000,
+    requestedMaxKeepAliveCount: 10,
   }));
   const monitor = async (item, parameters, changed) => {
     const monitored = await (await subscribed()).monitor(item, parameters, TimestampsToReturn.Neither);
@@ -61,7 +65,8 @@ try {
       const ids = ["DataType", "Description", "UserAccessLevel"].map((name) => AttributeIds[name]);
       const items = ids.map((attributeId) => ({nodeId: nodeId(request.describe), attributeId}));
       const [type, description, level] = await session.read(items);
-      say({type: type.value.value.toString(), description: description.value.value.text, writable: (level.value.value & 2) > 0});
+      const writable = (level.value.value & 2) > 0;
+      say({type: type.value.value.toString(), description: description.value.value.text, writable});
     } else if (request.watch) {
       for (const name of request.watch) {
         const item = {nodeId: nodeId(name), attributeId: AttributeIds.Value};
