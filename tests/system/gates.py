@@ -78,11 +78,17 @@ def is_serving(process):
     return roles[-1:] == ["serving"]
 
 
-def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1"):
+def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1", **fields):
     captured_at = captured_at or now_ms()
     deadline = None if patience_ms is None else captured_at + patience_ms
     part = Announcement(
-        job_id=job_id, line=line_name, category="brick", part_id="p", captured_at=captured_at, deadline=deadline
+        job_id=job_id,
+        line=line_name,
+        category="brick",
+        part_id="p",
+        captured_at=captured_at,
+        deadline=deadline,
+        **fields,
     )
     line.broker.publish(topology.PARTS, "l1", Message(b"", job_id, messages.PART_TYPE, None, part.headers()))
 

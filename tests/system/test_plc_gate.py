@@ -11,17 +11,16 @@ import time
 import pytest
 
 from patchline import config
-from patchline.broker.base import Message
 from patchline.plc import register_map as registers
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.register_map import GATE_HEADER, RESULT, GateState
 from patchline.plc.words import PlcError
-from patchline.protocol import messages, topology
-from patchline.protocol.messages import Announcement, Decision, Verdict
-from patchline.runtime.connections import now_ms
+from patchline.protocol.messages import Decision
 from patchline.services import server
 from tests.plc_servers import PLCS, SIZE, Server
+from tests.system import gates
 from tests.system.conftest import wait_for
+from tests.system.gates import is_serving
 
 pytestmark = pytest.mark.timeout(240)
 LAYOUT = registers.Layout(gate=0, plc=256, slots=16)
@@ -62,41 +61,12 @@ def start(line, folder, address, name="g1", *options):
     return process
 
 
-def is_serving(process):
-    return re.findall(r"gate is (\w+)", process.log.read_text())[-1:] == ["serving"]
-
-
 def announce(line, number, patience_ms=60_000):
-    captured_at = now_ms()
-    part = Announcement(
-        job_id=f"j{number}",
-        line="l1",
-        category="brick",
-        part_id="p",
-        captured_at=captured_at,
-        deadline=captured_at + patience_ms,
-        number=number,
-    )
-    line.broker.publish(topology.PARTS, "l1", Message(b"", part.job_id, messages.PART_TYPE, None, part.headers()))
+    gates.announce(line, f"j{number}", patience_ms, number=number)
 
 
 def decide(line, number, decision=Decision.PASS):
-    at = now_ms()
-    verdict = Verdict(
-        job_id=f"j{number}",
-        line="l1",
-        category="brick",
-        part_id="p",
-        decision=decision,
-        device="cpu:0",
-        worker="host-7:cpu:0:1",
-        attempt=1,
-        received_at=at,
-        decided_at=at,
-        number=number,
-    )
-    message = Message(verdict.to_json(), verdict.job_id, messages.VERDICT_TYPE)
-    line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
+    gates.decide(line, f"j{number}", decision, number=number)
 
 
 def result(words, number):
