@@ -14,8 +14,9 @@ _MAX_STEP_S = 0.5  # a gate that makes no step for longer is dead, frozen, waits
 class Promise:
     """Numbers of parts. `holds` is the promise at the ends of a line.
 
-    `unnoticed`: a gate heard of it, and no arm acted within a second after its patience. Only time in which a gate was
-    able to act counts, so neither the time of a takeover nor a machine that is too slow is a fault of the gates.
+    `unnoticed`: a gate heard of it, and no arm acted within a second after its patience. Only time counts in which a
+    gate was able to act and had nothing else to do. So neither the time of a takeover, nor a machine that is too slow,
+    nor the acts on what waited during a freeze are faults of the gates: stale parts come last (see `gate/decided.py`).
     `late` is the same with all time counted. `unannounced`: no gate heard of it, and no arm was told to accept it.
     """
 
@@ -92,7 +93,7 @@ def _overdue(heard, acts, able):
 
 
 def _able_intervals(beats):
-    """Return the intervals, as start and end, in which a gate made steps and was allowed to act."""
+    """Return the intervals, as start and end, in which a gate made steps, was allowed to act and had nothing to do."""
     intervals = []
     by_process = Counter(beat["pid"] for beat in beats)
     for pid in by_process:

@@ -17,6 +17,8 @@ from patchline.protocol.gate_messages import Action
 _BEAT_S = 0.05
 _log = os.open(os.environ["PATCHLINE_WITNESS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 _last_beat = 0.0
+_role, _may_reject = None, False
+_acting = False  # on one part after another, as after a freeze
 
 
 def _write(**fields):
@@ -29,12 +31,36 @@ def _on_part(self, part, *arguments, original=Gate.on_part):
 
 
 def _permit(self, now, original=Lease.permit):
-    global _last_beat
+    global _role, _may_reject
     permit = original(self, now)
+    _role, _may_reject = self.role(now), permit.reject
     if time.monotonic() > _last_beat + _BEAT_S:
-        _last_beat = time.monotonic()
-        _write(role=self.role(now), able=permit.reject)
+        _beat()
     return permit
+
+
+def _next_action(self, *arguments, original=Gate.next_action):
+    record = original(self, *arguments)
+    _set_acting(record is not None)
+    return record
+
+
+def _postpone(self, *arguments, original=Gate.postpone):
+    _set_acting(False)  # the arm has failed
+    return original(self, *arguments)
+
+
+def _set_acting(acting):
+    global _acting
+    if acting != _acting:
+        _acting = acting
+        _beat()
+
+
+def _beat():
+    global _last_beat
+    _last_beat = time.monotonic()
+    _write(role=_role, able=_may_reject and not _acting)
 
 
 def _accept_overdue(self, *arguments, original=Gate._record):
@@ -43,6 +69,8 @@ def _accept_overdue(self, *arguments, original=Gate._record):
 
 
 Gate.on_part = _on_part
+Gate.next_action = _next_action
+Gate.postpone = _postpone
 Lease.permit = _permit
 match os.environ.get("PATCHLINE_BROKEN"):
     case "forgets":
