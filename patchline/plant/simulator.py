@@ -1,4 +1,4 @@
-"""A belt and its PLC in real time, as a process: a Modbus server for the gate, triggers for a camera, and a ledger.
+"""A belt and its PLC in real time, as a process: a server for the gate, triggers for a camera, and a ledger.
 
     python -m patchline.plant.simulator --port 1502 --pictures pictures.txt --ledger ledger.jsonl
 
@@ -18,16 +18,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from patchline.plant import motion
+from patchline.plant import motion, plc_server
 from patchline.plant.belt import Belt, Geometry
 from patchline.plant.line import CYCLE_S, Line, Shot, plc_settings
-from patchline.plc.modbus_server import ModbusServer
+from patchline.plant.plc_server import HOST, PlcServer
 from patchline.plc.register_map import Layout
 
-HOST = "127.0.0.1"
 _CATCH_UP_S = 0.03  # a belt that is later than this stands still meanwhile: a PLC's cycle is never late
 
 
@@ -47,12 +47,12 @@ class Ledger:
 
 
 class Simulator:
-    """The line, its Modbus server, and the commands.
+    """The line, the server of its PLC, and the commands. The belt goes on while the server starts or ends.
 
     Args:
         line: the belt and its PLC.
         belt: the belt of the line.
-        open_memory: returns the PLC's memory with its server, all words 0.
+        open_memory: returns the PLC's memory with its server, all words 0. It does not listen yet.
         shoot: takes a picture.
         record: see `Ledger`.
     """
@@ -61,13 +61,16 @@ class Simulator:
         self,
         line: Line,
         belt: Belt,
-        open_memory: Callable[[], ModbusServer],
+        open_memory: Callable[[], PlcServer],
         shoot: Callable[[Shot], None],
         record: Callable[..., None],
     ) -> None:
         self._line, self._belt = line, belt
         self._open_memory, self._shoot, self._record = open_memory, shoot, record
-        self._memory: ModbusServer | None = None
+        self._memory: PlcServer | None = None
+        self._power = ThreadPoolExecutor(1, "power")  # starts and ends servers, one after the other
+        self._listening: Future[None] | None = None
+        self._ending: Future[None] | None = None
         self._resume_at: float | None = None
         self._start()
 
@@ -75,8 +78,7 @@ class Simulator:
         """Obey a command. One that comes while the PLC is frozen or off changes how long it is."""
         name, *values = command.split()
         if name == "restart":
-            self._line.stop_plc()
-            self.close()
+            self._switch_off()
             self._resume_at = now + float(values[0])
         elif name == "freeze":
             self._line.freeze_plc(True)
@@ -100,17 +102,27 @@ class Simulator:
                 self._line.freeze_plc(False)
         for shot in self._line.cycle():
             self._shoot(shot)
+        if self._memory is not None and self._listening is None:  # the program has written its header
+            self._listening = self._power.submit(self._memory.listen)
+        if self._listening is not None and self._listening.done():
+            self._listening.result()
 
     def close(self) -> None:
         """Close the server."""
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        self._switch_off()
+        self._power.shutdown()
 
     def _start(self) -> None:
-        self._memory = self._open_memory()
-        self._record("server", port=self._memory.port)
+        if self._ending is not None:
+            self._ending.result()
+        self._memory, self._listening = self._open_memory(), None
         self._line.start_plc(self._memory)
+
+    def _switch_off(self) -> None:
+        if self._memory is not None:
+            self._line.stop_plc()
+            self._ending = self._power.submit(self._memory.close)
+            self._memory = None
 
 
 def run(simulator: Simulator, line: Line, commands: queue.Queue[str | None], ledger: Ledger, cycle_s: float) -> None:
@@ -172,10 +184,7 @@ def main() -> None:
             message = {**vars(shot), "captured_at": time.time_ns() // 1_000_000}
             camera.sendto(json.dumps(message).encode(), (HOST, arguments.camera_port))
 
-        def open_memory() -> ModbusServer:
-            area = range(layout.gate, layout.gate + layout.gate_words)
-            return ModbusServer(HOST, arguments.port, layout.plc + layout.plc_words, area)
-
+        open_memory = plc_server.opener(arguments.plc, arguments.port, layout)
         simulator = Simulator(line, belt, open_memory, shoot, ledger.record)
         try:
             run(simulator, line, _commands(), ledger, CYCLE_S / arguments.factor)
@@ -203,7 +212,8 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, required=True, help="TCP port of the PLC's Modbus server on loopback")
+    parser.add_argument("--port", type=int, required=True, help="TCP port of the PLC's server on loopback")
+    parser.add_argument("--plc", choices=plc_server.KINDS, default="modbus", help="protocol of that server")
     parser.add_argument("--camera-port", type=int, required=True, help="UDP port of the camera on loopback")
     parser.add_argument("--pictures", type=Path, required=True, help="file with one path of a picture a line")
     parser.add_argument("--ledger", type=Path, required=True, help="file for what happens, as lines of JSON")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from patchline import config
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.plant import plc_server
 from patchline.plant.line import plc_settings
 from patchline.plant.simulator import geometry_of
 from patchline.plc.register_map import Layout
@@ -121,14 +122,14 @@ class Plant:
 
 
 @contextmanager
-def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None):
+def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None, plc="modbus"):
     """Start a belt with parts at a rate per second, and the line that inspects them.
 
-    `broken` names a bug of the gates, see tests/chaos/witness.
+    `plc` is the protocol of its PLC. `broken` names a bug of the gates, see tests/chaos/witness.
     """
     geometry, speed = geometry_of(rate, ARM_S)
     plc_port, camera_port = free_ports(2)
-    settings = line.configured(plant, folder, {**CHANGES, "plc": _plc(plc_settings(geometry, LAYOUT, speed))})
+    settings = line.configured(plant, folder, {**CHANGES, "plc": _plc(plc_settings(geometry, LAYOUT, speed), plc)})
     with ExitStack() as stack:
         proxies, urls = {}, {}
         for name in ("worker", "camera", "gate"):
@@ -138,18 +139,19 @@ def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None
         scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies)
         _declare(settings, amqp_url)
         _audit(scene.audit, amqp_url, stack)
-        scene.simulator = _simulator(folder, plc_port, camera_port, pictures, rate, seed)
+        scene.simulator = _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed)
         stack.callback(_end, scene.simulator)
-        for process in _processes(scene, urls, redis_url, camera_port, broken):
+        for process in _processes(scene, urls, redis_url, camera_port, plc_server.gate_address(plc, link.port), broken):
             process.start()
             stack.callback(process.stop)
         yield scene
 
 
-def _plc(measured):
+def _plc(measured, plc):
     """Return the section of the configuration for the belt."""
+    nodes = {"gate_node": plc_server.GATE_NODE, "plc_node": plc_server.PLC_NODE} if plc == "opcua" else {}
     step_s = 0.05  # an action takes less than this to reach the PLC
-    return {
+    return nodes | {
         "gate_start": LAYOUT.gate,
         "plc_start": LAYOUT.plc,
         "slots": LAYOUT.slots,
@@ -160,7 +162,7 @@ def _plc(measured):
     }
 
 
-def _processes(scene, urls, redis_url, camera_port, broken):
+def _processes(scene, urls, redis_url, camera_port, output, broken):
     common = {"PATCHLINE_REDIS_URL": redis_url, "PYTHONPATH": str(Path.cwd())}
     configuration = str(scene.folder / "config.yaml")
 
@@ -168,7 +170,6 @@ def _processes(scene, urls, redis_url, camera_port, broken):
         command = [sys.executable, "-m", *arguments, "--config", configuration]
         return Process(name, command, common | {"PATCHLINE_AMQP_URL": urls[kind]}, scene.folder)
 
-    output = f"modbus:127.0.0.1:{scene.link.port}"
     if broken:
         common |= {"PATCHLINE_BROKEN": broken, "PATCHLINE_WITNESS": str(scene.folder / "witness.jsonl")}
         common["PYTHONPATH"] = f"{WITNESS}{os.pathsep}{Path.cwd()}"
@@ -182,9 +183,10 @@ def _processes(scene, urls, redis_url, camera_port, broken):
     return [*scene.gates.values(), scene.worker, scene.camera]
 
 
-def _simulator(folder, plc_port, camera_port, pictures, rate, seed):
+def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed):
     (folder / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures))
-    options = {"port": plc_port, "camera-port": camera_port, "pictures": folder / "pictures.txt", "rate": rate}
+    options = {"plc": plc, "port": plc_port, "camera-port": camera_port, "rate": rate}
+    options |= {"pictures": folder / "pictures.txt"}
     options |= {"ledger": folder / "ledger.jsonl", "arm-s": ARM_S, "seed": seed, "first-count": 2**31 - 200_000}
     options |= {"slots": LAYOUT.slots, "plc-start": LAYOUT.plc}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]

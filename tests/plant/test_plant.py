@@ -1,7 +1,7 @@
 """A belt with parts while everything around it is killed, frozen and cut. What counts is which part lies in which bin.
 
-PLANT_RATE (20 parts a second), PLANT_SCALE (1: ten kills of each process), PLANT_PARTS (3000) and PLANT_SEED choose the
-run.
+PLANT_PLC (modbus; s7, opcua, or several with commas), PLANT_RATE (20 parts a second), PLANT_SCALE (1: ten kills of each
+process), PLANT_FAULTS (all kinds, or some with commas), PLANT_PARTS (3000) and PLANT_SEED choose the run.
 """
 
 import json
@@ -19,8 +19,11 @@ RATE = float(os.environ.get("PLANT_RATE", "20"))
 SCALE = float(os.environ.get("PLANT_SCALE", "1"))
 PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
 SEED = int(os.environ.get("PLANT_SEED", "21"))
+PLCS = os.environ.get("PLANT_PLC", "modbus").split(",")
 FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
 FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_freeze": 10, "gate_freeze": 10}
+if "PLANT_FAULTS" in os.environ:
+    FAULTS = {kind: FAULTS[kind] for kind in os.environ["PLANT_FAULTS"].split(",")}
 pytestmark = pytest.mark.timeout(3600)
 
 
@@ -42,18 +45,19 @@ def finish(belt, faults):
     return reckoning.reckon(belt.ledger.events, belt.audit, faults.done)
 
 
+@pytest.mark.parametrize("plc", PLCS)
 def test_no_fault_brings_a_part_that_was_not_passed_into_the_good_bin(
-    servers_to_kill, plant, pictures, tmp_path, reckonings
+    servers_to_kill, plant, pictures, tmp_path, reckonings, plc
 ):
     node, redis_url = servers_to_kill
-    with scene.set_up(plant, tmp_path / "plant", node.url, redis_url, pictures, RATE, SEED) as belt:
+    with scene.set_up(plant, tmp_path / "plant", node.url, redis_url, pictures, RATE, SEED, plc=plc) as belt:
         faults = Faults(belt, node, SEED)
         faults.wait_for_gates()
         faults.wait_for_an_accept(time.monotonic())
         faults.inject(**{kind: max(1, round(count * SCALE)) for kind, count in FAULTS.items()})
         assert wait_until(lambda: belt.fallen() >= PARTS * SCALE, 1800, 0.5), "the belt stands"
         result = finish(belt, faults)
-    reckonings["belt"] = result
+    reckonings[plc] = result
     assert result.holds, result
 
 

@@ -31,7 +31,7 @@ NEIGHBOURS = {
     "inotify_simple": {"patchline/publisher/folder_events.py"},
     "yaml": {"patchline/config/loading.py"},
     "pymodbus": {"patchline/plc/modbus_client.py"},
-    "snap7": {"patchline/plc/s7.py"},
+    "snap7": {"patchline/plc/s7.py", "patchline/plant/s7_server.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},
@@ -44,7 +44,8 @@ NEIGHBOURS = {
     "google": {"patchline/plc/sparkplug.py"},
     "paho": {"patchline/plc/mqtt.py"},
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
-    "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")},
+    "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
+    | {"patchline/plant/opcua_arrays.py"},
     "cryptography": {"patchline/plc/opcua_security.py"},
 }
 ONE_ROOM = {"typer": "cli"}
