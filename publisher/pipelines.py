@@ -51,6 +51,10 @@ class Pipelines:
         """See `Publisher.accept`. Images of different categories have no order."""
         return self.open(capture.category or self._category).accept(capture, deadline, on_settled)
 
+    def announce(self, capture: Capture, deadline: int | None) -> Capture:
+        """See `Publisher.announce`."""
+        return self.open(capture.category or self._category).announce(capture, deadline)
+
     def flush(self) -> None:
         """Wait until every accepted image has a state, or the stop event is set."""
         for publisher in self._publishers.values():

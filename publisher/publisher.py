@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -81,6 +81,25 @@ class Publisher:
                 self._publish(item)
             self._changed.notify_all()
         return item.job
+
+    def announce(self, capture: Capture, deadline: int | None) -> Capture:
+        """Announce a part at its trigger, before there is an image. It waits for nothing.
+
+        Args:
+            capture: what is known at the trigger; it has a job id.
+            deadline: as for `accept`.
+
+        Returns:
+            The same capture, to which the image is added. `accept` announces the part again, unless RabbitMQ has
+            confirmed it by then.
+        """
+        assert capture.job_id is not None, "what is announced at a trigger has a job id"
+        capture = replace(capture, traceparent=capture.traceparent or new_traceparent())
+        try:
+            announced = self.broker.publish_nowait(announcement(self._make_job(capture, deadline), self.clock_ms()))
+        except BrokerError:  # it is closed
+            return capture
+        return replace(capture, announced=announced)
 
     def settle(self, timeout_s: float) -> bool:
         """Wait until the oldest image of the window has a state, and report it. Return False if the window is empty."""
@@ -162,10 +181,11 @@ class Publisher:
 
     def _publish(self, item: Item) -> None:
         """Send an image; of a refused image only the announcement, so that its gate rejects the part."""
-        job = item.job
-        now_ms = self.clock_ms()
+        job, capture, now_ms = item.job, item.capture, self.clock_ms()
         outgoing = (
-            part_and_image(job, item.capture.image, now_ms) if item.refusal is None else announcement(job, now_ms)
+            part_and_image(job, capture.image, now_ms, capture.is_announced)
+            if item.refusal is None
+            else announcement(job, now_ms)
         )
         item.due = self.clock() + self.limits.confirm_timeout_s
         item.published = True
@@ -239,7 +259,8 @@ class Publisher:
         category = capture.category or self.category
         assert category is not None, "the source or the publisher knows the category"
         return Job(
-            job_id=messages.job_id_for(self.line, category, capture.part_id, capture.captured_at, capture.image),
+            job_id=capture.job_id
+            or messages.job_id_for(self.line, category, capture.part_id, capture.captured_at, capture.image),
             line=self.line,
             category=category,
             part_id=capture.part_id,
@@ -248,7 +269,8 @@ class Publisher:
             number=capture.number,
             encoder_count=capture.encoder_count,
             content_type=capture.content_type,
-            traceparent=new_traceparent(),
+            traceparent=capture.traceparent or new_traceparent(),
+            no_image=capture.no_image,
         )
 
 

@@ -27,11 +27,12 @@ def is_late(job: Job, now_ms: int) -> bool:
     return job.deadline is not None and job.deadline <= now_ms
 
 
-def part_and_image(job: Job, image: bytes, now_ms: int) -> Sequence[Outgoing]:
-    """Return the announcement and the image.
+def part_and_image(job: Job, image: bytes, now_ms: int, is_announced: bool = False) -> Sequence[Outgoing]:
+    """Return the announcement, unless RabbitMQ has it, and the image.
 
     A late part is not announced: its gate cannot reject it any more. Its image must not delay those of other parts.
     """
     if is_late(job, now_ms):
         return [_image(job, image, topology.BACKLOG)]
-    return [*announcement(job, now_ms), _image(job, image, topology.JOBS)]
+    announced = [] if is_announced else announcement(job, now_ms)
+    return [*announced, _image(job, image, topology.JOBS)]

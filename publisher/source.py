@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,6 +33,10 @@ class Capture:
         number: the number by which the PLC of the line knows the part.
         encoder_count: the count of the line's encoder at the trigger.
         deadline: epoch milliseconds by which a verdict is needed; None counts it from sending.
+        job_id: made at the trigger; None makes it of the image.
+        traceparent: made at the trigger; None makes a new one.
+        no_image: why there is no image of an announced part.
+        announced: the confirmation of an announcement that was sent at the trigger.
         on_accepted: called once, when the job is confirmed by the broker, stored on disk, or refused for good. The
             source may then forget the image. It is called by any thread, and must not block.
     """
@@ -44,7 +49,19 @@ class Capture:
     number: int | None = None
     encoder_count: int | None = None
     deadline: int | None = None
+    job_id: str | None = None
+    traceparent: str | None = None
+    no_image: str | None = None
+    announced: Future[None] | None = field(default=None, repr=False, compare=False)
     on_accepted: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+
+    @property
+    def is_announced(self) -> bool:
+        """RabbitMQ has confirmed the announcement of the trigger."""
+        announced = self.announced
+        if announced is None or not announced.done() or announced.cancelled():
+            return False
+        return announced.exception() is None
 
 
 def read(path: Path) -> Capture:

@@ -118,6 +118,8 @@ class Lane:
         cached = self._cached_verdict(job, delivery)
         if cached is not None:
             return cached, None
+        if job.no_image is not None:
+            return self.verdicts.no_image(job, delivery, received_at), None
         if self._is_expired(job):
             return self.verdicts.expired(job, delivery, received_at), None
         inspector = self._inspector(job)
@@ -238,8 +240,12 @@ class Lane:
             raise Unusable(Reason.CRASHED, f"{self.max_attempts} workers crashed while they inspected it")
 
     def _cached_verdict(self, job: Job, delivery: Delivery) -> Verdict | None:
-        """Return the verdict of an earlier delivery. A replayed job is always inspected again."""
-        if delivery.attempt == 1 or messages.REPLAY_HEADER in delivery.message.headers:
+        """Return the verdict of an earlier delivery. A replayed job is always inspected again.
+
+        A camera that was ended reports a part without an image, whose image may have got through before.
+        """
+        is_first = delivery.attempt == 1 and job.no_image is None
+        if is_first or messages.REPLAY_HEADER in delivery.message.headers:
             return None
         return self.cache.get_verdict(job.job_id)
 

@@ -57,6 +57,11 @@ class VerdictFactory:
         verdict = self._verdict(job, delivery, received_at, Decision.EXPIRED)
         return verdict.model_copy(update={"reason": Reason.DEADLINE_PASSED})
 
+    def no_image(self, job: Job, delivery: Delivery, received_at: int) -> Verdict:
+        """Return the verdict on an announced part of which there is no image."""
+        verdict = self._verdict(job, delivery, received_at, Decision.ERROR)
+        return verdict.model_copy(update={"reason": Reason.NO_IMAGE, "detail": job.no_image})
+
     def error(self, delivery: Delivery, received_at: int, error: JobError) -> Verdict:
         """Return the verdict on a job that failed. The message may be malformed, so its valid fields are salvaged."""
         return Verdict(

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     UNREADABLE_IMAGE = "unreadable_image"
     IMAGE_OVER_LIMIT = "image_over_limit"
+    NO_IMAGE = "no_image"
     DEVICE_FAILED = "device_failed"
     CRASHED = "crashed"
     DEADLINE_PASSED = "deadline_passed"

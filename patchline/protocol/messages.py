@@ -20,6 +20,7 @@ from patchline.protocol.errors import Reason, Unusable
 JOB_TYPE = "patchline.job.v1"
 PART_TYPE = "patchline.part.v1"
 VERDICT_TYPE = "patchline.verdict.v1"
+NO_CONTENT = "application/octet-stream"  # content type of a job without an image; earlier builds answer it `error`, too
 REPLAY_HEADER = "x-patchline-replay"  # header: inspect the job even if its verdict is cached
 UNKNOWN = "unknown"
 
@@ -36,6 +37,7 @@ EpochMs = Annotated[int, Field(strict=True, ge=EARLIEST_MS, le=LATEST_MS)]
 MAX_PART_NUMBER = 2**32 - 1
 PartNumber = Annotated[int, Field(strict=True, ge=0, le=MAX_PART_NUMBER)]
 EncoderCount = Annotated[int, Field(strict=True, gt=-(2**31), lt=2**31)]
+Cause = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 # How to read a message, or a file of another process: a later build may have added fields and reasons.
@@ -116,9 +118,15 @@ class Announcement(Part):
 
 
 class Job(Part):
-    """One image to inspect. The image is the body of the message."""
+    """One image to inspect. The image is the body of the message.
+
+    Attributes:
+        content_type: of the image.
+        no_image: why there is no image of an announced part. The body is empty then, and the verdict is `error`.
+    """
 
     content_type: str
+    no_image: Cause | None = None
 
     @property
     def routing_key(self) -> str:
@@ -127,7 +135,7 @@ class Job(Part):
 
     def announcement(self, announced_at: int) -> Announcement:
         """Return the announcement of this job, sent at `announced_at` (epoch milliseconds)."""
-        return Announcement(**self.model_dump(exclude={"content_type"}), announced_at=announced_at)
+        return Announcement(**self.model_dump(exclude={"content_type", "no_image"}), announced_at=announced_at)
 
 
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -220,6 +228,18 @@ def job_id_for(line: str, category: str, part_id: str, captured_at: int, image: 
     """Return an id that is the same each time that the same capture is sent (a UUID of version 5, RFC 9562)."""
     digest = hashlib.sha256(image).hexdigest()
     return str(uuid.uuid5(_JOB_NAMESPACE, f"{line}/{category}/{part_id}/{captured_at}/{digest}"))
+
+
+def job_id_at_trigger(line: str, category: str, series: int, trigger: int) -> str:
+    """Return the id of a job that is announced before there is an image (a UUID of version 5, RFC 9562).
+
+    Args:
+        line: the line of the camera.
+        category: the category of the part.
+        series: when the series of triggers began, in epoch milliseconds.
+        trigger: the number of the trigger in its series.
+    """
+    return str(uuid.uuid5(_JOB_NAMESPACE, f"trigger/{line}/{category}/{series}/{trigger}"))
 
 
 def parse_job(envelope: Envelope) -> Job:

@@ -188,6 +188,27 @@ def test_an_unusable_job_gets_the_decision_error_and_is_dead_lettered(line):
     assert line.value("patchline_errors_total", reason="unreadable_image") == 1
 
 
+@pytest.mark.parametrize("deadline", [NOW + 1000, NOW - 1000], ids=["in time", "late"])
+def test_an_announced_part_without_an_image_is_an_error_with_its_cause_and_no_dead_letter(line, deadline):
+    line.send(image=b"", deadline=deadline, no_image="no frame within 250 ms", number=7, encoder_count=-3)
+    line.step()
+    (verdict,) = line.verdicts()
+    assert (verdict.decision, verdict.reason) == (Decision.ERROR, Reason.NO_IMAGE)
+    assert (verdict.detail, verdict.number, verdict.encoder_count) == ("no frame within 250 ms", 7, -3)
+    assert line.messages(topology.DEAD) == []
+    assert line.inspector.inspected == 0
+    assert line.value("patchline_errors_total", reason="no_image") == 1
+
+
+def test_a_part_whose_image_was_judged_before_keeps_its_verdict_if_a_camera_then_reports_no_image(line):
+    line.send()
+    line.step()
+    line.send(image=b"", no_image="the camera's process ended")
+    line.step()
+    assert [verdict.decision for verdict in line.verdicts()] == [Decision.PASS, Decision.PASS]
+    assert line.inspector.inspected == 1
+
+
 def test_a_malformed_message_gets_the_decision_error(line):
     line.broker.publish(topology.JOBS, "l.bottle", Message(b"?", None, None, None, {"line": "l"}))
     line.step()

@@ -71,7 +71,7 @@ def test_unknown_headers_and_fields_of_a_later_build_are_ignored():
     job = make_job()
     assert messages.parse_job(message_of(job, colour="red", **{"x-later": 1})) == job
     announced = messages.parse_announcement(message_of(job, colour="red"))
-    assert announced.model_dump(exclude={"announced_at"}) == job.model_dump(exclude={"content_type"})
+    assert announced.model_dump(exclude={"announced_at"}) == job.model_dump(exclude={"content_type", "no_image"})
     verdict = {
         "job_id": "j1",
         "line": "l",
@@ -174,3 +174,16 @@ def test_the_job_id_depends_on_every_property_of_the_capture():
     ]
     assert messages.job_id_for(*base) == messages.job_id_for(*base)
     assert len({messages.job_id_for(*capture) for capture in [base, *others]}) == 5
+
+
+def test_the_job_id_at_a_trigger_depends_on_line_category_series_and_number():
+    base = ("line", "category", NOW, 1)
+    others = [("line2", *base[1:]), ("line", "category2", NOW, 1), (*base[:2], NOW + 1, 1), (*base[:3], 2)]
+    assert messages.job_id_at_trigger(*base) == messages.job_id_at_trigger(*base)
+    assert len({messages.job_id_at_trigger(*trigger) for trigger in [base, *others]}) == 5
+
+
+def test_only_the_job_says_why_there_is_no_image():
+    job = make_job(no_image="no frame within 250 ms")
+    assert messages.parse_job(message_of(job)) == job
+    assert "no_image" not in job.announcement(NOW).headers()

@@ -112,6 +112,27 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     assert (job.part_id, job.captured_at, job.content_type) == ("cell-7", NOW, "image/png")
 
 
+def test_a_part_that_is_announced_at_its_trigger_is_not_announced_again_with_its_image(publisher, broker):
+    at_trigger = replace(captures(1)[0], image=b"", job_id="made-at-the-trigger")
+    at_trigger = publisher.announce(at_trigger, NOW + 500)
+    gate = broker.consume(topology.gate_queue("l", "g"), 10)
+    announced = messages.parse_announcement(gate.take(0).message)
+    job = accept(publisher, replace(at_trigger, image=b"pixels"), NOW + 500)
+    assert (job.job_id, gate.take(0)) == ("made-at-the-trigger", None)
+    assert announced == job.announcement(announced_at=NOW)
+
+
+def test_a_part_whose_announcement_at_the_trigger_failed_is_announced_with_its_image(publisher, broker, monkeypatch):
+    with monkeypatch.context() as patch:
+        disconnect(broker, patch)
+        at_trigger = publisher.announce(replace(captures(1)[0], image=b"", job_id="j"), NOW + 500)
+    accept(publisher, replace(at_trigger, no_image="the camera is gone"), NOW + 500)
+    announced = broker.consume(topology.gate_queue("l", "g"), 10).take(0).message
+    delivery = broker.consume(topology.category_queue(topology.JOBS, "c"), 1).take(0)
+    assert messages.parse_announcement(announced).job_id == "j"
+    assert messages.parse_job(delivery.message).no_image == "the camera is gone"
+
+
 @pytest.mark.parametrize("seconds", [0, 5_000_000_000])
 def test_an_implausible_file_time_is_replaced_by_the_time_of_arrival(publisher, image, seconds):
     os.utime(image, (seconds, seconds))
