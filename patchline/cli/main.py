@@ -8,7 +8,7 @@ import sys
 import typer
 
 from patchline.broker.base import BrokerError
-from patchline.cli import banks, dead_letters, gate, line, machine, models
+from patchline.cli import banks, camera, dead_letters, gate, line, machine, models
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
 
@@ -23,6 +23,7 @@ for command in (
     machine.init,
     line.worker,
     line.publish,
+    camera.camera,
     gate.gate,
     gate.registers,
     line.traces,

@@ -1,6 +1,7 @@
 """The settings of config.yaml: their sections, and how they are loaded."""
 
 from patchline.config.base import Section
+from patchline.config.camera import Camera, CameraRules
 from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
@@ -23,6 +24,8 @@ __all__ = [
     "BeltRules",
     "BitDepth",
     "Broker",
+    "Camera",
+    "CameraRules",
     "Category",
     "Config",
     "Gate",

@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field
 
 from patchline.config.base import Count, File, Pattern, Port, Positive, Section, Share, Url
+from patchline.config.camera import Camera
 from patchline.config.plc import Plc
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
@@ -207,6 +208,7 @@ class Config(Section):
     publisher: Publisher = Publisher()
     gate: Gate = Gate()
     plc: Plc = Plc()
+    camera: Camera = Camera()
     paths: Paths = Paths()
     categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
 

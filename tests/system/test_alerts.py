@@ -209,6 +209,18 @@ CASES = {
         8,
         {'patchline_refused_images_total{line="l",instance="i"}': "3x20"},
     ),
+    "PatchlineCameraLost": (
+        {'patchline_camera_ready{line="l",category="c",instance="i"}': "1x5 0x20"},
+        {"line": "l", "category": "c", "instance": "i"},
+        10,
+        {'patchline_camera_ready{line="l",category="c",instance="i"}': "1x20"},
+    ),
+    "PatchlinePartsWithoutImage": (
+        {'patchline_camera_no_image_total{line="l",category="c",instance="i",cause="broken"}': "0x5 1x20"},
+        {"line": "l", "category": "c", "instance": "i"},
+        8,
+        {'patchline_camera_no_image_total{line="l",category="c",instance="i",cause="broken"}': "3x20"},
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},

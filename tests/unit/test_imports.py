@@ -16,7 +16,7 @@ ROOMS = [
     {"broker", "devices", "plc"},
     {"runtime", "inspection"},
     {"banks", "publisher", "gate", "tracing", "services"},
-    {"models", "evaluation", "worker", "plant"},
+    {"models", "evaluation", "worker", "plant", "camera"},
     {"operations", "demo"},
     {"cli"},
     {"__main__"},

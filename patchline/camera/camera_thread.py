@@ -1,0 +1,168 @@
+"""A camera on a thread of its own, opened anew with growing pauses. Nobody waits for it.
+
+A call to a dead camera may block for seconds, or for good. Parts pass meanwhile, and are answered for by others.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from patchline.camera.base import Camera, CameraError, CameraLostError, Frame
+
+_log = structlog.get_logger(__name__)
+_FIRST_PAUSE_S = 0.25
+_SILENT_S = 2.0
+Shot = tuple[str, float]  # the job id of the part, and until when its frame is waited for
+OnResult = Callable[[str, Frame | CameraError], None]
+
+
+class CameraThread:
+    """Opens a camera, and takes one picture at a time.
+
+    Args:
+        make: makes the camera.
+        reopen_max_s: the longest pause between two attempts to open it.
+        on_result: called by the thread with the job id of a shot, and its frame or error.
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Camera],
+        reopen_max_s: float,
+        on_result: OnResult,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make = make
+        self._reopen_max_s = reopen_max_s
+        self._on_result = on_result
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._not_ready: str | None = "the camera is not open yet"  # None: it waits for a trigger
+        self._shots: queue.SimpleQueue[Shot | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._call_since: float | None = None
+        self._open = False
+        self.opened = 0  # times
+        self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_ready(self) -> bool:
+        """The camera waits for a trigger."""
+        return self._not_ready is None
+
+    @property
+    def is_open(self) -> bool:
+        """The camera is open, and its current call has not taken suspiciously long."""
+        return self._open and self.in_call_s < _SILENT_S
+
+    @property
+    def in_call_s(self) -> float:
+        """How long the current call to the camera has taken; 0 if there is none."""
+        since = self._call_since
+        return 0.0 if since is None else self._clock() - since
+
+    def press(self, job_id: str, timeout_s: float) -> str | None:
+        """Take a picture. Return None; or why that is not possible now, and then nothing happens."""
+        with self._lock:
+            if self._not_ready is not None:
+                return self._not_ready
+            self._not_ready = "the camera was still busy with the trigger before"
+        self._shots.put((job_id, self._clock() + timeout_s))
+        return None
+
+    def end(self) -> None:
+        """End the thread as soon as the current call returns. What it still gives is thrown away."""
+        self._ended.set()
+        self._shots.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the camera is closed."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._ended.is_set():
+            opened, camera = self.opened, self._make()
+            try:
+                self._live(camera)
+            except CameraError as error:
+                self._lose(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever a driver raises, the camera is opened anew
+                _log.exception("camera failed")
+                self._lose(f"{type(error).__name__}: {error}")
+            finally:
+                self._close(camera)
+            pause_s = _FIRST_PAUSE_S if self.opened > opened else min(2 * pause_s, self._reopen_max_s)
+            self._ended.wait(pause_s)
+
+    def _live(self, camera: Camera) -> None:
+        """Open the camera and take pictures until it is lost or the thread is to end."""
+        with self._call():
+            camera.open()
+            camera.arm()
+        self.opened += 1
+        self._open = True
+        _log.info("camera open", times=self.opened)
+        self._set_ready()
+        while (shot := self._shots.get()) is not None and not self._ended.is_set():
+            if not self._shoot(camera, *shot):
+                with self._call():
+                    camera.arm()
+            self._set_ready()
+
+    def _shoot(self, camera: Camera, job_id: str, deadline: float) -> bool:
+        """Take a picture. Return False if the camera must be armed again."""
+        result: Frame | CameraError
+        try:
+            with self._call():
+                camera.trigger()
+                result = camera.grab(max(0.0, deadline - self._clock()))
+        except CameraLostError as error:
+            self._lose(str(error))
+            self._report(job_id, error)
+            raise
+        except CameraError as error:
+            result = error
+        except Exception as error:
+            self._report(job_id, CameraLostError(f"{type(error).__name__}: {error}"))
+            raise
+        self._report(job_id, result)
+        return isinstance(result, Frame)
+
+    def _report(self, job_id: str, result: Frame | CameraError) -> None:
+        if not self._ended.is_set():
+            self._on_result(job_id, result)
+
+    def _set_ready(self) -> None:
+        with self._lock:
+            self._not_ready = None
+
+    def _lose(self, reason: str) -> None:
+        self._open = False
+        with self._lock:
+            known, self._not_ready = self._not_ready, f"the camera is lost: {reason}"
+        if known != self._not_ready:  # log a camera that stays away once
+            _log.error("camera lost, opening it anew", reason=reason)
+
+    def _close(self, camera: Camera) -> None:
+        try:
+            with self._call():
+                camera.close()
+        except Exception:  # noqa: BLE001 - it is lost already
+            _log.exception("camera cannot be closed")
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        self._call_since = self._clock()
+        try:
+            yield
+        finally:
+            self._call_since = None

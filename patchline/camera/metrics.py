@@ -1,0 +1,63 @@
+"""Metrics of a camera."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
+
+CAUSES = ("no_frame", "broken", "lost", "not_ready", "busy", "unfit", "too_large", "no_room", "ended", "other")
+_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """Counts triggers, frames, and parts without an image."""
+
+    def __init__(self, line: str, category: str, registry: Registry, clock: Callable[[], float] = time.time) -> None:
+        names, self._values = ("line", "category"), (line, category)
+        self._names, self._registry, self._clock = names, registry, clock
+        self._triggers = Counter("patchline_camera_triggers", "Triggers of the camera.", names, registry=registry)
+        self._frames = Counter("patchline_camera_frames", "Frames that came in time.", names, registry=registry)
+        self._late = Counter("patchline_camera_late", "Frames and errors that came too late.", names, registry=registry)
+        self._missing = Counter(
+            "patchline_camera_no_image", "Announced parts without an image.", (*names, "cause"), registry=registry
+        )
+        self._seconds = Histogram(
+            "patchline_camera_frame_seconds", "From trigger to frame.", names, buckets=_SECONDS, registry=registry
+        )
+        self._last = Gauge(
+            "patchline_camera_last_frame_timestamp_seconds", "Time of the last frame.", names, registry=registry
+        )
+        for counter in (self._triggers, self._frames, self._late):
+            counter.labels(*self._values)
+        for cause in CAUSES:  # a series that starts at 1 would hide its first part from increase()
+            self._missing.labels(*self._values, cause)
+
+    def show(self, is_ready: Callable[[], bool], opened: Callable[[], int], open_parts: Callable[[], int]) -> None:
+        """Show the state of the camera, and the number of announced parts whose jobs are not safe."""
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+            ("patchline_camera_ready", "1 if the camera is open, 0 if it is lost.", lambda: float(is_ready())),
+            ("patchline_camera_opened", "How often the camera was opened.", lambda: float(opened())),
+            ("patchline_camera_open_parts", "Announced parts without a job.", lambda: float(open_parts())),
+        )
+        for name, text, value in gauges:
+            Gauge(name, text, self._names, registry=self._registry).labels(*self._values).set_function(value)
+
+    def triggered(self) -> None:
+        """Count a trigger."""
+        self._triggers.labels(*self._values).inc()
+
+    def got_frame(self, seconds: float) -> None:
+        """Count a frame, and the time since its trigger."""
+        self._frames.labels(*self._values).inc()
+        self._seconds.labels(*self._values).observe(seconds)
+        self._last.labels(*self._values).set(self._clock())
+
+    def late(self) -> None:
+        """Count what came too late for its part."""
+        self._late.labels(*self._values).inc()
+
+    def no_image(self, cause: str) -> None:
+        """Count a part without an image."""
+        self._missing.labels(*self._values, cause if cause in CAUSES else "other").inc()

@@ -1,0 +1,213 @@
+"""The process of a camera: it announces a part at each trigger, and sends its image or why there is none."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import structlog
+
+from patchline import config
+from patchline.camera import pixels, triggers
+from patchline.camera.base import Camera, CameraError, Frame
+from patchline.camera.camera_thread import CameraThread
+from patchline.camera.exposures import Exposures, Series
+from patchline.camera.image_sender import ImageSender
+from patchline.camera.metrics import Metrics
+from patchline.camera.open_parts import OpenParts
+from patchline.camera.triggers import Trigger
+from patchline.publisher import process as publisher
+from patchline.publisher.job_state import OnState
+from patchline.publisher.pipelines import Pipelines
+from patchline.publisher.source import Capture
+from patchline.runtime import connections
+from patchline.runtime.metrics import Registry
+
+_log = structlog.get_logger(__name__)
+_TICK_S = 0.05
+_FIRST_OPEN_S = 10.0
+_END_S = 5.0
+Event = Trigger | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `patchline camera` is to do.
+
+    Attributes:
+        line: the line of the camera.
+        category: the category of the parts.
+        deadline_ms: time for a verdict, from the trigger.
+        rate: triggers a second; None reads them from the standard input, one line each.
+        count: triggers after which the process ends; None: never.
+        metrics_port: port of the metrics; None serves none.
+    """
+
+    line: str
+    category: str
+    deadline_ms: int
+    rate: float | None = None
+    count: int | None = None
+    metrics_port: int | None = None
+
+
+class Shutter:
+    """The current thread of the camera. One that is stuck in a call is replaced, and left behind."""
+
+    def __init__(self, start: Callable[[], CameraThread], stuck_s: float) -> None:
+        self._start, self._stuck_s = start, stuck_s
+        self._thread = start()
+        self._opened_before = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """The camera waits for a trigger."""
+        return self._thread.is_ready
+
+    @property
+    def is_open(self) -> bool:
+        """The camera is open, and answers."""
+        return self._thread.is_open
+
+    @property
+    def opened(self) -> int:
+        """How often the camera was opened."""
+        return self._opened_before + self._thread.opened
+
+    def press(self, job_id: str, timeout_s: float) -> str | None:
+        """See `CameraThread.press`."""
+        return self._thread.press(job_id, timeout_s)
+
+    def check(self) -> None:
+        """Replace a thread that is stuck."""
+        stuck_s = self._thread.in_call_s
+        if stuck_s > self._stuck_s:
+            _log.error("a call to the camera does not return, opening it anew", seconds=round(stuck_s, 1))
+            self._thread.end()
+            self._opened_before += self._thread.opened
+            self._thread = self._start()
+
+    def close(self) -> None:
+        """Close the camera, unless it is stuck."""
+        self._thread.end()
+        self._thread.join(_END_S)
+
+
+def run(
+    settings: config.Config,
+    order: Order,
+    make: Callable[[], Camera],
+    on_state: OnState,
+    stop: threading.Event,
+) -> None:
+    """Take pictures until the triggers end or `stop` is set, then wait until their jobs are confirmed or spooled.
+
+    Raises:
+        SetupError: the spool cannot be used, or another process has the camera of this line and category.
+        TopologyMismatch: a queue exists with different arguments.
+    """
+    registry = Registry()
+    metrics = Metrics(order.line, order.category, registry)
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    rules = settings.camera.rules(order.line)
+    publisher_stop = threading.Event()
+    path = settings.paths.spool / f"{order.line}.{order.category}.open-parts"
+    with (
+        closing(OpenParts(path)) as parts,
+        publisher.running(
+            settings, order.line, order.category, order.metrics_port, on_state, publisher_stop, registry
+        ) as publishers,
+    ):
+        sender = _sender(settings, order, publishers, parts, metrics)
+        shutter = Shutter(
+            lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
+            rules.stuck_s,
+        )
+        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts))
+        series = Series(
+            order.line, order.category, connections.now_ms(), order.deadline_ms, rules.frame_timeout_ms / 1000
+        )
+        exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
+        exposures.answer_left()
+        _start_triggers(order, shutter, events, stop)
+        _serve(exposures, shutter, events, stop, publisher_stop)
+        shutter.close()
+        if not sender.close(_END_S):
+            _log.warning("images are not accepted, the next start says so", parts=len(parts))
+        _settle(publishers, publisher_stop, stop)
+
+
+def _serve(
+    exposures: Exposures,
+    shutter: Shutter,
+    events: queue.SimpleQueue[Event],
+    stop: threading.Event,
+    failed: threading.Event,
+) -> None:
+    """Handle triggers and frames until there are no more triggers, and the last part has its frame or none."""
+    taking = True
+    while (taking and not stop.is_set() and not failed.is_set()) or exposures.outstanding:
+        try:
+            event = events.get(timeout=_TICK_S)
+        except queue.Empty:
+            pass
+        else:
+            if event is None:
+                taking = False
+            elif isinstance(event, Trigger):
+                exposures.on_trigger(event, time.monotonic())
+            else:
+                exposures.on_result(*event, time.monotonic())
+        exposures.on_time(time.monotonic())
+        shutter.check()
+
+
+def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event) -> None:
+    if order.rate is None:
+        triggers.read_lines(sys.stdin, events.put, lambda: events.put(None))
+        return
+    rate, count = order.rate, order.count
+
+    def fire() -> None:
+        patience = time.monotonic() + _FIRST_OPEN_S
+        while not shutter.is_ready and time.monotonic() < patience and not stop.wait(_TICK_S):
+            pass
+        for number, trigger in enumerate(triggers.at_rate(rate, stop), 1):
+            events.put(trigger)
+            if number == count:
+                break
+        events.put(None)
+
+    threading.Thread(target=fire, name="triggers", daemon=True).start()
+
+
+def _sender(
+    settings: config.Config, order: Order, publishers: Pipelines, parts: OpenParts, metrics: Metrics
+) -> ImageSender:
+    rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
+
+    def accept(capture: Capture) -> bool:
+        job_id = str(capture.job_id)
+        capture = replace(capture, on_accepted=lambda: parts.remove(job_id))
+        return publishers.accept(capture, capture.deadline) is not None
+
+    return ImageSender(
+        lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality),
+        accept,
+        settings.publisher.window,
+        settings.images.max_bytes,
+        metrics.no_image,
+    )
+
+
+def _settle(publishers: Pipelines, publisher_stop: threading.Event, stop: threading.Event) -> None:
+    """Wait until every image has a state. A process that is not told to end also waits until the spool is empty."""
+    while publishers.in_window and not publisher_stop.is_set() and not stop.wait(_TICK_S):
+        pass
+    while publishers.depth() and not publisher_stop.is_set() and not stop.wait(_TICK_S):
+        pass

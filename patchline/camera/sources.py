@@ -1,0 +1,39 @@
+"""The text that names a camera, such as `folder:pictures`, and the camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from patchline import config
+from patchline.camera.base import Camera
+from patchline.camera.folder import FolderCamera
+from patchline.camera.simulated import Device, SimulatedCamera, parse_plan
+from patchline.protocol.errors import SetupError
+
+Source = Callable[[], Camera]
+
+
+def parse(text: str, settings: config.CameraRules) -> Source:
+    """Return what makes a camera. Each camera of it is a new connection to the same device.
+
+    Raises:
+        SetupError: there is no such kind of source, or its place is missing.
+    """
+    kind, _, place = text.partition(":")
+    makers: dict[str, Callable[[str, config.CameraRules], Source]] = {"folder": _folder, "simulated": _simulated}
+    if kind not in makers:
+        raise SetupError(f"{text!r} is no camera; write one of {', '.join(f'{name}:...' for name in makers)}")
+    return makers[kind](place, settings)
+
+
+def _folder(place: str, _: config.CameraRules) -> Source:
+    if not place:
+        raise SetupError("folder: names no folder; write folder:PATH")
+    camera = FolderCamera(Path(place))
+    return lambda: camera
+
+
+def _simulated(place: str, _: config.CameraRules) -> Source:
+    device = Device(parse_plan(place))
+    return lambda: SimulatedCamera(device)

@@ -1,0 +1,66 @@
+"""What triggers a camera: a rate, or a person or program that writes a line for each part."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import pydantic
+import structlog
+
+from patchline.protocol import messages
+from patchline.protocol.messages import EncoderCount, Identifier, PartNumber
+
+_log = structlog.get_logger(__name__)
+
+
+class Trigger(messages.Frozen):
+    """What is known of a part at its trigger. Its number and encoder count are those of the PLC of the line."""
+
+    part_id: Identifier | None = None
+    number: PartNumber | None = None
+    encoder_count: EncoderCount | None = None
+
+
+def parse(line: str) -> Trigger:
+    """Return the trigger of a line: an empty one, or a JSON object with fields of `Trigger`.
+
+    Something passed, even if the line cannot be read: its part is then one of which nothing else is known.
+    """
+    text = line.strip()
+    if not text:
+        return Trigger()
+    try:
+        return Trigger.model_validate(json.loads(text))
+    except pydantic.ValidationError as error:
+        reason = messages.describe(error)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    _log.error("trigger cannot be read, its part has no number", line=text[:200], reason=reason)
+    return Trigger()
+
+
+def read_lines(file: IO[str], on_trigger: Callable[[Trigger], None], on_end: Callable[[], None]) -> None:
+    """Call `on_trigger` for each line on a background thread, and `on_end` at the end of the file."""
+
+    def read() -> None:
+        try:
+            for line in file:
+                on_trigger(parse(line))
+        except (OSError, ValueError) as error:
+            _log.error("triggers cannot be read any more", reason=str(error))
+        on_end()
+
+    threading.Thread(target=read, name="triggers", daemon=True).start()
+
+
+def at_rate(per_second: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> Iterator[Trigger]:
+    """Yield triggers evenly in time, until `stop` is set. What was missed is not made up for."""
+    started, number = clock(), 0
+    while not stop.wait(max(0.0, started + number / per_second - clock())):
+        yield Trigger()
+        number = max(number + 1, math.ceil((clock() - started) * per_second))

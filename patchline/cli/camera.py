@@ -1,0 +1,55 @@
+"""The subcommand for cameras."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.job_states import JobStates
+from patchline.cli.line import MAX_PATIENCE_MS
+from patchline.cli.options import CONFIG, Category, Line, Settings, port
+from patchline.protocol.errors import SetupError
+from patchline.runtime import signals
+
+
+def camera(
+    line: Line,
+    category: Category,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="folder:PATH or simulated:[NAME=NUMBER,...].")],
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."
+        ),
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")] = None,
+    deadline_ms: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger."),
+    ] = None,
+    metrics_port: Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Take a picture at each trigger, and send it as a job. The part is announced at the trigger.
+
+    A part whose frame does not come within camera.frame_timeout_ms, or whose camera is lost, gets the verdict error
+    with the reason no_image. A lost camera is opened anew, by itself. Prints one JSON line for each state of a job, as
+    `patchline publish` does.
+
+    Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
+    (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
+
+    Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
+    """
+    from patchline.camera import process, sources
+
+    settings = config.load(config_file)
+    settings.category(category)
+    if count is not None and rate is None:
+        raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
+    make = sources.parse(source, settings.camera.rules(line))
+    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port)
+    with signals.stop_event() as stop:
+        process.run(settings, order, make, JobStates().print, stop)

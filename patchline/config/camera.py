@@ -1,0 +1,59 @@
+"""How the cameras of lines are set, and how long to wait for their frames."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from patchline.config.base import Count, Positive, Section
+from patchline.protocol import messages
+
+Pixels = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class CameraRules(Section):
+    """What the camera of a line needs. None leaves a setting of the camera as it is.
+
+    Attributes:
+        frame_timeout_ms: from the trigger to the frame. Then the part has no image.
+        encoding: of the images: png, jpeg, or raw (PGM or PPM).
+        jpeg_quality: of jpeg.
+        exposure_us: exposure time.
+        gain: in the unit of the camera, mostly dB.
+        pixel_format: its name in the Pixel Format Naming Convention, such as Mono12.
+        region: x, y, width and height of the part of the sensor that is read.
+        reopen_max_s: longest pause between two attempts to open a camera that is lost.
+        stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
+    """
+
+    frame_timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 250
+    encoding: Literal["png", "jpeg", "raw"] = "png"
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    exposure_us: Positive | None = None
+    gain: Annotated[float, Field(ge=0)] | None = None
+    pixel_format: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] | None = None
+    region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
+    reopen_max_s: Positive = 5.0
+    stuck_s: Annotated[float, Field(ge=5)] = 20.0
+
+
+class Camera(CameraRules):
+    """The cameras. `lines` overrides any key for one line."""
+
+    lines: dict[messages.Name, dict[str, object]] = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _lines_are_valid(self) -> Camera:
+        for line in self.lines:
+            try:
+                self.rules(line)
+            except pydantic.ValidationError as error:
+                raise ValueError(f"lines.{line}: {messages.describe(error)}") from None
+        return self
+
+    def rules(self, line: str) -> CameraRules:
+        """Return the rules of a line."""
+        values = self.model_dump(include=set(CameraRules.model_fields))
+        return CameraRules.model_validate(values | self.lines.get(line, {}))

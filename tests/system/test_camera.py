@@ -1,0 +1,115 @@
+"""Cameras on a line with real servers: every trigger is announced, and every announced part has a verdict."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from patchline import config
+from patchline.gate.instance import default_name
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import Reason
+from patchline.protocol.messages import Decision
+from patchline.services import server
+from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE
+from tests.system.conftest import records, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+CAMERA = ("camera", "--line", "l1", "--category", "brick")
+GATE_QUEUE = topology.gate_queue("l1", default_name())
+JUDGED = {Decision.PASS, Decision.REVIEW, Decision.FAIL}
+
+
+def configure(line, folder, **camera):
+    """Change settings of the camera, in a folder with a spool of its own."""
+    folder.mkdir(exist_ok=True)
+    paths = line.settings.paths.model_copy(update={"spool": folder / "spool", "gate": folder / "gate"})
+    settings = line.settings.model_copy(update={"camera": config.Camera(**camera), "paths": paths})
+    config.save(settings, folder / "config.yaml")
+    line.folder = folder
+
+
+def start_by_hand(line, source):
+    """Start a camera whose triggers are lines, and wait until it is open."""
+    (port,) = server.free_ports(1)
+    options = ["--deadline-ms", "60000", "--metrics-port", str(port), "--config", str(line.folder / "config.yaml")]
+    camera = subprocess.Popen(
+        [sys.executable, "-m", "patchline", *CAMERA, *options, source],
+        env=os.environ | line.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    line.on_exit(camera)
+    address = f"http://127.0.0.1:{port}/metrics"
+    wait_for(lambda: server.responds(address) and line.metric(port, "patchline_camera_ready") == 1)
+    return camera
+
+
+def announced(line, count):
+    return [messages.parse_announcement(message) for message in line.messages(GATE_QUEUE, count)]
+
+
+def test_the_pictures_of_a_camera_are_judged_and_its_parts_acted_on(line, texture_folder, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000)
+    line.worker("--category", "brick")
+    gate = line.start("gate", "--line", "l1", "--dry-run")
+    source = f"folder:{texture_folder}"
+    camera = line.run(*CAMERA, "--rate", "4", "--count", "6", "--deadline-ms", "60000", source)
+    assert camera.returncode == 0, camera.err
+    states = records(camera.out)
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(6)}
+    assert [state["state"] for state in states] == ["confirmed"] * 6
+    assert {verdict.decision for verdict in verdicts.values()} <= JUDGED
+    series = states[0]["part_id"].split("-")[0]
+    assert [state["part_id"] for state in states] == [f"{series}-{number}" for number in range(1, 7)]
+    expected = {messages.job_id_at_trigger("l1", "brick", int(series), number) for number in range(1, 7)}
+    assert verdicts.keys() == {state["job_id"] for state in states} == expected
+    acted = [records(gate.stdout.readline())[0] for _ in range(6)]
+    assert {act["job_id"] for act in acted} == expected
+
+
+def test_every_part_of_a_camera_that_loses_frames_and_dies_has_a_verdict_and_an_act(line, tmp_path):
+    configure(line, tmp_path / "line", reopen_max_s=0.5)
+    line.worker("--category", "brick")
+    gate = line.start("gate", "--line", "l1", "--dry-run")
+    source = "simulated:seed=5,lost=0.15,broken=0.1,late=0.1,late_s=0.3,die=0.05,down_s=0.5"
+    camera = line.run(*CAMERA, "--rate", "5", "--count", "60", "--deadline-ms", "60000", source)
+    assert camera.returncode == 0, camera.err
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(60)}
+    assert len(verdicts) == 60
+    missing = [verdict for verdict in verdicts.values() if verdict.decision is Decision.ERROR]
+    assert {verdict.reason for verdict in missing} == {Reason.NO_IMAGE}
+    details = " ".join(str(verdict.detail) for verdict in missing)
+    assert "no frame within" in details
+    assert "the frame is incomplete" in details
+    assert "the camera is lost" in details
+    assert camera.err.count("camera open") > 1
+    assert {verdict.decision for verdict in verdicts.values()} - {Decision.ERROR} <= JUDGED
+    assert len(missing) < 60
+    acts = {act["job_id"]: act["action"] for act in (records(gate.stdout.readline())[0] for _ in range(60))}
+    assert acts.keys() == verdicts.keys()
+    assert {acts[verdict.job_id] for verdict in missing} == {"reject"}
+    assert line.messages(topology.DEAD, 1, timeout_s=0.5) == []
+
+
+def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=60_000)
+    camera = start_by_hand(line, "simulated:frame_s=50")
+    camera.stdin.write('{"number": 7, "encoder_count": -5, "part_id": "p:7"}\n')
+    camera.stdin.flush()
+    (part,) = announced(line, 1)
+    camera.send_signal(signal.SIGKILL)
+    camera.wait(30)
+    assert line.messages(JOBS_QUEUE, 1, timeout_s=0.5) == []
+    again = line.run(*CAMERA, "--rate", "5", "--count", "1", "simulated:")
+    assert again.returncode == 0, again.err
+    jobs = [messages.parse_job(message) for message in line.messages(JOBS_QUEUE, 2)]
+    answered, fresh = sorted(jobs, key=lambda job: job.no_image is None)
+    assert (answered.job_id, answered.part_id, answered.number, answered.encoder_count) == (part.job_id, "p:7", 7, -5)
+    assert answered.no_image == "the process of the camera ended before the image was sent"
+    assert fresh.no_image is None
+    assert line.messages(BACKLOG_QUEUE, 1, timeout_s=0.5) == []

@@ -1,0 +1,351 @@
+"""From a trigger to a job: the parts of a camera, its thread, and what becomes of the parts of a process that ended."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
+from patchline.camera.camera_thread import CameraThread
+from patchline.camera.exposures import ENDED, Exposures, Series
+from patchline.camera.image_sender import ImageSender
+from patchline.camera.metrics import Metrics
+from patchline.camera.open_parts import OpenParts
+from patchline.camera.pixels import UnfitFrameError
+from patchline.camera.simulated import Device, Plan, SimulatedCamera, texture
+from patchline.camera.triggers import Trigger
+from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Job
+from patchline.publisher.source import Capture
+from patchline.runtime.metrics import Registry
+
+NOW = 1_800_000_000_000
+SERIES = Series("l", "c", NOW, 500, 0.25)
+FRAME = Frame(b"pixels")
+PATIENCE_S = 30.0  # of a wait for another thread
+
+
+class Line:
+    """The parts of a camera, with a shutter that notes who was photographed."""
+
+    def __init__(self, path):
+        self.registry = Registry()
+        self.path = path
+        self.parts = OpenParts(path)
+        self.announced, self.pressed, self.sent = [], [], []
+        self.refusal = None
+        self.exposures = Exposures(
+            SERIES, self.announce, self.send, self.parts, self, Metrics("l", "c", self.registry), lambda: NOW
+        )
+
+    def announce(self, capture, deadline):
+        assert deadline == capture.deadline
+        assert str(capture.job_id).encode() in self.path.read_bytes(), "it is on disk before it is announced"
+        self.announced.append(capture)
+        return replace(capture, traceparent="trace")
+
+    def press(self, job_id, timeout_s):
+        if self.refusal is None:
+            self.pressed.append(job_id)
+        return self.refusal
+
+    def send(self, capture, frame):
+        self.sent.append((capture, frame))
+
+    def count(self, name, **labels):
+        return self.registry.get_sample_value(f"patchline_camera_{name}", {"line": "l", "category": "c", **labels})
+
+
+@pytest.fixture
+def line(tmp_path):
+    line = Line(tmp_path / "l.c.open-parts")
+    yield line
+    line.parts.close()
+
+
+def test_a_part_is_announced_at_its_trigger_and_its_frame_becomes_its_image(line):
+    line.exposures.on_trigger(Trigger(number=7, encoder_count=-5), 1.0)
+    (announced,) = line.announced
+    assert (announced.number, announced.encoder_count, announced.deadline) == (7, -5, NOW + 500)
+    assert (announced.job_id, announced.part_id) == (messages.job_id_at_trigger("l", "c", NOW, 1), f"{NOW}-1")
+    assert (line.pressed, line.sent) == ([announced.job_id], [])
+    line.exposures.on_result(announced.job_id, FRAME, 1.03)
+    assert line.sent == [(replace(announced, traceparent="trace"), FRAME)]
+    assert line.count("frame_seconds_sum") == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"), [(NoFrameError, "no_frame"), (BrokenFrameError, "broken"), (CameraLostError, "lost")]
+)
+def test_a_part_without_a_frame_is_sent_with_the_cause(line, error, cause):
+    line.exposures.on_trigger(Trigger(), 1.0)
+    line.exposures.on_result(line.pressed[0], error("no frame"), 1.2)
+    ((capture, frame),) = line.sent
+    assert (capture.job_id, capture.no_image, frame) == (line.pressed[0], "no frame", None)
+    assert line.count("no_image_total", cause=cause) == 1
+
+
+def test_a_part_whose_camera_does_not_return_is_given_up_and_its_late_frame_belongs_to_no_part(line):
+    line.exposures.on_trigger(Trigger(), 1.0)
+    line.exposures.on_time(1.3)
+    assert line.sent == []
+    line.exposures.on_time(1.4)
+    assert line.sent[0][0].no_image == "the camera has not answered within 250 ms"
+    line.exposures.on_trigger(Trigger(), 2.0)
+    line.exposures.on_result(line.pressed[0], FRAME, 2.1)
+    assert (len(line.sent), line.count("late_total")) == (1, 1)
+    line.exposures.on_result(line.pressed[1], FRAME, 2.1)
+    assert (line.sent[1][0].job_id, line.sent[1][1]) == (line.pressed[1], FRAME)
+
+
+def test_a_second_trigger_before_the_frame_of_the_first_is_announced_and_has_no_image(line):
+    line.exposures.on_trigger(Trigger(), 1.0)
+    line.exposures.on_trigger(Trigger(), 1.01)
+    assert [capture.part_id for capture in line.announced] == [f"{NOW}-1", f"{NOW}-2"]
+    assert len(line.pressed) == 1
+    assert line.sent[0][0].no_image == "the trigger before still waited for its frame"
+
+
+def test_the_parts_of_a_lost_camera_are_announced_and_have_no_image(line):
+    line.refusal = "the camera is lost: unplugged"
+    line.exposures.on_trigger(Trigger(part_id="p"), 1.0)
+    assert [capture.part_id for capture in line.announced] == ["p"]
+    assert line.sent[0][0].no_image == line.refusal
+    assert not line.exposures.outstanding
+
+
+def job(number):
+    return Job(
+        job_id=f"j{number}", line="l", category="c", part_id=f"p{number}", captured_at=NOW, deadline=NOW + 500,
+        number=number, content_type=messages.NO_CONTENT,
+    )  # fmt: skip
+
+
+def left_in(path):
+    parts = OpenParts(path)
+    parts.close()
+    return [job.job_id for job in parts.left]
+
+
+def test_the_next_process_says_that_the_open_parts_of_the_one_before_have_no_image(tmp_path):
+    path = tmp_path / "l.c.open-parts"
+    before = OpenParts(path)
+    for number in range(3):
+        before.add(job(number))
+    before.remove("j1")
+    before.close()  # as its end by SIGKILL: nothing more is written
+    line = Line(path)
+    line.exposures.answer_left()
+    assert [(capture.job_id, capture.number, frame) for capture, frame in line.sent] == [
+        ("j0", 0, None),
+        ("j2", 2, None),
+    ]
+    assert {capture.no_image for capture, _ in line.sent} == {ENDED}
+    assert line.count("no_image_total", cause="ended") == 2
+    assert left_in_after_closing(line, path) == ["j0", "j2"]
+
+
+def left_in_after_closing(line, path):
+    line.parts.close()
+    return left_in(path)
+
+
+def test_the_file_of_open_parts_is_empty_when_none_is_open_and_stays_small(tmp_path):
+    path = tmp_path / "l.c.open-parts"
+    parts = OpenParts(path, max_bytes=2000)
+    for number in range(200):
+        parts.add(job(number))
+        if number:
+            parts.remove(f"j{number}")
+    assert path.stat().st_size < 2500
+    parts.remove("j0")
+    assert (path.stat().st_size, len(parts)) == (0, 0)
+    parts.add(job(1))
+    parts.close()
+    assert left_in(path) == ["j1"]
+
+
+def test_a_torn_line_hides_no_other_open_part(tmp_path):
+    path = tmp_path / "l.c.open-parts"
+    parts = OpenParts(path)
+    parts.add(job(1))
+    parts.close()
+    with path.open("ab") as file:
+        file.write(b'{"open":{"job_id":"j2",')
+    assert left_in(path) == ["j1"]
+
+
+def test_two_processes_do_not_share_the_camera_of_a_line(tmp_path):
+    parts = OpenParts(tmp_path / "open-parts")
+    with pytest.raises(SetupError, match="another process runs the camera of this line"):
+        OpenParts(tmp_path / "open-parts")
+    parts.close()
+
+
+# The sender
+
+
+class Sink:
+    """What the publisher would get. It takes images while `room` is set."""
+
+    def __init__(self):
+        self.room = threading.Event()
+        self.room.set()
+        self.taken, self.causes = [], []
+
+    def accept(self, capture):
+        assert self.room.wait(PATIENCE_S)
+        self.taken.append(capture)
+        return True
+
+    def sender(self, encode=lambda frame: (frame.data, "image/png"), **limits):
+        return ImageSender(
+            encode, self.accept, **{"max_frames": 4, "max_bytes": 100} | limits, on_no_image=self.causes.append
+        )
+
+
+def capture(number):
+    return Capture(f"p{number}", messages.NO_CONTENT, NOW, b"", job_id=f"j{number}")
+
+
+def test_a_frame_is_encoded_and_handed_over_in_order():
+    sink = Sink()
+    sender = sink.sender()
+    for number in range(3):
+        sender.send(capture(number), FRAME)
+    assert sender.close(PATIENCE_S)
+    assert [(taken.part_id, taken.image, taken.content_type) for taken in sink.taken] == [
+        (f"p{number}", b"pixels", "image/png") for number in range(3)
+    ]
+
+
+def test_a_frame_that_becomes_no_image_is_a_part_without_one():
+    def encode(frame):
+        if frame.data == b"unfit":
+            raise UnfitFrameError("10 bits")
+        return (1 // len(frame.data)) * frame.data, "image/png"
+
+    sink = Sink()
+    sender = sink.sender(encode)
+    for number, data in enumerate([b"unfit", b"", b"x"]):
+        sender.send(capture(number), Frame(data))
+    sender.close(PATIENCE_S)
+    assert [taken.no_image for taken in sink.taken] == [
+        "10 bits",
+        "ZeroDivisionError: integer division or modulo by zero",
+        None,
+    ]
+    assert sink.causes == ["unfit", "unfit"]
+
+
+def test_an_image_that_no_worker_takes_is_a_part_without_one():
+    sink = Sink()
+    sender = sink.sender(max_bytes=5)
+    sender.send(capture(0), FRAME)
+    sender.close(PATIENCE_S)
+    assert sink.taken[0].no_image == "the image has 6 bytes, and images.max_bytes is 5"
+
+
+def test_while_nothing_takes_images_frames_are_dropped_and_their_parts_are_not():
+    sink = Sink()
+    sink.room.clear()
+    sender = sink.sender(max_frames=2)
+    for number in range(10):
+        sender.send(capture(number), FRAME)
+    sink.room.set()
+    sender.close(PATIENCE_S)
+    assert [taken.part_id for taken in sink.taken] == [f"p{number}" for number in range(10)]
+    with_image = sum(taken.no_image is None for taken in sink.taken)
+    assert 2 <= with_image <= 3
+    assert sink.causes == ["no_room"] * (10 - with_image)
+
+
+# The thread
+
+
+class Results:
+    """What a thread reports, and waits for it."""
+
+    def __init__(self, make):
+        self.results, self.arrived = [], threading.Condition()
+        self.thread = CameraThread(make, 0.05, self.add)
+
+    def add(self, job_id, result):
+        with self.arrived:
+            self.results.append((job_id, result))
+            self.arrived.notify_all()
+
+    def shoot(self, job_id, timeout_s=5.0):
+        """Take a picture, once the camera is ready. Return the result."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.thread.press(job_id, timeout_s) is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: job_id in dict(self.results), PATIENCE_S)
+        return dict(self.results)[job_id]
+
+
+@pytest.fixture
+def run():
+    started = []
+
+    def run(device):
+        started.append(Results(lambda: SimulatedCamera(device)))
+        return started[-1]
+
+    yield run
+    for results in started:
+        results.thread.end()
+        results.thread.join(PATIENCE_S)
+
+
+def test_a_thread_takes_one_picture_for_each_press(run):
+    camera = run(Device(Plan(frame_s=0.0)))
+    assert [camera.shoot(f"j{number}") for number in range(3)] == [texture(0, number) for number in range(3)]
+
+
+def test_a_thread_opens_a_lost_camera_anew(run):
+    device = Device(Plan(die=1.0, down_s=0.0, frame_s=0.0))
+    camera = run(device)
+    assert isinstance(camera.shoot("j1"), CameraLostError)
+    device.plan = Plan(frame_s=0.0)
+    assert isinstance(camera.shoot("j2"), Frame)
+    assert camera.thread.opened == 2
+
+
+def test_a_thread_goes_on_after_a_frame_that_did_not_come(run):
+    device = Device(Plan(lost=1.0, frame_s=0.0))
+    camera = run(device)
+    assert isinstance(camera.shoot("j1", 0.01), NoFrameError)
+    device.plan = Plan(frame_s=0.0)
+    assert isinstance(camera.shoot("j2"), Frame)
+    assert camera.thread.opened == 1
+
+
+def test_a_busy_thread_says_so_at_once_and_shows_how_long_its_call_takes(run):
+    blocked, entered = threading.Event(), threading.Event()
+
+    def wait(_):
+        entered.set()
+        blocked.wait(PATIENCE_S)
+
+    camera = run(Device(Plan(block=1.0), wait=wait))
+    while camera.thread.press("j1", 0.01) is not None:
+        time.sleep(0.001)
+    assert entered.wait(PATIENCE_S)
+    assert camera.thread.press("j2", 0.01) == "the camera was still busy with the trigger before"
+    assert camera.thread.in_call_s > 0
+    camera.thread.end()
+    blocked.set()
+    camera.thread.join(PATIENCE_S)
+    assert camera.results == []
+
+
+def test_whatever_a_driver_raises_the_camera_is_opened_anew(run):
+    device = Device(Plan(frame_s=0.0), picture=lambda number: {1: FRAME}[number])
+    camera = run(device)
+    assert str(camera.shoot("j1")) == "KeyError: 0"
+    assert camera.shoot("j2") == FRAME

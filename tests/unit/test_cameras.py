@@ -1,0 +1,301 @@
+"""Cameras, their pixels and their triggers, without waiting: the time of the simulated ones is passed in."""
+
+import io
+import json
+import queue
+import random
+import threading
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from patchline import config
+from patchline.camera import pixels, sources, triggers
+from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
+from patchline.camera.folder import FolderCamera
+from patchline.camera.pixels import UnfitFrameError
+from patchline.camera.simulated import Device, Fault, Plan, SimulatedCamera, parse_plan
+from patchline.camera.triggers import Trigger
+from patchline.config import BitDepth, Images
+from patchline.inspection import decode
+from patchline.protocol.errors import SetupError
+from tests.camera_contract import CameraContract
+
+RULES = config.CameraRules()
+LIMITS = Images(min_side_pixels=1)
+
+
+class Time:
+    """A clock that only waits move."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def clock(self):
+        return self.now
+
+    def wait(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+def device_of(time, **plan):
+    return Device(Plan(**plan), clock=time.clock, wait=time.wait)
+
+
+def opened(device):
+    camera = SimulatedCamera(device)
+    camera.open()
+    camera.arm()
+    return camera
+
+
+class TestSimulatedCamera(CameraContract):
+    @pytest.fixture
+    def device(self, time):
+        return device_of(time)
+
+    @pytest.fixture
+    def camera(self, device):
+        return SimulatedCamera(device)
+
+    @pytest.fixture
+    def kill(self, device, time):
+        def kill():
+            device.down_until = float("inf")
+            device.connections += 1
+
+        return kill
+
+    @pytest.fixture
+    def revive(self, device):
+        return lambda: setattr(device, "down_until", 0.0)
+
+
+class TestFolderCamera(CameraContract):
+    dies = False
+
+    @pytest.fixture
+    def camera(self, tmp_path):
+        for number in range(7):
+            (tmp_path / f"{number}.png").write_bytes(b"picture %d" % number)
+        return FolderCamera(tmp_path)
+
+
+def trigger_and_grab(camera, timeout_s=0.25):
+    camera.trigger()
+    return camera.grab(timeout_s)
+
+
+def seed_of(fault, trigger=0, **plan):
+    """Return a seed whose fault at a trigger is this one."""
+    return next(seed for seed in range(10_000) if Plan(seed=seed, **plan).fault(trigger) is fault)
+
+
+def test_the_same_seed_gives_the_same_pictures_and_faults(time):
+    text = "seed=3,lost=0.2,broken=0.2,frame_s=0.01"
+    outcomes = []
+    for _ in range(2):
+        camera = opened(Device(parse_plan(text), clock=time.clock, wait=time.wait))
+        outcomes.append([])
+        for _ in range(40):
+            try:
+                outcomes[-1].append(trigger_and_grab(camera).data)
+            except (NoFrameError, BrokenFrameError) as error:
+                outcomes[-1].append(str(error))
+                camera.arm()
+    assert outcomes[0] == outcomes[1]
+    assert {"no frame within 250 ms", "the frame is incomplete"} < set(outcomes[0])
+
+
+def test_a_late_frame_is_not_that_of_the_next_trigger(time):
+    seed = seed_of(Fault.LATE, late=0.5)
+    device = device_of(time, seed=seed, late=0.5, late_s=0.3)
+    camera = opened(device)
+    with pytest.raises(NoFrameError):
+        trigger_and_grab(camera)
+    camera.arm()
+    device.plan = Plan(seed=seed)
+    assert trigger_and_grab(camera) == device.show(1)
+
+
+def test_a_trigger_during_the_exposure_of_another_one_is_merged_into_it_without_a_sign(time):
+    camera = opened(device_of(time))
+    camera.trigger()
+    camera.trigger()
+    camera.grab(0.25)
+    with pytest.raises(NoFrameError):
+        camera.grab(0.25)
+
+
+def test_a_dead_camera_can_be_opened_once_it_is_back(time):
+    camera = opened(device_of(time, die=1.0, down_s=3.0))
+    with pytest.raises(CameraLostError):
+        trigger_and_grab(camera)
+    with pytest.raises(CameraLostError):
+        camera.open()
+    time.wait(3.0)
+    camera.open()
+
+
+def test_a_camera_may_block(time):
+    camera = opened(device_of(time, block=1.0, block_s=2.5))
+    before = time.now
+    camera.trigger()
+    assert time.now == before + 2.5
+
+
+def test_a_folder_is_shown_in_the_order_of_its_names_round_and_round(tmp_path):
+    for name in ("b.png", "a.jpg", "note.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    camera = sources.parse(f"folder:{tmp_path}", RULES)()
+    camera.open()
+    camera.arm()
+    assert [trigger_and_grab(camera).data for _ in range(3)] == [b"a.jpg", b"b.png", b"a.jpg"]
+
+
+def test_a_folder_without_pictures_is_a_lost_camera(tmp_path):
+    with pytest.raises(CameraLostError, match="no image found"):
+        FolderCamera(tmp_path).open()
+    with pytest.raises(CameraLostError, match="no such file or folder"):
+        FolderCamera(tmp_path / "none").open()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("webcam:0", "is no camera; write one of folder:"),
+        ("folder:", "names no folder"),
+        ("simulated:colour=1", "is no setting and number; known: seed, lost"),
+        ("simulated:lost=often", "is no setting and number"),
+    ],
+)
+def test_a_source_that_is_not_known_is_refused(text, error):
+    with pytest.raises(SetupError, match=error):
+        sources.parse(text, RULES)
+
+
+# Pixels
+
+
+def frame_of(pixel_format, values):
+    height, width = values.shape[:2]
+    return Frame(values.tobytes(), pixel_format, width, height)
+
+
+def judged(frame, depth, encoding="png"):
+    """Return what a worker sees of a frame."""
+    image, content_type = pixels.encode(frame, depth, encoding, 95)
+    return decode.decode(image, content_type, LIMITS, depth)
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("alignment", ["low", "high"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_a_worker_judges_the_highest_bits_of_a_deep_camera(bits, alignment, encoding):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (20, 30)).astype("<u2")
+    expected = np.repeat((values >> (bits - 8)).astype(np.uint8)[..., None], 3, axis=2)
+    for depth in (BitDepth(), BitDepth(8), BitDepth(bits, alignment)):
+        assert np.array_equal(judged(frame_of(f"Mono{bits}", values), depth, encoding), expected)
+
+
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+@pytest.mark.parametrize("pixel_format", ["Mono8", "RGB8", "BGR8"])
+def test_a_worker_sees_the_very_pixels_of_an_8_bit_camera(pixel_format, encoding):
+    shape = (20, 30) if pixel_format == "Mono8" else (20, 30, 3)
+    values = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    rgb = values[..., ::-1] if pixel_format == "BGR8" else values
+    expected = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else rgb
+    assert np.array_equal(judged(frame_of(pixel_format, values), BitDepth(), encoding), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("pattern", ["RG", "GR", "GB", "BG"])
+def test_a_bayer_camera_gives_the_colours_of_its_pattern(pattern, bits):
+    rows = {"RG": ("RG", "GB"), "GR": ("GR", "BG"), "GB": ("GB", "RG"), "BG": ("BG", "GR")}[pattern]
+    level = {"R": 200, "G": 120, "B": 40}
+    tile = np.array([[level[letter] for letter in row] for row in rows]) << (bits - 8)
+    values = np.tile(tile, (8, 8)).astype(np.uint8 if bits == 8 else "<u2")
+    rgb = judged(frame_of(f"Bayer{pattern}{bits}", values), BitDepth() if bits == 8 else BitDepth(bits))
+    assert np.array_equal(np.unique(rgb[2:-2, 2:-2].reshape(-1, 3), axis=0), [[200, 120, 40]])
+
+
+def test_a_jpeg_has_the_highest_8_bits():
+    values = np.full((32, 32), 0x0ABC, "<u2")
+    image, content_type = pixels.encode(frame_of("Mono12", values), BitDepth(), "jpeg", 95)
+    assert content_type == "image/jpeg"
+    assert abs(int(cv2.imdecode(np.frombuffer(image, np.uint8), 0).mean()) - 0xAB) <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "depth", "encoding", "error"),
+    [
+        ("Mono10", BitDepth(12), "png", "the camera sends 10 bits, and bit_depth of the category is 12"),
+        ("Mono8", BitDepth(12), "raw", "the camera sends 8 bits"),
+        ("Mono12", BitDepth(12), "jpeg", "a JPEG has 8"),
+        ("Mono12Packed", BitDepth(), "png", "'Mono12Packed' is not known"),
+        ("YUV422_8", BitDepth(), "png", "is not known"),
+        ("Mono16", BitDepth(), "png", "the frame has 6 bytes, and 3 x 2 Mono16 has 12"),
+    ],
+)
+def test_a_frame_that_does_not_fit_the_recipe_is_refused(pixel_format, depth, encoding, error):
+    frame = Frame(b"pixels", pixel_format, 3, 2)
+    if "bits" in error or "JPEG" in error:
+        frame = frame_of(pixel_format, np.zeros((2, 3), np.uint8 if pixel_format == "Mono8" else "<u2"))
+    with pytest.raises(UnfitFrameError, match=error):
+        pixels.encode(frame, depth, encoding, 95)
+
+
+def test_an_encoded_file_stays_as_it_is():
+    png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
+    assert pixels.encode(Frame(png), BitDepth(12), "jpeg", 95) == (png, "image/png")
+
+
+# Triggers
+
+
+def test_a_line_is_a_trigger_whatever_stands_in_it():
+    lines = ["\n", json.dumps({"number": 7, "encoder_count": -5, "part_id": "p:1"}), '{"number": "x"}', "[" * 5000]
+    assert [triggers.parse(line) for line in lines] == [
+        Trigger(),
+        Trigger(number=7, encoder_count=-5, part_id="p:1"),
+        Trigger(),
+        Trigger(),
+    ]
+
+
+def test_the_end_of_the_lines_is_said():
+    events = queue.Queue()
+    triggers.read_lines(io.StringIO("\n\n"), events.put, lambda: events.put("end"))
+    assert [events.get(timeout=30) for _ in range(3)] == [Trigger(), Trigger(), "end"]
+
+
+def test_a_rate_does_not_make_up_for_triggers_that_it_has_missed(time):
+    stop = SimpleNamespace(wait=lambda seconds: time.wait(seconds))
+    fired = []
+    for _ in triggers.at_rate(10, stop, time.clock):
+        fired.append(round(time.now - 100.0, 3))
+        if len(fired) == 2:
+            time.wait(1.04)  # somebody held it up
+        if len(fired) == 5:
+            break
+    assert fired == [0.0, 0.1, 1.2, 1.3, 1.4]
+
+
+def test_arbitrary_lines_are_triggers():
+    letters = '{}[]":,0123456789eE-+.numberpart_id\\ \t'
+    for seed in range(300):
+        draw = random.Random(seed)
+        assert isinstance(triggers.parse("".join(draw.choices(letters, k=draw.randrange(60)))), Trigger)
+
+
+def test_a_rate_ends_with_its_stop_event():
+    stop = threading.Event()
+    stop.set()
+    assert list(triggers.at_rate(10, stop)) == []
