@@ -7,8 +7,8 @@ SETUP := .venv/.installed
 PROCESSES := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
-.PHONY: setup install demo test test-debian13 test-debian11 test-convert chaos plant soak lint types bench bench-check
-.PHONY: wheel wheels lock servers
+.PHONY: setup install demo demo-plant test test-debian13 test-debian11 test-convert chaos plant soak lint types bench
+.PHONY: bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -35,6 +35,11 @@ servers: $(SETUP)
 demo: setup
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/patchline demo
+
+# Solar cells on a simulated belt, seen in the terminal as they are sorted.
+demo-plant: setup
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
+	$(BIN)/patchline demo --plant
 
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers mosquitto systemd-container gcc libc6-dev libmodbus-dev
@@ -67,6 +72,7 @@ chaos: setup
 
 # Parts on a simulated belt, sorted by a gate and its PLC while everything fails. Writes out/plant.json.
 plant: setup
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/python -m pytest tests/plant --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.

@@ -36,24 +36,37 @@ def init(
 
 
 def demo(
+    plant: Annotated[
+        bool, typer.Option("--plant", help="Cells on a belt with an arm and a PLC, seen in the terminal as it runs.")
+    ] = False,
+    parts: Annotated[int, typer.Option(min=1, help="With --plant: cells on the belt.")] = 300,
+    rate: Annotated[float, typer.Option(min=0.5, max=40.0, help="With --plant: cells per second.")] = 5.0,
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the report, the summary and the memory banks go.")
-    ] = Path("out/demo"),
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For all files; out/demo by default, with --plant out/demo-plant."),
+    ] = None,
     config_file: Annotated[
         Path, typer.Option("--config", metavar="FILE", help="Instead of the packaged one.", show_default=False)
     ] = config.PACKAGED,
 ) -> None:
     """Run the whole line on 2,624 real solar cells: fit, publish, judge, act, report.
 
+    With --plant the cells come on a simulated belt. A PLC triggers the camera, and its arm throws out every cell that
+    the gate does not accept. Ctrl-C ends it.
+
     Needs the extra `demo` (the images), and RabbitMQ, Redis and Prometheus of the distribution.
 
-    Example:  patchline demo
+    Example:  patchline demo --plant
     """
     try:
-        from patchline.demo import run
+        from patchline.demo import belt, run
     except ImportError as error:
         raise SetupError(f"{error.name} is not installed; install Patchline with its extra `demo`") from error
-    run.run(config.load(config_file), out)
+    settings = config.load(config_file)
+    if plant:
+        belt.run(settings, out or Path("out/demo-plant"), parts, rate)
+    else:
+        run.run(settings, out or Path("out/demo"))
 
 
 def bench(

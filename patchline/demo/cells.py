@@ -7,6 +7,7 @@ a defect probability of 0, 1/3, 2/3 or 1. `make demo` installs it; it is not par
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchline.protocol.errors import SetupError
@@ -16,30 +17,52 @@ CATEGORIES = {"solar_cell_mono": "mono", "solar_cell_poly": "poly"}
 ACCEPTED = {"solar_cell_mono": ("cell0410.png",), "solar_cell_poly": ()}
 
 
-def link_images(folder: Path) -> None:
-    """Link the pictures into `<folder>/<category>/train/good`, `test/good` and `test/defect`.
+@dataclass(frozen=True)
+class Cells:
+    """Pictures of one kind of cell.
 
-    Every second good cell (probability 0) is used to fit the memory bank. The other good cells and the certain defects
-    (probability 1) are the test images. Cells with a probability of 1/3 or 2/3 have no certain label and are left out.
+    Attributes:
+        fit: every second good cell (probability 0), for the memory bank.
+        good: the other good cells.
+        defect: the certain defects (probability 1). Cells with a probability of 1/3 or 2/3 have no certain label.
+    """
+
+    fit: list[Path]
+    good: list[Path]
+    defect: list[Path]
+
+
+def read(category: str) -> Cells:
+    """Return the pictures of a category.
 
     Raises:
         SetupError: elpv-dataset is not installed.
     """
     data = data_folder()
-    for category, kind in CATEGORIES.items():
-        good = 0
-        for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
-            name, probability, cell_kind = line.split()
-            if cell_kind != kind or float(probability) not in (0.0, 1.0):
-                continue
-            if float(probability) == 1.0:
-                subset = "test/defect"
-            else:
-                subset = "test/good" if good % 2 else "train/good"
-                good += 1
-            target = folder / category / subset / Path(name).name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(data / name)
+    lines = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines()]
+    cells = [(data / name, float(probability)) for name, probability, kind in lines if kind == CATEGORIES[category]]
+    good = [path for path, probability in cells if probability == 0.0]
+    return Cells(good[::2], good[1::2], [path for path, probability in cells if probability == 1.0])
+
+
+def link_images(folder: Path, category: str, fit: int | None = None) -> None:
+    """Link the pictures of a category into `train/good`, `test/good` and `test/defect` of a folder.
+
+    Args:
+        folder: is made.
+        category: one of CATEGORIES.
+        fit: upper bound of the good cells that are for the memory bank, taken evenly; None: all.
+
+    Raises:
+        SetupError: elpv-dataset is not installed.
+    """
+    cells = read(category)
+    count = len(cells.fit) if fit is None else min(fit, len(cells.fit))
+    fitted = [cells.fit[number * len(cells.fit) // count] for number in range(count)]
+    for subset, paths in (("train/good", fitted), ("test/good", cells.good), ("test/defect", cells.defect)):
+        (folder / subset).mkdir(parents=True)
+        for path in paths:
+            (folder / subset / path.name).symlink_to(path)
 
 
 def data_folder() -> Path:

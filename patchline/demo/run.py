@@ -7,14 +7,12 @@ gate. This process reads the verdicts, like the archive of a plant.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +20,8 @@ from patchline import config
 from patchline.banks import fit
 from patchline.banks.choices import Choices
 from patchline.broker.base import Broker
-from patchline.demo import cells, report
+from patchline.demo import cells, folder, report
+from patchline.demo.processes import Processes, wait_until_ready
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Verdict
@@ -30,11 +29,9 @@ from patchline.runtime import connections, terminal
 from patchline.services import private_servers, server
 
 LINE = "demo"
-_MARKER = ".patchline-demo"  # in the folder of a demo, so that the next one may delete it
 _RATE = 100  # images per second and camera; more than two cores can inspect, so that a queue builds up
 _DEADLINE_MS = 240_000
 _GATE = "demo"
-_START_S = 60.0
 _STALL_S = 30.0  # the line has stopped if no verdict arrives for this long
 
 
@@ -61,10 +58,11 @@ def run(settings: config.Config, out: Path) -> None:
         ServiceError: a server is not installed or does not start.
     """
     cells.data_folder()
-    prepare(out)
-    cells.link_images(out / "images")
-    settings = _demo_settings(settings, out)
+    folder.prepare(out)
+    gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
+    settings = folder.settings_for(settings.model_copy(update={"gate": gate}), out, list(cells.CATEGORIES))
     for name in cells.CATEGORIES:
+        cells.link_images(out / "images" / name, name)
         choices = Choices(accepted=cells.ACCEPTED[name], out=out)
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0, choices=choices)
     ports = server.consecutive_free_ports(2)
@@ -79,50 +77,21 @@ def run(settings: config.Config, out: Path) -> None:
         raise SetupError(f"{summary['lost']} parts have no verdict, {summary['without_action']} no action; see {out}")
 
 
-def prepare(out: Path) -> None:
-    """Create `out`, and delete what an earlier demo left there.
-
-    Raises:
-        SetupError: `out` is a file, or a folder with other files than a demo's.
-    """
-    marker = out / _MARKER
-    if out.exists() and not marker.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SetupError(f"{out}: is not a folder of an earlier demo; choose a new or empty folder with --out")
-    shutil.rmtree(out.resolve(), ignore_errors=True)
-    out.resolve().mkdir(parents=True)
-    marker.touch()
-
-
-def _demo_settings(settings: config.Config, out: Path) -> config.Config:
-    """Return the settings for the demo's categories, with all files in `out`, and save them in `out`."""
-    paths = settings.paths.model_copy(
-        update={
-            "memory_banks": (out / "memory-banks").resolve(),
-            "spool": (out / "spool").resolve(),
-            "gate": (out / "gate-memory").resolve(),
-        }
-    )
-    categories = {name: settings.category(name) for name in cells.CATEGORIES}
-    gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
-    settings = settings.model_copy(update={"paths": paths, "categories": categories, "gate": gate})
-    config.save(settings, out / "config.yaml")
-    return settings
-
-
 def _run_line(
     settings: config.Config, out: Path, metrics_port: int, servers: private_servers.Servers
 ) -> tuple[report.Summary, list[Verdict]]:
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+    processes = Processes(out, environment)
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
         broker.declare(connections.plant(settings))
         broker.declare(topology.gate(LINE, [_GATE]))
 
         def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
-            return stack.enter_context(_process(name, out, environment, *arguments))
+            return stack.enter_context(processes.running(name, "patchline", *arguments))
 
         start("gate", "gate", "--line", LINE, "--instance", _GATE, "--dry-run")
         start("workers", "worker", "--devices", "cpu:0,cpu:1", "--metrics-port", str(metrics_port))
-        _wait_until_ready([metrics_port, metrics_port + 1])
+        wait_until_ready([metrics_port, metrics_port + 1], "the workers")
         cameras = [
             start(f"published-{name}", *_camera(name, out / "images" / name / "test")) for name in cells.CATEGORIES
         ]
@@ -149,26 +118,6 @@ def _run_line(
 def _camera(category: str, folder: Path) -> list[str]:
     options = ["--rate", str(_RATE), "--deadline-ms", str(_DEADLINE_MS)]
     return ["publish", "--line", LINE, "--category", category, *options, str(folder)]
-
-
-@contextmanager
-def _process(name: str, out: Path, environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a patchline command until the block ends, with its output in `<name>.jsonl` and its log in `<name>.log`."""
-    command = [sys.executable, "-m", "patchline", *arguments, "--config", str(out / "config.yaml")]
-    with (out / f"{name}.jsonl").open("wb") as output, (out / f"{name}.log").open("wb") as errors:
-        guard = server.start_guarded(command, output, errors, environment)
-        try:
-            yield guard
-        finally:
-            server.stop_guarded(guard)
-
-
-def _wait_until_ready(ports: list[int]) -> None:
-    deadline = time.monotonic() + _START_S
-    while not all(server.responds(f"http://127.0.0.1:{port}/readyz") for port in ports):
-        if time.monotonic() > deadline:
-            raise SetupError(f"the workers did not start within {_START_S:g} s; see workers.log")
-        time.sleep(0.1)
 
 
 def _collect(broker: Broker, images: int, cameras: list[subprocess.Popen[bytes]]) -> Received:

@@ -2,7 +2,8 @@
 
     python -m patchline.plant.camera --config config.yaml --line press-3 --category bottle --port 1503
 
-A trigger is a datagram on loopback: if the camera is dead, it is lost, as a pulse on a wire is.
+A trigger is a datagram on loopback: if the camera is dead, it is lost, as a pulse on a wire is. Whoever sends an empty
+one learns whether the camera is there.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ def serve(client: Client, triggers: socket.socket, deadline_ms: int, stop: threa
     """Send the picture of each trigger until `stop` is set."""
     while not stop.is_set():
         try:
-            shot = json.loads(triggers.recv(_MAX_BYTES))
+            datagram = triggers.recv(_MAX_BYTES)
         except TimeoutError:
             continue
+        if not datagram:
+            continue
+        shot = json.loads(datagram)
         try:
             client.send(
                 Path(shot["picture"]).read_bytes(),

@@ -15,6 +15,8 @@ HEARTBEAT_S = 0.1  # period of the gate's
 _OUTPUT_CYCLES = 2  # output modules switch off what the PLC has not set for so many cycles
 _JITTER = 2  # counts between two readings
 _MARGIN_MM = 1.0
+_WRITE_S = 0.05  # an action takes less than this to reach the PLC
+_POSITION_CYCLES = 10  # between two records of the belt's position
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,25 @@ def plc_settings(geometry: Geometry, layout: Layout, speed_mm_s: float) -> Setti
     )
 
 
+def gate_settings(settings: Settings, arm_s: float) -> dict[str, int]:
+    """Return the keys of `plc` in the gate's configuration for this belt.
+
+    Args:
+        settings: the PLC's.
+        arm_s: seconds from the trigger to the arm at full speed.
+    """
+    layout = settings.layout
+    return {
+        "gate_start": layout.gate,
+        "plc_start": layout.plc,
+        "slots": layout.slots,
+        "arm": settings.distance,
+        "window": settings.opens + round(settings.distance / arm_s * _WRITE_S),
+        "sensor": settings.sensor,
+        "sensor_window": settings.end,
+    }
+
+
 class Line:
     """The belt, the PLC's inputs and outputs, and the PLC while it runs.
 
@@ -65,7 +86,7 @@ class Line:
         self._is_frozen = False
         self._outputs = Outputs()
         self._missed = 0
-        self._part_of: dict[int, int] = {}
+        self.is_held = False  # the operator has not started the belt yet
         self.cycles = 0
 
     def start_plc(self, memory: Memory) -> None:
@@ -100,11 +121,13 @@ class Line:
 
     def cycle(self) -> list[Shot]:
         """Let one cycle pass. Return the pictures to take."""
-        target = next(self._motion) if self._outputs.run else 0.0
+        target = next(self._motion) if self._outputs.run and not self.is_held else 0.0
         coil = self._outputs.coil
         inputs = self._belt.advance(CYCLE_S, coil, target)
         self.cycles += 1
         self._run_plc(inputs)
+        if self.cycles % _POSITION_CYCLES == 0:
+            self._record("belt", count=inputs.count)
         if self._outputs.coil != coil:
             self._record("coil", on=self._outputs.coil)
         for part, where in self._belt.take_fallen():

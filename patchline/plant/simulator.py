@@ -3,8 +3,8 @@
     python -m patchline.plant.simulator --port 1502 --pictures pictures.txt --ledger ledger.jsonl
 
 It obeys commands on its standard input, one a line, and ends with it: `restart SECONDS` and `freeze SECONDS` (the PLC),
-`product CODE`, `start` (after the gate has stopped the line), and `finish`: no more parts come, and it ends as soon as
-the belt is empty.
+`product CODE`, `run` (with `--hold`), `start` (after the gate has stopped the line), and `finish`: no more parts come.
+The ledger says when the belt is empty. The PLC stays on, because a gate may still have to say what it did.
 """
 
 from __future__ import annotations
@@ -20,30 +20,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
 
 from patchline.plant import motion, plc_server
 from patchline.plant.belt import Belt, Geometry
+from patchline.plant.ledger import Ledger
 from patchline.plant.line import CYCLE_S, Line, Shot, plc_settings
 from patchline.plant.plc_server import HOST, PlcServer
 from patchline.plc.register_map import Layout
 
 _CATCH_UP_S = 0.03  # a belt that is later than this stands still meanwhile: a PLC's cycle is never late
-
-
-class Ledger:
-    """Writes what happens as lines of JSON, each with the time of CLOCK_MONOTONIC, which all processes share."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    def record(self, kind: str, **values: object) -> None:
-        """Write one event."""
-        self._file.write(json.dumps({"at": round(time.monotonic(), 4), "kind": kind, **values}) + "\n")
-
-    def flush(self) -> None:
-        """Hand over to the disk what was recorded."""
-        self._file.flush()
 
 
 class Simulator:
@@ -87,6 +72,8 @@ class Simulator:
             self._line.change_product(int(values[0]))
         elif name == "start":
             self._line.start()
+        elif name == "run":
+            self._line.is_held = False
         elif name == "finish":
             self._belt.parts = self._belt.placed
         else:
@@ -126,12 +113,12 @@ class Simulator:
 
 
 def run(simulator: Simulator, line: Line, commands: queue.Queue[str | None], ledger: Ledger, cycle_s: float) -> None:
-    """Run until the commands end, or the belt is empty. Each cycle takes `cycle_s` seconds.
+    """Run until the commands end. Each cycle takes `cycle_s` seconds.
 
     A machine that is too slow makes the belt stand, and not the PLC late.
     """
-    due = time.monotonic()
-    while not line.is_empty:
+    due, was_empty = time.monotonic(), False
+    while True:
         now = time.monotonic()
         while not commands.empty():
             command = commands.get()
@@ -139,6 +126,9 @@ def run(simulator: Simulator, line: Line, commands: queue.Queue[str | None], led
                 return
             simulator.obey(command, now)
         simulator.cycle(now)
+        if line.is_empty and not was_empty:
+            was_empty = True
+            ledger.record("empty")
         ledger.flush()
         due += cycle_s
         late = time.monotonic() - due
@@ -179,6 +169,7 @@ def main() -> None:
         if arguments.motion == "varied":
             speeds = motion.varied(speed, random.Random(arguments.seed), CYCLE_S)
         line = Line(belt, plc_settings(geometry, layout, speed), speeds, ledger.record)
+        line.is_held = arguments.hold
 
         def shoot(shot: Shot) -> None:
             message = {**vars(shot), "captured_at": time.time_ns() // 1_000_000}
@@ -218,6 +209,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, required=True, help="file with one path of a picture a line")
     parser.add_argument("--ledger", type=Path, required=True, help="file for what happens, as lines of JSON")
     parser.add_argument("--parts", type=int, default=None, help="number of parts; without it until `finish`")
+    parser.add_argument("--hold", action="store_true", help="the belt stands until the command `run`")
     parser.add_argument("--rate", type=float, default=20.0, help="parts per second at full speed")
     parser.add_argument("--arm-s", type=float, default=2.0, help="seconds from the trigger to the arm at full speed")
     parser.add_argument("--motion", choices=("steady", "varied"), default="varied")

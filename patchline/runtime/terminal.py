@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Self
 
 import rich.console
+import rich.live
 import rich.progress
 import rich.table
+import rich.text
 
 Progress = rich.progress.Progress
 
@@ -35,3 +38,35 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for row in rows:
         output.add_row(*(format(cell, ".4g") if isinstance(cell, float) else str(cell) for cell in row))
     rich.console.Console(width=120).print(output)
+
+
+class Screen:
+    """Lines at the end of a terminal that are drawn again and again. A context manager.
+
+    A line is pieces of text, each with the name of a style of rich, such as `bold red`, or an empty one.
+    """
+
+    def __init__(self) -> None:
+        self._live = rich.live.Live(console=rich.console.Console(highlight=False), auto_refresh=False)
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._live.console.width
+
+    def draw(self, lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+        """Replace all lines."""
+        texts = [rich.text.Text.assemble(*line, no_wrap=True, overflow="crop") for line in lines]
+        self._live.update(rich.console.Group(*texts), refresh=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+def is_terminal() -> bool:
+    """Return True if standard output is a terminal that can draw lines again."""
+    return rich.console.Console().is_terminal

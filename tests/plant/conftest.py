@@ -3,6 +3,7 @@
 import pytest
 
 from patchline.services import private_servers
+from tests.plant import goods as belt_goods
 from tests.plant import reckoning
 
 
@@ -12,6 +13,12 @@ def reckonings():
     reckonings = {}
     yield reckonings
     reckoning.write(reckonings)
+
+
+@pytest.fixture(scope="session")
+def goods(tmp_path_factory):
+    """What lies on the belt, with a memory bank."""
+    return belt_goods.make(tmp_path_factory.mktemp("goods"))
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import psutil
 from tests.plant.scene import GATES, wait_until
 
 HOLD_S, FREEZE_S = 1.0, 3.0
+START = "start"
 _CALM_S, _CALM_SHARE = 10.0, 0.2  # long enough for parts whose way touches no fault
-_RECOVERY_S = 120.0  # a limit for a busy machine, not a promise
+_RECOVERY_S = 300.0  # a limit for a busy machine, not a promise
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Faults:
     node: object
     seed: int
     done: list[Fault] = field(default_factory=list)
+
+    def start(self):
+        """Start the belt once a gate acts. Until worker and camera are ready too, it is as after a fault."""
+        self.wait_for_gates()
+        assert wait_until(self._may_accept, _RECOVERY_S), f"the PLC hears no gate\n{self.plant.last_log_lines()}"
+        at = time.monotonic()
+        self.plant.command("run")
+        self.done.append(Fault(START, at, at, self.wait_for_an_accept(at)))
 
     def inject(self, **counts):
         """Inject each kind of fault as often as its count says, in random order."""
@@ -167,6 +176,10 @@ class Faults:
 
         assert wait_until(lambda: times("runs"), _RECOVERY_S), "the PLC does not return"
         return times(state)[0]
+
+    def _may_accept(self):
+        permits = self.plant.ledger.of("permit")
+        return bool(permits) and permits[-1]["permit"]
 
     def _named(self, role):
         self.wait_for_gates()

@@ -14,7 +14,8 @@ from pathlib import Path
 from patchline import config
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.plant import plc_server
-from patchline.plant.line import plc_settings
+from patchline.plant.ledger import LedgerReader
+from patchline.plant.line import gate_settings, plc_settings
 from patchline.plant.simulator import geometry_of
 from patchline.plc.register_map import Layout
 from patchline.protocol import gate_messages, messages, topology
@@ -23,9 +24,10 @@ from patchline.runtime import connections
 from patchline.services.server import free_ports
 from tests.chaos import scene as line
 from tests.chaos.line_ends import Process
+from tests.plant.goods import CATEGORY
 from tests.proxy import Proxy
 
-LINE, CATEGORY, GATES = "l1", "brick", ("a", "b")
+LINE, GATES = "l1", ("a", "b")
 ARM_S, DEADLINE_MS = 2.5, 2000
 LAYOUT = Layout(gate=0, plc=2000, slots=128)
 AUDIT = "plant.audit"
@@ -42,18 +44,17 @@ class Ledger:
     """The events that the simulator has written so far."""
 
     def __init__(self, path):
-        self._path, self._offset, self._rest = path, 0, b""
+        self._reader = LedgerReader(path)
         self.events = []
 
     def read(self):
         """Read what is new. Return all events."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                *lines, self._rest = (self._rest + (data := file.read())).split(b"\n")
-            self._offset += len(data)
-            self.events += [json.loads(text) for text in lines]
+        self.events += self._reader.read()
         return self.events
+
+    def of(self, kind):
+        """Return all events of a kind."""
+        return [event for event in self.read() if event["kind"] == kind]
 
 
 @dataclass
@@ -122,14 +123,15 @@ class Plant:
 
 
 @contextmanager
-def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None, plc="modbus"):
+def set_up(goods, folder, amqp_url, redis_url, rate, seed, broken=None, plc="modbus"):
     """Start a belt with parts at a rate per second, and the line that inspects them.
 
     `plc` is the protocol of its PLC. `broken` names a bug of the gates, see tests/chaos/witness.
     """
     geometry, speed = geometry_of(rate, ARM_S)
     plc_port, camera_port = free_ports(2)
-    settings = line.configured(plant, folder, {**CHANGES, "plc": _plc(plc_settings(geometry, LAYOUT, speed), plc)})
+    plc_section = _plc(plc_settings(geometry, LAYOUT, speed), plc)
+    settings = line.configured(goods.folder, folder, {**CHANGES, "plc": plc_section})
     with ExitStack() as stack:
         proxies, urls = {}, {}
         for name in ("worker", "camera", "gate"):
@@ -139,7 +141,7 @@ def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None
         scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies)
         _declare(settings, amqp_url)
         _audit(scene.audit, amqp_url, stack)
-        scene.simulator = _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed)
+        scene.simulator = _simulator(folder, plc, plc_port, camera_port, goods.pictures, rate, seed)
         stack.callback(_end, scene.simulator)
         for process in _processes(scene, urls, redis_url, camera_port, plc_server.gate_address(plc, link.port), broken):
             process.start()
@@ -150,16 +152,7 @@ def set_up(plant, folder, amqp_url, redis_url, pictures, rate, seed, broken=None
 def _plc(measured, plc):
     """Return the section of the configuration for the belt."""
     nodes = {"gate_node": plc_server.GATE_NODE, "plc_node": plc_server.PLC_NODE} if plc == "opcua" else {}
-    step_s = 0.05  # an action takes less than this to reach the PLC
-    return nodes | {
-        "gate_start": LAYOUT.gate,
-        "plc_start": LAYOUT.plc,
-        "slots": LAYOUT.slots,
-        "arm": measured.distance,
-        "window": measured.opens + round(measured.distance / ARM_S * step_s),
-        "sensor": measured.sensor,
-        "sensor_window": measured.end,
-    }
+    return nodes | gate_settings(measured, ARM_S)
 
 
 def _processes(scene, urls, redis_url, camera_port, output, broken):
@@ -190,7 +183,7 @@ def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed):
     options |= {"ledger": folder / "ledger.jsonl", "arm-s": ARM_S, "seed": seed, "first-count": 2**31 - 200_000}
     options |= {"slots": LAYOUT.slots, "plc-start": LAYOUT.plc}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "patchline.plant.simulator", *arguments]
+    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
     with (folder / "simulator.err").open("ab") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, text=True)
     with contextlib.suppress(PermissionError):  # belt and PLC are other machines: a busy one must not slow them down

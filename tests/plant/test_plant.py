@@ -27,51 +27,42 @@ if "PLANT_FAULTS" in os.environ:
 pytestmark = pytest.mark.timeout(3600)
 
 
-@pytest.fixture
-def pictures(texture_folder):
-    """Nine good parts to one defect."""
-    good = sorted((texture_folder / "test" / "good").glob("*.png"))
-    return good * 9 + sorted((texture_folder / "test" / "scratch").glob("*.png"))
-
-
-def finish(belt, faults):
+def finish(belt, faults, goods):
     """Let the belt run empty, and wait for the last acts. Return the reckoning."""
     belt.command("finish")
-    belt.simulator.wait(120)
-    numbers = {event["number"] for event in belt.ledger.read() if event["kind"] == "trigger"}
-    wait_until(lambda: numbers <= belt.audit.acts.keys(), 30)
+    assert wait_until(lambda: belt.ledger.of("empty"), 300, 0.5), "the belt stands"
+    numbers = {event["number"] for event in belt.ledger.of("trigger")}
+    wait_until(lambda: numbers <= belt.audit.acts.keys(), 300, 0.5)
     (belt.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults.done]))
     (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit)))
-    return reckoning.reckon(belt.ledger.events, belt.audit, faults.done)
+    return reckoning.reckon(belt.ledger.events, belt.audit, faults.done, goods.name)
 
 
 @pytest.mark.parametrize("plc", PLCS)
 def test_no_fault_brings_a_part_that_was_not_passed_into_the_good_bin(
-    servers_to_kill, plant, pictures, tmp_path, reckonings, plc
+    servers_to_kill, goods, tmp_path, reckonings, plc
 ):
     node, redis_url = servers_to_kill
-    with scene.set_up(plant, tmp_path / "plant", node.url, redis_url, pictures, RATE, SEED, plc=plc) as belt:
+    with scene.set_up(goods, tmp_path / "plant", node.url, redis_url, RATE, SEED, plc=plc) as belt:
         faults = Faults(belt, node, SEED)
-        faults.wait_for_gates()
-        faults.wait_for_an_accept(time.monotonic())
+        faults.start()
         faults.inject(**{kind: max(1, round(count * SCALE)) for kind, count in FAULTS.items()})
         assert wait_until(lambda: belt.fallen() >= PARTS * SCALE, 1800, 0.5), "the belt stands"
-        result = finish(belt, faults)
+        result = finish(belt, faults, goods)
     reckonings[plc] = result
-    assert result.holds, result
+    assert result.holds if SCALE >= 1 else result.is_safe, result  # a short run has too few parts for a share
 
 
-def test_a_gate_that_accepts_what_has_no_verdict_would_be_detected(servers_to_kill, plant, pictures, tmp_path):
+def test_a_gate_that_accepts_what_has_no_verdict_would_be_detected(servers_to_kill, goods, tmp_path):
     node, redis_url = servers_to_kill
     with scene.set_up(
-        plant, tmp_path / "plant", node.url, redis_url, pictures, min(RATE, 10), SEED, broken="accepts_overdue"
+        goods, tmp_path / "plant", node.url, redis_url, min(RATE, 10), SEED, broken="accepts_overdue"
     ) as belt:
         faults = Faults(belt, node, SEED)
-        faults.wait_for_gates()
-        faults.wait_for_an_accept(time.monotonic())
+        faults.start()
         for worker in belt.workers():
             worker.suspend()
         time.sleep(4 * scene.ARM_S)
-        result = finish(belt, faults)
+        result = finish(belt, faults, goods)
     assert result.bad_in_good_bin > 0, result
     assert not result.holds

@@ -74,9 +74,9 @@ class Run:
     def finish(self):
         """Let the belt run empty. Only good parts are in the good bin."""
         self.command("finish")
-        while self.process.poll() is None:
-            self.step()
-        assert self.process.returncode == 0
+        self.until(lambda: self.of("empty"))
+        self.process.stdin.close()
+        assert self.process.wait(30) == 0
         assert {event["picture"] for event in self.of("bin") if event["bin"] == Bin.GOOD} == {GOOD}
 
 

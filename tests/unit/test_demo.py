@@ -1,6 +1,6 @@
 import pytest
 
-from patchline.demo import run
+from patchline.demo import folder
 from patchline.protocol.errors import SetupError
 
 
@@ -8,19 +8,19 @@ from patchline.protocol.errors import SetupError
 def test_the_demo_never_deletes_a_folder_with_other_files(tmp_path, name):
     (tmp_path / name).write_text("years of work")
     with pytest.raises(SetupError, match="choose a new or empty folder"):
-        run.prepare(tmp_path)
+        folder.prepare(tmp_path)
     assert (tmp_path / name).exists()
 
 
 def test_the_demo_never_replaces_a_file(tmp_path):
     (tmp_path / "out").write_text("years of work")
     with pytest.raises(SetupError, match="choose a new or empty folder"):
-        run.prepare(tmp_path / "out")
+        folder.prepare(tmp_path / "out")
 
 
 def test_the_demo_clears_what_an_interrupted_demo_left(tmp_path):
-    run.prepare(tmp_path / "demo")
+    folder.prepare(tmp_path / "demo")
     (tmp_path / "demo" / "images").mkdir()
     (tmp_path / "link").symlink_to("demo")
-    run.prepare(tmp_path / "link")
+    folder.prepare(tmp_path / "link")
     assert [path.name for path in (tmp_path / "demo").iterdir()] == [".patchline-demo"]

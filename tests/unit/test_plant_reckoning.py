@@ -37,7 +37,7 @@ class Belt:
         self.events.append({"at": self.at, "kind": kind, **values})
 
     def reckon(self, *faults):
-        return reckoning.reckon(self.events, self.audit, list(faults))
+        return reckoning.reckon(self.events, self.audit, list(faults), "bricks")
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""Runs a simulated belt with pictures of solar cells, and shows it while it runs.
+
+The processes are those of a plant: a camera, RabbitMQ, Redis, a worker, a gate, and a PLC that the gate reaches over
+Modbus. Belt, arm and the PLC's program are simulated (`patchline/plant`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchline import config
+from patchline.banks import fit
+from patchline.banks.choices import Choices
+from patchline.broker.base import QueueConsumer
+from patchline.demo import belt_view, cells, folder
+from patchline.demo.belt_parts import BeltParts
+from patchline.demo.processes import Processes, wait_until_ready
+from patchline.plant.belt import Geometry
+from patchline.plant.ledger import LedgerReader
+from patchline.plant.line import gate_settings, plc_settings
+from patchline.plant.plc_server import HOST, gate_address
+from patchline.plant.simulator import geometry_of
+from patchline.plc.register_map import Layout
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import SetupError
+from patchline.runtime import connections, signals, terminal
+from patchline.services import private_servers, server
+
+LINE, CATEGORY, GATE = "belt", "solar_cell_mono", "demo"
+_FITTED = 99  # good cells: as few as are enough for a target of 1 %, so that the belt starts soon
+_ARM_S = 3.0  # from the camera to the arm
+_DEADLINE_MS = 2000
+_LAYOUT = Layout(gate=0, plc=1000, slots=64)
+_GOOD_SHARE = 9  # good cells to one with a defect
+_FRAME_S = 0.1
+_START_S = 60.0
+_END_S = 60.0
+
+
+def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
+    """Run the belt until `parts` parts lie in a bin, or until Ctrl-C.
+
+    Args:
+        settings: the configuration.
+        out: a folder for everything that is written.
+        parts: number of parts.
+        rate: parts per second.
+
+    Raises:
+        SetupError: the images are not installed, `out` holds other files, or a part without a verdict `pass` is in the
+            good bin.
+        ServiceError: a server is not installed or does not start.
+    """
+    cells.data_folder()
+    folder.prepare(out)
+    cells.link_images(out / "images", CATEGORY, _FITTED)
+    geometry, speed = geometry_of(rate, _ARM_S)
+    measured = plc_settings(geometry, _LAYOUT, speed)
+    plc = config.Plc(lines={LINE: dict(gate_settings(measured, _ARM_S))})
+    settings = folder.settings_for(settings.model_copy(update={"plc": plc}), out, [CATEGORY])
+    good = out / "images" / "train" / "good"
+    accepted = [name for name in cells.ACCEPTED[CATEGORY] if (good / name).exists()]
+    fit.fit(settings, CATEGORY, good, seed=0, choices=Choices(accepted=accepted, out=out))
+    print(f"servers: {private_servers.describe()}", file=sys.stderr)
+    with private_servers.running() as servers:
+        settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
+        environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+        with _line(settings, Processes(out, environment), parts, rate) as line, signals.stop_event() as stop:
+            result = line.watch(stop, geometry, f"{parts} solar cells, {rate:g} a second. Ctrl-C ends all.")
+    terminal.table("belt", ["", "value"], belt_view.summary(result))
+    if wrong := result.without_pass():
+        raise SetupError(f"{len(wrong)} parts lie in the good bin without a verdict pass; see {out}")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The running belt: its ledger, its verdicts, and its simulator."""
+
+    ledger: LedgerReader
+    verdicts: QueueConsumer
+    simulator: subprocess.Popen[bytes]
+
+    def watch(self, stop: threading.Event, geometry: Geometry, title: str) -> BeltParts:
+        """Show the belt until it is empty, or until `stop` is set. Return all parts."""
+        parts = BeltParts()
+        with ExitStack() as stack:
+            screen = stack.enter_context(terminal.Screen()) if terminal.is_terminal() else None
+            runs = False
+            while not stop.is_set() and not parts.is_empty:
+                before = len(parts.finished)
+                self._update(parts)
+                if not runs and parts.objection is None:
+                    runs = self._start_belt()
+                if screen is not None:
+                    screen.draw(belt_view.drawing(parts, geometry, time.monotonic(), screen.width, title))
+                for part in parts.finished[before:] if screen is None else ():
+                    print(belt_view.sentence(part), flush=True)
+                stop.wait(_FRAME_S)
+        self._wait_for_verdicts(parts)
+        return parts
+
+    def _wait_for_verdicts(self, parts: BeltParts) -> None:
+        """Wait for verdicts that RabbitMQ has delivered to the gate, and not yet to this process."""
+        deadline = time.monotonic() + _END_S
+        while parts.without_pass() and time.monotonic() < deadline:
+            self._update(parts)
+            time.sleep(_FRAME_S)
+
+    def _start_belt(self) -> bool:
+        assert self.simulator.stdin is not None
+        self.simulator.stdin.write(b"run\n")
+        self.simulator.stdin.flush()
+        return True
+
+    def _update(self, parts: BeltParts) -> None:
+        if self.simulator.poll() is not None:
+            raise SetupError("the simulator has ended; see simulator.log")
+        received = []
+        while (delivery := self.verdicts.take(0.0)) is not None:
+            received.append(messages.parse_verdict(delivery.message))
+            delivery.ack()
+        parts.on_events(self.ledger.read())  # a verdict comes after its part's trigger
+        for verdict in received:
+            parts.on_verdict(verdict)
+
+
+@contextmanager
+def _line(settings: config.Config, processes: Processes, parts: int, rate: float) -> Iterator[_Line]:
+    """Start all processes, the belt last."""
+    plc_port, camera_port, worker_port, gate_port = server.free_ports(4)
+    with ExitStack() as stack, connections.connect(settings, "demo") as broker:
+        broker.declare(connections.plant(settings))
+        broker.declare(topology.gate(LINE, [GATE]))
+
+        def start(name: str, module: str, *arguments: str) -> None:
+            stack.enter_context(processes.running(name, module, *arguments))
+
+        options = ("--metrics-port", str(gate_port), "--output", gate_address("modbus", plc_port))
+        start("gate", "patchline", "gate", "--line", LINE, "--instance", GATE, *options)
+        start("worker", "patchline", "worker", "--device", "cpu:0", "--metrics-port", str(worker_port))
+        options = ("--port", str(camera_port), "--deadline-ms", str(_DEADLINE_MS))
+        start("camera", "patchline.plant.camera", "--line", LINE, "--category", CATEGORY, *options)
+        wait_until_ready([worker_port, gate_port], "worker and gate")
+        _wait_for_camera(camera_port)
+        simulator = stack.enter_context(_simulator(processes.out, plc_port, camera_port, parts, rate))
+        consumer = broker.consume(topology.VERDICTS, prefetch=200)
+        yield _Line(LedgerReader(processes.out / "ledger.jsonl"), consumer, simulator)
+
+
+@contextmanager
+def _simulator(
+    out: Path, plc_port: int, camera_port: int, parts: int, rate: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run belt and PLC. They end with their standard input, also if this process is killed."""
+    images = out / "images" / "test"
+    pictures = sorted((images / "good").iterdir()) * _GOOD_SHARE + sorted((images / "defect").iterdir())
+    (out / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures), encoding="utf-8")
+    options = {"port": plc_port, "camera-port": camera_port, "pictures": out / "pictures.txt", "parts": parts}
+    options |= {"ledger": out / "ledger.jsonl", "arm-s": _ARM_S, "rate": rate, "motion": "steady"}
+    options |= {"slots": _LAYOUT.slots, "plc-start": _LAYOUT.plc}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
+    with (out / "simulator.log").open("wb") as log:
+        simulator = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
+    try:
+        yield simulator
+    finally:
+        assert simulator.stdin is not None
+        simulator.stdin.close()
+        simulator.wait(_END_S)
+
+
+def _wait_for_camera(port: int) -> None:
+    """Wait until somebody hears the camera's triggers."""
+    deadline = time.monotonic() + _START_S
+    with socket.socket(type=socket.SOCK_DGRAM) as trigger:
+        trigger.connect((HOST, port))
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError):
+                trigger.send(b"")
+                time.sleep(0.1)  # the answer to a datagram comes with the next one
+                trigger.send(b"")
+                return
+    raise SetupError(f"the camera did not start within {_START_S:g} s; see camera.log")

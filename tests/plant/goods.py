@@ -1,0 +1,70 @@
+"""What lies on the belt: solar cells if they are installed, as by `make plant`, and else pieces of a brick wall."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from patchline import config
+from patchline.banks import fit
+from patchline.banks.choices import Choices
+from patchline.demo import cells
+from patchline.protocol.errors import SetupError
+from tests.conftest import make_textures
+
+CATEGORY = "goods"
+_RECIPE = {"backbone": "efficientnet_lite0", "layer": "blocks4+10"}
+_BRICK = _RECIPE | {"resize": 128, "imagesize": 128, "coreset_ratio": 0.05, "false_reject_rate": 0.05}
+_CELLS = "solar_cell_mono"
+_FITTED = 99  # as few as are enough for a target of 1 %
+_GOOD_SHARE = 9  # good parts to one defect
+
+
+@dataclass(frozen=True)
+class Goods:
+    """A category with its memory bank, and pictures of its parts.
+
+    Attributes:
+        name: what the pictures show.
+        folder: `config.yaml` and the fitted bank of CATEGORY.
+        pictures: of good parts in folders named `good`, and of defects; the belt takes one after the other at random.
+    """
+
+    name: str
+    folder: Path
+    pictures: list[Path]
+
+
+def make(folder):
+    """Fit the category in an empty folder."""
+    try:
+        cells.data_folder()
+    except SetupError:
+        return _bricks(folder)
+    return _solar_cells(folder)
+
+
+def _solar_cells(folder):
+    images = folder.with_name(f"{folder.name}-images")
+    cells.link_images(images, _CELLS, _FITTED)
+    recipe = config.load(config.PACKAGED).category(_CELLS).model_dump(exclude_unset=True)
+    accepted = [name for name in cells.ACCEPTED[_CELLS] if (images / "train" / "good" / name).exists()]
+    _fit(folder, recipe, images / "train" / "good", accepted)
+    return Goods("solar cells", folder, _mixed(images / "test", "defect"))
+
+
+def _bricks(folder):
+    images = folder.with_name(f"{folder.name}-images")
+    make_textures(images, "brick.png")
+    _fit(folder, _BRICK, images / "train" / "good", ())
+    return Goods("bricks", folder, _mixed(images / "test", "scratch"))
+
+
+def _fit(folder, recipe, images, accepted):
+    (folder / "config.yaml").write_text(yaml.safe_dump({"categories": {CATEGORY: recipe}}))
+    (folder / "models").symlink_to(Path("models").resolve())
+    fit.fit(config.load(folder / "config.yaml"), CATEGORY, images, seed=0, choices=Choices(accepted=accepted))
+
+
+def _mixed(folder, kind):
+    return sorted((folder / "good").glob("*.png")) * _GOOD_SHARE + sorted((folder / kind).glob("*.png"))
