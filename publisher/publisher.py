@@ -53,6 +53,7 @@ class Publisher:
     clock: Callable[[], float] = time.monotonic
     _items: deque[Item] = field(default_factory=deque)
     _announced: deque[Future[None]] = field(default_factory=deque)
+    _at_trigger: deque[Future[None]] = field(default_factory=deque)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def accept(self, capture: Capture, deadline: int | None, on_settled: OnSettled = lambda *_: None) -> Job | None:
@@ -83,7 +84,7 @@ class Publisher:
         return item.job
 
     def announce(self, capture: Capture, deadline: int | None) -> Capture:
-        """Announce a part at its trigger, before there is an image. It waits for nothing.
+        """Announce a part at its trigger, before there is an image. It waits for nothing. Called by one thread.
 
         Args:
             capture: what is known at the trigger; it has a job id.
@@ -95,10 +96,15 @@ class Publisher:
         """
         assert capture.job_id is not None, "what is announced at a trigger has a job id"
         capture = replace(capture, traceparent=capture.traceparent or new_traceparent())
+        while self._at_trigger and self._at_trigger[0].done():
+            self._at_trigger.popleft()
+        if len(self._at_trigger) >= self.limits.window:  # an alarm: what waits is of no use later
+            return capture
         try:
             announced = self.broker.publish_nowait(announcement(self._make_job(capture, deadline), self.clock_ms()))
         except BrokerError:  # it is closed
             return capture
+        self._at_trigger.append(announced)
         return replace(capture, announced=announced)
 
     def settle(self, timeout_s: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from patchline import config
+from patchline.camera.aravis import AravisCamera
 from patchline.camera.base import Camera
 from patchline.camera.folder import FolderCamera
 from patchline.camera.simulated import Device, SimulatedCamera, parse_plan
@@ -21,10 +22,20 @@ def parse(text: str, settings: config.CameraRules) -> Source:
         SetupError: there is no such kind of source, or its place is missing.
     """
     kind, _, place = text.partition(":")
-    makers: dict[str, Callable[[str, config.CameraRules], Source]] = {"folder": _folder, "simulated": _simulated}
+    makers: dict[str, Callable[[str, config.CameraRules], Source]] = {
+        "aravis": _aravis,
+        "folder": _folder,
+        "simulated": _simulated,
+    }
     if kind not in makers:
         raise SetupError(f"{text!r} is no camera; write one of {', '.join(f'{name}:...' for name in makers)}")
     return makers[kind](place, settings)
+
+
+def _aravis(place: str, rules: config.CameraRules) -> Source:
+    if not place:
+        raise SetupError("aravis: names no camera; write aravis:ADDRESS, as arv-tool-0.8 shows it")
+    return lambda: AravisCamera(place, rules)
 
 
 def _folder(place: str, _: config.CameraRules) -> Source:

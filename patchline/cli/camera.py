@@ -17,7 +17,9 @@ from patchline.runtime import signals
 def camera(
     line: Line,
     category: Category,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="folder:PATH or simulated:[NAME=NUMBER,...].")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="aravis:ADDRESS, folder:PATH or simulated:[NAME=NUMBER,...].")
+    ],
     rate: Annotated[
         float | None,
         typer.Option(

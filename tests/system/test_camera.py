@@ -1,52 +1,20 @@
 """Cameras on a line with real servers: every trigger is announced, and every announced part has a verdict."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from patchline import config
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason
 from patchline.protocol.messages import Decision
-from patchline.services import server
 from tests.queues import BACKLOG_QUEUE, JOBS_QUEUE
-from tests.system.conftest import records, wait_for
+from tests.system.cameras import CAMERA, configure, start_by_hand, trigger
+from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
-CAMERA = ("camera", "--line", "l1", "--category", "brick")
 GATE_QUEUE = topology.gate_queue("l1", default_name())
 JUDGED = {Decision.PASS, Decision.REVIEW, Decision.FAIL}
-
-
-def configure(line, folder, **camera):
-    """Change settings of the camera, in a folder with a spool of its own."""
-    folder.mkdir(exist_ok=True)
-    paths = line.settings.paths.model_copy(update={"spool": folder / "spool", "gate": folder / "gate"})
-    settings = line.settings.model_copy(update={"camera": config.Camera(**camera), "paths": paths})
-    config.save(settings, folder / "config.yaml")
-    line.folder = folder
-
-
-def start_by_hand(line, source):
-    """Start a camera whose triggers are lines, and wait until it is open."""
-    (port,) = server.free_ports(1)
-    options = ["--deadline-ms", "60000", "--metrics-port", str(port), "--config", str(line.folder / "config.yaml")]
-    camera = subprocess.Popen(
-        [sys.executable, "-m", "patchline", *CAMERA, *options, source],
-        env=os.environ | line.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    line.on_exit(camera)
-    address = f"http://127.0.0.1:{port}/metrics"
-    wait_for(lambda: server.responds(address) and line.metric(port, "patchline_camera_ready") == 1)
-    return camera
 
 
 def announced(line, count):
@@ -99,8 +67,7 @@ def test_every_part_of_a_camera_that_loses_frames_and_dies_has_a_verdict_and_an_
 def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):
     configure(line, tmp_path / "line", frame_timeout_ms=60_000)
     camera = start_by_hand(line, "simulated:frame_s=50")
-    camera.stdin.write('{"number": 7, "encoder_count": -5, "part_id": "p:7"}\n')
-    camera.stdin.flush()
+    trigger(camera, '{"number": 7, "encoder_count": -5, "part_id": "p:7"}')
     (part,) = announced(line, 1)
     camera.send_signal(signal.SIGKILL)
     camera.wait(30)

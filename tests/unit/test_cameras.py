@@ -170,7 +170,8 @@ def test_a_folder_without_pictures_is_a_lost_camera(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("webcam:0", "is no camera; write one of folder:"),
+        ("webcam:0", "is no camera; write one of aravis:"),
+        ("aravis:", "names no camera"),
         ("folder:", "names no folder"),
         ("simulated:colour=1", "is no setting and number; known: seed, lost"),
         ("simulated:lost=often", "is no setting and number"),

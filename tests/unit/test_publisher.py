@@ -133,6 +133,18 @@ def test_a_part_whose_announcement_at_the_trigger_failed_is_announced_with_its_i
     assert messages.parse_job(delivery.message).no_image == "the camera is gone"
 
 
+def test_in_an_alarm_no_more_parts_are_announced_at_their_triggers_than_the_window_holds(
+    publisher, broker, monkeypatch
+):
+    sent = []
+    monkeypatch.setattr(broker, "publish_nowait", lambda outgoing: sent.append(Future()) or sent[-1])
+    at_trigger = replace(captures(1)[0], image=b"", job_id="j")
+    announced = [publisher.announce(at_trigger, NOW + 500).announced for _ in range(40)]
+    assert announced == [*sent, *[None] * 24]
+    sent[0].set_result(None)
+    assert publisher.announce(at_trigger, NOW + 500).announced is sent[16]
+
+
 @pytest.mark.parametrize("seconds", [0, 5_000_000_000])
 def test_an_implausible_file_time_is_replaced_by_the_time_of_arrival(publisher, image, seconds):
     os.utime(image, (seconds, seconds))

@@ -1,0 +1,183 @@
+"""Speaks to one GigE Vision or USB3 Vision camera through Aravis. Run by the system's Python, which has its bindings:
+
+    /usr/bin/python3 -I aravis_host.py
+
+One request at a time on the standard input, a line of JSON. The answer on the standard output is a line of JSON, and
+after it as many bytes of a frame as its `size` says. It ends with its input. Only the standard library and gi are used.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import gi
+
+gi.require_version("Aravis", "0.8")
+from gi.repository import Aravis, GLib  # noqa: E402 - the version is to be named before
+
+_BUFFERS = 4
+_SLICE_S = 0.02  # between two looks at the signal that the camera is lost
+_STALE_S = 0.3  # time for a frame of an earlier trigger to come
+_EMPTY = (Aravis.BufferStatus.CLEARED, Aravis.BufferStatus.FILLING)  # buffers that come back without a frame
+
+
+class Lost(Exception):
+    """The camera is gone, or refuses what is needed."""
+
+
+class Host:
+    """One camera."""
+
+    def __init__(self) -> None:
+        self._camera: Any = None
+        self._device: Any = None
+        self._stream: Any = None
+        self._lost = False
+        self._owed = 0  # triggers whose frame has not come, not even broken
+
+    def open(self, address: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Open the camera, and set it to one frame for each software trigger."""
+        self._camera = Aravis.Camera.new(address)
+        self._device = self._camera.get_device()
+        self._device.connect("control-lost", self._on_lost)
+        if hasattr(self._device, "is_controller") and not self._device.is_controller():
+            raise Lost("another program controls this camera")
+        self._camera.stop_acquisition()
+        self._apply(settings)
+        self._camera.set_acquisition_mode(Aravis.AcquisitionMode.CONTINUOUS)
+        self._camera.set_trigger("Software")  # last: setting the frame rate after it ends the trigger mode
+        mode, source = self._device.get_string_feature_value("TriggerMode"), self._camera.get_trigger_source()
+        if (mode, source) != ("On", "Software"):
+            raise Lost(f"the camera does not wait for a software trigger: TriggerMode {mode}, TriggerSource {source}")
+        self._pixel_format = self._camera.get_pixel_format_as_string()
+        self._stream = self._camera.create_stream(None, None)
+        if self._stream is None:
+            raise Lost("no stream of frames can be opened; another program may receive them")
+        for _ in range(_BUFFERS):
+            self._stream.push_buffer(Aravis.Buffer.new_allocate(self._camera.get_payload()))
+        self._camera.start_acquisition()
+        return {"model": f"{self._camera.get_vendor_name()} {self._camera.get_model_name()}"}
+
+    def close(self) -> None:
+        """Give up the control of the camera: others could not open it for some seconds."""
+        try:
+            if self._stream is not None and not self._lost:
+                self._camera.stop_acquisition()
+        except GLib.Error:
+            pass
+        self._stream = self._device = self._camera = None
+        gc.collect()  # Aravis gives up the control with the last reference
+
+    def arm(self) -> dict[str, Any]:
+        """Throw away the frames of earlier triggers, also those that come soon."""
+        self._check()
+        if self._owed:
+            self._camera.stop_acquisition()
+            self._camera.start_acquisition()
+            deadline = time.monotonic() + _STALE_S
+            while self._owed and time.monotonic() < deadline:
+                self._pop(deadline)
+        while self._pop(0.0) is not None:
+            pass
+        self._owed = 0
+        return {}
+
+    def trigger(self) -> dict[str, Any]:
+        """Take one picture."""
+        self._check()
+        self._camera.software_trigger()
+        self._owed += 1
+        return {}
+
+    def arrived(self) -> dict[str, Any]:
+        """Return whether a frame waits to be grabbed."""
+        return {"frames": self._stream.get_n_buffers().n_output_buffers}
+
+    def grab(self, timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """Return the next frame. Its status decides; a broken one has the id, the time and the pixels of an old one."""
+        self._check()
+        popped = self._pop(time.monotonic() + timeout_s)
+        if popped is None:
+            return {"error": "no_frame", "text": f"no frame within {timeout_s * 1000:.0f} ms"}, b""
+        status, header, data = popped
+        if status != Aravis.BufferStatus.SUCCESS:
+            return {"error": "broken", "text": f"the frame is incomplete ({status.value_nick})"}, b""
+        return header, data
+
+    def _pop(self, deadline: float) -> tuple[Any, dict[str, Any], bytes] | None:
+        """Return status, header and pixels of the next frame; None if none comes in time."""
+        while True:
+            remaining_s = max(0.0, deadline - time.monotonic())
+            buffer = self._stream.timeout_pop_buffer(int(min(remaining_s, _SLICE_S) * 1e6))
+            if buffer is not None:
+                status = buffer.get_status()
+                if status not in _EMPTY:
+                    self._owed = max(0, self._owed - 1)
+                    whole = status == Aravis.BufferStatus.SUCCESS
+                    header, data = self._content(buffer) if whole else ({}, b"")
+                    self._stream.push_buffer(buffer)
+                    return status, header, data
+                self._stream.push_buffer(buffer)
+            self._check()
+            if time.monotonic() >= deadline:
+                return None
+
+    def _content(self, buffer: Any) -> tuple[dict[str, Any], bytes]:
+        data = bytes(buffer.get_image_data())
+        header = {
+            "pixel_format": self._pixel_format,
+            "width": buffer.get_image_width(),
+            "height": buffer.get_image_height(),
+            "size": len(data),
+        }
+        return header, data
+
+    def _apply(self, settings: dict[str, Any]) -> None:
+        camera = self._camera
+        if settings.get("pixel_format") is not None:
+            camera.set_pixel_format_from_string(settings["pixel_format"])
+        if settings.get("region") is not None:
+            camera.set_region(*settings["region"])
+        if settings.get("exposure_us") is not None:
+            if camera.is_exposure_auto_available():
+                camera.set_exposure_time_auto(Aravis.Auto.OFF)
+            camera.set_exposure_time(settings["exposure_us"])
+        if settings.get("gain") is not None:
+            if camera.is_gain_auto_available():
+                camera.set_gain_auto(Aravis.Auto.OFF)
+            camera.set_gain(settings["gain"])
+
+    def _check(self) -> None:
+        if self._lost:
+            raise Lost("the camera does not answer any more")
+
+    def _on_lost(self, _: Any) -> None:
+        self._lost = True
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    host = Host()
+    for line in sys.stdin:
+        request = json.loads(line)
+        data = b""
+        try:
+            answer = getattr(host, request.pop("call"))(**request)
+            if isinstance(answer, tuple):
+                answer, data = answer
+        except (Lost, GLib.Error) as error:
+            answer = {"error": "lost", "text": getattr(error, "message", None) or str(error)}
+        answers.write(json.dumps(answer).encode() + b"\n" + data)
+        answers.flush()
+    host.close()
+
+
+if __name__ == "__main__":
+    main()

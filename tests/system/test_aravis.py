@@ -1,0 +1,157 @@
+"""GigE Vision cameras: Aravis in a process of the system's Python, against Aravis' fake camera on loopback."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from patchline import config
+from patchline.camera.aravis import AravisCamera
+from patchline.camera.base import BrokenFrameError, CameraLostError, NoFrameError
+from patchline.protocol import messages
+from tests import fake_gige
+from tests.camera_contract import FRAME_S, NO_FRAME_S, CameraContract
+from tests.fake_gige import ADDRESS
+from tests.queues import JOBS_QUEUE
+from tests.system.cameras import configure, start_by_hand, trigger
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not fake_gige.is_installed(), reason="aravis-tools, gir1.2-aravis-0.8 or python3-gi is missing"),
+]
+
+
+@pytest.fixture
+def fake():
+    with fake_gige.fake_camera() as camera:
+        yield camera
+
+
+def camera_with(**rules):
+    return AravisCamera(ADDRESS, config.CameraRules(**rules))
+
+
+@pytest.fixture
+def opened():
+    """Open a camera with these rules, armed. All are closed at the end."""
+    cameras = []
+
+    def opened(**rules):
+        cameras.append(camera_with(**rules))
+        cameras[-1].open()
+        cameras[-1].arm()
+        return cameras[-1]
+
+    yield opened
+    for camera in cameras:
+        camera.close()
+
+
+class TestAravisCamera(CameraContract):
+    @pytest.fixture
+    def camera(self, fake):
+        return camera_with()
+
+    @pytest.fixture
+    def kill(self, fake):
+        return fake.kill
+
+    @pytest.fixture
+    def revive(self, fake):
+        return fake.start
+
+    def test_arming_throws_away_the_frame_of_an_earlier_trigger(self, armed):
+        armed.trigger()
+        deadline = time.monotonic() + 30
+        while not armed.has_frame:
+            assert time.monotonic() < deadline
+        armed.arm()
+        with pytest.raises(NoFrameError):
+            armed.grab(NO_FRAME_S)
+        armed.trigger()
+        assert armed.grab(FRAME_S).data
+
+
+def test_settings_are_applied_and_frames_have_their_size_and_format(fake, opened):
+    camera = opened(pixel_format="Mono16", region=(0, 0, 128, 64), exposure_us=2000.0, gain=1.0)
+    camera.trigger()
+    frame = camera.grab(FRAME_S)
+    assert (frame.pixel_format, frame.width, frame.height, len(frame.data)) == ("Mono16", 128, 64, 128 * 64 * 2)
+    assert np.frombuffer(frame.data, "<u2").max() > 255
+
+
+def test_a_setting_that_the_camera_refuses_is_said(fake):
+    camera = camera_with(pixel_format="Mono12Packed")
+    with pytest.raises(CameraLostError, match="Mono12Packed"):
+        camera.open()
+    camera.close()
+
+
+def test_a_second_program_is_told_that_another_one_controls_the_camera(fake, opened):
+    opened()
+    second = camera_with()
+    with pytest.raises(CameraLostError, match="another program controls this camera"):
+        second.open()
+    second.close()
+
+
+def test_a_frame_with_lost_packets_is_broken_and_the_next_one_is_taken(opened):
+    with fake_gige.fake_camera(lost_per_thousand=20):
+        camera = opened()
+        outcomes = []
+        for _ in range(30):
+            camera.trigger()
+            try:
+                outcomes.append(type(camera.grab(FRAME_S)))
+            except (BrokenFrameError, NoFrameError) as error:
+                outcomes.append(type(error))
+                camera.arm()
+    assert BrokenFrameError in outcomes
+
+
+def test_a_process_of_aravis_that_freezes_is_killed_and_the_camera_can_be_opened_again(fake, opened):
+    camera = opened()
+    os.kill(camera.pid, signal.SIGSTOP)
+    with pytest.raises(CameraLostError, match="does not answer"):
+        camera.grab(0.1)
+    camera.open()
+    camera.arm()
+    camera.trigger()
+    assert camera.grab(FRAME_S).data
+
+
+def test_a_python_without_aravis_is_said(tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho no module named gi >&2\nexit 1\n")
+    script.chmod(0o755)
+    camera = camera_with(system_python=script)
+    with pytest.raises(CameraLostError, match=r"gir1\.2-aravis-0\.8 and python3-gi are needed"):
+        camera.open()
+    camera.close()
+    with pytest.raises(CameraLostError, match=r"set camera\.system_python"):
+        camera_with(system_python=tmp_path / "none").open()
+
+
+def test_the_parts_of_a_camera_that_is_killed_and_comes_back_are_answered_and_frames_flow_again(fake, line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=2000, encoding="raw")
+    camera = start_by_hand(line, f"aravis:{ADDRESS}")
+    trigger(camera)
+    assert job_of(line).no_image is None
+    fake.kill()
+    trigger(camera)
+    assert job_of(line).no_image
+    fake.start()
+    answers = []
+    while not answers or answers[-1] is not None:  # the camera is opened anew by itself
+        trigger(camera)
+        answers.append(job_of(line).no_image)
+        assert len(answers) < 1000
+    assert camera.poll() is None
+
+
+def job_of(line):
+    """Return the next job. It comes whether there is an image or not."""
+    (message,) = line.messages(JOBS_QUEUE, 1)
+    return messages.parse_job(message)
