@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +14,9 @@ from patchline.cli.line import MAX_PATIENCE_MS
 from patchline.cli.options import CONFIG, Category, Line, Settings, port
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
+
+if TYPE_CHECKING:
+    from patchline.camera.base import Camera
 
 
 def camera(
@@ -31,6 +36,10 @@ def camera(
         int | None,
         typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger."),
     ] = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")] = Path("out"),
     metrics_port: Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
@@ -43,6 +52,8 @@ def camera(
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
     (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
 
+    --test needs no RabbitMQ. It shows the frames as a worker will see them.
+
     Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
     """
     from patchline.camera import process, sources
@@ -53,5 +64,16 @@ def camera(
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
     make = sources.parse(source, settings.camera.rules(line))
     order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port)
+    if test:
+        _test(settings, line, category, make, out)
+        return
     with signals.stop_event() as stop:
         process.run(settings, order, make, JobStates().print, stop)
+
+
+def _test(settings: config.Config, line: str, category: str, make: Callable[[], Camera], out: Path) -> None:
+    from patchline.camera import check
+
+    report = check.check(make(), settings.camera.rules(line), settings.category(category), settings.images)
+    print("\n".join(report.lines()))
+    print(f"the last image: {check.save(report, out)}")

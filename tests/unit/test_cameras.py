@@ -10,14 +10,16 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from patchline import config
-from patchline.camera import pixels, sources, triggers
-from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
+from patchline.camera import check, pixels, sources, triggers
+from patchline.camera.base import BrokenFrameError, CameraError, CameraLostError, Frame, NoFrameError
 from patchline.camera.folder import FolderCamera
 from patchline.camera.pixels import UnfitFrameError
 from patchline.camera.simulated import Device, Fault, Plan, SimulatedCamera, parse_plan
 from patchline.camera.triggers import Trigger
+from patchline.cli import main
 from patchline.config import BitDepth, Images
 from patchline.inspection import decode
 from patchline.protocol.errors import SetupError
@@ -300,3 +302,57 @@ def test_a_rate_ends_with_its_stop_event():
     stop = threading.Event()
     stop.set()
     assert list(triggers.at_rate(10, stop)) == []
+
+
+# The test of a camera
+
+CATEGORY = config.Category(backbone="b", layer="l", resize=32, imagesize=32)
+
+
+def report_of(time, frames, **rules):
+    """Return the report on a camera that shows these frames, round and round."""
+    device = Device(Plan(), lambda number: frames[number % len(frames)], time.clock, time.wait)
+    return check.check(SimulatedCamera(device), config.CameraRules(**rules), CATEGORY, LIMITS, time.clock)
+
+
+def test_the_test_of_a_camera_says_how_bright_and_sharp_it_is_and_how_fast(time):
+    values = np.full((40, 60), 100, np.uint8)
+    values[:, :6] = 255
+    report = report_of(time, [frame_of("Mono8", values)])
+    assert (report.width, report.height, len(report.frames_ms)) == (60, 40, 10)
+    assert report.frames_ms == pytest.approx([20.0] * 10)
+    assert (report.white, report.black, report.histogram[100 // 16]) == (0.1, 0.0, 0.9)
+    assert "overexposed" in "\n".join(report.lines())
+
+
+def test_a_blurred_picture_is_less_sharp(time):
+    sharp = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    blurred = cv2.GaussianBlur(sharp, (9, 9), 0)
+    reports = [report_of(time, [frame_of("Mono8", values)]) for values in (sharp, blurred)]
+    assert reports[0].sharpness > 10 * reports[1].sharpness
+
+
+def test_the_test_of_a_camera_without_frames_says_why(time):
+    device = device_of(time, lost=1.0)
+    with pytest.raises(CameraError, match="none of 10 triggers gave a frame: no frame within 250 ms"):
+        check.check(SimulatedCamera(device), RULES, CATEGORY, LIMITS, time.clock)
+
+
+def test_the_command_tests_a_camera_without_rabbitmq(tmp_path):
+    settings = config.load(config.PACKAGED)
+    config.save(settings, tmp_path / "config.yaml")
+    arguments = [
+        "camera",
+        "--line",
+        "l",
+        "--category",
+        "bottle",
+        "--test",
+        "--out",
+        str(tmp_path / "out"),
+        "simulated:",
+    ]
+    result = CliRunner().invoke(main.app, [*arguments, "--config", str(tmp_path / "config.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "frames: 10 of 10 triggers" in result.output
+    assert cv2.imread(str(tmp_path / "out" / "camera.png")).shape == (128, 128, 3)
