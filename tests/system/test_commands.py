@@ -22,6 +22,7 @@ COMMANDS = [
     "init",
     "worker",
     "publish",
+    "camera",
     "gate",
     "registers",
     "traces",
