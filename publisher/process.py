@@ -107,9 +107,8 @@ def running(
         _try_to_declare(keeper)
         stack.enter_context(keeper)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
-        stack.enter_context(
-            StatusSender(status_broker, identity, partial(_report, broker, publishers), connections.now_ms)
-        )
+        report, makes = partial(_report, broker, publishers), settings.broker.make_queues
+        stack.enter_context(StatusSender(status_broker, identity, report, connections.now_ms, makes))
         yield publishers
 
 

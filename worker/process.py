@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import cv2
@@ -84,8 +84,7 @@ def run(
         )
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
         report = partial(_report, lanes, health, metrics, len(inspectors))
-        status_broker = connections.connect(settings, f"{name} status", quiet=True)
-        with keeper, StatusSender(status_broker, Identity("worker", name), report, connections.now_ms):
+        with keeper, _statuses(settings, name, report):
             failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker)
     cache.close()
     if is_busy:
@@ -94,6 +93,11 @@ def run(
         inspector.backbone.close()
     if failure is not None:
         raise failure
+
+
+def _statuses(settings: config.Config, name: str, report: Callable[[], tuple[str, dict[str, int]]]) -> StatusSender:
+    broker = connections.connect(settings, f"{name} status", quiet=True)
+    return StatusSender(broker, Identity("worker", name), report, connections.now_ms, settings.broker.make_queues)
 
 
 def _report(lanes: list[Lane], health: Health, metrics: Metrics, categories: int) -> tuple[str, dict[str, int]]:

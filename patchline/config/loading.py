@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import pydantic
 import yaml
 
 from patchline.config.base import Section
+from patchline.config.plc import PlcRules
 from patchline.config.sections import Broker, Category, Config, GateOverride, Paths, Redis
 from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
 
 PACKAGED = Path(__file__).parents[1] / "packaged" / "config.yaml"  # the demo, and every default
 _RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrency"}  # keys of earlier builds
+
+# The key with which a rule about several keys begins, such as `worker.stuck_s 3 is not above` or `lines.press-3: `.
+_KEY_IN_TEXT = re.compile(r"([a-z_]+(?:\.[\w-]+)+):? (.+)")
 
 
 def load(path: Path) -> Config:
@@ -106,6 +111,9 @@ def _resolve_files(section: Broker | Redis, folder: Path) -> dict[str, Path | No
 
 def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
     text = text.removeprefix("Value error, ")
+    named = _KEY_IN_TEXT.match(text)
+    if named:
+        location, text = (*location, *named[1].split(".")), named[2]
     if location in _RENAMED:
         text = f"is now called {_RENAMED[location]}; rename it"
     elif text == "Extra inputs are not permitted":
@@ -118,6 +126,8 @@ def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
         return Config
     if location[0] == "gate" and len(location) > 2:
         return GateOverride
+    if location[0] == "plc" and len(location) > 2:
+        return PlcRules
     section = Config.model_fields[str(location[0])].annotation
     return section if isinstance(section, type) and issubclass(section, Section) else Category
 

@@ -116,7 +116,9 @@ class Plc(PlcRules):
             try:
                 self.rules(line)
             except pydantic.ValidationError as error:
-                raise ValueError(f"lines.{line}: {messages.describe(error)}") from None
+                first = error.errors(include_url=False)[0]
+                key = ".".join(("lines", line, *map(str, first["loc"])))
+                raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
         codes = list(self.categories.values())
         if len(set(codes)) < len(codes):
             raise ValueError("two categories have the same code; give each one its own")

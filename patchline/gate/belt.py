@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from patchline import config
+from patchline.gate.confirmations import Confirmations
+from patchline.gate.part_numbers import PartNumbers, Sighting, put
+from patchline.gate.pulse import Pulse
 from patchline.gate.tracker import (
     MISSED,
     NO_NUMBER,
@@ -24,21 +26,18 @@ from patchline.gate.tracker import (
     Part,
     Place,
 )
-from patchline.plc.register_map import NO_COUNT, Bin, PlcState
-from patchline.plc.station import Confirmation, Report, Trigger
+from patchline.plc import encoder
+from patchline.plc.register_map import NO_COUNT, PlcState
+from patchline.plc.station import Report, Trigger
 from patchline.protocol.gate_messages import Action, ActionRecord
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class _Sighting:
-    """A part at the trigger."""
+class _Moment:
+    """A time, and the count of the encoder then. None: not known."""
 
-    count: int
     at: float
-    category: int
+    count: int | None
 
 
 class Belt:
@@ -56,22 +55,32 @@ class Belt:
         self._remember = remember
         self._count: int | None = None
         self._line_runs: bool | None = None
-        self._triggered: OrderedDict[int, _Sighting] = OrderedDict()
-        self._announced: OrderedDict[int, dict[str, float]] = OrderedDict()  # times by job, by part number
-        self._superseded: OrderedDict[str, None] = OrderedDict()  # jobs of parts whose number belongs to a later one
+        self._numbers = PartNumbers(rules.announce_ms / 1000, remember)
         self._reported_at = float("-inf")
-        self._unheard: OrderedDict[int, _Sighting] = OrderedDict()  # triggered, and not announced yet
-        self._refused: OrderedDict[int, None] = OrderedDict()
-        self._awaited: OrderedDict[int, ActionRecord] = OrderedDict()  # parts that the sensor has not seen
-        self._seen: OrderedDict[int, int] = OrderedDict()  # bins by part number
+        self._confirmations = Confirmations(remember)
+        self._pulse = Pulse()
+        self._heard_since: _Moment | None = None  # the PLC has been read all the time, and its program has run
+        self._attended_since: _Moment | None = None  # a gate has been able to act
+        self._accepting = False
+        self._row: OrderedDict[int, None] = OrderedDict()  # parts that were rejected one after the other
         self._findings: list[Finding] = []
         self._margins: list[float] = []
-        self.rejects_in_row = self.missed_in_row = self.missed = self.escaped = 0
+        self.rejects_in_row = self.missed_in_row = self.missed = 0
+
+    @property
+    def escaped(self) -> int:
+        """Number of rejected parts that were not seen in the reject bin."""
+        return self._confirmations.escaped
 
     @property
     def knows_places(self) -> bool:
         """True if the place of a part can be known."""
         return self._rules.arm is not None
+
+    @property
+    def remembers(self) -> int:
+        """Number of part numbers that mean the same part for as long as they are remembered."""
+        return self._remember
 
     @property
     def stop_line(self) -> bool:
@@ -88,57 +97,79 @@ class Belt:
         """Take note of what the PLC says. A PLC that has started again has lost the parts that it knew."""
         self._count = report.count
         if report.restarted:
-            for number in list(self._announced):
-                self._supersede(number, now)
-            self._awaited.clear()
+            self._numbers.supersede_all(now)
+            self._confirmations.abandon()
         line_runs = PlcState.LINE_RUNS in report.state
         if line_runs and self._line_runs is False:
             self.rejects_in_row = self.missed_in_row = 0
+            self._row.clear()
         self._line_runs = line_runs
         for trigger in report.triggers:
             self._on_trigger(trigger, trigger.category or report.category, now)
         for confirmation in report.confirmations:
-            self._on_confirmation(confirmation)
-        self._reported_at = now
+            self._confirmations.on_confirmation(confirmation)
+        self._listen(report, now)
+        if report.failure is None:  # else a trigger of before may come with the next report
+            self._reported_at = now
+
+    def on_silence(self) -> None:
+        """Take note that the PLC was not read."""
+        self._pulse.on_failure()
+        self._confirmations.doubt()
 
     def on_part(self, part: Part, now: float) -> None:
         """Take note of an announced part. One that was found to be unannounced stays refused."""
-        if part.number is not None and part.job_id not in self._superseded:
-            self._announce(part.number, part.job_id, now)
+        if part.number is not None and not self._numbers.is_superseded(part.job_id):
+            self._numbers.on_announcement(part.number, part.job_id, now)
 
     def on_act_of_other(self, record: ActionRecord, now: float) -> None:
         """Take note of an action of another gate. It has heard of the part, whatever this gate has heard."""
         if record.number is not None and record.because != UNANNOUNCED:
-            self._announce(record.number, record.job_id, now)
-            self._refused.pop(record.number, None)
+            self._numbers.on_announcement(record.number, record.job_id, now)
+            self._numbers.pardon(record.number)
 
     def pardon(self, number: int) -> None:
         """Refuse a part no longer: it was announced before anything was done about it."""
-        self._refused.pop(number, None)
+        self._numbers.pardon(number)
 
     def on_done(self, record: ActionRecord, now: float) -> None:
         """Take note of an action that the arm has acknowledged."""
-        rejected = record.action is Action.REJECT
-        self.rejects_in_row = self.rejects_in_row + 1 if rejected else 0
         place = self.place(record, now)
         late = record.because == MISSED or place in (Place.PAST, Place.GONE)
-        self.missed_in_row = self.missed_in_row + 1 if late else 0
+        unattended = late and self._passed(record, self._rules.arm, self._attended_since)
+        if not unattended and not record.stale:  # what has left the line says nothing about it
+            self._count_reject(record)
+        if not unattended:
+            self.missed_in_row = self.missed_in_row + 1 if late else 0
         if record.number is None:
             return
         self._measure_margin(record, now)
         if late:
-            self.missed += 1
-            self._findings.append(Finding(Outcome.MISSED, record.number, record.job_id))
+            self.missed += not unattended
+            outcome = Outcome.UNATTENDED if unattended else Outcome.MISSED
+            self._findings.append(Finding(outcome, record.number, record.job_id))
         if self._rules.sensor is not None and place is not Place.GONE:
-            self._await_confirmation(record, record.number)
+            unheard = self._heard_since is not None and self._pulse.is_silent
+            doubtful = unheard or self._may_have_passed_sensor(record)
+            self._confirmations.on_done(record, record.number, doubtful)
+
+    def _count_reject(self, record: ActionRecord) -> None:
+        """Count the rejected parts in a row. A part with several images counts once."""
+        if record.action is Action.ACCEPT:
+            self.rejects_in_row = 0
+            self._row.clear()
+        elif record.number not in self._row:
+            self.rejects_in_row += 1
+            if record.number is not None:
+                put(self._row, record.number, None, self._remember)
 
     # What is asked
 
     def place(self, part: Part, now: float) -> Place:
         """Return where a part is."""
-        if part.job_id in self._superseded:
+        if self._numbers.is_superseded(part.job_id):
             return Place.GONE
-        way, arm = self._way(part.number, part.encoder_count, now), self._rules.arm
+        way, arm = self._way(part, _Moment(now, self._count)), self._rules.arm
         if way is None or arm is None:
             return Place.UNKNOWN
         if way < arm - self._rules.window:
@@ -151,11 +182,11 @@ class Belt:
         """Return why a part must not be accepted, whatever its verdict is. None: it may be."""
         if part.number is None:
             return NO_NUMBER
-        if part.job_id in self._superseded:
+        if self._numbers.is_superseded(part.job_id):
             return SUPERSEDED
-        if part.number in self._refused:
+        if self._numbers.is_refused(part.number):
             return UNANNOUNCED
-        sighting = self._triggered.get(part.number)
+        sighting = self._numbers.sighting(part.number)
         if sighting is None or sighting.category == 0:
             return None
         return None if self._categories.get(sighting.category) == part.category else OTHER_CATEGORY
@@ -164,22 +195,19 @@ class Belt:
         """Return True if the action on a part has to wait until the part is in the window."""
         return self._rules.release == "window" and self.place(part, now) is Place.BEFORE
 
-    def step(self, now: float) -> list[Finding]:
-        """Return what was found since the last call. An unannounced part is found once, and refused from then on."""
-        for number, sighting in list(self._unheard.items()):
-            if now >= sighting.at + self._rules.announce_ms / 1000:
-                del self._unheard[number]
-                self._refused[number] = None
-                self._findings.append(Finding(Outcome.UNANNOUNCED, number, count=sighting.count))
-        self._trim(self._refused)
-        for number, record in list(self._awaited.items()):
-            way = self._way(number, record.encoder_count, now)
-            overdue = way is not None and way > (self._rules.sensor or 0) + self._rules.sensor_window
-            if overdue or len(self._awaited) > self._remember:
-                del self._awaited[number]
-                if record.action is Action.REJECT:
-                    self._escape(number, record.job_id)
-        findings, self._findings = self._findings, []
+    def step(self, now: float, accepting: bool = True) -> list[Finding]:
+        """Return what was found since the last call. An unannounced part is found once, and refused from then on.
+
+        Args:
+            now: the time.
+            accepting: this gate may accept parts. What passes the arm before is rejected by the PLC.
+        """
+        if self._count is not None and (self._attended_since is None or (accepting and not self._accepting)):
+            self._attended_since = _Moment(now, self._count)
+        self._accepting = accepting
+        for number, sighting in self._numbers.take_unannounced(now):
+            self._findings.append(Finding(Outcome.UNANNOUNCED, number, count=sighting.count))
+        findings, self._findings = self._findings + self._confirmations.step(self._is_overdue), []
         return findings
 
     def take_margins(self) -> list[float]:
@@ -190,80 +218,50 @@ class Belt:
     # Details
 
     def _on_trigger(self, trigger: Trigger, category: int, now: float) -> None:
-        """Take note of a trigger. What was announced long before it was an earlier part: a PLC may count anew."""
-        self._seen.pop(trigger.number, None)
-        self._refused.pop(trigger.number, None)
-        self._supersede(trigger.number, self._reported_at - self._rules.announce_ms / 1000)
-        sighting = _Sighting(trigger.count, now, category)
-        _put(self._triggered, trigger.number, sighting, self._remember)
-        if trigger.number not in self._announced:
-            self._unheard[trigger.number] = sighting
+        self._confirmations.on_trigger(trigger.number)
+        self._row.pop(trigger.number, None)
+        self._numbers.on_trigger(trigger.number, Sighting(trigger.count, now, category), self._reported_at)
 
-    def _announce(self, number: int, job_id: str, now: float) -> None:
-        jobs = self._announced.get(number, {})
-        _put(self._announced, number, {job_id: now} | jobs, self._remember)
-        self._unheard.pop(number, None)
+    def _listen(self, report: Report, now: float) -> None:
+        """Take note of whether the sensor is looked at."""
+        was_silent, is_first = self._pulse.is_silent, self._heard_since is None
+        if report.failure is None:
+            self._pulse.on_report(report.heartbeat, now)
+        else:
+            self._pulse.on_failure()
+        if was_silent and not self._pulse.is_silent:
+            self._heard_since = _Moment(now, report.count)
+        if is_first:
+            self._confirmations.doubt(self._may_have_passed_sensor)
+        elif was_silent or self._pulse.is_silent or report.lost:
+            self._confirmations.doubt()
 
-    def _supersede(self, number: int, announced_before: float) -> None:
-        """Forget the parts of a number that were announced before a time. Nothing is to be done about them."""
-        jobs = self._announced.pop(number, {})
-        for job_id in [job_id for job_id, at in jobs.items() if at <= announced_before]:
-            del jobs[job_id]
-            self._superseded[job_id] = None
-        self._trim(self._superseded)
-        if jobs:
-            self._announced[number] = jobs
+    def _is_overdue(self, record: ActionRecord) -> bool:
+        """Return True if a part is behind the sensor, and the PLC would have said so."""
+        limit = (self._rules.sensor or 0) + self._rules.sensor_window
+        return self._passed(record, limit, _Moment(self._pulse.heard_until, self._count))
 
-    def _on_confirmation(self, confirmation: Confirmation) -> None:
-        number = confirmation.number
-        _put(self._seen, number, confirmation.bin, self._remember)
-        record = self._awaited.pop(number, None)
-        if record is not None:
-            self._compare(record, number, confirmation.bin)
+    def _may_have_passed_sensor(self, record: ActionRecord) -> bool:
+        """Return True if a part may have passed the sensor before the PLC was heard."""
+        return self._passed(record, (self._rules.sensor or 0) - self._rules.sensor_window, self._heard_since)
+
+    def _passed(self, part: Part, distance: int | None, moment: _Moment | None) -> bool:
+        """Return True if a part is known to have been farther than a distance at a moment."""
+        way = None if moment is None else self._way(part, moment)
+        return way is not None and distance is not None and way > distance
 
     def _measure_margin(self, record: ActionRecord, now: float) -> None:
-        way, arm = self._way(record.number, record.encoder_count, now), self._rules.arm
+        way, arm = self._way(record, _Moment(now, self._count)), self._rules.arm
         if way is not None and arm is not None:
             self._margins.append(1 - way / arm)
 
-    def _await_confirmation(self, record: ActionRecord, number: int) -> None:
-        if number in self._seen:
-            self._compare(record, number, self._seen[number])
-        else:
-            self._awaited[number] = record
-
-    def _compare(self, record: ActionRecord, number: int, seen_in: int) -> None:
-        """Compare the bin of a part with what was to be done with it."""
-        if record.action is Action.REJECT and seen_in != Bin.REJECT:
-            self._escape(number, record.job_id)
-        elif record.action is Action.ACCEPT and seen_in == Bin.REJECT:
-            self._findings.append(Finding(Outcome.DIVERTED, number, record.job_id))
-
-    def _escape(self, number: int, job_id: str) -> None:
-        self.escaped += 1
-        self._findings.append(Finding(Outcome.ESCAPED, number, job_id))
-
-    def _way(self, number: int | None, count: int | None, now: float) -> int | None:
-        """Return how far a part is from the trigger, in the unit of the rules. None if it is not known."""
-        sighting = None if number is None else self._triggered.get(number)
+    def _way(self, part: Part, moment: _Moment) -> int | None:
+        """Return how far a part is from the trigger at a moment, in the unit of the rules. None if it is not known."""
+        sighting = self._numbers.sighting(part.number)
         if self._rules.unit == "ms":
-            announced = {} if number is None else self._announced.get(number, {})
-            since = sighting.at if sighting is not None else min(announced.values(), default=None)
-            return None if since is None else int((now - since) * 1000)
+            since = self._numbers.announced_at(part.number) if sighting is None else sighting.at
+            return None if since is None else int((moment.at - since) * 1000)
+        count = part.encoder_count
         if count is None and sighting is not None and sighting.count != NO_COUNT:
             count = sighting.count
-        if count is None or self._count is None:
-            return None
-        return (self._count - count + 2**31) % 2**32 - 2**31  # the encoder wraps at 32 bits
-
-    def _trim(self, items: OrderedDict[_Key, None]) -> None:
-        while len(items) > self._remember:
-            items.popitem(last=False)
-
-
-def _put(parts: OrderedDict[int, _Value], number: int, value: _Value, remember: int) -> None:
-    """Add a part, and forget the oldest ones."""
-    parts.pop(number, None)
-    parts[number] = value
-    while len(parts) > remember:
-        parts.popitem(last=False)
+        return None if count is None or moment.count is None else encoder.difference(moment.count, count)

@@ -16,7 +16,9 @@ from itertools import islice
 
 from patchline import config
 from patchline.gate.decided import Decided, Undone
-from patchline.gate.tracker import MISSED, UNANNOUNCED, NoBelt, Place, Tracker
+from patchline.gate.images import Image, Images
+from patchline.gate.patience import Patience
+from patchline.gate.tracker import MISSED, OTHER_IMAGE, UNANNOUNCED, NoBelt, Place, Tracker
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
@@ -66,6 +68,7 @@ class Gate:
         belt: Tracker | None = None,
     ) -> None:
         self._rules = rules
+        self.patience = Patience(rules)
         self._belt = belt or NoBelt()
         self._stale_after_s = stale_after_s
         self._remember = remember
@@ -73,6 +76,7 @@ class Gate:
         self._expected: dict[str, tuple[Announcement, float]] = {}
         self._due: list[tuple[float, str]] = []
         self._decided = Undone()
+        self._images = Images(self._belt.remembers, self._is_over)  # only a PLC has one result for a part
         self._unannounced: dict[int, str] = {}  # job ids of rejections that may be superseded, by part number
         self.late_verdicts = 0  # counted while the gate hears its line, not while it reads what it has missed
 
@@ -80,7 +84,15 @@ class Gate:
         """Restore what an earlier process has done (job id and reason, oldest first) and what it was about to do."""
         self._acted.update(acted)
         for record in intended:
+            if record.because != UNANNOUNCED:
+                self._belt.on_part(record, now)
             self._pin(record, now)
+
+    def restore_image(self, record: ActionRecord, acted_at: float) -> None:
+        """Restore what an earlier process has done to a part: it may have other images."""
+        if record.because != UNANNOUNCED:
+            self._belt.on_part(record, acted_at)
+        self._images.add(record, acted_at, record.action is Action.REJECT)
 
     @property
     def expected(self) -> int:
@@ -111,21 +123,10 @@ class Gate:
         """
         if part.job_id in self._acted or part.job_id in self._expected or part.job_id in self._decided:
             return False
-        due_at = now - age_s + self._patience_s(part)
-        self._hear_of(part, now)
-        self._expected[part.job_id] = (part, due_at)
-        heapq.heappush(self._due, (due_at, part.job_id))
+        due_at = now - age_s + self.patience.seconds(part)
+        self._hear_of(part, now - age_s)
+        self._expect(part, due_at)
         return True
-
-    def waited_s(self, part: Announcement | Verdict, now_ms: int) -> float:
-        """Return how much of the patience with a part is over, by the wall clocks.
-
-        What counts is the deadline, because an image may be captured long before it is announced.
-        """
-        if part.deadline is not None and part.captured_at is not None:
-            return max(0, self._wait_ms(part) - (part.deadline - now_ms)) / 1000
-        since_ms = part.received_at if isinstance(part, Verdict) and part.captured_at is None else part.captured_at
-        return max(0, now_ms - (since_ms or now_ms)) / 1000
 
     def is_undone(self, job_id: str) -> bool:
         """Return True if the action on a job is decided and not done."""
@@ -138,17 +139,18 @@ class Gate:
             verdict: the verdict.
             now: the time.
             age_s: how long ago the verdict arrived, if it was not received just now.
-            waited_s: see the method. It only marks an unannounced part as stale.
+            waited_s: see `Patience`. It only marks an unannounced part as stale.
         """
         if verdict.job_id in self._acted:
             return Heard.LATE if self._acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
         if verdict.job_id in self._decided:
             return Heard.KNOWN
-        self._hear_of(verdict, now)
-        patience_s = self._patience_s(verdict)
+        self._hear_of(verdict, now - age_s)
+        patience_s = self.patience.seconds(verdict)
         announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
         stale = announced is None and waited_s > patience_s + self._stale_after_s
         action, because, score = self._action_for(verdict), str(verdict.decision), verdict.score
+        self._images.add(announced or verdict, due_at)
         late = action is Action.ACCEPT and now >= due_at
         if late:
             action, because, score = Action.REJECT, NO_VERDICT, None
@@ -180,7 +182,7 @@ class Gate:
         for job_id, decided in self._decided.items():
             if self._waits(decided, now):
                 continue
-            if decided.action is Action.ACCEPT and not decided.pinned and (reason := self._objection(decided, now)):
+            if decided.action is Action.ACCEPT and (reason := self._objection(decided, now)):
                 decided = replace(decided, action=Action.REJECT, because=reason, score=None)
             if permit.accept or decided.action is Action.REJECT:
                 return self._record(job_id, decided, now, now_ms)
@@ -195,7 +197,7 @@ class Gate:
             self._unannounced[record.number] = record.job_id
 
     def intend(self, record: ActionRecord) -> None:
-        """Pin an action that is about to be done: from now on it can only be repeated."""
+        """Pin an action that is about to be done: from now on it is repeated, or its part is rejected."""
         if record.job_id in self._decided:
             decided = self._decided[record.job_id]
             self._decided[record.job_id] = replace(
@@ -213,6 +215,7 @@ class Gate:
         """Remember an action that the arm of this gate or of another one has acknowledged."""
         if record.job_id not in self._acted:
             self._belt.on_done(record, now)
+            self._images.add(record, now, record.action is Action.REJECT)
         self.done(record.job_id, record.because)
 
     def done(self, job_id: str, because: str) -> bool:
@@ -252,15 +255,15 @@ class Gate:
         if open_part.action is None:
             if part.job_id in self._expected:
                 return None
-            self._expected[part.job_id] = (part, due_at)
-            heapq.heappush(self._due, (due_at, part.job_id))
-            return self._patience_s(part) - open_part.due_in_s
+            self._expect(part, due_at)
+            return self.patience.seconds(part) - open_part.due_in_s
         is_new = part.job_id not in self._expected and known is None
         _, due_at = self._expected.pop(part.job_id, (None, due_at))
+        self._images.add(part, due_at)
         self._decided[part.job_id] = Decided(
             part, open_part.action, open_part.because, open_part.score, due_at, pinned=open_part.intended
         )
-        return self._patience_s(part) - open_part.due_in_s if is_new else None
+        return self.patience.seconds(part) - open_part.due_in_s if is_new else None
 
     def forget_overdue(self, now: float, overdue_s: float) -> list[str]:
         """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby."""
@@ -282,16 +285,10 @@ class Gate:
             self._decided.pop(job_id, None)
         return job_ids
 
-    def _patience_s(self, part: Announcement | Verdict) -> float:
-        return (self._wait_ms(part) + self._rules(part.category).grace_ms) / 1000
-
-    def _wait_ms(self, part: Announcement | Verdict) -> int:
-        wait_ms = self._rules(part.category).max_wait_ms
-        if part.deadline is not None and part.captured_at is not None:
-            # Times of one clock. An image may be announced long after its capture; a camera's clock may be ahead.
-            announced_at = part.announced_at if isinstance(part, Announcement) else None
-            wait_ms = min(wait_ms, max(0, part.deadline - max(part.captured_at, announced_at or 0)))
-        return wait_ms
+    def _expect(self, part: Announcement, due_at: float) -> None:
+        self._images.add(part, due_at)
+        self._expected[part.job_id] = (part, due_at)
+        heapq.heappush(self._due, (due_at, part.job_id))
 
     def _action_for(self, verdict: Verdict) -> Action:
         if verdict.decision is Decision.REVIEW:
@@ -302,6 +299,7 @@ class Gate:
         _, due_at = self._expected.pop(record.job_id, (None, now))
         if record.job_id in self._decided:
             due_at = self._decided[record.job_id].due_at
+        self._images.add(record, due_at)
         self._decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
 
     def _hear_of(self, part: Announcement | Verdict, now: float) -> None:
@@ -326,17 +324,34 @@ class Gate:
         return place is Place.GONE
 
     def _waits(self, decided: Decided, now: float) -> bool:
-        """Return True if an action is postponed, or its part is not there yet."""
-        return decided.retry_at > now or self._belt.holds(decided.part, now)
+        """Return True if an action is postponed, its part is not there yet, or another image of it has no verdict."""
+        if decided.retry_at > now or self._belt.holds(decided.part, now):
+            return True
+        waits = decided.action is Action.ACCEPT and not decided.pinned
+        return waits and any(job_id in self._expected for job_id, _ in self._images.others(decided.part, now))
 
     def _objection(self, decided: Decided, now: float) -> str | None:
-        """Return why a part must not be accepted now."""
+        """Return why a part must not be accepted now. An accept that may be done is repeated, or becomes a reject."""
+        if any(self._rejects(job_id, image) for job_id, image in self._images.others(decided.part, now)):
+            return OTHER_IMAGE
+        if decided.pinned:
+            return None
         place = self._belt.place(decided.part, now)
         if place in _BEHIND:
             return MISSED
         # A part whose verdict came in time may stand on a belt that has stopped.
         late = place is Place.UNKNOWN and now >= decided.due_at
         return NO_VERDICT if late else self._belt.objection(decided.part)
+
+    def _rejects(self, job_id: str, image: Image) -> bool:
+        """Return True if the part of an image is, or will be, rejected because of it."""
+        decided = self._decided.get(job_id)
+        return image.rejected or (decided is not None and decided.action is Action.REJECT)
+
+    def _is_over(self, image: Image, now: float) -> bool:
+        """Return True if the part of an image has left the line, so that its number may belong to another part."""
+        place = self._belt.place(image.part, now)
+        return place is Place.GONE or (place is Place.UNKNOWN and now - image.due_at > self._stale_after_s)
 
     def _decide_in_window(self, now: float) -> None:
         """Reject the parts that have reached the window of the arm without a verdict."""

@@ -9,7 +9,7 @@ import structlog
 
 from patchline import config
 from patchline.gate.belt import Belt
-from patchline.gate.decide import Gate
+from patchline.gate.decide import Gate, Permit
 from patchline.gate.metrics import PlcMetrics
 from patchline.gate.tracker import UNANNOUNCED, Finding, Outcome
 from patchline.plc.register_map import PlcState
@@ -29,7 +29,7 @@ class Follower(Protocol):
     def stop_line(self) -> bool: ...
     @property
     def counts(self) -> Mapping[str, int]: ...
-    def step(self, now: float, serving: bool) -> list[OutcomeRecord]: ...
+    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]: ...
 
 
 class NoFollower:
@@ -38,7 +38,7 @@ class NoFollower:
     stop_line = False
     counts: Mapping[str, int] = {}
 
-    def step(self, now: float, serving: bool) -> list[OutcomeRecord]:
+    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]:
         """See `Following.step`."""
         return []
 
@@ -75,6 +75,7 @@ class Following:
         self._poll_at = 0.0
         self._failed = False
         self._product = 0  # sequence number of the last product change
+        self._unknown: set[int] = set()  # codes of products that were logged
         self._states = PlcState(0)
 
     @property
@@ -88,12 +89,12 @@ class Following:
         belt = self._belt
         return {"rejects_in_row": belt.rejects_in_row, "missed": belt.missed, "escaped": belt.escaped}
 
-    def step(self, now: float, serving: bool) -> list[OutcomeRecord]:
+    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]:
         """Read what the PLC says, if `plc.poll_ms` are over.
 
         Args:
             now: the time.
-            serving: this gate acts. A standby finds the same, and keeps it to itself.
+            permit: what the lease allows. A standby finds the same, and keeps it to itself.
 
         Returns:
             What is to be published.
@@ -103,29 +104,35 @@ class Following:
             self._poll(now)
         for margin in self._belt.take_margins():
             self._metrics.margin(margin)
-        findings = [(finding, self._job_id(finding)) for finding in self._belt.step(now)]
+        findings = [(finding, self._job_id(finding)) for finding in self._belt.step(now, permit.accept)]
         for finding, job_id in findings:
             if finding.outcome is Outcome.UNANNOUNCED:
-                self._gate.reject_unannounced(self._rejection(job_id, finding.number), now, serving)
-        return [self._publish(finding, job_id) for finding, job_id in findings if serving]
+                self._gate.reject_unannounced(self._rejection(job_id, finding.number), now, permit.reject)
+        return [self._publish(finding, job_id) for finding, job_id in findings if permit.reject]
 
     def _poll(self, now: float) -> None:
         try:
             report = self._station.poll()
         except PlcError as error:
-            self._poll_at = now + _PAUSE_AFTER_ERROR_S
-            self._metrics.read_failed()
-            if not self._failed:
-                _log.error("the PLC is not read, retrying", line=self._line, reason=str(error))
-            self._failed = True
+            self._on_failure(str(error), now)
             return
-        if self._failed:
+        if self._failed and report.failure is None:
             _log.info("the PLC is read again", line=self._line)
-        self._failed = False
+            self._failed = False
         self._metrics.on_report(report, now)
         self._log_changes(report)
         self._belt.on_report(report, now)
         self._on_product(report)
+        if report.failure is not None:
+            self._on_failure(report.failure, now)
+
+    def _on_failure(self, reason: str, now: float) -> None:
+        self._poll_at = now + _PAUSE_AFTER_ERROR_S
+        self._belt.on_silence()
+        self._metrics.read_failed()
+        if not self._failed:
+            _log.error("the PLC is not read, retrying", line=self._line, reason=reason)
+        self._failed = True
 
     def _log_changes(self, report: Report) -> None:
         changed = report.state ^ self._states
@@ -141,15 +148,27 @@ class Following:
 
     def _on_product(self, report: Report) -> None:
         """Acknowledge a product change. An unknown product is not acknowledged: the PLC must not start it."""
+        if report.restarted:
+            self._product, self._unknown = 0, set()
+        for code in {trigger.category or report.category for trigger in report.triggers} - {0, *self._codes}:
+            self._on_unknown(code)
         if report.category_sequence == self._product:
             return
         self._product = report.category_sequence
         name = self._codes.get(report.category)
-        if name is None:
-            _log.error("the PLC asks for an unknown product; add it to plc.categories", code=report.category)
-            return
-        _log.info("product change", line=self._line, category=name)
-        self._station.acknowledge(report.category, report.category_sequence)
+        if name is not None:
+            _log.info("product change", line=self._line, category=name)
+            self._station.acknowledge(report.category, report.category_sequence)
+        elif report.category_sequence:  # else the PLC has started again
+            self._unknown.discard(report.category)
+            self._on_unknown(report.category)
+
+    def _on_unknown(self, code: int) -> None:
+        """Count an unknown code, and log it once until the PLC asks for it again. Its parts are rejected."""
+        self._metrics.unknown_product()
+        if code not in self._unknown:
+            _log.error("the PLC names an unknown product; add it to plc.categories", line=self._line, code=code)
+        self._unknown.add(code)
 
     def _job_id(self, finding: Finding) -> str:
         """Return the job of a part. An unannounced part gets an id that all gates of the line make in the same way."""

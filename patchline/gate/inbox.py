@@ -151,7 +151,7 @@ class Inbox:
         self._check_line(part.line)
         current = self._lease.is_current(now)
         # Only a message from before the gate was current may have waited.
-        age_s = 0.0 if current else self._gate.waited_s(part, self._now_ms())
+        age_s = 0.0 if current else self._gate.patience.waited_s(part, self._now_ms())
         if current:
             self._observe_clock("publisher", self._line, part.announced_at or part.captured_at, now)
         if self._gate.on_part(part, now, age_s):
@@ -167,7 +167,7 @@ class Inbox:
         current = self._lease.is_current(now)
         if current:
             self._observe_clock("worker", verdict.worker.split(":")[0], verdict.decided_at, now)
-        waited_s = self._gate.waited_s(verdict, self._now_ms())
+        waited_s = self._gate.patience.waited_s(verdict, self._now_ms())
         heard = self._gate.on_verdict(verdict, now, 0.0 if current else waited_s, waited_s)
         if heard is Heard.LATE and current:
             self._gate.late_verdicts += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from patchline.gate.decide import NO_VERDICT, Gate
 from patchline.gate.lease import Role
-from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_CATEGORY, SUPERSEDED, UNANNOUNCED, Outcome
+from patchline.gate.tracker import BELT_REASONS, Outcome
 from patchline.plc.register_map import PlcState
 from patchline.plc.station import Report
 from patchline.protocol.gate_messages import Action, ActionRecord
@@ -69,7 +69,7 @@ class Metrics:
             Gauge(f"patchline_gate_{name}", text, ["line"], registry=registry).labels(line).set_function(value)
         self._failures.labels(line)
         for category in self._categories:  # a series that starts at 1 would hide its first act from increase()
-            for because in (*Decision, NO_VERDICT, NO_NUMBER, OTHER_CATEGORY, UNANNOUNCED, MISSED, SUPERSEDED):
+            for because in (*Decision, NO_VERDICT, *BELT_REASONS):
                 if because is not Decision.PASS:
                     self._acts.labels(line, category, Action.REJECT, because)
             self._acts.labels(line, category, Action.ACCEPT, Decision.PASS)
@@ -119,6 +119,12 @@ class PlcMetrics:
         self._lost = Counter(
             "patchline_gate_plc_lost", "Triggers and confirmations overwritten unread.", ["line"], registry=registry
         ).labels(line)
+        self._unknown_products = Counter(
+            "patchline_gate_plc_unknown_products",
+            "Product changes, and reports with triggers, whose code is not in plc.categories.",
+            ["line"],
+            registry=registry,
+        ).labels(line)
         self._margins = Histogram(
             "patchline_gate_margin",
             "Way left before the arm when an action was done, as a share of the way from the trigger.",
@@ -147,6 +153,10 @@ class PlcMetrics:
     def read_failed(self) -> None:
         """Record that the PLC has not answered."""
         self._failures.inc()
+
+    def unknown_product(self) -> None:
+        """Record that the PLC named a product that is not configured."""
+        self._unknown_products.inc()
 
     def found(self, outcome: Outcome) -> None:
         """Record what became of a part."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from patchline.gate.decide import NO_VERDICT
 from patchline.gate.outputs import OutputError, OutputState
-from patchline.gate.tracker import MISSED, UNANNOUNCED
+from patchline.gate.tracker import MISSED, OTHER_IMAGE, UNANNOUNCED
 from patchline.plc import register_map as registers
 from patchline.plc.register_map import Code, GateState
 from patchline.plc.station import Result, Station
@@ -24,6 +24,7 @@ _CODES = {
     NO_VERDICT: Code.NO_VERDICT,
     UNANNOUNCED: Code.UNANNOUNCED,
     MISSED: Code.MISSED,
+    OTHER_IMAGE: Code.OTHER_IMAGE,
 }
 
 

@@ -81,7 +81,8 @@ def run(
         life = _Life(gate, lease, link)
         life.serve(settings.worker.metrics_host, metrics_port, measured)
         status_broker = connections.connect(quick, f"gate {line} {name} status", quiet=True)
-        stack.enter_context(StatusSender(status_broker, Identity("gate", name, line), life.report, now_ms))
+        identity, makes = Identity("gate", name, line), settings.broker.make_queues
+        stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
         _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
     _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)

@@ -93,6 +93,8 @@ class Service:
         known.update(record.job_id for record in unsaved)
         intended = [record for record in self._journal.intended if record.job_id not in known]
         self._gate.restore(acted, intended, now)
+        for record in self._journal.done:
+            self._gate.restore_image(record, now - max(0, now_ms - record.acted_at) / 1000)
         for expected in self._memory.load_expected():
             self._gate.on_part(expected.part, now, max(0, now_ms - expected.arrived_at) / 1000)
 
@@ -113,7 +115,7 @@ class Service:
         self._recovery.step(now)
         self._update_role(now)
         permit = self._permit(now)
-        for outcome in self._follower.step(now, permit.reject):
+        for outcome in self._follower.step(now, permit):
             self._link.announce(outcome)
         if permit.reject:
             self._tell(now)

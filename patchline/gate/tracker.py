@@ -15,6 +15,8 @@ UNANNOUNCED = "unannounced"
 OTHER_CATEGORY = "other category than the PLC's"
 MISSED = "too late for the arm"
 SUPERSEDED = "a later part has its number"
+OTHER_IMAGE = "another image of the part"
+BELT_REASONS = (NO_NUMBER, UNANNOUNCED, OTHER_CATEGORY, MISSED, SUPERSEDED, OTHER_IMAGE)
 Part = Announcement | Verdict | ActionRecord
 
 
@@ -31,9 +33,11 @@ class Place(Enum):
 class Outcome(StrEnum):
     """What became of a part, as far as it is not what was to be expected."""
 
-    ESCAPED = "escaped"  # rejected, and no sensor has seen it go
+    ESCAPED = "escaped"  # rejected, and the sensor has not seen it in the reject bin
+    UNCONFIRMED = "unconfirmed"  # rejected, and the PLC was off or not read while it passed the sensor
     DIVERTED = "diverted"  # accepted, and seen in the reject bin
     MISSED = "missed"  # its action came too late for the arm
+    UNATTENDED = "unattended"  # passed the arm while no gate could act: the PLC has rejected it
     UNANNOUNCED = "unannounced"  # seen by the PLC, and nobody announced it
 
 
@@ -52,6 +56,8 @@ class Tracker(Protocol):
 
     @property
     def knows_places(self) -> bool: ...
+    @property
+    def remembers(self) -> int: ...
     def place(self, part: Part, now: float) -> Place: ...
     def objection(self, part: Part) -> str | None: ...
     def holds(self, part: Part, now: float) -> bool: ...
@@ -65,6 +71,7 @@ class NoBelt:
     """The tracker of a gate that knows nothing of the belt."""
 
     knows_places = False
+    remembers = 0
 
     def place(self, part: Part, now: float) -> Place:
         """See `Belt`."""

@@ -13,7 +13,10 @@ from patchline.protocol.errors import SetupError
 
 _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
-_UNITS = ("patchline-worker@.service", "patchline-gate@.service", "patchline-publisher@.service", "ascend.conf")
+_UNITS = (
+    *(f"patchline-{process}@.service" for process in ("worker", "gate", "publisher")),
+    *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
+)
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
 _FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory")
 

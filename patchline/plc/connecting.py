@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from patchline import config
 from patchline.plc.register_map import Layout
-from patchline.plc.words import WordMemory
+from patchline.plc.words import PlcError, WordMemory
 from patchline.protocol.errors import SetupError
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def _opcua_server(place: str, rules: config.PlcRules) -> WordMemory:
     from patchline.plc.opcua_server import OpcUaServer
 
     host, port = _host_and_port(place if ":" in place else f"{_ANYWHERE}:{place}", 0)
-    return OpcUaServer(host, port, layout(rules), _opcua_security(rules))
+    try:
+        return OpcUaServer(host, port, layout(rules), _opcua_security(rules))
+    except PlcError as error:
+        raise SetupError(f"{error}; does another gate of this host listen there?") from error
 
 
 def _opcua_security(rules: config.PlcRules) -> OpcUaSecurity | None:

@@ -25,7 +25,7 @@ from pycomm3.packets import (
     wrap_unconnected_send,
 )
 
-from patchline.plc.words import MAX_WORDS, PlcError
+from patchline.plc.words import MAX_WORDS, PlcError, PlcRefusal
 from patchline.protocol.errors import SetupError
 
 PORT = 44818
@@ -108,7 +108,7 @@ class EthernetIpWords:
             raise PlcError(f"{self._tag}[{start}]: {self._describe(error)}") from error
         if not answer or answer.raw[_SERVICE_OFFSET] != service | _ANSWER:
             self.close()
-            raise PlcError(f"{self._tag}[{start}]: the PLC refuses: {_reason(answer)}")
+            raise PlcRefusal(f"{self._tag}[{start}]: the PLC refuses: {_reason(answer)}")
         return bytes(answer.data)
 
     def _request(self, service: int, start: int, data: bytes) -> RequestPacket:

@@ -9,7 +9,7 @@ from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from patchline.plc.words import PlcError
+from patchline.plc.words import PlcError, PlcRefusal
 
 PORT = 502
 UNIT = 1
@@ -64,7 +64,7 @@ class ModbusClient:
         except (ModbusException, OSError) as error:
             raise self._failure(str(error)) from error
         if answer.isError():  # the connection is sound, and stays
-            raise PlcError(f"{self._name}: refused with exception code {answer.exception_code}")
+            raise PlcRefusal(f"{self._name}: refused with exception code {answer.exception_code}")
         return answer
 
     def _failure(self, reason: str) -> PlcError:

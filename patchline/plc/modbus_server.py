@@ -14,8 +14,11 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from patchline.plc.words import PlcError
+import structlog
 
+from patchline.plc.words import PlcError, PlcRefusal
+
+_log = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 16  # one more ends the connection that has been silent for longest
 KEEPALIVE_S = 10  # a PLC that lost its power is noticed after four times this
 _HEADER = struct.Struct(">HHHB")  # transaction, protocol, length of what follows with the unit, unit
@@ -57,7 +60,7 @@ class ModbusServer:
         try:
             return self._table.read(start, count)
         except _RequestError:
-            raise PlcError(f"words {start} to {start + count - 1} do not exist") from None
+            raise PlcRefusal(f"words {start} to {start + count - 1} do not exist") from None
 
     def write(self, start: int, words: Sequence[int]) -> None:
         """See `WordMemory`."""
@@ -65,7 +68,7 @@ class ModbusServer:
         try:
             self._table.write(start, words)
         except _RequestError:
-            raise PlcError(f"words {start} to {start + len(words) - 1} do not exist") from None
+            raise PlcRefusal(f"words {start} to {start + len(words) - 1} do not exist") from None
 
     def close(self) -> None:
         """End all connections and give the port back. The words stay."""
@@ -80,6 +83,7 @@ class ModbusServer:
             except OSError as error:
                 raise PlcError(f"cannot listen on {self._host}:{self._port}: {error}") from error
             self._port = self._listener.port
+            _log.info("listening for the PLC", protocol="Modbus TCP", host=self._host, port=self._port)
         return self._listener
 
 

@@ -15,7 +15,7 @@ from asyncua.crypto.uacrypto import CertProperties
 
 from patchline.plc.loop_thread import LoopThread
 from patchline.plc.opcua_security import OpcUaIdentity, OpcUaSecurity
-from patchline.plc.words import PlcError
+from patchline.plc.words import PlcError, PlcRefusal
 from patchline.protocol.errors import SetupError
 
 TIMEOUT_S = 0.2
@@ -111,7 +111,7 @@ class OpcUaClient:
         try:
             return await act(session)
         except PlcError as error:  # the server refused; the session is sound
-            raise PlcError(f"OPC UA {self._url}: {error}") from error
+            raise type(error)(f"OPC UA {self._url}: {error}") from error
         except asyncio.CancelledError:
             self._discard(session)
             raise
@@ -173,7 +173,7 @@ class _Session:
             return (await self._read(array))[offset : offset + count]
         words = await self._read(array, _range(offset, count))
         if len(words) != count:
-            raise PlcError(f"{array.node}: {len(words)} words instead of {count}")
+            raise PlcRefusal(f"{array.node}: {len(words)} words instead of {count}")
         return words
 
     async def write(self, start: int, words: list[int]) -> None:
@@ -206,7 +206,7 @@ class _Session:
         for array, size in self._sizes.items():
             if array.first <= start < start + count <= array.first + size:
                 return array, start - array.first
-        raise PlcError(f"words {start} to {start + count - 1} do not exist")
+        raise PlcRefusal(f"words {start} to {start + count - 1} do not exist")
 
     async def _read(self, array: WordArray, index_range: str | None = None) -> tuple[int, ...]:
         item = ua.ReadValueId(self._arrays[array], ua.AttributeIds.Value, index_range)
@@ -254,7 +254,7 @@ async def _connect_securely(client: Client, identity: OpcUaIdentity) -> None:
 
 def _check(status: ua.StatusCode, array: WordArray) -> None:
     if not status.is_good():
-        raise PlcError(f"{array.node}: refused with {status.name}")
+        raise PlcRefusal(f"{array.node}: refused with {status.name}")
 
 
 def _range(offset: int, count: int) -> str:

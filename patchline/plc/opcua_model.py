@@ -46,6 +46,11 @@ class Place:
         return self.first + self.record.words
 
 
+def url(host: str, port: int) -> str:
+    """Return the address of the server for its clients."""
+    return f"opc.tcp://{f'[{host}]' if ':' in host else host}:{port}/patchline"
+
+
 def places(layout: Layout) -> tuple[Place, ...]:
     """Return the places of all records."""
     areas = [Place(layout.gate, register_map.GATE_HEADER, f"{ROOT}.Gate")]

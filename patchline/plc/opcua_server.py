@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import UTC
 from typing import Any, TypeVar
 
+import structlog
 from asyncua import Server, ua
 from asyncua.common.callback import CallbackType, ServerItemCallback
 from asyncua.common.utils import ServiceError
@@ -21,8 +22,9 @@ from patchline.plc.loop_thread import LoopThread
 from patchline.plc.opcua_model import Place
 from patchline.plc.opcua_security import OpcUaIdentity, OpcUaSecurity
 from patchline.plc.register_map import Field, Layout
-from patchline.plc.words import PlcError
+from patchline.plc.words import PlcError, PlcRefusal
 
+_log = structlog.get_logger(__name__)
 PORT = 4840
 TIMEOUT_S = 0.2
 SESSION_S = 60.0
@@ -101,6 +103,8 @@ class OpcUaServer:
             thread.close()
             raise PlcError(f"OPC UA: cannot listen on {self._host}:{self._port}: {error}") from error
         self._thread = thread
+        url = opcua_model.url(self._host, self._port)
+        _log.info("listening for the PLC", protocol="OPC UA", url=url, encrypted=self._identity is not None)
         return serving
 
     def _run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -126,7 +130,7 @@ class _Serving:
         """Listen. Return the port."""
         await self._server.init()
         self._server.name = "Patchline"
-        self._server.set_endpoint(f"opc.tcp://{host}:{port}/patchline")
+        self._server.set_endpoint(opcua_model.url(host, port))
         await self._secure()
         model = await opcua_model.build(self._server, self._layout)
         self._index = model.index
@@ -181,7 +185,7 @@ class _Serving:
         for first, words in self._words.items():
             if first <= start < start + count <= first + len(words):
                 return words, start - first
-        raise PlcError(f"words {start} to {start + count - 1} do not exist")
+        raise PlcRefusal(f"words {start} to {start + count - 1} do not exist")
 
     def _before_write(self, event: ServerItemCallback, _service: Any) -> None:
         """Refuse a Write that could only be done in part, or that asyncua would do wrongly."""

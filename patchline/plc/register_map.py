@@ -55,6 +55,7 @@ class Code(IntEnum):
     NO_VERDICT = 6
     UNANNOUNCED = 7
     MISSED = 8
+    OTHER_IMAGE = 9
 
 
 class Bin(IntEnum):
@@ -110,6 +111,10 @@ class Record:
         packed = struct.pack(f">{self.words}H", *words)
         return dict(zip((field.name for field in self.fields), struct.unpack(self._format, packed), strict=True))
 
+    def unpack_integers(self, words: Sequence[int]) -> dict[str, int]:
+        """Return the values of a record that has no `real`."""
+        return {name: int(value) for name, value in self.unpack(words).items()}
+
     def offset(self, name: str) -> int:
         """Return the number of the first word of a field."""
         names = [field.name for field in self.fields]
@@ -138,7 +143,7 @@ GATE_HEADER = Record(
         Field("confirmation_sequence", "word", "Sequence number of the last confirmation that the gate has read."),
         Field("rejects_in_row", "word", "Parts rejected one after the other."),
         Field("missed", "word", "Results that came too late for the arm, since the gate started."),
-        Field("escaped", "word", "Rejects that no sensor confirmed, since the gate started."),
+        Field("escaped", "word", "Rejects that were not seen in the reject bin, since the gate started."),
         *_reserved(3),
     )
 )
@@ -146,7 +151,7 @@ RESULT = Record(
     (
         Field("number", "dword", "Number of the part. A slot holds for this part only."),
         Field("result", "word", "1 accept, 2 reject. Anything else is no result: reject."),
-        Field("code", "word", "1 pass, 2 review, 3 fail, 4 expired, 5 error, 6 none, 7 unknown, 8 late."),
+        Field("code", "word", "1 pass, 2 review, 3 fail, 4 expired, 5 error; else a reason of the gate."),
         Field("score", "real", "Score of the image. Not a number if there is none."),
         Field("count", "dint", "Encoder count at which the arm acts; -2147483648 if there is none."),
         *_reserved(1),

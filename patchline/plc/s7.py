@@ -17,7 +17,7 @@ from snap7.datatypes import S7Area, S7WordLen
 from snap7.error import S7ConnectionError, S7Error
 from snap7.s7protocol import S7Protocol
 
-from patchline.plc.words import PlcError
+from patchline.plc.words import PlcError, PlcRefusal
 
 PORT = 102
 TIMEOUT_S = 0.2
@@ -68,7 +68,7 @@ class S7Words:
         try:
             data = self._protocol.extract_read_data(response, S7WordLen.BYTE, 2 * count)
         except S7Error as error:
-            raise self._failure(error) from error
+            raise PlcRefusal(f"{self._name}: {error}") from error
         return struct.unpack(f">{count}H", bytes(data))
 
     def write(self, start: int, words: Sequence[int]) -> None:
@@ -83,7 +83,7 @@ class S7Words:
         try:
             self._protocol.check_write_response(response)
         except S7Error as error:
-            raise self._failure(error) from error
+            raise PlcRefusal(f"{self._name}: {error}") from error
 
     def close(self) -> None:
         """See `WordMemory`."""

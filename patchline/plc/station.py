@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
+from patchline.plc import areas
 from patchline.plc import register_map as registers
-from patchline.plc.register_map import GATE_HEADER, PLC_HEADER, RESULT, GateState, Layout, PlcState, Record, Value
-from patchline.plc.words import PlcError, WordMemory
+from patchline.plc.patient import PatientMemory
+from patchline.plc.register_map import GATE_HEADER, RESULT, GateState, Layout, PlcState, Value
+from patchline.plc.rings import Ring
+from patchline.plc.words import MAX_WORDS, PlcError, WordMemory
 
-_PAUSE_S = 0.2
-_Answer = TypeVar("_Answer")
+_SLOTS_AT_ONCE = MAX_WORDS // RESULT.words
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Report:
         confirmations: the parts that left since the last report, oldest first.
         lost: triggers and confirmations that were overwritten before they were read.
         restarted: the PLC counts its triggers or confirmations anew.
+        failure: why the triggers and confirmations after these were not read. They come with the next report.
     """
 
     state: PlcState
@@ -68,10 +70,13 @@ class Report:
     confirmations: tuple[Confirmation, ...] = ()
     lost: int = 0
     restarted: bool = False
+    failure: str | None = None
 
 
 class Station:
     """One gate and one PLC. Used by one thread.
+
+    Both areas are checked to their ends before their first use, and again after each error: it may be another PLC then.
 
     Args:
         memory: the words that they share.
@@ -80,27 +85,32 @@ class Station:
     """
 
     def __init__(self, memory: WordMemory, layout: Layout, clock: Callable[[], float]) -> None:
-        self._memory = _Patient(memory, clock)
+        self._memory = PatientMemory(memory, clock)
         self._layout = layout
+        self._rings = {
+            "trigger": Ring(registers.TRIGGER, layout.trigger, layout.slots),
+            "confirmation": Ring(registers.CONFIRMATION, layout.confirmation, layout.slots),
+        }
+        self._gate_area_checked = self._plc_area_checked = -1  # number of errors of the memory before the check
         self._sequence: int | None = None  # of the last result; None: not read yet
         self._heartbeat = 0
         self._echo = 0
-        self._read: dict[str, int] = {}  # sequence numbers of the last trigger and confirmation that were read
         self._category: tuple[int, int] | None = None  # code and sequence number of the acknowledged product change
 
     def write_result(self, result: Result) -> None:
         """Write a result into the slot of its part, and read it back. Writing it again changes nothing for the part.
 
+        A sequence number is never used again: what was written in vain may be there all the same.
+
         Raises:
             PlcError: it is not known whether the PLC has it.
         """
-        sequence = registers.next_sequence(self._last_sequence())
+        self._sequence = sequence = registers.next_sequence(self._last_sequence())
         words = RESULT.pack({**vars(result), "sequence": sequence})
         start = self._layout.result(result.number)
         self._memory.write(start, words)
         if self._memory.read(start, RESULT.words) != words:
             raise PlcError(f"the PLC has other words in its slot of part {result.number} than those just written")
-        self._sequence = sequence
 
     def beat(self, state: GateState, counts: Mapping[str, int]) -> None:
         """Write the header: the state, the next heartbeat, and other values by their names in `GATE_HEADER`.
@@ -120,8 +130,7 @@ class Station:
             "slots": self._layout.slots,
             "category": category,
             "category_sequence": category_sequence,
-            "trigger_sequence": self._read.get("trigger", 0),
-            "confirmation_sequence": self._read.get("confirmation", 0),
+            **{f"{name}_sequence": ring.sequence for name, ring in self._rings.items()},
             **{name: min(count, 65535) for name, count in counts.items()},
         }
         self._memory.write(self._layout.gate, GATE_HEADER.pack(values))
@@ -139,25 +148,33 @@ class Station:
         """Read what the PLC says. The first report has no triggers and no confirmations: it only finds their place.
 
         Raises:
-            PlcError: the PLC has not answered, or its area is of another version.
+            PlcError: the PLC has not answered, or its area is of another version or size. Nothing was read then.
         """
-        header = _unpack(PLC_HEADER, self._memory.read(self._layout.plc, PLC_HEADER.words))
-        if header["version"] not in (0, registers.VERSION):
-            raise PlcError(f"the PLC's area has version {header['version']}, this build knows {registers.VERSION}")
-        restarted = any(self._has_restarted(name, header) for name in ("trigger", "confirmation"))
-        triggers, lost_triggers = self._new("trigger", header, registers.TRIGGER, self._layout.trigger)
-        confirmed, lost = self._new("confirmation", header, registers.CONFIRMATION, self._layout.confirmation)
+        self._check_plc_area()
+        header = self._read_plc_header()
+        lasts = {name: header[f"{name}_sequence"] for name in self._rings}
+        anew = {name: ring.begins_anew(lasts[name]) for name, ring in self._rings.items()}
+        events: dict[str, list[dict[str, int] | None]] = {name: [] for name in self._rings}
+        failure = None
+        try:
+            for name, ring in self._rings.items():
+                for slot in ring.read(self._memory, lasts[name]):
+                    events[name].append(slot)
+        except PlcError as error:
+            failure = str(error)
         self._echo = header["heartbeat"]
+        triggers, confirmations = events["trigger"], events["confirmation"]
         return Report(
             PlcState(header["state"]),
             header["heartbeat"],
             header["count"],
             header["category"],
             header["category_sequence"],
-            tuple(Trigger(slot["number"], slot["count"], slot["category"]) for slot in triggers),
-            tuple(Confirmation(slot["number"], slot["count"], slot["bin"]) for slot in confirmed),
-            lost_triggers + lost,
-            restarted,
+            tuple(Trigger(slot["number"], slot["count"], slot["category"]) for slot in triggers if slot),
+            tuple(Confirmation(slot["number"], slot["count"], slot["bin"]) for slot in confirmations if slot),
+            triggers.count(None) + confirmations.count(None),
+            any(anew.values()),
+            failure,
         )
 
     def close(self) -> None:
@@ -166,75 +183,37 @@ class Station:
 
     def _last_sequence(self) -> int:
         """Return the number of the last result, also if an earlier process or another gate has written it."""
+        self._check_plc_area()
+        self._check_gate_area()
         if self._sequence is None:
-            header = _unpack(GATE_HEADER, self._memory.read(self._layout.gate, GATE_HEADER.words))
-            self._sequence, self._heartbeat = header["sequence"], header["heartbeat"]
+            header = GATE_HEADER.unpack_integers(self._memory.read(self._layout.gate, GATE_HEADER.words))
+            self._sequence, self._heartbeat = self._find_newest(header["sequence"]), header["heartbeat"]
             self._category = self._category or (header["category"], header["category_sequence"])
         return self._sequence
 
-    def _has_restarted(self, name: str, header: dict[str, int]) -> bool:
-        """Return True if a sequence number went back. What comes next is read from its start."""
-        last, read = header[f"{name}_sequence"], self._read.get(name, 0)
-        restarted = read != 0 and (last == 0 or (last - read) % 65535 > 32767)
-        if restarted:
-            self._read[name] = 0
-        return restarted
+    def _find_newest(self, sequence: int) -> int:
+        """Return the number of the newest result in the ring: the header may be older, or was never written."""
+        ahead = [0]
+        for number in range(0, self._layout.slots, _SLOTS_AT_ONCE):
+            count = min(_SLOTS_AT_ONCE, self._layout.slots - number)
+            words = self._memory.read(self._layout.result(number), count * RESULT.words)
+            written = [last for last in words[RESULT.words - 1 :: RESULT.words] if last]
+            ahead += [step for last in written if (step := (last - sequence) % 65535) < 32768]
+        return (sequence + max(ahead) - 1) % 65535 + 1 if max(ahead) else sequence
 
-    def _new(
-        self, name: str, header: dict[str, int], record: Record, place: Callable[[int], int]
-    ) -> tuple[list[dict[str, int]], int]:
-        """Return the slots of a ring that were written since the last call, and how many of them are lost."""
-        last = header[f"{name}_sequence"]
-        read = self._read.get(name, last)
-        sequences: list[int] = []
-        while read != last != 0 and len(sequences) < 65535:
-            read = registers.next_sequence(read)
-            sequences.append(read)
-        slots = [_unpack(record, self._memory.read(place(number), record.words)) for number in self._held(sequences)]
-        kept = [slot for slot, number in zip(slots, self._held(sequences), strict=True) if slot["sequence"] == number]
-        self._read[name] = last
-        return kept, len(sequences) - len(kept)
-
-    def _held(self, sequences: list[int]) -> list[int]:
-        """Return the sequence numbers that the ring still holds."""
-        return sequences[-self._layout.slots :]
-
-
-def _unpack(record: Record, words: tuple[int, ...]) -> dict[str, int]:
-    return {name: int(value) for name, value in record.unpack(words).items()}
-
-
-class _Patient:
-    """A memory whose PLC is left alone for a while after an error: a call to a dead PLC takes all of its time limit.
-
-    A gate makes several calls in a step, and has to hear its line in between.
-    """
-
-    def __init__(self, memory: WordMemory, clock: Callable[[], float]) -> None:
-        self._memory = memory
-        self._clock = clock
-        self._error: PlcError | None = None
-        self._retry_at = float("-inf")
-
-    def read(self, start: int, count: int) -> tuple[int, ...]:
-        """See `WordMemory`."""
-        return self._try(lambda: self._memory.read(start, count))
-
-    def write(self, start: int, words: Sequence[int]) -> None:
-        """See `WordMemory`."""
-        self._try(lambda: self._memory.write(start, words))
-
-    def close(self) -> None:
-        """See `WordMemory`."""
-        self._memory.close()
-
-    def _try(self, call: Callable[[], _Answer]) -> _Answer:
-        if self._error is not None and self._clock() < self._retry_at:
-            raise PlcError(str(self._error))
+    def _read_plc_header(self) -> dict[str, int]:
         try:
-            answer = call()
-        except PlcError as error:
-            self._error, self._retry_at = error, self._clock() + _PAUSE_S
+            return areas.read_plc_header(self._memory, self._layout)
+        except PlcError:
+            self._plc_area_checked = -1  # no sign of life either, until it is as it should be
             raise
-        self._error = None
-        return answer
+
+    def _check_plc_area(self) -> None:
+        if self._plc_area_checked != self._memory.errors:
+            areas.check_plc_area(self._memory, self._layout)
+            self._plc_area_checked = self._memory.errors
+
+    def _check_gate_area(self) -> None:
+        if self._gate_area_checked != self._memory.errors:
+            areas.check_gate_area(self._memory, self._layout)
+            self._gate_area_checked = self._memory.errors

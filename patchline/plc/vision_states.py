@@ -29,6 +29,7 @@ _ENDS = {
     Code.NO_VERDICT: ResultState.ABORTED,
     Code.UNANNOUNCED: ResultState.ABORTED,
     Code.MISSED: ResultState.ABORTED,
+    Code.OTHER_IMAGE: ResultState.ABORTED,
 }
 
 

@@ -12,6 +12,10 @@ class PlcError(Exception):
     """The PLC has not answered, or refused. A write may or may not have been done: it is repeated."""
 
 
+class PlcRefusal(PlcError):
+    """The PLC has answered that it does not do this: it has no such words, or they may not be written."""
+
+
 class WordMemory(Protocol):
     """Words of 16 bits in a PLC, or in a server of ours that a PLC reads.
 
@@ -64,4 +68,4 @@ class MemoryWords:
         if self.fault is not None:
             raise PlcError(self.fault)
         if not 0 <= start <= start + count <= len(self.words):
-            raise PlcError(f"words {start} to {start + count - 1} do not exist")
+            raise PlcRefusal(f"words {start} to {start + count - 1} do not exist")

@@ -85,8 +85,10 @@ class OutcomeRecord(_Tolerant):
     """What became of a part, if it is not what was to be expected. Published by the gate that acts.
 
     Attributes:
-        outcome: `escaped`: rejected, and no sensor has seen it go. `diverted`: accepted, and seen in the reject bin.
-            `missed`: its action came too late for the arm. `unannounced`: the PLC saw it, and nobody announced it.
+        outcome: `escaped`: rejected, and the sensor has not seen it in the reject bin. `unconfirmed`: rejected, and the
+            PLC was off or not read while it passed the sensor. `diverted`: accepted, and seen in the reject bin.
+            `missed`: its action came too late for the arm. `unattended`: it passed the arm while no gate could act.
+            `unannounced`: the PLC saw it, and nobody announced it.
         number: the number by which the PLC knows the part.
         job_id: that of its job; of an unannounced part one that the gate has made.
         gate: the name of the gate instance.

@@ -20,6 +20,7 @@ BLIND = "blind"
 _INTERVAL_S = 1.0
 _PAUSE_AFTER_FAILURE_S = 30.0
 _END_TIMEOUT_S = 2.0
+_EXCHANGE = topology.Topology((topology.STATUS,), ())
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class StatusSender:
         identity: who sends.
         report: returns the state, and what the process holds. It is called every second, also without a connection.
         now_ms: the wall clock.
+        make_exchange: declare the exchange before the first status. The process declares it too, on another connection
+            and perhaps later (see `broker.make_queues`).
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class StatusSender:
         identity: Identity,
         report: Callable[[], tuple[str, Mapping[str, int]]],
         now_ms: Callable[[], int],
+        make_exchange: bool = False,
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._report = report
         self._now_ms = now_ms
+        self._must_declare = make_exchange
         self._state, self._since = "", now_ms()
         self._failure: str | None = None
         self._stop = threading.Event()
@@ -71,6 +76,9 @@ class StatusSender:
         try:
             status = self._describe()
             if self._broker.connected:
+                if self._must_declare:
+                    self._broker.declare(_EXCHANGE)
+                    self._must_declare = False
                 message = Message(status.to_json(), None, STATUS_TYPE, "application/json")
                 key = status.routing_key
                 self._broker.publish(topology.STATUS, key, message, mandatory=False, timeout_s=_INTERVAL_S)

@@ -287,6 +287,35 @@ CASES = {
             'patchline_gate_outcomes_total{line="l",outcome="unannounced"}': "0+1x20",
         },
     ),
+    "PatchlinePartsUnconfirmed": (
+        {'patchline_gate_outcomes_total{line="l",outcome="unattended"}': "0x5 1x20"},
+        {"line": "l", "outcome": "unattended"},
+        7,
+        {
+            'patchline_gate_outcomes_total{line="l",outcome="unconfirmed"}': "3x20",
+            'patchline_gate_outcomes_total{line="l",outcome="escaped"}': "0+1x20",
+        },
+    ),
+    "PatchlinePartsRefused": (
+        {
+            'patchline_gate_acts_total{line="l",category="c",action="reject",because="no part number"}': "0+60x20",
+            'patchline_gate_acts_total{line="l",category="c",action="accept",because="pass"}': "0+1x20",
+        },
+        {"line": "l", "because": "no part number"},
+        7,
+        {
+            'patchline_gate_acts_total{line="l",category="c",action="reject",because="no part number"}': "0+10x20",
+            'patchline_gate_acts_total{line="l",category="c",action="accept",because="pass"}': "0+60x20",
+            'patchline_gate_acts_total{line="few",category="c",action="reject",because="no part number"}': "0+1x20",
+            'patchline_gate_acts_total{line="f",category="c",action="reject",because="fail"}': "0+60x20",
+        },
+    ),
+    "PatchlinePlcUnknownProduct": (
+        {'patchline_gate_plc_unknown_products_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l"},
+        7,
+        {'patchline_gate_plc_unknown_products_total{line="l",instance="i"}': "3x20"},
+    ),
     "PatchlinePartsUnannounced": (
         {'patchline_gate_outcomes_total{line="l",outcome="unannounced"}': "0x5 1x20"},
         {"line": "l"},

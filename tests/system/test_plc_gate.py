@@ -42,9 +42,9 @@ def words(plc):
         yield memory
 
 
-def start(line, folder, address, name="g1", *options):
+def start(line, folder, address, name="g1", *options, layout=LAYOUT):
     """Start a gate; its log is a file with the name."""
-    rules = config.Plc(gate_start=LAYOUT.gate, plc_start=LAYOUT.plc, slots=LAYOUT.slots)
+    rules = config.Plc(gate_start=layout.gate, plc_start=layout.plc, slots=layout.slots)
     paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
     settings = line.settings.model_copy(update={"plc": rules, "paths": paths})
     config.save(settings, folder / "config.yaml")
@@ -157,6 +157,8 @@ def test_a_plc_that_is_a_client_polls_the_gate_and_cannot_write_results(line, tm
     (port,) = server.free_ports(1)
     gate = start(line, tmp_path, f"modbus-server:{port}")
     wait_for(lambda: is_serving(gate))
+    listening = next(entry for entry in gate.log.read_text().splitlines() if "listening for the PLC" in entry)
+    assert all(text in listening for text in ("Modbus TCP", "127.0.0.1", str(port)))
     announce(line, 7)
     decide(line, 7)
     with contextlib.closing(ModbusClient("127.0.0.1", port)) as words:
@@ -181,6 +183,26 @@ def test_a_wrong_address_is_one_line(line, tmp_path, address, message):
     text = gate.log.read_text()
     assert message in text
     assert text.count("\n") == 1
+
+
+def test_a_gate_says_where_its_opc_ua_server_listens_and_a_second_one_there_ends_with_one_line(line, tmp_path):
+    (port,) = server.free_ports(1)
+    first = start(line, tmp_path, f"opcua-server:{port}", "g1")
+    wait_for(lambda: f"opc.tcp://127.0.0.1:{port}/patchline" in first.log.read_text(), 120)
+    second = start(line, tmp_path, f"opcua-server:{port}", "g2")
+    assert second.wait(120) == 2
+    text = second.log.read_text()
+    assert "cannot listen" in text
+    assert "does another gate of this host listen there?" in text
+    assert text.count("\n") == 1
+
+
+def test_a_plc_whose_memory_is_too_small_is_named_in_the_log_and_gets_no_sign_of_life(line, tmp_path, plc, words):
+    too_large = registers.Layout(gate=0, plc=340, slots=32)
+    gate = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", layout=too_large)
+    wait_for(lambda: "the arm takes no sign of life" in gate.log.read_text())
+    assert "the PLC's area (triggers and confirmations), words 340 to 739, cannot be read" in gate.log.read_text()
+    assert header(words)["heartbeat"] == 0
 
 
 def test_the_words_of_the_test_fit(plc):

@@ -10,7 +10,8 @@ import pytest
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import ModbusServer
 from patchline.plc.opcua_server import OpcUaServer
-from patchline.plc.register_map import Layout
+from patchline.plc.register_map import GateState, Layout
+from patchline.plc.station import Station
 from patchline.plc.words import MAX_WORDS, MemoryWords, PlcError
 from patchline.services import server
 from tests.opcua_peers import TypedWords
@@ -237,3 +238,23 @@ def _succeeds_soon(call):
             return call()
         except PlcError:
             assert time.monotonic() < limit
+
+
+@pytest.mark.parametrize("protocol", PLCS)
+def test_an_area_that_the_plc_does_not_have_to_its_end_is_named(shared, protocol):
+    memory, _ = shared(protocol)
+    for layout, message in (
+        (Layout(gate=0, plc=SIZE - 207, slots=16), f"the PLC's area .*, words {SIZE - 207} to {SIZE}, cannot be read"),
+        (Layout(gate=SIZE - 175, plc=0, slots=16), f"the gate's area .*, words {SIZE - 175} to {SIZE}, cannot be read"),
+    ):
+        with pytest.raises(PlcError, match=message):
+            Station(memory, layout, time.monotonic).beat(GateState.READY, {})
+
+
+@pytest.mark.parametrize("protocol", PLCS)
+def test_areas_that_fill_the_memory_of_the_plc_are_large_enough(shared, protocol):
+    memory, _ = shared(protocol)
+    memory.write(SIZE - 208, [0] * ZEROED)
+    Station(memory, Layout(gate=0, plc=SIZE - 208, slots=16), time.monotonic).beat(GateState.READY, {})
+    memory.write(0, [0] * ZEROED)
+    Station(memory, Layout(gate=SIZE - 176, plc=0, slots=16), time.monotonic).beat(GateState.READY, {})

@@ -198,6 +198,26 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
     assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3
 
 
+def test_a_gate_of_the_unit_serves_a_plc_on_port_502_with_its_drop_ins(machine):
+    *commands, _ = systemd_commands()
+    for command in (*commands, *PLC_DROP_INS, "systemctl start patchline-gate@press-3"):
+        machine.run(command)
+    wait_for(lambda: "listening for the PLC" in machine.run("journalctl --no-pager -u patchline-gate@press-3"))
+    process = main_process(machine, "patchline-gate@press-3")
+    bits = machine.run(f"grep CapEff /proc/{process}/status").split()[1]
+    assert int(bits, 16) == 1 << CAP_NET_BIND_SERVICE
+    machine.run("systemctl stop patchline-gate@press-3")
+
+
+PLC_DROP_INS = (
+    "install -D --mode=644 --target-directory=/etc/systemd/system/patchline-gate@press-3.service.d "
+    "/opt/patchline/deploy/systemd/gate-plc.conf /opt/patchline/deploy/systemd/gate-low-port.conf",
+    "echo OUTPUT=modbus-server:0.0.0.0:502 >> gate-press-3.env",
+    "systemctl daemon-reload",
+)
+CAP_NET_BIND_SERVICE = 10
+
+
 def test_a_hardened_worker_uses_the_ascend_through_the_unit_of_the_sdk(machine, texture_folder):
     install_the_standin(machine)
     *commands, enable = systemd_commands()

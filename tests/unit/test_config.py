@@ -143,14 +143,28 @@ def test_a_url_can_be_read_from_a_file_named_in_the_environment(tmp_path, monkey
         ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: contains a password"),
         ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: contains a password"),
         ("redis: {url: 'redis://:hunter2@h'}", "redis.url: contains a password"),
-        ("worker: {stuck_s: 20.0}", "worker.stuck_s 20.0 is not above broker.confirm_timeout_s 30.0"),
-        ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency 4 is above worker.lanes 2"),
+        ("worker: {stuck_s: 20.0}", "worker.stuck_s: 20.0 is not above broker.confirm_timeout_s 30.0"),
+        ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency: 4 is above worker.lanes 2"),
     ],
 )
 def test_passwords_and_contradictory_settings_are_refused(tmp_path, text, message):
     with pytest.raises(SetupError, match=message) as caught:
         load(tmp_path, f"{text}\n{GOOD}")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("redis: {}\nworker:\n  stuck_s: 20.0", ":3: worker.stuck_s: 20.0 is not above"),
+        ("plc:\n  slots: 8\n  categories: {x: 1}", ":3: plc.categories: names 'x'"),
+        ("plc:\n  lines:\n    l: {arm: 1, window: 2}", ":3: plc.lines.l: window 2 is longer than the way"),
+        ("plc:\n  lines:\n    l:\n      arn: 2", ":4: plc.lines.l.arn: is not a known setting; known here: unit, arm"),
+        ("plc:\n  lines:\n    l:\n      slots: 1", ":4: plc.lines.l.slots: Input should be greater"),
+    ],
+)
+def test_an_error_about_several_keys_names_one_of_them_and_its_line(tmp_path, text, message):
+    assert message in load_error(tmp_path, f"{text}\n{GOOD}")
 
 
 @pytest.mark.parametrize("name", ["../escape", "a/b", "/etc/passwd", ".hidden"])

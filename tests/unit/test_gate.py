@@ -466,3 +466,11 @@ def test_the_number_of_remembered_jobs_is_bounded():
 def test_an_act_of_a_later_build_with_an_unknown_field_is_understood(gate):
     message = json.loads(act_of(done(gate, "j"), ActState.DONE).to_json()) | {"new": 1}
     assert Act.model_validate(message).job_id == "j"
+
+
+def test_a_gate_without_a_plc_acts_by_job_whatever_the_numbers_are(gate):
+    gate.on_part(part("a", number=7), NOW)
+    gate.on_part(part("b", number=7), NOW)
+    gate.on_verdict(verdict("a", Decision.FAIL, number=7), NOW)
+    gate.on_verdict(verdict("b", number=7), NOW)
+    assert [record.action for record in act(gate)] == [Action.REJECT, Action.ACCEPT]

@@ -48,9 +48,9 @@ def done(number=1, action="reject", because="fail", count=None):
     )
 
 
-def report(count=0, triggers=(), confirmations=(), runs=True, category=0):
+def report(count=0, triggers=(), confirmations=(), runs=True, category=0, heartbeat=1):
     state = PlcState.LINE_RUNS if runs else PlcState(0)
-    return Report(state, 1, count, category, 0, tuple(triggers), tuple(confirmations))
+    return Report(state, heartbeat, count, category, 0, tuple(triggers), tuple(confirmations))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,7 @@ def test_a_reject_that_the_sensor_sees_is_confirmed():
 
 def test_a_reject_that_no_sensor_sees_has_escaped():
     line = belt()
+    line.on_report(report(), 0.0)
     line.on_done(done(1, count=0), 0.0)
     line.on_report(report(count=1550), 1.0)
     assert line.step(1.0) == []
@@ -234,6 +235,16 @@ def test_rejects_in_a_row_stop_the_line_until_it_is_started_again():
     assert not line.stop_line
 
 
+def test_a_part_with_several_images_is_one_reject_in_a_row():
+    line = belt(stop_after_rejects=2)
+    line.on_report(report(), 0.0)
+    for job_id in ("a", "b", "c"):
+        line.on_done(done(1).model_copy(update={"job_id": job_id}), 0.0)
+    assert (line.rejects_in_row, line.stop_line) == (1, False)
+    line.on_done(done(2), 0.0)
+    assert line.stop_line
+
+
 def test_missed_actions_in_a_row_stop_the_line():
     line = belt(stop_after_missed=2)
     line.on_report(report(count=5000), 0.0)
@@ -261,7 +272,9 @@ def test_the_belt_remembers_a_bounded_number_of_parts():
         line.on_report(report(triggers=[Trigger(number, 0, 0)]), 0.0)
     findings = line.step(0.0)
     assert sum(finding.outcome is Outcome.ESCAPED for finding in findings) == 900
-    for store in (line._triggered, line._announced, line._awaited, line._seen, line._refused):
+    numbers, confirmations = line._numbers, line._confirmations
+    stores = (numbers._triggered, numbers._announced, numbers._refused, confirmations._awaited, confirmations._seen)
+    for store in stores:
         assert len(store) <= 100
 
 
@@ -293,6 +306,16 @@ def test_a_trigger_that_is_read_late_belongs_to_the_part_that_was_announced_mean
     assert line.step(61.0) == []
 
 
+def test_a_trigger_that_could_not_be_read_for_long_belongs_to_the_part_that_was_announced_then():
+    line = belt()
+    line.on_report(report(), 10.0)
+    line.on_part(part(1), 10.1)
+    for now in (11.0, 12.0, 13.0):
+        line.on_report(replace(report(), failure="no answer"), now)
+    line.on_report(report(count=100, triggers=[Trigger(1, 0, 0)]), 13.5)
+    assert line.objection(part(1)) is None
+
+
 def test_a_plc_that_has_started_again_gets_nothing_about_the_parts_before():
     line = belt()
     line.on_part(part(1), 10.0)
@@ -304,4 +327,103 @@ def test_a_plc_that_has_started_again_gets_nothing_about_the_parts_before():
     line.on_part(later, 10.4)
     assert line.objection(later) is None
     line.on_report(report(count=9000), 10.5)
-    assert line.step(11.0) == []
+    assert line.step(11.0) == [Finding(Outcome.UNCONFIRMED, 2, "job-2")]
+
+
+def outcomes(line, now, accepting=True):
+    return [(finding.number, finding.outcome) for finding in line.step(now, accepting)]
+
+
+def test_a_part_that_passed_the_arm_before_a_gate_ran_is_unattended_and_stops_no_line():
+    line = belt(stop_after_missed=1, stop_after_rejects=1, sensor=None)
+    line.on_report(report(count=1500), 0.0)
+    assert outcomes(line, 0.0) == []
+    for number, count in ((1, 0), (2, 499)):  # 1500 and 1001 behind their triggers
+        line.on_done(done(number, count=count, because="no verdict in time"), 0.1)
+    assert outcomes(line, 0.1) == [(1, Outcome.UNATTENDED), (2, Outcome.UNATTENDED)]
+    assert (line.missed, line.missed_in_row, line.rejects_in_row, line.stop_line) == (0, 0, 0, False)
+    line.on_report(report(count=1501), 0.2)
+    line.on_done(done(3, count=500), 0.2)  # was before the arm when the gate started
+    assert outcomes(line, 0.2) == [(3, Outcome.MISSED)]
+    assert (line.missed, line.stop_line) == (1, True)
+
+
+def test_a_part_that_passed_the_arm_while_the_gate_heard_no_messages_is_unattended():
+    line = belt(sensor=None)
+    for count, accepting in ((0, True), (100, True), (500, False), (1500, False), (1600, True)):
+        line.on_report(report(count=count), count / 1000)
+        assert outcomes(line, count / 1000, accepting) == []
+    line.on_done(done(1, count=400), 1.6)
+    assert outcomes(line, 1.6) == [(1, Outcome.UNATTENDED)]
+
+
+def test_without_an_encoder_a_part_of_before_the_start_is_unattended_by_the_time_of_its_announcement():
+    line = belt(unit="ms", sensor=None)
+    line.on_part(part(1), 8.0)  # as the gate's memory says
+    line.on_part(part(2), 9.5)
+    line.on_report(report(), 10.0)
+    outcomes(line, 10.0)
+    for number, now in ((1, 10.1), (2, 11.0)):
+        line.on_done(done(number), now)
+    assert outcomes(line, 11.0) == [(1, Outcome.UNATTENDED), (2, Outcome.MISSED)]
+
+
+@pytest.mark.parametrize("kind", ["not read", "frozen", "lost", "partly read"])
+def test_a_reject_that_passed_the_sensor_while_the_plc_was_silent_is_unconfirmed_and_not_escaped(kind):
+    line = belt()
+    for beat in range(10):
+        line.on_report(report(count=beat, heartbeat=beat), beat / 10)
+    line.on_done(done(1, count=0), 0.9)
+    for step in range(10, 30):
+        if kind == "not read":
+            line.on_silence()
+        elif kind == "frozen":
+            line.on_report(report(count=9, heartbeat=9), step / 10)
+        elif kind == "partly read":
+            line.on_report(replace(report(count=9, heartbeat=step), failure="no answer"), step / 10)
+        assert outcomes(line, step / 10) == []
+    line.on_report(replace(report(count=9000, heartbeat=50), lost=kind == "lost"), 3.0)
+    assert outcomes(line, 3.0) == [(1, Outcome.UNCONFIRMED)]
+    assert line.escaped == 0
+    line.on_done(done(2, count=8000), 3.1)  # the PLC is heard all the time from now on
+    line.on_report(report(count=9600, heartbeat=51), 3.2)
+    assert outcomes(line, 3.2) == [(2, Outcome.ESCAPED)]
+
+
+def test_a_part_that_is_seen_in_the_wrong_bin_after_a_silence_has_escaped():
+    line = belt()
+    line.on_report(report(), 0.0)
+    line.on_done(done(1, count=0), 0.1)
+    line.on_done(done(2, count=0), 0.1)
+    line.on_silence()
+    seen = [Confirmation(1, 1500, Bin.GOOD), Confirmation(2, 1500, Bin.REJECT)]
+    line.on_report(report(count=9000, confirmations=seen), 5.0)
+    assert outcomes(line, 5.0) == [(1, Outcome.ESCAPED)]
+
+
+def test_a_reject_that_had_passed_the_sensor_before_the_gate_started_is_unconfirmed():
+    line = belt()
+    line.on_report(report(count=1600), 0.0)
+    assert outcomes(line, 0.0) == []
+    line.on_done(done(1, count=0), 0.1)  # behind the sensor
+    line.on_done(done(2, count=300), 0.1)  # between arm and sensor
+    line.on_report(report(count=2000), 0.2)
+    assert outcomes(line, 0.2) == [
+        (1, Outcome.UNATTENDED),
+        (2, Outcome.UNATTENDED),
+        (1, Outcome.UNCONFIRMED),
+        (2, Outcome.ESCAPED),
+    ]
+
+
+def test_without_an_encoder_a_reject_has_not_escaped_as_long_as_the_plc_has_not_been_heard_after_it():
+    line = belt(unit="ms", arm=100, window=10, sensor=150, sensor_window=50)
+    for beat in range(3):
+        line.on_report(report(heartbeat=beat, triggers=[Trigger(1, 0, 0)] if beat == 2 else []), beat / 10)
+    line.on_part(part(1), 0.2)
+    line.on_done(done(1), 0.21)
+    for step in range(22, 70):
+        line.on_report(report(heartbeat=2), step / 100)  # the PLC is frozen
+        assert outcomes(line, step / 100) == []
+    line.on_report(report(heartbeat=3, confirmations=[Confirmation(1, 0, Bin.REJECT)]), 0.7)
+    assert outcomes(line, 0.7) == []

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from structlog.testing import capture_logs
 
 from patchline import config
 from patchline.gate.belt import Belt
@@ -10,7 +11,7 @@ from patchline.gate.decide import NO_VERDICT
 from patchline.gate.following import Following
 from patchline.gate.metrics import PlcMetrics
 from patchline.gate.plc_output import PlcOutput
-from patchline.gate.tracker import MISSED, NO_NUMBER, UNANNOUNCED
+from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_IMAGE, UNANNOUNCED
 from patchline.plc.register_map import GateState, Result
 from patchline.plc.station import Station
 from patchline.protocol.gate_messages import Act, OutcomeRecord
@@ -216,6 +217,46 @@ def test_a_product_change_is_acknowledged_if_the_product_is_known(serving):
         assert (header["category"], header["category_sequence"]) == acknowledged
 
 
+def test_an_unknown_product_is_logged_with_its_line_and_counted_whoever_names_it(serving):
+    value = serving.metrics.registry.get_sample_value
+    with capture_logs() as logs:
+        serving.plc.write_header(category=9, category_sequence=1)
+        serving.move(0)
+        for number in (1, 2, 3):
+            serving.plc.trigger(number, category=8)
+            serving.move(0)
+        serving.plc.write_header(category=9, category_sequence=2)
+        serving.move(0)
+    unknown = [log for log in logs if "unknown product" in log["event"]]
+    assert [(log["line"], log["code"]) for log in unknown] == [("l", 9), ("l", 8), ("l", 9)]
+    assert value("patchline_gate_plc_unknown_products_total", {"line": "l"}) == 5
+
+
+def test_a_product_of_the_header_that_was_never_counted_is_unknown_at_its_first_part(serving):
+    with capture_logs() as logs:
+        serving.plc.write_header(category=7)
+        serving.move(0)
+        assert not any("unknown product" in log["event"] for log in logs)
+        serving.plc.trigger(1)
+        serving.move(0)
+    assert [log["code"] for log in logs if "unknown product" in log["event"]] == [7]
+
+
+def test_a_plc_that_starts_again_asks_for_no_unknown_product_and_its_next_change_is_acknowledged(serving):
+    serving.plc.write_header(category=1, category_sequence=1)
+    serving.plc.trigger(1)
+    serving.plc.trigger(2)
+    serving.move(0)
+    with capture_logs() as logs:
+        serving.plc.sequences["trigger"] = 1
+        serving.plc.write_header(category=0, category_sequence=0)
+        serving.move(0)
+        serving.plc.write_header(category=1, category_sequence=1)
+        serving.move(0)
+    assert not any("unknown product" in log["event"] for log in logs)
+    assert sum(log["event"] == "product change" for log in logs) == 1
+
+
 def test_a_plc_that_comes_back_gets_its_results_at_once(serving):
     serving.plc.memory.fault = "frozen"
     serving.part("j", number=7, encoder_count=0, patience_ms=60_000)
@@ -344,3 +385,150 @@ def test_a_part_that_was_published_as_unannounced_is_rejected_whatever_comes(ser
     serving.step()
     assert serving.result(7)[0] is Result.REJECT
     assert serving.reasons() == [UNANNOUNCED, UNANNOUNCED]
+
+
+def test_a_gate_that_starts_after_an_outage_tells_its_parts_apart_and_does_not_stop_the_line(tmp_path):
+    bench = PlcBench(tmp_path, stop_after_missed=2, stop_after_rejects=2)
+    bench.pass_time(3.0)
+    for number in range(1, 5):
+        bench.part(f"j{number}", number=number, encoder_count=0, patience_ms=60_000)
+    bench.step()
+    bench.crash()
+    bench.now += 10.0
+    bench.plc.write_header(count=1500)
+    bench.pass_time(3.0)
+    assert sorted(bench.outcomes()) == [(number, "unattended") for number in range(1, 5)]
+    header = bench.plc.gate_header()
+    assert (header["missed"], header["rejects_in_row"]) == (0, 0)
+    assert not header["state"] & GateState.STOP_LINE
+    bench.memory.close()
+
+
+def test_parts_that_a_plc_could_not_confirm_because_it_was_off_are_unconfirmed(tmp_path):
+    bench = PlcBench(tmp_path, sensor=1500, sensor_window=50)
+    bench.pass_time(3.0)
+    bench.part("j", number=7, encoder_count=0)
+    bench.verdict("j", Decision.FAIL)
+    bench.step()
+    bench.plc.memory.fault = "no current"
+    bench.pass_time(2.0)
+    bench.plc.memory.fault = None
+    bench.move(1551)
+    bench.pass_time(1.0)
+    assert bench.outcomes() == [(7, "unconfirmed")]
+    assert bench.plc.gate_header()["escaped"] == 0
+    bench.memory.close()
+
+
+def images(bench, *job_ids, number=7, patience_ms=60_000):
+    """Announce images of one part."""
+    for job_id in job_ids:
+        bench.part(job_id, number=number, encoder_count=0, patience_ms=patience_ms)
+    bench.step()
+
+
+def test_a_part_is_rejected_if_one_of_its_images_is_whatever_the_others_say(serving):
+    images(serving, "a", "b", "c")
+    for job_id, decision in (("a", Decision.PASS), ("b", Decision.FAIL), ("c", Decision.PASS)):
+        serving.verdict(job_id, decision, number=7, encoder_count=0)
+        serving.step()
+        assert serving.result(7) is None or serving.result(7)[0] is Result.REJECT
+    assert sorted(serving.reasons()) == [OTHER_IMAGE, OTHER_IMAGE, "fail"]
+
+
+def test_a_part_is_accepted_once_all_of_its_images_are(serving):
+    images(serving, "a", "b")
+    serving.verdict("a", number=7, encoder_count=0)
+    serving.step()
+    assert serving.result(7) is None
+    assert not serving.service._can_act()
+    serving.verdict("b", number=7, encoder_count=0)
+    serving.step()
+    assert serving.result(7) == (Result.ACCEPT, 1)
+
+
+def test_a_part_with_an_image_without_a_verdict_is_rejected(serving):
+    images(serving, "a", "b", patience_ms=1000)
+    serving.verdict("a", number=7, encoder_count=0)
+    serving.pass_time(2.0)
+    assert serving.result(7)[0] is Result.REJECT
+    assert sorted(serving.reasons()) == [OTHER_IMAGE, NO_VERDICT]
+
+
+def test_a_gate_that_starts_again_knows_which_part_an_earlier_image_has_rejected(serving):
+    images(serving, "a")
+    serving.verdict("a", Decision.FAIL, number=7, encoder_count=0)
+    serving.step()
+    serving.crash()
+    serving.pass_time(3.0)
+    serving.verdict("b", number=7, encoder_count=0)
+    serving.step()
+    assert serving.result(7)[0] is Result.REJECT
+    assert serving.reasons() == [OTHER_IMAGE]
+
+
+def test_a_part_with_the_number_of_a_rejected_one_is_another_part_after_the_next_trigger(serving):
+    serving.plc.trigger(7, count=0)
+    serving.move(0)
+    images(serving, "a")
+    serving.verdict("a", Decision.FAIL, number=7, encoder_count=0)
+    serving.step()
+    serving.now += 60.0
+    serving.pass_time(1.0)
+    serving.plc.trigger(7, count=2500)
+    serving.move(2500)
+    serving.part("b", number=7, encoder_count=2500)
+    serving.verdict("b", number=7, encoder_count=2500)
+    serving.step()
+    assert serving.result(7) == (Result.ACCEPT, 1)
+
+
+def test_an_accept_that_may_be_done_is_not_repeated_after_another_image_has_rejected_the_part(serving):
+    images(serving, "a")
+    serving.plc.memory.fault = "frozen"
+    serving.verdict("a", number=7, encoder_count=0)
+    serving.pass_time(1.0)
+    images(serving, "b")
+    serving.verdict("b", Decision.FAIL, number=7, encoder_count=0)
+    serving.pass_time(1.0)
+    serving.plc.memory.fault = None
+    for _ in range(20):
+        serving.pass_time(0.5)
+        assert serving.result(7) is None or serving.result(7)[0] is Result.REJECT
+    assert sorted(serving.reasons()) == [OTHER_IMAGE, "fail"]
+
+
+def test_an_image_that_another_gate_rejected_counts_for_the_part_too(bench):
+    bench.pass_time(3.0, active=False)
+    bench.act_of_other("a", "done", "reject", number=7, encoder_count=0)
+    bench.step()
+    bench.pass_time(6.0)  # it takes over
+    bench.verdict("b", number=7, encoder_count=0)
+    bench.step()
+    assert bench.result(7)[0] is Result.REJECT
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("parts_between", [0, 150])  # the belt remembers 100
+def test_a_number_that_comes_again_is_another_part_however_long_ago_the_one_before_was(
+    serving, parts_between, restarts
+):
+    serving.plc.trigger(7)
+    serving.move(0)
+    serving.part("a", number=7)
+    serving.verdict("a", Decision.FAIL, number=7)
+    serving.step()
+    if restarts:
+        serving.crash()
+        serving.pass_time(3.0)
+    for number in range(1000, 1000 + parts_between):
+        serving.part(f"j{number}", number=number)
+        serving.verdict(f"j{number}", number=number)
+        serving.step()
+    serving.pass_time(2.0)
+    serving.plc.trigger(7, count=500)
+    serving.move(500)
+    serving.part("b", number=7)
+    serving.verdict("b", number=7)
+    serving.step()
+    assert serving.result(7) == (Result.ACCEPT, 1)

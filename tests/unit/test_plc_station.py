@@ -6,7 +6,7 @@ from patchline.plc import register_map as registers
 from patchline.plc.register_map import GATE_HEADER, RESULT, Code, GateState, Result
 from patchline.plc.station import Confirmation, Station, Trigger
 from patchline.plc.station import Result as Written
-from patchline.plc.words import MemoryWords, PlcError
+from patchline.plc.words import MemoryWords, PlcError, PlcRefusal
 from tests.plc_memory import LAYOUT, Plc
 
 
@@ -154,3 +154,181 @@ def test_a_plc_that_counts_anew_has_started_again_and_nothing_is_lost(plc):
     assert (report.restarted, report.lost) == (True, 0)
     assert [trigger.number for trigger in report.triggers] == [1]
     assert not station.poll().restarted
+
+
+def test_triggers_that_were_read_are_reported_although_the_confirmations_cannot_be_read(plc):
+    station = plc.station()
+    station.poll()
+    plc.trigger(1)
+    plc.trigger(2)
+    plc.confirm(1, registers.Bin.REJECT)
+    broken = fail_at(plc, LAYOUT.confirmation(1))
+    report = station.poll()
+    assert [trigger.number for trigger in report.triggers] == [1, 2]
+    assert (report.confirmations, report.failure) == ((), "broken")
+    broken.clear()
+    plc.now += 0.2
+    report = station.poll()
+    assert (report.triggers, report.failure) == ((), None)
+    assert [confirmation.number for confirmation in report.confirmations] == [1]
+
+
+def test_a_trigger_that_cannot_be_read_comes_with_the_next_report_and_those_before_it_at_once(plc):
+    station = plc.station()
+    station.poll()
+    for number in (1, 2, 3):
+        plc.trigger(number)
+    broken = fail_at(plc, LAYOUT.trigger(2))
+    assert [trigger.number for trigger in station.poll().triggers] == [1]
+    broken.clear()
+    plc.now += 0.2
+    assert [trigger.number for trigger in station.poll().triggers] == [2, 3]
+
+
+def test_a_restart_is_reported_although_the_triggers_after_it_cannot_be_read(plc):
+    station = plc.station()
+    plc.trigger(5)
+    plc.trigger(6)
+    station.poll()
+    plc.sequences["trigger"] = 0
+    plc.trigger(1)
+    broken = fail_at(plc, LAYOUT.trigger(1))
+    assert station.poll().restarted
+    broken.clear()
+    plc.now += 0.2
+    report = station.poll()
+    assert not report.restarted
+    assert [trigger.number for trigger in report.triggers] == [1]
+
+
+def test_a_plc_that_started_again_and_has_confirmed_a_part_already_has_lost_nothing(plc):
+    station = plc.station()
+    for number in range(1, 6):
+        plc.trigger(number)
+        plc.confirm(number, registers.Bin.GOOD)
+    station.poll()
+    plc.sequences = {"trigger": 0, "confirmation": 0}
+    plc.trigger(1)
+    plc.confirm(1, registers.Bin.GOOD)
+    report = station.poll()
+    assert (report.restarted, report.lost) == (True, 0)
+    assert [confirmation.number for confirmation in report.confirmations] == [1]
+
+
+def test_a_sequence_number_stands_in_one_slot_only_also_if_the_answer_to_a_write_was_lost(plc):
+    station = plc.station()
+    station.beat(GateState.READY, {})
+    write = plc.memory.write
+
+    def lose_the_answer(start, words):
+        write(start, words)
+        raise PlcError("no answer")
+
+    plc.memory.write = lose_the_answer
+    with pytest.raises(PlcError):
+        station.write_result(result(1))
+    plc.memory.write = write
+    plc.now += 0.2
+    station.write_result(result(2))
+    assert plc.result(1)["sequence"] != plc.result(2)["sequence"]
+    station.write_result(result(1))
+    assert (plc.result(1)["number"], plc.result(1)["result"]) == (1, Result.ACCEPT)
+
+
+def test_a_gate_that_takes_over_uses_no_number_of_a_result_that_came_after_the_last_heartbeat(plc):
+    before = plc.station()
+    before.beat(GateState.READY, {})
+    for number in range(1, 6):
+        before.write_result(result(number))
+    plc.station().write_result(result(7))
+    sequences = [plc.result(number)["sequence"] for number in (1, 2, 3, 4, 5, 7)]
+    assert len(set(sequences)) == 6
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (1000, r"the PLC's area \(triggers and confirmations\), words 1000 to 1111, cannot be read to its end"),
+        (1111, r"words 1000 to 1111, cannot be read to its end: .*; make the PLC's memory as large as"),
+    ],
+)
+def test_an_area_of_the_plc_that_is_too_small_is_named_and_gets_no_sign_of_life(size, message):
+    memory = MemoryWords(size)
+    station = Station(memory, LAYOUT, lambda: 0.0)
+    for call in (station.poll, lambda: station.beat(GateState.READY, {}), lambda: station.write_result(result(1))):
+        with pytest.raises(PlcRefusal, match=message):
+            call()
+    assert not any(memory.words)
+
+
+def test_an_area_of_the_gate_that_is_too_small_is_named_and_gets_no_sign_of_life():
+    layout = registers.Layout(gate=200, plc=0, slots=8)
+    memory = MemoryWords(200 + layout.gate_words - 1)
+    station = Station(memory, layout, lambda: 0.0)
+    station.poll()
+    with pytest.raises(PlcRefusal, match=r"the gate's area \(results\), words 200 to 295, cannot be read to its end"):
+        station.beat(GateState.READY, {})
+    assert not any(memory.words)
+
+
+def test_an_area_of_the_gate_that_may_not_be_written_to_its_end_is_named():
+    class HalfWritable(MemoryWords):
+        def write(self, start, words):
+            if start > 50:
+                raise PlcRefusal("read-only")
+            super().write(start, words)
+
+    station = Station(HalfWritable(), LAYOUT, lambda: 0.0)
+    with pytest.raises(PlcRefusal, match="words 0 to 95, cannot be written to its end: read-only"):
+        station.beat(GateState.READY, {})
+
+
+def test_the_check_of_the_areas_changes_no_result_even_if_it_is_done_much_later(plc):
+    station, late = plc.station(), []
+    write = plc.memory.write
+    plc.memory.write = lambda start, words: late.append((start, words))
+    station.beat(GateState.READY, {})
+    plc.memory.write = write
+    plc.station().write_result(result(LAYOUT.slots - 1))
+    before = plc.result(LAYOUT.slots - 1)
+    write(*late[0])
+    assert plc.result(LAYOUT.slots - 1) == before
+
+
+def test_the_areas_are_checked_again_after_each_error_since_it_may_be_another_plc(plc):
+    station = plc.station()
+    station.beat(GateState.READY, {})
+    plc.memory.fault = "no answer"
+    with pytest.raises(PlcError):
+        station.beat(GateState.READY, {})
+    plc.memory.fault = None
+    del plc.memory.words[LAYOUT.plc + LAYOUT.plc_words - 1 :]
+    plc.now += 0.2
+    with pytest.raises(PlcRefusal, match="the PLC's area"):
+        station.beat(GateState.READY, {})
+
+
+def test_rings_of_the_plc_of_another_size_are_an_error_and_it_gets_no_sign_of_life(plc):
+    station = plc.station()
+    station.beat(GateState.READY, {})
+    plc.write_header(slots=16)
+    with pytest.raises(PlcError, match=r"the PLC's rings have 16 slots .* plc\.slots here is 8"):
+        station.poll()
+    with pytest.raises(PlcError, match="16 slots"):
+        station.beat(GateState.READY, {})
+    plc.write_header(slots=8)
+    station.poll()
+    station.beat(GateState.READY, {})
+
+
+def fail_at(plc, word):
+    """Let each read of this word fail until the returned set is cleared."""
+    broken, read = {word}, plc.memory.read
+
+    def read_unless_broken(start, count):
+        if start in broken:
+            raise PlcError("broken")
+        return read(start, count)
+
+    plc.memory.read = read_unless_broken
+    return broken

@@ -115,7 +115,7 @@ def test_the_configuration_knows_the_sizes_of_the_areas():
 def test_the_configuration_of_a_line_overrides_that_of_all_and_is_checked():
     settings = config.Plc(arm=100, lines={"l1": {"arm": 1200, "window": 80}})
     assert (settings.rules("l1").arm, settings.rules("l2").arm) == (1200, 100)
-    with pytest.raises(ValueError, match=r"lines\.l1: arm_at: Extra inputs are not permitted"):
+    with pytest.raises(ValueError, match=r"lines\.l1\.arm_at: Extra inputs are not permitted"):
         config.Plc(lines={"l1": {"arm_at": 5}})
     with pytest.raises(ValueError, match="window 200 is longer than the way to the arm"):
         config.Plc(lines={"l1": {"arm": 100, "window": 200}})

@@ -87,6 +87,26 @@ def test_a_failure_of_the_status_is_logged_once_and_its_end_too(plant, monkeypat
     assert [log["event"] for log in logs] == ["status not sent, retrying", "status sent again"]
 
 
+def test_the_exchange_of_the_first_status_is_there_although_the_process_has_not_declared_it_yet():
+    class Broker(MemoryBroker):
+        def declare(self, topology_, *, passive=False):
+            declared.append((*topology_.exchanges, passive))
+
+        def publish(self, exchange, *_, **__):
+            if (exchange, False) not in declared:
+                raise BrokerError("404 no exchange")
+
+    declared = []
+    broker = Broker()
+    broker.connected = False
+    sender = StatusSender(broker, Identity("gate", "g", "l1"), lambda: (SERVING, {}), lambda: NOW_MS, True)
+    assert sender.send()
+    assert declared == []
+    broker.connected = True
+    assert [sender.send(), sender.send()] == [True, True]
+    assert declared == [(topology.STATUS, False)]
+
+
 def test_a_status_of_a_later_build_is_read():
     fields = {"role": "worker", "name": "w", "host": "h", "state": "later", "since": NOW_MS, "sent_at": NOW_MS}
     status = Status.model_validate_json(json.dumps(fields | {"colour": "red"}))
