@@ -6,8 +6,6 @@ Modbus. Belt, arm and the PLC's program are simulated (`patchline/plant`).
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import subprocess
 import sys
 import threading
@@ -24,10 +22,11 @@ from patchline.broker.base import QueueConsumer
 from patchline.demo import belt_view, cells, folder
 from patchline.demo.belt_parts import BeltParts
 from patchline.demo.processes import Processes, wait_until_ready
+from patchline.plant import starting
 from patchline.plant.belt import Geometry
 from patchline.plant.ledger import LedgerReader
 from patchline.plant.line import gate_settings, plc_settings
-from patchline.plant.plc_server import HOST, gate_address
+from patchline.plant.plc_server import gate_address
 from patchline.plant.simulator import geometry_of
 from patchline.plc.register_map import Layout
 from patchline.protocol import messages, topology
@@ -99,7 +98,8 @@ class _Line:
                 before = len(parts.finished)
                 self._update(parts)
                 if not runs and parts.objection is None:
-                    runs = self._start_belt()
+                    starting.run_belt(self.simulator)
+                    runs = True
                 if screen is not None:
                     screen.draw(belt_view.drawing(parts, geometry, time.monotonic(), screen.width, title))
                 for part in parts.finished[before:] if screen is None else ():
@@ -114,12 +114,6 @@ class _Line:
         while parts.without_pass() and time.monotonic() < deadline:
             self._update(parts)
             time.sleep(_FRAME_S)
-
-    def _start_belt(self) -> bool:
-        assert self.simulator.stdin is not None
-        self.simulator.stdin.write(b"run\n")
-        self.simulator.stdin.flush()
-        return True
 
     def _update(self, parts: BeltParts) -> None:
         if self.simulator.poll() is not None:
@@ -150,44 +144,29 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
         options = ("--port", str(camera_port), "--deadline-ms", str(_DEADLINE_MS))
         start("camera", "patchline.plant.camera", "--line", LINE, "--category", CATEGORY, *options)
         wait_until_ready([worker_port, gate_port], "worker and gate")
-        _wait_for_camera(camera_port)
-        simulator = stack.enter_context(_simulator(processes.out, plc_port, camera_port, parts, rate))
+        starting.wait_for_camera(camera_port, _START_S)
+        out = processes.out
+        belt = starting.simulator(
+            out / "simulator.log",
+            port=plc_port,
+            camera_port=camera_port,
+            pictures=_list_pictures(out),
+            ledger=out / "ledger.jsonl",
+            parts=parts,
+            rate=rate,
+            arm_s=_ARM_S,
+            motion="steady",
+            slots=_LAYOUT.slots,
+            plc_start=_LAYOUT.plc,
+        )
+        simulator = stack.enter_context(belt)
         consumer = broker.consume(topology.VERDICTS, prefetch=200)
         yield _Line(LedgerReader(processes.out / "ledger.jsonl"), consumer, simulator)
 
 
-@contextmanager
-def _simulator(
-    out: Path, plc_port: int, camera_port: int, parts: int, rate: float
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run belt and PLC. They end with their standard input, also if this process is killed."""
-    images = out / "images" / "test"
+def _list_pictures(out: Path) -> Path:
+    """Write the list of pictures for the belt, which takes one after the other at random."""
+    images, file = out / "images" / "test", out / "pictures.txt"
     pictures = sorted((images / "good").iterdir()) * _GOOD_SHARE + sorted((images / "defect").iterdir())
-    (out / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures), encoding="utf-8")
-    options = {"port": plc_port, "camera-port": camera_port, "pictures": out / "pictures.txt", "parts": parts}
-    options |= {"ledger": out / "ledger.jsonl", "arm-s": _ARM_S, "rate": rate, "motion": "steady"}
-    options |= {"slots": _LAYOUT.slots, "plc-start": _LAYOUT.plc}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
-    with (out / "simulator.log").open("wb") as log:
-        simulator = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
-    try:
-        yield simulator
-    finally:
-        assert simulator.stdin is not None
-        simulator.stdin.close()
-        simulator.wait(_END_S)
-
-
-def _wait_for_camera(port: int) -> None:
-    """Wait until somebody hears the camera's triggers."""
-    deadline = time.monotonic() + _START_S
-    with socket.socket(type=socket.SOCK_DGRAM) as trigger:
-        trigger.connect((HOST, port))
-        while time.monotonic() < deadline:
-            with contextlib.suppress(ConnectionRefusedError):
-                trigger.send(b"")
-                time.sleep(0.1)  # the answer to a datagram comes with the next one
-                trigger.send(b"")
-                return
-    raise SetupError(f"the camera did not start within {_START_S:g} s; see camera.log")
+    file.write_text("".join(f"{path}\n" for path in pictures), encoding="utf-8")
+    return file

@@ -70,13 +70,13 @@ class Reckoning:
     @property
     def is_safe(self):
         """Return True if nothing bad went into the good bin, and a gate acted on each part. No machine is too slow."""
-        wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped, self.opposite_acts)
+        wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped)
         return self.parts > 0 and not any(wrong)
 
     @property
     def holds(self):
-        """Return True if the promise was kept, and good parts were not rejected without a cause."""
-        return self.is_safe and self.share_outside_faults >= MIN_SHARE
+        """Return True if also no gates contradicted each other, and no good parts were rejected without a cause."""
+        return self.is_safe and self.opposite_acts == 0 and self.share_outside_faults >= MIN_SHARE
 
 
 class Parts:

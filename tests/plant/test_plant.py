@@ -50,7 +50,7 @@ def test_no_fault_brings_a_part_that_was_not_passed_into_the_good_bin(
         assert wait_until(lambda: belt.fallen() >= PARTS * SCALE, 1800, 0.5), "the belt stands"
         result = finish(belt, faults, goods)
     reckonings[plc] = result
-    assert result.holds if SCALE >= 1 else result.is_safe, result  # a short run has too few parts for a share
+    assert result.holds if SCALE >= 1 else result.is_safe, result  # a short run may be on a busy machine
 
 
 def test_a_gate_that_accepts_what_has_no_verdict_would_be_detected(servers_to_kill, goods, tmp_path):

@@ -1,0 +1,66 @@
+"""Starts the simulator of a belt as a process, and finds out whether its camera is there."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from patchline.plant.plc_server import HOST
+from patchline.protocol.errors import SetupError
+
+_END_S = 60.0
+
+
+@contextmanager
+def simulator(log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run belt and PLC until the block ends. They also end if this process is killed.
+
+    Args:
+        log: file for what it says of errors.
+        options: those of `python -m patchline.plant.simulator`. The belt stands until `run`.
+    """
+    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()  # it ends with its input
+        process.wait(_END_S)
+
+
+def run_belt(process: subprocess.Popen[bytes]) -> None:
+    """Let the belt run."""
+    if process.stdin is not None:
+        process.stdin.write(b"run\n")
+        process.stdin.flush()
+
+
+def wait_for_camera(port: int, timeout_s: float) -> None:
+    """Wait until somebody hears the triggers.
+
+    Args:
+        port: UDP port on loopback.
+        timeout_s: limit.
+
+    Raises:
+        SetupError: nobody does in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(type=socket.SOCK_DGRAM) as trigger:
+        trigger.connect((HOST, port))
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError):
+                trigger.send(b"")
+                time.sleep(0.1)  # the answer to a datagram comes with the next one
+                trigger.send(b"")
+                return
+    raise SetupError(f"the camera did not start within {timeout_s:g} s; see its log")
