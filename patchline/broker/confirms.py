@@ -62,7 +62,7 @@ class _Unconfirmed:
         if self.return_reason is not None:
             advice = "declare the queues with: patchline topology"
             return Unroutable(f"no queue for {destination} ({self.return_reason}); {advice}")
-        return None if ack else Refused(f"a queue of {destination} is full or has lost its nodes")
+        return None if ack else Refused(f"a queue of {destination} is full or has no leader")
 
 
 class PublisherConfirms:

@@ -196,7 +196,7 @@ def prometheus(home: Path, targets: dict[str, list[int]], rules: Path | None = N
     home.mkdir()
     queue_metrics = {
         "metrics_path": "/metrics/detailed",
-        "params": {"family": ["queue_coarse_metrics", "queue_consumer_count"]},
+        "params": {"family": ["queue_coarse_metrics", "queue_consumer_count", "ra_metrics"]},
     }
     jobs = [
         {"job_name": job, "static_configs": [{"targets": [f"{HOST}:{target}" for target in ports]}]}

@@ -75,6 +75,12 @@ class Scene:
         """Return the running worker processes, without their supervisor."""
         return worker_processes(self.supervisor.pid)
 
+    @property
+    def queues(self):
+        """The names of the queues of the plant and of its gate."""
+        parts = connections.plant(self.settings), topology.gate(LINE, [default_name()])
+        return [queue.name for part in parts for queue in part.queues]
+
     def decided(self):
         return len(self.verdicts)
 

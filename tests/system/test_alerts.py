@@ -227,6 +227,21 @@ CASES = {
         10,
         {'up{job="rabbitmq",instance="i"}': "1x20"},
     ),
+    "PatchlineQueueWithoutLeader": (
+        {
+            'rabbitmq_detailed_raft_term_total{queue="patchline.jobs.bottle",instance="a"}': "1x5 2 3x20",
+            'rabbitmq_detailed_raft_term_total{queue="patchline.verdicts",instance="a"}': "1x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle",instance="b"}': "0x5 stale",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.verdicts",instance="b"}': "0x20",
+        },
+        {"queue": "patchline.jobs.bottle"},
+        10,
+        {
+            'rabbitmq_detailed_raft_term_total{queue="patchline.jobs.bottle",instance="a"}': "1x20",
+            'rabbitmq_detailed_queue_messages_ready{queue="patchline.jobs.bottle",instance="b"}': "0x20",
+            'rabbitmq_detailed_raft_term_total{queue="of.others",instance="a"}': "1x20",
+        },
+    ),
     "PatchlineGateDown": (
         {
             'patchline_gate_serving{line="l",instance="a"}': "1x5 0x20",

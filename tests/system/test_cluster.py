@@ -14,10 +14,15 @@ from patchline.broker.rabbitmq import RabbitBroker
 from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.services import private_servers
+from tests.queues import has_leader
 from tests.system.conftest import wait_for
+from tests.system.prometheus import firing_alerts, query
 
 pytestmark = pytest.mark.timeout(180)
 CONF = Path("deploy/kubernetes/base/rabbitmq.conf")
+RULES = Path("deploy/prometheus/patchline.rules.yml")
+GATE_QUEUE = topology.gate_queue("press-3", "g")
+READY = f'rabbitmq_detailed_queue_messages_ready{{queue="{GATE_QUEUE}"}}'
 
 
 def conf_with_names(names):
@@ -94,3 +99,49 @@ def test_a_publisher_recovers_from_a_channel_that_was_opened_during_a_leader_ele
                 time.sleep(0.02)  # the other nodes have lost their leader and not elected a new one yet
                 try_to_publish(publisher)  # not confirmed, unless the election is unusually fast
                 wait_for(lambda: try_to_publish(publisher))
+
+
+def test_a_queue_without_a_leader_is_alerted_and_serves_again_once_a_node_is_back(tmp_path):
+    rules = tmp_path / "rules.yml"
+    rules.write_text(RULES.read_text().replace("for: 1m", "for: 1s"))
+    with private_servers.temporary_folder() as home:
+        name_server, nodes = private_servers.cluster(home / "cluster", 3)
+        targets = {"rabbitmq": [node.metrics_port for node in nodes]}
+        prometheus, url = private_servers.prometheus(home / "prometheus", targets, rules)
+        with private_servers.start_all([name_server, prometheus, *(node.server for node in nodes)]):
+            private_servers.join_cluster(nodes)
+            with RabbitBroker(",".join(node.url for node in nodes)) as broker:
+                broker.declare(topology.gate("press-3", ["g"]))
+                wait_for(lambda: try_to_publish(broker))
+                wait_for(lambda: query(url, READY) == [1])
+                assert has_leader(nodes[2], GATE_QUEUE)
+                assert "PatchlineQueueWithoutLeader" not in firing_alerts(url)
+                kill(nodes[0])
+                kill(nodes[1])
+                wait_for(lambda: "PatchlineQueueWithoutLeader" in firing_alerts(url))
+                assert not has_leader(nodes[2], GATE_QUEUE)
+                assert not try_to_publish(broker)
+                nodes[0].server.stop()
+                nodes[0].server.start()
+                nodes[0].server.wait()
+                wait_for(lambda: try_to_publish(broker))
+                wait_for(lambda: query(url, READY) == [2])
+                wait_for(lambda: "PatchlineQueueWithoutLeader" not in firing_alerts(url))
+
+
+def test_a_gate_reads_its_queue_although_rabbitmq_still_counts_the_consumer_of_a_lost_node():
+    with private_servers.temporary_folder() as home:
+        name_server, nodes = private_servers.cluster(home / "cluster", 3)
+        with private_servers.start_all([name_server, *(node.server for node in nodes)]):
+            private_servers.join_cluster(nodes)
+            with RabbitBroker(nodes[0].url) as lost, RabbitBroker(nodes[1].url) as broker:
+                broker.declare(topology.gate("press-3", ["g"]))
+                former = lost.consume(GATE_QUEUE, 10, exclusive=True)
+                wait_for(lambda: former.subscribed)
+                kill(nodes[0])
+                gate = broker.consume(GATE_QUEUE, 10, exclusive=True)
+                wait_for(lambda: gate.occupied)
+                wait_for(lambda: try_to_publish(broker))
+                delivery = gate.take(60.0)
+                assert delivery.message.message_id == "part-1"
+                delivery.ack()
