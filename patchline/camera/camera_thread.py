@@ -13,11 +13,12 @@ from contextlib import contextmanager
 
 import structlog
 
-from patchline.camera.base import Camera, CameraError, CameraLostError, Frame
+from patchline.camera.base import Camera, CameraError, CameraLostError, Frame, NoFrameError
 
 _log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S = 0.25
 _SILENT_S = 2.0
+_MAX_MISSES = 3  # a camera that has lost and found its power may take triggers and give no frames
 Shot = tuple[str, float]  # the job id of the part, and until when its frame is waited for
 OnResult = Callable[[str, Frame | CameraError], None]
 
@@ -112,14 +113,19 @@ class CameraThread:
         self._open = True
         _log.info("camera open", times=self.opened)
         self._set_ready()
+        misses = 0
         while (shot := self._shots.get()) is not None and not self._ended.is_set():
-            if not self._shoot(camera, *shot):
+            result = self._shoot(camera, *shot)
+            misses = misses + 1 if isinstance(result, NoFrameError) else 0
+            if misses == _MAX_MISSES:
+                raise CameraLostError(f"{misses} triggers in a row gave no frame")
+            if not isinstance(result, Frame):
                 with self._call():
                     camera.arm()
             self._set_ready()
 
-    def _shoot(self, camera: Camera, job_id: str, deadline: float) -> bool:
-        """Take a picture. Return False if the camera must be armed again."""
+    def _shoot(self, camera: Camera, job_id: str, deadline: float) -> Frame | CameraError:
+        """Take a picture, and report it. After an error the camera must be armed again."""
         result: Frame | CameraError
         try:
             with self._call():
@@ -135,7 +141,7 @@ class CameraThread:
             self._report(job_id, CameraLostError(f"{type(error).__name__}: {error}"))
             raise
         self._report(job_id, result)
-        return isinstance(result, Frame)
+        return result
 
     def _report(self, job_id: str, result: Frame | CameraError) -> None:
         if not self._ended.is_set():

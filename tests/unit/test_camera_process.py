@@ -325,6 +325,16 @@ def test_a_thread_goes_on_after_a_frame_that_did_not_come(run):
     assert camera.thread.opened == 1
 
 
+def test_a_camera_that_takes_triggers_and_gives_no_frames_is_opened_anew(run):
+    device = Device(Plan(lost=1.0, frame_s=0.0))
+    camera = run(device)
+    for number in range(3):
+        assert isinstance(camera.shoot(f"j{number}", 0.01), NoFrameError)
+    device.plan = Plan(frame_s=0.0)
+    assert isinstance(camera.shoot("j3"), Frame)
+    assert camera.thread.opened == 2
+
+
 def test_a_busy_thread_says_so_at_once_and_shows_how_long_its_call_takes(run):
     blocked, entered = threading.Event(), threading.Event()
 
