@@ -1,19 +1,27 @@
-"""A TCP proxy on loopback that can cut and delay its connections."""
+"""A TCP proxy on loopback that can cut and delay its connections, and lose packets."""
 
 import contextlib
+import random
 import socket
 import threading
 import time
 
+RETRANSMIT_S = 0.2  # Linux sends a lost packet again after this time at the earliest
+
 
 class Proxy:
-    """Forwards `127.0.0.1:port` to another port until it is closed. Delays each chunk of data by `delay_s` seconds."""
+    """Forwards `127.0.0.1:port` to another port until it is closed.
+
+    Each chunk of data is delayed by `delay_s` seconds. The share `loss` of the chunks is lost and sent again: over TCP
+    they are late, and what follows waits for them.
+    """
 
     def __init__(self, target_port, port=0):
         self._target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
-        self.delay_s = 0.0
+        self.delay_s = self.loss = 0.0
+        self._luck = random.Random(0)
         self._open = []
         self._flowing = threading.Event()
         self._flowing.set()
@@ -58,6 +66,8 @@ class Proxy:
             while data := source.recv(65536):
                 if self.delay_s:
                     time.sleep(self.delay_s)
+                if self._luck.random() < self.loss:
+                    time.sleep(RETRANSMIT_S)
                 self._flowing.wait()
                 target.sendall(data)
         _close(source)

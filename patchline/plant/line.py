@@ -94,9 +94,11 @@ class Line:
         self._program, self._is_frozen = PlcProgram(memory, self._settings, self._retained, self._record), False
         self._record("plc", state="runs")
 
-    def stop_plc(self) -> None:
-        """Let the PLC lose its power."""
+    def stop_plc(self, keeps_memory: bool = True) -> None:
+        """Let the PLC lose its power, and what it retains if its battery is empty too."""
         self._program = None
+        if not keeps_memory:
+            self._retained = Retained()
         self._record("plc", state="off")
 
     def freeze_plc(self, is_frozen: bool) -> None:

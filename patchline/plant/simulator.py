@@ -2,9 +2,10 @@
 
     python -m patchline.plant.simulator --port 1502 --pictures pictures.txt --ledger ledger.jsonl
 
-It obeys commands on its standard input, one a line, and ends with it: `restart SECONDS` and `freeze SECONDS` (the PLC),
-`product CODE`, `run` (with `--hold`), `start` (after the gate has stopped the line), and `finish`: no more parts come.
-The ledger says when the belt is empty. The PLC stays on, because a gate may still have to say what it did.
+It obeys commands on its standard input, one a line, and ends with it: `restart SECONDS` (of the PLC), `reset SECONDS`
+(the same, and its retained memory is lost), `freeze SECONDS`, `product CODE`, `run` (with `--hold`), `start` (after the
+gate has stopped the line), and `finish`: no more parts come. The ledger says when the belt is empty. The PLC stays on,
+because a gate may still have to say what it did.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Simulator:
     def obey(self, command: str, now: float) -> None:
         """Obey a command. One that comes while the PLC is frozen or off changes how long it is."""
         name, *values = command.split()
-        if name == "restart":
-            self._switch_off()
+        if name in ("restart", "reset"):
+            self._switch_off(keeps_memory=name == "restart")
             self._resume_at = now + float(values[0])
         elif name == "freeze":
             self._line.freeze_plc(True)
@@ -105,9 +106,9 @@ class Simulator:
         self._memory, self._listening = self._open_memory(), None
         self._line.start_plc(self._memory)
 
-    def _switch_off(self) -> None:
+    def _switch_off(self, keeps_memory: bool = True) -> None:
         if self._memory is not None:
-            self._line.stop_plc()
+            self._line.stop_plc(keeps_memory)
             self._ending = self._power.submit(self._memory.close)
             self._memory = None
 

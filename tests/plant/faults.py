@@ -11,6 +11,7 @@ import psutil
 from tests.plant.scene import GATES, wait_until
 
 HOLD_S, FREEZE_S = 1.0, 3.0
+LOSS, LOSS_S = 0.05, 3.0  # share of the packets, and for how long
 START = "start"
 _CALM_S, _CALM_SHARE = 10.0, 0.2  # long enough for parts whose way touches no fault
 _RECOVERY_S = 300.0  # a limit for a busy machine, not a promise
@@ -156,6 +157,14 @@ class Faults:
         self.plant.link.hold()
         time.sleep(HOLD_S)
         self.plant.link.release()
+        return at
+
+    def link_loss(self, _):
+        """Lose packets between the gates and the PLC."""
+        at = time.monotonic()
+        self.plant.link.loss = LOSS
+        time.sleep(LOSS_S)
+        self.plant.link.loss = 0.0
         return at
 
     def plc_freeze(self, _):

@@ -21,7 +21,7 @@ PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
 SEED = int(os.environ.get("PLANT_SEED", "21"))
 PLCS = os.environ.get("PLANT_PLC", "modbus").split(",")
 FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
-FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_freeze": 10, "gate_freeze": 10}
+FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_loss": 5, "link_freeze": 10, "gate_freeze": 10}
 if "PLANT_FAULTS" in os.environ:
     FAULTS = {kind: FAULTS[kind] for kind in os.environ["PLANT_FAULTS"].split(",")}
 pytestmark = pytest.mark.timeout(3600)

@@ -13,7 +13,9 @@ import pytest
 
 from patchline import config
 from patchline.plant import plc_server
+from patchline.plant.line import plc_settings
 from patchline.plant.plc_server import GATE_NODE, PLC_NODE
+from patchline.plant.simulator import geometry_of
 from patchline.plc import connecting
 from patchline.plc.register_map import Bin, Layout
 from patchline.plc.words import PlcError
@@ -21,6 +23,7 @@ from patchline.protocol import messages
 from patchline.runtime import connections
 from patchline.services.server import free_ports
 from tests.plant.scene import Ledger
+from tests.proxy import Proxy
 from tests.queues import JOBS_QUEUE
 from tests.scripted_gate import BAD, GOOD, ScriptedGate
 
@@ -45,7 +48,10 @@ class Run:
         files = ("--pictures", folder / "pictures.txt", "--ledger", folder / "ledger.jsonl")
         command = [sys.executable, "-m", "patchline.plant.simulator", *map(str, (*options, *files))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-        self.gate = ScriptedGate(connecting.open_memory(plc_server.gate_address(plc, port), RULES), LAYOUT)
+        self.link = Proxy(port)
+        memory = connecting.open_memory(plc_server.gate_address(plc, self.link.port), RULES)
+        geometry, speed = geometry_of(20.0, 1.0)
+        self.gate = ScriptedGate(memory, LAYOUT, distance=plc_settings(geometry, LAYOUT, speed).distance)
 
     def step(self):
         shots = []
@@ -87,6 +93,7 @@ def run(tmp_path, request):
     run.process.stdin.close()
     run.process.wait(30)
     run.gate.memory.close()
+    run.link.close()
     run.camera.close()
 
 
@@ -96,7 +103,7 @@ def test_a_gate_drives_the_belt_over_every_protocol(run):
     assert len(run.of("trigger")) == len(run.of("confirmation")) == len(run.of("bin"))
 
 
-@pytest.mark.parametrize(("command", "state"), [("restart 0.5", "off"), ("freeze 0.5", "frozen")])
+@pytest.mark.parametrize(("command", "state"), [("restart 0.5", "off"), ("reset 0.5", "off"), ("freeze 0.5", "frozen")])
 def test_a_plc_that_is_away_for_a_while_rejects_and_returns(run, command, state):
     run.until(run.passed)
     run.command(command)
@@ -106,6 +113,15 @@ def test_a_plc_that_is_away_for_a_while_rejects_and_returns(run, command, state)
     run.until(lambda: run.passed(since=again["at"]))
     run.finish()
     assert not any(event["on"] for event in run.of("coil") if away["at"] < event["at"] < again["at"])
+
+
+def test_lost_packets_between_gate_and_plc_let_no_bad_part_pass(run):
+    run.until(run.passed)
+    run.link.loss, lossy_at = 0.3, time.monotonic()
+    run.until(lambda: sum(event["at"] > lossy_at for event in run.of("bin")) >= 40)
+    run.link.loss, sound_at = 0.0, time.monotonic()
+    run.until(lambda: run.passed(since=sound_at))
+    run.finish()
 
 
 @pytest.mark.parametrize("run", ["modbus"], indirect=True)

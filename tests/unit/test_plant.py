@@ -239,6 +239,20 @@ def test_a_plc_that_restarts_goes_on_with_its_numbers_and_rejects_what_lay_on_th
     assert plant.in_bin(Bin.GOOD) & fallen_later <= known | {event["part"] for event in plant.of("trigger")[:3]}
 
 
+def test_a_plc_that_counts_from_1_again_lets_no_part_pass_by_the_result_of_an_earlier_one():
+    plant = Plant(accepts_all=True, distance=DISTANCE, delay_s=0.3)
+    plant.run(lambda: len(plant.of("trigger")) == 4)
+    plant.line.stop_plc(keeps_memory=False)
+    plant.memory.words[:] = [0] * len(plant.memory.words)
+    plant.line.start_plc(plant.memory)
+    while not plant.line.is_empty:
+        plant.line.cycle()
+        plant.gate.step(plant.now, [])  # the camera is dead: only results of the parts before come
+    assert plant.gate.sequence == 4
+    assert [event["number"] for event in plant.of("trigger")][:8] == [1, 2, 3, 4, 1, 2, 3, 4]
+    assert plant.in_bin(Bin.GOOD) == set()
+
+
 def test_each_part_is_confirmed_once_with_the_bin_in_which_it_lies():
     plant = Plant(target=motion.varied(SPEED_MM_S, random.Random(3), CYCLE_S)).run()
     numbers = {event["number"]: event["part"] for event in plant.of("trigger")}
