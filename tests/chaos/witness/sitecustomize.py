@@ -26,7 +26,7 @@ def _write(**fields):
 
 
 def _on_part(self, part, *arguments, original=Gate.on_part):
-    _write(heard=part.part_id, patience_s=self._patience_s(part))
+    _write(heard=part.part_id, patience_s=self.patience.seconds(part))
     return original(self, part, *arguments)
 
 
