@@ -28,6 +28,7 @@ from patchline.plant.ledger import Ledger
 from patchline.plant.line import CYCLE_S, Line, Shot, plc_settings
 from patchline.plant.plc_server import HOST, PlcServer
 from patchline.plc.register_map import Layout
+from patchline.runtime import logs
 
 _CATCH_UP_S = 0.03  # a belt that is later than this stands still meanwhile: a PLC's cycle is never late
 
@@ -152,6 +153,7 @@ def geometry_of(rate: float, arm_s: float) -> tuple[Geometry, float]:
 
 def main() -> None:
     """Run the process."""
+    logs.configure()
     arguments = _arguments()
     geometry, speed = geometry_of(arguments.rate, arguments.arm_s)
     layout = Layout(gate=0, plc=arguments.plc_start, slots=arguments.slots)

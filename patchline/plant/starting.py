@@ -22,13 +22,13 @@ def simulator(log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]
     """Run belt and PLC until the block ends. They also end if this process is killed.
 
     Args:
-        log: file for what it says of errors.
+        log: file for what it says.
         options: those of `python -m patchline.plant.simulator`. The belt stands until `run`.
     """
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
-    with log.open("wb") as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, start_new_session=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
     try:
         yield process
     finally:
