@@ -243,6 +243,7 @@ def _succeeds_soon(call):
 @pytest.mark.parametrize("protocol", PLCS)
 def test_an_area_that_the_plc_does_not_have_to_its_end_is_named(shared, protocol):
     memory, _ = shared(protocol)
+    memory.write(0, [0] * ZEROED)  # earlier tests have left words here
     for layout, message in (
         (Layout(gate=0, plc=SIZE - 207, slots=16), f"the PLC's area .*, words {SIZE - 207} to {SIZE}, cannot be read"),
         (Layout(gate=SIZE - 175, plc=0, slots=16), f"the gate's area .*, words {SIZE - 175} to {SIZE}, cannot be read"),
