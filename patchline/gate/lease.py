@@ -23,6 +23,7 @@ from patchline.protocol.gate_messages import Ping
 
 _MAX_READING = 5  # durations of the lease
 _QUIET_S = 0.25  # without a delivery: a blind gate reads nothing that lay in its queue
+_PARTNER_S = 60.0  # a gate that is not heard for so long is no partner any more
 
 
 class Role(StrEnum):
@@ -42,20 +43,25 @@ class Lease:
         duration_s: how long a ping extends the lease.
         held_last: this instance was the last one to hold the lease, as far as it knows.
         now: the time.
+        has_partner: the line had another gate, which may have taken over while this instance did not run.
     """
 
-    def __init__(self, gate: str, process: str, duration_s: float, held_last: bool, now: float) -> None:
+    def __init__(
+        self, gate: str, process: str, duration_s: float, held_last: bool, now: float, has_partner: bool = False
+    ) -> None:
         self._gate = gate
         self.process = process
         self._duration_s = duration_s
         self.held_last = held_last
+        self.has_partner = has_partner
+        self._partner_heard_at = now
         self.has_namesake = False  # another process uses the name of this gate
         self._active_since: float | None = None
         self._last_active_ping = (float("-inf"), float("-inf"))  # sent at, received at
         self._heard_until: float | None = None  # everything that was sent before has been heard
         self._deaf_since = now
         self._delivered_at = float("-inf")
-        self._stepped_at, self._woke_at = float("inf"), float("-inf")
+        self._stepped_at, self._woke_at = float("inf"), now if has_partner else float("-inf")
         self._current_others: dict[str, float] = {}  # when another gate said that it hears the line
         self._released = False
 
@@ -78,6 +84,7 @@ class Lease:
         self._last_active_ping = (ping.sent_at, now)
 
     def _on_lease_ping_of_other(self, ping: Ping, now: float) -> None:
+        self._hear_partner(ping, now)
         if ping.current and ping.gate != self._gate:
             self._current_others[ping.gate] = now
         else:
@@ -93,8 +100,14 @@ class Lease:
             self._heard_until, self._deaf_since = ping.sent_at, now
         elif ping.gate == self._gate:
             self.has_namesake = self.has_namesake or self.is_current(now)  # until then, it was the process before this
-        elif ping.active and not self.is_valid(now):
-            self.held_last = False
+        else:
+            self._hear_partner(ping, now)
+            if ping.active and not self.is_valid(now):
+                self.held_last = False
+
+    def _hear_partner(self, ping: Ping, now: float) -> None:
+        if ping.gate != self._gate:
+            self.has_partner, self._partner_heard_at = True, now
 
     def on_gap(self, now: float) -> None:
         """Handle the loss of this gate's queue: it is blind until its next ping comes back."""
@@ -143,12 +156,15 @@ class Lease:
         if valid:
             self.held_last = True
         accept = valid and self.is_current(now)
+        if accept and now > self._partner_heard_at + _PARTNER_S:
+            self.has_partner = False
         return Permit(accept=accept, reject=accept or (self.is_blind(now) and self.held_last and self._is_quiet(now)))
 
     def _is_quiet(self, now: float) -> bool:
         """Return True if nothing comes through this gate's queue. Its pings may be missing from what comes.
 
-        A gate that was frozen has to connect again before anything comes, and another gate may have acted meanwhile.
+        A gate that was frozen or dead has to connect again before anything comes, and another gate may have acted
+        meanwhile.
         """
         reading_s = _MAX_READING * self._duration_s
         quiet = now >= self._delivered_at + _QUIET_S and now >= self._woke_at + reading_s

@@ -67,6 +67,10 @@ class Memory:
         """Save whether this instance was the last one to hold the lease."""
         self._enqueue_write(("DELETE FROM lease", ()), ("INSERT INTO lease VALUES (?)", (int(held_last),)))
 
+    def save_has_partner(self, has_partner: bool) -> None:
+        """Save whether the line has another gate."""
+        self._enqueue_write(("DELETE FROM partner", ()), ("INSERT INTO partner VALUES (?)", (int(has_partner),)))
+
     def save_action(self, job_id: str, because: str) -> None:
         """Save that a gate has acted, and delete the part."""
         self._enqueue_write(
@@ -90,6 +94,10 @@ class Memory:
         """Return whether this instance was the last one to hold the lease."""
         return bool(self._sqlite.execute("SELECT max(held_last) FROM lease").fetchone()[0])
 
+    def load_has_partner(self) -> bool:
+        """Return whether the line had another gate."""
+        return bool(self._sqlite.execute("SELECT max(known) FROM partner").fetchone()[0])
+
     def load_acted(self) -> list[tuple[str, str]]:
         """Return job id and reason of each remembered action, oldest first."""
         return self._sqlite.execute("SELECT job_id, because FROM acted ORDER BY number").fetchall()
@@ -106,7 +114,7 @@ class Memory:
         self._connect()
         try:
             self._prepare()
-            for load in (self.load_expected, self.load_acted, self.load_held_last):
+            for load in (self.load_expected, self.load_acted, self.load_held_last, self.load_has_partner):
                 load()
         except (sqlite3.Error, ValueError) as error:
             if isinstance(error, sqlite3.Error) and not damage.is_damage(error):

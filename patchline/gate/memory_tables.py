@@ -14,6 +14,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS expected (job_id TEXT PRIMARY KEY, part TEXT, arrived_at INTEGER);
 CREATE TABLE IF NOT EXISTS acted (number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, because TEXT);
 CREATE TABLE IF NOT EXISTS lease (held_last INTEGER);
+CREATE TABLE IF NOT EXISTS partner (known INTEGER);
 """
 _EXPECTED_INDEX, _ACTED_INDEX = "sqlite_autoindex_expected_1", "sqlite_autoindex_acted_1"
 _UNKNOWN_REASON = ""
@@ -47,8 +48,9 @@ def copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> Res
         row = damage.row(damaged, "SELECT * FROM expected WHERE rowid = ?", number)
         _count(rescue, row is not None and _copy_expected(row, fresh))
     _copy_acted(damaged, fresh, rescue)
-    held_last = damage.row(damaged, "SELECT max(held_last) FROM lease")
-    fresh.execute("INSERT INTO lease VALUES (?)", (int(held_last is not None and held_last[0] == 1),))
+    for table, column in (("lease", "held_last"), ("partner", "known")):
+        value = damage.row(damaged, f"SELECT max({column}) FROM {table}")
+        fresh.execute(f"INSERT INTO {table} VALUES (?)", (int(value is not None and value[0] == 1),))
     return rescue
 
 

@@ -69,7 +69,8 @@ def run(
         broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
         # Closed before the broker: its last tasks acknowledge deliveries.
         memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
-        lease = Lease(name, uuid.uuid4().hex, rules.lease_ms / 1000, memory.load_held_last(), boot_s())
+        held_last, has_partner = memory.load_held_last(), memory.load_has_partner()
+        lease = Lease(name, uuid.uuid4().hex, rules.lease_ms / 1000, held_last, boot_s(), has_partner)
         belt = None if arm.station is None else _belt(settings, line)
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)

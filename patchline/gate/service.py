@@ -79,7 +79,7 @@ class Service:
         self._silent = False  # the arm does not take signs of life
         self._failed_job: str | None = None
         self._role: Role | None = None
-        self._held_last = lease.held_last
+        self._held_last, self._has_partner = lease.held_last, lease.has_partner
 
     def restore(self) -> None:
         """Restore the state of an earlier process. The remaining patience is never longer than a new one."""
@@ -134,6 +134,9 @@ class Service:
         if self._lease.held_last != self._held_last:
             self._held_last = self._lease.held_last
             self._memory.save_held_last(self._held_last)
+        if self._lease.has_partner != self._has_partner:
+            self._has_partner = self._lease.has_partner
+            self._memory.save_has_partner(self._has_partner)
         return permit
 
     def _tell(self, now: float) -> None:

@@ -255,12 +255,15 @@ def test_a_restarted_gate_restores_its_state(gate, tmp_path):
     for number in range(4):
         save(memory, done(gate, f"j{number}"))
     memory.save_held_last(True)
+    memory.save_has_partner(True)
     memory.close()
     again = Memory(tmp_path / "l.sqlite", remember=3)
     restarted = new_gate()
     restarted.restore(again.load_acted(), [], NOW)
     ((expected),) = again.load_expected()
-    assert (expected.part.job_id, expected.arrived_at, again.load_held_last()) == ("j4", NOW_MS, True)
+    assert (expected.part.job_id, expected.arrived_at) == ("j4", NOW_MS)
+    assert again.load_held_last()
+    assert again.load_has_partner()
     again.close()
     restarted.on_part(expected.part, NOW, age_s=1.0)
     assert restarted.on_verdict(verdict("j3"), NOW) is Heard.KNOWN
@@ -285,7 +288,7 @@ def test_the_memory_of_an_earlier_build_is_taken_over(tmp_path):
     memory.close()
     assert not (tmp_path / "l.sqlite").exists()
     second = Memory(tmp_path / "l.host-2.sqlite", remember=3, legacy=tmp_path / "l.sqlite")
-    assert (second.load_expected(), second.load_held_last()) == ([], False)
+    assert (second.load_expected(), second.load_held_last(), second.load_has_partner()) == ([], False, False)
     second.close()
 
 
@@ -403,6 +406,7 @@ def test_an_expected_part_that_makes_no_sense_costs_no_other(tmp_path):
     memory = Memory(path, remember=3)
     assert [expected.part.job_id for expected in memory.load_expected()] == ["j0000", "j0004"]
     assert memory.load_held_last()
+    assert not memory.load_has_partner()
     memory.close()
 
 

@@ -137,6 +137,27 @@ def test_a_gate_that_starts_without_rabbitmq_rejects_if_it_was_the_last_holder()
     assert not lease.permit(line.now).accept
 
 
+def test_a_gate_with_a_partner_that_restarts_without_rabbitmq_leaves_the_parts_to_it_for_some_leases():
+    """The partner may have accepted them meanwhile."""
+    lease = Lease("a", "process", T, held_last=True, now=START, has_partner=True)
+    assert not lease.permit(START + 4.9 * T).reject
+    assert lease.permit(START + 5 * T).reject  # nobody may be there
+
+
+def test_a_gate_knows_its_partner_until_it_has_not_heard_it_for_a_while():
+    line = Line()
+    line.start("a")
+    assert not line.leases["a"].has_partner
+    line.start("b")
+    line.pass_time(5.0)
+    assert line.leases["a"].has_partner
+    line.cut("b")
+    line.pass_time(50.0)
+    assert line.leases["a"].has_partner
+    line.pass_time(12.0)
+    assert not line.leases["a"].has_partner
+
+
 def test_a_gate_whose_queue_is_gone_is_blind_and_does_not_accept():
     line = Line()
     lease = line.start("a")

@@ -77,6 +77,27 @@ def test_a_gate_without_rabbitmq_rejects_what_it_expects_after_a_restart(serving
     assert serving.link.declared_again > 0
 
 
+def test_a_restarted_gate_without_rabbitmq_leaves_parts_to_its_partner_which_may_have_accepted_them(serving):
+    serving.pass_time(1.0, other=True)
+    serving.part("j")
+    serving.step()
+    serving.crash()
+    serving.pass_time(9.0, pings=False)
+    assert serving.acts() == []
+    serving.act_of_other("j", ActState.DONE)
+    serving.pass_time(4.0, active=False)
+    assert serving.acts() == []
+
+
+def test_a_restarted_gate_that_hears_neither_rabbitmq_nor_its_partner_rejects_after_five_leases(serving):
+    serving.pass_time(1.0, other=True)
+    serving.part("j")
+    serving.step()
+    serving.crash()
+    serving.pass_time(11.0, pings=False)
+    assert serving.acts() == [("j", "reject", NO_VERDICT)]
+
+
 def test_a_standby_acts_on_nothing_and_takes_over_what_is_not_done(bench):
     bench.pass_time(3.0, active=False)
     for job_id in ("a", "b"):
