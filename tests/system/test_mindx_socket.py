@@ -163,12 +163,13 @@ def test_doctor_runs_a_model_on_each_chip_whose_host_listens(listener, line, asc
     assert re.search(r"ascend:0[│\s]+ok[│\s]+runs efficientnet_lite0_128 in", report.out), report.out
 
 
-def test_doctor_does_not_wait_for_a_host_that_is_absent_or_serves_a_worker(listener, ascend_plant, monkeypatch):
-    monkeypatch.setattr(mindx_backbone.time, "sleep", lambda _: pytest.fail("it waits"))
+def test_doctor_does_not_wait_for_a_host_that_is_absent_or_serves_a_worker(listener, ascend_plant):
     settings = config.load(ascend_plant / "config.yaml")
 
     def findings():
-        found = [*ascend_checks.run(settings), *doctor.categories(settings, test_ascend.ASCEND)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mindx_backbone.time, "sleep", lambda _: pytest.fail("it waits"))
+            found = [*ascend_checks.run(settings), *doctor.categories(settings, test_ascend.ASCEND)]
         return [finding for finding in found if finding.subject in ("ascend:0", "categories")]
 
     absent, not_loaded = findings()

@@ -81,6 +81,8 @@ def test_a_publisher_needs_no_exchange_of_statuses_and_says_once_that_it_is_miss
     publisher = line.start("publish", "--line", "l1", "--category", "brick", "--watch", str(tmp_path))
     with statuses(line, "publisher.l1") as take:
         wait_for(take)
+    (tmp_path / "first.png").write_bytes(image.read_bytes())
+    assert json.loads(publisher.stdout.readline())["state"] == "confirmed"  # the exchange is declared
     with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
         connection.channel().exchange_delete(topology.STATUS)
     time.sleep(5.0)  # a status is sent every second
