@@ -11,14 +11,18 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any
 
-import gi
+try:
+    import gi
 
-gi.require_version("Aravis", "0.8")
-from gi.repository import Aravis, GLib  # noqa: E402 - the version is to be named before
+    gi.require_version("Aravis", "0.8")
+    from gi.repository import Aravis, GLib
+except (ImportError, ValueError) as error:
+    sys.exit(f"{sys.executable}: {error}")
 
 _BUFFERS = 4
 _SLICE_S = 0.02  # between two looks at the signal that the camera is lost
@@ -162,6 +166,7 @@ class Host:
 
 def main() -> None:
     """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for Patchline, which ends this process by its input
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     host = Host()

@@ -17,6 +17,7 @@ from patchline import config
 from patchline.camera import pixels
 from patchline.camera.base import Camera, CameraError, CameraLostError
 from patchline.inspection import decode
+from patchline.protocol.errors import SetupError, Unusable
 
 _FRAMES = 10
 _BINS = 16
@@ -86,8 +87,8 @@ def check(
     """Take some frames, and look at the last one as a worker would.
 
     Raises:
-        CameraError: the camera cannot be opened, gave no frame, or one that does not fit the category.
-        Unusable: a worker cannot decode its image.
+        CameraError: the camera cannot be opened, gave no frame, or one that does not fit the category or cannot be
+            decoded.
     """
     times, failures, frame = [], [], None
     try:
@@ -109,16 +110,26 @@ def check(
     if frame is None:
         raise CameraError(f"none of {_FRAMES} triggers gave a frame: {failures[-1]}")
     image = pixels.encode(frame, category.depth, rules.encoding, rules.jpeg_quality)
-    rgb = decode.decode(*image, limits, category.depth)
+    try:
+        rgb = decode.decode(*image, limits, category.depth)
+    except Unusable as error:
+        raise CameraError(f"a worker cannot judge its last image: {error.detail}") from error
     return Report(rgb.shape[1], rgb.shape[0], tuple(times), tuple(failures), *_looks(rgb), image)
 
 
 def save(report: Report, folder: Path) -> Path:
-    """Write the image into a folder. Return its path."""
+    """Write the image into a folder. Return its path.
+
+    Raises:
+        SetupError: the folder cannot be written.
+    """
     suffixes = {"image/png": ".png", "image/jpeg": ".jpg", "image/x-portable-graymap": ".pgm"}
     path = folder / f"camera{suffixes.get(report.image[1], '.img')}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(report.image[0])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(report.image[0])
+    except OSError as error:
+        raise SetupError(f"--out {folder}: cannot be written ({error.strerror}); name a folder") from error
     return path
 
 

@@ -6,17 +6,17 @@ so it may lose its last lines in a power failure; the gate rejects such parts at
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import UNKNOWN_FIELDS, Job
-from patchline.runtime import locks
+from patchline.runtime import damage, locks
 
 _log = structlog.get_logger(__name__)
 _MAX_BYTES = 1_000_000
@@ -30,6 +30,7 @@ class OpenParts:
 
     Raises:
         SetupError: another process uses the file, or it cannot be used.
+        DamagedError: it is damaged and cannot be replaced.
     """
 
     def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
@@ -42,10 +43,11 @@ class OpenParts:
             self._claim = locks.claim(
                 path.with_name(path.name + ".lock"), f"{path}: another process runs the camera of this line"
             )
-            self._jobs = dict(_read(path))
+            self._jobs = _read(path)
             self._file = self._open(path)
         except OSError as error:
-            raise SetupError(f"{path}: cannot be used for the open parts ({error})") from error
+            advice = "move it away; the gate rejects its parts at their deadlines"
+            raise SetupError(f"{path}: cannot be used for the open parts ({error}); {advice}") from error
         self.left = tuple(self._jobs.values())
 
     def add(self, job: Job) -> None:
@@ -79,8 +81,10 @@ class OpenParts:
 
     def _write(self, line: bytes) -> None:
         """Append a line. A camera does not stop for a full disk: the gate rejects parts without a verdict."""
+        data = b"\n" + line if self._failed else line  # the line before may be torn
         try:
-            os.write(self._file, line)
+            if os.write(self._file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self._failed:
                 _log.error("open parts cannot be written", path=str(self._path), reason=error.strerror)
@@ -105,17 +109,30 @@ def _opened(job: Job) -> bytes:
     return b'{"open":' + job.model_dump_json(exclude_none=True).encode() + b"}\n"
 
 
-def _read(path: Path) -> Iterator[tuple[str, Job]]:
-    """Yield the open parts of a file. A line that cannot be read is skipped: its part is rejected at its deadline."""
+def _read(path: Path) -> dict[str, Job]:
+    """Return the open parts of a file. One that is damaged is set aside, and a torn last line is removed.
+
+    A part whose line cannot be read is rejected by the gate at its deadline.
+    """
     jobs: dict[str, Job] = {}
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-            if "open" in record:
-                job = Job.model_validate(record["open"], extra=UNKNOWN_FIELDS)
-                jobs[job.job_id] = job
-            else:
-                jobs.pop(record["closed"], None)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            _log.warning("line of the open parts cannot be read", path=str(path))
-    yield from jobs.items()
+    if not path.exists():
+        return jobs
+    *lines, torn = path.read_bytes().split(b"\n")
+    readable = [line for line in lines if not line or _apply(line, jobs)]
+    if torn or len(readable) < len(lines):
+        damage.replace_text(path, b"".join(line + b"\n" for line in readable), len(lines) - len(readable))
+    return jobs
+
+
+def _apply(line: bytes, jobs: dict[str, Job]) -> bool:
+    """Apply a line to the open parts. Return False if it cannot be read."""
+    try:
+        record = json.loads(line)
+        if "open" in record:
+            job = Job.model_validate(record["open"], extra=UNKNOWN_FIELDS)
+            jobs[job.job_id] = job
+        else:
+            jobs.pop(record["closed"], None)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return True

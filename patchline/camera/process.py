@@ -21,6 +21,7 @@ from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
 from patchline.camera.open_parts import OpenParts
 from patchline.camera.triggers import Trigger
+from patchline.protocol.errors import SetupError
 from patchline.publisher import process as publisher
 from patchline.publisher.job_state import OnState
 from patchline.publisher.pipelines import Pipelines
@@ -108,9 +109,12 @@ def run(
     """Take pictures until the triggers end or `stop` is set, then wait until their jobs are confirmed or spooled.
 
     Raises:
-        SetupError: the spool cannot be used, or another process has the camera of this line and category.
+        SetupError: the spool cannot be used, another process has the camera of this line and category, or the standard
+            input is closed and there is no rate.
         TopologyMismatch: a queue exists with different arguments.
     """
+    if order.rate is None and sys.stdin is None:
+        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     registry = Registry()
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -169,7 +173,7 @@ def _serve(
 
 def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event) -> None:
     if order.rate is None:
-        triggers.read_lines(sys.stdin, events.put, lambda: events.put(None))
+        triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
         return
     rate, count = order.rate, order.count
 

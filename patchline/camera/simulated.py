@@ -6,6 +6,7 @@ The same seed gives the same pictures and the same faults at the same triggers.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFr
 from patchline.protocol.errors import SetupError
 
 _TEXTURE_PIXELS = 128
+_MAX_S = 3600
 
 
 class Fault(StrEnum):
@@ -85,6 +87,9 @@ def parse_plan(text: str) -> Plan:
         except (KeyError, ValueError):
             known = ", ".join(kinds)
             raise SetupError(f"simulated:{text}: {word!r} is no setting and number; known: {known}") from None
+        greatest = 1 if name in set(Fault) else _MAX_S if name.endswith("_s") else sys.maxsize
+        if not 0 <= values[name] <= greatest:
+            raise SetupError(f"simulated:{text}: {name} must be between 0 and {greatest}")
     return Plan(**values)
 
 

@@ -41,6 +41,8 @@ def _aravis(place: str, rules: config.CameraRules) -> Source:
 def _folder(place: str, _: config.CameraRules) -> Source:
     if not place:
         raise SetupError("folder: names no folder; write folder:PATH")
+    if not Path(place).is_dir():
+        raise SetupError(f"folder:{place}: is no folder")
     camera = FolderCamera(Path(place))
     return lambda: camera
 

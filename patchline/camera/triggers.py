@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import IO
 
 import pydantic
 import structlog
@@ -16,6 +16,7 @@ from patchline.protocol import messages
 from patchline.protocol.messages import EncoderCount, Identifier, PartNumber
 
 _log = structlog.get_logger(__name__)
+_CHUNK_BYTES = 65_536
 
 
 class Trigger(messages.Frozen):
@@ -44,18 +45,33 @@ def parse(line: str) -> Trigger:
     return Trigger()
 
 
-def read_lines(file: IO[str], on_trigger: Callable[[Trigger], None], on_end: Callable[[], None]) -> None:
-    """Call `on_trigger` for each line on a background thread, and `on_end` at the end of the file."""
+def read_lines(file: int, on_trigger: Callable[[Trigger], None], on_end: Callable[[], None]) -> None:
+    """Call `on_trigger` for each line on a background thread, and `on_end` at the end of the file.
+
+    Args:
+        file: a file descriptor. A thread that waits in a file object would keep Python from ending.
+        on_trigger: see above.
+        on_end: see above.
+    """
 
     def read() -> None:
         try:
-            for line in file:
-                on_trigger(parse(line))
-        except (OSError, ValueError) as error:
+            for line in _lines(file):
+                on_trigger(parse(line.decode(errors="replace")))
+        except OSError as error:
             _log.error("triggers cannot be read any more", reason=str(error))
         on_end()
 
     threading.Thread(target=read, name="triggers", daemon=True).start()
+
+
+def _lines(file: int) -> Iterator[bytes]:
+    unread = b""
+    while data := os.read(file, _CHUNK_BYTES):
+        *lines, unread = (unread + data).split(b"\n")
+        yield from lines
+    if unread:
+        yield unread
 
 
 def at_rate(per_second: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> Iterator[Trigger]:

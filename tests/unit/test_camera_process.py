@@ -1,11 +1,14 @@
 """From a trigger to a job: the parts of a camera, its thread, and what becomes of the parts of a process that ended."""
 
+import os
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from patchline.camera import process
 from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import ENDED, Exposures, Series
@@ -19,6 +22,7 @@ from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
 from patchline.publisher.source import Capture
+from patchline.runtime import damage
 from patchline.runtime.metrics import Registry
 
 NOW = 1_800_000_000_000
@@ -174,7 +178,32 @@ def test_a_torn_line_hides_no_other_open_part(tmp_path):
     parts.close()
     with path.open("ab") as file:
         file.write(b'{"open":{"job_id":"j2",')
+    parts = OpenParts(path)
+    parts.add(job(3))
+    parts.close()
+    assert left_in(path) == ["j1", "j3"]
+
+
+def test_a_line_that_was_written_in_part_hides_no_other_open_part(tmp_path, monkeypatch):
+    path = tmp_path / "l.c.open-parts"
+    parts = OpenParts(path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:9]))  # as on a full disk
+    parts.add(job(1))
+    monkeypatch.undo()
+    parts.add(job(2))
+    parts.close()
+    assert left_in(path) == ["j2"]
+
+
+def test_open_parts_that_cannot_be_read_are_set_aside(tmp_path):
+    path = tmp_path / "l.c.open-parts"
+    parts = OpenParts(path)
+    parts.add(job(1))
+    parts.close()
+    path.write_bytes(b"\x00\xff\n\n" + path.read_bytes())
     assert left_in(path) == ["j1"]
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
 
 
 def test_two_processes_do_not_share_the_camera_of_a_line(tmp_path):
@@ -182,6 +211,13 @@ def test_two_processes_do_not_share_the_camera_of_a_line(tmp_path):
     with pytest.raises(SetupError, match="another process runs the camera of this line"):
         OpenParts(tmp_path / "open-parts")
     parts.close()
+
+
+def test_a_closed_standard_input_is_refused_if_it_is_to_trigger_the_camera(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    order = process.Order("l", "c", 500)
+    with pytest.raises(SetupError, match="the standard input is closed"):
+        process.run(None, order, None, None, threading.Event())
 
 
 # The sender

@@ -1,7 +1,7 @@
 """Cameras, their pixels and their triggers, without waiting: the time of the simulated ones is passed in."""
 
-import io
 import json
+import os
 import queue
 import random
 import threading
@@ -273,10 +273,36 @@ def test_a_line_is_a_trigger_whatever_stands_in_it():
     ]
 
 
+def pipe_with(data):
+    """Return a file descriptor from which the data can be read, and then its end."""
+    end, start = os.pipe()
+    os.write(start, data)
+    os.close(start)
+    return end
+
+
 def test_the_end_of_the_lines_is_said():
     events = queue.Queue()
-    triggers.read_lines(io.StringIO("\n\n"), events.put, lambda: events.put("end"))
+    triggers.read_lines(pipe_with(b"\n\n"), events.put, lambda: events.put("end"))
     assert [events.get(timeout=30) for _ in range(3)] == [Trigger(), Trigger(), "end"]
+
+
+def test_bytes_that_are_no_text_are_a_trigger_and_cost_no_other_one():
+    events = queue.Queue()
+    lines = b'{"number":1}\n\xff\xfe\n{"number":2}'
+    triggers.read_lines(pipe_with(lines), events.put, lambda: events.put("end"))
+    assert [events.get(timeout=30) for _ in range(4)] == [Trigger(number=1), Trigger(), Trigger(number=2), "end"]
+
+
+@pytest.mark.parametrize("text", ["seed=-1", "lost=2", "lost=nan", "frame_s=-5", "block_s=1e300"])
+def test_a_simulated_camera_refuses_numbers_that_make_no_sense(text):
+    with pytest.raises(SetupError, match="must be between 0 and"):
+        parse_plan(text)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(SetupError, match="is no folder"):
+        sources.parse(f"folder:{tmp_path / 'missing'}", config.CameraRules())
 
 
 def test_a_rate_does_not_make_up_for_triggers_that_it_has_missed(time):
