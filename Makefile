@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/.installed
-# Four processes, each with servers of its own, since most tests wait. tests/groups.py orders the files.
+# Six processes, each with servers of its own, since most tests wait. tests/groups.py orders the files.
 # One process if the environment names servers, which several would share.
-PROCESSES := --numprocesses=4 --dist=loadscope --no-loadscope-reorder
+PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
 .PHONY: setup install demo demo-plant test test-debian13 test-debian11 test-convert chaos plant soak lint types bench

@@ -20,7 +20,8 @@ from patchline.devices.child_process import UnkillableProcesses
 from patchline.runtime.parent import end_with_parent
 
 _HOST = Path(__file__).with_name("aravis_host.py")
-_CALL_S, _GRACE_S, _END_S = 15.0, 8.0, 2.0
+_CALL_S, _GRACE_S, _END_S, _EXIT_S = 15.0, 8.0, 2.0, 0.5
+_MIN_FIRST_FRAME_S = 1.0
 _CHUNK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 65_536
 _UNKILLABLE = UnkillableProcesses()
@@ -40,6 +41,7 @@ class AravisCamera:
         self._address = address
         self._python = str(rules.system_python)
         self._settings = rules.model_dump(include={"pixel_format", "region", "exposure_us", "gain"})
+        self._first_frame_s = max(_MIN_FIRST_FRAME_S, rules.frame_timeout_ms / 1000)
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
 
@@ -58,7 +60,13 @@ class AravisCamera:
             advice = "set camera.system_python to the Python of the system"
             raise CameraLostError(f"{self._python} cannot be started ({error.strerror}); {advice}") from error
         try:
-            self._call("open", address=self._address, settings=self._settings)
+            self._call(
+                "open",
+                _CALL_S + self._first_frame_s,
+                address=self._address,
+                settings=self._settings,
+                frame_s=self._first_frame_s,
+            )
         except CameraError:
             self.close()
             raise
@@ -110,8 +118,7 @@ class AravisCamera:
             answer = json.loads(self._read_line(process.stdout.fileno(), deadline))
             data = self._read(process.stdout.fileno(), answer.get("size", 0), deadline)
         except (OSError, ValueError) as error:
-            process.kill()
-            raise CameraLostError(f"{name}: {error}; {_advice(process)}") from error
+            raise CameraLostError(f"{name}: {error}; {_end(process)}") from error
         if "error" in answer:
             raise _ERRORS.get(answer["error"], CameraLostError)(answer["text"])
         return answer, data
@@ -143,9 +150,13 @@ def _read_some(pipe: int, deadline: float, size: int = _MAX_HEADER_BYTES) -> byt
     return data
 
 
-def _advice(process: subprocess.Popen[bytes]) -> str:
-    return (
-        "Debian's packages gir1.2-aravis-0.8 and python3-gi are needed"
-        if process.poll() == 1
-        else "the process of the camera is ended"
-    )
+def _end(process: subprocess.Popen[bytes]) -> str:
+    """Kill the process, unless it ends by itself, and return what to do."""
+    try:
+        code = process.wait(_EXIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = None
+    if code == 1:
+        return "Debian's packages gir1.2-aravis-0.8 and python3-gi are needed"
+    return "the process of the camera is ended"

@@ -25,6 +25,7 @@ except (ImportError, ValueError) as error:
     sys.exit(f"{sys.executable}: {error}")
 
 _BUFFERS = 4
+_MIN_SOCKET_BYTES = 1 << 20  # the kernel grants up to net.core.rmem_max
 _SLICE_S = 0.02  # between two looks at the signal that the camera is lost
 _STALE_S = 0.3  # time for a frame of an earlier trigger to come
 _EMPTY = (Aravis.BufferStatus.CLEARED, Aravis.BufferStatus.FILLING)  # buffers that come back without a frame
@@ -44,8 +45,8 @@ class Host:
         self._lost = False
         self._owed = 0  # triggers whose frame has not come, not even broken
 
-    def open(self, address: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """Open the camera, and set it to one frame for each software trigger."""
+    def open(self, address: str, settings: dict[str, Any], frame_s: float) -> dict[str, Any]:
+        """Open the camera, set it to one frame for each software trigger, and see a first frame come."""
         self._camera = Aravis.Camera.new(address)
         self._device = self._camera.get_device()
         self._device.connect("control-lost", self._on_lost)
@@ -59,13 +60,31 @@ class Host:
         if (mode, source) != ("On", "Software"):
             raise Lost(f"the camera does not wait for a software trigger: TriggerMode {mode}, TriggerSource {source}")
         self._pixel_format = self._camera.get_pixel_format_as_string()
+        self._start_stream()
+        self._take_first_frame(frame_s)
+        return {"model": f"{self._camera.get_vendor_name()} {self._camera.get_model_name()}"}
+
+    def _start_stream(self) -> None:
+        gige, payload = self._camera.is_gv_device(), self._camera.get_payload()
+        if gige:
+            # As root, Aravis 0.8.26 reads the interface itself. A packet of another program that it sees first may then
+            # make it take all frames for old ones.
+            self._camera.gv_set_stream_options(Aravis.GvStreamOption.PACKET_SOCKET_DISABLED)
         self._stream = self._camera.create_stream(None, None)
         if self._stream is None:
             raise Lost("no stream of frames can be opened; another program may receive them")
+        if gige:
+            self._stream.set_property("socket-buffer", Aravis.GvStreamSocketBuffer.FIXED)
+            self._stream.set_property("socket-buffer-size", max(_MIN_SOCKET_BYTES, _BUFFERS * payload))
         for _ in range(_BUFFERS):
-            self._stream.push_buffer(Aravis.Buffer.new_allocate(self._camera.get_payload()))
+            self._stream.push_buffer(Aravis.Buffer.new_allocate(payload))
         self._camera.start_acquisition()
-        return {"model": f"{self._camera.get_vendor_name()} {self._camera.get_model_name()}"}
+
+    def _take_first_frame(self, frame_s: float) -> None:
+        """Throw away the first frame. Aravis enlarges its socket with it, so that its packets may not have room."""
+        self.trigger()
+        if self._pop(time.monotonic() + frame_s) is None:
+            raise Lost(f"the camera takes a trigger, and gives no frame within {frame_s:g} s")
 
     def close(self) -> None:
         """Give up the control of the camera: others could not open it for some seconds."""

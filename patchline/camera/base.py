@@ -60,8 +60,8 @@ class Frame:
 class Camera(Protocol):
     """One camera, from `open` to `close`. Called by one thread. After `close` it may be opened again.
 
-    Every call returns within its bounds, whatever the camera does: `grab` within its timeout and a second, the others
-    within 15 s. Whoever calls it does not depend on this.
+    Every call returns within its bounds, whatever the camera does: `grab` within its timeout and a second, `open`
+    within 15 s and the frame timeout, the others within 15 s. Whoever calls it does not depend on this.
     """
 
     def open(self) -> None:

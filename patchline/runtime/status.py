@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 SERVING = "serving"
 BLIND = "blind"
 _INTERVAL_S = 1.0
-_PAUSE_AFTER_FAILURE_S = 30.0
+_PAUSE_AFTER_FAILURE_S = 10.0
 _END_TIMEOUT_S = 2.0
 _EXCHANGE = topology.Topology((topology.STATUS,), ())
 
