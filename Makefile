@@ -50,8 +50,8 @@ test: setup
 # Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	tools/debian13.sh redis
-	tools/debian13.sh valkey tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py \
+	tools/debian13.sh redis $(PROCESSES) tests/broker tests/system
+	tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py \
 		tests/system/test_faults.py
 
 # A worker whose host of the Ascend's SDK runs in Debian 11, with the Python of the SDK. Unpacks it once. Needs root.
