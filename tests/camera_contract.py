@@ -26,6 +26,7 @@ class CameraContract:
     def test_each_trigger_gives_one_frame(self, armed):
         frames = []
         for _ in range(5):
+            armed.arm()
             armed.trigger()
             frames.append(armed.grab(FRAME_S))
         with pytest.raises(NoFrameError):

@@ -1,28 +1,17 @@
-"""Speaks to one GigE Vision or USB3 Vision camera through Aravis. Run by the system's Python, which has its bindings:
-
-    /usr/bin/python3 -I aravis_host.py
-
-One request at a time on the standard input, a line of JSON. The answer on the standard output is a line of JSON, and
-after it as many bytes of a frame as its `size` says. It ends with its input. Only the standard library and gi are used.
+"""Speaks to one GigE Vision or USB3 Vision camera through Aravis. Run by `host_loop.py` with the system's Python, which
+has its bindings. Only the standard library and gi are used.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import os
-import signal
-import sys
 import time
 from typing import Any
 
-try:
-    import gi
+import gi
 
-    gi.require_version("Aravis", "0.8")
-    from gi.repository import Aravis, GLib
-except (ImportError, ValueError) as error:
-    sys.exit(f"{sys.executable}: {error}")
+gi.require_version("Aravis", "0.8")
+from gi.repository import Aravis, GLib  # noqa: E402 - the version comes first
 
 _BUFFERS = 4
 _MIN_SOCKET_BYTES = 1 << 20  # the kernel grants up to net.core.rmem_max
@@ -35,6 +24,9 @@ class Lost(Exception):
     """The camera is gone, or refuses what is needed."""
 
 
+LOST = (Lost, GLib.Error)
+
+
 class Host:
     """One camera."""
 
@@ -45,9 +37,21 @@ class Host:
         self._lost = False
         self._owed = 0  # triggers whose frame has not come, not even broken
 
-    def open(self, address: str, settings: dict[str, Any], frame_s: float) -> dict[str, Any]:
+    def find(self) -> dict[str, Any]:
+        """Return the cameras that Aravis sees."""
+        Aravis.update_device_list()
+        cameras = []
+        for number in range(Aravis.get_n_devices()):
+            gige = Aravis.get_device_protocol(number) == "GigEVision"
+            place = Aravis.get_device_address(number) if gige else Aravis.get_device_id(number)
+            maker, model = Aravis.get_device_vendor(number), Aravis.get_device_model(number)
+            name = f"{maker} {model}, {Aravis.get_device_serial_nbr(number)}"
+            cameras.append({"place": place, "name": name, "state": _state(place)})
+        return {"cameras": cameras}
+
+    def open(self, place: str, settings: dict[str, Any], frame_s: float) -> dict[str, Any]:
         """Open the camera, set it to one frame for each software trigger, and see a first frame come."""
-        self._camera = Aravis.Camera.new(address)
+        self._camera = Aravis.Camera.new(place)
         self._device = self._camera.get_device()
         self._device.connect("control-lost", self._on_lost)
         if hasattr(self._device, "is_controller") and not self._device.is_controller():
@@ -162,18 +166,33 @@ class Host:
 
     def _apply(self, settings: dict[str, Any]) -> None:
         camera = self._camera
-        if settings.get("pixel_format") is not None:
+        for name, value in settings["features"].items():
+            self._set(name, value)
+        if settings["pixel_format"] is not None:
             camera.set_pixel_format_from_string(settings["pixel_format"])
-        if settings.get("region") is not None:
+        if settings["region"] is not None:
             camera.set_region(*settings["region"])
-        if settings.get("exposure_us") is not None:
+        if settings["exposure_us"] is not None:
             if camera.is_exposure_auto_available():
                 camera.set_exposure_time_auto(Aravis.Auto.OFF)
             camera.set_exposure_time(settings["exposure_us"])
-        if settings.get("gain") is not None:
+        if settings["gain"] is not None:
             if camera.is_gain_auto_available():
                 camera.set_gain_auto(Aravis.Auto.OFF)
             camera.set_gain(settings["gain"])
+
+    def _set(self, name: str, value: bool | int | float | str) -> None:
+        device = self._device
+        if device.get_feature(name) is None:
+            raise Lost(f"the camera has no setting {name}")
+        if isinstance(value, bool):
+            device.set_boolean_feature_value(name, value)
+        elif isinstance(value, str):
+            device.set_string_feature_value(name, value)
+        elif isinstance(device.get_feature(name), Aravis.GcFloat):
+            device.set_float_feature_value(name, float(value))
+        else:
+            device.set_integer_feature_value(name, value)
 
     def _check(self) -> None:
         if self._lost:
@@ -183,25 +202,13 @@ class Host:
         self._lost = True
 
 
-def main() -> None:
-    """Answer requests until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for Patchline, which ends this process by its input
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    host = Host()
-    for line in sys.stdin:
-        request = json.loads(line)
-        data = b""
-        try:
-            answer = getattr(host, request.pop("call"))(**request)
-            if isinstance(answer, tuple):
-                answer, data = answer
-        except (Lost, GLib.Error) as error:
-            answer = {"error": "lost", "text": getattr(error, "message", None) or str(error)}
-        answers.write(json.dumps(answer).encode() + b"\n" + data)
-        answers.flush()
-    host.close()
-
-
-if __name__ == "__main__":
-    main()
+def _state(place: str) -> str:
+    """Return whether a camera can be controlled, for people. It is opened for a moment."""
+    try:
+        camera = Aravis.Camera.new(place)
+    except GLib.Error as error:
+        return f"not reachable: {error.message}"
+    device = camera.get_device()
+    if hasattr(device, "is_controller") and not device.is_controller():
+        return "used by another program"
+    return "reachable"

@@ -75,6 +75,9 @@ class Camera(Protocol):
     def arm(self) -> None:
         """Be ready for a trigger. Frames of earlier triggers are thrown away, also those that are still to come.
 
+        To be called before each trigger, as early as possible: a camera may not be ready for some milliseconds after a
+        frame, and then a trigger is lost without a sign.
+
         Raises:
             CameraLostError: the camera is gone.
         """
@@ -95,8 +98,8 @@ class Camera(Protocol):
             timeout_s: how long to wait for it.
 
         Raises:
-            NoFrameError: none came in time. `arm` is to be called before the next trigger.
-            BrokenFrameError: it is incomplete. `arm` is to be called before the next trigger.
+            NoFrameError: none came in time.
+            BrokenFrameError: it is incomplete.
             CameraLostError: the camera is gone.
         """
         ...

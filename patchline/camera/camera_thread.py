@@ -119,13 +119,12 @@ class CameraThread:
             misses = misses + 1 if isinstance(result, NoFrameError) else 0
             if misses == _MAX_MISSES:
                 raise CameraLostError(f"{misses} triggers in a row gave no frame")
-            if not isinstance(result, Frame):
-                with self._call():
-                    camera.arm()
+            with self._call():
+                camera.arm()
             self._set_ready()
 
     def _shoot(self, camera: Camera, job_id: str, deadline: float) -> Frame | CameraError:
-        """Take a picture, and report it. After an error the camera must be armed again."""
+        """Take a picture, and report it."""
         result: Frame | CameraError
         try:
             with self._call():

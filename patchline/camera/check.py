@@ -93,8 +93,8 @@ def check(
     times, failures, frame = [], [], None
     try:
         camera.open()
-        camera.arm()
         for _ in range(_FRAMES):
+            camera.arm()
             started = clock()
             try:
                 camera.trigger()
@@ -104,7 +104,6 @@ def check(
                 raise
             except CameraError as error:
                 failures.append(str(error))
-                camera.arm()
     finally:
         camera.close()
     if frame is None:

@@ -18,6 +18,10 @@ from patchline.config import BitDepth
 from patchline.protocol import image_files
 
 _FORMAT = re.compile(r"(Mono|BayerRG|BayerGR|BayerGB|BayerBG|RGB|BGR)(8|10|12|14|16)")
+# GigE Vision 1 calls RGB8 and RGB12 of PFNC RGB8Packed and RGB12Packed. In grey and Bayer formats the word says that
+# pixels share bytes, as `p` does in PFNC.
+_OLD_NAME = re.compile(r"((?:RGB|BGR)\d+)Packed")
+_PACKED = re.compile(r"((?:Mono|Bayer..|RGB|BGR)\d+)(?:p|Packed)")
 _BAYER = {  # to BGR; the names are those of the first two pixels of the first two rows
     "BayerRG": cv2.COLOR_BayerRGGB2BGR,
     "BayerGR": cv2.COLOR_BayerGRBG2BGR,
@@ -60,16 +64,22 @@ def encode(frame: Frame, depth: BitDepth, encoding: str, jpeg_quality: int) -> t
 
 def _pixels(frame: Frame) -> tuple[NDArray[Any], int]:
     """Return grey or BGR pixels, uint8 or uint16, and their bits."""
-    match = _FORMAT.fullmatch(frame.pixel_format or "")
+    name = _OLD_NAME.sub(r"\1", frame.pixel_format or "")
+    match = _FORMAT.fullmatch(name)
     if match is None:
+        packed = _PACKED.fullmatch(name)
+        if packed is not None:
+            raise UnfitFrameError(
+                f"pixel format {name!r} packs pixels into shared bytes; set the camera to {packed[1]}"
+            )
         advice = "set the camera to Mono, Bayer, RGB or BGR with 8, 10, 12, 14 or 16 bits, not packed"
-        raise UnfitFrameError(f"pixel format {frame.pixel_format!r} is not known; {advice}")
+        raise UnfitFrameError(f"pixel format {name!r} is not known; {advice}")
     kind, bits = match[1], int(match[2])
     channels = 3 if kind in ("RGB", "BGR") else 1
     dtype = np.dtype(np.uint8 if bits == 8 else "<u2")
     expected = frame.width * frame.height * channels * dtype.itemsize
     if len(frame.data) != expected or not expected:
-        size = f"{frame.width} x {frame.height} {frame.pixel_format}"
+        size = f"{frame.width} x {frame.height} {name}"
         raise UnfitFrameError(f"the frame has {len(frame.data)} bytes, and {size} has {expected}")
     values = np.frombuffer(frame.data, dtype).reshape(frame.height, frame.width, channels)
     if channels == 3:

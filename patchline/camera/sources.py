@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from patchline import config
+from patchline.camera import pylon
 from patchline.camera.aravis import AravisCamera
-from patchline.camera.base import Camera
+from patchline.camera.base import Camera, CameraError
 from patchline.camera.folder import FolderCamera
+from patchline.camera.pylon import PylonCamera
 from patchline.camera.simulated import Device, SimulatedCamera, parse_plan
 from patchline.protocol.errors import SetupError
 
@@ -25,6 +28,7 @@ def parse(text: str, settings: config.CameraRules) -> Source:
     makers: dict[str, Callable[[str, config.CameraRules], Source]] = {
         "aravis": _aravis,
         "folder": _folder,
+        "pylon": _pylon,
         "simulated": _simulated,
     }
     if kind not in makers:
@@ -45,6 +49,23 @@ def _folder(place: str, _: config.CameraRules) -> Source:
         raise SetupError(f"folder:{place}: is no folder")
     camera = FolderCamera(Path(place))
     return lambda: camera
+
+
+def _pylon(place: str, rules: config.CameraRules) -> Source:
+    if importlib.util.find_spec("pypylon") is None:
+        raise SetupError(f"pylon:{place}: {pylon.NEEDS}")
+    if not place:
+        raise SetupError(f"pylon: names no camera; write pylon:SERIAL. {_seen_by_pylon()}")
+    return lambda: PylonCamera(place, rules)
+
+
+def _seen_by_pylon() -> str:
+    try:
+        cameras = pylon.find()
+    except CameraError as error:
+        return str(error)
+    names = ", ".join(f"pylon:{camera.place} ({camera.name})" for camera in cameras)
+    return f"pylon sees {names or 'no camera'}"
 
 
 def _simulated(place: str, _: config.CameraRules) -> Source:

@@ -1,4 +1,4 @@
-"""The subcommand for cameras."""
+"""The subcommands for cameras."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from patchline.runtime import signals
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
 
+SOURCES = "aravis:ADDRESS, pylon:SERIAL, folder:PATH or simulated:[NAME=NUMBER,...]."
+
 
 def camera(
     line: Line,
     category: Category,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="aravis:ADDRESS, folder:PATH or simulated:[NAME=NUMBER,...].")
-    ],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)],
     rate: Annotated[
         float | None,
         typer.Option(
@@ -69,6 +69,21 @@ def camera(
         return
     with signals.stop_event() as stop:
         process.run(settings, order, make, JobStates().print, stop)
+
+
+def cameras(config_file: Settings = CONFIG) -> None:
+    """List the cameras that can be opened on this host, each with the SOURCE for `patchline camera`.
+
+    Libraries that are not installed are said, with what to install. Without a configuration file, the packaged one is
+    used: it only says where the system's Python is.
+
+    Example:  patchline cameras
+    """
+    from patchline.camera import listing
+
+    settings = config.load(config_file if config_file.exists() or config_file != CONFIG else config.PACKAGED)
+    for line in listing.lines(settings.camera):
+        print(line, flush=True)
 
 
 def _test(settings: config.Config, line: str, category: str, make: Callable[[], Camera], out: Path) -> None:

@@ -24,6 +24,7 @@ for command in (
     line.worker,
     line.publish,
     camera.camera,
+    camera.cameras,
     gate.gate,
     gate.registers,
     line.traces,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -12,6 +12,7 @@ from patchline.config.base import Count, Positive, Section
 from patchline.protocol import messages
 
 Pixels = Annotated[int, Field(ge=0, le=65_535)]
+FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
 
 class CameraRules(Section):
@@ -25,6 +26,7 @@ class CameraRules(Section):
         gain: in the unit of the camera, mostly dB.
         pixel_format: its name in the Pixel Format Naming Convention, such as Mono12.
         region: x, y, width and height of the part of the sensor that is read.
+        features: other settings by their names in GenICam, in the order in which they are set. They come first.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
@@ -37,9 +39,14 @@ class CameraRules(Section):
     gain: Annotated[float, Field(ge=0)] | None = None
     pixel_format: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] | None = None
     region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
+    features: dict[FeatureName, bool | int | float | str] = Field(default_factory=dict)
     reopen_max_s: Positive = 5.0
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
     stuck_s: Annotated[float, Field(ge=5)] = 20.0
+
+    def of_device(self) -> dict[str, Any]:
+        """Return what is set in the camera itself, as JSON."""
+        return self.model_dump(include={"features", "pixel_format", "region", "exposure_us", "gain"})
 
 
 class Camera(CameraRules):

@@ -343,6 +343,25 @@ def test_a_thread_takes_one_picture_for_each_press(run):
     assert [camera.shoot(f"j{number}") for number in range(3)] == [texture(0, number) for number in range(3)]
 
 
+def test_a_frame_is_passed_on_before_its_camera_is_ready_again_and_a_trigger_meanwhile_is_busy():
+    arming, ready = [], threading.Event()
+
+    class SlowToArm(SimulatedCamera):
+        def arm(self):
+            super().arm()
+            arming.append(True)
+            if len(arming) > 1:  # the first one is that of the opening
+                assert ready.wait(PATIENCE_S)
+
+    camera = Results(lambda: SlowToArm(Device(Plan(frame_s=0.0))))
+    assert isinstance(camera.shoot("j1"), Frame)
+    assert camera.thread.press("j2", 5.0) == "the camera was still busy with the trigger before"
+    ready.set()
+    assert isinstance(camera.shoot("j3"), Frame)
+    camera.thread.end()
+    camera.thread.join(PATIENCE_S)
+
+
 def test_a_thread_opens_a_lost_camera_anew(run):
     device = Device(Plan(die=1.0, down_s=0.0, frame_s=0.0))
     camera = run(device)

@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import random
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -174,12 +175,14 @@ def test_a_folder_without_pictures_is_a_lost_camera(tmp_path):
     [
         ("webcam:0", "is no camera; write one of aravis:"),
         ("aravis:", "names no camera"),
+        ("pylon:4711", "pypylon is not installed; install Patchline with its extra `pylon`"),
         ("folder:", "names no folder"),
         ("simulated:colour=1", "is no setting and number; known: seed, lost"),
         ("simulated:lost=often", "is no setting and number"),
     ],
 )
-def test_a_source_that_is_not_known_is_refused(text, error):
+def test_a_source_that_is_not_known_is_refused(text, error, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypylon", None)  # as if it was not installed
     with pytest.raises(SetupError, match=error):
         sources.parse(text, RULES)
 
@@ -209,11 +212,11 @@ def test_a_worker_judges_the_highest_bits_of_a_deep_camera(bits, alignment, enco
 
 
 @pytest.mark.parametrize("encoding", ["png", "raw"])
-@pytest.mark.parametrize("pixel_format", ["Mono8", "RGB8", "BGR8"])
+@pytest.mark.parametrize("pixel_format", ["Mono8", "RGB8", "BGR8", "RGB8Packed", "BGR8Packed"])
 def test_a_worker_sees_the_very_pixels_of_an_8_bit_camera(pixel_format, encoding):
     shape = (20, 30) if pixel_format == "Mono8" else (20, 30, 3)
     values = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-    rgb = values[..., ::-1] if pixel_format == "BGR8" else values
+    rgb = values[..., ::-1] if pixel_format.startswith("BGR8") else values
     expected = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else rgb
     assert np.array_equal(judged(frame_of(pixel_format, values), BitDepth(), encoding), expected)
 
@@ -242,7 +245,9 @@ def test_a_jpeg_has_the_highest_8_bits():
         ("Mono10", BitDepth(12), "png", "the camera sends 10 bits, and bit_depth of the category is 12"),
         ("Mono8", BitDepth(12), "raw", "the camera sends 8 bits"),
         ("Mono12", BitDepth(12), "jpeg", "a JPEG has 8"),
-        ("Mono12Packed", BitDepth(), "png", "'Mono12Packed' is not known"),
+        ("Mono12Packed", BitDepth(), "png", "'Mono12Packed' packs pixels into shared bytes; set the camera to Mono12"),
+        ("BayerRG10p", BitDepth(), "png", "set the camera to BayerRG10"),
+        ("RGB10p", BitDepth(), "png", "set the camera to RGB10"),
         ("YUV422_8", BitDepth(), "png", "is not known"),
         ("Mono16", BitDepth(), "png", "the frame has 6 bytes, and 3 x 2 Mono16 has 12"),
     ],

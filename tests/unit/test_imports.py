@@ -30,6 +30,7 @@ NEIGHBOURS = {
     "prometheus_client": {"patchline/runtime/metrics.py"},
     "inotify_simple": {"patchline/publisher/folder_events.py"},
     "gi": {"patchline/camera/aravis_host.py"},
+    "pypylon": {"patchline/camera/pylon_host.py"},
     "yaml": {"patchline/config/loading.py"},
     "pymodbus": {"patchline/plc/modbus_client.py"},
     "snap7": {"patchline/plc/s7.py", "patchline/plant/s7_server.py"},
