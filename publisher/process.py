@@ -16,6 +16,7 @@ from patchline import config
 from patchline.broker.base import Broker, BrokerError, TopologyMismatch
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
+from patchline.protocol.topology import NOTHING, Topology
 from patchline.publisher.job_state import JobState, OnState
 from patchline.publisher.metrics import SEVERAL, Metrics
 from patchline.publisher.pipelines import Pipelines, in_background
@@ -83,10 +84,12 @@ def running(
     on_state: OnState,
     stop: threading.Event,
     registry: Registry | None = None,
+    source: Topology = NOTHING,
 ) -> Iterator[Pipelines]:
     """Run the publishers of a line and their connection until the block ends. See `run` for arguments and errors.
 
-    At the end every image in the window is confirmed, spooled or reported as not accepted.
+    `source` is what the source of the images needs on RabbitMQ; it is kept with the queues of the publishers. At the
+    end every image in the window is confirmed, spooled or reported as not accepted.
     """
     limits = settings.publisher
     with (
@@ -103,7 +106,7 @@ def running(
         if metrics_port is not None:
             _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker)
         identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
-        keeper = _keeper(broker, settings, category, metrics)
+        keeper = _keeper(broker, settings, category, metrics, source)
         _try_to_declare(keeper)
         stack.enter_context(keeper)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
@@ -172,9 +175,12 @@ def _serialized(metrics: Metrics, on_state: OnState) -> OnState:
     return report
 
 
-def _keeper(broker: Broker, settings: config.Config, category: str | None, metrics: Metrics) -> QueueKeeper:
-    queues = connections.plant(settings, None if category is None else [category])
-    return QueueKeeper(broker, settings, queues, connections.plant(settings, []), QueueMetrics(metrics.registry))
+def _keeper(
+    broker: Broker, settings: config.Config, category: str | None, metrics: Metrics, source: Topology
+) -> QueueKeeper:
+    queues = connections.plant(settings, None if category is None else [category]) | source
+    watched = connections.plant(settings, []) | source
+    return QueueKeeper(broker, settings, queues, watched, QueueMetrics(metrics.registry))
 
 
 def _try_to_declare(keeper: QueueKeeper) -> None:

@@ -33,13 +33,14 @@ from patchline.inspection.inspector import Inspection, Inspector
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import DeviceLostError, JobError, Reason, Retry, Unusable
 from patchline.protocol.messages import Job, Verdict
+from patchline.runtime.dead_letter import without_image
 from patchline.runtime.stopwatch import Stopwatch
 from patchline.worker.give_back import give_back
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.metrics import Metrics
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.verdict_cache import VerdictCache
-from patchline.worker.verdict_factory import VerdictFactory, verdict_message, without_image
+from patchline.worker.verdict_factory import VerdictFactory, verdict_message
 
 _log = structlog.get_logger(__name__)
 _TAKE_TIMEOUT_S = 0.2  # an idle lane checks the stop event this often

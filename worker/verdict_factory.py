@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from patchline.broker.base import Delivery, Message
 from patchline.inspection.inspector import Inspection, Inspector
 from patchline.protocol import messages
 from patchline.protocol.errors import JobError, Reason
 from patchline.protocol.messages import Decision, Job, Verdict
+from patchline.runtime import dead_letter
 
 _MAX_DETAIL_LENGTH = 500  # the text of an error may quote its input
 
@@ -79,15 +79,7 @@ class VerdictFactory:
 
     def dead_letter(self, delivery: Delivery, error: JobError) -> Message:
         """Return the message of a failed job, with headers that say why and where it failed."""
-        message = delivery.message
-        failure = {
-            "x-patchline-reason": str(error.reason),
-            "x-patchline-error": error.detail[:_MAX_DETAIL_LENGTH],
-            "x-patchline-stage": error.stage,
-            "x-patchline-attempts": delivery.attempt,
-            "x-patchline-worker": self.worker,
-        }
-        return replace(message, headers={**message.headers, **failure})
+        return dead_letter.dead_letter(delivery.message, error, delivery.attempt, self.worker)
 
     def _verdict(self, job: Job, delivery: Delivery, received_at: int, decision: Decision) -> Verdict:
         return Verdict(
@@ -108,13 +100,6 @@ class VerdictFactory:
             traceparent=job.traceparent,
             replay=messages.REPLAY_HEADER in delivery.message.headers or None,
         )
-
-
-def without_image(dead_letter: Message) -> Message:
-    """Return a dead letter whose image RabbitMQ does not take. Its headers identify the image."""
-    image = dead_letter.body
-    identity = {"x-patchline-image-bytes": len(image), "x-patchline-image-sha256": hashlib.sha256(image).hexdigest()}
-    return replace(dead_letter, body=b"", headers={**dead_letter.headers, **identity})
 
 
 def verdict_message(verdict: Verdict) -> Message:

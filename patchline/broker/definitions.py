@@ -1,4 +1,4 @@
-"""RabbitMQ's definitions file: the queues of a plant, and three users with minimal permissions."""
+"""RabbitMQ's definitions file: the queues of a plant, and its users with minimal permissions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from patchline.protocol.topology import Topology
+from patchline.protocol.topology import MQTT_EXCHANGE, Topology
 
 _VHOST = "/"
 
@@ -31,14 +32,33 @@ PERMISSIONS = {
     ),
     "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }
+# Only if there are devices: the process that forwards what they send, and a device. The devices of a line are one user.
+_FORWARDER = Permissions(
+    write=r"^(patchline\.(jobs|backlog|parts|status|dead)|amq\.topic)$", read=r"^patchline\.mqtt\..+$"
+)
+_DEVICE = Permissions(write=r"^amq\.topic$", read="^$")
 
 
-def definitions(topologies: Sequence[Topology], passwords: Mapping[str, str]) -> dict[str, object]:
+def users(devices: Mapping[str, str]) -> dict[str, Permissions]:
+    """Return the users of a plant.
+
+    Args:
+        devices: for each user of devices, the pattern of the routing keys that it may use.
+    """
+    if not devices:
+        return PERMISSIONS
+    return PERMISSIONS | {"camera": _FORWARDER} | dict.fromkeys(devices, _DEVICE)
+
+
+def definitions(
+    topologies: Sequence[Topology], passwords: Mapping[str, str], devices: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, object]:
     """Return the document for `load_definitions` or `rabbitmqctl import_definitions`.
 
     Args:
         topologies: exchanges and queues, which may overlap.
-        passwords: one for each user of `PERMISSIONS`. The document contains their salted hashes.
+        passwords: one for each user. The document contains their salted hashes.
+        devices: as for `users`.
     """
     exchanges = {name for topology in topologies for name in topology.exchanges}
     queues = {queue.name: queue for topology in topologies for queue in topology.queues}
@@ -47,10 +67,14 @@ def definitions(topologies: Sequence[Topology], passwords: Mapping[str, str]) ->
     binding_options = {"vhost": _VHOST, "destination_type": "queue", "arguments": {}}
     return {
         "vhosts": [{"name": _VHOST}],
-        "users": [_user(name, passwords[name]) for name in PERMISSIONS],
+        "users": [_user(name, passwords[name]) for name in users(devices)],
         "permissions": [
             {"user": name, "vhost": _VHOST, "configure": "^$", "write": permissions.write, "read": permissions.read}
-            for name, permissions in PERMISSIONS.items()
+            for name, permissions in users(devices).items()
+        ],
+        "topic_permissions": [
+            {"user": name, "vhost": _VHOST, "exchange": MQTT_EXCHANGE, "write": pattern, "read": "^$"}
+            for name, pattern in devices.items()
         ],
         "exchanges": [{"name": name, "arguments": {}, **exchange_options} for name in sorted(exchanges)],
         "queues": [{"name": queue.name, "arguments": queue.arguments, **queue_options} for queue in queues.values()],

@@ -32,7 +32,9 @@ def parse(text: str, settings: config.CameraRules) -> Source:
         "simulated": _simulated,
     }
     if kind not in makers:
-        raise SetupError(f"{text!r} is no camera; write one of {', '.join(f'{name}:...' for name in makers)}")
+        raise SetupError(
+            f"{text!r} is no camera; write one of {', '.join(f'{name}:...' for name in [*makers, 'mqtt'])}"
+        )
     return makers[kind](place, settings)
 
 

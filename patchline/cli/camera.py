@@ -11,35 +11,45 @@ import typer
 from patchline import config
 from patchline.cli.job_states import JobStates
 from patchline.cli.line import MAX_PATIENCE_MS
-from patchline.cli.options import CONFIG, Category, Line, Settings, port
+from patchline.cli.options import CONFIG, Line, Settings, names, port
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
 
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
 
-SOURCES = "aravis:ADDRESS, pylon:SERIAL, folder:PATH or simulated:[NAME=NUMBER,...]."
+SOURCES = "aravis:ADDRESS, pylon:SERIAL, folder:PATH, simulated:[NAME=NUMBER,...] or mqtt:TOPIC."
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)]
+PartsCategory = Annotated[
+    str | None,
+    typer.Option(
+        "--category", metavar="NAME", callback=names, help="The parts' category. With mqtt: TOPIC may say it."
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."),
+]
+Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")]
+Patience = Annotated[
+    int | None, typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger.")
+]
+Test = Annotated[
+    bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")]
 
 
 def camera(
     line: Line,
-    category: Category,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)],
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."
-        ),
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")] = None,
-    deadline_ms: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger."),
-    ] = None,
-    test: Annotated[
-        bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
-    ] = False,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")] = Path("out"),
+    source: Source,
+    category: PartsCategory = None,
+    rate: Rate = None,
+    count: Count = None,
+    deadline_ms: Patience = None,
+    test: Test = False,
+    out: Out = Path("out"),
     metrics_port: Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
@@ -54,16 +64,28 @@ def camera(
 
     --test needs no RabbitMQ. It shows the frames as a worker will see them.
 
+    mqtt:TOPIC is for cameras that send their pictures by themselves, by MQTT to RabbitMQ's plug-in. In TOPIC, {line} is
+    the line, {category}, {part_id}, {number}, {encoder_count} and {captured_at} say what is known of a part, and + is
+    anything: 'mqtt:cameras/{line}/{category}/{part_id}/{captured_at}'.
+
     Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
     """
     from patchline.camera import process, sources
 
     settings = config.load(config_file)
+    patience_ms = deadline_ms or settings.publisher.deadline_ms
+    if source.startswith("mqtt:"):
+        if test or rate is not None or count is not None:
+            raise SetupError("--rate, --count and --test are for cameras that are triggered; an MQTT camera sends")
+        _devices(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
+        return
+    if category is None:
+        raise SetupError("say the category of the parts with --category NAME")
     settings.category(category)
     if count is not None and rate is None:
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
     make = sources.parse(source, settings.camera.rules(line))
-    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port)
+    order = process.Order(line, category, patience_ms, rate, count, metrics_port)
     if test:
         _test(settings, line, category, make, out)
         return
@@ -84,6 +106,16 @@ def cameras(config_file: Settings = CONFIG) -> None:
     settings = config.load(config_file if config_file.exists() or config_file != CONFIG else config.PACKAGED)
     for line in listing.lines(settings.camera):
         print(line, flush=True)
+
+
+def _devices(
+    settings: config.Config, line: str, category: str | None, topic: str, deadline_ms: int, metrics_port: int | None
+) -> None:
+    from patchline.camera import mqtt_process
+
+    order = mqtt_process.Order(line, category, topic, deadline_ms, metrics_port)
+    with signals.stop_event() as stop:
+        mqtt_process.run(settings, order, JobStates().print, stop)
 
 
 def _test(settings: config.Config, line: str, category: str, make: Callable[[], Camera], out: Path) -> None:

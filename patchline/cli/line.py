@@ -26,6 +26,10 @@ CategoryFrom = Annotated[
     str | None,
     typer.Option(metavar="PATTERN", help="With --watch, instead: the category from each path, such as '{category}/*'."),
 ]
+MqttTopic = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", help="Also make the queue of each line for `patchline camera mqtt:TOPIC`."),
+]
 Patience = Annotated[
     int | None,
     typer.Option(
@@ -211,6 +215,7 @@ def topology(
         typer.Option(metavar="NAME,...", help="The gates of each line; by default one with this host's name."),
     ] = None,
     traces: Annotated[bool, typer.Option("--traces", help="Also make the queue of `patchline traces`.")] = False,
+    mqtt: MqttTopic = None,
     definitions: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write a definitions file and the users' urls instead."),
@@ -223,10 +228,12 @@ def topology(
     """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates also do so if they may.
 
     With --definitions, the plant gets three users without the right to make queues. An administrator imports
-    FOLDER/definitions.json; PATCHLINE_AMQP_URL_FILE of each process names the user's file in FOLDER.
+    FOLDER/definitions.json; PATCHLINE_AMQP_URL_FILE of each process names the user's file in FOLDER. --mqtt adds the
+    user `camera` for `patchline camera mqtt:TOPIC`, and for each line `device-LINE`, which may publish these topics.
 
     Example:  patchline topology --line press-3 --line press-4
     """
+    from patchline.camera.mqtt_topic import TopicPattern
     from patchline.gate import instance
     from patchline.operations import plant_users
     from patchline.protocol import topology as queues
@@ -237,8 +244,12 @@ def topology(
     names(instances)
     topologies = [connections.plant(settings), *(queues.gate(name, instances) for name in line or [])]
     topologies += [queues.traces()] if traces else []
+    topics = {} if mqtt is None else {name: TopicPattern(mqtt, name) for name in line or []}
+    max_bytes = settings.broker.mqtt_max_bytes
+    topologies += [queues.mqtt(name, topic.binding, max_bytes) for name, topic in topics.items()]
     if definitions is not None:
-        print("\n".join(map(str, plant_users.write(definitions, topologies, address or settings.broker.url))))
+        devices = {f"device-{name}": topic.permission for name, topic in topics.items()}
+        print(*plant_users.write(definitions, topologies, address or settings.broker.url, devices), sep="\n")
         return
     with connections.connect(settings, "topology") as broker:
         for topology in topologies:

@@ -34,6 +34,7 @@ class Broker(Section):
     verdicts_max_length: Count = 1_000_000
     dead_max_length: Count = 10_000
     dead_max_bytes: Count = 2_000_000_000
+    mqtt_max_bytes: Count = 2_000_000_000
 
     @property
     def certificates(self) -> Certificates:

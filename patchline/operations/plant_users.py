@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from patchline.broker import definitions
 from patchline.protocol import server_url
@@ -15,7 +16,12 @@ from patchline.protocol.topology import Topology
 FILE = "definitions.json"
 
 
-def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Path]:
+def write(
+    folder: Path,
+    topologies: Sequence[Topology],
+    address: str,
+    devices: Mapping[str, str] = MappingProxyType({}),
+) -> list[Path]:
     """Write `definitions.json` and, for each user, a file with its url. Only their owner can read the files.
 
     A user whose file exists keeps its password, so that a line can be added later.
@@ -24,6 +30,8 @@ def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Pa
         folder: is created if it does not exist.
         topologies: the exchanges and queues.
         address: the broker's url without a user; the nodes of a cluster joined by commas.
+        devices: users that publish by MQTT, with their routing keys: see `definitions.users`. Their urls are of MQTT,
+            with the usual port of it.
 
     Returns:
         The files.
@@ -34,14 +42,14 @@ def write(folder: Path, topologies: Sequence[Topology], address: str) -> list[Pa
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     passwords = {
         user: _existing_password(folder / f"{user}.url") or definitions.new_password()
-        for user in definitions.PERMISSIONS
+        for user in definitions.users(devices)
     }
-    document = json.dumps(definitions.definitions(topologies, passwords), indent=2) + "\n"
+    document = json.dumps(definitions.definitions(topologies, passwords, devices), indent=2) + "\n"
     files = {FILE: document}
     for user, password in passwords.items():
-        files[f"{user}.url"] = (
-            ",".join(server_url.with_user(node, user, password) for node in server_url.nodes(address)) + "\n"
-        )
+        nodes = server_url.nodes(address)
+        nodes = list(map(server_url.of_mqtt, nodes)) if user in devices else nodes
+        files[f"{user}.url"] = ",".join(server_url.with_user(node, user, password) for node in nodes) + "\n"
     for name, content in files.items():
         _write(folder / name, content)
     return [folder / name for name in files]

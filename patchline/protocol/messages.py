@@ -242,6 +242,25 @@ def job_id_at_trigger(line: str, category: str, series: int, trigger: int) -> st
     return str(uuid.uuid5(_JOB_NAMESPACE, f"trigger/{line}/{category}/{series}/{trigger}"))
 
 
+def job_id_of_device(
+    line: str, category: str, topic: str, part_id: str | None, captured_at: int | None, image: bytes
+) -> str:
+    """Return the id of the job of an MQTT message; the same if the message comes again (a UUID of version 5, RFC 9562).
+
+    Args:
+        line: the line of the device.
+        category: the category of the part.
+        topic: of the message, which tells two cameras that see one part apart.
+        part_id: as the device names the part; None if it does not.
+        captured_at: as the device says, in epoch milliseconds; None if it does not. With a part and a time the bytes do
+            not count, so the part can be announced before there is an image.
+        image: the encoded image.
+    """
+    named = part_id is not None and captured_at is not None
+    content = "" if named else hashlib.sha256(image).hexdigest()
+    return str(uuid.uuid5(_JOB_NAMESPACE, f"mqtt/{line}/{category}/{topic}/{part_id}/{captured_at}/{content}"))
+
+
 def parse_job(envelope: Envelope) -> Job:
     """Parse the headers and properties of a job.
 

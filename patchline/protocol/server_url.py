@@ -68,6 +68,13 @@ def with_user(node: str, user: str, password: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc=f"{credentials}@{host}"))
 
 
+def of_mqtt(node: str) -> str:
+    """Return the MQTT url of a node of RabbitMQ, at the usual port. Raise SetupError if the url cannot be used."""
+    scheme, host, _ = address(node)
+    scheme = "mqtts" if scheme == "amqps" else "mqtt"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{MQTT_PORTS[scheme]}"
+
+
 def user(node: str) -> str | None:
     """Return the user in the url of a node. Raise SetupError if the url cannot be used."""
     address(node)

@@ -15,6 +15,8 @@ TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
 ACTS = "patchline.acts"
 LEASE = "patchline.lease"
 STATUS = "patchline.status"
+MQTT = "patchline.mqtt"  # queues of what devices send; not an exchange
+MQTT_EXCHANGE = "amq.topic"  # where RabbitMQ's plug-in publishes; every RabbitMQ has it
 EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
 _UNLIMITED = 1_000_000  # explicit, because RabbitMQ 4 drops a message after 20 deliveries by default
 GATE_MAX_LENGTH = 100_000
@@ -41,7 +43,13 @@ class Topology:
     queues: tuple[Queue, ...]
     retired: tuple[Queue, ...] = ()
 
+    def __or__(self, other: Topology) -> Topology:
+        """Return the exchanges and queues of both."""
+        more = tuple(name for name in other.exchanges if name not in self.exchanges)
+        return Topology(self.exchanges + more, self.queues + other.queues, self.retired + other.retired)
 
+
+NOTHING = Topology((), ())
 # Earlier builds had one queue for the jobs of all categories, and one for the suspects, named like their exchanges.
 RETIRED = tuple(Queue(exchange, ((exchange, "#"),)) for exchange in (JOBS, SUSPECTS))
 
@@ -117,6 +125,22 @@ def gate(line: str, instances: Sequence[str]) -> Topology:
     queues = (Queue(gate_queue(line, name), bindings, _quorum(GATE_MAX_LENGTH, "drop-head")) for name in instances)
     lease = Queue(lease_queue(line), ((LEASE, line),), _quorum(1, "drop-head") | {"x-single-active-consumer": True})
     return Topology(EXCHANGES, (*queues, lease))
+
+
+def mqtt_queue(line: str) -> str:
+    """Return the name of the queue of what the devices of a line send by MQTT."""
+    return f"{MQTT}.{line}"
+
+
+def mqtt(line: str, binding: str, max_bytes: int) -> Topology:
+    """Return the queue of what the devices of a line send by MQTT.
+
+    When it is full it drops its oldest message, whose part has long left the line. A queue that refuses would silence
+    devices: RabbitMQ 3.10 closes their connections, and 4.0 does not answer a device of MQTT 3.1.1 any more.
+    """
+    limits: dict[str, str | int] = {"x-max-length-bytes": max_bytes, "x-overflow": "drop-head"}
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED, **limits}
+    return Topology((), (Queue(mqtt_queue(line), ((MQTT_EXCHANGE, binding),), arguments),))
 
 
 def traces() -> Topology:
