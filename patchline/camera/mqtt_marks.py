@@ -64,6 +64,8 @@ class Marks:
         sent_at = message.headers.get(_SENT_AT)
         if message.type != MARK_TYPE or not isinstance(sent_at, int):
             return False
+        if self.newest is None:
+            _log.info("what devices send arrives here", key=self._routing_key)
         self.newest = min(sent_at, self._now_ms())
         self._heard_at = self._clock()
         return True

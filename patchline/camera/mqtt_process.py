@@ -6,8 +6,6 @@ import threading
 import time
 from dataclasses import dataclass
 
-import structlog
-
 from patchline import config
 from patchline.camera.mqtt_marks import Marks
 from patchline.camera.mqtt_message import Rules
@@ -20,8 +18,6 @@ from patchline.publisher.job_state import OnState
 from patchline.publisher.source import Capture
 from patchline.runtime import connections
 from patchline.runtime.metrics import Registry
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,19 +59,18 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
     with (
         connections.connect(settings, name) as consuming,
         connections.connect(settings, f"{name}, marks", quiet=True) as sending,
-        publisher.running(
-            settings, order.line, order.category, order.metrics_port, on_state, stop, registry, queue
-        ) as publishers,
     ):
         marks = Marks(sending, pattern.key, connections.now_ms, time.monotonic)
         metrics.show(lambda: marks.is_bound, lambda: marks.behind_s)
-        consumer = consuming.consume(topology.mqtt_queue(order.line), settings.publisher.window)
+        with publisher.running(
+            settings, order.line, order.category, order.metrics_port, on_state, stop, registry, queue
+        ) as publishers:
 
-        def accept(capture: Capture) -> bool:
-            return publishers.accept(capture, capture.deadline) is not None
+            def accept(capture: Capture) -> bool:
+                return publishers.accept(capture, capture.deadline) is not None
 
-        _log.info("waiting for messages", topic=order.topic, queue=topology.mqtt_queue(order.line))
-        MqttSource(
-            rules, consumer, marks, sending, accept, publishers.announce, metrics, connections.now_ms, stop
-        ).run()
-        consumer.cancel()
+            consumer = consuming.consume(topology.mqtt_queue(order.line), settings.publisher.window)
+            MqttSource(
+                rules, consumer, marks, sending, accept, publishers.announce, metrics, connections.now_ms, stop
+            ).run()
+            consumer.cancel()

@@ -111,6 +111,7 @@ class MqttSource:
         _log.error("message of a device cannot be used", topic=delivery.routing_key, reason=error.detail)
         message = delivery.message
         said = {name: value for name, value in message.headers.items() if not name.startswith("x-")}
+        said |= self.rules.topic.fields(delivery.routing_key) or {}
         message = replace(message, headers=said | {"line": self.rules.line, "topic": delivery.routing_key})
         message = replace(message, message_id=messages.salvage(message)["job_id"])
         letter = dead_letter(message, error, delivery.attempt, f"mqtt {socket.gethostname()}")

@@ -63,11 +63,17 @@ class Mosquitto:
 
 
 class RabbitMq:
-    """RabbitMQ with rabbitmq_mqtt."""
+    """RabbitMQ with rabbitmq_mqtt.
 
-    def __init__(self, home):
-        (self.port,) = free_ports(1)
-        self.node = private_servers.rabbitmq(home, f"mqtt.listeners.tcp.1 = {HOST}:{self.port}\n")
+    Args:
+        home: folder of its data.
+        lines: of its configuration, instead of a listener without TLS.
+        port: of the listener in `lines`.
+    """
+
+    def __init__(self, home, lines=None, port=None):
+        self.port = port or free_ports(1)[0]
+        self.node = private_servers.rabbitmq(home, lines or f"mqtt.listeners.tcp.1 = {HOST}:{self.port}\n")
         (home / "enabled_plugins").write_text("[rabbitmq_prometheus,rabbitmq_mqtt].\n")
         self.start()
 

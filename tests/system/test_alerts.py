@@ -221,6 +221,33 @@ CASES = {
         8,
         {'patchline_camera_no_image_total{line="l",category="c",instance="i",cause="broken"}': "3x20"},
     ),
+    "PatchlineMqttUnread": (
+        {'rabbitmq_detailed_queue_consumers{queue="patchline.mqtt.l"}': "1x5 0x20"},
+        {"queue": "patchline.mqtt.l"},
+        10,
+        {
+            'rabbitmq_detailed_queue_consumers{queue="patchline.mqtt.l"}': "1x20",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.dead"}': "0x20",
+        },
+    ),
+    "PatchlineMqttBehind": (
+        {'patchline_mqtt_behind_seconds{line="l",instance="i"}': "0x5 9x20"},
+        {"line": "l", "instance": "i"},
+        10,
+        {'patchline_mqtt_behind_seconds{line="l",instance="i"}': "1x20"},
+    ),
+    "PatchlineMqttUnbound": (
+        {'patchline_mqtt_bound{line="l",instance="i"}': "1x5 0x20"},
+        {"line": "l", "instance": "i"},
+        10,
+        {'patchline_mqtt_bound{line="l",instance="i"}': "1x20"},
+    ),
+    "PatchlineMqttRefused": (
+        {'patchline_mqtt_refused_total{line="l",instance="i",cause="unusable"}': "0x5 1x20"},
+        {"line": "l", "instance": "i", "cause": "unusable"},
+        8,
+        {'patchline_mqtt_refused_total{line="l",instance="i",cause="unusable"}': "3x20"},
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},

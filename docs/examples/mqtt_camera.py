@@ -1,0 +1,142 @@
+"""A camera that sends its pictures to Patchline by MQTT, and loses none. Needs paho-mqtt 2 and nothing else.
+
+    python mqtt_camera.py FOLDER mqtt://USER:PASSWORD@HOST:1883 cameras/press-3/gasket [--v5] [--ca-file FILE]
+
+FOLDER is the spool: `save` writes a picture into it, from your program or another one, and this program sends what lies
+there, oldest first. A picture leaves the folder when RabbitMQ has confirmed it (QoS 1), so it survives the end of this
+program, of the broker, and of the network. Sent twice, it is the same job: its topic ends with the part and the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import ssl
+import threading
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from paho.mqtt.client import Client, MQTTv5, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+
+WINDOW = 16  # pictures on their way
+PATIENCE_S = 10.0  # for a confirmation: RabbitMQ 4 never confirms to MQTT 3.1.1 what a full queue refuses
+LOOK_S = 0.02  # between two looks into the folder
+RETRY_S = 1.0
+ENDING = ".picture"
+NOBODY_LISTENS = 16  # reason code of MQTT 5: no queue is bound to the topic
+
+
+def save(folder: Path, part_id: str, image: bytes) -> Path:
+    """Write a picture into the spool. It is safe when this returns.
+
+    Args:
+        folder: the spool.
+        part_id: letters, digits and `_:-`, 24 at most. Each part has another one.
+        image: PNG, JPEG, BMP, TIFF, WebP, PGM or PPM.
+    """
+    path = folder / f"{time.time_ns() // 1_000_000:013}.{part_id}{ENDING}"
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        file.write(image)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.rename(path)
+    entries = os.open(folder, os.O_RDONLY)
+    os.fsync(entries)  # the name, too
+    os.close(entries)
+    return path
+
+
+class Connection:
+    """One connection to the broker. paho repeats what is not confirmed, but forgets it when its program ends.
+
+    So the spool is what repeats: each connection begins with nothing, and sends what lies in the folder.
+    """
+
+    def __init__(self, url: str, topic: str, v5: bool, ca_file: str | None) -> None:
+        parts = urlsplit(url)
+        self._topic = topic
+        self._confirmed: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+        self._sent: dict[int, tuple[Path, float]] = {}  # by message id: the picture, and when it was sent
+        self.lost = threading.Event()
+        self._open = threading.Event()
+        protocol = MQTTv5 if v5 else MQTTv311
+        self._client = client = Client(CallbackAPIVersion.VERSION2, protocol=protocol, reconnect_on_failure=False)
+        if parts.username:
+            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        if parts.scheme == "mqtts":
+            client.tls_set_context(ssl.create_default_context(cafile=ca_file))
+        client.max_inflight_messages_set(WINDOW)
+        client.on_connect = lambda _c, _d, _f, answer, _p: (self.lost if answer.is_failure else self._open).set()
+        client.on_disconnect = lambda *_: self.lost.set()
+        client.on_publish = lambda _c, _d, number, answer, _p: self._confirmed.put((number, _is_kept(answer)))
+        client.connect(parts.hostname or "127.0.0.1", parts.port or (8883 if parts.scheme == "mqtts" else 1883), 10)
+        client.loop_start()
+
+    def serve(self, folder: Path) -> None:
+        """Send what lies in the folder until the connection is lost, or a confirmation does not come."""
+        self._open.wait(PATIENCE_S)
+        while not self.lost.is_set() and self._open.is_set():
+            self._settle()
+            on_their_way = {path for path, _ in self._sent.values()}
+            waiting = [path for path in sorted(folder.glob(f"*{ENDING}")) if path not in on_their_way]
+            for path in waiting[: WINDOW - len(self._sent)]:
+                self._send(path)
+            if any(time.monotonic() - since > PATIENCE_S for _, since in self._sent.values()):
+                return
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _send(self, path: Path) -> None:
+        captured_at, part_id, _ = path.name.split(".")
+        info = self._client.publish(f"{self._topic}/{part_id}/{int(captured_at)}", path.read_bytes(), qos=1)
+        self._sent[info.mid] = path, time.monotonic()
+
+    def _settle(self) -> None:
+        """Delete what is confirmed. What the broker did not keep is sent again later."""
+        try:
+            number, is_kept = self._confirmed.get(timeout=LOOK_S)
+            while True:
+                path, _ = self._sent.pop(number)
+                if is_kept:
+                    path.unlink()
+                else:
+                    time.sleep(RETRY_S)
+                number, is_kept = self._confirmed.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _is_kept(answer) -> bool:  # a reason code; MQTT 3.1.1 knows success only
+    return not answer.is_failure and answer.value != NOBODY_LISTENS
+
+
+def main() -> None:
+    """Send pictures for ever."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("url")
+    parser.add_argument("topic")
+    parser.add_argument("--v5", action="store_true", help="MQTT 5, from RabbitMQ 3.13 on")
+    parser.add_argument("--ca-file")
+    options = parser.parse_args()
+    while True:
+        try:
+            connection = Connection(options.url, options.topic, options.v5, options.ca_file)
+        except OSError as error:
+            print(f"the broker cannot be reached ({error})", flush=True)
+        else:
+            connection.serve(options.folder)
+            connection.close()
+            print("connection lost, connecting again", flush=True)
+        time.sleep(RETRY_S)
+
+
+if __name__ == "__main__":
+    main()
