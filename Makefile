@@ -79,7 +79,7 @@ plant: setup
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup
 	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev
-	$(BIN)/python -m pytest tests/chaos/test_endurance.py -m soak
+	$(BIN)/python -m pytest tests/chaos/test_endurance.py tests/chaos/test_mqtt.py -m soak
 	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
 
 lint: $(SETUP)

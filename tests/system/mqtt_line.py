@@ -98,7 +98,7 @@ class MqttLine:
     def camera(self, topic=TOPIC, *words):
         """Start `patchline camera` and wait until its marks come back. Its port is in `metrics_port`."""
         (port,) = server.free_ports(1)
-        words = ["camera", "--line", "l1", *words, "--deadline-ms", "600000", "--metrics-port", str(port)]
+        words = ["camera", "--line", "l1", *words, "--deadline-ms", "3600000", "--metrics-port", str(port)]
         starts = self.log().count(_READY)
         process = self.patchline("camera", *words, f"mqtt:{topic}")
         process.metrics_port = port

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from patchline.broker.base import Message, TooLarge
 from patchline.broker.memory import MemoryBroker
@@ -14,6 +15,7 @@ from patchline.camera.mqtt_message import Arrival, Rules
 from patchline.camera.mqtt_metrics import MqttMetrics
 from patchline.camera.mqtt_source import MqttSource
 from patchline.camera.mqtt_topic import TopicPattern
+from patchline.cli import main
 from patchline.operations import dead_letters
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason, SetupError, Unusable
@@ -136,6 +138,22 @@ def test_a_pattern_says_binding_and_permission():
 def test_a_pattern_that_cannot_be_used_is_refused_with_an_example(text):
     with pytest.raises(SetupError, match=re.escape("such as cameras/{line}/{part_id}")):
         TopicPattern(text, "l1")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["mqtt:cams", "--rate", "5"], "an MQTT camera sends"),
+        (["mqtt:cams", "--test"], "an MQTT camera sends"),
+        (["mqtt:{part_id}"], "must begin with a word"),
+        (["mqtt:cams", "--category", "vase"], "'vase' is not configured"),
+        (["folder:."], "say the category"),
+    ],
+)
+def test_a_camera_that_makes_no_sense_is_refused_before_it_connects(options, reason):
+    result = CliRunner().invoke(main.app, ["camera", "--line", "l1", *options])
+    assert isinstance(result.exception, SetupError)
+    assert reason in str(result.exception)
 
 
 class Devices:
