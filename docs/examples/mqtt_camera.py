@@ -2,8 +2,8 @@
 
     python mqtt_camera.py FOLDER mqtt://USER:PASSWORD@HOST:1883 cameras/press-3/gasket [--v5] [--ca-file FILE]
 
-FOLDER is the spool: `save` writes a picture into it, from your program or another one, and this program sends what lies
-there, oldest first. A picture leaves the folder when RabbitMQ has confirmed it (QoS 1), so it survives the end of this
+FOLDER is the spool: `save` writes a picture into it, as TIME.PART.picture, and this program sends what lies there,
+oldest first. A picture leaves the folder when RabbitMQ has confirmed it (QoS 1). So it survives the end of this
 program, of the broker, and of the network. Sent twice, it is the same job: its topic ends with the part and the time.
 """
 
@@ -15,6 +15,7 @@ import queue
 import ssl
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -60,6 +61,7 @@ class Connection:
         parts = urlsplit(url)
         self._topic = topic
         self._confirmed: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+        self._waiting: deque[Path] = deque()  # of one look into the folder, oldest first
         self._sent: dict[int, tuple[Path, float]] = {}  # by message id: the picture, and when it was sent
         self.lost = threading.Event()
         self._open = threading.Event()
@@ -81,10 +83,11 @@ class Connection:
         self._open.wait(PATIENCE_S)
         while not self.lost.is_set() and self._open.is_set():
             self._settle()
-            on_their_way = {path for path, _ in self._sent.values()}
-            waiting = [path for path in sorted(folder.glob(f"*{ENDING}")) if path not in on_their_way]
-            for path in waiting[: WINDOW - len(self._sent)]:
-                self._send(path)
+            if not self._waiting:
+                on_their_way = {path for path, _ in self._sent.values()}
+                self._waiting.extend(sorted(set(folder.glob(f"[0-9]*.*{ENDING}")) - on_their_way))
+            while self._waiting and len(self._sent) < WINDOW:
+                self._send(self._waiting.popleft())
             if any(time.monotonic() - since > PATIENCE_S for _, since in self._sent.values()):
                 return
 
@@ -94,7 +97,7 @@ class Connection:
         self._client.loop_stop()
 
     def _send(self, path: Path) -> None:
-        captured_at, part_id, _ = path.name.split(".")
+        captured_at, part_id = path.stem.split(".", 1)
         info = self._client.publish(f"{self._topic}/{part_id}/{int(captured_at)}", path.read_bytes(), qos=1)
         self._sent[info.mid] = path, time.monotonic()
 

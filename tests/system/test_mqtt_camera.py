@@ -20,6 +20,7 @@ from patchline.services import private_servers, server
 from tests.system.conftest import wait_for
 from tests.system.mqtt_brokers import RabbitMq
 from tests.system.mqtt_line import (
+    PATIENCE_S,
     TOPIC,
     Peer,
     assert_none_lost,
@@ -30,7 +31,7 @@ from tests.system.mqtt_line import (
 
 pytestmark = pytest.mark.timeout(240)
 QUEUE, BINDING = topology.mqtt_queue("l1"), "cameras.l1.#"
-NO_SUBSCRIBERS, REFUSED = 16, 131  # reason codes of MQTT 5
+NO_SUBSCRIBERS, REFUSED, NOT_AUTHORIZED = 16, 131, 135  # reason codes of MQTT 5
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,11 @@ def test_a_full_queue_drops_the_oldest_and_silences_no_device(line, peer, images
     assert 1 <= len(kept) <= 4
 
 
+def parts(line, queue):
+    """The part ids of what arrives in a queue within a second."""
+    return {delivery.routing_key.split(".")[3] for delivery in line.line.deliveries(queue, 100, 1.0)}
+
+
 def declare(broker, queue, key, **arguments):
     """Make a queue of one test. It is deleted with its connection, which is returned."""
     connection = pika.BlockingConnection(pika.URLParameters(broker.node.url))
@@ -183,6 +189,20 @@ def test_a_queue_that_refused_would_silence_devices(broker, v5):
         assert set(answers) == {0}
     device.close()
     connection.channel().queue_delete(name)
+    connection.close()
+
+
+def test_the_program_of_the_example_keeps_what_a_queue_refuses(line, broker, images, v5):
+    limits = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    connection = declare(broker, "small", BINDING, **limits)
+    for number in range(4):
+        mqtt_camera.save(line.folder / "pictures", f"p{number}", images[number])
+    line.device(*(["--v5"] if v5 else []))
+    wait_for(lambda: line.waiting() < 4, PATIENCE_S)
+    arrived = set()
+    wait_for(lambda: arrived.update(parts(line, "small")) or line.waiting() == 0, PATIENCE_S)
+    assert arrived | parts(line, "small") == {"p0", "p1", "p2", "p3"}
+    connection.channel().queue_delete("small")
     connection.close()
 
 
@@ -223,7 +243,7 @@ def login(url):
     return dict(zip(("user", "password"), re.match(r"mqtt://(.*?):(.*?)@", url).groups(), strict=True))
 
 
-def test_a_device_publishes_to_the_topics_of_its_line_and_does_nothing_else(line, users, peer, images):
+def test_a_device_publishes_to_the_topics_of_its_line_and_does_nothing_else(line, users, peer, images, v5):
     device_login = login((users / "device-l1.url").read_text())
     topic = f"cameras/l1/brick/p7/{connections.now_ms()}"
     line.line.environment = {"PATCHLINE_AMQP_URL_FILE": str(users / "camera.url")}
@@ -233,9 +253,9 @@ def test_a_device_publishes_to_the_topics_of_its_line_and_does_nothing_else(line
     (message,) = line.line.messages(topology.category_queue(topology.JOBS, "brick"), 1)
     assert message.body == images[0]
     for other in ("cameras/l2/brick/p7/1", "cameras/l1/brick", "patchline/l1/act", topic + "x" * 20):
-        device = peer(**device_login)
+        device = peer(v5, **device_login)
         device.publish(other, b"x")
-        wait_for(lambda device=device: device.events[-1] == "disconnect")
+        wait_for(lambda device=device: device.events[-1] == (NOT_AUTHORIZED if v5 else "disconnect"))
     reader = peer(**device_login)
     reader.client.subscribe("cameras/#")
     wait_for(lambda: len(reader.events) > 1)
