@@ -23,6 +23,7 @@ COMMANDS = [
     "worker",
     "publish",
     "camera",
+    "cameras",
     "gate",
     "registers",
     "traces",
