@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Report:
         black: share of pixels that are 0.
         white: share of pixels that are the greatest value.
         sharpness: variance of the Laplacian, of the grey picture. Compare it while you turn the lens.
+        triggered_at: when the last image was triggered, by the wall clock.
         image: the last image, and its content type.
     """
 
@@ -50,6 +52,7 @@ class Report:
     black: float
     white: float
     sharpness: float
+    triggered_at: datetime
     image: tuple[bytes, str] = field(repr=False)
 
     def lines(self) -> list[str]:
@@ -64,6 +67,7 @@ class Report:
         return [
             f"image: {self.width} x {self.height} pixels, {len(self.image[0])} bytes, {self.image[1]}",
             f"frames: {len(self.frames_ms)} of {_FRAMES} triggers, {times} from the trigger",
+            f"the last one was triggered at {self.triggered_at.isoformat(' ', 'milliseconds')}",
             *(f"  no frame: {failure}" for failure in self.failures),
             "brightness, as the worker sees it:",
             *bars,
@@ -90,15 +94,15 @@ def check(
         CameraError: the camera cannot be opened, gave no frame, or one that does not fit the category or cannot be
             decoded.
     """
-    times, failures, frame = [], [], None
+    times, failures, frame, triggered_at = [], [], None, datetime.now()
     try:
         camera.open()
         for _ in range(_FRAMES):
             camera.arm()
-            started = clock()
+            started, now = clock(), datetime.now()
             try:
                 camera.trigger()
-                frame = camera.grab(rules.frame_timeout_ms / 1000)
+                frame, triggered_at = camera.grab(rules.frame_timeout_ms / 1000), now
                 times.append((clock() - started) * 1000)
             except CameraLostError:
                 raise
@@ -113,7 +117,7 @@ def check(
         rgb = decode.decode(*image, limits, category.depth)
     except Unusable as error:
         raise CameraError(f"a worker cannot judge its last image: {error.detail}") from error
-    return Report(rgb.shape[1], rgb.shape[0], tuple(times), tuple(failures), *_looks(rgb), image)
+    return Report(rgb.shape[1], rgb.shape[0], tuple(times), tuple(failures), *_looks(rgb), triggered_at, image)
 
 
 def save(report: Report, folder: Path) -> Path:

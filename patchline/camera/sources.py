@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from patchline import config
-from patchline.camera import pylon
+from patchline.camera import pylon, stream
 from patchline.camera.aravis import AravisCamera
 from patchline.camera.base import Camera, CameraError
 from patchline.camera.folder import FolderCamera
@@ -29,12 +29,13 @@ def parse(text: str, settings: config.CameraRules) -> Source:
         "aravis": _aravis,
         "folder": _folder,
         "pylon": _pylon,
+        "rtsp": stream.network,
         "simulated": _simulated,
+        "v4l2": stream.device,
     }
-    if kind not in makers:
-        raise SetupError(
-            f"{text!r} is no camera; write one of {', '.join(f'{name}:...' for name in [*makers, 'mqtt'])}"
-        )
+    if kind not in makers:  # the rest may be a url with a password
+        kinds = ", ".join(f"{name}:..." for name in [*makers, "mqtt"])
+        raise SetupError(f"{kind!r} is no camera; write one of {kinds}")
     return makers[kind](place, settings)
 
 

@@ -18,7 +18,7 @@ from patchline.runtime import signals
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
 
-SOURCES = "aravis:ADDRESS, pylon:SERIAL, folder:PATH, simulated:[NAME=NUMBER,...] or mqtt:TOPIC."
+SOURCES = "aravis:ADDRESS, pylon:SERIAL, rtsp://HOST/PATH, v4l2:DEVICE, mqtt:TOPIC, folder:PATH or simulated:[NAME=NUMBER,...]."
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)]
 PartsCategory = Annotated[
@@ -61,6 +61,9 @@ def camera(
 
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
     (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
+
+    rtsp and v4l2 cameras run freely: the picture of a trigger is the first one that was taken after it. They need
+    camera.latency_ms. PATCHLINE_CAMERA_LOGIN, or the file of PATCHLINE_CAMERA_LOGIN_FILE, holds USER:PASSWORD.
 
     --test needs no RabbitMQ. It shows the frames as a worker will see them.
 

@@ -27,6 +27,8 @@ class CameraRules(Section):
         pixel_format: its name in the Pixel Format Naming Convention, such as Mono12.
         region: x, y, width and height of the part of the sensor that is read.
         features: other settings by their names in GenICam, in the order in which they are set. They come first.
+        latency_ms: of rtsp and v4l2: the age of a picture when it comes, at most, from the light to this host. They
+            need it.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
@@ -40,6 +42,7 @@ class CameraRules(Section):
     pixel_format: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] | None = None
     region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
     features: dict[FeatureName, bool | int | float | str] = Field(default_factory=dict)
+    latency_ms: Annotated[int, Field(ge=0, le=30_000)] | None = None
     reopen_max_s: Positive = 5.0
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
     stuck_s: Annotated[float, Field(ge=5)] = 20.0

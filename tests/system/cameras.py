@@ -21,7 +21,7 @@ def configure(line, folder, **camera):
 
 
 def start_by_hand(line, source):
-    """Start a camera whose triggers are lines, and wait until it is open."""
+    """Start a camera whose triggers are lines, and wait until it is open. Its metrics are at `metrics_port`."""
     (port,) = server.free_ports(1)
     options = ["--deadline-ms", "60000", "--metrics-port", str(port), "--config", str(line.folder / "config.yaml")]
     camera = subprocess.Popen(
@@ -33,6 +33,7 @@ def start_by_hand(line, source):
         text=True,
     )
     line.on_exit(camera)
+    camera.metrics_port = port
     address = f"http://127.0.0.1:{port}/metrics"
     wait_for(lambda: server.responds(address) and line.metric(port, "patchline_camera_ready") == 1)
     return camera

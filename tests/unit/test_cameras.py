@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from patchline import config
-from patchline.camera import check, pixels, sources, triggers
+from patchline.camera import check, pixels, sources, stream, triggers
 from patchline.camera.base import BrokenFrameError, CameraError, CameraLostError, Frame, NoFrameError
 from patchline.camera.folder import FolderCamera
 from patchline.camera.pixels import UnfitFrameError
@@ -185,6 +185,55 @@ def test_a_source_that_is_not_known_is_refused(text, error, monkeypatch):
     monkeypatch.setitem(sys.modules, "pypylon", None)  # as if it was not installed
     with pytest.raises(SetupError, match=error):
         sources.parse(text, RULES)
+
+
+@pytest.mark.parametrize("text", ["rtsp:", "rtsp://", "rtsp:///parts", "rtsp://host:port/parts", "rtsp://h\n/parts"])
+def test_a_network_camera_needs_a_url(text):
+    with pytest.raises(SetupError, match="names no stream; write rtsp://HOST:PORT/PATH"):
+        sources.parse(text, RULES)
+
+
+@pytest.mark.parametrize("text", ["rtsp://user:sesame@host/parts", "rtsps://user:sesame@host/parts"])
+def test_a_password_on_the_command_line_is_refused_and_not_quoted(text):
+    with pytest.raises(SetupError) as error:
+        sources.parse(text, config.CameraRules(latency_ms=100))
+    assert "sesame" not in str(error.value)
+
+
+def test_the_password_of_a_network_camera_must_follow_a_user(monkeypatch):
+    monkeypatch.setenv(stream.LOGIN, "sesame")
+    with pytest.raises(SetupError, match=r"PATCHLINE_CAMERA_LOGIN: must be USER:PASSWORD$"):
+        sources.parse("rtsp://host/parts", config.CameraRules(latency_ms=100))
+
+
+@pytest.mark.parametrize("source", ["rtsp://host/parts", "v4l2:/dev/video0"])
+@pytest.mark.parametrize(
+    ("rules", "error"),
+    [
+        ({}, "set camera.latency_ms: how old a picture is"),
+        ({"latency_ms": 250}, "camera.frame_timeout_ms must be greater than camera.latency_ms"),
+        ({"latency_ms": 100, "gain": 1.0}, "camera.gain cannot be set from here"),
+        ({"latency_ms": 100, "features": {"Gamma": 1.0}}, "camera.features cannot be set from here"),
+        ({"latency_ms": 100, "pixel_format": "Mono12"}, "must be one of Mono8, BGR8"),
+    ],
+)
+def test_a_setting_that_does_not_fit_a_stream_is_refused(source, rules, error):
+    with pytest.raises(SetupError, match=error):
+        sources.parse(source, config.CameraRules(**rules))
+
+
+@pytest.mark.parametrize("path", ["", "0", "video0", "/dev/video0?x", "/dev/video 0"])
+def test_a_camera_at_the_host_needs_the_path_of_its_device(path):
+    with pytest.raises(SetupError, match="names no device; write v4l2:/dev/video0"):
+        sources.parse(f"v4l2:{path}", config.CameraRules(latency_ms=100))
+
+
+def test_a_stream_without_its_package_is_said_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(
+        SetupError, match="rtsp: the package av is needed; install Patchline with its extra `camera-stream`"
+    ):
+        sources.parse("rtsp://host/parts", config.CameraRules(latency_ms=100))
 
 
 # Pixels

@@ -29,6 +29,7 @@ NEIGHBOURS = {
     "openvino": {"patchline/devices/openvino_backbone.py"},
     "prometheus_client": {"patchline/runtime/metrics.py"},
     "inotify_simple": {"patchline/publisher/folder_events.py"},
+    "av": {"patchline/camera/stream_host.py"},
     "gi": {"patchline/camera/aravis_host.py"},
     "pypylon": {"patchline/camera/pylon_host.py"},
     "yaml": {"patchline/config/loading.py"},
