@@ -62,8 +62,7 @@ def camera(
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
     (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
 
-    rtsp and v4l2 cameras run freely: the picture of a trigger is the first one that was taken after it. They need
-    camera.latency_ms. PATCHLINE_CAMERA_LOGIN, or the file of PATCHLINE_CAMERA_LOGIN_FILE, holds USER:PASSWORD.
+    rtsp and v4l2 need camera.latency_ms. The file of PATCHLINE_CAMERA_LOGIN_FILE holds USER:PASSWORD of an rtsp camera.
 
     --test needs no RabbitMQ. It shows the frames as a worker will see them.
 
