@@ -24,6 +24,7 @@ _MAX_LAG_S = 5.0  # a stream that is so late is opened anew
 _END_S = 1.0  # to tell the camera that nobody watches any more
 _GAP = 1.4  # of the shortest time between two of the latest pictures
 _DRIFT = 200e-6  # two quartz clocks differ by less
+_BROKEN = "the picture or one that it builds upon is damaged, or the stream has no constant rate"
 _OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp", "allowed_media_types": "video", "analyzeduration": "500000"},
     "v4l2": {},
@@ -235,7 +236,7 @@ class Host:
             return {"error": "no_frame", "text": f"no picture within {timeout_s * 1000:.0f} ms"}, b""
         picture, is_damaged = found
         if is_damaged:
-            return {"error": "broken", "text": "the picture or one that it builds upon is damaged"}, b""
+            return {"error": "broken", "text": _BROKEN}, b""
         pixels = picture.to_ndarray(format={"Mono8": "gray", "BGR8": "bgr24"}[self._pixel_format])
         data = pixels.tobytes()
         header = {"width": picture.width, "height": picture.height, "size": len(data)}
