@@ -18,7 +18,7 @@ from patchline.runtime import signals
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
 
-SOURCES = "aravis:ADDRESS, pylon:SERIAL, rtsp://HOST/PATH, v4l2:DEVICE, mqtt:TOPIC, folder:PATH or simulated:[NAME=NUMBER,...]."
+SOURCES = "aravis:ADDRESS, pylon:SERIAL, rtsp://HOST/PATH, v4l2:DEVICE, mqtt:TOPIC, folder:PATH or simulated:[...]."
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)]
 PartsCategory = Annotated[
