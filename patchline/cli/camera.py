@@ -81,8 +81,7 @@ def camera(
             raise SetupError("--rate, --count and --test are for cameras that are triggered; an MQTT camera sends")
         _devices(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
         return
-    if category is None:
-        raise SetupError("say the category of the parts with --category NAME")
+    category = _required(category)
     settings.category(category)
     if count is not None and rate is None:
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
@@ -108,6 +107,12 @@ def cameras(config_file: Settings = CONFIG) -> None:
     settings = config.load(config_file if config_file.exists() or config_file != CONFIG else config.PACKAGED)
     for line in listing.lines(settings.camera):
         print(line, flush=True)
+
+
+def _required(category: str | None) -> str:
+    if category is None:
+        raise SetupError("say the category of the parts with --category NAME")
+    return category
 
 
 def _devices(
