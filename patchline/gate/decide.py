@@ -7,16 +7,14 @@ the part must not leave the line. A standby keeps the same state, and forgets wh
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import islice
 
 from patchline import config
-from patchline.gate.decided import Decided, Undone
+from patchline.gate.decided import Decided
 from patchline.gate.images import Image, Images
+from patchline.gate.in_hand import InHand
 from patchline.gate.patience import Patience
 from patchline.gate.tracker import MISSED, OTHER_IMAGE, UNANNOUNCED, NoBelt, Place, Tracker
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
@@ -24,7 +22,6 @@ from patchline.protocol.messages import Announcement, Decision, Verdict
 
 NO_VERDICT = "no verdict in time"
 _BEHIND = (Place.PAST, Place.GONE)
-_MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
 
 class Heard(Enum):
@@ -43,13 +40,8 @@ class Permit:
     reject: bool
 
 
-def retry_pause_s(failures: int) -> float:
-    """Return the pause after a failed attempt that `failures` others came before."""
-    return min(_MAX_RETRY_S, _MIN_RETRY_S * 2.0 ** min(failures, 16))
-
-
 class Gate:
-    """The state of one line's gate: the parts it expects, what is to be done, and the jobs it has acted on.
+    """The rules of one line's gate, and the parts that it has in hand.
 
     All times named `now` are seconds on the monotonic clock.
 
@@ -71,18 +63,14 @@ class Gate:
         self.patience = Patience(rules)
         self._belt = belt or NoBelt()
         self._stale_after_s = stale_after_s
-        self._remember = remember
-        self._acted: OrderedDict[str, str] = OrderedDict()
-        self._expected: dict[str, tuple[Announcement, float]] = {}
-        self._due: list[tuple[float, str]] = []
-        self._decided = Undone()
+        self.parts = InHand(remember)
         self._images = Images(self._belt.remembers, self._is_over)  # only a PLC has one result for a part
         self._unannounced: dict[int, str] = {}  # job ids of rejections that may be superseded, by part number
         self.late_verdicts = 0  # counted while the gate hears its line, not while it reads what it has missed
 
     def restore(self, acted: Iterable[tuple[str, str]], intended: Iterable[ActionRecord], now: float) -> None:
         """Restore what an earlier process has done (job id and reason, oldest first) and what it was about to do."""
-        self._acted.update(acted)
+        self.parts.restore(acted)
         for record in intended:
             if record.because != UNANNOUNCED:
                 self._belt.on_part(record, now)
@@ -94,24 +82,9 @@ class Gate:
             self._belt.on_part(record, acted_at)
         self._images.add(record, acted_at, record.action is Action.REJECT)
 
-    @property
-    def expected(self) -> int:
-        """Number of announced parts that have no verdict yet."""
-        return len(self._expected)
-
-    @property
-    def undone(self) -> int:
-        """Number of decided actions that are not done yet."""
-        return len(self._decided)
-
     def may_act(self, now: float) -> bool:
         """Return True if a decided action is not postponed."""
-        return any(not self._waits(decided, now) for decided in self._decided.values())
-
-    def retry_now(self) -> None:
-        """Postpone no action any longer: the arm works again."""
-        for job_id, decided in self._decided.items():
-            self._decided[job_id] = replace(decided, retry_at=float("-inf"))
+        return any(not self._waits(decided, now) for decided in self.parts.decided.values())
 
     def on_part(self, part: Announcement, now: float, age_s: float = 0.0) -> bool:
         """Expect a part; return False if its job is already known.
@@ -121,16 +94,12 @@ class Gate:
             now: the time.
             age_s: how long ago the announcement arrived, if it was not received just now.
         """
-        if part.job_id in self._acted or part.job_id in self._expected or part.job_id in self._decided:
+        if self.parts.is_known(part.job_id):
             return False
         due_at = now - age_s + self.patience.seconds(part)
         self._hear_of(part, now - age_s)
         self._expect(part, due_at)
         return True
-
-    def is_undone(self, job_id: str) -> bool:
-        """Return True if the action on a job is decided and not done."""
-        return job_id in self._decided
 
     def on_verdict(self, verdict: Verdict, now: float, age_s: float = 0.0, waited_s: float = 0.0) -> Heard:
         """Decide on a part. A `pass` after the end of the patience is no pass.
@@ -141,20 +110,20 @@ class Gate:
             age_s: how long ago the verdict arrived, if it was not received just now.
             waited_s: see `Patience`. It only marks an unannounced part as stale.
         """
-        if verdict.job_id in self._acted:
-            return Heard.LATE if self._acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
-        if verdict.job_id in self._decided:
+        if verdict.job_id in self.parts.acted:
+            return Heard.LATE if self.parts.acted[verdict.job_id] == NO_VERDICT else Heard.KNOWN
+        if self.parts.is_undone(verdict.job_id):
             return Heard.KNOWN
         self._hear_of(verdict, now - age_s)
         patience_s = self.patience.seconds(verdict)
-        announced, due_at = self._expected.pop(verdict.job_id, (None, now - age_s + patience_s))
+        announced, due_at = self.parts.take_expected(verdict.job_id) or (None, now - age_s + patience_s)
         stale = announced is None and waited_s > patience_s + self._stale_after_s
         action, because, score = self._action_for(verdict), str(verdict.decision), verdict.score
         self._images.add(announced or verdict, due_at)
         late = action is Action.ACCEPT and now >= due_at
         if late:
             action, because, score = Action.REJECT, NO_VERDICT, None
-        self._decided[verdict.job_id] = Decided(announced or verdict, action, because, score, due_at, stale=stale)
+        self.parts.decided[verdict.job_id] = Decided(announced or verdict, action, because, score, due_at, stale=stale)
         return Heard.LATE if late else Heard.DECIDED
 
     def on_act(self, act: Act, now: float) -> None:
@@ -164,7 +133,7 @@ class Gate:
             self._drop_unannounced(act.number)
         if act.state is ActState.DONE:
             self.acted(act, now)
-        elif act.job_id not in self._acted:
+        elif act.job_id not in self.parts.acted:
             self._pin(act, now)
 
     def next_action(self, now: float, now_ms: int, permit: Permit) -> ActionRecord | None:
@@ -178,8 +147,8 @@ class Gate:
         if not permit.reject:
             return None
         self._decide_overdue(now)
-        self._decided.set_stale(now - self._stale_after_s)
-        for job_id, decided in self._decided.items():
+        self.parts.decided.set_stale(now - self._stale_after_s)
+        for job_id, decided in self.parts.decided.items():
             if self._waits(decided, now):
                 continue
             if decided.action is Action.ACCEPT and (reason := self._objection(decided, now)):
@@ -190,55 +159,25 @@ class Gate:
 
     def reject_unannounced(self, record: ActionRecord, now: float, final: bool) -> None:
         """Reject a part that nobody announced. Unless it is final, a late announcement or another gate prevails."""
-        if record.job_id in self._acted or record.job_id in self._decided:
+        if self.parts.is_known(record.job_id):
             return
-        self._decided[record.job_id] = Decided(record, record.action, record.because, None, now)
+        self.parts.decided[record.job_id] = Decided(record, record.action, record.because, None, now)
         if record.number is not None and not final:
             self._unannounced[record.number] = record.job_id
 
-    def intend(self, record: ActionRecord) -> None:
-        """Pin an action that is about to be done: from now on it is repeated, or its part is rejected."""
-        if record.job_id in self._decided:
-            decided = self._decided[record.job_id]
-            self._decided[record.job_id] = replace(
-                decided, action=record.action, because=record.because, score=record.score, pinned=True
-            )
-
-    def postpone(self, job_id: str, now: float) -> float:
-        """Do the actions on other parts first: an arm may fail to act on one part only. Return the pause in seconds."""
-        decided = self._decided.pop(job_id)
-        pause_s = retry_pause_s(decided.failures)
-        self._decided[job_id] = replace(decided, failures=decided.failures + 1, retry_at=now + pause_s)
-        return pause_s
-
     def acted(self, record: ActionRecord, now: float) -> None:
         """Remember an action that the arm of this gate or of another one has acknowledged."""
-        if record.job_id not in self._acted:
+        if record.job_id not in self.parts.acted:
             self._belt.on_done(record, now)
             self._images.add(record, now, record.action is Action.REJECT)
         self.done(record.job_id, record.because)
 
     def done(self, job_id: str, because: str) -> bool:
         """Remember an action that the arm has acknowledged. Return False if it is known."""
-        decided = self._decided.pop(job_id, None)
+        decided = self.parts.decided.get(job_id)
         if decided is not None and decided.because == UNANNOUNCED:
             self._unannounced.pop(decided.part.number or 0, None)
-        self._expected.pop(job_id, None)
-        if job_id in self._acted:
-            return False
-        self._acted[job_id] = because
-        if len(self._acted) > self._remember:
-            self._acted.popitem(last=False)
-        return True
-
-    def open_parts(self, now: float) -> list[OpenPart]:
-        """Return the parts on which no gate has acted, as far as this one knows."""
-        expected = [OpenPart(part=part, due_in_s=due_at - now) for part, due_at in self._expected.values()]
-        return expected + [decided.to_open_part(now) for decided in self._decided.values()]
-
-    def recently_acted(self, count: int) -> list[tuple[str, str]]:
-        """Return job id and reason of the last actions, oldest first."""
-        return list(islice(reversed(self._acted.items()), count))[::-1]
+        return self.parts.done(job_id, because)
 
     def on_open_part(self, open_part: OpenPart, now: float) -> float | None:
         """Learn from another gate what this one has missed of a part.
@@ -247,48 +186,27 @@ class Gate:
             For a part that was not known: how long ago its announcement arrived, in seconds. Otherwise None.
         """
         part = open_part.part
-        known = self._decided.get(part.job_id)
-        if part.job_id in self._acted or (known is not None and (known.pinned or not open_part.intended)):
+        known = self.parts.decided.get(part.job_id)
+        if part.job_id in self.parts.acted or (known is not None and (known.pinned or not open_part.intended)):
             return None
         self._hear_of(part, now)
         due_at = now + open_part.due_in_s
         if open_part.action is None:
-            if part.job_id in self._expected:
+            if self.parts.is_expected(part.job_id):
                 return None
             self._expect(part, due_at)
             return self.patience.seconds(part) - open_part.due_in_s
-        is_new = part.job_id not in self._expected and known is None
-        _, due_at = self._expected.pop(part.job_id, (None, due_at))
+        is_new = not self.parts.is_open(part.job_id)
+        _, due_at = self.parts.take_expected(part.job_id) or (None, due_at)
         self._images.add(part, due_at)
-        self._decided[part.job_id] = Decided(
+        self.parts.decided[part.job_id] = Decided(
             part, open_part.action, open_part.because, open_part.score, due_at, pinned=open_part.intended
         )
         return self.patience.seconds(part) - open_part.due_in_s if is_new else None
 
-    def forget_overdue(self, now: float, overdue_s: float) -> list[str]:
-        """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby."""
-        limit = now - overdue_s
-        job_ids = [job_id for job_id, decided in self._decided.items() if decided.due_at <= limit]
-        while self._due and self._due[0][0] <= limit:
-            _, job_id = heapq.heappop(self._due)
-            if self._expected.pop(job_id, None) is not None:
-                job_ids.append(job_id)
-        for job_id in job_ids:
-            self._decided.pop(job_id, None)
-        return job_ids
-
-    def forget_unpinned(self) -> list[str]:
-        """Forget the parts on which another gate may have acted unheard; return their job ids."""
-        job_ids = [*self._expected, *(job_id for job_id, decided in self._decided.items() if not decided.pinned)]
-        for job_id in job_ids:
-            self._expected.pop(job_id, None)
-            self._decided.pop(job_id, None)
-        return job_ids
-
     def _expect(self, part: Announcement, due_at: float) -> None:
         self._images.add(part, due_at)
-        self._expected[part.job_id] = (part, due_at)
-        heapq.heappush(self._due, (due_at, part.job_id))
+        self.parts.expect(part, due_at)
 
     def _action_for(self, verdict: Verdict) -> Action:
         if verdict.decision is Decision.REVIEW:
@@ -296,11 +214,11 @@ class Gate:
         return Action.ACCEPT if verdict.decision is Decision.PASS else Action.REJECT
 
     def _pin(self, record: ActionRecord, now: float) -> None:
-        _, due_at = self._expected.pop(record.job_id, (None, now))
-        if record.job_id in self._decided:
-            due_at = self._decided[record.job_id].due_at
+        _, due_at = self.parts.take_expected(record.job_id) or (None, now)
+        if record.job_id in self.parts.decided:
+            due_at = self.parts.decided[record.job_id].due_at
         self._images.add(record, due_at)
-        self._decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
+        self.parts.decided[record.job_id] = Decided(record, record.action, record.because, record.score, due_at, True)
 
     def _hear_of(self, part: Announcement | Verdict, now: float) -> None:
         """Take note that a part was announced. An announcement that comes before the rejection is in time."""
@@ -311,9 +229,9 @@ class Gate:
     def _drop_unannounced(self, number: int) -> bool:
         """Forget the rejection of an unannounced part, unless it may be done. Return True if there was one."""
         job_id = self._unannounced.pop(number, None)
-        if job_id is None or job_id not in self._decided or self._decided[job_id].pinned:
+        if job_id is None or job_id not in self.parts.decided or self.parts.decided[job_id].pinned:
             return False
-        del self._decided[job_id]
+        del self.parts.decided[job_id]
         return True
 
     def _is_stale(self, decided: Decided, now: float) -> bool:
@@ -328,7 +246,7 @@ class Gate:
         if decided.retry_at > now or self._belt.holds(decided.part, now):
             return True
         waits = decided.action is Action.ACCEPT and not decided.pinned
-        return waits and any(job_id in self._expected for job_id, _ in self._images.others(decided.part, now))
+        return waits and any(self.parts.is_expected(job_id) for job_id, _ in self._images.others(decided.part, now))
 
     def _objection(self, decided: Decided, now: float) -> str | None:
         """Return why a part must not be accepted now. An accept that may be done is repeated, or becomes a reject."""
@@ -345,7 +263,7 @@ class Gate:
 
     def _rejects(self, job_id: str, image: Image) -> bool:
         """Return True if the part of an image is, or will be, rejected because of it."""
-        decided = self._decided.get(job_id)
+        decided = self.parts.decided.get(job_id)
         return image.rejected or (decided is not None and decided.action is Action.REJECT)
 
     def _is_over(self, image: Image, now: float) -> bool:
@@ -355,19 +273,19 @@ class Gate:
 
     def _decide_in_window(self, now: float) -> None:
         """Reject the parts that have reached the window of the arm without a verdict."""
-        for job_id, (part, due_at) in list(self._expected.items()):
+        for part, due_at in self.parts.expected_parts():
             if self._belt.place(part, now) in (Place.WINDOW, *_BEHIND):
-                del self._expected[job_id]
-                self._decided[job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
+                self.parts.take_expected(part.job_id)
+                self._give_up(part, due_at)
 
     def _decide_overdue(self, now: float) -> None:
         if self._belt.knows_places:
             self._decide_in_window(now)
-        while self._due and self._due[0][0] <= now:
-            _, job_id = heapq.heappop(self._due)
-            part, due_at = self._expected.pop(job_id, (None, 0.0))
-            if part is not None:
-                self._decided[job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
+        for part, due_at in self.parts.take_overdue(now):
+            self._give_up(part, due_at)
+
+    def _give_up(self, part: Announcement, due_at: float) -> None:
+        self.parts.decided[part.job_id] = Decided(part, Action.REJECT, NO_VERDICT, None, due_at)
 
     def _record(self, job_id: str, decided: Decided, now: float, now_ms: int) -> ActionRecord:
         return ActionRecord(

@@ -172,7 +172,7 @@ class Inbox:
         if heard is Heard.LATE and current:
             self._gate.late_verdicts += 1
             _log.warning("verdict too late", job_id=verdict.job_id, decision=verdict.decision)
-        if not self._gate.is_undone(verdict.job_id):
+        if not self._gate.parts.is_undone(verdict.job_id):
             return False
         self._unsettled[verdict.job_id] = delivery
         return True

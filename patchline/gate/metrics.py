@@ -61,8 +61,8 @@ class Metrics:
         values: dict[str, tuple[str, Callable[[], float]]] = {
             "serving": ("1 if this gate acts on its line, else 0.", lambda: role() is Role.SERVING),
             "blind": ("1 if this gate hears nothing of its line, else 0.", lambda: role() is Role.BLIND),
-            "expected": ("Announced parts without a verdict.", lambda: gate.expected),
-            "undone": ("Actions that are decided and not done.", lambda: gate.undone),
+            "expected": ("Announced parts without a verdict.", lambda: gate.parts.expected),
+            "undone": ("Actions that are decided and not done.", lambda: gate.parts.undone),
             "late_verdicts": ("Verdicts that came after the rejection of their part.", lambda: gate.late_verdicts),
         }
         for name, (text, value) in values.items():

@@ -84,9 +84,11 @@ def run(
         status_broker = connections.connect(quick, f"gate {line} {name} status", quiet=True)
         identity, makes = Identity("gate", name, line), settings.broker.make_queues
         stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
-        _log.info("gate started", line=line, gate=name, expected=gate.expected, to_repeat=gate.undone)
+        _log.info("gate started", line=line, gate=name, expected=gate.parts.expected, to_repeat=gate.parts.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
-    _log.info("gate stopped", line=line, gate=name, still_expected=gate.expected, late_verdicts=gate.late_verdicts)
+    _log.info(
+        "gate stopped", line=line, gate=name, still_expected=gate.parts.expected, late_verdicts=gate.late_verdicts
+    )
 
 
 def _belt(settings: config.Config, line: str) -> Belt:
@@ -174,5 +176,6 @@ class _Life:
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this gate, and what it holds."""
-        holds = {"expected": self._gate.expected, "undone": self._gate.undone, "unsent_acts": self._link.unsent}
+        parts = self._gate.parts
+        holds = {"expected": parts.expected, "undone": parts.undone, "unsent_acts": self._link.unsent}
         return self._lease.role(boot_s()), holds

@@ -115,14 +115,14 @@ class Recovery:
 
     def _forget(self, event: str) -> None:
         """Forget the parts on which another gate may have acted unheard."""
-        forgotten = self._gate.forget_unpinned()
+        forgotten = self._gate.parts.forget_unpinned()
         if forgotten:
             _log.warning(event, gate=self._instance, parts=len(forgotten))
         self._inbox.forget(forgotten)
 
     def _send_snapshot(self, now: float) -> None:
-        parts = self._gate.open_parts(now)
-        acted = tuple(self._gate.recently_acted(_MAX_ACTED))
+        parts = self._gate.parts.open_parts(now)
+        acted = tuple(self._gate.parts.recently_acted(_MAX_ACTED))
         for start in range(0, max(1, len(parts)), _CHUNK):
             chunk = tuple(parts[start : start + _CHUNK])
             self._link.announce(Snapshot(gate=self._instance, sent_at=self._now_ms(), open=chunk, acted=acted))

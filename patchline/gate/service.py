@@ -8,8 +8,9 @@ from typing import Protocol
 import structlog
 
 from patchline.broker.base import Delivery
-from patchline.gate.decide import Gate, Permit, retry_pause_s
+from patchline.gate.decide import Gate, Permit
 from patchline.gate.following import Follower, NoFollower
+from patchline.gate.in_hand import retry_pause_s
 from patchline.gate.inbox import Inbox
 from patchline.gate.journal import Journal
 from patchline.gate.lease import Lease, Role
@@ -143,7 +144,7 @@ class Service:
         """Tell the arm how this gate is."""
         state = OutputState(
             blind=self._role is Role.BLIND,
-            busy=bool(self._gate.expected or self._gate.undone),
+            busy=bool(self._gate.parts.expected or self._gate.parts.undone),
             faulty=now < self._retry_at,
             stop_line=self._follower.stop_line,
             counts=self._follower.counts,
@@ -160,7 +161,7 @@ class Service:
             _log.info("the arm takes signs of life again")
             self._metrics.set_silent(False)
             self._silent, self._failures, self._retry_at = False, 0, now
-            self._gate.retry_now()
+            self._gate.parts.retry_now()
 
     def _act(self, now: float, permit: Permit) -> None:
         record = self._gate.next_action(now, self._now_ms(), permit)
@@ -175,7 +176,7 @@ class Service:
 
     def _perform(self, record: ActionRecord) -> None:
         """Write the intent, act, remember, acknowledge the verdict: in this order."""
-        self._gate.intend(record)
+        self._gate.parts.intend(record)
         self._journal.write_intent(record)
         self._announce(record, ActState.INTENDED)
         started = self._clock()
@@ -198,7 +199,7 @@ class Service:
         if job_id is None or self._failed_job not in (None, job_id):  # the arm fails on more than one part
             self._retry_at = now + pause_s
         if job_id is not None:
-            pause_s = max(self._gate.postpone(job_id, now), self._retry_at - now)
+            pause_s = max(self._gate.parts.postpone(job_id, now), self._retry_at - now)
         self._failures, self._failed_job = self._failures + 1, job_id
         self._metrics.act_failed()
         _log.error("the arm has not acknowledged, retrying", job_id=job_id, reason=str(error), retry_in_s=pause_s)
@@ -210,10 +211,10 @@ class Service:
         if role is Role.BLIND:
             self._link.declare_again()
         if role is not self._role:
-            _log.info(f"gate is {role}", line=self._line, gate=self._instance, expected=self._gate.expected)
+            _log.info(f"gate is {role}", line=self._line, gate=self._instance, expected=self._gate.parts.expected)
             self._role = role
 
     def forget_overdue(self, overdue_s: float) -> None:
         """Forget what another gate must have done long ago. Only a standby forgets, if another gate acted last."""
         if self._role is Role.STANDBY and not self._lease.held_last:
-            self._inbox.forget(self._gate.forget_overdue(self._clock(), overdue_s))
+            self._inbox.forget(self._gate.parts.forget_overdue(self._clock(), overdue_s))

@@ -56,7 +56,7 @@ def act(gate, now=NOW, permit=ALL):
     """Do everything that is due and permitted. Return the records."""
     records = []
     while (record := gate.next_action(now, NOW_MS, permit)) is not None:
-        gate.intend(record)
+        gate.parts.intend(record)
         gate.done(record.job_id, record.because)
         records.append(record)
     return records
@@ -156,9 +156,9 @@ def test_without_a_permit_nothing_is_done_and_nothing_is_lost(gate):
 
 def test_a_part_with_a_verdict_in_time_is_no_longer_expected(gate):
     gate.on_part(part("j"), NOW)
-    assert gate.expected == 1
+    assert gate.parts.expected == 1
     gate.on_verdict(verdict("j"), NOW + 0.9)
-    assert (gate.expected, gate.undone) == (0, 1)
+    assert (gate.parts.expected, gate.parts.undone) == (0, 1)
     assert actions(act(gate, NOW + 0.9)) == [("j", Action.ACCEPT, "pass")]
     assert act(gate, NOW + 9) == []
 
@@ -167,7 +167,7 @@ def test_parts_are_rejected_in_the_order_of_their_deadlines(gate):
     for job_id, deadline in (("late", NOW_MS + 900), ("soon", NOW_MS + 100), ("none", None)):
         gate.on_part(part(job_id, deadline), NOW)
     assert [record.job_id for record in act(gate, NOW + 1.2)] == ["soon", "late"]
-    assert gate.expected == 1
+    assert gate.parts.expected == 1
 
 
 def test_a_repeated_announcement_or_one_after_its_verdict_changes_nothing(gate):
@@ -192,7 +192,7 @@ def test_an_action_that_comes_too_late_for_its_part_is_stale_and_comes_after_the
 def test_an_action_that_failed_is_repeated_and_never_becomes_the_opposite(gate):
     gate.on_part(part("j"), NOW)
     gate.on_verdict(verdict("j"), NOW)
-    gate.intend(gate.next_action(NOW, NOW_MS, ALL))
+    gate.parts.intend(gate.next_action(NOW, NOW_MS, ALL))
     assert gate.next_action(NOW + 9, NOW_MS, REJECT_ONLY) is None
     record = gate.next_action(NOW + 9, NOW_MS, ALL)
     assert (record.action, record.because, record.stale) == (Action.ACCEPT, "pass", True)
@@ -232,9 +232,9 @@ def test_a_standby_forgets_what_the_active_gate_must_have_done_long_ago(gate):
     gate.on_part(part("j"), NOW)
     gate.on_part(part("k", deadline=None), NOW)
     gate.on_verdict(verdict("m", deadline=NOW_MS + 1000, captured_at=NOW_MS), NOW)
-    assert gate.forget_overdue(NOW + 6, overdue_s=5.0) == []
-    assert set(gate.forget_overdue(NOW + 7, overdue_s=5.0)) == {"j", "m"}
-    assert (gate.expected, gate.undone) == (1, 0)
+    assert gate.parts.forget_overdue(NOW + 6, overdue_s=5.0) == []
+    assert set(gate.parts.forget_overdue(NOW + 7, overdue_s=5.0)) == {"j", "m"}
+    assert (gate.parts.expected, gate.parts.undone) == (1, 0)
 
 
 def save(memory, record):

@@ -187,10 +187,10 @@ def test_a_standby_takes_no_action_for_an_unannounced_part_and_forgets_it_when_a
     bench.now += 0.5
     bench.step()
     assert bench.result(7) is None
-    assert bench.gate.undone == 1
+    assert bench.gate.parts.undone == 1
     bench.act_of_other("unannounced-l-7-10", "done", "reject")
     bench.step()
-    assert bench.gate.undone == 0
+    assert bench.gate.parts.undone == 0
     assert bench.outcomes() == []
 
 
@@ -303,7 +303,7 @@ def test_a_standby_that_heard_no_announcement_drops_its_rejection_when_another_g
     bench.step()
     bench.act_of_other("j", "done", "accept", number=7)
     bench.step()
-    assert bench.gate.undone == 0
+    assert bench.gate.parts.undone == 0
     bench.pass_time(6.0)  # it takes over
     assert bench.reasons() == []
     assert bench.result(7) is None

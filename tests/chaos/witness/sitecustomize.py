@@ -9,6 +9,7 @@ import os
 import time
 
 from patchline.gate.decide import NO_VERDICT, Gate
+from patchline.gate.in_hand import InHand
 from patchline.gate.journal import Journal
 from patchline.gate.lease import Lease
 from patchline.gate.memory import Memory
@@ -45,7 +46,7 @@ def _next_action(self, *arguments, original=Gate.next_action):
     return record
 
 
-def _postpone(self, *arguments, original=Gate.postpone):
+def _postpone(self, *arguments, original=InHand.postpone):
     _set_acting(False)  # the arm has failed
     return original(self, *arguments)
 
@@ -70,7 +71,7 @@ def _accept_overdue(self, *arguments, original=Gate._record):
 
 Gate.on_part = _on_part
 Gate.next_action = _next_action
-Gate.postpone = _postpone
+InHand.postpone = _postpone
 Lease.permit = _permit
 match os.environ.get("PATCHLINE_BROKEN"):
     case "forgets":
