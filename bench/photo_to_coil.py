@@ -170,6 +170,7 @@ def _belt(line: Line, images: list[bytes], parts: int, rate: float) -> Iterator[
     gate = ["-m", "patchline", "gate", *options, "--metrics-port", str(gate_port)]
     simulator = starting.simulator(
         folder / "simulator.log",
+        _LAYOUT,
         port=plc_port,
         camera_port=camera_port,
         pictures=_write_pictures(folder, images),
@@ -178,8 +179,6 @@ def _belt(line: Line, images: list[bytes], parts: int, rate: float) -> Iterator[
         rate=rate,
         arm_s=_ARM_S,
         motion="steady",
-        slots=_LAYOUT.slots,
-        plc_start=_LAYOUT.plc,
     )
     with simulator as process, _process(line, "gate", gate):
         _wait(lambda: server.responds(f"http://{server.HOST}:{gate_port}/readyz"), "the gate is not ready")

@@ -215,7 +215,7 @@ def _listen(way: Way, port: int, pipe: Connection) -> tuple[dict[int, float], fl
             if report.category_sequence != product:
                 product = report.category_sequence
                 station.acknowledge(report.category, product)
-        if time.monotonic() >= beat_at:
+        if time.monotonic() >= beat_at or station.owes_answer:
             station.beat(register_map.GateState.READY, {})
             beat_at = time.monotonic() + _HEARTBEAT_S
         if len(seen) >= _TRIGGERS:

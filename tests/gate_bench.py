@@ -11,7 +11,6 @@ from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics
 from patchline.gate.outputs import MemoryOutput
 from patchline.gate.service import Service
-from patchline.protocol import messages
 from patchline.protocol.gate_messages import (
     ACT_TYPE,
     PING_TYPE,
@@ -23,7 +22,8 @@ from patchline.protocol.gate_messages import (
     Snapshot,
     SyncRequest,
 )
-from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.protocol.messages import Decision
+from tests.gate_input import announcement, message_of, verdict
 
 WALL_MS = 1_800_000_000_000
 
@@ -110,40 +110,21 @@ class Bench:
         self.journal.close()
         self.start()
 
-    def receive(self, type_, body=b"", headers=None, message_id="m"):
-        message = Message(body, message_id, type_, None, headers or {})
-        settle = lambda settlement: self.acked.append((message_id, settlement))  # noqa: E731
+    def receive(self, type_, body=b"", message_id="m"):
+        self.deliver(Message(body, message_id, type_))
+
+    def deliver(self, message):
+        settle = lambda settlement: self.acked.append((message.message_id, settlement))  # noqa: E731
         self.link.queue.append(Delivery(message, "", 1, settle, lambda: False))
 
-    def part(self, job_id, patience_ms=1000, captured_ago_ms=0, line="l", **fields):
+    def part(self, job_id, patience_ms=1000, captured_ago_ms=0, **fields):
         captured_at = WALL_MS + int(self.now * 1000) - captured_ago_ms
-        part = Announcement(
-            job_id=job_id,
-            line=line,
-            category="c",
-            part_id="p",
-            captured_at=captured_at,
-            deadline=captured_at + patience_ms,
-            **fields,
-        )
-        self.receive(messages.PART_TYPE, headers=part.headers(), message_id=job_id)
+        self.deliver(message_of(announcement(job_id, captured_at, patience_ms, **fields)))
 
-    def verdict(self, job_id, decision=Decision.PASS, line="l", decided_ago_ms=0, **fields):
+    def verdict(self, job_id, decision=Decision.PASS, decided_ago_ms=0, **fields):
         now_ms = WALL_MS + int(self.now * 1000)
-        verdict = Verdict(
-            job_id=job_id,
-            line=line,
-            category="c",
-            part_id="p",
-            decision=decision,
-            worker="host-7:cpu:0:99",
-            device="cpu:0",
-            attempt=1,
-            received_at=now_ms,
-            decided_at=now_ms - decided_ago_ms,
-            **fields,
-        )
-        self.receive(messages.VERDICT_TYPE, verdict.to_json(), message_id=job_id)
+        times = {"received_at": now_ms, "decided_at": now_ms - decided_ago_ms}
+        self.deliver(message_of(verdict(job_id, now_ms, decision, **times | fields)))
 
     def act_of_other(self, job_id, state, action="accept", **fields):
         act = Act(
@@ -164,8 +145,7 @@ class Bench:
         self.receive(SYNC_TYPE, SyncRequest(gate=gate).to_json())
 
     def open_part(self, job_id, due_in_s=1.0, **fields):
-        part = Announcement(job_id=job_id, line="l", category="c", part_id="p", captured_at=WALL_MS)
-        return OpenPart(part=part, due_in_s=due_in_s, **fields)
+        return OpenPart(part=announcement(job_id, WALL_MS, None), due_in_s=due_in_s, **fields)
 
     def snapshot(self, *open_parts, acted=(), sent_ago_ms=0):
         sent_at = WALL_MS + int(self.now * 1000) - sent_ago_ms

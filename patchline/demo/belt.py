@@ -148,6 +148,7 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
         out = processes.out
         belt = starting.simulator(
             out / "simulator.log",
+            _LAYOUT,
             port=plc_port,
             camera_port=camera_port,
             pictures=_list_pictures(out),
@@ -156,8 +157,6 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
             rate=rate,
             arm_s=_ARM_S,
             motion="steady",
-            slots=_LAYOUT.slots,
-            plc_start=_LAYOUT.plc,
         )
         simulator = stack.enter_context(belt)
         consumer = broker.consume(topology.VERDICTS, prefetch=200)

@@ -66,9 +66,9 @@ class PlcOutput:
             raise OutputError(str(error)) from error
 
     def tell(self, state: OutputState) -> None:
-        """See `Output`. Writes the header when the state has changed, and once a period."""
+        """See `Output`. Writes the header when there is something new, and once a period."""
         now = self._clock()
-        changed = state != self._told and self._error is None
+        changed = (state != self._told or self._station.owes_answer) and self._error is None
         if now >= self._beat_at + self._heartbeat_s:
             self._station.resume()
         if now >= self._beat_at or changed:

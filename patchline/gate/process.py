@@ -86,9 +86,7 @@ def run(
         stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
         _log.info("gate started", line=line, gate=name, expected=gate.parts.expected, to_repeat=gate.parts.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
-    _log.info(
-        "gate stopped", line=line, gate=name, still_expected=gate.parts.expected, late_verdicts=gate.late_verdicts
-    )
+    _log.info("gate stopped", line=line, gate=name, expected=gate.parts.expected, late_verdicts=gate.late_verdicts)
 
 
 def _belt(settings: config.Config, line: str) -> Belt:

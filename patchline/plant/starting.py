@@ -12,21 +12,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchline.plant.plc_server import HOST
+from patchline.plc.register_map import Layout
 from patchline.protocol.errors import SetupError
 
 _END_S = 60.0
 
 
+def simulator_command(layout: Layout, **options: object) -> list[str]:
+    """Return the command of belt and PLC. The belt stands until `run`.
+
+    Args:
+        layout: where the areas are that gate and PLC share. The gate's has to start at word 0.
+        options: the others of `python -m patchline.plant.simulator`.
+    """
+    options |= {"slots": layout.slots, "plc_start": layout.plc}
+    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
+
+
 @contextmanager
-def simulator(log: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
+def simulator(log: Path, layout: Layout, **options: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run belt and PLC until the block ends. They also end if this process is killed.
 
     Args:
         log: file for what it says.
-        options: those of `python -m patchline.plant.simulator`. The belt stands until `run`.
+        layout: see `simulator_command`.
+        options: see `simulator_command`.
     """
-    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
+    command = simulator_command(layout, **options)
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
     try:

@@ -96,6 +96,7 @@ class Station:
         self._heartbeat = 0
         self._echo = 0
         self._category: tuple[int, int] | None = None  # code and sequence number of the acknowledged product change
+        self.owes_answer = False  # a product change is acknowledged, and the PLC does not know it yet
 
     def write_result(self, result: Result) -> None:
         """Write a result into the slot of its part, and read it back. Writing it again changes nothing for the part.
@@ -134,15 +135,15 @@ class Station:
             **{name: min(count, 65535) for name, count in counts.items()},
         }
         self._memory.write(self._layout.gate, GATE_HEADER.pack(values))
-        self._heartbeat = heartbeat
+        self._heartbeat, self.owes_answer = heartbeat, False
 
     def resume(self) -> None:
         """Go on where the PLC's memory stands: another gate may have written in between."""
         self._sequence = None
 
     def acknowledge(self, category: int, sequence: int) -> None:
-        """Acknowledge a product change with the next heartbeat."""
-        self._category = (category, sequence)
+        """Acknowledge a product change. `beat` tells it to the PLC."""
+        self._category, self.owes_answer = (category, sequence), True
 
     def poll(self) -> Report:
         """Read what the PLC says. The first report has no triggers and no confirmations: it only finds their place.

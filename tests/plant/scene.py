@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchline import config
 from patchline.broker.rabbitmq import RabbitBroker
-from patchline.plant import plc_server
+from patchline.plant import plc_server, starting
 from patchline.plant.ledger import LedgerReader
 from patchline.plant.line import gate_settings, plc_settings
 from patchline.plant.simulator import geometry_of
@@ -178,12 +178,18 @@ def _processes(scene, urls, redis_url, camera_port, output, broken):
 
 def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed):
     (folder / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures))
-    options = {"plc": plc, "port": plc_port, "camera-port": camera_port, "rate": rate}
-    options |= {"pictures": folder / "pictures.txt"}
-    options |= {"ledger": folder / "ledger.jsonl", "arm-s": ARM_S, "seed": seed, "first-count": 2**31 - 200_000}
-    options |= {"slots": LAYOUT.slots, "plc-start": LAYOUT.plc}
-    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "patchline.plant.simulator", "--hold", *arguments]
+    command = starting.simulator_command(
+        LAYOUT,
+        plc=plc,
+        port=plc_port,
+        camera_port=camera_port,
+        rate=rate,
+        pictures=folder / "pictures.txt",
+        ledger=folder / "ledger.jsonl",
+        arm_s=ARM_S,
+        seed=seed,
+        first_count=2**31 - 200_000,
+    )
     with (folder / "simulator.err").open("ab") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, text=True)
     with contextlib.suppress(PermissionError):  # belt and PLC are other machines: a busy one must not slow them down

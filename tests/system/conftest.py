@@ -18,9 +18,10 @@ from patchline.broker.base import Message
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
-from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.protocol.messages import Decision
 from patchline.runtime import connections
 from patchline.services import private_servers, server
+from tests import gate_input
 from tests.stuck_file import StuckFile
 
 TIMEOUT_S = 40.0
@@ -124,15 +125,11 @@ class Line:
     def publish_part_and_verdict(self, job_id, decision=Decision.PASS):
         """Publish an announcement and a verdict for the gate of the first line, without a worker."""
         now = connections.now_ms()
-        common = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": "p", "captured_at": now}
-        part = Announcement(deadline=now + 60_000, **common)
-        verdict = Verdict(
-            decision=decision, device="cpu:0", worker="w", attempt=1, received_at=now, decided_at=now, **common
-        )
-        announcement_message = Message(b"", job_id, messages.PART_TYPE, None, part.headers())
-        verdict_message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
-        self.broker.publish(topology.PARTS, "l1", announcement_message)
-        self.broker.publish(topology.VERDICTS, verdict.routing_key, verdict_message)
+        ids = {"line": "l1", "category": "brick"}
+        part = gate_input.announcement(job_id, now, 60_000, **ids)
+        verdict = gate_input.verdict(job_id, now, decision, captured_at=now, **ids)
+        self.broker.publish(topology.PARTS, "l1", gate_input.message_of(part))
+        self.broker.publish(topology.VERDICTS, verdict.routing_key, gate_input.message_of(verdict))
 
     def messages(self, queue, count, timeout_s=TIMEOUT_S):
         """Take up to `count` messages from a queue, within the timeout."""

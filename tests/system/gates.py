@@ -13,10 +13,10 @@ from contextlib import closing
 import pika
 
 from patchline import config
-from patchline.broker.base import Message
-from patchline.protocol import messages, topology
-from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.protocol import topology
+from patchline.protocol.messages import Decision
 from patchline.runtime.connections import now_ms
+from tests.gate_input import announcement, message_of, verdict
 from tests.system.conftest import records, wait_for
 
 ARM = """
@@ -28,6 +28,7 @@ for line in sys.stdin:
     print(line, end="", flush=True)
 """
 HOUR_MS = 3_600_000
+IDS = {"line": "l1", "category": "brick"}
 
 
 class Arm:
@@ -78,37 +79,13 @@ def is_serving(process):
     return roles[-1:] == ["serving"]
 
 
-def announce(line, job_id, patience_ms=2000, captured_at=None, line_name="l1", **fields):
-    captured_at = captured_at or now_ms()
-    deadline = None if patience_ms is None else captured_at + patience_ms
-    part = Announcement(
-        job_id=job_id,
-        line=line_name,
-        category="brick",
-        part_id="p",
-        captured_at=captured_at,
-        deadline=deadline,
-        **fields,
-    )
-    line.broker.publish(topology.PARTS, "l1", Message(b"", job_id, messages.PART_TYPE, None, part.headers()))
+def announce(line, job_id, patience_ms=2000, captured_at=None, **fields):
+    part = announcement(job_id, captured_at or now_ms(), patience_ms, **IDS | fields)
+    line.broker.publish(topology.PARTS, "l1", message_of(part))
 
 
-def decide(line, job_id, decision=Decision.PASS, decided_at=None, line_name="l1", **fields):
-    at = decided_at or now_ms()
-    verdict = Verdict(
-        job_id=job_id,
-        line=line_name,
-        category="brick",
-        part_id="p",
-        decision=decision,
-        device="cpu:0",
-        worker="host-7:cpu:0:1",
-        attempt=1,
-        received_at=at,
-        decided_at=at,
-        **fields,
-    )
-    message = Message(verdict.to_json(), job_id, messages.VERDICT_TYPE)
+def decide(line, job_id, decision=Decision.PASS, decided_at=None, **fields):
+    message = message_of(verdict(job_id, decided_at or now_ms(), decision, **IDS | fields))
     line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
 
 

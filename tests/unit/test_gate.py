@@ -9,8 +9,9 @@ from patchline.gate.decide import NO_VERDICT, Gate, Heard, Permit
 from patchline.gate.journal import Journal
 from patchline.gate.memory import Memory
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState
-from patchline.protocol.messages import Announcement, Decision, Verdict
+from patchline.protocol.messages import Decision
 from patchline.runtime import damage
+from tests import gate_input
 
 NOW_MS = 1_800_000_000_000
 NOW = 1000.0  # seconds on the monotonic clock, which has nothing to do with NOW_MS
@@ -19,24 +20,11 @@ RULES = config.GateRules(max_wait_ms=5000, grace_ms=200)
 
 
 def part(job_id, deadline=NOW_MS + 1000, captured_at=NOW_MS, **fields):
-    times = {"captured_at": captured_at, "deadline": deadline}
-    return Announcement(job_id=job_id, line="l", category="c", part_id="p", **times, **fields)
+    return gate_input.announcement(job_id, captured_at, deadline=deadline, **fields)
 
 
 def verdict(job_id, decision=Decision.PASS, **fields):
-    return Verdict(
-        job_id=job_id,
-        line="l",
-        category="c",
-        part_id="p",
-        decision=decision,
-        worker="w",
-        device="cpu:0",
-        attempt=1,
-        received_at=NOW_MS,
-        decided_at=NOW_MS,
-        **fields,
-    )
+    return gate_input.verdict(job_id, NOW_MS, decision, **fields)
 
 
 def act_of(record, state):

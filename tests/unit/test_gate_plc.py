@@ -208,10 +208,10 @@ def test_an_escaped_part_is_published_once_by_the_gate_that_serves(tmp_path):
     bench.memory.close()
 
 
-def test_a_product_change_is_acknowledged_if_the_product_is_known(serving):
+def test_a_product_change_is_acknowledged_as_soon_as_it_is_seen_if_the_product_is_known(serving):
     for code, sequence, acknowledged in ((1, 1, (1, 1)), (9, 2, (1, 1))):
         serving.plc.write_header(category=code, category_sequence=sequence)
-        serving.now += 0.2
+        serving.now += 0.02
         serving.step()
         header = serving.plc.gate_header()
         assert (header["category"], header["category_sequence"]) == acknowledged
