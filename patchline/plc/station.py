@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchline.plc import areas
@@ -21,7 +21,7 @@ class Result:
 
     number: int
     result: registers.Result
-    code: registers.Code
+    code: int  # one of `register_map.Code`
     score: float
     count: int = registers.NO_COUNT
 
@@ -57,6 +57,7 @@ class Report:
         triggers: the parts that were triggered since the last report, oldest first.
         confirmations: the parts that left since the last report, oldest first.
         lost: triggers and confirmations that were overwritten before they were read.
+        overwritten: the numbers of the parts of these triggers, oldest first: a PLC counts its parts one by one.
         restarted: the PLC counts its triggers or confirmations anew.
         failure: why the triggers and confirmations after these were not read. They come with the next report.
     """
@@ -69,6 +70,7 @@ class Report:
     triggers: tuple[Trigger, ...] = ()
     confirmations: tuple[Confirmation, ...] = ()
     lost: int = 0
+    overwritten: tuple[int, ...] = ()
     restarted: bool = False
     failure: str | None = None
 
@@ -77,6 +79,7 @@ class Station:
     """One gate and one PLC. Used by one thread.
 
     Both areas are checked to their ends before their first use, and again after each error: it may be another PLC then.
+    The events of the PLC are read from where the gate before has stopped, which stands in the header of its area.
 
     Args:
         memory: the words that they share.
@@ -91,9 +94,13 @@ class Station:
             "trigger": Ring(registers.TRIGGER, layout.trigger, layout.slots),
             "confirmation": Ring(registers.CONFIRMATION, layout.confirmation, layout.slots),
         }
+        self._has_place = False  # in the rings
+        self._unnamed = 0  # overwritten triggers before the one that comes next
         self._gate_area_checked = self._plc_area_checked = -1  # number of errors of the memory before the check
         self._sequence: int | None = None  # of the last result; None: not read yet
+        self._looks = True  # at the header before the next result or heartbeat: another gate may have written
         self._heartbeat = 0
+        self._seen_heartbeat: int | None = None  # that of any gate
         self._echo = 0
         self._category: tuple[int, int] | None = None  # code and sequence number of the acknowledged product change
         self.owes_answer = False  # a product change is acknowledged, and the PLC does not know it yet
@@ -120,6 +127,7 @@ class Station:
             PlcError: it is not known whether the PLC has it.
         """
         sequence = self._last_sequence()
+        self._find_place()
         heartbeat = registers.next_sequence(self._heartbeat)
         category, category_sequence = self._category or (0, 0)
         values: dict[str, Value] = {
@@ -135,23 +143,51 @@ class Station:
             **{name: min(count, 65535) for name, count in counts.items()},
         }
         self._memory.write(self._layout.gate, GATE_HEADER.pack(values))
-        self._heartbeat, self.owes_answer = heartbeat, False
+        self._heartbeat, self._seen_heartbeat, self.owes_answer = heartbeat, heartbeat, False
 
     def resume(self) -> None:
         """Go on where the PLC's memory stands: another gate may have written in between."""
-        self._sequence = None
+        self._looks = True
+
+    def hears_ready_gate(self) -> bool:
+        """Return True if a gate that says it is ready has beaten since the last call, and since this one has.
+
+        Raises:
+            PlcError: the PLC has not answered.
+        """
+        header = self._read_gate_header()
+        before, self._seen_heartbeat = self._seen_heartbeat, header["heartbeat"]
+        return header["heartbeat"] not in (0, before) and bool(header["state"] & GateState.READY)
+
+    def told(self, numbers: Iterable[int]) -> dict[int, Result]:
+        """Return what gates have told the PLC about parts. A part without a result is left out.
+
+        Raises:
+            PlcError: the PLC has not answered.
+        """
+        results: dict[int, Result] = {}
+        for number in numbers:
+            slot = RESULT.unpack(self._memory.read(self._layout.result(number), RESULT.words))
+            if slot["number"] == number and slot["sequence"] and slot["result"] in list(registers.Result):
+                result, code = registers.Result(int(slot["result"])), int(slot["code"])
+                results[number] = Result(number, result, code, float(slot["score"]), int(slot["count"]))
+        return results
 
     def acknowledge(self, category: int, sequence: int) -> None:
         """Acknowledge a product change. `beat` tells it to the PLC."""
         self._category, self.owes_answer = (category, sequence), True
 
     def poll(self) -> Report:
-        """Read what the PLC says. The first report has no triggers and no confirmations: it only finds their place.
+        """Read what the PLC says.
+
+        The first report has the triggers and confirmations that the gate before has not read. If there was none, it has
+        neither: it only finds their place.
 
         Raises:
             PlcError: the PLC has not answered, or its area is of another version or size. Nothing was read then.
         """
         self._check_plc_area()
+        self._find_place()
         header = self._read_plc_header()
         lasts = {name: header[f"{name}_sequence"] for name in self._rings}
         anew = {name: ring.begins_anew(lasts[name]) for name, ring in self._rings.items()}
@@ -174,6 +210,7 @@ class Station:
             tuple(Trigger(slot["number"], slot["count"], slot["category"]) for slot in triggers if slot),
             tuple(Confirmation(slot["number"], slot["count"], slot["bin"]) for slot in confirmations if slot),
             triggers.count(None) + confirmations.count(None),
+            self._overwritten(triggers, any(anew.values())),
             any(anew.values()),
             failure,
         )
@@ -182,15 +219,43 @@ class Station:
         """End the connection."""
         self._memory.close()
 
+    def _overwritten(self, triggers: Sequence[dict[str, int] | None], restarted: bool) -> tuple[int, ...]:
+        """Return the numbers of the triggers that are missing. Those before the first one of all have none."""
+        numbers: list[int] = []
+        if restarted:
+            self._unnamed = 0
+        for slot in triggers:
+            if slot is None:
+                self._unnamed += 1
+                continue
+            numbers += range(max(1, slot["number"] - self._unnamed), slot["number"])
+            self._unnamed = 0
+        return tuple(numbers)
+
+    def _find_place(self) -> None:
+        """Find the place in the rings: that of the gate before, or the end if there was none."""
+        if self._has_place:
+            return
+        gate, plc = self._read_gate_header(), self._read_plc_header()
+        there_was_one = gate["version"] == registers.VERSION and gate["heartbeat"]
+        for name, ring in self._rings.items():
+            ring.begin((gate if there_was_one else plc)[f"{name}_sequence"])
+        self._has_place = True
+
     def _last_sequence(self) -> int:
         """Return the number of the last result, also if an earlier process or another gate has written it."""
         self._check_plc_area()
         self._check_gate_area()
-        if self._sequence is None:
-            header = GATE_HEADER.unpack_integers(self._memory.read(self._layout.gate, GATE_HEADER.words))
-            self._sequence, self._heartbeat = self._find_newest(header["sequence"]), header["heartbeat"]
-            self._category = self._category or (header["category"], header["category_sequence"])
+        if self._sequence is None or self._looks:
+            header = self._read_gate_header()
+            if self._sequence is None or header["heartbeat"] != self._heartbeat:  # else nobody else has written
+                self._sequence, self._heartbeat = self._find_newest(header["sequence"]), header["heartbeat"]
+                self._category = self._category or (header["category"], header["category_sequence"])
+            self._looks = False
         return self._sequence
+
+    def _read_gate_header(self) -> dict[str, int]:
+        return GATE_HEADER.unpack_integers(self._memory.read(self._layout.gate, GATE_HEADER.words))
 
     def _find_newest(self, sequence: int) -> int:
         """Return the number of the newest result in the ring: the header may be older, or was never written."""

@@ -102,6 +102,82 @@ def test_triggers_that_were_overwritten_unread_are_counted(plc):
     assert report.lost == 3
 
 
+def test_overwritten_triggers_have_numbers_since_a_plc_counts_its_parts(plc):
+    station = plc.station()
+    station.poll()
+    for number in range(1, 12):
+        plc.trigger(number)
+    report = station.poll()
+    assert (report.lost, report.overwritten) == (3, (1, 2, 3))
+    assert [trigger.number for trigger in report.triggers] == list(range(4, 12))
+
+
+def test_the_events_of_a_belt_that_is_busy_take_few_requests(plc):
+    """Over OPC UA on a busy machine a request took so long that rings were overwritten unread."""
+    station = plc.station()
+    station.poll()
+    for number in range(1, 8):
+        plc.trigger(number)
+        plc.confirm(number, registers.Bin.GOOD)
+    requests = count_requests(plc)
+    report = station.poll()
+    assert (len(report.triggers), len(report.confirmations)) == (7, 7)
+    assert len(requests) == 3
+
+
+def test_a_heartbeat_takes_two_requests_if_no_other_gate_has_written(plc):
+    station = plc.station()
+    station.beat(GateState.READY, {})
+    requests = count_requests(plc)
+    for _ in range(3):
+        station.resume()
+        station.beat(GateState.READY, {})
+    assert len(requests) == 6
+
+
+def test_a_gate_goes_on_reading_where_the_one_before_has_stopped(plc):
+    before = plc.station()
+    plc.trigger(1)
+    before.poll()
+    plc.trigger(2)
+    plc.confirm(1, registers.Bin.GOOD)
+    before.poll()
+    before.beat(GateState.READY, {})
+    plc.trigger(3)
+    plc.confirm(2, registers.Bin.GOOD)
+    report = plc.station().poll()
+    assert [trigger.number for trigger in report.triggers] == [3]
+    assert [confirmation.number for confirmation in report.confirmations] == [2]
+
+
+def test_a_gate_that_beats_before_it_reads_leaves_its_place_to_the_next_one(plc):
+    plc.trigger(1)
+    plc.station().beat(GateState.READY, {})
+    assert plc.station().poll().triggers == ()
+    assert plc.gate_header()["trigger_sequence"] == 1
+
+
+def test_a_gate_hears_the_heartbeat_of_another_one_that_is_ready(plc):
+    ours, other = plc.station(), plc.station()
+    ours.beat(GateState.BLIND, {})
+    assert not ours.hears_ready_gate()
+    for state, heard in ((GateState.READY, True), (GateState.BLIND, False), (GateState.READY | GateState.BUSY, True)):
+        other.resume()
+        other.beat(state, {})
+        assert ours.hears_ready_gate() is heard
+        assert not ours.hears_ready_gate()
+
+
+def test_what_a_gate_has_told_the_plc_can_be_read_by_another_one(plc):
+    plc.station().write_result(result(7))
+    plc.station().write_result(result(9, Result.REJECT, Code.FAIL))
+    told = plc.station().told([7, 8, 9, 7 + LAYOUT.slots])
+    assert {number: (slot.result, slot.code, slot.count) for number, slot in told.items()} == {
+        7: (Result.ACCEPT, Code.PASS, 1200),
+        9: (Result.REJECT, Code.FAIL, 1200),
+    }
+
+
 def test_triggers_are_read_over_the_wrap_of_their_sequence_number(plc):
     plc.sequences["trigger"] = 65_534
     plc.write_header()
@@ -174,11 +250,13 @@ def test_triggers_that_were_read_are_reported_although_the_confirmations_cannot_
 
 
 def test_a_trigger_that_cannot_be_read_comes_with_the_next_report_and_those_before_it_at_once(plc):
+    plc.sequences["trigger"] = LAYOUT.slots - 2
+    plc.write_header()
     station = plc.station()
     station.poll()
     for number in (1, 2, 3):
         plc.trigger(number)
-    broken = fail_at(plc, LAYOUT.trigger(2))
+    broken = fail_at(plc, LAYOUT.trigger(LAYOUT.slots))  # the ring begins again with the second one
     assert [trigger.number for trigger in station.poll().triggers] == [1]
     broken.clear()
     plc.now += 0.2
@@ -332,3 +410,18 @@ def fail_at(plc, word):
 
     plc.memory.read = read_unless_broken
     return broken
+
+
+def count_requests(plc):
+    """Return a list that grows with each read and write of the PLC's words."""
+    requests, read, write = [], plc.memory.read, plc.memory.write
+
+    def counted(call):
+        def run(*arguments):
+            requests.append(arguments[0])
+            return call(*arguments)
+
+        return run
+
+    plc.memory.read, plc.memory.write = counted(read), counted(write)
+    return requests
