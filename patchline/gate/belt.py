@@ -20,16 +20,22 @@ from patchline.gate.tracker import (
     NO_NUMBER,
     OTHER_CATEGORY,
     SUPERSEDED,
+    TOLD,
     UNANNOUNCED,
+    UNATTENDED,
     Finding,
     Outcome,
     Part,
     Place,
 )
+from patchline.gate.unacted import Unacted, UnactedPart
 from patchline.plc import encoder
 from patchline.plc.register_map import NO_COUNT, PlcState
 from patchline.plc.station import Report, Trigger
 from patchline.protocol.gate_messages import Action, ActionRecord
+
+_BEHIND = (Place.PAST, Place.GONE)
+_LEFT_S = 60.0  # if nobody knows where the arm is, a part has left the line after this time
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Belt:
         self._numbers = PartNumbers(rules.announce_ms / 1000, remember)
         self._reported_at = float("-inf")
         self._confirmations = Confirmations(remember)
+        self._unacted = Unacted(rules.arm if rules.unit == "counts" else None)
         self._pulse = Pulse()
         self._heard_since: _Moment | None = None  # the PLC has been read all the time, and its program has run
         self._attended_since: _Moment | None = None  # a gate has been able to act
@@ -97,6 +104,7 @@ class Belt:
         """Take note of what the PLC says. A PLC that has started again has lost the parts that it knew."""
         self._count = report.count
         if report.restarted:
+            self._unacted.restart()
             self._numbers.supersede_all(now)
             self._confirmations.abandon()
         line_runs = PlcState.LINE_RUNS in report.state
@@ -104,6 +112,8 @@ class Belt:
             self.rejects_in_row = self.missed_in_row = 0
             self._row.clear()
         self._line_runs = line_runs
+        for number in report.overwritten:
+            self._unacted.on_overwritten(number)
         for trigger in report.triggers:
             self._on_trigger(trigger, trigger.category or report.category, now)
         for confirmation in report.confirmations:
@@ -135,20 +145,24 @@ class Belt:
     def on_done(self, record: ActionRecord, now: float) -> None:
         """Take note of an action that the arm has acknowledged."""
         place = self.place(record, now)
-        late = record.because == MISSED or place in (Place.PAST, Place.GONE)
-        unattended = late and self._passed(record, self._rules.arm, self._attended_since)
+        late = record.because in (MISSED, UNATTENDED) or (place in _BEHIND and record.because != TOLD)
+        passed = record.because == UNATTENDED or self._passed(record, self._rules.arm, self._attended_since)
+        unattended = late and passed
         if not unattended and not record.stale:  # what has left the line says nothing about it
             self._count_reject(record)
         if not unattended:
             self.missed_in_row = self.missed_in_row + 1 if late else 0
         if record.number is None:
             return
+        if not self._numbers.is_superseded(record.job_id):
+            self._unacted.on_act(record.number, _count(record.encoder_count))
         self._measure_margin(record, now)
         if late:
             self.missed += not unattended
             outcome = Outcome.UNATTENDED if unattended else Outcome.MISSED
             self._findings.append(Finding(outcome, record.number, record.job_id))
-        if self._rules.sensor is not None and place is not Place.GONE:
+        is_lost = record.because == UNATTENDED and place is Place.UNKNOWN
+        if self._rules.sensor is not None and place is not Place.GONE and not is_lost:
             unheard = self._heard_since is not None and self._pulse.is_silent
             doubtful = unheard or self._may_have_passed_sensor(record)
             self._confirmations.on_done(record, record.number, doubtful)
@@ -195,17 +209,18 @@ class Belt:
         """Return True if the action on a part has to wait until the part is in the window."""
         return self._rules.release == "window" and self.place(part, now) is Place.BEFORE
 
-    def step(self, now: float, accepting: bool = True) -> list[Finding]:
+    def step(self, now: float, accepting: bool = True, hearing: bool = True) -> list[Finding]:
         """Return what was found since the last call. An unannounced part is found once, and refused from then on.
 
         Args:
             now: the time.
             accepting: this gate may accept parts. What passes the arm before is rejected by the PLC.
+            hearing: this gate hears its line. Another one does not know what was announced.
         """
         if self._count is not None and (self._attended_since is None or (accepting and not self._accepting)):
             self._attended_since = _Moment(now, self._count)
         self._accepting = accepting
-        for number, sighting in self._numbers.take_unannounced(now):
+        for number, sighting in self._numbers.take_unannounced(now) if hearing else ():
             self._findings.append(Finding(Outcome.UNANNOUNCED, number, count=sighting.count))
         findings, self._findings = self._findings + self._confirmations.step(self._is_overdue), []
         return findings
@@ -215,12 +230,52 @@ class Belt:
         margins, self._margins = self._margins, []
         return margins
 
+    # Parts without an act
+
+    def behind(self, now: float, most: int) -> list[UnactedPart]:
+        """Return parts that have passed arm and sensor without an act of any gate, up to `most`."""
+        limit = max(self._rules.arm or 0, self._rules.sensor or 0)
+        moment = _Moment(now, self._count)
+
+        def has_passed(number: int, sighting: Sighting) -> bool:
+            if self._rules.arm is None:
+                return now > sighting.at + _LEFT_S
+            way = self._way_from(sighting, moment)
+            return way is not None and way > limit
+
+        return self._unacted.behind(has_passed, most)
+
+    def take_former(self) -> list[UnactedPart]:
+        """Return once each the parts without an act of before the PLC counted anew."""
+        return self._unacted.take_former()
+
+    def settle(self, part: UnactedPart) -> None:
+        """Look for no act on a part any longer."""
+        self._unacted.on_act(part.number, part.count)
+
+    def jobs(self, number: int) -> list[str]:
+        """Return the announced jobs of a part."""
+        return self._numbers.jobs(number)
+
+    def is_of(self, part: Part, unacted: UnactedPart) -> bool:
+        """Return True if a job is one of a part. A PLC that counts anew gives its number to another part."""
+        return part.number == unacted.number and self._unacted.is_same(_count(part.encoder_count), unacted.count)
+
+    def is_result_of(self, count: int | None, result_count: int) -> bool:
+        """Return True unless a result belongs to another part with the number of one that was triggered at `count`."""
+        arm = self._rules.arm
+        if count is None or count == NO_COUNT or result_count == NO_COUNT or arm is None:
+            return True
+        return self._unacted.is_same(encoder.wrap(count + arm), result_count)
+
     # Details
 
     def _on_trigger(self, trigger: Trigger, category: int, now: float) -> None:
+        sighting = Sighting(trigger.count, now, category)
         self._confirmations.on_trigger(trigger.number)
         self._row.pop(trigger.number, None)
-        self._numbers.on_trigger(trigger.number, Sighting(trigger.count, now, category), self._reported_at)
+        self._unacted.on_trigger(trigger.number, sighting)
+        self._numbers.on_trigger(trigger.number, sighting, self._reported_at)
 
     def _listen(self, report: Report, now: float) -> None:
         """Take note of whether the sensor is looked at."""
@@ -259,9 +314,21 @@ class Belt:
         """Return how far a part is from the trigger at a moment, in the unit of the rules. None if it is not known."""
         sighting = self._numbers.sighting(part.number)
         if self._rules.unit == "ms":
-            since = self._numbers.announced_at(part.number) if sighting is None else sighting.at
-            return None if since is None else int((moment.at - since) * 1000)
-        count = part.encoder_count
-        if count is None and sighting is not None and sighting.count != NO_COUNT:
-            count = sighting.count
-        return None if count is None or moment.count is None else encoder.difference(moment.count, count)
+            announced_at = self._numbers.announced_at(part.number)  # before a trigger that is read late
+            times = [at for at in (announced_at, None if sighting is None else sighting.at) if at is not None]
+            return int((moment.at - min(times)) * 1000) if times else None
+        if part.encoder_count is None:
+            return None if sighting is None else self._way_from(sighting, moment)
+        return None if moment.count is None else encoder.difference(moment.count, part.encoder_count)
+
+    def _way_from(self, sighting: Sighting, moment: _Moment) -> int | None:
+        """Return how far a part is that was seen at the trigger."""
+        if self._rules.unit == "ms":
+            return int((moment.at - sighting.at) * 1000)
+        if sighting.count == NO_COUNT or moment.count is None:
+            return None
+        return encoder.difference(moment.count, sighting.count)
+
+
+def _count(count: int | None) -> int:
+    return NO_COUNT if count is None else count

@@ -16,7 +16,7 @@ from patchline.gate.decided import Decided
 from patchline.gate.images import Image, Images
 from patchline.gate.in_hand import InHand
 from patchline.gate.patience import Patience
-from patchline.gate.tracker import MISSED, OTHER_IMAGE, UNANNOUNCED, NoBelt, Place, Tracker
+from patchline.gate.tracker import MISSED, OTHER_IMAGE, UNANNOUNCED, NoBelt, Part, Place, Tracker
 from patchline.protocol.gate_messages import Act, Action, ActionRecord, ActState, OpenPart
 from patchline.protocol.messages import Announcement, Decision, Verdict
 
@@ -130,7 +130,7 @@ class Gate:
         """Take note of what another gate of the line does."""
         self._belt.on_act_of_other(act, now)
         if act.number is not None and act.because != UNANNOUNCED:
-            self._drop_unannounced(act.number)
+            self.drop_unannounced(act.number)
         if act.state is ActState.DONE:
             self.acted(act, now)
         elif act.job_id not in self.parts.acted:
@@ -164,6 +164,22 @@ class Gate:
         self.parts.decided[record.job_id] = Decided(record, record.action, record.because, None, now)
         if record.number is not None and not final:
             self._unannounced[record.number] = record.job_id
+
+    def drop_unannounced(self, number: int) -> bool:
+        """Forget the rejection of an unannounced part, unless it may be done. Return True if there was one."""
+        job_id = self._unannounced.pop(number, None)
+        if job_id is None or job_id not in self.parts.decided or self.parts.decided[job_id].pinned:
+            return False
+        del self.parts.decided[job_id]
+        return True
+
+    def stands_by_accept(self, part: Part, now: float) -> bool:
+        """Return True if nothing speaks against an accept that another gate has told the arm."""
+        if any(self._images.others(part, now)):
+            return False
+        decided = self.parts.decided.get(part.job_id)
+        rejects = decided is not None and decided.action is Action.REJECT
+        return not rejects or self._belt.place(part, now) in _BEHIND
 
     def acted(self, record: ActionRecord, now: float) -> None:
         """Remember an action that the arm of this gate or of another one has acknowledged."""
@@ -223,16 +239,8 @@ class Gate:
     def _hear_of(self, part: Announcement | Verdict, now: float) -> None:
         """Take note that a part was announced. An announcement that comes before the rejection is in time."""
         self._belt.on_part(part, now)
-        if part.number is not None and self._drop_unannounced(part.number):
+        if part.number is not None and self.drop_unannounced(part.number):
             self._belt.pardon(part.number)
-
-    def _drop_unannounced(self, number: int) -> bool:
-        """Forget the rejection of an unannounced part, unless it may be done. Return True if there was one."""
-        job_id = self._unannounced.pop(number, None)
-        if job_id is None or job_id not in self.parts.decided or self.parts.decided[job_id].pinned:
-            return False
-        del self.parts.decided[job_id]
-        return True
 
     def _is_stale(self, decided: Decided, now: float) -> bool:
         """Return True if a part has probably left the line."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import structlog
@@ -11,8 +12,9 @@ from patchline import config
 from patchline.gate.belt import Belt
 from patchline.gate.decide import Gate, Permit
 from patchline.gate.metrics import PlcMetrics
+from patchline.gate.reckoner import Reckoner, made_job_id
 from patchline.gate.tracker import UNANNOUNCED, Finding, Outcome
-from patchline.plc.register_map import PlcState
+from patchline.plc.register_map import NO_COUNT, PlcState
 from patchline.plc.station import Report, Station
 from patchline.plc.words import PlcError
 from patchline.protocol.gate_messages import Action, ActionRecord, OutcomeRecord
@@ -20,6 +22,7 @@ from patchline.protocol.messages import UNKNOWN
 
 _log = structlog.get_logger(__name__)
 _PAUSE_AFTER_ERROR_S = 0.5
+_OTHER_PERIODS = 10  # of the heartbeat: a gate that is silent for longer acts no more
 
 
 class Follower(Protocol):
@@ -29,7 +32,9 @@ class Follower(Protocol):
     def stop_line(self) -> bool: ...
     @property
     def counts(self) -> Mapping[str, int]: ...
-    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]: ...
+    def limit(self, permit: Permit, now: float) -> Permit: ...
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]: ...
+    def records(self, now: float, permit: Permit) -> Iterable[ActionRecord]: ...
 
 
 class NoFollower:
@@ -38,9 +43,17 @@ class NoFollower:
     stop_line = False
     counts: Mapping[str, int] = {}
 
-    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]:
+    def limit(self, permit: Permit, now: float) -> Permit:
+        """See `Following.limit`."""
+        return permit
+
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]:
         """See `Following.step`."""
         return []
+
+    def records(self, now: float, permit: Permit) -> Iterable[ActionRecord]:
+        """See `Following.records`."""
+        return ()
 
 
 class Following:
@@ -70,9 +83,13 @@ class Following:
     ) -> None:
         self._line, self._instance = line, instance
         self._station, self._belt, self._gate, self._codes = station, belt, gate, settings.codes
-        self._poll_s = settings.rules(line).poll_ms / 1000
+        rules = settings.rules(line)
+        self._poll_s, self._other_s = rules.poll_ms / 1000, _OTHER_PERIODS * rules.heartbeat_ms / 1000
         self._metrics, self._now_ms = metrics, now_ms
-        self._poll_at = 0.0
+        self._reckoner = Reckoner(line, station, belt, gate, now_ms)
+        self._poll_at = self._look_at = 0.0
+        self._other_until = float("-inf")
+        self._stands_back = False
         self._failed = False
         self._product = 0  # sequence number of the last product change
         self._unknown: set[int] = set()  # codes of products that were logged
@@ -89,12 +106,44 @@ class Following:
         belt = self._belt
         return {"rejects_in_row": belt.rejects_in_row, "missed": belt.missed, "escaped": belt.escaped}
 
-    def step(self, now: float, permit: Permit) -> list[OutcomeRecord]:
+    def limit(self, permit: Permit, now: float) -> Permit:
+        """Return what this gate may do beside another one that the PLC hears.
+
+        A gate without RabbitMQ may reject what it expects, if it was the last one to act. If another one acts
+        meanwhile, that one knows better. When it falls silent for ten heartbeats, this gate goes on.
+        """
+        if permit.accept or not permit.reject:
+            self._stands_back = False
+            return permit
+        if now >= self._look_at:
+            self._look_at = now + self._poll_s
+            with contextlib.suppress(PlcError):
+                if self._station.hears_ready_gate():
+                    self._other_until = now + self._other_s
+        stands_back = now < self._other_until
+        if stands_back != self._stands_back:
+            self._stands_back = stands_back
+            event = "another gate acts, this one is blind and stands back" if stands_back else "no other gate acts"
+            _log.warning(event, line=self._line, gate=self._instance)
+        return Permit(accept=False, reject=not stands_back)
+
+    def records(self, now: float, permit: Permit) -> Iterator[ActionRecord]:
+        """Yield the acts on parts that have passed the arm, if nobody has recorded them. See `Reckoner.records`."""
+        if self._failed:
+            return
+        with contextlib.suppress(PlcError):  # the next poll says so
+            for record in self._reckoner.records(now, permit.accept):
+                event = f"part {record.because}, recorded afterwards"
+                _log.warning(event, line=self._line, number=record.number, job_id=record.job_id, action=record.action)
+                yield record
+
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]:
         """Read what the PLC says, if `plc.poll_ms` are over.
 
         Args:
             now: the time.
             permit: what the lease allows. A standby finds the same, and keeps it to itself.
+            hearing: this gate hears its line. Another one does not know what was announced.
 
         Returns:
             What is to be published.
@@ -104,10 +153,10 @@ class Following:
             self._poll(now)
         for margin in self._belt.take_margins():
             self._metrics.margin(margin)
-        findings = [(finding, self._job_id(finding)) for finding in self._belt.step(now, permit.accept)]
+        findings = [(finding, self._job_id(finding)) for finding in self._belt.step(now, permit.accept, hearing)]
         for finding, job_id in findings:
             if finding.outcome is Outcome.UNANNOUNCED:
-                self._gate.reject_unannounced(self._rejection(job_id, finding.number), now, permit.reject)
+                self._gate.reject_unannounced(self._rejection(job_id, finding), now, permit.reject)
         return [self._publish(finding, job_id) for finding, job_id in findings if permit.reject]
 
     def _poll(self, now: float) -> None:
@@ -171,8 +220,7 @@ class Following:
         self._unknown.add(code)
 
     def _job_id(self, finding: Finding) -> str:
-        """Return the job of a part. An unannounced part gets an id that all gates of the line make in the same way."""
-        return finding.job_id or f"unannounced-{self._line}-{finding.number}-{finding.count}"
+        return finding.job_id or made_job_id(self._line, finding.number, finding.count)
 
     def _publish(self, finding: Finding, job_id: str) -> OutcomeRecord:
         _log.error(f"part {finding.outcome}", line=self._line, number=finding.number, job_id=job_id)
@@ -186,14 +234,15 @@ class Following:
             found_at=self._now_ms(),
         )
 
-    def _rejection(self, job_id: str, number: int) -> ActionRecord:
+    def _rejection(self, job_id: str, finding: Finding) -> ActionRecord:
         return ActionRecord(
             job_id=job_id,
             line=self._line,
             category=UNKNOWN,
-            part_id=f"number-{number}",
+            part_id=f"number-{finding.number}",
             action=Action.REJECT,
             because=UNANNOUNCED,
             acted_at=self._now_ms(),
-            number=number,
+            number=finding.number,
+            encoder_count=None if finding.count == NO_COUNT else finding.count,
         )

@@ -10,7 +10,7 @@ from itertools import islice
 
 from patchline.gate.decided import Undone
 from patchline.protocol.gate_messages import ActionRecord, OpenPart
-from patchline.protocol.messages import Announcement
+from patchline.protocol.messages import Announcement, Verdict
 
 _MIN_RETRY_S, _MAX_RETRY_S = 0.1, 5.0
 
@@ -114,6 +114,10 @@ class InHand:
         if len(self.acted) > self._remember:
             self.acted.popitem(last=False)
         return True
+
+    def open_jobs(self) -> list[Announcement | Verdict | ActionRecord]:
+        """Return what is known of each job that is expected or decided, and not done."""
+        return [*(part for part, _ in self._expected.values()), *(decided.part for decided in self.decided.values())]
 
     # What other gates and earlier processes have done
 

@@ -73,6 +73,10 @@ class PartNumbers:
         """Return where the PLC saw a part at the trigger. None: it has not said so."""
         return None if number is None else self._triggered.get(number)
 
+    def jobs(self, number: int) -> list[str]:
+        """Return the announced jobs of a part."""
+        return list(self._announced.get(number, {}))
+
     def announced_at(self, number: int | None) -> float | None:
         """Return when a part was announced first."""
         return None if number is None else min(self._announced.get(number, {}).values(), default=None)

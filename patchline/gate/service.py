@@ -116,12 +116,14 @@ class Service:
         self._recovery.step(now)
         self._update_role(now)
         permit = self._permit(now)
-        for outcome in self._follower.step(now, permit):
+        for outcome in self._follower.step(now, permit, self._lease.is_current(now)):
             self._link.announce(outcome)
         if permit.reject:
             self._tell(now)
-        if now >= self._retry_at:
-            self._act(now, permit)
+        for record in self._follower.records(now, permit):
+            self._journal.write_done(record)
+            self._conclude(record)
+        self._act_for_a_while(now, permit)
 
     def _can_act(self) -> bool:
         """Return True if an action may be waiting."""
@@ -130,8 +132,17 @@ class Service:
 
     # Acting
 
+    def _act_for_a_while(self, now: float, permit: Permit) -> None:
+        """Act on the parts that are due, for as long as a step may take: results must not wait for the PLC's words."""
+        until = now + _TICK_S
+        while now >= self._retry_at and self._act(now, permit):
+            now = self._clock()
+            if now >= until:
+                break
+            permit = self._permit(now)
+
     def _permit(self, now: float) -> Permit:
-        permit = self._lease.permit(now)
+        permit = self._follower.limit(self._lease.permit(now), now)
         if self._lease.held_last != self._held_last:
             self._held_last = self._lease.held_last
             self._memory.save_held_last(self._held_last)
@@ -163,16 +174,19 @@ class Service:
             self._silent, self._failures, self._retry_at = False, 0, now
             self._gate.parts.retry_now()
 
-    def _act(self, now: float, permit: Permit) -> None:
+    def _act(self, now: float, permit: Permit) -> bool:
+        """Do the next action, if there is one. Return False if nothing was done."""
         record = self._gate.next_action(now, self._now_ms(), permit)
         try:
             if record is not None:
                 self._perform(record)
-            elif now >= self._check_at:
+                return True
+            if now >= self._check_at:
                 self._check_at = now + _CHECK_INTERVAL_S
                 self._output.check()
         except OutputError as error:
             self._on_fault(error, record)
+        return False
 
     def _perform(self, record: ActionRecord) -> None:
         """Write the intent, act, remember, acknowledge the verdict: in this order."""
@@ -184,6 +198,10 @@ class Service:
         self._journal.write_done(record)
         self._metrics.acted(record, self._clock() - started)
         self._failures, self._failed_job = 0, None
+        self._conclude(record)
+
+    def _conclude(self, record: ActionRecord) -> None:
+        """Remember an action that is done, and say so."""
         self._gate.acted(record, self._clock())
         self._announce(record, ActState.DONE)
         self._inbox.complete(record.job_id, record.because)

@@ -16,6 +16,8 @@ OTHER_CATEGORY = "other category than the PLC's"
 MISSED = "too late for the arm"
 SUPERSEDED = "a later part has its number"
 OTHER_IMAGE = "another image of the part"
+UNATTENDED = "unattended"  # the PLC has rejected it by itself
+TOLD = "told by another gate"  # the PLC has a result that no gate has announced
 BELT_REASONS = (NO_NUMBER, UNANNOUNCED, OTHER_CATEGORY, MISSED, SUPERSEDED, OTHER_IMAGE)
 Part = Announcement | Verdict | ActionRecord
 
@@ -37,7 +39,7 @@ class Outcome(StrEnum):
     UNCONFIRMED = "unconfirmed"  # rejected, and the PLC was off or not read while it passed the sensor
     DIVERTED = "diverted"  # accepted, and seen in the reject bin
     MISSED = "missed"  # its action came too late for the arm
-    UNATTENDED = "unattended"  # passed the arm while no gate could act: the PLC has rejected it
+    UNATTENDED = "unattended"  # passed the arm, and no gate could act or knew of it: the PLC has rejected it
     UNANNOUNCED = "unannounced"  # seen by the PLC, and nobody announced it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchline.plc import areas
@@ -98,6 +98,7 @@ class Station:
         self._unnamed = 0  # overwritten triggers before the one that comes next
         self._gate_area_checked = self._plc_area_checked = -1  # number of errors of the memory before the check
         self._sequence: int | None = None  # of the last result; None: not read yet
+        self._told: dict[int, Result] = {}
         self._looks = True  # at the header before the next result or heartbeat: another gate may have written
         self._heartbeat = 0
         self._seen_heartbeat: int | None = None  # that of any gate
@@ -159,19 +160,22 @@ class Station:
         before, self._seen_heartbeat = self._seen_heartbeat, header["heartbeat"]
         return header["heartbeat"] not in (0, before) and bool(header["state"] & GateState.READY)
 
-    def told(self, numbers: Iterable[int]) -> dict[int, Result]:
+    def told(self, numbers: Collection[int]) -> dict[int, Result]:
         """Return what gates have told the PLC about parts. A part without a result is left out.
 
         Raises:
             PlcError: the PLC has not answered.
         """
-        results: dict[int, Result] = {}
-        for number in numbers:
-            slot = RESULT.unpack(self._memory.read(self._layout.result(number), RESULT.words))
-            if slot["number"] == number and slot["sequence"] and slot["result"] in list(registers.Result):
-                result, code = registers.Result(int(slot["result"])), int(slot["code"])
-                results[number] = Result(number, result, code, float(slot["score"]), int(slot["count"]))
-        return results
+        slots = [_result(self._memory.read(self._layout.result(number), RESULT.words)) for number in numbers]
+        return {slot.number: slot for slot in slots if slot is not None and slot.number in numbers}
+
+    def take_told(self) -> dict[int, Result]:
+        """Return once what the ring of results held when this gate found that another one had written.
+
+        The results are by part number. They come with the first heartbeat or result after that.
+        """
+        told, self._told = self._told, {}
+        return told
 
     def acknowledge(self, category: int, sequence: int) -> None:
         """Acknowledge a product change. `beat` tells it to the PLC."""
@@ -259,12 +263,16 @@ class Station:
 
     def _find_newest(self, sequence: int) -> int:
         """Return the number of the newest result in the ring: the header may be older, or was never written."""
-        ahead = [0]
+        ahead, told = [0], {}
         for number in range(0, self._layout.slots, _SLOTS_AT_ONCE):
             count = min(_SLOTS_AT_ONCE, self._layout.slots - number)
             words = self._memory.read(self._layout.result(number), count * RESULT.words)
             written = [last for last in words[RESULT.words - 1 :: RESULT.words] if last]
             ahead += [step for last in written if (step := (last - sequence) % 65535) < 32768]
+            for start in range(0, len(words), RESULT.words):
+                if (result := _result(words[start : start + RESULT.words])) is not None:
+                    told[result.number] = result
+        self._told = told
         return (sequence + max(ahead) - 1) % 65535 + 1 if max(ahead) else sequence
 
     def _read_plc_header(self) -> dict[str, int]:
@@ -283,3 +291,12 @@ class Station:
         if self._gate_area_checked != self._memory.errors:
             areas.check_gate_area(self._memory, self._layout)
             self._gate_area_checked = self._memory.errors
+
+
+def _result(words: Sequence[int]) -> Result | None:
+    """Return the content of a slot; None if it was never written."""
+    slot = RESULT.unpack(words)
+    if not slot["sequence"] or slot["result"] not in (registers.Result.ACCEPT, registers.Result.REJECT):
+        return None
+    result = registers.Result(int(slot["result"]))
+    return Result(int(slot["number"]), result, int(slot["code"]), float(slot["score"]), int(slot["count"]))
