@@ -32,7 +32,7 @@ class FakeLink:
     def __init__(self):
         self.queue, self.lease_pings, self.declared_again = [], [], 0
         self.acts, self.snapshots, self.requests = [], [], 0
-        self.queue_loss, self.holds_lease, self.unsent = False, True, 0
+        self.queue_loss, self.holds_lease, self.unsent, self.told = False, True, 0, []
 
     def take(self, _):
         return self.queue.pop(0) if self.queue else None
@@ -52,6 +52,10 @@ class FakeLink:
 
     def declare_again(self):
         self.declared_again += 1
+
+    def take_told(self):
+        told, self.told = self.told, []
+        return told
 
     def take_queue_loss(self):
         loss, self.queue_loss = self.queue_loss, False

@@ -134,11 +134,17 @@ class InHand:
         """Return job id and reason of the last actions, oldest first."""
         return list(islice(reversed(self.acted.items()), count))[::-1]
 
-    def forget_overdue(self, now: float, overdue_s: float) -> list[str]:
-        """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby."""
+    def forget_overdue(self, now: float, overdue_s: float, keep: int = 0) -> list[str]:
+        """Forget the parts whose patience ended at least `overdue_s` ago; return their job ids. For a standby.
+
+        Up to `keep` parts stay in hand: the gate that acts may be slow, and be killed before it has acted on them.
+        """
+        most = self.expected + self.undone - keep
+        if most <= 0:
+            return []
         limit = now - overdue_s
-        job_ids = [job_id for job_id, decided in self.decided.items() if decided.due_at <= limit]
-        job_ids += [part.job_id for part, _ in self.take_overdue(limit)]
+        job_ids = [job_id for job_id, decided in self.decided.items() if decided.due_at <= limit][:most]
+        job_ids += [part.job_id for part, _ in islice(self.take_overdue(limit), most - len(job_ids))]
         for job_id in job_ids:
             self.decided.pop(job_id, None)
         return job_ids

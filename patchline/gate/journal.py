@@ -1,5 +1,7 @@
 """What a gate is about to do, and has done: one JSON object a line, appended before and after each act.
 
+It also says of which acts the other gates have been told: a gate that was killed tells the rest when it starts again.
+
 The journal is written with plain writes: it survives SIGKILL, and a hanging disk does not delay the acts. It is not
 synced, so it may lose its last lines in a power failure. The memory (`memory.py`) keeps what is done for longer.
 """
@@ -19,6 +21,7 @@ from patchline.runtime import damage
 
 _log = structlog.get_logger(__name__)
 _MAX_BYTES = 1_000_000
+_FEW = 1000  # acts that fit into a new file
 
 
 class Journal:
@@ -36,7 +39,7 @@ class Journal:
         self._last_write_succeeded = True
         self._rotating = False
         try:
-            self._intended, self._done = _read([self._old, path])
+            self._intended, self._done, self._untold = _read([self._old, path])
             self._file = self._open()
         except OSError as error:
             raise SetupError(f"{path}: cannot be used as a gate's journal ({error})") from error
@@ -51,26 +54,41 @@ class Journal:
         """The actions that an earlier process completed; the memory may not have all of them."""
         return self._done
 
+    @property
+    def untold(self) -> list[ActionRecord]:
+        """The actions that are done, and of which RabbitMQ may not know."""
+        return list(self._untold.values())
+
     def write_intent(self, record: ActionRecord) -> None:
         """Write what is about to be done."""
         self._write(b'{"intent":' + record.to_json() + b"}\n")
 
     def write_done(self, record: ActionRecord) -> None:
         """Write that an action is done."""
+        self._untold[record.job_id] = record
         self._write(b'{"done":' + record.to_json() + b"}\n")
+
+    def write_told(self, record: ActionRecord) -> None:
+        """Write that the other gates have been told of an action that is done."""
+        if self._untold.pop(record.job_id, None) is not None:
+            self._write(b'{"told":' + record.to_json() + b"}\n")
 
     def rotate(self, enqueue: Callable[[Callable[[], None]], None]) -> None:
         """Start a new file if this one is large. No action may be under way.
 
+        What RabbitMQ may not know goes into the new file. During an outage that is too much: the file grows.
+
         Args:
             enqueue: runs a task once the memory has saved everything up to now.
         """
-        if self._rotating or os.fstat(self._file).st_size < self._max_bytes:
+        if self._rotating or len(self._untold) > _FEW or os.fstat(self._file).st_size < self._max_bytes:
             return
         self._rotating = True
         self._path.replace(self._old)
         os.close(self._file)
         self._file = self._open()
+        for record in self._untold.values():
+            self.write_done(record)
         enqueue(self._delete_old)
 
     def close(self) -> None:
@@ -95,18 +113,21 @@ class Journal:
             self._last_write_succeeded = True
 
 
-def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord]]:
-    """Return the intended actions by job id, and those that are done."""
+def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord], dict[str, ActionRecord]]:
+    """Return the intended actions by job id, those that are done, and those of them that RabbitMQ may not know."""
     intended: dict[str, ActionRecord] = {}
-    done: list[ActionRecord] = []
+    done: dict[str, ActionRecord] = {}
+    untold: dict[str, ActionRecord] = {}
     for path in paths:
         for kind, record in _read_one(path) if path.exists() else []:
             if kind == "intent":
                 intended[record.job_id] = record
+            elif kind == "told":
+                untold.pop(record.job_id, None)
             else:
                 intended.pop(record.job_id, None)
-                done.append(record)
-    return intended, done
+                done[record.job_id] = untold[record.job_id] = record
+    return intended, list(done.values()), untold
 
 
 def _read_one(path: Path) -> list[tuple[str, ActionRecord]]:

@@ -125,6 +125,10 @@ class Link:
         """Send without waiting. What RabbitMQ does not confirm is sent again."""
         self._outbox.add(message)
 
+    def take_told(self) -> list[Act]:
+        """Return the acts of which the other gates have been told since the last call."""
+        return self._outbox.take_told()
+
     def ask(self) -> None:
         """Ask the other gates for a snapshot, once the gate's queue exists."""
         self._must_ask.set()

@@ -17,6 +17,7 @@ from patchline.protocol.gate_messages import (
     SNAPSHOT_TYPE,
     SYNC_TYPE,
     Act,
+    ActState,
     OutcomeRecord,
     Ping,
     Snapshot,
@@ -38,6 +39,7 @@ _TYPES = {
 class _Unsent:
     """A message that RabbitMQ has not confirmed."""
 
+    message: Act | Snapshot | OutcomeRecord
     outgoing: Outgoing
     confirmation: Future[None] | None = None
 
@@ -69,6 +71,7 @@ class Outbox:
         self._line = line
         self._on_confirmed = on_confirmed
         self._unsent: deque[_Unsent] = deque()
+        self._told: deque[Act] = deque()
         self._open = False
 
     def __len__(self) -> int:
@@ -81,26 +84,36 @@ class Outbox:
 
     def add(self, message: Act | Snapshot | OutcomeRecord) -> None:
         """Send a message at once, without waiting: a gate may be killed in the middle of its act."""
-        unsent = _Unsent(to_gates(topology.ACTS, self._line, message))
+        unsent = _Unsent(message, to_gates(topology.ACTS, self._line, message))
         if self._open:
             self._start(unsent)
         self._unsent.append(unsent)
         if len(self._unsent) > _MAX_UNSENT:
             oldest = self._unsent.popleft()
+            self._settle(oldest)
             if oldest.confirmation is not None:
                 oldest.confirmation.cancel()
 
     def flush(self, retry: bool) -> None:
         """Drop what is confirmed. If `retry`, send what has failed or was not sent."""
         while self._unsent and self._unsent[0].is_confirmed:
-            self._unsent.popleft()
+            self._settle(self._unsent.popleft())
         for unsent in list(self._unsent) if retry and self._open and self._broker.connected else ():
             if unsent.confirmation is None or unsent.has_failed:
                 self._start(unsent)
 
+    def take_told(self) -> list[Act]:
+        """Return the acts that are done, and that RabbitMQ has confirmed since the last call. For another thread."""
+        return [self._told.popleft() for _ in range(len(self._told))]
+
     def close(self) -> None:
         """Wait shortly for what is on its way."""
         futures.wait([unsent.confirmation for unsent in self._unsent if unsent.confirmation], _END_TIMEOUT_S)
+
+    def _settle(self, unsent: _Unsent) -> None:
+        """Take note that a message is confirmed, or that there are too many."""
+        if isinstance(unsent.message, Act) and unsent.message.state is ActState.DONE:
+            self._told.append(unsent.message)
 
     def _start(self, unsent: _Unsent) -> None:
         unsent.confirmation = self._broker.publish_nowait([unsent.outgoing])

@@ -23,6 +23,7 @@ from patchline.protocol.gate_messages import Act, ActionRecord, ActState, Ping
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.02  # upper bound of the delay of a rejection without a verdict, and of a heartbeat
 _CHECK_INTERVAL_S = 1.0
+_MAX_OVERDUE = 5000  # parts in a standby's hand, whose verdicts are unsettled deliveries; see `link.py`
 _MAX_READ = 100  # deliveries before an action: a slow arm must not keep the gate from hearing its line
 
 
@@ -33,6 +34,7 @@ class LineLink(GateLink, Protocol):
     def take_lease_pings(self) -> list[Ping]: ...
     def declare_again(self) -> None: ...
     def take_queue_loss(self) -> bool: ...
+    def take_told(self) -> list[Act]: ...
 
 
 class Service:
@@ -98,6 +100,8 @@ class Service:
             self._gate.restore_image(record, now - max(0, now_ms - record.acted_at) / 1000)
         for expected in self._memory.load_expected():
             self._gate.on_part(expected.part, now, max(0, now_ms - expected.arrived_at) / 1000)
+        for record in self._journal.untold:
+            self._announce(record, ActState.DONE)
 
     def step(self) -> None:
         """Handle what has arrived, then do one action, if one is due and permitted."""
@@ -111,6 +115,8 @@ class Service:
             if delivery is None:
                 break
             self._inbox.handle(delivery, now)
+        for act in self._link.take_told():
+            self._journal.write_told(act)
         for ping in self._link.take_lease_pings():
             self._lease.on_lease_ping(ping, now)
         self._recovery.step(now)
@@ -233,6 +239,9 @@ class Service:
             self._role = role
 
     def forget_overdue(self, overdue_s: float) -> None:
-        """Forget what another gate must have done long ago. Only a standby forgets, if another gate acted last."""
+        """Forget what another gate must have done long ago, if it is much. A gate that acted last forgets nothing."""
         if self._role is Role.STANDBY and not self._lease.held_last:
-            self._inbox.forget(self._gate.parts.forget_overdue(self._clock(), overdue_s))
+            forgotten = self._gate.parts.forget_overdue(self._clock(), overdue_s, _MAX_OVERDUE)
+            if forgotten:
+                _log.error("no gate has said that it acted, parts are forgotten", line=self._line, parts=len(forgotten))
+            self._inbox.forget(forgotten)

@@ -76,7 +76,10 @@ class Faults:
             found[:] = [
                 event["at"]
                 for event in events
-                if event["kind"] == "decision" and event["accept"] and event["number"] in numbers
+                if event["kind"] == "decision"
+                and event["accept"]
+                and event["number"] in numbers
+                and event["at"] > since
             ]
             return bool(found)
 
@@ -174,6 +177,10 @@ class Faults:
     def plc_restart(self, _):
         """Let the PLC lose its power."""
         return self._disturb_plc("restart", "off")
+
+    def plc_reset(self, _):
+        """Let the PLC lose its power and its memory. It counts its parts anew."""
+        return self._disturb_plc("reset", "off")
 
     def _disturb_plc(self, command, state):
         seen = len(self.plant.ledger.read())

@@ -1,12 +1,13 @@
 """Counts which parts lie in which bin, and compares it with what was known of them in time."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from patchline.gate.tracker import UNATTENDED
 from patchline.plant.belt import Geometry
 from patchline.plc.register_map import Bin, Result
 from patchline.protocol.gate_messages import Action
@@ -16,7 +17,7 @@ OUT = Path("out/plant.json")
 MIN_SHARE = 0.99
 MAX_STALL_S = 0.1  # while a part is on its way: the simulator has priority, so all others stand for longer
 _BY_WATCHDOG = ("gate_kill", "gate_freeze", "link_freeze")
-_BY_OUTPUT = ("plc_freeze", "plc_restart")
+_BY_OUTPUT = ("plc_freeze", "plc_restart", "plc_reset")
 _BY_PATIENCE = ("camera_kill", "worker_kill", "broker_kill")
 
 
@@ -29,11 +30,12 @@ class Reckoning:
         parts: parts that lie in a bin.
         bad_in_good_bin: parts in the good bin without a verdict `pass` that reached the PLC in time.
         good_in_reject_bin: parts in the reject bin whose verdict was `pass`.
-        unnoticed: parts that the PLC has numbered, and on which no gate has acted.
+        unnoticed: parts that the PLC has numbered, and of which no gate has a record.
+        unattended: parts on which no gate has acted, and which a gate has recorded afterwards: the PLC rejected them.
+        overwritten: those of them whose trigger was overwritten before it was read.
         escaped: parts in the good bin that gates have only rejected.
         opposite_acts: parts that gates have accepted and rejected.
-        unconfirmed: numbered parts in the reject bin that no sensor saw there: the PLC was frozen or off, and the gate
-            reports them as escaped.
+        unconfirmed: numbered parts in the reject bin that no sensor saw there, because the PLC was frozen or off.
         unnumbered: parts that the PLC has not seen, because it was frozen or off. They are rejected.
         defects_judged_pass: defects in the good bin that were judged `pass`. That is the matter of the memory bank.
         photo_to_coil_ms: from the trigger until the PLC had the result, for parts whose way touches no fault.
@@ -41,6 +43,7 @@ class Reckoning:
         time_to_safe_ms: by fault, until the arm rejected everything, or all parts that were triggered afterwards.
         passed_outside_faults: parts judged `pass` whose way touches no fault, on a machine that did not stall.
         share_outside_faults: how many of them lie in the good bin.
+        outcomes: what the gates say became of parts.
     """
 
     pictures: str
@@ -48,6 +51,8 @@ class Reckoning:
     bad_in_good_bin: int
     good_in_reject_bin: int
     unnoticed: int
+    unattended: int
+    overwritten: int
     escaped: int
     opposite_acts: int
     unconfirmed: int
@@ -64,12 +69,13 @@ class Reckoning:
     last_result_ms: dict
     time_to_safe_ms: dict
     recovery_ms: dict
+    outcomes: dict
     faults: dict
     examples: dict = field(default_factory=dict)
 
     @property
     def is_safe(self):
-        """Return True if nothing bad went into the good bin, and a gate acted on each part. No machine is too slow."""
+        """Return True if nothing bad went into the good bin, and each part has a record. No machine is too slow."""
         wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped)
         return self.parts > 0 and not any(wrong)
 
@@ -80,50 +86,74 @@ class Reckoning:
 
 
 class Parts:
-    """The ledger, by part and by number."""
+    """Ledger and audit by part: its number, and the encoder's count at its trigger. A PLC may use a number again."""
 
-    def __init__(self, events):
-        self.by_kind = defaultdict(list)
+    def __init__(self, events, audit):
+        self.by_kind, self._keys = defaultdict(list), defaultdict(list)
         for event in events:
+            if event["kind"] == "trigger":
+                self._keys[event["number"]].append((event["number"], event["count"]))
+            if "number" in event:
+                keys = self._keys.get(event["number"])
+                event = event | {"key": keys[-1] if keys else None}
             self.by_kind[event["kind"]].append(event)
         self.bins = {event["part"]: event for event in self.by_kind["bin"]}
-        self.triggers = {event["number"]: event for event in self.by_kind["trigger"]}
-        self.number_of = {event["part"]: event["number"] for event in self.by_kind["trigger"]}
-        self.decisions = {event["number"]: event for event in self.by_kind["decision"]}
-        self.confirmed = {event["number"] for event in self.by_kind["confirmation"]}
+        self.triggers = {event["key"]: event for event in self.by_kind["trigger"]}
+        self.key_of = {event["part"]: event["key"] for event in self.by_kind["trigger"]}
+        self.decisions = {event["key"]: event for event in self.by_kind["decision"]}
+        self.confirmed = {event["key"] for event in self.by_kind["confirmation"]}
         self.results = {}
         for event in self.by_kind["result"]:
-            self.results.setdefault(event["number"], event)
+            self.results.setdefault(event["key"], event)
+        self.acts = defaultdict(set)  # actions and reasons
+        for number, count, action, because in sorted(audit.acts, key=lambda act: act[1] is None):
+            self.acts[self._key(number, count)].add((action, because))
+        self.passed = {
+            self._key(number, count) for number, count, decision in audit.verdicts if decision is Decision.PASS
+        }
 
-    def numbers_in(self, where):
-        """Return the numbers of the parts in a bin; None for a part without one."""
-        return [self.number_of.get(part) for part, event in self.bins.items() if event["bin"] == where]
+    def keys_in(self, where):
+        """Return the keys of the parts in a bin; None for a part without a number."""
+        return [self.key_of.get(part) for part, event in self.bins.items() if event["bin"] == where]
+
+    @property
+    def unnoticed(self):
+        """The parts that the PLC has numbered, and of which no gate has a record."""
+        return self.triggers.keys() - self.acts.keys()
+
+    def _key(self, number, count):
+        """Return the part that a message means. One without a count means a part that has no record yet, if any."""
+        keys = self._keys.get(number, [])
+        if count is not None or not keys:
+            return number, count
+        return next((key for key in keys if key not in self.acts), keys[-1])
 
 
 def reckon(events, audit, faults, pictures):
     """Return the reckoning of a run that is over."""
-    parts = Parts(events)
-    good, reject = parts.numbers_in(Bin.GOOD), parts.numbers_in(Bin.REJECT)
-    passed = {number for number, decisions in audit.verdicts.items() if Decision.PASS in decisions}
-    accepted = {event["number"] for event in parts.by_kind["result"] if event["result"] == Result.ACCEPT}
-    bad = [number for number in good if number not in passed or number not in accepted]
-    unnoticed = parts.triggers.keys() - audit.acts.keys()
-    actions = {number: set(acts) for number, acts in audit.acts.items()}
-    escaped = [number for number in good if actions.get(number) == {Action.REJECT}]
-    opposite = {number for number, kinds in actions.items() if len(kinds) > 1 and number in parts.triggers}
-    undisturbed = {number for number in passed & parts.triggers.keys() if _is_undisturbed(parts, number, faults)}
+    parts = Parts(events, audit)
+    good, reject = parts.keys_in(Bin.GOOD), parts.keys_in(Bin.REJECT)
+    accepted = {event["key"] for event in parts.by_kind["result"] if event["result"] == Result.ACCEPT}
+    actions = {key: {action for action, _ in acts} for key, acts in parts.acts.items()}
+    unattended = {act[:2] for act in audit.acts if act[3] == UNATTENDED}
+    lists = {
+        "bad_in_good_bin": [key for key in good if key not in parts.passed or key not in accepted],
+        "unnoticed": sorted(parts.unnoticed),
+        "escaped": [key for key in good if actions.get(key) == {Action.REJECT}],
+        "opposite_acts": sorted(key for key, kinds in actions.items() if len(kinds) > 1 and key in parts.triggers),
+    }
+    undisturbed = {key for key in parts.passed & parts.triggers.keys() if _is_undisturbed(parts, key, faults)}
     defects = [part for part, event in parts.bins.items() if event["bin"] == Bin.GOOD and _is_defect(event["picture"])]
     return Reckoning(
         pictures=pictures,
         parts=len(parts.bins),
-        bad_in_good_bin=len(bad),
-        good_in_reject_bin=len(passed & set(reject)),
-        unnoticed=len(unnoticed),
-        escaped=len(escaped),
-        opposite_acts=len(opposite),
-        unconfirmed=sum(number is not None and number not in parts.confirmed for number in reject),
-        unnumbered=len(parts.bins.keys() - parts.number_of.keys()),
-        defects_judged_pass=sum(parts.number_of.get(part) in passed for part in defects),
+        **{name: len(keys) for name, keys in lists.items()},
+        good_in_reject_bin=len(parts.passed & set(reject)),
+        unattended=len(unattended),
+        overwritten=sum(count is None for _, count in unattended),
+        unconfirmed=sum(key is not None and key not in parts.confirmed for key in reject),
+        unnumbered=len(parts.bins.keys() - parts.key_of.keys()),
+        defects_judged_pass=sum(parts.key_of.get(part) in parts.passed for part in defects),
         passed_outside_faults=len(undisturbed),
         share_outside_faults=round(len(undisturbed & set(good)) / max(1, len(undisturbed)), 4),
         good_bin=len(good),
@@ -135,14 +165,10 @@ def reckon(events, audit, faults, pictures):
         last_result_ms=_last_results(parts, faults),
         time_to_safe_ms=_times_to_safe(parts, faults),
         recovery_ms=_by_kind((fault.kind, fault.recovered_at - fault.at) for fault in faults),
-        faults=_counts(faults),
-        examples={
-            "bad_in_good_bin": bad[:5],
-            "unnoticed": sorted(unnoticed)[:5],
-            "escaped": escaped[:5],
-            "opposite_acts": sorted(opposite)[:5],
-            "rejected_outside_faults": sorted(undisturbed - set(good))[:20],
-        },
+        outcomes=_counts(outcome for _, outcome in audit.outcomes),
+        faults=_counts(fault.kind for fault in faults),
+        examples={name: keys[:5] for name, keys in lists.items()}
+        | {"rejected_outside_faults": sorted(undisturbed - set(good))[:20]},
     )
 
 
@@ -158,9 +184,9 @@ def _is_defect(picture):
     return Path(picture).parent.name != "good"
 
 
-def _is_undisturbed(parts, number, faults):
+def _is_undisturbed(parts, key, faults):
     """Return True if no fault and no stall of the machine lies between a part's trigger and its fall into a bin."""
-    trigger = parts.triggers[number]
+    trigger = parts.triggers[key]
     start, end = trigger["at"], parts.bins[trigger["part"]]["at"]
     stalled = sum(event["seconds"] for event in parts.by_kind["stall"] if start <= event["at"] <= end)
     return stalled < MAX_STALL_S and not any(fault.at <= end and start <= fault.recovered_at for fault in faults)
@@ -172,11 +198,11 @@ def _heartbeats(parts, faults):
             yield after - before
 
 
-def _photo_to_coil(parts, numbers):
+def _photo_to_coil(parts, keys):
     """Yield the times from a part's trigger until the PLC's program had its result."""
-    for number in parts.results.keys() & numbers:
-        if parts.results[number]["in_time"]:
-            yield parts.results[number]["at"] - parts.triggers[number]["at"]
+    for key in parts.results.keys() & keys:
+        if parts.results[key]["in_time"]:
+            yield parts.results[key]["at"] - parts.triggers[key]["at"]
 
 
 def _last_results(parts, faults):
@@ -184,7 +210,7 @@ def _last_results(parts, faults):
     accepts = [event for event in parts.by_kind["result"] if event["result"] == Result.ACCEPT]
     times = []
     for fault in faults:
-        late = [event["at"] for event in accepts if parts.triggers[event["number"]]["at"] < fault.at < event["at"]]
+        late = [event["at"] for event in accepts if parts.triggers[event["key"]]["at"] < fault.at < event["at"]]
         times.append((fault.kind, max(late, default=fault.at) - fault.at))
     return _by_kind(times)
 
@@ -208,14 +234,14 @@ def _safe_at(parts, fault):
         returns = min(event["at"] for event in parts.by_kind["plc"] if event["at"] > fault.at)
         return max((event["at"] for event in coil if fault.at < event["at"] < returns), default=fault.at)
     if fault.kind in _BY_PATIENCE:
-        known = [number for number, event in parts.triggers.items() if event["at"] < fault.at]
-        last = max((parts.decisions[number]["at"] for number in known if _was_accepted(parts, number)), default=0.0)
+        known = [key for key, event in parts.triggers.items() if event["at"] < fault.at]
+        last = max((parts.decisions[key]["at"] for key in known if _was_accepted(parts, key)), default=0.0)
         return next((event["at"] for event in coil if event["at"] > max(last, fault.at) and not event["on"]), None)
     return None
 
 
-def _was_accepted(parts, number):
-    return number in parts.decisions and parts.decisions[number]["accept"]
+def _was_accepted(parts, key):
+    return key in parts.decisions and parts.decisions[key]["accept"]
 
 
 def _by_kind(pairs):
@@ -233,8 +259,5 @@ def _summary(seconds):
     return {"n": len(values), "median": round(median(values), 1), "p99": round(p99, 1), "max": round(values[-1], 1)}
 
 
-def _counts(faults):
-    counts = defaultdict(int)
-    for fault in faults:
-        counts[fault.kind] += 1
-    return dict(sorted(counts.items()))
+def _counts(kinds):
+    return dict(sorted(Counter(kinds).items()))

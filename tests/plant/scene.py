@@ -59,20 +59,27 @@ class Ledger:
 
 @dataclass
 class Audit:
-    """What was published about each part, by its number: decisions of verdicts, and acts of gates."""
+    """What was published about parts: decisions of verdicts, acts of gates, and what the gates say became of parts.
 
-    verdicts: dict[int, list[Decision]] = field(default_factory=dict)
-    acts: dict[int, list[str]] = field(default_factory=dict)
+    A part has a number and the encoder's count at its trigger (None if its gate does not know it).
+    """
+
+    verdicts: list[tuple[int, int | None, Decision]] = field(default_factory=list)
+    acts: list[tuple[int, int | None, str, str]] = field(default_factory=list)  # with action and reason
+    outcomes: list[tuple[int, str]] = field(default_factory=list)
 
     def take(self, message):
         """Take note of a message."""
         if message.type == messages.VERDICT_TYPE:
             verdict = messages.parse_verdict(message)
-            self.verdicts.setdefault(verdict.number, []).append(verdict.decision)
+            self.verdicts.append((verdict.number, verdict.encoder_count, verdict.decision))
         elif message.type == gate_messages.ACT_TYPE:
             act = gate_messages.parse_act(message)
             if act.state is gate_messages.ActState.DONE:
-                self.acts.setdefault(act.number, []).append(act.action)
+                self.acts.append((act.number, act.encoder_count, act.action, act.because))
+        elif message.type == gate_messages.OUTCOME_TYPE:
+            outcome = gate_messages.OutcomeRecord.model_validate_json(message.body)
+            self.outcomes.append((outcome.number, outcome.outcome))
 
 
 @dataclass

@@ -21,7 +21,15 @@ PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
 SEED = int(os.environ.get("PLANT_SEED", "21"))
 PLCS = os.environ.get("PLANT_PLC", "modbus").split(",")
 FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
-FAULTS |= {"plc_restart": 5, "plc_freeze": 5, "link_cut": 5, "link_loss": 5, "link_freeze": 10, "gate_freeze": 10}
+FAULTS |= {
+    "plc_restart": 5,
+    "plc_reset": 5,
+    "plc_freeze": 5,
+    "link_cut": 5,
+    "link_loss": 5,
+    "link_freeze": 10,
+    "gate_freeze": 10,
+}
 if "PLANT_FAULTS" in os.environ:
     FAULTS = {kind: FAULTS[kind] for kind in os.environ["PLANT_FAULTS"].split(",")}
 pytestmark = pytest.mark.timeout(3600)
@@ -31,8 +39,7 @@ def finish(belt, faults, goods):
     """Let the belt run empty, and wait for the last acts. Return the reckoning."""
     belt.command("finish")
     assert wait_until(lambda: belt.ledger.of("empty"), 300, 0.5), "the belt stands"
-    numbers = {event["number"] for event in belt.ledger.of("trigger")}
-    wait_until(lambda: numbers <= belt.audit.acts.keys(), 300, 0.5)
+    wait_until(lambda: not reckoning.Parts(belt.ledger.events, belt.audit).unnoticed, 300, 0.5)
     (belt.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults.done]))
     (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit)))
     return reckoning.reckon(belt.ledger.events, belt.audit, faults.done, goods.name)

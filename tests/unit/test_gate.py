@@ -307,11 +307,31 @@ def test_a_journal_knows_what_was_intended_and_what_was_done(gate, tmp_path):
     again.close()
 
 
+def test_a_journal_knows_of_which_acts_nobody_was_told_also_in_a_new_file(gate, tmp_path):
+    path, tasks = tmp_path / "l.journal", []
+    journal = Journal(path, max_bytes=1)
+    first, second = done(gate, "j"), done(gate, "k")
+    for record in (first, second):
+        journal.write_done(record)
+    journal.write_told(first)
+    journal.rotate(tasks.append)
+    tasks[0]()
+    journal.close()
+    again = Journal(path)
+    assert again.untold == [second]
+    again.write_told(second)
+    again.close()
+    last = Journal(path)
+    assert (last.untold, last.done) == ([], [second])
+    last.close()
+
+
 def test_a_full_journal_is_deleted_once_the_memory_has_its_contents(gate, tmp_path):
     path, tasks = tmp_path / "l.journal", []
     journal = Journal(path, max_bytes=1)
     first, second = done(gate, "j"), done(gate, "k")
     journal.write_done(first)
+    journal.write_told(first)
     journal.rotate(tasks.append)
     journal.write_done(second)
     journal.rotate(tasks.append)  # nothing: the memory has not saved the first yet

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from patchline.broker.base import NotConfirmed
 from patchline.gate import outbox
 from patchline.gate.outbox import Outbox
-from patchline.protocol.gate_messages import Snapshot
+from patchline.protocol.gate_messages import Act, Action, ActState, Snapshot
 
 NOW_MS = 1_800_000_000_000
 
@@ -64,6 +64,23 @@ def test_what_was_not_confirmed_is_sent_again_and_what_may_still_arrive_is_not()
         confirmation.set_result(None)
     box.flush(retry=True)
     assert len(box) == 0
+
+
+def test_an_act_that_is_done_is_told_once_rabbitmq_has_confirmed_it():
+    broker = SlowBroker()
+    box, _ = new_outbox(broker)
+    box.open()
+    fields = {"job_id": "j", "line": "l", "category": "c", "part_id": "p", "because": "pass", "acted_at": NOW_MS}
+    acts = [Act(**fields, action=Action.ACCEPT, gate="g", state=state) for state in ActState]
+    for act in acts:
+        box.add(act)
+    box.flush(retry=True)
+    assert box.take_told() == []
+    for _, confirmation in broker.published:
+        confirmation.set_result(None)
+    box.flush(retry=True)
+    assert box.take_told() == [act for act in acts if act.state is ActState.DONE]
+    assert box.take_told() == []
 
 
 def test_messages_wait_for_the_exchanges():

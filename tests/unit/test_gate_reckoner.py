@@ -106,6 +106,7 @@ def test_parts_that_came_while_no_gate_ran_are_recorded_by_the_next_one(serving)
     serving.step()
     serving.plc.trigger(2, count=200)
     serving.crash()
+    serving.link.acts.clear()
     serving.pass_time(3.0)
     assert serving.records() == [(2, "reject", UNANNOUNCED)]
 

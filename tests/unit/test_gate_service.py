@@ -375,6 +375,28 @@ def test_a_gate_that_acted_last_forgets_no_part_while_it_waits_to_act_again(serv
     assert [(act.job_id, act.because, act.stale) for act in serving.arm.actions] == [("j", NO_VERDICT, True)]
 
 
+def test_a_gate_that_was_killed_says_again_what_it_has_done_if_rabbitmq_may_not_know_it(serving):
+    for job_id in ("a", "b"):
+        serving.part(job_id)
+        serving.verdict(job_id)
+    serving.step()
+    serving.link.told = [act for act in serving.link.acts if act.job_id == "a" and act.state is ActState.DONE]
+    serving.step()
+    serving.crash()
+    assert [(act.job_id, act.state) for act in serving.link.acts] == [("b", ActState.DONE)]
+
+
+def test_a_standby_keeps_what_the_acting_gate_has_not_done_for_long_and_does_it_when_that_one_is_killed(bench):
+    """An arm that was slow to answer had such parts; no gate acted on them after the acting one was killed."""
+    bench.pass_time(3.0, active=False)
+    bench.part("j")
+    bench.verdict("j")
+    bench.pass_time(100.0, active=False)
+    bench.service.forget_overdue(60.0)
+    bench.pass_time(3.0)
+    assert [(job_id, because) for job_id, _, because in bench.acts()] == [("j", NO_VERDICT)]
+
+
 def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving):
     serving.arm.fault = "jammed"
     serving.part("j")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from patchline.gate.tracker import UNATTENDED
 from patchline.plc.register_map import Bin, Result
 from patchline.protocol.gate_messages import Action
 from patchline.protocol.messages import Decision
@@ -16,9 +17,19 @@ class Belt:
     def __init__(self):
         self.events, self.audit, self.at = [], Audit(), 100.0
 
-    def part(self, where, result=Result.ACCEPT, verdict=Decision.PASS, acts=(Action.ACCEPT,), picture="good/1.png"):
-        number = len(self.events) + 1
-        self.event("trigger", number=number, part=number)
+    def part(
+        self,
+        where,
+        result=Result.ACCEPT,
+        verdict=Decision.PASS,
+        acts=(Action.ACCEPT,),
+        picture="good/1.png",
+        number=None,
+        because="",
+    ):
+        part = len(self.events) + 1
+        number = number or part
+        self.event("trigger", number=number, count=100 * part, part=part)
         self.at += 0.1
         if result is not None:
             self.event("result", number=number, result=result, code=1, in_time=True)
@@ -27,11 +38,10 @@ class Belt:
         self.event("decision", number=number, accept=accept)
         self.event("confirmation", number=number, bin=where)
         self.at += 0.1
-        self.event("bin", part=number, picture=picture, bin=where)
+        self.event("bin", part=part, picture=picture, bin=where)
         if verdict is not None:
-            self.audit.verdicts[number] = [verdict]
-        if acts:
-            self.audit.acts[number] = list(acts)
+            self.audit.verdicts.append((number, 100 * part, verdict))
+        self.audit.acts += [(number, None if because == UNATTENDED else 100 * part, act, because) for act in acts]
 
     def event(self, kind, **values):
         self.events.append({"at": self.at, "kind": kind, **values})
@@ -74,6 +84,23 @@ def test_a_broken_promise_is_counted(belt, part, count):
     result = belt.reckon()
     assert getattr(result, count) == 1, result
     assert not result.holds
+
+
+def test_a_number_that_a_plc_uses_again_is_another_part(belt):
+    belt.part(Bin.GOOD, number=1)
+    belt.part(Bin.REJECT, result=None, verdict=None, acts=[], number=1)
+    result = belt.reckon()
+    assert (result.unnoticed, result.opposite_acts, result.bad_in_good_bin) == (1, 0, 0)
+    belt.part(Bin.GOOD, verdict=Decision.FAIL, acts=[Action.REJECT], number=1)
+    result = belt.reckon()
+    assert (result.escaped, result.bad_in_good_bin) == (1, 1)
+
+
+def test_a_part_that_was_recorded_afterwards_is_noticed_and_counted(belt):
+    belt.part(Bin.REJECT, result=None, verdict=None, acts=[Action.REJECT], because=UNATTENDED)
+    result = belt.reckon()
+    assert result.holds, result
+    assert (result.unnoticed, result.unattended, result.overwritten) == (0, 1, 1)
 
 
 def test_a_passed_part_in_the_reject_bin_counts_only_outside_of_faults(belt):
