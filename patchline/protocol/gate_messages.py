@@ -87,7 +87,8 @@ class OutcomeRecord(_Tolerant):
     Attributes:
         outcome: `escaped`: rejected, and the sensor has not seen it in the reject bin. `unconfirmed`: rejected, and the
             PLC was off or not read while it passed the sensor. `diverted`: accepted, and seen in the reject bin.
-            `missed`: its action came too late for the arm. `unattended`: it passed the arm while no gate could act.
+            `missed`: its action came too late for the arm. `unattended`: it passed the arm, and no gate could act or
+            knew of it: the PLC has rejected it.
             `unannounced`: the PLC saw it, and nobody announced it.
         number: the number by which the PLC knows the part.
         job_id: that of its job; of an unannounced part one that the gate has made.
