@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.plant.scene import GATES, wait_until
+from tests.plant.scene import wait_until
 
 HOLD_S, FREEZE_S = 1.0, 3.0
 LOSS, LOSS_S = 0.05, 3.0  # share of the packets, and for how long
@@ -94,9 +94,16 @@ class Faults:
             self.wait_for_gates()
 
     def wait_for_gates(self):
-        """Wait until one gate acts and the other one stands by."""
-        ready = wait_until(lambda: sorted(self.plant.roles().values()) == ["serving", "standby"], _RECOVERY_S, 0.2)
-        assert ready, f"the gates are {self.plant.roles()}\n{self.plant.last_log_lines()}"
+        """Wait until one gate acts and the other one stands by. Return their names by role."""
+        names = {}
+
+        def ready():
+            roles = self.plant.roles()
+            names.update({role: name for name, role in roles.items()})
+            return sorted(roles.values()) == ["serving", "standby"]
+
+        assert wait_until(ready, _RECOVERY_S, 0.2), f"the gates are {self.plant.roles()}\n{self.plant.last_log_lines()}"
+        return names
 
     def camera_kill(self, rng):
         """Kill the camera, and start it again."""
@@ -104,11 +111,11 @@ class Faults:
 
     def gate_kill(self, rng):
         """Kill the gate that acts, and start it again. The other one takes over."""
-        return self._kill(self.plant.gates[self._named("serving")], rng)
+        return self._kill(self.plant.gates[self.wait_for_gates()["serving"]], rng)
 
     def gate_freeze(self, _):
         """Suspend the gate that acts for longer than its lease, then let it go on."""
-        victim = self.plant.gates[self._named("serving")].process
+        victim = self.plant.gates[self.wait_for_gates()["serving"]].process
         at = time.monotonic()
         victim.suspend()
         time.sleep(FREEZE_S)
@@ -117,7 +124,7 @@ class Faults:
 
     def standby_kill(self, rng):
         """Kill the gate that stands by, and start it again."""
-        return self._kill(self.plant.gates[self._named("standby")], rng)
+        return self._kill(self.plant.gates[self.wait_for_gates()["standby"]], rng)
 
     def worker_kill(self, _):
         """Kill the worker. Its supervisor starts another one."""
@@ -196,11 +203,6 @@ class Faults:
     def _may_accept(self):
         permits = self.plant.ledger.of("permit")
         return bool(permits) and permits[-1]["permit"]
-
-    def _named(self, role):
-        self.wait_for_gates()
-        roles = self.plant.roles()
-        return next(name for name in GATES if roles.get(name) == role)
 
     def _kill(self, process, rng):
         assert wait_until(lambda: process.process, _RECOVERY_S), f"{process.name} does not run"
