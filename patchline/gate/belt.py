@@ -31,7 +31,7 @@ from patchline.gate.tracker import (
 from patchline.gate.unacted import Unacted, UnactedPart
 from patchline.plc import encoder
 from patchline.plc.register_map import NO_COUNT, PlcState
-from patchline.plc.station import Report, Trigger
+from patchline.plc.station import Confirmation, Report, Trigger
 from patchline.protocol.gate_messages import Action, ActionRecord
 
 _BEHIND = (Place.PAST, Place.GONE)
@@ -61,10 +61,10 @@ class Belt:
         self._remember = remember
         self._count: int | None = None
         self._line_runs: bool | None = None
-        self._numbers = PartNumbers(rules.announce_ms / 1000, remember)
+        self._unacted = Unacted(rules.window if rules.unit == "counts" and rules.arm is not None else None)
+        self._numbers = PartNumbers(rules.announce_ms / 1000, remember, self._unacted.is_same)
         self._reported_at = float("-inf")
-        self._confirmations = Confirmations(remember)
-        self._unacted = Unacted(rules.arm if rules.unit == "counts" else None)
+        self._confirmations = Confirmations(remember, self._is_seen)
         self._pulse = Pulse()
         self._heard_since: _Moment | None = None  # the PLC has been read all the time, and its program has run
         self._attended_since: _Moment | None = None  # a gate has been able to act
@@ -130,12 +130,12 @@ class Belt:
     def on_part(self, part: Part, now: float) -> None:
         """Take note of an announced part. One that was found to be unannounced stays refused."""
         if part.number is not None and not self._numbers.is_superseded(part.job_id):
-            self._numbers.on_announcement(part.number, part.job_id, now)
+            self._numbers.on_announcement(part.number, part.job_id, now, _count(part.encoder_count))
 
     def on_act_of_other(self, record: ActionRecord, now: float) -> None:
         """Take note of an action of another gate. It has heard of the part, whatever this gate has heard."""
         if record.number is not None and record.because != UNANNOUNCED:
-            self._numbers.on_announcement(record.number, record.job_id, now)
+            self._numbers.on_announcement(record.number, record.job_id, now, _count(record.encoder_count))
             self._numbers.pardon(record.number)
 
     def pardon(self, number: int) -> None:
@@ -290,6 +290,15 @@ class Belt:
             self._confirmations.doubt(self._may_have_passed_sensor)
         elif was_silent or self._pulse.is_silent or report.lost:
             self._confirmations.doubt()
+
+    def _is_seen(self, record: ActionRecord, seen: Confirmation) -> bool:
+        """Return True unless a sensor, at the arm or behind it, has seen another part with the number of this one."""
+        arm, sensor = self._rules.arm, self._rules.sensor
+        if self._rules.unit == "ms" or None in (arm, sensor, record.encoder_count) or seen.count == NO_COUNT:
+            return True
+        way = encoder.difference(seen.count, _count(record.encoder_count))
+        near = self._rules.window + self._rules.sensor_window
+        return (arm or 0) - near <= way <= (sensor or 0) + near
 
     def _is_overdue(self, record: ActionRecord) -> bool:
         """Return True if a part is behind the sensor, and the PLC would have said so."""

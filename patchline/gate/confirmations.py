@@ -25,12 +25,14 @@ class Confirmations:
 
     Args:
         remember: number of parts to remember; more than are between the trigger and the sensor.
+        is_of: returns True unless a part that was seen is another one, which had the same number.
     """
 
-    def __init__(self, remember: int) -> None:
+    def __init__(self, remember: int, is_of: Callable[[ActionRecord, Confirmation], bool]) -> None:
         self._remember = remember
+        self._is_of = is_of
         self._awaited: OrderedDict[int, _Awaited] = OrderedDict()
-        self._seen: OrderedDict[int, int] = OrderedDict()  # bins by part number
+        self._seen: OrderedDict[int, Confirmation] = OrderedDict()  # by part number
         self._findings: list[Finding] = []
         self.escaped = 0
 
@@ -42,7 +44,7 @@ class Confirmations:
         """Take note of what the sensor has seen."""
         number = confirmation.number
         self._seen.pop(number, None)
-        self._seen[number] = confirmation.bin
+        self._seen[number] = confirmation
         while len(self._seen) > self._remember:
             self._seen.popitem(last=False)
         awaited = self._awaited.pop(number, None)
@@ -51,8 +53,9 @@ class Confirmations:
 
     def on_done(self, record: ActionRecord, number: int, doubtful: bool) -> None:
         """Await a part on which the arm has been told to act."""
-        if number in self._seen:
-            self._compare(record, number, self._seen[number])
+        seen = self._seen.get(number)
+        if seen is not None and self._is_of(record, seen):
+            self._compare(record, number, seen.bin)
         else:
             self._awaited[number] = _Awaited(record, doubtful)
 

@@ -129,6 +129,34 @@ def test_the_parts_of_before_a_plc_lost_its_memory_are_recorded_and_their_number
     ]
 
 
+def test_a_part_that_was_accepted_before_the_gate_saw_that_its_plc_counts_anew_is_not_rejected(serving):
+    serving.plc.trigger(1, count=-50_000)
+    serving.plc.trigger(2, count=-49_000)
+    serving.plc.confirm(1, registers.Bin.GOOD, count=-48_500)
+    serving.move(-45_000)
+    serving.link.acts.clear()
+    serving.part("j", number=1, encoder_count=0)
+    serving.verdict("j", number=1, encoder_count=0)
+    serving.service.step()
+    serving.plc.sequences["trigger"] = 0
+    serving.plc.trigger(1, count=0)
+    serving.move(10)
+    serving.pass_time(2.0)
+    assert [record for record in serving.records() if record[0] == 1] == [(1, "accept", "pass")]
+
+
+def test_a_reject_is_not_compared_with_where_an_earlier_part_of_the_number_was_seen(tmp_path):
+    bench = TwoGates(tmp_path, sensor=1500, sensor_window=50)
+    bench.pass_time(3.0)
+    bench.plc.confirm(1, registers.Bin.GOOD, count=-50_000)
+    bench.move(0)
+    bench.part("j", number=1, encoder_count=0)
+    bench.verdict("j", Decision.FAIL, number=1, encoder_count=0)
+    bench.move(10)
+    assert bench.outcomes() == []
+    bench.memory.close()
+
+
 @pytest.mark.parametrize("told", [Result.ACCEPT, Result.REJECT])
 def test_a_gate_that_takes_over_records_what_the_former_one_has_told_the_plc(bench, told):
     bench.other_beats()
