@@ -104,7 +104,7 @@ class Belt:
         """Take note of what the PLC says. A PLC that has started again has lost the parts that it knew."""
         self._count = report.count
         if report.restarted:
-            self._unacted.restart()
+            self._unacted.restart(now)
             self._numbers.supersede_all(now)
             self._confirmations.abandon()
         line_runs = PlcState.LINE_RUNS in report.state
@@ -154,7 +154,7 @@ class Belt:
             self.missed_in_row = self.missed_in_row + 1 if late else 0
         if record.number is None:
             return
-        if not self._numbers.is_superseded(record.job_id):
+        if record.encoder_count is not None or not self._numbers.is_superseded(record.job_id):
             self._unacted.on_act(record.number, _count(record.encoder_count))
         self._measure_margin(record, now)
         if late:
@@ -245,9 +245,9 @@ class Belt:
 
         return self._unacted.behind(has_passed, most)
 
-    def take_former(self) -> list[UnactedPart]:
+    def take_former(self, now: float) -> list[UnactedPart]:
         """Return once each the parts without an act of before the PLC counted anew."""
-        return self._unacted.take_former()
+        return self._unacted.take_former(now)
 
     def settle(self, part: UnactedPart) -> None:
         """Look for no act on a part any longer."""

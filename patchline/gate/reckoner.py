@@ -58,7 +58,7 @@ class Reckoner:
             jobs = self._jobs_in_hand(part)
             if not jobs or (jobs == [made] and not serving):  # a standby rejects it only if no other gate has acted
                 yield from self._reckon(part, serving)
-        for part in self._belt.take_former() if serving else ():
+        for part in self._belt.take_former(now) if serving else ():
             job_id = made_job_id(self._line, part.number, part.count)
             if job_id not in self._gate.parts.acted and not self._jobs_in_hand(part):
                 yield self._record(part, job_id, None)

@@ -14,6 +14,7 @@ from patchline.gate.part_numbers import Sighting, put
 from patchline.plc import encoder
 from patchline.plc.register_map import NO_COUNT
 
+_SETTLED_S = 10.0  # after a PLC has lost its memory: other gates may still say what they have done
 _REMEMBER = 10_000  # parts: a gate that hears its PLC but not RabbitMQ acts on none of them
 
 
@@ -37,6 +38,7 @@ class Unacted:
         self._open: OrderedDict[int, Sighting] = OrderedDict()
         self._overwritten: OrderedDict[int, None] = OrderedDict()
         self._former: list[UnactedPart] = []  # their numbers belong to later parts
+        self._former_at = 0.0
         self._acted: OrderedDict[int, int] = OrderedDict()  # counts by number; their triggers have not been read
 
     def on_trigger(self, number: int, sighting: Sighting) -> None:
@@ -53,6 +55,7 @@ class Unacted:
 
     def on_act(self, number: int, count: int = NO_COUNT) -> None:
         """Take note that a gate has acted on a part, or that it is recorded."""
+        self._former = [part for part in self._former if part.number != number or not self.is_same(part.count, count)]
         if self._overwritten.pop(number, self) is None:
             return
         sighting = self._open.get(number)
@@ -61,16 +64,19 @@ class Unacted:
         elif self.is_same(count, sighting.count):
             del self._open[number]
 
-    def restart(self) -> None:
+    def restart(self, now: float) -> None:
         """Take note that the PLC counts anew: nothing reaches the parts before."""
+        self._former_at = now
         self._former += [UnactedPart(number, sighting.count) for number, sighting in self._open.items()]
         self._former += [UnactedPart(number) for number in self._overwritten]
         self._open.clear()
         self._overwritten.clear()
         self._acted.clear()
 
-    def take_former(self) -> list[UnactedPart]:
-        """Return once each the parts of before the PLC counted anew."""
+    def take_former(self, now: float) -> list[UnactedPart]:
+        """Return once each the parts of before the PLC counted anew, some time after that."""
+        if now < self._former_at + _SETTLED_S:
+            return []
         former, self._former = self._former, []
         return former[-_REMEMBER:]
 

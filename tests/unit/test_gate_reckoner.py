@@ -8,7 +8,7 @@ from patchline.plc import register_map as registers
 from patchline.plc.register_map import NO_COUNT, Code, GateState, Result
 from patchline.plc.station import Result as Written
 from patchline.plc.station import Station
-from patchline.protocol.gate_messages import Act
+from patchline.protocol.gate_messages import Act, ActState
 from patchline.protocol.messages import Decision
 from tests.plc_bench import PlcBench
 from tests.plc_memory import LAYOUT
@@ -113,20 +113,18 @@ def test_parts_that_came_while_no_gate_ran_are_recorded_by_the_next_one(serving)
 
 def test_the_parts_of_before_a_plc_lost_its_memory_are_recorded_and_their_numbers_belong_to_later_ones(serving):
     serving.plc.trigger(1, count=0)
-    serving.plc.trigger(2, count=50)
-    serving.move(60)
+    serving.plc.trigger(2, count=500)
+    serving.move(600)
     serving.plc.sequences["trigger"] = 0
-    serving.move(70)
+    serving.move(700)
     serving.plc.trigger(1, count=5000)
     serving.part("j", number=1, encoder_count=5000)
     serving.verdict("j", number=1, encoder_count=5000)
+    serving.act_of_other("k", ActState.DONE, number=2, encoder_count=500)
     serving.move(5010)
+    serving.pass_time(11.0)
     acts = [act for act in serving.link.acts if isinstance(act, Act) and act.state == "done"]
-    assert [(act.number, act.encoder_count, str(act.action)) for act in acts] == [
-        (1, 0, "reject"),
-        (2, 50, "reject"),
-        (1, 5000, "accept"),
-    ]
+    assert [(act.number, act.encoder_count, str(act.action)) for act in acts] == [(1, 5000, "accept"), (1, 0, "reject")]
 
 
 def test_a_part_that_was_accepted_before_the_gate_saw_that_its_plc_counts_anew_is_not_rejected(serving):
