@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
 
-CAUSES = ("no_frame", "broken", "lost", "not_ready", "busy", "unfit", "too_large", "no_room", "ended", "other")
+CAUSES = (
+    *("no_frame", "broken", "lost", "not_ready", "busy", "late_trigger", "other_product"),
+    *("unfit", "too_large", "no_room", "ended", "other"),
+)
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -61,3 +64,28 @@ class Metrics:
     def no_image(self, cause: str) -> None:
         """Count a part without an image."""
         self._missing.labels(*self._values, cause if cause in CAUSES else "other").inc()
+
+
+class PlcMetrics:
+    """Says whether the PLC that triggers a camera is read, and which triggers were not."""
+
+    def __init__(self, line: str, category: str, registry: Registry) -> None:
+        names = ("line", "category")
+        self._silent = Gauge(
+            "patchline_camera_plc_silent", "1 if the PLC gives no triggers.", names, registry=registry
+        ).labels(line, category)
+        self._lost = Counter(
+            "patchline_camera_plc_lost", "Triggers overwritten before they were read.", names, registry=registry
+        ).labels(line, category)
+        self._restarts = Counter(
+            "patchline_camera_plc_restarts", "How often the PLC counted its triggers anew.", names, registry=registry
+        ).labels(line, category)
+
+    def silent(self, is_silent: bool) -> None:
+        """Show whether the PLC gives triggers."""
+        self._silent.set(is_silent)
+
+    def unread(self, lost: int, restarted: bool) -> None:
+        """Count triggers that were overwritten, and a PLC that counts anew."""
+        self._lost.inc(lost)
+        self._restarts.inc(restarted)

@@ -9,18 +9,19 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from patchline import config
-from patchline.camera import pixels, triggers
+from patchline.camera import pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import Metrics
+from patchline.camera.metrics import Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
-from patchline.camera.triggers import Trigger
+from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
 from patchline.publisher import process as publisher
 from patchline.publisher.job_state import OnState
@@ -33,7 +34,8 @@ _log = structlog.get_logger(__name__)
 _TICK_S = 0.05
 _FIRST_OPEN_S = 10.0
 _END_S = 5.0
-Event = Trigger | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ class Order:
         line: the line of the camera.
         category: the category of the parts.
         deadline_ms: time for a verdict, from the trigger.
-        rate: triggers a second; None reads them from the standard input, one line each.
+        rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
         count: triggers after which the process ends; None: never.
         metrics_port: port of the metrics; None serves none.
+        plc: address of the PLC that triggers; None: there is none.
     """
 
     line: str
@@ -55,6 +58,7 @@ class Order:
     rate: float | None = None
     count: int | None = None
     metrics_port: int | None = None
+    plc: str | None = None
 
 
 class Shutter:
@@ -109,13 +113,14 @@ def run(
     """Take pictures until the triggers end or `stop` is set, then wait until their jobs are confirmed or spooled.
 
     Raises:
-        SetupError: the spool cannot be used, another process has the camera of this line and category, or the standard
-            input is closed and there is no rate.
+        SetupError: the spool cannot be used, another process has the camera of this line and category, the standard
+            input is closed and nothing else triggers, or the address of the PLC is not valid.
         TopologyMismatch: a queue exists with different arguments.
     """
-    if order.rate is None and sys.stdin is None:
+    if order.rate is None and order.plc is None and sys.stdin is None:
         raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     registry = Registry()
+    start_triggers = _triggers(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
@@ -133,12 +138,10 @@ def run(
             rules.stuck_s,
         )
         metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts))
-        series = Series(
-            order.line, order.category, connections.now_ms(), order.deadline_ms, rules.frame_timeout_ms / 1000
-        )
+        series = _series(order, rules)
         exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
         exposures.answer_left()
-        _start_triggers(order, shutter, events, stop)
+        start_triggers(shutter, events, stop)
         _serve(exposures, shutter, events, stop, publisher_stop)
         shutter.close()
         if not sender.close(_END_S):
@@ -165,17 +168,32 @@ def _serve(
                 taking = False
             elif isinstance(event, Trigger):
                 exposures.on_trigger(event, time.monotonic())
+            elif isinstance(event, Sighting):
+                exposures.on_trigger(event.trigger, time.monotonic(), event.since, event.objection)
             else:
                 exposures.on_result(*event, time.monotonic())
         exposures.on_time(time.monotonic())
         shutter.check()
 
 
-def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event) -> None:
-    if order.rate is None:
-        triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
-        return
-    rate, count = order.rate, order.count
+def _series(order: Order, rules: config.CameraRules) -> Series:
+    frame_timeout_s, late_s = rules.frame_timeout_ms / 1000, rules.trigger_late_ms / 1000
+    return Series(order.line, order.category, connections.now_ms(), order.deadline_ms, frame_timeout_s, late_s)
+
+
+def _triggers(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
+    """Return what starts the triggers."""
+    if order.plc is not None:
+        return _plc_triggers(settings, order, order.plc, registry)
+    if order.rate is not None:
+        return partial(_fire, order.rate, order.count)
+    return lambda _shutter, events, _stop: triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
+
+
+def _fire(
+    rate: float, count: int | None, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event
+) -> None:
+    """Trigger evenly in time on a background thread, from when the camera is open."""
 
     def fire() -> None:
         patience = time.monotonic() + _FIRST_OPEN_S
@@ -188,6 +206,16 @@ def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Ev
         events.put(None)
 
     threading.Thread(target=fire, name="triggers", daemon=True).start()
+
+
+def _plc_triggers(settings: config.Config, order: Order, address: str, registry: Registry) -> StartTriggers:
+    plc, camera = settings.plc.rules(order.line), settings.camera.rules(order.line)
+    source = plc_triggers.PlcTriggers(
+        plc_triggers.open_reader(address, plc),
+        plc_triggers.Rules(order.category, settings.plc.codes, camera.trigger_late_counts),
+        PlcMetrics(order.line, order.category, registry),
+    )
+    return lambda _shutter, events, stop: source.run(plc.poll_ms / 1000, events.put, stop)
 
 
 def _sender(

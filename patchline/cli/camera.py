@@ -19,28 +19,39 @@ if TYPE_CHECKING:
     from patchline.camera.base import Camera
 
 
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="aravis:ADDRESS, folder:PATH or simulated:[NAME=NUMBER,...].")
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."),
+]
+Plc = Annotated[
+    str | None,
+    typer.Option("--triggers", metavar="ADDRESS", help="The PLC that triggers, such as modbus:HOST (docs/plc.md)."),
+]
+EndsAfter = Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")]
+Patience = Annotated[
+    int | None, typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger.")
+]
+Test = Annotated[
+    bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
+]
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")]
+MetricsPort = Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")]
+
+
 def camera(
     line: Line,
     category: Category,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="aravis:ADDRESS, folder:PATH or simulated:[NAME=NUMBER,...].")
-    ],
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."
-        ),
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")] = None,
-    deadline_ms: Annotated[
-        int | None,
-        typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger."),
-    ] = None,
-    test: Annotated[
-        bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
-    ] = False,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")] = Path("out"),
-    metrics_port: Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")] = None,
+    source: Source,
+    rate: Rate = None,
+    plc: Plc = None,
+    count: EndsAfter = None,
+    deadline_ms: Patience = None,
+    test: Test = False,
+    out: Out = Path("out"),
+    metrics_port: MetricsPort = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Take a picture at each trigger, and send it as a job. The part is announced at the trigger.
@@ -50,7 +61,8 @@ def camera(
     `patchline publish` does.
 
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
-    (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
+    (by which the PLC knows the part) and encoder_count. The end of the input ends the process. With --triggers, each
+    part that a PLC numbers in its register map is a trigger. A part that is seen too late has no image.
 
     --test needs no RabbitMQ. It shows the frames as a worker will see them.
 
@@ -62,8 +74,10 @@ def camera(
     settings.category(category)
     if count is not None and rate is None:
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
+    if plc is not None and rate is not None:
+        raise SetupError("--triggers and --rate: a camera is triggered in one way; leave one of them out")
     make = sources.parse(source, settings.camera.rules(line))
-    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port)
+    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port, plc)
     if test:
         _test(settings, line, category, make, out)
         return

@@ -27,6 +27,8 @@ class CameraRules(Section):
         region: x, y, width and height of the part of the sensor that is read.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
+        trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
+        trigger_late_counts: a part that has moved by more counts of the encoder has no image; None: the time decides.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
     """
 
@@ -39,6 +41,8 @@ class CameraRules(Section):
     region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
     reopen_max_s: Positive = 5.0
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
+    trigger_late_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
+    trigger_late_counts: Count | None = None
     stuck_s: Annotated[float, Field(ge=5)] = 20.0
 
 

@@ -221,6 +221,24 @@ CASES = {
         8,
         {'patchline_camera_no_image_total{line="l",category="c",instance="i",cause="broken"}': "3x20"},
     ),
+    "PatchlineCameraPlcSilent": (
+        {'patchline_camera_plc_silent{line="l",category="c",instance="i"}': "0x5 1x20"},
+        {"line": "l", "category": "c", "instance": "i"},
+        10,
+        {'patchline_camera_plc_silent{line="l",category="c",instance="i"}': "0x20"},
+    ),
+    "PatchlineCameraTriggersUnread": (
+        {
+            'patchline_camera_plc_lost_total{line="l",category="c",instance="i"}': "0x20",
+            'patchline_camera_plc_restarts_total{line="l",category="c",instance="i"}': "0x5 1x20",
+        },
+        {"line": "l", "category": "c", "instance": "i"},
+        8,
+        {
+            'patchline_camera_plc_lost_total{line="l",category="c",instance="i"}': "5x20",
+            'patchline_camera_plc_restarts_total{line="l",category="c",instance="i"}': "1x20",
+        },
+    ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},
         {"instance": "i", "job": "rabbitmq"},
