@@ -9,7 +9,7 @@ from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
 
 CAUSES = (
     *("no_frame", "broken", "lost", "not_ready", "busy", "late_trigger", "other_product"),
-    *("unfit", "too_large", "no_room", "ended", "other"),
+    *("unfit", "no_code", "too_large", "no_room", "ended", "other"),
 )
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 2.5)
 
@@ -64,6 +64,19 @@ class Metrics:
     def no_image(self, cause: str) -> None:
         """Count a part without an image."""
         self._missing.labels(*self._values, cause if cause in CAUSES else "other").inc()
+
+
+class CodeMetrics:
+    """Counts what became of the codes in the images of a camera."""
+
+    def __init__(self, line: str, category: str, outcomes: tuple[str, ...], registry: Registry) -> None:
+        names = ("line", "category", "outcome")
+        counter = Counter("patchline_camera_codes", "Images by what their codes say.", names, registry=registry)
+        self._counters = {outcome: counter.labels(line, category, outcome) for outcome in outcomes}
+
+    def count(self, outcome: str) -> None:
+        """Count an image."""
+        self._counters[outcome].inc()
 
 
 class PlcMetrics:

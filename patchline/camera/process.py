@@ -14,12 +14,12 @@ from functools import partial
 import structlog
 
 from patchline import config
-from patchline.camera import pixels, plc_triggers, triggers
+from patchline.camera import codes, pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import Metrics, PlcMetrics
+from patchline.camera.metrics import CodeMetrics, Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
 from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
@@ -35,6 +35,7 @@ _TICK_S = 0.05
 _FIRST_OPEN_S = 10.0
 _END_S = 5.0
 Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+ReadId = Callable[[bytes, str], str | None]
 StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
 
 
@@ -120,7 +121,7 @@ def run(
     if order.rate is None and order.plc is None and sys.stdin is None:
         raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     registry = Registry()
-    start_triggers = _triggers(settings, order, registry)
+    start_triggers, read_id = _triggers(settings, order, registry), _id_reader(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
@@ -132,7 +133,7 @@ def run(
             settings, order.line, order.category, order.metrics_port, on_state, publisher_stop, registry
         ) as publishers,
     ):
-        sender = _sender(settings, order, publishers, parts, metrics)
+        sender = _sender(settings, order, publishers, parts, metrics, read_id)
         shutter = Shutter(
             lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
             rules.stuck_s,
@@ -219,7 +220,12 @@ def _plc_triggers(settings: config.Config, order: Order, address: str, registry:
 
 
 def _sender(
-    settings: config.Config, order: Order, publishers: Pipelines, parts: OpenParts, metrics: Metrics
+    settings: config.Config,
+    order: Order,
+    publishers: Pipelines,
+    parts: OpenParts,
+    metrics: Metrics,
+    read_id: ReadId,
 ) -> ImageSender:
     rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
 
@@ -234,7 +240,18 @@ def _sender(
         settings.publisher.window,
         settings.images.max_bytes,
         metrics.no_image,
+        read_id,
     )
+
+
+def _id_reader(settings: config.Config, order: Order, registry: Registry) -> ReadId:
+    """Return what finds the id of a part in its image."""
+    wanted = settings.camera.rules(order.line).part_code
+    if wanted == "none":
+        return lambda *_: None
+    counted = CodeMetrics(order.line, order.category, codes.OUTCOMES, registry)
+    depth = settings.category(order.category).depth
+    return codes.CodeReader(wanted == "required", settings.images, depth, counted.count).read
 
 
 def _settle(publishers: Pipelines, publisher_stop: threading.Event, stop: threading.Event) -> None:

@@ -25,6 +25,8 @@ class CameraRules(Section):
         gain: in the unit of the camera, mostly dB.
         pixel_format: its name in the Pixel Format Naming Convention, such as Mono12.
         region: x, y, width and height of the part of the sensor that is read.
+        part_code: `optional` makes the Data Matrix or QR code in an image the id of its part, if there is exactly one;
+            `required` takes no other image.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
         trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
@@ -39,6 +41,7 @@ class CameraRules(Section):
     gain: Annotated[float, Field(ge=0)] | None = None
     pixel_format: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,31}$")] | None = None
     region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
+    part_code: Literal["none", "optional", "required"] = "none"
     reopen_max_s: Positive = 5.0
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
     trigger_late_ms: Annotated[int, Field(ge=10, le=60_000)] = 100

@@ -2,7 +2,10 @@
 
 import signal
 
+import cv2
+import numpy as np
 import pytest
+import zxingcpp
 
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
@@ -62,6 +65,27 @@ def test_every_part_of_a_camera_that_loses_frames_and_dies_has_a_verdict_and_an_
     assert acts.keys() == verdicts.keys()
     assert {acts[verdict.job_id] for verdict in missing} == {"reject"}
     assert line.messages(topology.DEAD, 1, timeout_s=0.5) == []
+
+
+def test_the_code_on_a_part_is_the_id_of_its_verdict(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000, part_code="optional")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, mark in (("1.png", "SN-0815"), ("2.png", None)):
+        pixels = np.full((160, 160), 170, np.uint8)
+        if mark:
+            code = np.array(zxingcpp.create_barcode(mark, zxingcpp.BarcodeFormat.DataMatrix).to_image(scale=5))
+            pixels[30 : 30 + code.shape[0], 30 : 30 + code.shape[1]] = code
+        assert cv2.imwrite(str(pictures / name), pixels)
+    line.worker("--category", "brick")
+    camera = line.run(*CAMERA, "--rate", "2", "--count", "2", "--deadline-ms", "60000", f"folder:{pictures}")
+    assert camera.returncode == 0, camera.err
+    first, second = records(camera.out)
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(2)}
+    assert verdicts[first["job_id"]].part_id == "SN-0815"
+    assert verdicts[second["job_id"]].part_id.endswith("-2")
+    assert "a part keeps the id of its trigger" in camera.err
+    assert {verdict.decision for verdict in verdicts.values()} <= JUDGED
 
 
 def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from patchline.camera import process
 from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
 from patchline.camera.camera_thread import CameraThread
+from patchline.camera.codes import NoCodeError
 from patchline.camera.exposures import ENDED, Exposures, Series
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
@@ -301,6 +302,25 @@ def test_an_image_that_no_worker_takes_is_a_part_without_one():
     sender.send(capture(0), FRAME)
     sender.close(PATIENCE_S)
     assert sink.taken[0].no_image == "the image has 6 bytes, and images.max_bytes is 5"
+
+
+def test_the_id_that_an_image_shows_becomes_that_of_its_part():
+    def read_id(image, _):
+        if image == b"bare":
+            raise NoCodeError("no code")
+        return "SN-7" if image == b"marked" else None
+
+    sink = Sink()
+    sender = sink.sender(read_id=read_id)
+    for number, data in enumerate([b"marked", b"plain", b"bare"]):
+        sender.send(capture(number), Frame(data))
+    sender.close(PATIENCE_S)
+    assert [(taken.part_id, taken.job_id, taken.no_image) for taken in sink.taken] == [
+        ("SN-7", "j0", None),
+        ("p1", "j1", None),
+        ("p2", "j2", "no code"),
+    ]
+    assert sink.causes == ["no_code"]
 
 
 def test_while_nothing_takes_images_frames_are_dropped_and_their_parts_are_not():
