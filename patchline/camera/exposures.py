@@ -15,7 +15,6 @@ import structlog
 
 from patchline.camera.base import CameraError, Frame
 from patchline.camera.metrics import Metrics
-from patchline.camera.open_parts import OpenParts
 from patchline.camera.triggers import Objection, Trigger
 from patchline.protocol import messages
 from patchline.protocol.messages import Job
@@ -31,6 +30,19 @@ class Shutter(Protocol):
 
     def press(self, job_id: str, timeout_s: float) -> str | None:
         """Take a picture. Return None; or why that is not possible now."""
+        ...
+
+
+class Parts(Protocol):
+    """What remembers the parts that are not answered for: see `OpenParts`."""
+
+    @property
+    def left(self) -> tuple[Job, ...]:
+        """The parts that an earlier process has left open."""
+        ...
+
+    def add(self, job: Job) -> None:
+        """Remember a part, before it is announced."""
         ...
 
 
@@ -81,7 +93,7 @@ class Exposures:
         series: Series,
         announce: Callable[[Capture, int | None], Capture],
         send: Callable[[Capture, Frame | None], None],
-        parts: OpenParts,
+        parts: Parts,
         shutter: Shutter,
         metrics: Metrics,
         now_ms: Callable[[], int],

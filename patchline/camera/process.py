@@ -118,10 +118,8 @@ def run(
             input is closed and nothing else triggers, or the address of the PLC is not valid.
         TopologyMismatch: a queue exists with different arguments.
     """
-    if order.rate is None and order.plc is None and sys.stdin is None:
-        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     registry = Registry()
-    start_triggers, read_id = _triggers(settings, order, registry), _id_reader(settings, order, registry)
+    start_triggers, read_id = triggers_of(settings, order, registry), _id_reader(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
@@ -134,23 +132,20 @@ def run(
         ) as publishers,
     ):
         sender = _sender(settings, order, publishers, parts, metrics, read_id)
-        shutter = Shutter(
-            lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
-            rules.stuck_s,
-        )
+        shutter = shutter_of(rules, make, events)
         metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts))
-        series = _series(order, rules)
+        series = series_of(order, rules)
         exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
         exposures.answer_left()
         start_triggers(shutter, events, stop)
-        _serve(exposures, shutter, events, stop, publisher_stop)
+        serve(exposures, shutter, events, stop, publisher_stop)
         shutter.close()
         if not sender.close(_END_S):
             _log.warning("images are not accepted, the next start says so", parts=len(parts))
         _settle(publishers, publisher_stop, stop)
 
 
-def _serve(
+def serve(
     exposures: Exposures,
     shutter: Shutter,
     events: queue.SimpleQueue[Event],
@@ -177,17 +172,20 @@ def _serve(
         shutter.check()
 
 
-def _series(order: Order, rules: config.CameraRules) -> Series:
+def series_of(order: Order, rules: config.CameraRules) -> Series:
+    """Return the series of triggers that begins now."""
     frame_timeout_s, late_s = rules.frame_timeout_ms / 1000, rules.trigger_late_ms / 1000
     return Series(order.line, order.category, connections.now_ms(), order.deadline_ms, frame_timeout_s, late_s)
 
 
-def _triggers(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
-    """Return what starts the triggers."""
+def triggers_of(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
+    """Return what starts the triggers. Raises SetupError if they cannot be had."""
     if order.plc is not None:
         return _plc_triggers(settings, order, order.plc, registry)
     if order.rate is not None:
         return partial(_fire, order.rate, order.count)
+    if sys.stdin is None:
+        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     return lambda _shutter, events, _stop: triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
 
 
@@ -219,6 +217,20 @@ def _plc_triggers(settings: config.Config, order: Order, address: str, registry:
     return lambda _shutter, events, stop: source.run(plc.poll_ms / 1000, events.put, stop)
 
 
+def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
+    """Return what makes a frame the image of a job."""
+    rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
+    return lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+
+
+def shutter_of(rules: config.CameraRules, make: Callable[[], Camera], events: queue.SimpleQueue[Event]) -> Shutter:
+    """Return the thread of a camera, whose results become events."""
+    return Shutter(
+        lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
+        rules.stuck_s,
+    )
+
+
 def _sender(
     settings: config.Config,
     order: Order,
@@ -227,15 +239,13 @@ def _sender(
     metrics: Metrics,
     read_id: ReadId,
 ) -> ImageSender:
-    rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
-
     def accept(capture: Capture) -> bool:
         job_id = str(capture.job_id)
         capture = replace(capture, on_accepted=lambda: parts.remove(job_id))
         return publishers.accept(capture, capture.deadline) is not None
 
     return ImageSender(
-        lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality),
+        encoder(settings, order),
         accept,
         settings.publisher.window,
         settings.images.max_bytes,

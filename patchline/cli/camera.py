@@ -17,6 +17,7 @@ from patchline.runtime import signals
 
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
+    from patchline.camera.process import Order
 
 
 Source = Annotated[
@@ -37,7 +38,15 @@ Patience = Annotated[
 Test = Annotated[
     bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
 ]
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")]
+Record = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Write N images of good parts into a folder for fit, and send nothing."),
+]
+Add = Annotated[bool, typer.Option("--add", help="With --record: the folder may hold other images.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where images go: with --test to out, with --record to out/good by default."),
+]
 MetricsPort = Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")]
 
 
@@ -50,7 +59,9 @@ def camera(
     count: EndsAfter = None,
     deadline_ms: Patience = None,
     test: Test = False,
-    out: Out = Path("out"),
+    record: Record = None,
+    add: Add = False,
+    out: Out = None,
     metrics_port: MetricsPort = None,
     config_file: Settings = CONFIG,
 ) -> None:
@@ -64,7 +75,8 @@ def camera(
     (by which the PLC knows the part) and encoder_count. The end of the input ends the process. With --triggers, each
     part that a PLC numbers in its register map is a trigger. A part that is seen too late has no image.
 
-    --test needs no RabbitMQ. It shows the frames as a worker will see them.
+    --test and --record need no RabbitMQ. --test shows the frames as a worker will see them. --record takes the triggers
+    that the line would take, and writes the images that would be sent.
 
     Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
     """
@@ -72,17 +84,42 @@ def camera(
 
     settings = config.load(config_file)
     settings.category(category)
+    _check(rate, count, plc, test, record, add)
+    make = sources.parse(source, settings.camera.rules(line))
+    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port, plc)
+    if test:
+        _test(settings, line, category, make, out or Path("out"))
+        return
+    if record is not None:
+        _record(settings, order, make, out or Path("out/good"), record, add)
+        return
+    with signals.stop_event() as stop:
+        process.run(settings, order, make, JobStates().print, stop)
+
+
+def _check(rate: float | None, count: int | None, plc: str | None, test: bool, record: int | None, add: bool) -> None:
+    """Raise SetupError if options contradict each other."""
     if count is not None and rate is None:
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
     if plc is not None and rate is not None:
         raise SetupError("--triggers and --rate: a camera is triggered in one way; leave one of them out")
-    make = sources.parse(source, settings.camera.rules(line))
-    order = process.Order(line, category, deadline_ms or settings.publisher.deadline_ms, rate, count, metrics_port, plc)
-    if test:
-        _test(settings, line, category, make, out)
-        return
+    if test and record is not None:
+        raise SetupError("--test and --record: leave one of them out")
+    if add and record is None:
+        raise SetupError("--add needs --record: it is about its folder")
+
+
+def _record(
+    settings: config.Config, order: Order, make: Callable[[], Camera], out: Path, wanted: int, add: bool
+) -> None:
+    from patchline.camera import record
+
     with signals.stop_event() as stop:
-        process.run(settings, order, make, JobStates().print, stop)
+        count = record.record(settings, order, make, out, wanted, stop, add)
+    print(f"{count} images in {out}")
+    if count < wanted:
+        raise SetupError(f"{wanted} images were wanted: the triggers ended before; the log says why parts had no image")
+    print(f"next: patchline fit --category {order.category} {out}")
 
 
 def _test(settings: config.Config, line: str, category: str, make: Callable[[], Camera], out: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import zxingcpp
 
+from patchline import config
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason
@@ -17,6 +18,7 @@ from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
 GATE_QUEUE = topology.gate_queue("l1", default_name())
+PUBLISH = ("publish", "--line", "l1", "--category", "brick")
 JUDGED = {Decision.PASS, Decision.REVIEW, Decision.FAIL}
 
 
@@ -86,6 +88,32 @@ def test_the_code_on_a_part_is_the_id_of_its_verdict(line, tmp_path):
     assert verdicts[second["job_id"]].part_id.endswith("-2")
     assert "a part keeps the id of its trigger" in camera.err
     assert {verdict.decision for verdict in verdicts.values()} <= JUDGED
+
+
+def test_recorded_images_are_fitted_and_have_the_scores_of_the_live_ones(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000)
+    source, good = "simulated:seed=3,frame_s=0.001", tmp_path / "good"
+    recorded = line.run(*CAMERA, "--record", "40", "--rate", "10", "--out", str(good), source)
+    assert recorded.returncode == 0, recorded.err
+    files = sorted(good.iterdir())
+    assert len(files) == 40
+    assert f"40 images in {good}" in recorded.out
+    line.worker("--category", "brick")
+    live = line.run(*CAMERA, "--rate", "4", "--count", "4", "--deadline-ms", "60000", source)
+    published = line.run(*PUBLISH, "--deadline-ms", "60000", *map(str, files[:4]))
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(8)}
+    scores = [[verdicts[state["job_id"]].score for state in records(run.out)] for run in (live, published)]
+    assert scores[0] == scores[1]
+    assert len(set(scores[0])) == 4
+    elsewhere = line.settings.model_copy(
+        update={"paths": line.settings.paths.model_copy(update={"memory_banks": tmp_path / "banks"})}
+    )
+    config.save(elsewhere, line.folder / "config.yaml")
+    fitted = line.run("fit", "--category", "brick", str(good))
+    assert fitted.returncode == 0, fitted.err
+    again = line.run(*CAMERA, "--record", "1", "--rate", "10", "--out", str(good), source)
+    assert again.returncode == 2
+    assert "holds 40 images already" in again.err
 
 
 def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):
