@@ -27,13 +27,14 @@ from patchline.publisher import process as publisher
 from patchline.publisher.job_state import OnState
 from patchline.publisher.pipelines import Pipelines
 from patchline.publisher.source import Capture
-from patchline.runtime import connections
+from patchline.runtime import connections, notify
 from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05
 _FIRST_OPEN_S = 10.0
 _END_S = 5.0
+_ALIVE_INTERVAL_S = 1.0
 Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
 ReadId = Callable[[bytes, str], str | None]
 StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
@@ -153,7 +154,8 @@ def serve(
     failed: threading.Event,
 ) -> None:
     """Handle triggers and frames until there are no more triggers, and the last part has its frame or none."""
-    taking = True
+    taking, alive_at = True, time.monotonic()
+    notify.send(notify.READY)
     while (taking and not stop.is_set() and not failed.is_set()) or exposures.outstanding:
         try:
             event = events.get(timeout=_TICK_S)
@@ -168,8 +170,12 @@ def serve(
                 exposures.on_trigger(event.trigger, time.monotonic(), event.since, event.objection)
             else:
                 exposures.on_result(*event, time.monotonic())
-        exposures.on_time(time.monotonic())
+        exposures.on_time(now := time.monotonic())
         shutter.check()
+        if now >= alive_at:
+            notify.send(notify.ALIVE)
+            alive_at = now + _ALIVE_INTERVAL_S
+    notify.send(notify.STOPPING)
 
 
 def series_of(order: Order, rules: config.CameraRules) -> Series:

@@ -206,6 +206,7 @@ def commands():
         words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
         filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1")
         filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
+        filled = filled.replace("$TRIGGERS", "--rate 1").replace("${SOURCE}", "simulated:")
         yield pytest.param(filled.split(), id=unit.name)
 
 
