@@ -40,7 +40,8 @@ class Reckoning:
         without_verdict: announced parts without a verdict.
         wrongly_accepted: accepted parts whose verdict is no `pass`.
         other: other verdicts.
-        return_s: after each fault, the seconds until a part with an image was judged again.
+        start_s: after each kill, the seconds until the new process said its first word. They are the machine's.
+        return_s: after each fault, the seconds from then on until a part with an image was judged again.
     """
 
     announced: int = 0
@@ -51,6 +52,7 @@ class Reckoning:
     wrongly_accepted: int = 0
     other: int = 0
     return_s: dict[str, list[float]] = field(default_factory=dict)
+    start_s: list[float] = field(default_factory=list)
 
     @property
     def holds(self):
@@ -58,8 +60,9 @@ class Reckoning:
         return not (self.without_act or self.without_verdict or self.wrongly_accepted or self.other)
 
     def summary(self):
-        """Return the greatest and the median time of each fault."""
-        return {kind: (round(median(times), 2), round(max(times), 2)) for kind, times in self.return_s.items()}
+        """Return the median and the greatest time of each kind."""
+        kinds = self.return_s | {"start": self.start_s}
+        return {kind: (round(median(times), 2), round(max(times), 2)) for kind, times in kinds.items()}
 
 
 class Audit:
@@ -149,7 +152,7 @@ def run(line, folder, source, kills, freezes, seed=1):
         rng = random.Random(seed)
         for fault in faults:
             time.sleep(rng.uniform(0.3, 1.3))
-            over = _kill(camera) if fault == "kill" else _freeze(camera, rng)
+            over = _kill(camera, reckoning) if fault == "kill" else _freeze(camera, rng)
             reckoning.return_s[fault].append(_wait_for_frames(audit, *over))
     finally:
         camera.end()
@@ -159,12 +162,18 @@ def run(line, folder, source, kills, freezes, seed=1):
     return _reckon(reckoning, audit, {act["job_id"]: act["action"] for act in arm.acts()})
 
 
-def _kill(camera):
-    """Kill the process. Return when it was started again."""
+def _kill(camera, reckoning):
+    """Kill the process. Return when it was started again by the wall clock, and when it ran."""
     starts = len(camera.starts)
     camera.process.kill()
+    camera.process.wait(_LIMIT_S)
+    said = camera.log.stat().st_size
     wait_for(lambda: len(camera.starts) > starts)
-    return camera.starts[-1]
+    wait_for(lambda: camera.log.stat().st_size > said, timeout_s=_LIMIT_S)
+    wall_ms, started = camera.starts[-1]
+    now = time.monotonic()
+    reckoning.start_s.append(now - started)
+    return wall_ms, now
 
 
 def _freeze(camera, rng):

@@ -33,6 +33,7 @@ class ImageSender:
         on_no_image: called with the cause if the frame of a part does not become its image.
         read_id: an image and its content type -> the id of the part that it shows; None: that of the trigger. Raises
             CameraError if there must be one.
+        on_image: called with each image that is sent, and its content type. Raises nothing.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class ImageSender:
         max_bytes: int,
         on_no_image: Callable[[str], None],
         read_id: Callable[[bytes, str], str | None] = lambda *_: None,
+        on_image: Callable[[bytes, str], None] = lambda *_: None,
     ) -> None:
         self._encode, self._accept = encode, accept
         self._max_frames, self._max_bytes = max_frames, max_bytes
-        self._on_no_image, self._read_id = on_no_image, read_id
+        self._on_no_image, self._read_id, self._on_image = on_no_image, read_id, on_image
         self._queue: queue.SimpleQueue[tuple[Capture, Frame | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="image sender", daemon=True)
         self._thread.start()
@@ -80,6 +82,7 @@ class ImageSender:
         except Exception as error:  # noqa: BLE001 - one strange frame must not end the others
             _log.exception("frame cannot be encoded", job_id=capture.job_id)
             return self._without_image(capture, "unfit", f"{type(error).__name__}: {error}")
+        self._on_image(image, content_type)
         return replace(capture, image=image, content_type=content_type, part_id=part_id)
 
     def _without_image(self, capture: Capture, cause: str, reason: str) -> Capture:

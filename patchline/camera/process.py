@@ -14,12 +14,12 @@ from functools import partial
 import structlog
 
 from patchline import config
-from patchline.camera import codes, pixels, plc_triggers, triggers
+from patchline.camera import codes, exposure, pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import CodeMetrics, Metrics, PlcMetrics
+from patchline.camera.metrics import CodeMetrics, ExposureMetrics, Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
 from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
@@ -121,6 +121,7 @@ def run(
     """
     registry = Registry()
     start_triggers, read_id = triggers_of(settings, order, registry), _id_reader(settings, order, registry)
+    meter = _exposure_meter(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
@@ -132,10 +133,10 @@ def run(
             settings, order.line, order.category, order.metrics_port, on_state, publisher_stop, registry
         ) as publishers,
     ):
-        sender = _sender(settings, order, publishers, parts, metrics, read_id)
+        sender = _sender(settings, order, publishers, parts, metrics, read_id, meter)
         shutter = shutter_of(rules, make, events)
-        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts))
         series = series_of(order, rules)
+        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts), series.frame_timeout_s)
         exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
         exposures.answer_left()
         start_triggers(shutter, events, stop)
@@ -244,6 +245,7 @@ def _sender(
     parts: OpenParts,
     metrics: Metrics,
     read_id: ReadId,
+    meter: exposure.ExposureMeter,
 ) -> ImageSender:
     def accept(capture: Capture) -> bool:
         job_id = str(capture.job_id)
@@ -257,7 +259,15 @@ def _sender(
         settings.images.max_bytes,
         metrics.no_image,
         read_id,
+        meter.look,
     )
+
+
+def _exposure_meter(settings: config.Config, order: Order, registry: Registry) -> exposure.ExposureMeter:
+    limits, depth = settings.images, settings.category(order.category).depth
+    at_fit = exposure.of_bank(settings.paths.memory_banks / order.category, limits, depth)
+    metrics = ExposureMetrics(order.line, order.category, at_fit, registry)
+    return exposure.ExposureMeter(limits, depth, metrics.show)
 
 
 def _id_reader(settings: config.Config, order: Order, registry: Registry) -> ReadId:
