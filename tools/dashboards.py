@@ -177,6 +177,64 @@ LINE = (
         "ops",
     ),
 )
+CAMERA = (
+    Panel(
+        "Camera: triggers and frames",
+        {
+            "triggers {{category}}": f"sum by (category) (rate(patchline_camera_triggers_total{_LINE}[1m]))",
+            "frames {{category}}": f"sum by (category) (rate(patchline_camera_frames_total{_LINE}[1m]))",
+        },
+        "ops",
+    ),
+    Panel(
+        "Camera: parts without an image, by cause (busy: merged triggers)",
+        {
+            "{{cause}}": f"sum by (cause) (increase(patchline_camera_no_image_total{_LINE}[5m]))",
+            "answers that came too late": f"sum(increase(patchline_camera_late_total{_LINE}[5m]))",
+        },
+    ),
+    Panel(
+        "Camera: time from trigger to frame",
+        {
+            "median": f"histogram_quantile(0.5, sum by (le) (rate(patchline_camera_frame_seconds_bucket{_LINE}[1m])))",
+            "p99": f"histogram_quantile(0.99, sum by (le) (rate(patchline_camera_frame_seconds_bucket{_LINE}[1m])))",
+            "limit": f"min(patchline_camera_frame_timeout_seconds{_LINE})",
+        },
+        "s",
+    ),
+    Panel(
+        "Camera: age of the last frame",
+        {"{{category}}": f"time() - max by (category) (patchline_camera_last_frame_timestamp_seconds{_LINE})"},
+        "s",
+    ),
+    Panel(
+        "Camera: open, times opened, parts without a job",
+        {
+            "open {{category}}": f"min by (category) (patchline_camera_ready{_LINE})",
+            "opened {{category}}": f"max by (category) (patchline_camera_opened{_LINE})",
+            "parts {{category}}": f"sum by (category) (patchline_camera_open_parts{_LINE})",
+        },
+    ),
+    Panel(
+        "Camera: brightness of the images, against those of the fit",
+        {
+            "now {{category}}": f"avg by (category) (avg_over_time(patchline_camera_brightness{_LINE}[1m]))",
+            "at the fit {{category}}": f"max by (category) (patchline_camera_fit_brightness{_LINE})",
+            "white pixels {{category}}": f"avg by (category) (avg_over_time(patchline_camera_white_share{_LINE}[1m]))",
+        },
+        "percentunit",
+    ),
+    Panel(
+        "Camera: its PLC is silent, triggers unread",
+        {
+            "silent {{category}}": f"max by (category) (patchline_camera_plc_silent{_LINE})",
+            "overwritten {{category}}": f"sum by (category) (increase(patchline_camera_plc_lost_total{_LINE}[5m]))",
+            "counted anew {{category}}": (
+                f"sum by (category) (increase(patchline_camera_plc_restarts_total{_LINE}[5m]))"
+            ),
+        },
+    ),
+)
 
 
 def plant() -> dict[str, object]:
@@ -188,7 +246,7 @@ def line() -> dict[str, object]:
     """Return the dashboard of one line, which is selected at its top."""
     query = "label_values(patchline_images_total, line)"
     variable = {"name": "line", "label": "Line", "type": "query", "datasource": _SOURCE, "query": query, "refresh": 2}
-    return _dashboard("patchline-line", "Patchline: line", LINE, [variable])
+    return _dashboard("patchline-line", "Patchline: line", (*LINE, *CAMERA), [variable])
 
 
 def write(folder: Path = FOLDER) -> None:

@@ -1,11 +1,12 @@
 """Triggers become announced parts, and the frames of a camera their images. One trigger is outstanding at a time.
 
 A part is announced at its trigger. From then on it gets a job, whatever the camera does: with its image, or with the
-cause why there is none. Uses no camera, no thread and no connection; times named `now` are monotonic, in seconds.
+cause why there is none. Uses no camera, no thread and no connection; times are monotonic, in seconds.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,8 +15,7 @@ import structlog
 
 from patchline.camera.base import CameraError, Frame
 from patchline.camera.metrics import Metrics
-from patchline.camera.open_parts import OpenParts
-from patchline.camera.triggers import Trigger
+from patchline.camera.triggers import Objection, Trigger
 from patchline.protocol import messages
 from patchline.protocol.messages import Job
 from patchline.publisher.source import Capture
@@ -33,6 +33,19 @@ class Shutter(Protocol):
         ...
 
 
+class Parts(Protocol):
+    """What remembers the parts that are not answered for: see `OpenParts`."""
+
+    @property
+    def left(self) -> tuple[Job, ...]:
+        """The parts that an earlier process has left open."""
+        ...
+
+    def add(self, job: Job) -> None:
+        """Remember a part, before it is announced."""
+        ...
+
+
 @dataclass(frozen=True)
 class Series:
     """The triggers of one process.
@@ -43,6 +56,7 @@ class Series:
         started_at: when the process began to count its triggers, in epoch milliseconds.
         deadline_ms: time for a verdict, from the trigger.
         frame_timeout_s: time for the frame, from the trigger.
+        late_s: a part whose trigger was seen later than this has no image.
     """
 
     line: str
@@ -50,6 +64,7 @@ class Series:
     started_at: int
     deadline_ms: int
     frame_timeout_s: float
+    late_s: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,7 @@ class Exposures:
         shutter: takes the pictures.
         metrics: of the camera.
         now_ms: the wall clock.
+        clock: the monotonic clock.
     """
 
     def __init__(
@@ -77,15 +93,16 @@ class Exposures:
         series: Series,
         announce: Callable[[Capture, int | None], Capture],
         send: Callable[[Capture, Frame | None], None],
-        parts: OpenParts,
+        parts: Parts,
         shutter: Shutter,
         metrics: Metrics,
         now_ms: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._series = series
         self._announce, self._send = announce, send
         self._parts, self._shutter = parts, shutter
-        self._metrics, self._now_ms = metrics, now_ms
+        self._metrics, self._now_ms, self._clock = metrics, now_ms, clock
         self._triggers = 0
         self._outstanding: _Outstanding | None = None
 
@@ -102,23 +119,25 @@ class Exposures:
         if self._parts.left:
             _log.error("parts of the process before have no image", parts=len(self._parts.left))
 
-    def on_trigger(self, trigger: Trigger, now: float) -> None:
-        """Announce a part, and take its picture; if that is not possible now, it has no image."""
+    def on_trigger(
+        self, trigger: Trigger, now: float, since: float | None = None, objection: Objection | None = None
+    ) -> None:
+        """Announce a part, and take its picture; if that is not possible now, it has no image.
+
+        Args:
+            trigger: what is known of the part.
+            now: the time.
+            since: when it was triggered at the earliest, if its trigger was seen later.
+            objection: why it must not be photographed.
+        """
         self._triggers += 1
         self._metrics.triggered()
         capture = self._capture(trigger)
         self._parts.add(self._job(capture))
         capture = self._announce(capture, capture.deadline)
-        job_id = str(capture.job_id)
-        timeout_s = self._series.frame_timeout_s
-        if self._outstanding is not None:
-            self._give_up(capture, "busy", "the trigger before still waited for its frame")
-            return
-        refusal = self._shutter.press(job_id, timeout_s)
-        if refusal is not None:
-            self._give_up(capture, "not_ready", refusal)
-        else:
-            self._outstanding = _Outstanding(capture, now, now + timeout_s + _MARGIN_S)
+        objection = objection or self._too_late(since) or self._press(capture, now)
+        if objection is not None:
+            self._give_up(capture, objection.cause, objection.reason)
 
     def on_result(self, job_id: str, result: Frame | CameraError, now: float) -> None:
         """Take what the camera gave for a part. What comes too late belongs to no part any more."""
@@ -141,6 +160,26 @@ class Exposures:
             self._outstanding = None
             timeout_ms = self._series.frame_timeout_s * 1000
             self._give_up(outstanding.capture, "not_ready", f"the camera has not answered within {timeout_ms:.0f} ms")
+
+    def _too_late(self, since: float | None) -> Objection | None:
+        """Return an objection if a part may have moved on. Asked at last: the announcement may take time, too."""
+        late_s = 0.0 if since is None else self._clock() - since
+        if late_s <= self._series.late_s:
+            return None
+        limit_ms = self._series.late_s * 1000
+        reason = f"triggered up to {late_s * 1000:.0f} ms ago, and camera.trigger_late_ms is {limit_ms:.0f}"
+        return Objection("late_trigger", reason)
+
+    def _press(self, capture: Capture, now: float) -> Objection | None:
+        """Take the picture of a part; return why that is not possible now."""
+        if self._outstanding is not None:
+            return Objection("busy", "the trigger before still waited for its frame")
+        timeout_s = self._series.frame_timeout_s
+        refusal = self._shutter.press(str(capture.job_id), timeout_s)
+        if refusal is not None:
+            return Objection("not_ready", refusal)
+        self._outstanding = _Outstanding(capture, now, now + timeout_s + _MARGIN_S)
+        return None
 
     def _give_up(self, capture: Capture, cause: str, reason: str) -> None:
         self._metrics.no_image(cause)

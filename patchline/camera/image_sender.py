@@ -16,6 +16,12 @@ _log = structlog.get_logger(__name__)
 _NO_ROOM = "neither RabbitMQ nor the spool took the images before"
 
 
+class TooLargeError(CameraError):
+    """No worker would take the image."""
+
+    cause = "too_large"
+
+
 class ImageSender:
     """Sends the jobs of parts, in order.
 
@@ -25,6 +31,9 @@ class ImageSender:
         max_frames: frames that may wait; the parts of further ones have no image.
         max_bytes: of an image.
         on_no_image: called with the cause if the frame of a part does not become its image.
+        read_id: an image and its content type -> the id of the part that it shows; None: that of the trigger. Raises
+            CameraError if there must be one.
+        on_image: called with each image that is sent, and its content type. Raises nothing.
     """
 
     def __init__(
@@ -34,10 +43,12 @@ class ImageSender:
         max_frames: int,
         max_bytes: int,
         on_no_image: Callable[[str], None],
+        read_id: Callable[[bytes, str], str | None] = lambda *_: None,
+        on_image: Callable[[bytes, str], None] = lambda *_: None,
     ) -> None:
         self._encode, self._accept = encode, accept
         self._max_frames, self._max_bytes = max_frames, max_bytes
-        self._on_no_image = on_no_image
+        self._on_no_image, self._read_id, self._on_image = on_no_image, read_id, on_image
         self._queue: queue.SimpleQueue[tuple[Capture, Frame | None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="image sender", daemon=True)
         self._thread.start()
@@ -63,15 +74,16 @@ class ImageSender:
     def _with_image(self, capture: Capture, frame: Frame) -> Capture:
         try:
             image, content_type = self._encode(frame)
+            if len(image) > self._max_bytes:
+                raise TooLargeError(f"the image has {len(image)} bytes, and images.max_bytes is {self._max_bytes}")
+            part_id = self._read_id(image, content_type) or capture.part_id
         except CameraError as error:
             return self._without_image(capture, error.cause, str(error))
         except Exception as error:  # noqa: BLE001 - one strange frame must not end the others
             _log.exception("frame cannot be encoded", job_id=capture.job_id)
             return self._without_image(capture, "unfit", f"{type(error).__name__}: {error}")
-        if len(image) > self._max_bytes:
-            reason = f"the image has {len(image)} bytes, and images.max_bytes is {self._max_bytes}"
-            return self._without_image(capture, "too_large", reason)
-        return replace(capture, image=image, content_type=content_type)
+        self._on_image(image, content_type)
+        return replace(capture, image=image, content_type=content_type, part_id=part_id)
 
     def _without_image(self, capture: Capture, cause: str, reason: str) -> Capture:
         self._on_no_image(cause)

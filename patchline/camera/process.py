@@ -9,31 +9,35 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from patchline import config
-from patchline.camera import pixels, triggers
+from patchline.camera import codes, exposure, pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import Metrics
+from patchline.camera.metrics import CodeMetrics, ExposureMetrics, Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
-from patchline.camera.triggers import Trigger
+from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
 from patchline.publisher import process as publisher
 from patchline.publisher.job_state import OnState
 from patchline.publisher.pipelines import Pipelines
 from patchline.publisher.source import Capture
-from patchline.runtime import connections
+from patchline.runtime import connections, notify
 from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05
 _FIRST_OPEN_S = 10.0
 _END_S = 5.0
-Event = Trigger | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+_ALIVE_INTERVAL_S = 1.0
+Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
+ReadId = Callable[[bytes, str], str | None]
+StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ class Order:
         line: the line of the camera.
         category: the category of the parts.
         deadline_ms: time for a verdict, from the trigger.
-        rate: triggers a second; None reads them from the standard input, one line each.
+        rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
         count: triggers after which the process ends; None: never.
         metrics_port: port of the metrics; None serves none.
+        plc: address of the PLC that triggers; None: there is none.
     """
 
     line: str
@@ -55,6 +60,7 @@ class Order:
     rate: float | None = None
     count: int | None = None
     metrics_port: int | None = None
+    plc: str | None = None
 
 
 class Shutter:
@@ -109,13 +115,13 @@ def run(
     """Take pictures until the triggers end or `stop` is set, then wait until their jobs are confirmed or spooled.
 
     Raises:
-        SetupError: the spool cannot be used, another process has the camera of this line and category, or the standard
-            input is closed and there is no rate.
+        SetupError: the spool cannot be used, another process has the camera of this line and category, the standard
+            input is closed and nothing else triggers, or the address of the PLC is not valid.
         TopologyMismatch: a queue exists with different arguments.
     """
-    if order.rate is None and sys.stdin is None:
-        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
     registry = Registry()
+    start_triggers, read_id = triggers_of(settings, order, registry), _id_reader(settings, order, registry)
+    meter = _exposure_meter(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
@@ -127,26 +133,21 @@ def run(
             settings, order.line, order.category, order.metrics_port, on_state, publisher_stop, registry
         ) as publishers,
     ):
-        sender = _sender(settings, order, publishers, parts, metrics)
-        shutter = Shutter(
-            lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
-            rules.stuck_s,
-        )
-        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts))
-        series = Series(
-            order.line, order.category, connections.now_ms(), order.deadline_ms, rules.frame_timeout_ms / 1000
-        )
+        sender = _sender(settings, order, publishers, parts, metrics, read_id, meter)
+        shutter = shutter_of(rules, make, events)
+        series = series_of(order, rules)
+        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts), series.frame_timeout_s)
         exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
         exposures.answer_left()
-        _start_triggers(order, shutter, events, stop)
-        _serve(exposures, shutter, events, stop, publisher_stop)
+        start_triggers(shutter, events, stop)
+        serve(exposures, shutter, events, stop, publisher_stop)
         shutter.close()
         if not sender.close(_END_S):
             _log.warning("images are not accepted, the next start says so", parts=len(parts))
         _settle(publishers, publisher_stop, stop)
 
 
-def _serve(
+def serve(
     exposures: Exposures,
     shutter: Shutter,
     events: queue.SimpleQueue[Event],
@@ -154,7 +155,8 @@ def _serve(
     failed: threading.Event,
 ) -> None:
     """Handle triggers and frames until there are no more triggers, and the last part has its frame or none."""
-    taking = True
+    taking, alive_at = True, time.monotonic()
+    notify.send(notify.READY)
     while (taking and not stop.is_set() and not failed.is_set()) or exposures.outstanding:
         try:
             event = events.get(timeout=_TICK_S)
@@ -165,17 +167,39 @@ def _serve(
                 taking = False
             elif isinstance(event, Trigger):
                 exposures.on_trigger(event, time.monotonic())
+            elif isinstance(event, Sighting):
+                exposures.on_trigger(event.trigger, time.monotonic(), event.since, event.objection)
             else:
                 exposures.on_result(*event, time.monotonic())
-        exposures.on_time(time.monotonic())
+        exposures.on_time(now := time.monotonic())
         shutter.check()
+        if now >= alive_at:
+            notify.send(notify.ALIVE)
+            alive_at = now + _ALIVE_INTERVAL_S
+    notify.send(notify.STOPPING)
 
 
-def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event) -> None:
-    if order.rate is None:
-        triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
-        return
-    rate, count = order.rate, order.count
+def series_of(order: Order, rules: config.CameraRules) -> Series:
+    """Return the series of triggers that begins now."""
+    frame_timeout_s, late_s = rules.frame_timeout_ms / 1000, rules.trigger_late_ms / 1000
+    return Series(order.line, order.category, connections.now_ms(), order.deadline_ms, frame_timeout_s, late_s)
+
+
+def triggers_of(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
+    """Return what starts the triggers. Raises SetupError if they cannot be had."""
+    if order.plc is not None:
+        return _plc_triggers(settings, order, order.plc, registry)
+    if order.rate is not None:
+        return partial(_fire, order.rate, order.count)
+    if sys.stdin is None:
+        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
+    return lambda _shutter, events, _stop: triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
+
+
+def _fire(
+    rate: float, count: int | None, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event
+) -> None:
+    """Trigger evenly in time on a background thread, from when the camera is open."""
 
     def fire() -> None:
         patience = time.monotonic() + _FIRST_OPEN_S
@@ -190,23 +214,70 @@ def _start_triggers(order: Order, shutter: Shutter, events: queue.SimpleQueue[Ev
     threading.Thread(target=fire, name="triggers", daemon=True).start()
 
 
-def _sender(
-    settings: config.Config, order: Order, publishers: Pipelines, parts: OpenParts, metrics: Metrics
-) -> ImageSender:
-    rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
+def _plc_triggers(settings: config.Config, order: Order, address: str, registry: Registry) -> StartTriggers:
+    plc, camera = settings.plc.rules(order.line), settings.camera.rules(order.line)
+    source = plc_triggers.PlcTriggers(
+        plc_triggers.open_reader(address, plc),
+        plc_triggers.Rules(order.category, settings.plc.codes, camera.trigger_late_counts),
+        PlcMetrics(order.line, order.category, registry),
+    )
+    return lambda _shutter, events, stop: source.run(plc.poll_ms / 1000, events.put, stop)
 
+
+def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
+    """Return what makes a frame the image of a job."""
+    rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
+    return lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+
+
+def shutter_of(rules: config.CameraRules, make: Callable[[], Camera], events: queue.SimpleQueue[Event]) -> Shutter:
+    """Return the thread of a camera, whose results become events."""
+    return Shutter(
+        lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
+        rules.stuck_s,
+    )
+
+
+def _sender(
+    settings: config.Config,
+    order: Order,
+    publishers: Pipelines,
+    parts: OpenParts,
+    metrics: Metrics,
+    read_id: ReadId,
+    meter: exposure.ExposureMeter,
+) -> ImageSender:
     def accept(capture: Capture) -> bool:
         job_id = str(capture.job_id)
         capture = replace(capture, on_accepted=lambda: parts.remove(job_id))
         return publishers.accept(capture, capture.deadline) is not None
 
     return ImageSender(
-        lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality),
+        encoder(settings, order),
         accept,
         settings.publisher.window,
         settings.images.max_bytes,
         metrics.no_image,
+        read_id,
+        meter.look,
     )
+
+
+def _exposure_meter(settings: config.Config, order: Order, registry: Registry) -> exposure.ExposureMeter:
+    limits, depth = settings.images, settings.category(order.category).depth
+    at_fit = exposure.of_bank(settings.paths.memory_banks / order.category, limits, depth)
+    metrics = ExposureMetrics(order.line, order.category, at_fit, registry)
+    return exposure.ExposureMeter(limits, depth, metrics.show)
+
+
+def _id_reader(settings: config.Config, order: Order, registry: Registry) -> ReadId:
+    """Return what finds the id of a part in its image."""
+    wanted = settings.camera.rules(order.line).part_code
+    if wanted == "none":
+        return lambda *_: None
+    counted = CodeMetrics(order.line, order.category, codes.OUTCOMES, registry)
+    depth = settings.category(order.category).depth
+    return codes.CodeReader(wanted == "required", settings.images, depth, counted.count).read
 
 
 def _settle(publishers: Pipelines, publisher_stop: threading.Event, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""What triggers a camera: a rate, or a person or program that writes a line for each part."""
+"""What is known of a part at its trigger, and two that trigger: a rate, and a program that writes lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pydantic
 import structlog
@@ -25,6 +26,29 @@ class Trigger(messages.Frozen):
     part_id: Identifier | None = None
     number: PartNumber | None = None
     encoder_count: EncoderCount | None = None
+
+
+@dataclass(frozen=True)
+class Objection:
+    """Why a part must not be photographed: the label of a metric, and the reason for its verdict."""
+
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A part whose trigger was seen some time after it.
+
+    Attributes:
+        trigger: what is known of the part.
+        since: when it was triggered at the earliest, on a monotonic clock in seconds.
+        objection: why it must not be photographed, if it must not.
+    """
+
+    trigger: Trigger
+    since: float
+    objection: Objection | None = None
 
 
 def parse(line: str) -> Trigger:

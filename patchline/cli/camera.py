@@ -17,6 +17,7 @@ from patchline.runtime import signals
 
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
+    from patchline.camera.process import Order
 
 SOURCES = "aravis:ADDRESS, pylon:SERIAL, rtsp://HOST/PATH, v4l2:DEVICE, mqtt:TOPIC, folder:PATH or simulated:[...]."
 
@@ -31,14 +32,27 @@ Rate = Annotated[
     float | None,
     typer.Option(min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."),
 ]
-Count = Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")]
+Plc = Annotated[
+    str | None,
+    typer.Option("--triggers", metavar="ADDRESS", help="The PLC that triggers, such as modbus:HOST (docs/plc.md)."),
+]
+EndsAfter = Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")]
 Patience = Annotated[
     int | None, typer.Option(min=1, max=MAX_PATIENCE_MS, metavar="MS", help="Time for a verdict, from the trigger.")
 ]
 Test = Annotated[
     bool, typer.Option("--test", help="Take ten frames, show exposure, sharpness and times, and send nothing.")
 ]
-Out = Annotated[Path, typer.Option(metavar="FOLDER", help="With --test: where the last image goes.")]
+Record = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Write N images of good parts into a folder for fit, and send nothing."),
+]
+Add = Annotated[bool, typer.Option("--add", help="With --record: the folder may hold other images.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where images go: with --test to out, with --record to out/good by default."),
+]
+MetricsPort = Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")]
 
 
 def camera(
@@ -46,11 +60,14 @@ def camera(
     source: Source,
     category: PartsCategory = None,
     rate: Rate = None,
-    count: Count = None,
+    plc: Plc = None,
+    count: EndsAfter = None,
     deadline_ms: Patience = None,
     test: Test = False,
-    out: Out = Path("out"),
-    metrics_port: Annotated[int | None, port("Shows the camera and the spool to Prometheus, and /readyz.")] = None,
+    record: Record = None,
+    add: Add = False,
+    out: Out = None,
+    metrics_port: MetricsPort = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Take a picture at each trigger, and send it as a job. The part is announced at the trigger.
@@ -60,38 +77,32 @@ def camera(
     `patchline publish` does.
 
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
-    (by which the PLC knows the part) and encoder_count. The end of the input ends the process.
+    (by which the PLC knows the part) and encoder_count. The end of the input ends the process. With --triggers, each
+    part that a PLC numbers in its register map is a trigger. A part that is seen too late has no image.
 
     rtsp and v4l2 need camera.latency_ms. The file of PATCHLINE_CAMERA_LOGIN_FILE holds USER:PASSWORD of an rtsp camera.
 
-    --test needs no RabbitMQ. It shows the frames as a worker will see them.
+    mqtt:TOPIC is for cameras that send their pictures by themselves (docs/mqtt-in.md).
 
-    mqtt:TOPIC is for cameras that send their pictures by themselves, by MQTT to RabbitMQ's plug-in. In TOPIC, {line} is
-    the line, {category}, {part_id}, {number}, {encoder_count} and {captured_at} say what is known of a part, and + is
-    anything: 'mqtt:cameras/{line}/{category}/{part_id}/{captured_at}'.
+    --test and --record need no RabbitMQ. --test shows the frames as a worker will see them. --record takes the triggers
+    that the line would take, and writes the images that would be sent.
 
     Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
     """
-    from patchline.camera import process, sources
+    from patchline.camera import process
 
     settings = config.load(config_file)
     patience_ms = deadline_ms or settings.publisher.deadline_ms
+    _check(rate, count, plc, test, record, add)
     if source.startswith("mqtt:"):
-        if test or rate is not None or count is not None:
-            raise SetupError("--rate, --count and --test are for cameras that are triggered; an MQTT camera sends")
-        _devices(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
+        if test or record is not None or rate is not None or plc is not None:
+            raise SetupError("--rate, --triggers, --test and --record are for cameras that are triggered; mqtt: sends")
+        _receive(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
         return
-    category = _required(category)
-    settings.category(category)
-    if count is not None and rate is None:
-        raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
-    make = sources.parse(source, settings.camera.rules(line))
-    order = process.Order(line, category, patience_ms, rate, count, metrics_port)
-    if test:
-        _test(settings, line, category, make, out)
-        return
-    with signals.stop_event() as stop:
-        process.run(settings, order, make, JobStates().print, stop)
+    if category is None:
+        raise SetupError("say the category of the parts with --category NAME")
+    order = process.Order(line, category, patience_ms, rate, count, metrics_port, plc)
+    _take(settings, order, source, test, record, add, out)
 
 
 def cameras(config_file: Settings = CONFIG) -> None:
@@ -109,13 +120,19 @@ def cameras(config_file: Settings = CONFIG) -> None:
         print(line, flush=True)
 
 
-def _required(category: str | None) -> str:
-    if category is None:
-        raise SetupError("say the category of the parts with --category NAME")
-    return category
+def _check(rate: float | None, count: int | None, plc: str | None, test: bool, record: int | None, add: bool) -> None:
+    """Raise SetupError if options contradict each other."""
+    if count is not None and rate is None:
+        raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
+    if plc is not None and rate is not None:
+        raise SetupError("--triggers and --rate: a camera is triggered in one way; leave one of them out")
+    if test and record is not None:
+        raise SetupError("--test and --record: leave one of them out")
+    if add and record is None:
+        raise SetupError("--add needs --record: it is about its folder")
 
 
-def _devices(
+def _receive(
     settings: config.Config, line: str, category: str | None, topic: str, deadline_ms: int, metrics_port: int | None
 ) -> None:
     from patchline.camera import mqtt_process
@@ -123,6 +140,42 @@ def _devices(
     order = mqtt_process.Order(line, category, topic, deadline_ms, metrics_port)
     with signals.stop_event() as stop:
         mqtt_process.run(settings, order, JobStates().print, stop)
+
+
+def _take(
+    settings: config.Config,
+    order: Order,
+    source: str,
+    test: bool,
+    wanted: int | None,
+    add: bool,
+    out: Path | None,
+) -> None:
+    from patchline.camera import process, sources
+
+    settings.category(order.category)
+    make = sources.parse(source, settings.camera.rules(order.line))
+    if test:
+        _test(settings, order.line, order.category, make, out or Path("out"))
+        return
+    if wanted is not None:
+        _record(settings, order, make, out or Path("out/good"), wanted, add)
+        return
+    with signals.stop_event() as stop:
+        process.run(settings, order, make, JobStates().print, stop)
+
+
+def _record(
+    settings: config.Config, order: Order, make: Callable[[], Camera], out: Path, wanted: int, add: bool
+) -> None:
+    from patchline.camera import record
+
+    with signals.stop_event() as stop:
+        count = record.record(settings, order, make, out, wanted, stop, add)
+    print(f"{count} images in {out}")
+    if count < wanted:
+        raise SetupError(f"{wanted} images were wanted: the triggers ended before; the log says why parts had no image")
+    print(f"next: patchline fit --category {order.category} {out}")
 
 
 def _test(settings: config.Config, line: str, category: str, make: Callable[[], Camera], out: Path) -> None:

@@ -29,8 +29,12 @@ class CameraRules(Section):
         features: other settings by their names in GenICam, in the order in which they are set. They come first.
         latency_ms: of rtsp and v4l2: the age of a picture when it comes, at most, from the light to this host. They
             need it.
+        part_code: `optional` makes the Data Matrix or QR code in an image the id of its part, if there is exactly one;
+            `required` takes no other image.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
+        trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
+        trigger_late_counts: a part that has moved by more counts of the encoder has no image; None: the time decides.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
     """
 
@@ -43,8 +47,11 @@ class CameraRules(Section):
     region: Annotated[tuple[Pixels, Pixels, Count, Count], Field(strict=False)] | None = None
     features: dict[FeatureName, bool | int | float | str] = Field(default_factory=dict)
     latency_ms: Annotated[int, Field(ge=0, le=30_000)] | None = None
+    part_code: Literal["none", "optional", "required"] = "none"
     reopen_max_s: Positive = 5.0
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
+    trigger_late_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
+    trigger_late_counts: Count | None = None
     stuck_s: Annotated[float, Field(ge=5)] = 20.0
 
     def of_device(self) -> dict[str, Any]:

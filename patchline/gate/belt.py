@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from patchline import config
 from patchline.gate.confirmations import Confirmations
 from patchline.gate.part_numbers import PartNumbers, Sighting, put
-from patchline.gate.pulse import Pulse
 from patchline.gate.tracker import (
     MISSED,
     NO_NUMBER,
@@ -30,6 +29,7 @@ from patchline.gate.tracker import (
 )
 from patchline.gate.unacted import Unacted, UnactedPart
 from patchline.plc import encoder
+from patchline.plc.pulse import Pulse
 from patchline.plc.register_map import NO_COUNT, PlcState
 from patchline.plc.station import Confirmation, Report, Trigger
 from patchline.protocol.gate_messages import Action, ActionRecord

@@ -11,11 +11,12 @@ from tests.system.conftest import wait_for
 CAMERA = ("camera", "--line", "l1", "--category", "brick")
 
 
-def configure(line, folder, **camera):
+def configure(line, folder, plc=None, **camera):
     """Change settings of the camera, in a folder with a spool of its own."""
     folder.mkdir(exist_ok=True)
     paths = line.settings.paths.model_copy(update={"spool": folder / "spool", "gate": folder / "gate"})
-    settings = line.settings.model_copy(update={"camera": config.Camera(**camera), "paths": paths})
+    changes = {"camera": config.Camera(**camera), "paths": paths} | ({} if plc is None else {"plc": plc})
+    settings = line.settings.model_copy(update=changes)
     config.save(settings, folder / "config.yaml")
     line.folder = folder
 

@@ -34,6 +34,15 @@ def drift_charts(share, other):
     }
 
 
+def frame_times(fast, slow):
+    """The frames of a camera in each minute: those within 0.1 s, and those between 0.2 and 0.25 s."""
+    labels = 'line="l",category="c",instance="i"'
+    buckets = {"0.1": fast, "0.2": fast, "0.25": fast + slow, "+Inf": fast + slow}
+    name = "patchline_camera_frame_seconds_bucket"
+    series = {f'{name}{{{labels},le="{le}"}}': f"0+{count}x20" for le, count in buckets.items()}
+    return series | {f"patchline_camera_frame_timeout_seconds{{{labels}}}": "0.25x20"}
+
+
 # For each alert: series that make it fire, its labels, the evaluation time (minutes), series that do not make it fire.
 CASES = {
     "PatchlineLineStopped": (
@@ -247,6 +256,54 @@ CASES = {
         {"line": "l", "instance": "i", "cause": "unusable"},
         8,
         {'patchline_mqtt_refused_total{line="l",instance="i",cause="unusable"}': "3x20"},
+    ),
+    "PatchlineCameraWithoutFrames": (
+        {
+            'patchline_camera_triggers_total{line="l",category="c",instance="i"}': "0+60x20",
+            'patchline_camera_frames_total{line="l",category="c",instance="i"}': "0+60x5 300x15",
+        },
+        {"line": "l", "category": "c", "instance": "i"},
+        10,
+        {
+            'patchline_camera_triggers_total{line="l",category="c",instance="i"}': "0+60x20",
+            'patchline_camera_frames_total{line="l",category="c",instance="i"}': "0+6x20",
+        },
+    ),
+    "PatchlineCameraSlow": (
+        frame_times(fast=50, slow=10),
+        {"line": "l", "category": "c", "instance": "i"},
+        15,
+        frame_times(fast=59, slow=1),
+    ),
+    "PatchlineCameraExposureChanged": (
+        {
+            'patchline_camera_brightness{line="l",category="c",instance="i"}': "0.4x10 0.28x30",
+            'patchline_camera_fit_brightness{line="l",category="c",instance="i"}': "0.4x40",
+        },
+        {"line": "l", "category": "c", "instance": "i"},
+        35,
+        {
+            'patchline_camera_brightness{line="l",category="c",instance="i"}': "0.4x10 0.33x30",
+            'patchline_camera_fit_brightness{line="l",category="c",instance="i"}': "0.4x40",
+        },
+    ),
+    "PatchlineCameraPlcSilent": (
+        {'patchline_camera_plc_silent{line="l",category="c",instance="i"}': "0x5 1x20"},
+        {"line": "l", "category": "c", "instance": "i"},
+        10,
+        {'patchline_camera_plc_silent{line="l",category="c",instance="i"}': "0x20"},
+    ),
+    "PatchlineCameraTriggersUnread": (
+        {
+            'patchline_camera_plc_lost_total{line="l",category="c",instance="i"}': "0x20",
+            'patchline_camera_plc_restarts_total{line="l",category="c",instance="i"}': "0x5 1x20",
+        },
+        {"line": "l", "category": "c", "instance": "i"},
+        8,
+        {
+            'patchline_camera_plc_lost_total{line="l",category="c",instance="i"}': "5x20",
+            'patchline_camera_plc_restarts_total{line="l",category="c",instance="i"}': "1x20",
+        },
     ),
     "PatchlineBrokerUnreachable": (
         {'up{job="rabbitmq",instance="i"}': "0x20"},

@@ -2,8 +2,12 @@
 
 import signal
 
+import cv2
+import numpy as np
 import pytest
+import zxingcpp
 
+from patchline import config
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason
@@ -14,6 +18,7 @@ from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(180)
 GATE_QUEUE = topology.gate_queue("l1", default_name())
+PUBLISH = ("publish", "--line", "l1", "--category", "brick")
 JUDGED = {Decision.PASS, Decision.REVIEW, Decision.FAIL}
 
 
@@ -62,6 +67,53 @@ def test_every_part_of_a_camera_that_loses_frames_and_dies_has_a_verdict_and_an_
     assert acts.keys() == verdicts.keys()
     assert {acts[verdict.job_id] for verdict in missing} == {"reject"}
     assert line.messages(topology.DEAD, 1, timeout_s=0.5) == []
+
+
+def test_the_code_on_a_part_is_the_id_of_its_verdict(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000, part_code="optional")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, mark in (("1.png", "SN-0815"), ("2.png", None)):
+        pixels = np.full((160, 160), 170, np.uint8)
+        if mark:
+            code = np.array(zxingcpp.create_barcode(mark, zxingcpp.BarcodeFormat.DataMatrix).to_image(scale=5))
+            pixels[30 : 30 + code.shape[0], 30 : 30 + code.shape[1]] = code
+        assert cv2.imwrite(str(pictures / name), pixels)
+    line.worker("--category", "brick")
+    camera = line.run(*CAMERA, "--rate", "2", "--count", "2", "--deadline-ms", "60000", f"folder:{pictures}")
+    assert camera.returncode == 0, camera.err
+    first, second = records(camera.out)
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(2)}
+    assert verdicts[first["job_id"]].part_id == "SN-0815"
+    assert verdicts[second["job_id"]].part_id.endswith("-2")
+    assert "a part keeps the id of its trigger" in camera.err
+    assert {verdict.decision for verdict in verdicts.values()} <= JUDGED
+
+
+def test_recorded_images_are_fitted_and_have_the_scores_of_the_live_ones(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000)
+    source, good = "simulated:seed=3,frame_s=0.001", tmp_path / "good"
+    recorded = line.run(*CAMERA, "--record", "40", "--rate", "10", "--out", str(good), source)
+    assert recorded.returncode == 0, recorded.err
+    files = sorted(good.iterdir())
+    assert len(files) == 40
+    assert f"40 images in {good}" in recorded.out
+    line.worker("--category", "brick")
+    live = line.run(*CAMERA, "--rate", "4", "--count", "4", "--deadline-ms", "60000", source)
+    published = line.run(*PUBLISH, "--deadline-ms", "60000", *map(str, files[:4]))
+    verdicts = {verdict.job_id: verdict for verdict in line.verdicts(8)}
+    scores = [[verdicts[state["job_id"]].score for state in records(run.out)] for run in (live, published)]
+    assert scores[0] == scores[1]
+    assert len(set(scores[0])) == 4
+    elsewhere = line.settings.model_copy(
+        update={"paths": line.settings.paths.model_copy(update={"memory_banks": tmp_path / "banks"})}
+    )
+    config.save(elsewhere, line.folder / "config.yaml")
+    fitted = line.run("fit", "--category", "brick", str(good))
+    assert fitted.returncode == 0, fitted.err
+    again = line.run(*CAMERA, "--record", "1", "--rate", "10", "--out", str(good), source)
+    assert again.returncode == 2
+    assert "holds 40 images already" in again.err
 
 
 def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):

@@ -16,6 +16,7 @@ NEED_A_PLC = {
     "PLC: age of its heartbeat, silence, failed reads",
     "Way left before the arm (1% of the parts had less)",
     "Parts that escaped, were missed, diverted or unannounced",
+    "Camera: its PLC is silent, triggers unread",
 }
 DOCUMENTS = {"plant": dashboards.plant(), "line": dashboards.line()}
 
@@ -39,8 +40,8 @@ def test_a_dashboard_can_be_provisioned(document):
 
 
 def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_path, servers):
-    ports = server.consecutive_free_ports(4)
-    worker_port, supervisor_port, publisher_port, gate_port = ports
+    ports = server.consecutive_free_ports(5)
+    worker_port, supervisor_port, publisher_port, gate_port, camera_port = ports
     line.folder = plant_with_supervisor_port(line.folder, tmp_path / "plant", supervisor_port)
     if servers.broker_metrics_port is None:
         pytest.skip("the metrics of the RabbitMQ of PATCHLINE_AMQP_URL are at an unknown port")
@@ -53,7 +54,9 @@ def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_pa
         images = write_images(tmp_path / "images", sorted((texture_folder / "train" / "good").glob("*.png")), count=400)
         options = ("--line", "l1", "--category", "brick", "--rate", "8", "--metrics-port", str(publisher_port))
         line.start("publish", *options, str(images))
-        without_data = queries_of_line("l1")
+        options = ("--line", "l2", "--category", "brick", "--rate", "4", "--metrics-port", str(camera_port))
+        line.start("camera", *options, f"folder:{images}")
+        without_data = queries_of_lines("l1", "l2")
         assert len(without_data) > 20
 
         def all_have_data():
@@ -84,9 +87,12 @@ def write_images(folder, sources, count):
     return folder
 
 
-def queries_of_line(line):
+def queries_of_lines(line, line_with_camera):
     return {
-        (panel["title"], target["expr"].replace("$line", line))
+        (
+            panel["title"],
+            target["expr"].replace("$line", line_with_camera if panel["title"].startswith("Camera") else line),
+        )
         for document in DOCUMENTS.values()
         for panel in document["panels"]
         for target in panel["targets"]

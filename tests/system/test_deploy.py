@@ -207,6 +207,7 @@ def commands():
         filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1")
         filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
         filled = filled.replace("${TOPIC}", "cameras/{line}/{category}/{part_id}")
+        filled = filled.replace("$TRIGGERS", "--rate 1").replace("${SOURCE}", "simulated:")
         yield pytest.param(filled.split(), id=unit.name)
 
 

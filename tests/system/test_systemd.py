@@ -198,6 +198,25 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
     assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3
 
 
+def test_the_unit_of_a_camera_goes_on_after_its_process_was_killed(machine):
+    camera = "patchline-camera@press-3"
+    *commands, enable = systemd_commands()
+    for command in (*commands, *CAMERA, enable.replace("patchline-publisher@press-3", camera)):
+        machine.run(command)
+    wait_for(lambda: len(actions(machine)) >= 5)
+    machine.run(f"systemctl kill --signal=KILL {camera}")
+    wait_for(lambda: machine.run(f"systemctl show --property=NRestarts --value {camera}") == "1")
+    seen = len(actions(machine))
+    wait_for(lambda: len(actions(machine)) >= seen + 5)
+    judged = [action for action in actions(machine)[seen + 1 :] if action["because"] != "error"]
+    assert judged, actions(machine)
+    machine.run(f"systemctl stop {camera}")
+    assert machine.run(f"systemctl show --property=Result --value {camera}") == "success", machine.journal()
+
+
+CAMERA = (r"printf 'CATEGORY=brick\nSOURCE=simulated:frame_s=0.001\nTRIGGERS=--rate 4\n' > camera-press-3.env",)
+
+
 def test_a_gate_of_the_unit_serves_a_plc_on_port_502_with_its_drop_ins(machine):
     *commands, _ = systemd_commands()
     for command in (*commands, *PLC_DROP_INS, "systemctl start patchline-gate@press-3"):

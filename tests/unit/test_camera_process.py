@@ -11,13 +11,14 @@ import pytest
 from patchline.camera import process
 from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
 from patchline.camera.camera_thread import CameraThread
+from patchline.camera.codes import NoCodeError
 from patchline.camera.exposures import ENDED, Exposures, Series
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
 from patchline.camera.open_parts import OpenParts
 from patchline.camera.pixels import UnfitFrameError
 from patchline.camera.simulated import Device, Plan, SimulatedCamera, texture
-from patchline.camera.triggers import Trigger
+from patchline.camera.triggers import Objection, Trigger
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
@@ -26,7 +27,7 @@ from patchline.runtime import damage
 from patchline.runtime.metrics import Registry
 
 NOW = 1_800_000_000_000
-SERIES = Series("l", "c", NOW, 500, 0.25)
+SERIES = Series("l", "c", NOW, 500, 0.25, 0.1)
 FRAME = Frame(b"pixels")
 PATIENCE_S = 30.0  # of a wait for another thread
 
@@ -39,9 +40,10 @@ class Line:
         self.path = path
         self.parts = OpenParts(path)
         self.announced, self.pressed, self.sent = [], [], []
-        self.refusal = None
+        self.refusal, self.now = None, 1.0
+        metrics = Metrics("l", "c", self.registry)
         self.exposures = Exposures(
-            SERIES, self.announce, self.send, self.parts, self, Metrics("l", "c", self.registry), lambda: NOW
+            SERIES, self.announce, self.send, self.parts, self, metrics, lambda: NOW, lambda: self.now
         )
 
     def announce(self, capture, deadline):
@@ -118,6 +120,24 @@ def test_the_parts_of_a_lost_camera_are_announced_and_have_no_image(line):
     assert [capture.part_id for capture in line.announced] == ["p"]
     assert line.sent[0][0].no_image == line.refusal
     assert not line.exposures.outstanding
+
+
+def test_a_part_whose_trigger_was_seen_too_late_is_announced_and_not_photographed(line):
+    line.now = 1.11  # the announcement took its time
+    line.exposures.on_trigger(Trigger(number=7), 1.0, since=1.0)
+    assert [capture.number for capture in line.announced] == [7]
+    assert line.pressed == []
+    assert line.sent[0][0].no_image == "triggered up to 110 ms ago, and camera.trigger_late_ms is 100"
+    assert line.count("no_image_total", cause="late_trigger") == 1
+    line.exposures.on_trigger(Trigger(number=8), 1.1, since=1.02)
+    assert line.pressed == [line.announced[1].job_id]
+
+
+def test_a_part_with_an_objection_is_announced_and_not_photographed(line):
+    line.exposures.on_trigger(Trigger(number=7), 1.0, 1.0, Objection("other_product", "the PLC says product 2"))
+    assert [capture.number for capture in line.announced] == [7]
+    assert (line.pressed, line.sent[0][0].no_image) == ([], "the PLC says product 2")
+    assert line.count("no_image_total", cause="other_product") == 1
 
 
 def job(number):
@@ -282,6 +302,25 @@ def test_an_image_that_no_worker_takes_is_a_part_without_one():
     sender.send(capture(0), FRAME)
     sender.close(PATIENCE_S)
     assert sink.taken[0].no_image == "the image has 6 bytes, and images.max_bytes is 5"
+
+
+def test_the_id_that_an_image_shows_becomes_that_of_its_part():
+    def read_id(image, _):
+        if image == b"bare":
+            raise NoCodeError("no code")
+        return "SN-7" if image == b"marked" else None
+
+    sink = Sink()
+    sender = sink.sender(read_id=read_id)
+    for number, data in enumerate([b"marked", b"plain", b"bare"]):
+        sender.send(capture(number), Frame(data))
+    sender.close(PATIENCE_S)
+    assert [(taken.part_id, taken.job_id, taken.no_image) for taken in sink.taken] == [
+        ("SN-7", "j0", None),
+        ("p1", "j1", None),
+        ("p2", "j2", "no code"),
+    ]
+    assert sink.causes == ["no_code"]
 
 
 def test_while_nothing_takes_images_frames_are_dropped_and_their_parts_are_not():

@@ -35,6 +35,7 @@ NEIGHBOURS = {
     "yaml": {"patchline/config/loading.py"},
     "pymodbus": {"patchline/plc/modbus_client.py"},
     "snap7": {"patchline/plc/s7.py", "patchline/plant/s7_server.py"},
+    "zxingcpp": {"patchline/camera/codes.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
     "sklearn": {"patchline/evaluation/metrics.py"},

@@ -32,7 +32,9 @@ def test_the_configuration_explains_every_setting(plant):
 
 def test_deployment_files_have_the_paths_of_the_plant(plant):
     files = [path for path in plant.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"patchline-worker@.service", "patchline.rules.yml", "line.json"}
+    assert {path.name for path in files} >= {
+        *("patchline-worker@.service", "patchline-camera@.service", "patchline.rules.yml", "line.json"),
+    }
     for path in files:
         text = path.read_text()
         assert "/opt/patchline" not in text, path
