@@ -96,7 +96,9 @@ def camera(
     _check(rate, count, plc, test, record, add)
     if source.startswith("mqtt:"):
         if test or record is not None or rate is not None or plc is not None:
-            raise SetupError("--rate, --triggers, --test and --record are for cameras that are triggered; mqtt: sends")
+            raise SetupError(
+                "--rate, --triggers, --test and --record are for cameras that are triggered; an MQTT camera sends"
+            )
         _receive(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
         return
     if category is None:

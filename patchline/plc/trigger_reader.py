@@ -48,6 +48,7 @@ class TriggerReader:
         self._memory = PatientMemory(memory, clock)
         self._layout = layout
         self._ring = Ring(registers.TRIGGER, layout.trigger, layout.slots)
+        self._has_begun = False
         self._checked = -1  # number of errors of the memory before the check
 
     def poll(self) -> TriggerReport:
@@ -61,6 +62,9 @@ class TriggerReader:
             self._checked = self._memory.errors
         header = self._read_header()
         last = header["trigger_sequence"]
+        if not self._has_begun:
+            self._ring.begin(last)
+            self._has_begun = True
         restarted = self._ring.begins_anew(last)
         triggers: list[Trigger | None] = []
         failure = None

@@ -84,8 +84,8 @@ def belt(line, tmp_path, request):
     (tmp_path / "pictures.txt").write_text(f"{GOOD}\n")
     link = Proxy(plc_port)
     simulator = starting.simulator(
-        tmp_path / "simulator.log", plc=kind, port=plc_port, camera_port=nobody, pictures=tmp_path / "pictures.txt",
-        ledger=tmp_path / "ledger.jsonl", rate=RATE, motion="steady", slots=LAYOUT.slots, plc_start=LAYOUT.plc,
+        tmp_path / "simulator.log", LAYOUT, plc=kind, port=plc_port, camera_port=nobody,
+        pictures=tmp_path / "pictures.txt", ledger=tmp_path / "ledger.jsonl", rate=RATE, motion="steady",
     )  # fmt: skip
     with simulator as process:
         belt = Belt(line, tmp_path, process, Ledger(tmp_path / "ledger.jsonl"), kind, link)

@@ -24,9 +24,10 @@ class Breaking(MemoryWords):
     def __init__(self):
         super().__init__()
         self.breaks_from = None
+        self.breaks_at = None
 
     def read(self, start, count):
-        if self.breaks_from is not None and start >= self.breaks_from:
+        if start == self.breaks_at or (self.breaks_from is not None and start >= self.breaks_from):
             raise PlcError("timed out")
         return super().read(start, count)
 
@@ -109,12 +110,15 @@ def test_a_lost_link_is_said_and_a_part_of_that_time_is_as_old_as_the_last_answe
 
 def test_a_part_is_not_photographed_while_a_later_one_may_be_unread():
     camera = Camera()
-    for number in (1, 2):
+    for _ in range(LAYOUT.slots - 2):
+        camera.plc.trigger(0)
+    camera.step()
+    for number in (1, 2):  # in the last slot and the first one, which are not read at once
         camera.plc.trigger(number)
-    camera.plc.memory.breaks_from = LAYOUT.trigger(2)
+    camera.plc.memory.breaks_at = LAYOUT.trigger(0)
     (sighting,) = camera.step()
     assert (sighting.trigger.number, sighting.objection.cause, camera.count("silent")) == (1, "late_trigger", 1)
-    camera.plc.memory.breaks_from = None
+    camera.plc.memory.breaks_at = None
     assert numbers(camera.step(1.0)) == [2]
 
 
