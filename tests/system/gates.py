@@ -84,8 +84,8 @@ def announce(line, job_id, patience_ms=2000, captured_at=None, **fields):
     line.broker.publish(topology.PARTS, "l1", message_of(part))
 
 
-def decide(line, job_id, decision=Decision.PASS, decided_at=None, **fields):
-    message = message_of(verdict(job_id, decided_at or now_ms(), decision, **IDS | fields))
+def decide(line, job_id, decision=Decision.PASS, decided_at=None, line_name="l1", **fields):
+    message = message_of(verdict(job_id, decided_at or now_ms(), decision, **IDS | {"line": line_name} | fields))
     line.broker.publish(topology.VERDICTS, f"l1.brick.{decision}", message)
 
 

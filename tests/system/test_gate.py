@@ -191,7 +191,7 @@ def test_replayed_verdicts_and_those_of_other_lines_move_no_arm(line, arm, tmp_p
     gate = start(line, arm, tmp_path)
     wait_for(lambda: is_serving(gate))
     decide(line, "replayed", replay=True)
-    decide(line, "foreign", line="l2")
+    decide(line, "foreign", line_name="l2")
     decide(line, "own")
     wait_for(arm.acts)
     assert arm.job_ids() == {"own"}
