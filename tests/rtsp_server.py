@@ -45,11 +45,11 @@ class Show:
 
     def connect(self, _, media):
         pipeline = media.get_element()
-        self._source = pipeline.get_child_by_name("source")
+        source = self._source = pipeline.get_child_by_name("source")
         thief = pipeline.get_child_by_name("thief")
         if thief is not None:
             thief.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, self._steal)
-        media.connect("unprepared", self._disconnect)
+        media.connect("unprepared", lambda _: self._disconnect(source))
 
     def run(self):
         number, due = 0, time.monotonic()
@@ -63,8 +63,9 @@ class Show:
                 source.emit("push-buffer", Gst.Buffer.new_wrapped(rgb(self._pictures[place])))
             number += 1
 
-    def _disconnect(self, _):
-        self._source = None
+    def _disconnect(self, source):
+        if self._source is source:  # and not that of the next connection already
+            self._source = None
 
     def _steal(self, _, info):
         self._encoded += 1
