@@ -44,6 +44,7 @@ COMMANDS = [
     "demo",
     "bench",
     "dead-letters",
+    "archive",
 ]
 
 
