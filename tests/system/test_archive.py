@@ -21,7 +21,7 @@ from patchline.protocol.messages import VERDICT_TYPE
 from patchline.services import postgresql, server
 from tests.archive_contract import message
 from tests.conftest import CONFIG
-from tests.system.conftest import Line, wait_for
+from tests.system.conftest import Line, records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 KEY = "l1.brick.fail"
@@ -243,3 +243,40 @@ def test_an_archive_refuses_the_database_of_a_later_build(line):
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     ended = line.run("archive")
     assert (ended.returncode, "later build" in ended.err) == (MISMATCH, True)
+
+
+def test_verdicts_are_found_and_exported(line, target, tmp_path):
+    publish(line, range(5))
+    review = message("other", decision="review", part_id="special", line="l2", score=950.0)
+    line.broker.publish(topology.VERDICTS, KEY, review)
+    start(line)
+    wait_for(lambda: count(target) == 6)
+
+    def found(*options):
+        result = line.run("archive", "find", *options)
+        assert result.returncode == 0, result.err
+        return {verdict["job_id"] for verdict in records(result.out)}
+
+    everything = {"other", *(f"job-{number}" for number in range(5))}
+    assert found() == everything
+    assert found("--part", "special") == found("--line", "l2") == found("--decision", "review") == {"other"}
+    assert found("--score", ":1000", "--since", "2023-11-14") == {"other"}
+    assert found("--until", "2023-11-14") == set()
+    assert len(found("--most", "2")) == 2
+    result = line.run("archive", "find", "--decision", "fail", "--out", str(tmp_path / "found.csv"))
+    assert (result.returncode, result.out) == (0, f"5 verdicts: {tmp_path / 'found.csv'}\n")
+    assert (tmp_path / "found.csv").read_text().count("\n") == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--since", "yesterday"), "'yesterday' is no time"),
+        (("--score", "900"), "write LOW:HIGH"),
+        (("--out", "x.xlsx"), "there is no archive"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_one_line(line, options, text):
+    result = line.run("archive", "find", *options)
+    assert (result.returncode, result.err.count("\n")) == (2, 1)
+    assert text in result.err

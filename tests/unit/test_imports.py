@@ -52,6 +52,7 @@ NEIGHBOURS = {
     "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
     | {"patchline/plant/opcua_arrays.py"},
     "sqlalchemy": {"patchline/archive/database.py"} | CHANGES_OF_THE_ARCHIVE,
+    "pyarrow": {"patchline/archive/export.py"},
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},
 }
