@@ -42,8 +42,8 @@ demo-plant: setup
 	$(BIN)/patchline demo --plant
 
 test: setup
-	@$(BIN)/python -m patchline.services.install_servers mosquitto systemd-container gcc libc6-dev libmodbus-dev \
-		aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-ugly python3-gi
+	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql systemd-container gcc libc6-dev \
+		libmodbus-dev aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-ugly python3-gi
 	$(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with Valkey.

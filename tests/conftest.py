@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config, log):
 URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")
 # The servers that a developer names for the tests. A test's own environment names none, unless the test sets it.
 GIVEN_URLS = {name: url for name in URLS if (url := secret_files.secret(name)) is not None}
-for variable in (*URLS, *(f"{name}_FILE" for name in URLS)):
+for variable in (name + suffix for name in (*URLS, "PATCHLINE_ARCHIVE_URL") for suffix in ("", "_FILE")):
     os.environ.pop(variable, None)
 
 

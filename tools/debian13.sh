@@ -9,8 +9,8 @@ export CACHE=$PWD/.debian13
 PACKAGES=(
     aravis-tools ca-certificates dbus gcc gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 git gstreamer1.0-plugins-ugly
     libc6-dev libgl1 libglib2.0-0t64 libmodbus-dev
-    libpython3.13 make mosquitto procps prometheus python3 python3-gi python3-venv rabbitmq-server redis-server
-    systemd systemd-container valkey-server
+    libpython3.13 make mosquitto postgresql procps prometheus python3 python3-gi python3-venv rabbitmq-server
+    redis-server systemd systemd-container valkey-server
 )
 
 main() {

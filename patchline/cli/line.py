@@ -227,7 +227,7 @@ def topology(
 ) -> None:
     """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates also do so if they may.
 
-    With --definitions, the plant gets three users without the right to make queues. An administrator imports
+    With --definitions, the plant gets four users without the right to make queues. An administrator imports
     FOLDER/definitions.json; PATCHLINE_AMQP_URL_FILE of each process names the user's file in FOLDER. --mqtt adds the
     user `camera` for `patchline camera mqtt:TOPIC`, and for each line `device-LINE`, which may publish these topics.
 

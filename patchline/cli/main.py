@@ -8,7 +8,7 @@ import sys
 import typer
 
 from patchline.broker.base import BrokerError
-from patchline.cli import banks, camera, dead_letters, gate, line, machine, models
+from patchline.cli import archive, banks, camera, dead_letters, gate, line, machine, models
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
 
@@ -47,6 +47,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(archive.app, name="archive")
 
 
 def main() -> None:

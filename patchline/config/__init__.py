@@ -5,6 +5,7 @@ from patchline.config.camera import Camera, CameraRules
 from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
+    Archive,
     BitDepth,
     Broker,
     Category,
@@ -21,6 +22,7 @@ from patchline.config.sections import (
 
 __all__ = [
     "PACKAGED",
+    "Archive",
     "BeltRules",
     "BitDepth",
     "Broker",

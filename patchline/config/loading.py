@@ -26,8 +26,8 @@ _KEY_IN_TEXT = re.compile(r"([a-z_]+(?:\.[\w-]+)+):? (.+)")
 def load(path: Path) -> Config:
     """Load and validate a configuration file.
 
-    PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL override the two urls; PATCHLINE_AMQP_URL_FILE and
-    PATCHLINE_REDIS_URL_FILE name files that contain them.
+    PATCHLINE_AMQP_URL, PATCHLINE_REDIS_URL and PATCHLINE_ARCHIVE_URL override the urls; the variables with the suffix
+    _FILE name files that contain them.
 
     Raises:
         SetupError: one line per error: `file:line: key: message`.
@@ -51,7 +51,7 @@ def load(path: Path) -> Config:
         raise SetupError("\n".join(lines)) from error
     settings = _resolve_paths(settings, path.resolve().parent)
     amqp, redis = map(secret_files.url_from_environment, ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"))
-    settings = with_urls(settings, amqp, redis)
+    settings = _with_archive_url(with_urls(settings, amqp, redis))
     return _with_url_of_file(settings, os.environ.get("PATCHLINE_AMQP_URL_FILE"))
 
 
@@ -66,7 +66,8 @@ def broker_url(settings: Broker) -> str:
 
 def save(settings: Config, path: Path) -> None:
     """Write a configuration file without the urls, which may contain passwords."""
-    document = settings.model_dump(mode="json", exclude={"broker": {"url"}, "redis": {"url"}})
+    secret = {"broker": {"url"}, "redis": {"url"}, "archive": {"url"}}
+    document = settings.model_dump(mode="json", exclude=secret)
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
@@ -75,6 +76,15 @@ def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
     broker = settings.broker if amqp is None else settings.broker.model_copy(update={"url": amqp, "url_file": None})
     cache = settings.redis if redis is None else settings.redis.model_copy(update={"url": redis})
     return settings.model_copy(update={"broker": broker, "redis": cache})
+
+
+def _with_archive_url(settings: Config) -> Config:
+    url = secret_files.url_from_environment("PATCHLINE_ARCHIVE_URL")
+    if url is None:
+        return settings
+    if url and not url.startswith("postgresql://"):
+        raise SetupError("PATCHLINE_ARCHIVE_URL: must begin with postgresql://, or be empty for a file of SQLite")
+    return settings.model_copy(update={"archive": settings.archive.model_copy(update={"url": url})})
 
 
 def _with_url_of_file(settings: Config, name: str | None) -> Config:

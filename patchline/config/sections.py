@@ -190,6 +190,21 @@ class Category(Section):
         return BitDepth(self.bit_depth, self.bit_alignment)
 
 
+class Archive(Section):
+    """The archive of verdicts. An empty url is a file of SQLite in `paths.archive`."""
+
+    url: Url = ""
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 500
+    batch_ms: Annotated[int, Field(ge=1, le=10_000)] = 200
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: str) -> str:
+        if url and not url.startswith("postgresql://"):
+            raise ValueError("must begin with postgresql://, or be empty for a file of SQLite")
+        return url
+
+
 class Paths(Section):
     """Folders, relative to that of the configuration file."""
 
@@ -197,6 +212,7 @@ class Paths(Section):
     memory_banks: Path = Field(default=Path("faiss-index-precision"), strict=False)
     spool: Path = Field(default=Path("spool"), strict=False)
     gate: Path = Field(default=Path("gate-memory"), strict=False)
+    archive: Path = Field(default=Path("archive"), strict=False)
 
 
 class Config(Section):
@@ -210,6 +226,7 @@ class Config(Section):
     gate: Gate = Gate()
     plc: Plc = Plc()
     camera: Camera = Camera()
+    archive: Archive = Archive()
     paths: Paths = Paths()
     categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
 

@@ -15,10 +15,11 @@ _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
 _UNITS = (
     *(f"patchline-{process}@.service" for process in ("worker", "gate", "publisher", "camera")),
+    "patchline-archive.service",
     *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
 )
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
-_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory")
+_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive")
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Urls of RabbitMQ, Redis and MQTT brokers: nodes of a cluster, addresses. No error quotes a url or a part of one."""
+"""Urls of RabbitMQ, Redis, PostgreSQL and MQTT: nodes of a cluster, addresses. No error quotes a part of a url."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from patchline.protocol.errors import SetupError
 AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
 REDIS_PORTS = {"redis": 6379, "rediss": 6379, "unix": 0}  # unix: the path of a socket
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
-_PORTS = AMQP_PORTS | REDIS_PORTS | MQTT_PORTS
+POSTGRESQL_PORTS = {"postgresql": 5432}
+_PORTS = AMQP_PORTS | REDIS_PORTS | MQTT_PORTS | POSTGRESQL_PORTS
 _ENCODE = "in a user or password, write / as %2F, ? as %3F, # as %23, @ as %40, : as %3A and [ as %5B"
 
 

@@ -22,16 +22,16 @@ class Status(pydantic.BaseModel):
         host: the name of its host.
         line: the line that it serves; None: all lines.
         state: `serving`, `standby` (a gate) or `blind`: a gate hears nothing of its line, a worker takes no jobs, a
-            publisher has no connection. Without a connection no status arrives.
+            publisher has no connection, an archive stores nothing. Without a connection no status arrives.
         since: when the state began, in epoch milliseconds.
         sent_at: when the status was sent.
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
-            A worker: `in_hand`, `refused_lanes`, `categories`.
+            A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
 
-    role: Literal["publisher", "worker", "gate"]
+    role: Literal["publisher", "worker", "gate", "archive"]
     name: str
     host: str
     line: Name | None = None

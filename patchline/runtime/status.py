@@ -27,7 +27,7 @@ _EXCHANGE = topology.Topology((topology.STATUS,), ())
 class Identity:
     """Who sends a status: see `Status`."""
 
-    role: Literal["publisher", "worker", "gate"]
+    role: Literal["publisher", "worker", "gate", "archive"]
     name: str
     line: str | None = None
 

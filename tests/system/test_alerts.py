@@ -185,6 +185,21 @@ CASES = {
         10,
         {'patchline_lanes_refused{instance="i"}': "0x20"},
     ),
+    "PatchlineArchiveNotStoring": (
+        {'patchline_archive_ready{instance="i"}': "1x5 0x20"},
+        {"instance": "i"},
+        10,
+        {'patchline_archive_ready{instance="i"}': "1x20"},
+    ),
+    "PatchlineArchiveUnreadable": (
+        {'patchline_archive_rows_total{instance="i",table="unreadable"}': "0x5 1x20"},
+        {"instance": "i"},
+        8,
+        {
+            'patchline_archive_rows_total{instance="i",table="unreadable"}': "3x20",
+            'patchline_archive_rows_total{instance="i",table="verdicts"}': "0+600x20",
+        },
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},

@@ -44,7 +44,12 @@ COMMANDS = [
     "demo",
     "bench",
     "dead-letters",
+    "archive",
 ]
+SUBCOMMANDS = {
+    "dead-letters": [("list",), ("show",), ("replay",), ("purge",)],
+    "archive": [(), ("find",)],
+}
 
 
 def patchline(*arguments, folder=None, **environment):
@@ -54,7 +59,7 @@ def patchline(*arguments, folder=None, **environment):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_has_an_example(command):
-    subcommands = [("list",), ("show",), ("replay",), ("purge",)] if command == "dead-letters" else [()]
+    subcommands = SUBCOMMANDS.get(command, [()])
     for subcommand in subcommands:
         result = patchline(command, *subcommand, "--help")
         assert result.returncode == 0

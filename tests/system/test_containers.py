@@ -91,7 +91,7 @@ def compose_plant(host, plant, line):
     (etc / "config.yaml").write_text(f"paths: {paths}\n{text}")
     secrets = host / "secrets"
     plant_users.write(secrets, [connections.plant(line.settings), topology.gate("l1", ["g"])], "amqp://rabbitmq:5672")
-    for user in ("worker", "publisher", "gate"):  # the broker of the test has no such users
+    for user in ("worker", "publisher", "gate", "archive"):  # the broker of the test has no such users
         (secrets / f"{user}.url").write_text(line.environment["PATCHLINE_AMQP_URL"] + "\n")
     return host
 
@@ -118,7 +118,7 @@ def volume(host, owner):
 
 @needs_root
 def test_the_secrets_of_compose_are_readable_for_their_container_only(compose_plant):
-    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate")}
+    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate", "archive")}
     read["definitions.json"] = RABBITMQ_UID
     (compose_plant / "secrets").chmod(0o755)  # an engine mounts each file, whatever its folder
     for owned in (False, True):
@@ -190,7 +190,7 @@ def test_compose_mounts_what_the_configuration_names():
         targets = [entry.split(":")[1] for entry in service(name)["volumes"]]
         assert "/etc/patchline/state" in targets
         assert "/etc/patchline/config.yaml" in targets
-    assert all(paths[name].startswith("state/") for name in ("spool", "gate"))
+    assert all(paths[name].startswith("state/") for name in ("spool", "gate", "archive"))
     assert service("rabbitmq")["hostname"] == "rabbitmq"
 
 

@@ -193,12 +193,15 @@ def test_a_configuration_can_be_loaded(file):
     assert config.load(DEPLOY / file).broker.make_queues is False
 
 
+PROCESSES = ("worker", "gate", "publisher", "archive")
+
+
 def commands():
     """The command line of every container and unit, and its name."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    for name in ("worker", "gate", "publisher"):
+    for name in PROCESSES:
         yield pytest.param(compose[name]["command"], id=f"compose {name}")
-    for name in ("worker", "gate", "publisher"):
+    for name in PROCESSES:
         document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / f"{name}.yaml").read_text()))
         pod = document["spec"]["template"]["spec"]
         yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
@@ -218,7 +221,7 @@ def test_the_command_of_a_container_or_unit_runs(words, line, tmp_path):
     words = [str(tmp_path) if word in ("/captured", "${FOLDER}") else word for word in words]
     words = ["cat" if word.startswith("/etc/patchline/gate-") else word for word in words]
     words = ["brick" if word == "solar_cell_mono" else word for word in words]
-    words = [str(port) if word in ("9100", "9110", "9120") else word for word in words]
+    words = [str(port) if word in ("9100", "9110", "9120", "9130", "9140") else word for word in words]
     process = line.start(*words)
     if "--metrics-port" in words:
         wait_for(lambda: server.is_listening(port) or process.poll() is not None)

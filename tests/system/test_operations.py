@@ -17,8 +17,8 @@ from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
 TEXT = Path("docs/operations.md").read_text()
-BACKGROUND = ("worker", "gate", "traces")
-UNITS = ("patchline-worker@cpu:0", "patchline-gate@press-3", "patchline-publisher@press-3")
+BACKGROUND = ("worker", "archive", "gate", "traces")
+UNITS = ("patchline-worker@cpu:0", "patchline-gate@press-3", "patchline-publisher@press-3", "patchline-archive")
 
 
 def blocks(language):

@@ -78,6 +78,7 @@ ALLOWED = {
         ("publish", topology.STATUS),
         *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
+    "archive": {("publish", topology.STATUS), ("consume", topology.VERDICTS)},
     "gate": {
         ("publish", topology.ACTS),
         ("publish", topology.LEASE),

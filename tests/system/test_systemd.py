@@ -32,7 +32,8 @@ from tests.system.test_operations import blocks
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
 ETC = "etc/patchline"
-STATE = {"spool": "/var/lib/patchline/spool", "gate": "/var/lib/patchline/gate-memory"}
+STATE = {"spool": "spool", "gate": "gate-memory", "archive": "archive"}
+STATE = {name: f"/var/lib/patchline/{folder}" for name, folder in STATE.items()}
 GATES = (default_name(), "root")  # the name of the container is that of its root folder, unless /etc/hostname says more
 
 
@@ -180,9 +181,9 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
     for command in systemd_commands():
         machine.run(command)
     units = re.search(r"enable --now (.*)", "\n".join(systemd_commands()))[1].split()
-    assert [machine.run(f"systemctl is-active {unit}", check=False) for unit in units] == ["active"] * 3
+    assert [machine.run(f"systemctl is-active {unit}", check=False) for unit in units] == ["active"] * len(units)
     owners = [machine.run(f"stat --format='%U %a' {folder}") for folder in STATE.values()]
-    assert owners == ["patchline 700"] * 2
+    assert owners == ["patchline 700"] * len(STATE)
     pictures = sorted((texture_folder / "test").rglob("*.png"))
     capture(machine, pictures, first=0)
     wait_for(lambda: len(actions(machine)) >= 4)
@@ -194,8 +195,8 @@ def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, textur
     assert {action["because"] for action in action_by_part.values()} <= {"pass", "review", "fail"}
     machine.run(f"systemctl stop {' '.join(units)}")
     results = machine.run(f"systemctl show --property=Result --value {' '.join(units)}").split()
-    assert results == ["success"] * 3, machine.journal()
-    assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * 3
+    assert results == ["success"] * len(units), machine.journal()
+    assert machine.run(f"systemctl show --property=NRestarts --value {' '.join(units)}").split() == ["0"] * len(units)
 
 
 def test_the_unit_of_a_camera_goes_on_after_its_process_was_killed(machine):

@@ -65,6 +65,8 @@ def test_the_wheel_has_one_top_level_package_and_its_metadata(wheel):
         "patchline/models/efficientnet_lite0.json",
         "patchline/models/atc_operators.json",
         "patchline/worker/lane.py",
+        "patchline/archive/migrations/env.py",
+        "patchline/archive/migrations/versions/v0001_verdicts.py",
         "patchline/publisher/publisher.py",
         "patchline/py.typed",
     ):

@@ -15,12 +15,14 @@ ROOMS = [
     {"config"},
     {"broker", "devices", "plc"},
     {"runtime", "inspection"},
-    {"banks", "publisher", "gate", "tracing", "services"},
+    {"archive", "banks", "publisher", "gate", "tracing", "services"},
     {"models", "evaluation", "worker", "plant", "camera"},
     {"operations", "demo"},
     {"cli"},
     {"__main__"},
 ]
+# Each change of the archive's tables is a script of its own, as Alembic runs them.
+CHANGES_OF_THE_ARCHIVE = {str(path) for path in Path("patchline/archive/migrations/versions").glob("v*.py")}
 NEIGHBOURS = {
     "pika": {"patchline/broker/rabbitmq.py"},
     "redis": {"patchline/worker/verdict_cache.py"},
@@ -50,6 +52,9 @@ NEIGHBOURS = {
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
     "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
     | {"patchline/plant/opcua_arrays.py"},
+    "sqlalchemy": {"patchline/archive/database.py"} | CHANGES_OF_THE_ARCHIVE,
+    "pyarrow": {"patchline/archive/export.py"},
+    "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},
 }
 ONE_ROOM = {"typer": "cli"}

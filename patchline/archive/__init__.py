@@ -1,0 +1,1 @@
+"""The archive: keeps every verdict in a database, and finds it again."""

@@ -1,0 +1,262 @@
+"""An archive in SQLite or PostgreSQL. The only SQLAlchemy user, besides the changes in `migrations/versions`.
+
+SQLite runs in write-ahead mode with `synchronous=FULL`: a transaction that has been committed survives a power failure.
+So it does on PostgreSQL, whose `synchronous_commit` is switched on if a server has it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
+
+from patchline.archive import migrations
+from patchline.archive.base import Record, Saved, Search, Unavailable, Unreadable, Unstorable
+from patchline.protocol.errors import DamagedError, MismatchError, SetupError
+from patchline.runtime import damage
+
+_METADATA = sa.MetaData()
+_SQLITE_TIMEOUT_S = 10.0
+_MIGRATION_LOCK = 7_204_118_231  # of PostgreSQL's advisory locks: two archives must not change the tables at once
+_ROWS_AT_ONCE = 1000  # while a search is read
+# A server that has gone without a word is noticed within 15 s (libpq, connection parameters; times in s and ms).
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "patchline archive",
+    "options": "-c statement_timeout=30000 -c lock_timeout=10000",
+}
+_DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+
+
+def _verdict_columns() -> list[sa.Column[Any]]:
+    short, text, integer = sa.String, sa.Text, sa.BigInteger
+    return [
+        sa.Column("job_id", short(128), primary_key=True),
+        sa.Column("line", short(63), nullable=False),
+        sa.Column("category", short(63), nullable=False),
+        sa.Column("part_id", short(128), nullable=False),
+        sa.Column("decision", short(16), nullable=False),
+        *(sa.Column(name, text) for name in ("reason", "detail")),
+        *(sa.Column(name, sa.Double) for name in ("score", "review_threshold", "fail_threshold")),
+        *(sa.Column(name, text) for name in ("backbone", "memory_bank")),
+        *(sa.Column(name, text, nullable=False) for name in ("device", "worker")),
+        *(sa.Column(name, integer) for name in ("number", "captured_at")),
+        *(sa.Column(name, integer, nullable=False) for name in ("received_at", "decided_at", "archived_at")),
+        sa.Column("replay", sa.Boolean, nullable=False),
+        sa.Column("document", text, nullable=False),
+    ]
+
+
+_VERDICTS = sa.Table(
+    "verdicts",
+    _METADATA,
+    *_verdict_columns(),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Index("verdicts_part", "part_id", "decided_at"),
+    sa.Index("verdicts_time", "decided_at"),
+    *(sa.Index(f"verdicts_{column}", column, "decided_at") for column in ("line", "category", "decision")),
+    sa.Index("verdicts_score", "category", "score"),
+)
+_FURTHER = sa.Table(
+    "further_verdicts", _METADATA, *_verdict_columns(), sa.Column("digest", sa.String(64), primary_key=True)
+)
+_UNREADABLE = sa.Table(
+    "unreadable",
+    _METADATA,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("arrived_at", sa.BigInteger, nullable=False),
+    sa.Column("message_id", sa.Text),
+    sa.Column("type", sa.Text),
+    sa.Column("routing_key", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+
+
+class Database:
+    """Implements `patchline.archive.base.Archive`. It connects when it is used first.
+
+    Args:
+        target: the file of SQLite, or the url of a PostgreSQL database.
+        read_only: change nothing. The file must exist.
+
+    Raises:
+        SetupError: the url cannot be used, the folder cannot be made, or the driver of PostgreSQL is missing.
+    """
+
+    def __init__(self, target: Path | str, read_only: bool = False) -> None:
+        self._is_sqlite = isinstance(target, Path)
+        self._name = str(target) if isinstance(target, Path) else "the database of the archive"
+        self._engine = _sqlite_engine(target, read_only) if isinstance(target, Path) else _postgresql_engine(target)
+        self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
+
+    def prepare(self) -> None:
+        """Make the tables, or bring them up to date, in one transaction.
+
+        Raises:
+            MismatchError: a later build has changed the tables.
+            SetupError: the user of the database may not change the tables.
+            Unavailable: see `base.Archive`.
+            DamagedError: the file is damaged.
+        """
+        with self._errors(), self._engine.begin() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+                connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            if migrations.is_of_a_later_build(connection):
+                raise MismatchError(f"{self._name} was changed by a later build of Patchline; run that build")
+            try:
+                if not migrations.is_current(connection):
+                    migrations.upgrade(connection)
+            except exc.ProgrammingError as error:
+                advice = "run `patchline archive --migrate` once with the url of the owner of the database"
+                raise SetupError(f"the tables of the archive cannot be changed ({_text(error)}); {advice}") from error
+
+    def save(self, records: list[Record], unreadable: list[Unreadable]) -> Saved:
+        """See `base.Archive`."""
+        with self._errors(), self._engine.begin() as connection:
+            verdicts = self._add(connection, _VERDICTS, records)
+            digests = self._digests(connection, [record.job_id for record in records])
+            others = [record for record in records if digests[record.job_id] != record.digest]
+            further = self._add(connection, _FURTHER, others)
+            return Saved(verdicts, further, self._add(connection, _UNREADABLE, unreadable))
+
+    def check(self) -> None:
+        """See `base.Archive`."""
+        list(self._read(sa.select(_VERDICTS.c.job_id).limit(1)))
+
+    def get(self, job_id: str) -> Record | None:
+        """See `base.Archive`."""
+        rows = list(self._read(sa.select(_VERDICTS).where(_VERDICTS.c.job_id == job_id)))
+        return Record(**rows[0]) if rows else None
+
+    def further(self, job_id: str) -> list[Record]:
+        """See `base.Archive`."""
+        query = sa.select(_FURTHER).where(_FURTHER.c.job_id == job_id)
+        return [Record(**row) for row in self._read(query.order_by(_FURTHER.c.decided_at, _FURTHER.c.digest))]
+
+    def find(self, search: Search) -> Iterator[Record]:
+        """See `base.Archive`."""
+        query = sa.select(_VERDICTS).where(*_conditions(search)).limit(search.most)
+        for row in self._read(query.order_by(_VERDICTS.c.decided_at.desc(), _VERDICTS.c.job_id)):
+            yield Record(**row)
+
+    def unreadable(self, most: int) -> list[Unreadable]:
+        """See `base.Archive`."""
+        query = sa.select(_UNREADABLE).order_by(_UNREADABLE.c.arrived_at.desc(), _UNREADABLE.c.digest).limit(most)
+        return [Unreadable(**row) for row in self._read(query)]
+
+    def close(self) -> None:
+        """See `base.Archive`."""
+        self._engine.dispose()
+
+    def _add(self, connection: sa.Connection, table: sa.Table, rows: list[Any]) -> int:
+        """Insert rows that are not there. Return their number."""
+        if not rows:
+            return 0
+        statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+        return connection.execute(statement, [asdict(row) for row in rows]).rowcount
+
+    def _digests(self, connection: sa.Connection, job_ids: list[str]) -> dict[str, str]:
+        query = sa.select(_VERDICTS.c.job_id, _VERDICTS.c.digest).where(_VERDICTS.c.job_id.in_(job_ids))
+        return {row.job_id: row.digest for row in connection.execute(query)} if job_ids else {}
+
+    def _read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+        options = {"yield_per": _ROWS_AT_ONCE}
+        with (
+            self._errors(),
+            self._engine.connect() as connection,
+            connection.execute(query, execution_options=options) as result,
+        ):
+            for row in result.mappings():
+                yield dict(row)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise the errors of `base.Archive` for those of the database."""
+        try:
+            yield
+        except (exc.DataError, exc.IntegrityError, OverflowError, UnicodeError) as error:
+            raise Unstorable(_text(error)) from error
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            if isinstance(error, exc.DBAPIError) and isinstance(error.orig, Exception) and damage.is_damage(error.orig):
+                advice = "move it away with its -wal and -shm files and restore a backup; the verdicts wait in RabbitMQ"
+                raise DamagedError(f"{self._name}: is damaged ({_text(error)}); {advice}") from error
+            raise Unavailable(_text(error)) from error
+
+
+def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
+    column = _VERDICTS.c
+    conditions: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
+        (search.part, lambda part: column.part_id == part),
+        (search.line, lambda line: column.line == line),
+        (search.category, lambda category: column.category == category),
+        (search.decisions or None, lambda decisions: column.decision.in_(decisions)),
+        (search.bank, lambda bank: column.memory_bank.startswith(bank, autoescape=True)),
+        (search.since, lambda since: column.decided_at >= since),
+        (search.until, lambda until: column.decided_at < until),
+        (search.min_score, lambda score: column.score >= score),
+        (search.max_score, lambda score: column.score <= score),
+    )
+    return (condition(value) for value, condition in conditions if value is not None)
+
+
+def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
+    if not read_only:
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"{file.parent}: cannot be made ({error.strerror}); see paths.archive") from error
+    elif not file.exists():
+        raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _SQLITE_TIMEOUT_S})
+
+    @sa.event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # or sqlite3 would begin transactions by itself, and not before DDL
+        for pragma in ("query_only=1",) if read_only else ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql_engine(url: str) -> sa.Engine:
+    try:
+        engine = sa.create_engine(
+            sa.make_url(url).set(drivername="postgresql+psycopg"), connect_args=_POSTGRESQL, pool_timeout=5
+        )
+    except ImportError as error:
+        raise SetupError(
+            f"{error.name} is not installed; PostgreSQL needs: pip install 'patchline[archive-postgres]'"
+        ) from error
+    except (exc.ArgumentError, ValueError) as error:
+        raise SetupError("the url of the archive is not of the form postgresql://user@host:port/database") from error
+
+    @sa.event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_DURABLE)
+        connection.commit()
+
+    return engine
+
+
+def _text(error: Exception) -> str:
+    """Return the first line of an error of a driver. SQLAlchemy's own text has the statement and its values."""
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    lines = str(cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__

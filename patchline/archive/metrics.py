@@ -1,0 +1,56 @@
+"""Metrics of the archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from patchline.archive.base import Record, Saved
+from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
+from patchline.runtime.queue_keeper import QueueMetrics
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counts what is stored, and shows whether anything is.
+
+    Args:
+        now_ms: the wall clock.
+    """
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self.registry = Registry()
+        self.queues = QueueMetrics(self.registry)
+        self._now_ms = now_ms
+        self._verdicts = self._counter("patchline_archive_verdicts", "Verdicts that were committed.", ["line"])
+        self._rows = self._counter("patchline_archive_rows", "New rows, by table.", ["table"])
+        for table in Saved.__dataclass_fields__:  # a series that starts at 1 would hide its first row from increase()
+            self._rows.labels(table)
+        text = "1 if verdicts are taken and stored, else 0."
+        self._ready = Gauge("patchline_archive_ready", text, registry=self.registry)
+        text = "Age of the last committed verdict, from its decision to its commit."
+        self._behind = Gauge("patchline_archive_behind_seconds", text, registry=self.registry)
+        text = "Time to store a batch."
+        self._batch = Histogram("patchline_archive_batch_seconds", text, buckets=_SECONDS, registry=self.registry)
+
+    def show(self, is_ready: Callable[[], bool]) -> None:
+        """Show whether verdicts are taken and stored."""
+        self._ready.set_function(lambda: float(is_ready()))
+
+    def batch_stored(self, seconds: float) -> None:
+        """Record how long a batch has taken."""
+        self._batch.observe(seconds)
+
+    def stored(self, records: Iterable[Record]) -> None:
+        """Count verdicts that were committed, new or not."""
+        for record in records:
+            self._verdicts.labels(record.line).inc()
+            self._behind.set(max(0, self._now_ms() - record.decided_at) / 1000)
+
+    def saved(self, saved: Saved) -> None:
+        """Count new rows."""
+        for table in Saved.__dataclass_fields__:
+            self._rows.labels(table).inc(getattr(saved, table))
+
+    def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)

@@ -1,0 +1,20 @@
+"""The archive of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchline import config
+from patchline.archive.database import Database
+
+FILE = "archive.sqlite"
+
+
+def target(settings: config.Config) -> Path | str:
+    """Return the file of SQLite, or the url of PostgreSQL."""
+    return settings.archive.url or settings.paths.archive / FILE
+
+
+def open_archive(settings: config.Config, read_only: bool = False) -> Database:
+    """Return the archive of a configuration. See `Database` for the errors."""
+    return Database(target(settings), read_only)

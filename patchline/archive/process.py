@@ -1,0 +1,165 @@
+"""The archive's process: its wiring and its life."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+import structlog
+
+from patchline import config
+from patchline.archive import opening
+from patchline.archive.base import Unavailable
+from patchline.archive.database import Database
+from patchline.archive.metrics import Metrics
+from patchline.archive.writer import Writer
+from patchline.broker.base import Broker, BrokerError, QueueConsumer, TopologyMismatch
+from patchline.protocol import topology
+from patchline.protocol.errors import SetupError
+from patchline.runtime import connections, health, locks, metrics, notify
+from patchline.runtime.connections import now_ms
+from patchline.runtime.queue_keeper import QueueKeeper
+from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
+
+_log = structlog.get_logger(__name__)
+_RETRY_S = 2.0
+_SLOW_S, _STUCK_S = 15.0, 60.0  # not ready, not alive; the second is above the timeouts of the database
+_START_S = 60.0
+
+
+def migrate(settings: config.Config) -> None:
+    """Make the tables of the archive, or bring them up to date. See `Database.prepare` for the errors."""
+    with closing(opening.open_archive(settings)) as archive:
+        try:
+            archive.prepare()
+        except Unavailable as error:
+            raise SetupError(f"the database of the archive cannot be used ({error})") from error
+
+
+def run(settings: config.Config, stop: threading.Event, metrics_port: int | None = None) -> None:
+    """Store every verdict of the queue `patchline.verdicts` until `stop` is set.
+
+    Args:
+        settings: the configuration.
+        stop: ends the archive. It stores what it has taken; the rest stays in the queue.
+        metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
+
+    Raises:
+        SetupError: the database cannot be used, or another archive has its file.
+        DamagedError: the file is damaged.
+        TopologyMismatch: a queue is missing or has other arguments.
+    """
+    measured = Metrics(now_ms)
+    life = _Life()
+    measured.show(life.is_ready)
+    with ExitStack() as stack:
+        archive = stack.enter_context(closing(opening.open_archive(settings)))
+        if not settings.archive.url:
+            stack.callback(os.close, _claim(settings))
+        life.serve(settings.worker.metrics_host, metrics_port, measured)
+        _prepare(archive, stop)
+        broker = stack.enter_context(connections.connect(settings, "archive"))
+        shared = connections.plant(settings, [])
+        keeper = QueueKeeper(broker, settings, shared, shared, measured.queues)
+        _declare(keeper, stop)
+        if stop.is_set():
+            return
+        rules = settings.archive
+        verdicts = broker.consume(topology.VERDICTS, prefetch=2 * rules.batch)
+        writer = Writer(verdicts, archive, measured, rules.batch, rules.batch_ms / 1000, now_ms)
+        life.watch(writer, broker, verdicts)
+        stack.enter_context(keeper)
+        status_broker = connections.connect(settings, "archive status", quiet=True)
+        identity, makes = Identity("archive", socket.gethostname()), settings.broker.make_queues
+        stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
+        _log.info("archive started", database="PostgreSQL" if rules.url else str(opening.target(settings)))
+        _run(writer, life, stop)
+        verdicts.cancel()
+    _log.info("archive stopped", given_back=writer.pending)
+
+
+def _claim(settings: config.Config) -> int:
+    file = settings.paths.archive / "archive.lock"
+    return locks.claim(file, f"{settings.paths.archive}: another archive uses this folder")
+
+
+def _prepare(archive: Database, stop: threading.Event) -> None:
+    """Make the tables. Wait while the database is away, until `stop` is set."""
+    _until_stopped(archive.prepare, Unavailable, "waiting for the database of the archive", stop)
+
+
+def _declare(keeper: QueueKeeper, stop: threading.Event) -> None:
+    """Create or check the queues. Wait while RabbitMQ is away, until `stop` is set."""
+    _until_stopped(keeper.declare, BrokerError, "waiting for RabbitMQ", stop)
+
+
+def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event: str, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            attempt()
+            return
+        except TopologyMismatch:
+            raise
+        except retried as error:
+            _log.warning(event, reason=str(error), retry_in_s=_RETRY_S)
+        notify.extend_start(_START_S)
+        stop.wait(_RETRY_S)
+
+
+def _run(writer: Writer, life: _Life, stop: threading.Event) -> None:
+    notify.send(notify.READY)
+    while not stop.is_set():
+        pause_s = writer.step()
+        life.record_step()
+        notify.send(notify.ALIVE)
+        if pause_s:
+            stop.wait(pause_s)
+    notify.send(notify.STOPPING)
+
+
+class _Life:
+    """What an archive tells about itself: probes and status."""
+
+    def __init__(self) -> None:
+        self._stepped_at: float | None = None
+        self._writer: Writer | None = None
+        self._is_consuming: Callable[[], bool] = lambda: False
+
+    def watch(self, writer: Writer, broker: Broker, verdicts: QueueConsumer) -> None:
+        """Ask these from now on."""
+        self._writer = writer
+        self._is_consuming = lambda: broker.connected and verdicts.subscribed
+
+    def record_step(self) -> None:
+        """Record that the archive makes progress."""
+        self._stepped_at = time.monotonic()
+
+    def is_alive(self) -> bool:
+        """Return False if the archive is stuck, such as in a database that has frozen."""
+        return self._has_stepped_within(_STUCK_S)
+
+    def is_ready(self) -> bool:
+        """Return True if verdicts are taken and stored."""
+        writer = self._writer
+        return writer is not None and writer.is_storing and self._has_stepped_within(_SLOW_S) and self._is_consuming()
+
+    def _has_stepped_within(self, seconds: float) -> bool:
+        return self._stepped_at is None or time.monotonic() - self._stepped_at < seconds
+
+    def serve(self, host: str, port: int | None, measured: Metrics) -> None:
+        """Serve metrics and probes, unless the port is None. An archive without them stores all the same."""
+        if port is None:
+            return
+        try:
+            health.serve(host, port, metrics.application(measured.registry), self)
+        except SetupError as error:
+            _log.error("archiving without metrics", reason=str(error))
+
+    def report(self) -> tuple[str, dict[str, int]]:
+        """Return the state of this archive, and what it holds."""
+        pending = 0 if self._writer is None else self._writer.pending
+        return SERVING if self.is_ready() else BLIND, {"pending": pending}

@@ -1,0 +1,116 @@
+"""Subcommands for the archive of verdicts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Settings, names, port
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Decision
+from patchline.runtime import signals
+
+if TYPE_CHECKING:
+    from patchline.archive.base import Archive
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def archive(
+    context: typer.Context,
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Only make the tables, or bring them up to date, and end.")
+    ] = False,
+    metrics_port: Annotated[int | None, port("Serves metrics, /healthz and /readyz.")] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Store every verdict in a database: SQLite, or PostgreSQL (archive.url). It reads the queue patchline.verdicts.
+
+    A verdict is acknowledged once its transaction is committed, and stored once however often it is delivered. While
+    the database is away, verdicts wait in RabbitMQ.
+
+    Example:  patchline archive --metrics-port 9140
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from patchline.archive import process
+
+    settings = config.load(config_file)
+    if migrate:
+        process.migrate(settings)
+        return
+    with signals.stop_event() as stop:
+        process.run(settings, stop, metrics_port)
+
+
+@app.command()
+def find(
+    part: Annotated[str | None, typer.Option(metavar="ID", help="The id of the part.")] = None,
+    line: Annotated[str | None, typer.Option(metavar="NAME", callback=names, help="The line.")] = None,
+    category: Annotated[str | None, typer.Option(metavar="NAME", callback=names, help="The category.")] = None,
+    decision: Annotated[list[Decision] | None, typer.Option(help="The decision; again for more.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Decided then or later: 2026-11-28T09:30, 8h.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Decided before.")] = None,
+    score: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="The score; either end may be missing.")] = None,
+    bank: Annotated[str | None, typer.Option(metavar="DIGEST", help="The memory bank, by the first digits.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many at most; 100, all with --out.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a .csv or .parquet file instead.")] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print verdicts of the archive, the latest first, as they were sent: one JSON object a line.
+
+    All options together must hold. Times are those of this machine, or spans before now (30m, 8h, 7d).
+
+    Example:  patchline archive find --line press-3 --decision fail --since 8h --out rejects.csv
+    """
+    from patchline.archive import export, times
+    from patchline.archive.base import Search
+    from patchline.runtime.connections import now_ms
+
+    lowest, highest = _range(score)
+    limit = most if most is not None or out is not None else 100
+    starts, ends = (None if text is None else times.parse(text, now_ms()) for text in (since, until))
+    decisions = tuple(map(str, decision or []))
+    search = Search(part, line, category, decisions, bank, starts, ends, lowest, highest, limit)
+    with _opened(config_file) as archive:
+        if out is not None:
+            print(f"{export.write(archive.find(search), out)} verdicts: {out}")
+            return
+        count = 0
+        for record in archive.find(search):
+            print(record.document)
+            count += 1
+    if count == limit and most is None:
+        print(f"the latest {count}; there may be more: see --most and --out", file=sys.stderr)
+
+
+def _range(text: str | None) -> tuple[float | None, float | None]:
+    lowest, colon, highest = (text or ":").partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return (float(lowest) if lowest else None, float(highest) if highest else None)
+    except ValueError:
+        raise SetupError(f"--score {text}: write LOW:HIGH, such as 900:1200, 900: or :1200") from None
+
+
+@contextmanager
+def _opened(config_file: Path) -> Iterator[Archive]:
+    """Open the archive for reading. What it cannot do is one line."""
+    from patchline.archive import opening
+    from patchline.archive.base import Unavailable
+
+    with closing(opening.open_archive(config.load(config_file), read_only=True)) as archive:
+        try:
+            yield archive
+        except Unavailable as error:
+            raise SetupError(f"the database of the archive cannot be used ({error})") from error

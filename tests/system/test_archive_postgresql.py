@@ -1,0 +1,153 @@
+"""The archive in PostgreSQL: the contract, and what only a server has."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from patchline.archive import database, rows
+from patchline.archive.base import Saved, Search, Unavailable, Unstorable
+from patchline.archive.database import Database
+from patchline.protocol.errors import SetupError
+from patchline.services import postgresql
+from tests.archive_contract import ArchiveContract, Setting, message, record
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def server():
+    if postgresql.missing_packages():
+        text = "not installed: postgresql"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    with postgresql.running() as running:
+        yield running
+
+
+@pytest.fixture
+def url(server):
+    """The url of an empty database."""
+    engine = sa.create_engine(server.url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server.url
+
+
+@pytest.fixture
+def archives(url):
+    """Opens archives, and closes them at the end."""
+    opened = []
+
+    def open_(address=url, prepare=True):
+        archive = Database(address)
+        opened.append(archive)
+        if prepare:
+            archive.prepare()
+        return archive
+
+    yield open_
+    for archive in opened:
+        archive.close()
+
+
+class TestPostgreSQL(ArchiveContract):
+    @pytest.fixture
+    def setting(self, archives):
+        return Setting(archives(), archives)
+
+
+def test_the_tables_of_the_changes_are_those_of_the_code(archives):
+    with archives()._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), database._METADATA) == []
+
+
+def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(server, archives):
+    admin = sa.create_engine(server.url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text("ALTER DATABASE patchline SET synchronous_commit = off"))
+        try:
+            with archives()._engine.connect() as other:
+                assert other.execute(sa.text("SHOW synchronous_commit")).scalar() == "on"
+        finally:
+            connection.execute(sa.text("ALTER DATABASE patchline RESET synchronous_commit"))
+    admin.dispose()
+
+
+def test_archives_that_start_at_the_same_time_make_the_tables_once(archives):
+    several = [archives(prepare=False) for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda archive: archive.prepare(), several))
+    assert several[0].save([record()], []) == Saved(verdicts=1)
+
+
+def test_two_archives_store_the_same_verdicts_at_the_same_time_once(archives):
+    batch = [record(f"job-{number}") for number in range(500)]
+    several, barrier = [archives() for _ in range(2)], threading.Barrier(2)
+
+    def save(archive):
+        barrier.wait(20)
+        return archive.save(batch, [])
+
+    with ThreadPoolExecutor(2) as threads:
+        saved = list(threads.map(save, several))
+    assert sum(one.verdicts for one in saved) == 500
+    assert sum(one.further for one in saved) == 0
+    assert len(list(several[0].find(Search()))) == 500
+
+
+def test_a_user_who_may_not_make_tables_is_told_who_may(archives):
+    owner = archives()
+    with owner._engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+        connection.execute(sa.text("CREATE ROLE writer LOGIN"))
+        connection.execute(sa.text("GRANT USAGE ON SCHEMA public TO writer"))
+    address = str(owner._engine.url.set(drivername="postgresql", username="writer"))
+    with pytest.raises(SetupError, match="archive --migrate"):
+        archives(address)
+
+
+def test_a_user_who_may_only_write_rows_is_enough_once_the_tables_are_there(archives):
+    owner = archives()
+    with owner._engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE clerk LOGIN"))
+        connection.execute(sa.text("GRANT USAGE ON SCHEMA public TO clerk"))
+        connection.execute(sa.text("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO clerk"))
+    address = str(owner._engine.url.set(drivername="postgresql", username="clerk"))
+    assert archives(address).save([record()], []) == Saved(verdicts=1)
+    with owner._engine.begin() as connection:
+        connection.execute(sa.text("DROP OWNED BY clerk"))
+
+
+def test_a_batch_with_something_that_cannot_be_stored_stores_nothing(archives):
+    archive = archives()
+    with pytest.raises(Unstorable):
+        archive.save([record("good"), rows.record(message("bad"), 2**63)], [])
+    assert archive.get("good") is None
+
+
+def test_an_archive_finds_the_server_again_after_a_restart(server, archives):
+    archive = archives()
+    archive.save([record("before")], [])
+    server.server.stop()
+    with pytest.raises(Unavailable):
+        archive.save([record("meanwhile")], [])
+    server.server.start()
+    server.server.wait()
+    assert archive.save([record("before"), record("meanwhile")], []) == Saved(verdicts=1)
+
+
+def test_a_server_that_is_not_there_is_unavailable_and_its_password_is_not_shown(server):
+    archive = Database("postgresql://user:secret@127.0.0.1:1/database")
+    with pytest.raises(Unavailable) as away:
+        archive.prepare()
+    assert "secret" not in str(away.value)
+    archive.close()

@@ -1,0 +1,111 @@
+"""Verdicts as files, and times as people write them."""
+
+import csv
+import sys
+
+import pytest
+
+from patchline.archive import export, times
+from patchline.archive.base import Unavailable
+from patchline.protocol.errors import SetupError
+from tests.archive_contract import NOW, record
+
+RECORDS = [
+    record("a", detail='says "x", y\nz'),
+    record("b", score=None, thresholds=None, captured_at=None, number=None, reason="crashed"),
+]
+
+
+def read(file):
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.fixture(params=[0, 2, 25_000])
+def records(request):
+    return (RECORDS * (request.param // 2 + 1))[: request.param]
+
+
+def test_a_csv_file_has_a_row_for_each_verdict(records, tmp_path):
+    file = tmp_path / "new" / "found.csv"
+    assert export.write(iter(records), file) == len(records)
+    rows = read(file)
+    assert len(rows) == len(records)
+    for row, found in list(zip(rows, records, strict=True))[:2]:
+        assert (row["job_id"], row["detail"]) == (found.job_id, found.detail or "")
+        assert row["score"] == ("" if found.score is None else repr(found.score))
+        assert row["decided_at"] == "2023-11-14T22:13:20.000Z"
+        assert "document" not in row
+
+
+def test_a_parquet_file_is_read_as_it_was_written(records, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "found.parquet"
+    assert export.write(iter(records), file) == len(records)
+    table = parquet.read_table(file)
+    assert table.num_rows == len(records)
+    assert str(table.schema.field("decided_at").type) == "timestamp[ms, tz=UTC]"
+    assert str(table.schema.field("score").type) == "double"
+    for row, found in list(zip(table.to_pylist(), records, strict=True))[:2]:
+        assert (row["job_id"], row["score"], row["number"]) == (found.job_id, found.score, found.number)
+        assert (row["document"], row["replay"]) == (found.document, found.replay)
+        assert int(row["decided_at"].timestamp() * 1000) == found.decided_at
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a1)", "\t=1"])
+def test_no_cell_of_a_csv_file_is_a_formula(text, tmp_path):
+    export.write([record(detail=text)], tmp_path / "found.csv")
+    (row,) = read(tmp_path / "found.csv")
+    assert row["detail"] == f"'{text}"
+
+
+def test_a_file_that_is_not_complete_is_not_there(tmp_path):
+    def broken():
+        yield RECORDS[0]
+        raise Unavailable("gone")
+
+    for name in ("found.csv", "found.parquet"):
+        with pytest.raises((Unavailable, SetupError)):
+            export.write(broken(), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SetupError, match=r"patchline\[parquet\]"):
+        export.write(RECORDS, tmp_path / "found.parquet")
+
+
+def test_another_suffix_and_a_folder_that_is_a_file_are_named(tmp_path):
+    with pytest.raises(SetupError, match=r"\.csv, \.parquet"):
+        export.write(RECORDS, tmp_path / "found.xlsx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="cannot be written"):
+        export.write(RECORDS, tmp_path / "file" / "found.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", NOW - 90_000),
+        ("8h", NOW - 8 * 3_600_000),
+        ("7d", NOW - 7 * 86_400_000),
+        ("2023-11-14T22:13:20Z", NOW),
+        ("2023-11-14T23:13:20.500+01:00", NOW + 500),
+        ("999999w", 0),
+    ],
+)
+def test_a_time_is_read_as_it_is_written(text, expected):
+    assert times.parse(text, NOW) == expected
+
+
+def test_a_date_is_the_midnight_of_this_machine():
+    from datetime import datetime
+
+    assert times.parse("2026-11-28", NOW) == int(datetime(2026, 11, 28).astimezone().timestamp() * 1000)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "7x", "-1d", "28.11.2026", "2026-13-01", "1" * 30 + "d"])
+def test_another_text_is_no_time(text):
+    with pytest.raises(SetupError, match="is no time"):
+        times.parse(text, NOW)
