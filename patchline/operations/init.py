@@ -14,7 +14,7 @@ from patchline.protocol.errors import SetupError
 _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
 _UNITS = (
-    *(f"patchline-{process}@.service" for process in ("worker", "gate", "publisher", "camera")),
+    *(f"patchline-{process}@.service" for process in ("worker", "gate", "publisher", "camera", "mqtt")),
     "patchline-archive.service",
     *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
 )

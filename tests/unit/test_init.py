@@ -33,7 +33,8 @@ def test_the_configuration_explains_every_setting(plant):
 def test_deployment_files_have_the_paths_of_the_plant(plant):
     files = [path for path in plant.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {
-        *("patchline-worker@.service", "patchline-camera@.service", "patchline.rules.yml", "line.json"),
+        *(f"patchline-{name}@.service" for name in ("worker", "camera", "mqtt")),
+        *("patchline.rules.yml", "line.json"),
     }
     for path in files:
         text = path.read_text()
