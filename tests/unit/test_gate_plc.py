@@ -306,8 +306,9 @@ def test_the_queries_of_the_dashboard_for_plcs_find_their_metrics(serving):
     serving.verdict("j")
     serving.move(100)
     names = {sample.name for metric in serving.metrics.registry.collect() for sample in metric.samples}
-    panels = [panel for panel in dashboards.LINE if panel.title in NEED_A_PLC]
-    assert len(panels) == len(NEED_A_PLC)
+    titles = {title for title in NEED_A_PLC if not title.startswith("Camera")}
+    panels = [panel for panel in dashboards.LINE if panel.title in titles]
+    assert len(panels) == len(titles)
     for query in (query for panel in panels for query in panel.queries.values()):
         assert set(re.findall(r"patchline_\w+", query)) <= names
 
