@@ -7,8 +7,8 @@ SETUP := .venv/.installed
 PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 
-.PHONY: setup install demo demo-plant test test-debian13 test-debian11 test-convert chaos plant soak lint types bench
-.PHONY: bench-check wheel wheels lock servers
+.PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
+.PHONY: lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -43,16 +43,22 @@ demo-plant: setup
 
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql systemd-container gcc libc6-dev \
-		libmodbus-dev aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-ugly python3-gi
+		libmodbus-dev
 	$(BIN)/python -m pytest $(TEST_PROCESSES)
 
-# The broker and system tests in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with Valkey.
-# Unpacks Debian once, into .debian13/. Needs root.
+# Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.
+test-cameras: setup
+	@$(BIN)/python -m patchline.services.install_servers aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 \
+		gstreamer1.0-plugins-ugly python3-gi
+	$(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
+
+# The tests of broker, system and cameras in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with
+# Valkey. Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	tools/debian13.sh redis $(PROCESSES) tests/broker tests/system
-	tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py tests/system/test_versions.py \
-		tests/system/test_faults.py
+	tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras
+	tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
+		tests/system/test_versions.py tests/system/test_faults.py
 
 # A worker whose host of the Ascend's SDK runs in Debian 11, with the Python of the SDK. Unpacks it once. Needs root.
 test-debian11: setup
