@@ -16,3 +16,12 @@ def has_leader(node, queue):
     command = ["--formatter", "json", "quorum_status", queue]
     members = json.loads(private_servers.rabbitmqctl(node, *command, tool="rabbitmq-queues"))
     return any(member["Raft State"] == "leader" for member in members)
+
+
+def leaders_on_record(node):
+    """Return the leaders' nodes by queue, as RabbitMQ's metadata say; an empty name if such a leader does not live.
+
+    Channels publish to this one (decision 113).
+    """
+    queues = json.loads(private_servers.rabbitmqctl(node, "--formatter", "json", "list_queues", "name", "leader"))
+    return {queue["name"]: queue["leader"] for queue in queues}
