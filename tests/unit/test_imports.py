@@ -1,6 +1,7 @@
 """Imports between packages go one way, and each third-party library is imported by one file."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -62,6 +63,7 @@ MAX_LINES, MAX_FUNCTION_LINES = 400, 50
 
 
 def sources():
+    # rglob does not follow the links to the folders at the top level.
     return sorted(path for path in Path("patchline").rglob("*.py")) + [
         path for folder in ("worker", "publisher", "models") for path in sorted(Path("patchline", folder).glob("*.py"))
     ]
@@ -71,6 +73,7 @@ def module_of(path):
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache
 def imports(path):
     """The modules that a file imports, at module level or in functions."""
     names = set()
