@@ -6,6 +6,8 @@ SETUP := .venv/.installed
 # One process if the environment names servers, which several would share.
 PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
+# With more processes than cores, threads of BLAS and OpenMP only wait for one another, and waiting takes a core.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
 .PHONY: lint types bench bench-check wheel wheels lock servers
@@ -44,20 +46,20 @@ demo-plant: setup
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql systemd-container gcc libc6-dev \
 		libmodbus-dev
-	$(BIN)/python -m pytest $(TEST_PROCESSES)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.
 test-cameras: setup
 	@$(BIN)/python -m patchline.services.install_servers aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 \
 		gstreamer1.0-plugins-ugly python3-gi
-	$(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
 
 # The tests of broker, system and cameras in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with
 # Valkey. Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras
-	tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
+	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras
+	$(ONE_THREAD) tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
 		tests/system/test_versions.py tests/system/test_faults.py
 
 # A worker whose host of the Ascend's SDK runs in Debian 11, with the Python of the SDK. Unpacks it once. Needs root.
