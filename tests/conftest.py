@@ -23,6 +23,7 @@ worker: {drain_s: 20.0, metrics_port: 0}
 broker: {max_attempts: 3}
 publisher: {deadline_ms: 100000}
 images: {max_bytes: 16000000}
+redis: {timeout_s: 2.0}
 categories:
   brick: {backbone: efficientnet_lite0, layer: blocks4+10, resize: 128, imagesize: 128, coreset_ratio: 0.05,
           false_reject_rate: 0.05, review_rate: 0.1}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from patchline.protocol.errors import PatchlineError
 HOST = "127.0.0.1"
 _START_S = 90.0
 _STOP_S = 60.0
+_FIRST_PORT = 10_000
+_PORTS_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class ServiceError(PatchlineError):
@@ -107,14 +111,27 @@ def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct loopback ports that are free at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    for unused in sockets:
-        unused.bind((HOST, 0))
-    ports = [unused.getsockname()[1] for unused in sockets]
-    for unused in sockets:
-        unused.close()
-    return ports
+    """Return distinct loopback ports that are free at the moment.
+
+    Linux gives none of them to a client's end of a connection: a server that restarts finds its port free.
+    """
+    first_of_clients = int(_PORTS_OF_CLIENTS.read_text().split()[0])
+    candidates = list(range(_FIRST_PORT, first_of_clients))
+    random.SystemRandom().shuffle(candidates)
+    free = list(itertools.islice(filter(_is_free, candidates), count))
+    if len(free) < count:
+        advice = f"sysctl net.ipv4.ip_local_port_range has to leave ports from {_FIRST_PORT} on to servers"
+        raise ServiceError(f"{len(free)} of {count} ports are free below {first_of_clients}; {advice}")
+    return free
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as unused:
+        try:
+            unused.bind((HOST, port))
+        except OSError:
+            return False
+        return True
 
 
 def consecutive_free_ports(count: int) -> list[int]:
@@ -122,7 +139,7 @@ def consecutive_free_ports(count: int) -> list[int]:
     while True:
         (first,) = free_ports(1)
         ports = list(range(first, first + count))
-        if not any(is_listening(port) for port in ports):
+        if all(map(_is_free, ports)):
             return ports
 
 

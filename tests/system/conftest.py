@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pika
 import pytest
+import redis
 
 from patchline import config
 from patchline.broker.base import Message
@@ -174,8 +175,10 @@ def line_with_short_timeouts(plant, folder, amqp_url, redis_url):
 
 @pytest.fixture
 def empty_servers(servers):
-    """The servers without the queues of earlier tests, whose arguments may differ."""
+    """The servers without the queues of earlier tests, whose arguments may differ, and without their verdicts."""
     _delete_queues(servers.amqp_url)
+    with redis.Redis.from_url(servers.redis_url) as cache:
+        cache.flushdb()
     return servers
 
 

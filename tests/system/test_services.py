@@ -39,6 +39,13 @@ def test_servers_stop_when_the_process_that_started_them_ends(number):
     wait_for(lambda: not any(_is_running(process) for process in started))
 
 
+def test_no_connection_takes_the_port_of_a_server_that_restarts():
+    first_of_clients, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = server.free_ports(50)
+    assert len(set(ports)) == 50
+    assert max(ports) < first_of_clients
+
+
 def test_servers_from_the_environment_are_used_instead_of_private_ones(monkeypatch):
     monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://elsewhere")
     monkeypatch.setenv("PATCHLINE_REDIS_URL", "redis://elsewhere")
