@@ -145,13 +145,13 @@ def test_user_files_are_private_and_keep_their_passwords(users, tmp_path):
 def restricted(users, plant, tmp_path, servers):
     """A plant whose processes read their user from a file and do not declare queues."""
     folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
-    add_broker_setting(folder, "make_queues: false")
+    add_setting(folder, "broker", "make_queues: false")
     return SimpleNamespace(folder=folder, users=users, redis=servers.redis_url)
 
 
-def add_broker_setting(folder, setting):
+def add_setting(folder, section, setting):
     file = folder / "config.yaml"
-    file.write_text(file.read_text().replace("broker: {", f"broker: {{{setting}, "))
+    file.write_text(file.read_text().replace(f"{section}: {{", f"{section}: {{{setting}, "))
 
 
 def command(restricted, user, *arguments, **options):
@@ -202,7 +202,7 @@ def _category():
 
 
 def test_a_password_in_the_configuration_is_refused_and_not_printed(restricted):
-    add_broker_setting(restricted.folder, "url: 'amqp://u:hunter2@h'")
+    add_setting(restricted.folder, "broker", "url: 'amqp://u:hunter2@h'")
     process = command(restricted, "worker", "worker", stderr=subprocess.PIPE)
     _, errors = process.communicate(timeout=40)
     assert process.returncode == 2
@@ -300,9 +300,8 @@ def test_a_worker_shows_its_certificate_to_servers_that_demand_one(
         f"{name}: {certificates / file}"
         for name, file in (("ca_file", "authority.pem"), ("cert_file", "client.pem"), ("key_file", "client.key"))
     )
-    add_broker_setting(folder, files)
-    with (folder / "config.yaml").open("a") as file:
-        file.write(f"redis: {{{files}, timeout_s: 2.0}}\n")
+    add_setting(folder, "broker", files)
+    add_setting(folder, "redis", files)
     with ExitStack() as stack:
         addresses = SimpleNamespace(amqp_url=mutual_tls_servers.plain, redis_url=mutual_tls_servers.redis)
         line = Line(folder, addresses, stack)
@@ -325,9 +324,8 @@ def test_a_client_without_a_certificate_is_refused_by_a_server_that_demands_one(
 )
 def test_files_for_tls_with_a_plain_url_are_refused_in_one_line(restricted, certificates, section, url, setting):
     file = restricted.folder / "config.yaml"
-    text = file.read_text().replace("make_queues: false, ", "")
-    text = text.replace("broker: {", "broker: {" + (f"{setting}: a.pem, " if section == "broker" else ""))
-    file.write_text(text + ("" if section == "broker" else f"redis: {{{setting}: a.pem}}\n"))
+    file.write_text(file.read_text().replace("make_queues: false, ", ""))
+    add_setting(restricted.folder, section, f"{setting}: a.pem")
     environment = {"PATCHLINE_AMQP_URL": "amqp://127.0.0.1:1", "PATCHLINE_REDIS_URL": "redis://127.0.0.1:1"}
     words = [sys.executable, "-m", "patchline", "worker", "--config", str(file)]
     worker = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, timeout=60)
@@ -341,9 +339,8 @@ def test_files_for_tls_with_a_plain_url_are_refused_in_one_line(restricted, cert
 def test_a_worker_over_tls_judges_and_stores_verdicts(tls_servers, certificates, plant, tmp_path, texture_folder):
     folder = shutil.copytree(plant, tmp_path / "plant", symlinks=True)
     ca_setting = f"ca_file: {certificates / 'authority.pem'}"
-    add_broker_setting(folder, ca_setting)
-    with (folder / "config.yaml").open("a") as file:
-        file.write(f"redis: {{{ca_setting}, timeout_s: 2.0}}\n")
+    add_setting(folder, "broker", ca_setting)
+    add_setting(folder, "redis", ca_setting)
     with ExitStack() as stack:
         line = Line(folder, SimpleNamespace(amqp_url=tls_servers.plain, redis_url=tls_servers.redis), stack)
         worker = line.worker("--device", "cpu", PATCHLINE_AMQP_URL=tls_servers.amqp)
