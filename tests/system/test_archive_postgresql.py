@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from patchline.archive import database, rows
+from patchline.archive import ledger_database, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
 from patchline.archive.database import Database
 from patchline.protocol.errors import SetupError
@@ -66,7 +66,7 @@ class TestPostgreSQL(ArchiveContract):
 
 def test_the_tables_of_the_changes_are_those_of_the_code(archives):
     with archives()._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), database._METADATA) == []
+        assert compare_metadata(MigrationContext.configure(connection), ledger_database._METADATA) == []
 
 
 def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(server, archives):
