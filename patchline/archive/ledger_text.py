@@ -128,9 +128,9 @@ def _of_verdict(record: Record, verdicts: list[Record]) -> Iterator[Event]:
     yield Event(record.received_at, "received", f"taken by the worker {record.worker}")
     again = "" if record is verdicts[0] else "another "
     because = ": ".join(filter(None, (record.reason, record.detail)))
-    limits = f", reviewed from {record.review_threshold:g}, fails from {record.fail_threshold:g}"
     score = "" if record.score is None else f", score {record.score:g}"
-    score += limits if record.review_threshold is not None and record.fail_threshold is not None else ""
+    if record.review_threshold is not None and record.fail_threshold is not None:
+        score += f", reviewed from {record.review_threshold:g}, fails from {record.fail_threshold:g}"
     bank = "" if record.memory_bank is None else f", bank {record.memory_bank[:12]}"
     replayed = ", of a replayed job" if record.replay else ""
     text = f"{again}verdict {record.decision}{score}{bank}{replayed}" + (f" ({because})" if because else "")

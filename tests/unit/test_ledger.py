@@ -164,6 +164,14 @@ def test_the_page_of_a_part_tells_its_way_in_the_order_of_time():
     assert page.events[6].document["state"] == "done"
 
 
+def test_a_verdict_without_score_and_thresholds_is_told_too():
+    archive = MemoryLedger()
+    names = ("score", "thresholds", "memory_bank", "captured_at")
+    archive.save([record(decision="error", reason="crashed", detail="it did", **dict.fromkeys(names))], [])
+    (page,) = ledger_text.pages(archive, "job-1", NOW, 5)
+    assert [event.text for event in page.events] == ["taken by the worker w", "verdict error (crashed: it did)"]
+
+
 def test_the_page_of_a_part_says_what_is_missing():
     archive = MemoryLedger()
     archive.save_ledger([entry(announcement("alone"))], [])
