@@ -138,14 +138,8 @@ class LedgerDatabase(Database):
 
     def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
         """See `ledger.Ledger`."""
-        queries = {
-            GapKind.NO_ACT: _without_act,
-            GapKind.OPPOSITE_ACTS: _opposite,
-            GapKind.NOT_PASSED: _not_passed,
-            GapKind.NOT_CONFIRMED: _not_confirmed,
-        }
         found: set[str] = set()
-        for row in self._read(queries[kind](search)):
+        for row in self._read(gap_query(kind, search)):
             if len(found) == search.most:
                 return
             if row["job_id"] not in found:  # several gates may have done the same
@@ -218,6 +212,17 @@ def _between(column: sa.Column[Any], since: int | None, until: int | None) -> It
         yield column < until
 
 
+def gap_query(kind: GapKind, search: GapSearch) -> sa.Select[Any]:
+    """Return the query of a kind of gap. A job may occur several times."""
+    queries = {
+        GapKind.NO_ACT: _without_act,
+        GapKind.OPPOSITE_ACTS: _opposite,
+        GapKind.NOT_PASSED: _not_passed,
+        GapKind.NOT_CONFIRMED: _not_confirmed,
+    }
+    return queries[kind](search)
+
+
 def _gap(table: sa.Table, detail: sa.ColumnElement[Any]) -> sa.Select[Any]:
     names = ("job_id", "line", "category", "part_id", "number")
     return sa.select(*(table.c[name] for name in names), _time(table).label("at"), detail.label("detail"))
@@ -230,9 +235,14 @@ def _within(query: sa.Select[Any], table: sa.Table, search: GapSearch) -> sa.Sel
     return query.order_by(_time(table).desc(), table.c.job_id)
 
 
+def _by_job_only(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Keep SQLite from using an index on this column: it would read all acts of a state, not those of a job."""
+    return sa.func.coalesce(column, "")
+
+
 def _done(table: Any, job_id: sa.ColumnElement[str], action: Action | None = None) -> sa.ColumnElement[bool]:
-    actions = () if action is None else (table.c.action == action,)
-    return sa.exists().where(table.c.job_id == job_id, table.c.state == ActState.DONE, *actions)
+    actions = () if action is None else (_by_job_only(table.c.action) == action,)
+    return sa.exists().where(table.c.job_id == job_id, _by_job_only(table.c.state) == ActState.DONE, *actions)
 
 
 def _without_act(search: GapSearch) -> sa.Select[Any]:
@@ -243,13 +253,14 @@ def _without_act(search: GapSearch) -> sa.Select[Any]:
     return _within(query.where(due, sa.not_(_done(_ACTS, column.job_id))), _ANNOUNCEMENTS, search)
 
 
-def _acts_done(action: Action) -> sa.Select[Any]:
-    return _gap(_ACTS, _ACTS.c.because).where(_ACTS.c.state == ActState.DONE, _ACTS.c.action == action)
+def _acts_done(action: Action, search: GapSearch) -> sa.Select[Any]:
+    state = _ACTS.c.state if search.job_id is None else _by_job_only(_ACTS.c.state)
+    return _gap(_ACTS, _ACTS.c.because).where(state == ActState.DONE, _ACTS.c.action == action)
 
 
 def _opposite(search: GapSearch) -> sa.Select[Any]:
     other = _ACTS.alias()
-    query = _acts_done(Action.REJECT).where(_done(other, _ACTS.c.job_id, Action.ACCEPT))
+    query = _acts_done(Action.REJECT, search).where(_done(other, _ACTS.c.job_id, Action.ACCEPT))
     return _within(query, _ACTS, search)
 
 
@@ -258,11 +269,11 @@ def _not_passed(search: GapSearch) -> sa.Select[Any]:
         sa.exists().where(table.c.job_id == _ACTS.c.job_id, table.c.decision.in_(_MAY_BE_ACCEPTED))
         for table in (_VERDICTS, _FURTHER)
     )
-    return _within(_acts_done(Action.ACCEPT).where(*(sa.not_(one) for one in allowed)), _ACTS, search)
+    return _within(_acts_done(Action.ACCEPT, search).where(*(sa.not_(one) for one in allowed)), _ACTS, search)
 
 
 def _not_confirmed(search: GapSearch) -> sa.Select[Any]:
     column, other = _OUTCOMES.c, _OUTCOMES.alias()
     seen = sa.exists().where(column.job_id == _ACTS.c.job_id, column.outcome == SEEN, column.bin == "reject")
     has_sensor = sa.exists().where(other.c.line == _ACTS.c.line, other.c.outcome.in_(OF_A_SENSOR))
-    return _within(_acts_done(Action.REJECT).where(has_sensor, sa.not_(seen)), _ACTS, search)
+    return _within(_acts_done(Action.REJECT, search).where(has_sensor, sa.not_(seen)), _ACTS, search)

@@ -1,13 +1,18 @@
 """The ledger of a part: its rows, its writer, its page, and the contract in memory and in SQLite."""
 
 import json
+import re
+import sqlite3
+from contextlib import closing
 
 import pytest
 from prometheus_client import generate_latest
+from sqlalchemy.dialects import sqlite
 
 from patchline.archive import ledger_rows, ledger_text
 from patchline.archive.base import Saved, Unavailable
-from patchline.archive.ledger_database import LedgerDatabase
+from patchline.archive.ledger import GapKind, GapSearch
+from patchline.archive.ledger_database import LedgerDatabase, gap_query
 from patchline.archive.ledger_loop import LedgerStore
 from patchline.archive.ledger_memory import MemoryLedger
 from patchline.archive.metrics import Metrics
@@ -53,6 +58,21 @@ class TestSQLite(LedgerContract):
 
         yield Setting(reopen(), reopen)
         archives[-1].close()
+
+
+@pytest.mark.parametrize("kind", GapKind)
+@pytest.mark.parametrize("job_id", [None, "a"])
+def test_sqlite_looks_for_the_other_rows_of_a_job_by_its_id_and_reads_no_table_as_a_whole(tmp_path, kind, job_id):
+    archive = LedgerDatabase(tmp_path / "archive.sqlite")
+    archive.prepare()
+    query = gap_query(kind, GapSearch(until=NOW, since=NOW - 1, job_id=job_id))
+    text = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+    with closing(sqlite3.connect(tmp_path / "archive.sqlite")) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+    archive.close()
+    first, *others = [step for step in plan if step.startswith(("SEARCH", "SCAN"))]
+    assert ("job_id=?" if job_id else "_at>? AND ") in first
+    assert all(re.search(r"job_id=\?|line=\? AND outcome=\?", step) for step in others), others
 
 
 class Scene:
