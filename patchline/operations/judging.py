@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pydantic
 
-from patchline.broker.base import Broker, Message, Unroutable
+from patchline.broker.base import Broker, Message, TopologyMismatch, Unroutable
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.judgement_message import JUDGEMENT_TYPE, Judgement, Label
@@ -31,7 +31,8 @@ def publish(broker: Broker, judgement: Judgement) -> None:
     """
     message = Message(judgement.to_json(), judgement.job_id, JUDGEMENT_TYPE, "application/json")
     try:
+        broker.declare(topology.Topology((topology.JUDGEMENTS,), ()), passive=True)
         broker.publish(topology.JUDGEMENTS, judgement.routing_key, message)
-    except Unroutable as error:
+    except (TopologyMismatch, Unroutable) as error:
         advice = "nobody would keep the judgement; start `patchline archive`, or run `patchline topology`"
         raise SetupError(f"the queue {topology.LEDGER} is missing: {advice}") from error
