@@ -80,15 +80,23 @@ class Saved:
     Attributes:
         verdicts: first verdicts on their jobs.
         further: verdicts that differ from the first one on their job.
-        unreadable: messages that are no verdicts.
+        unreadable: messages that are no verdicts, or nothing of the ledger.
+        announcements: see `patchline.archive.ledger`, as for the next ones.
+        acts: intended, or done.
+        outcomes: and confirmations.
+        judgements: by people.
     """
 
     verdicts: int = 0
     further: int = 0
     unreadable: int = 0
+    announcements: int = 0
+    acts: int = 0
+    outcomes: int = 0
+    judgements: int = 0
 
     def __add__(self, other: Saved) -> Saved:
-        return Saved(self.verdicts + other.verdicts, self.further + other.further, self.unreadable + other.unreadable)
+        return Saved(*(getattr(self, name) + getattr(other, name) for name in Saved.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True)

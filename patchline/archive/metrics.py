@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from patchline.archive.base import Record, Saved
+from patchline.archive.ledger import Acted, Entry
 from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
 from patchline.runtime.queue_keeper import QueueMetrics
 
@@ -52,5 +53,47 @@ class Metrics:
         for table in Saved.__dataclass_fields__:
             self._rows.labels(table).inc(getattr(saved, table))
 
+    def ledger(self) -> LedgerMetrics:
+        """Return what counts the messages of the ledger."""
+        return LedgerMetrics(self, self.registry, self._now_ms)
+
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+
+class LedgerMetrics:
+    """Counts what the ledger gets.
+
+    Args:
+        archive: the metrics of the archive.
+        registry: theirs.
+        now_ms: the wall clock.
+    """
+
+    def __init__(self, archive: Metrics, registry: Registry, now_ms: Callable[[], int]) -> None:
+        self._archive, self._now_ms = archive, now_ms
+        text = "Messages of the ledger that were committed."
+        self._messages = Counter("patchline_archive_ledger_messages", text, registry=registry)
+        text = "Age of the last committed act, from the act to its commit."
+        self._behind = Gauge("patchline_archive_ledger_behind_seconds", text, registry=registry)
+        text = "Length at which RabbitMQ drops the oldest message of the queue of the ledger."
+        self._limit = Gauge("patchline_archive_ledger_max_length", text, registry=registry)
+
+    def show_limit(self, max_length: int) -> None:
+        """Show how many messages the queue holds at most."""
+        self._limit.set(max_length)
+
+    def batch_stored(self, seconds: float) -> None:
+        """Record how long a batch has taken."""
+        self._archive.batch_stored(seconds)
+
+    def stored(self, entries: Iterable[Entry]) -> None:
+        """Count messages that were committed, new or not."""
+        for entry in entries:
+            self._messages.inc()
+            if isinstance(entry, Acted):
+                self._behind.set(max(0, self._now_ms() - entry.acted_at) / 1000)
+
+    def saved(self, saved: Saved) -> None:
+        """Count new rows."""
+        self._archive.saved(saved)

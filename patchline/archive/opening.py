@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchline import config
-from patchline.archive.database import Database
+from patchline.archive.ledger_database import LedgerDatabase
 
 FILE = "archive.sqlite"
 
@@ -15,6 +15,6 @@ def target(settings: config.Config) -> Path | str:
     return settings.archive.url or settings.paths.archive / FILE
 
 
-def open_archive(settings: config.Config, read_only: bool = False) -> Database:
+def open_archive(settings: config.Config, read_only: bool = False) -> LedgerDatabase:
     """Return the archive of a configuration. See `Database` for the errors."""
-    return Database(target(settings), read_only)
+    return LedgerDatabase(target(settings), read_only)

@@ -13,10 +13,11 @@ import structlog
 
 from patchline import config
 from patchline.archive import opening
-from patchline.archive.base import Unavailable
+from patchline.archive.base import Record, Unavailable
 from patchline.archive.database import Database
+from patchline.archive.ledger_loop import LedgerLoop
 from patchline.archive.metrics import Metrics
-from patchline.archive.writer import Writer
+from patchline.archive.writer import Writer, verdict
 from patchline.broker.base import Broker, BrokerError, QueueConsumer, TopologyMismatch
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
@@ -41,7 +42,7 @@ def migrate(settings: config.Config) -> None:
 
 
 def run(settings: config.Config, stop: threading.Event, metrics_port: int | None = None) -> None:
-    """Store every verdict of the queue `patchline.verdicts` until `stop` is set.
+    """Store the messages of the queues `patchline.verdicts` and `patchline.ledger` until `stop` is set.
 
     Args:
         settings: the configuration.
@@ -63,23 +64,27 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         life.serve(settings.worker.metrics_host, metrics_port, measured)
         _prepare(archive, stop)
         broker = stack.enter_context(connections.connect(settings, "archive"))
-        shared = connections.plant(settings, [])
+        shared = connections.plant(settings, []) | connections.ledger(settings)
         keeper = QueueKeeper(broker, settings, shared, shared, measured.queues)
         _declare(keeper, stop)
         if stop.is_set():
             return
         rules = settings.archive
         verdicts = broker.consume(topology.VERDICTS, prefetch=2 * rules.batch)
-        writer = Writer(verdicts, archive, measured, rules.batch, rules.batch_ms / 1000, now_ms)
-        life.watch(writer, broker, verdicts)
+        batches = rules.batch, rules.batch_ms / 1000, now_ms
+        writer = Writer(verdicts, verdict, archive, measured, *batches)
+        queue, counters = broker.consume(topology.LEDGER, prefetch=2 * rules.batch), measured.ledger()
+        counters.show_limit(settings.broker.ledger_max_length)
+        ledger = stack.enter_context(LedgerLoop(queue, archive, counters, *batches, stop))
+        life.watch(writer, broker, verdicts, ledger)
         stack.enter_context(keeper)
         status_broker = connections.connect(settings, "archive status", quiet=True)
         identity, makes = Identity("archive", socket.gethostname()), settings.broker.make_queues
         stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
         _log.info("archive started", database="PostgreSQL" if rules.url else str(opening.target(settings)))
-        _run(writer, life, stop)
+        _run(writer, ledger, life, stop)
         verdicts.cancel()
-    _log.info("archive stopped", given_back=writer.pending)
+    _log.info("archive stopped", given_back=writer.pending + ledger.pending)
 
 
 def _claim(settings: config.Config) -> int:
@@ -110,12 +115,14 @@ def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event:
         stop.wait(_RETRY_S)
 
 
-def _run(writer: Writer, life: _Life, stop: threading.Event) -> None:
+def _run(writer: Writer[Record], ledger: LedgerLoop, life: _Life, stop: threading.Event) -> None:
     notify.send(notify.READY)
     while not stop.is_set():
+        ledger.check()
         pause_s = writer.step()
         life.record_step()
-        notify.send(notify.ALIVE)
+        if life.is_alive():
+            notify.send(notify.ALIVE)
         if pause_s:
             stop.wait(pause_s)
     notify.send(notify.STOPPING)
@@ -126,13 +133,14 @@ class _Life:
 
     def __init__(self) -> None:
         self._stepped_at: float | None = None
-        self._writer: Writer | None = None
+        self._writer: Writer[Record] | None = None
+        self._ledger: LedgerLoop | None = None
         self._is_consuming: Callable[[], bool] = lambda: False
 
-    def watch(self, writer: Writer, broker: Broker, verdicts: QueueConsumer) -> None:
+    def watch(self, writer: Writer[Record], broker: Broker, verdicts: QueueConsumer, ledger: LedgerLoop) -> None:
         """Ask these from now on."""
-        self._writer = writer
-        self._is_consuming = lambda: broker.connected and verdicts.subscribed
+        self._writer, self._ledger = writer, ledger
+        self._is_consuming = lambda: broker.connected and verdicts.subscribed and ledger.is_storing
 
     def record_step(self) -> None:
         """Record that the archive makes progress."""
@@ -143,12 +151,13 @@ class _Life:
         return self._has_stepped_within(_STUCK_S)
 
     def is_ready(self) -> bool:
-        """Return True if verdicts are taken and stored."""
+        """Return True if verdicts, and what the ledger has, are taken and stored."""
         writer = self._writer
         return writer is not None and writer.is_storing and self._has_stepped_within(_SLOW_S) and self._is_consuming()
 
     def _has_stepped_within(self, seconds: float) -> bool:
-        return self._stepped_at is None or time.monotonic() - self._stepped_at < seconds
+        stepped = self._stepped_at is None or time.monotonic() - self._stepped_at < seconds
+        return stepped and (self._ledger is None or self._ledger.has_stepped_within(seconds))
 
     def serve(self, host: str, port: int | None, measured: Metrics) -> None:
         """Serve metrics and probes, unless the port is None. An archive without them stores all the same."""
@@ -161,5 +170,5 @@ class _Life:
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this archive, and what it holds."""
-        pending = 0 if self._writer is None else self._writer.pending
+        pending = sum(0 if part is None else part.pending for part in (self._writer, self._ledger))
         return SERVING if self.is_ready() else BLIND, {"pending": pending}

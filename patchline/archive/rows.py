@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 
 from patchline.archive.base import Record, Unreadable
@@ -30,15 +31,15 @@ def record(envelope: Envelope, archived_at: int) -> Record:
         category=verdict.category,
         part_id=verdict.part_id,
         decision=verdict.decision,
-        reason=_text(verdict.reason),
-        detail=_text(verdict.detail),
+        reason=text(verdict.reason),
+        detail=text(verdict.detail),
         score=_finite(verdict),
         review_threshold=None if thresholds is None else thresholds.review,
         fail_threshold=None if thresholds is None else thresholds.fail,
-        backbone=_text(verdict.backbone),
-        memory_bank=_text(verdict.memory_bank),
-        device=_text(verdict.device) or "",
-        worker=_text(verdict.worker) or "",
+        backbone=text(verdict.backbone),
+        memory_bank=text(verdict.memory_bank),
+        device=text(verdict.device) or "",
+        worker=text(verdict.worker) or "",
         number=verdict.number,
         captured_at=verdict.captured_at,
         received_at=verdict.received_at,
@@ -51,16 +52,21 @@ def record(envelope: Envelope, archived_at: int) -> Record:
 
 
 def unreadable(envelope: Envelope, routing_key: str, reason: str, arrived_at: int) -> Unreadable:
-    """Return the row of a message that is no verdict, or that the database refuses as one."""
-    identity = repr((envelope.message_id, envelope.type)).encode() + b"\n" + envelope.body
+    """Return the row of a message that cannot be read, or that the database refuses.
+
+    The body is that of the message; of an announcement, which has none, its headers as JSON.
+    """
+    headers = json.dumps(dict(envelope.headers), sort_keys=True, default=str).encode() if envelope.headers else b""
+    body = envelope.body or headers
+    identity = repr((envelope.message_id, envelope.type)).encode() + b"\n" + body
     return Unreadable(
         digest=hashlib.sha256(identity).hexdigest(),
-        reason=(_text(reason) or "")[:_MAX_REASON],
+        reason=(text(reason) or "")[:_MAX_REASON],
         arrived_at=arrived_at,
-        message_id=_text(envelope.message_id),
-        type=_text(envelope.type),
-        routing_key=_text(routing_key) or "",
-        body=envelope.body,
+        message_id=text(envelope.message_id),
+        type=text(envelope.type),
+        routing_key=text(routing_key) or "",
+        body=body,
     )
 
 
@@ -69,6 +75,6 @@ def _finite(verdict: Verdict) -> float | None:
     return verdict.score if verdict.score is not None and math.isfinite(verdict.score) else None
 
 
-def _text(value: str | None) -> str | None:
+def text(value: str | None) -> str | None:
     """Return a text that every database takes: PostgreSQL has no NUL, and UTF-8 no half of a surrogate pair."""
     return None if value is None else value.encode(errors="replace").decode().replace("\0", "\ufffd")

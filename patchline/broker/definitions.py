@@ -30,7 +30,8 @@ PERMISSIONS = {
         write=r"^patchline\.(jobs|backlog|suspects|verdicts|dead|status)$",
         read=r"^patchline\.(jobs|backlog|suspects)(\..+)?$",
     ),
-    "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.verdicts$"),
+    "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger)$"),
+    "judge": Permissions(write=r"^patchline\.judgements$", read="^$"),
     "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }
 # Only if there are devices: the process that forwards what they send, and a device. The devices of a line are one user.

@@ -17,7 +17,7 @@ from patchline.protocol.messages import Decision
 from patchline.runtime import signals
 
 if TYPE_CHECKING:
-    from patchline.archive.base import Archive
+    from patchline.archive.ledger import Ledger
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -33,8 +33,9 @@ def archive(
 ) -> None:
     """Store every verdict in a database: SQLite, or PostgreSQL (archive.url). It reads the queue patchline.verdicts.
 
-    A verdict is acknowledged once its transaction is committed, and stored once however often it is delivered. While
-    the database is away, verdicts wait in RabbitMQ.
+    The queue patchline.ledger has what else is known of a part: its announcement, the acts on it, what the sensor saw,
+    and what people judge. A message is acknowledged once its transaction is committed, and stored once however often it
+    is delivered. While the database is away, messages wait in RabbitMQ.
 
     Example:  patchline archive --metrics-port 9140
     """
@@ -81,7 +82,7 @@ def find(
     starts, ends = (None if text is None else times.parse(text, now_ms()) for text in (since, until))
     decisions = tuple(map(str, decision or []))
     search = Search(part, line, category, decisions, bank, starts, ends, lowest, highest, limit)
-    with _opened(config_file) as archive:
+    with opened(config_file) as archive:
         if out is not None:
             print(f"{export.write(archive.find(search), out)} verdicts: {out}")
             return
@@ -104,7 +105,7 @@ def _range(text: str | None) -> tuple[float | None, float | None]:
 
 
 @contextmanager
-def _opened(config_file: Path) -> Iterator[Archive]:
+def opened(config_file: Path) -> Iterator[Ledger]:
     """Open the archive for reading. What it cannot do is one line."""
     from patchline.archive import opening
     from patchline.archive.base import Unavailable

@@ -227,7 +227,7 @@ def topology(
 ) -> None:
     """Make the exchanges and queues on RabbitMQ. Workers, publishers and gates also do so if they may.
 
-    With --definitions, the plant gets four users without the right to make queues. An administrator imports
+    With --definitions, the plant gets five users without the right to make queues. An administrator imports
     FOLDER/definitions.json; PATCHLINE_AMQP_URL_FILE of each process names the user's file in FOLDER. --mqtt adds the
     user `camera` for `patchline camera mqtt:TOPIC`, and for each line `device-LINE`, which may publish these topics.
 
@@ -242,8 +242,8 @@ def topology(
     settings = config.load(config_file)
     instances = [instance.default_name()] if gates is None else gates.split(",")
     names(instances)
-    topologies = [connections.plant(settings), *(queues.gate(name, instances) for name in line or [])]
-    topologies += [queues.traces()] if traces else []
+    topologies = [connections.plant(settings), connections.ledger(settings), *([queues.traces()] if traces else [])]
+    topologies += [queues.gate(name, instances) for name in line or []]
     topics = {} if mqtt is None else {name: TopicPattern(mqtt, name) for name in line or []}
     max_bytes = settings.broker.mqtt_max_bytes
     topologies += [queues.mqtt(name, topic.binding, max_bytes) for name, topic in topics.items()]

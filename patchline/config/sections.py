@@ -32,6 +32,7 @@ class Broker(Section):
     jobs_max_length: Count = 5_000
     jobs_max_bytes: Count = 2_000_000_000
     verdicts_max_length: Count = 1_000_000
+    ledger_max_length: Count = 4_000_000
     dead_max_length: Count = 10_000
     dead_max_bytes: Count = 2_000_000_000
     mqtt_max_bytes: Count = 2_000_000_000

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from patchline import config
-from patchline.gate.confirmations import Confirmations
+from patchline.gate.confirmations import Confirmations, Confirmed
 from patchline.gate.part_numbers import PartNumbers, Sighting, put
 from patchline.gate.tracker import (
     MISSED,
@@ -229,6 +229,10 @@ class Belt:
         """Return how far the parts were from the arm when their actions were done, as shares of the whole way."""
         margins, self._margins = self._margins, []
         return margins
+
+    def take_confirmed(self) -> list[Confirmed]:
+        """Return which parts the sensor saw since the last call."""
+        return self._confirmations.take_confirmed()
 
     # Parts without an act
 

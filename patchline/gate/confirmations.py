@@ -11,13 +11,31 @@ from patchline.plc.register_map import Bin
 from patchline.plc.station import Confirmation
 from patchline.protocol.gate_messages import Action, ActionRecord
 
+_MAX_IMAGES = 32  # of a part that are awaited together
+
 
 @dataclass
 class _Awaited:
-    """A part that the sensor has not seen. `doubtful`: it may have passed the sensor while nobody looked."""
+    """A part that the sensor has not seen.
+
+    Attributes:
+        record: the last act on it.
+        doubtful: it may have passed the sensor while nobody looked.
+        others: the acts on its other images.
+    """
 
     record: ActionRecord
     doubtful: bool
+    others: tuple[ActionRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """The sensor saw a part on which the arm was told to act, in `bin`."""
+
+    record: ActionRecord
+    number: int
+    bin: int
 
 
 class Confirmations:
@@ -34,6 +52,7 @@ class Confirmations:
         self._awaited: OrderedDict[int, _Awaited] = OrderedDict()
         self._seen: OrderedDict[int, Confirmation] = OrderedDict()  # by part number
         self._findings: list[Finding] = []
+        self._confirmed: list[Confirmed] = []
         self.escaped = 0
 
     def on_trigger(self, number: int) -> None:
@@ -49,6 +68,8 @@ class Confirmations:
             self._seen.popitem(last=False)
         awaited = self._awaited.pop(number, None)
         if awaited is not None:
+            others = (record for record in awaited.others if self._is_of(record, confirmation))
+            self._confirmed += [Confirmed(record, number, confirmation.bin) for record in others]
             self._compare(awaited.record, number, confirmation.bin)
 
     def on_done(self, record: ActionRecord, number: int, doubtful: bool) -> None:
@@ -57,7 +78,9 @@ class Confirmations:
         if seen is not None and self._is_of(record, seen):
             self._compare(record, number, seen.bin)
         else:
-            self._awaited[number] = _Awaited(record, doubtful)
+            former = self._awaited.get(number)
+            others = () if former is None else (*former.others, former.record)[-_MAX_IMAGES:]
+            self._awaited[number] = _Awaited(record, doubtful, others)
 
     def doubt(self, may_have_passed: Callable[[ActionRecord], bool] = lambda _: True) -> None:
         """Take note that nobody looked at the sensor: the awaited parts may have passed it unseen."""
@@ -80,11 +103,17 @@ class Confirmations:
         findings, self._findings = self._findings, []
         return findings
 
+    def take_confirmed(self) -> list[Confirmed]:
+        """Return what the sensor saw since the last call."""
+        confirmed, self._confirmed = self._confirmed, []
+        return confirmed
+
     def _miss(self, number: int, awaited: _Awaited) -> None:
         if awaited.record.action is Action.REJECT:
             self._find(Outcome.UNCONFIRMED if awaited.doubtful else Outcome.ESCAPED, number, awaited.record)
 
     def _compare(self, record: ActionRecord, number: int, seen_in: int) -> None:
+        self._confirmed.append(Confirmed(record, number, seen_in))
         if record.action is Action.REJECT and seen_in != Bin.REJECT:
             self._find(Outcome.ESCAPED, number, record)
         elif record.action is Action.ACCEPT and seen_in == Bin.REJECT:

@@ -10,19 +10,23 @@ import structlog
 
 from patchline import config
 from patchline.gate.belt import Belt
+from patchline.gate.confirmations import Confirmed
 from patchline.gate.decide import Gate, Permit
 from patchline.gate.metrics import PlcMetrics
 from patchline.gate.reckoner import Reckoner, made_job_id
 from patchline.gate.tracker import UNANNOUNCED, Finding, Outcome
-from patchline.plc.register_map import NO_COUNT, PlcState
+from patchline.plc.register_map import NO_COUNT, Bin, PlcState
 from patchline.plc.station import Report, Station
 from patchline.plc.words import PlcError
-from patchline.protocol.gate_messages import Action, ActionRecord, OutcomeRecord
+from patchline.protocol.gate_messages import Action, ActionRecord, ConfirmationRecord, OutcomeRecord
 from patchline.protocol.messages import UNKNOWN
 
 _log = structlog.get_logger(__name__)
 _PAUSE_AFTER_ERROR_S = 0.5
+_BINS: dict[int, str] = {Bin.GOOD: "good", Bin.REJECT: "reject"}
 _OTHER_PERIODS = 10  # of the heartbeat: a gate that is silent for longer acts no more
+
+Published = OutcomeRecord | ConfirmationRecord
 
 
 class Follower(Protocol):
@@ -33,7 +37,7 @@ class Follower(Protocol):
     @property
     def counts(self) -> Mapping[str, int]: ...
     def limit(self, permit: Permit, now: float) -> Permit: ...
-    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]: ...
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[Published]: ...
     def records(self, now: float, permit: Permit) -> Iterable[ActionRecord]: ...
 
 
@@ -47,7 +51,7 @@ class NoFollower:
         """See `Following.limit`."""
         return permit
 
-    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]:
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[Published]:
         """See `Following.step`."""
         return []
 
@@ -137,7 +141,7 @@ class Following:
                 _log.warning(event, line=self._line, number=record.number, job_id=record.job_id, action=record.action)
                 yield record
 
-    def step(self, now: float, permit: Permit, hearing: bool) -> list[OutcomeRecord]:
+    def step(self, now: float, permit: Permit, hearing: bool) -> list[Published]:
         """Read what the PLC says, if `plc.poll_ms` are over.
 
         Args:
@@ -157,7 +161,10 @@ class Following:
         for finding, job_id in findings:
             if finding.outcome is Outcome.UNANNOUNCED:
                 self._gate.reject_unannounced(self._rejection(job_id, finding), now, permit.reject)
-        return [self._publish(finding, job_id) for finding, job_id in findings if permit.reject]
+        confirmed = self._belt.take_confirmed()
+        if not permit.reject:
+            return []
+        return [*map(self._confirm, confirmed), *(self._publish(finding, job_id) for finding, job_id in findings)]
 
     def _poll(self, now: float) -> None:
         try:
@@ -230,6 +237,16 @@ class Following:
             line=self._line,
             number=finding.number,
             outcome=finding.outcome,
+            gate=self._instance,
+            found_at=self._now_ms(),
+        )
+
+    def _confirm(self, seen: Confirmed) -> ConfirmationRecord:
+        return ConfirmationRecord(
+            job_id=seen.record.job_id,
+            line=self._line,
+            number=seen.number,
+            bin=_BINS.get(seen.bin, UNKNOWN),
             gate=self._instance,
             found_at=self._now_ms(),
         )

@@ -11,10 +11,10 @@ import structlog
 
 from patchline import config
 from patchline.broker.base import Broker, BrokerError, Delivery, QueueConsumer, TopologyMismatch
-from patchline.gate.outbox import Outbox, to_gates
+from patchline.gate.outbox import Kept, Outbox, to_gates
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError, Unusable
-from patchline.protocol.gate_messages import Act, OutcomeRecord, Ping, Snapshot, SyncRequest, parse_ping
+from patchline.protocol.gate_messages import Act, Ping, SyncRequest, parse_ping
 from patchline.runtime import connections
 from patchline.runtime.queue_keeper import QueueMetrics
 
@@ -121,7 +121,7 @@ class Link:
             self._declare_now()
         return pings
 
-    def announce(self, message: Act | Snapshot | OutcomeRecord) -> None:
+    def announce(self, message: Kept) -> None:
         """Send without waiting. What RabbitMQ does not confirm is sent again."""
         self._outbox.add(message)
 

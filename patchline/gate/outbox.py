@@ -12,12 +12,14 @@ from patchline.broker.base import Broker, Message, Outgoing
 from patchline.protocol import topology
 from patchline.protocol.gate_messages import (
     ACT_TYPE,
+    CONFIRMATION_TYPE,
     OUTCOME_TYPE,
     PING_TYPE,
     SNAPSHOT_TYPE,
     SYNC_TYPE,
     Act,
     ActState,
+    ConfirmationRecord,
     OutcomeRecord,
     Ping,
     Snapshot,
@@ -25,21 +27,25 @@ from patchline.protocol.gate_messages import (
 )
 
 _MAX_UNSENT = 10_000
+_MAX_CONFIRMATIONS_BEHIND = _MAX_UNSENT // 2  # they must not displace acts, of which other gates have to know
 _END_TIMEOUT_S = 1.0
 _TYPES = {
     Act: ACT_TYPE,
     OutcomeRecord: OUTCOME_TYPE,
+    ConfirmationRecord: CONFIRMATION_TYPE,
     Ping: PING_TYPE,
     Snapshot: SNAPSHOT_TYPE,
     SyncRequest: SYNC_TYPE,
 }
+_KEYS: dict[type, str] = {OutcomeRecord: ".outcome", ConfirmationRecord: ".confirmed"}
+Kept = Act | Snapshot | OutcomeRecord | ConfirmationRecord  # until RabbitMQ has confirmed it
 
 
 @dataclass(eq=False)
 class _Unsent:
     """A message that RabbitMQ has not confirmed."""
 
-    message: Act | Snapshot | OutcomeRecord
+    message: Kept
     outgoing: Outgoing
     confirmation: Future[None] | None = None
 
@@ -82,8 +88,10 @@ class Outbox:
         """Send from now on: the exchanges exist."""
         self._open = True
 
-    def add(self, message: Act | Snapshot | OutcomeRecord) -> None:
+    def add(self, message: Kept) -> None:
         """Send a message at once, without waiting: a gate may be killed in the middle of its act."""
+        if isinstance(message, ConfirmationRecord) and len(self._unsent) >= _MAX_CONFIRMATIONS_BEHIND:
+            return
         unsent = _Unsent(message, to_gates(topology.ACTS, self._line, message))
         if self._open:
             self._start(unsent)
@@ -120,9 +128,12 @@ class Outbox:
         unsent.confirmation.add_done_callback(lambda _: self._on_confirmed())
 
 
-def to_gates(exchange: str, line: str, message: Act | OutcomeRecord | Ping | Snapshot | SyncRequest) -> Outgoing:
-    """Return a message to all gates of a line. An outcome goes to whoever keeps records: no gate's queue takes it."""
-    job_id = message.job_id if isinstance(message, Act | OutcomeRecord) else None
-    key = f"{line}.outcome" if isinstance(message, OutcomeRecord) else line
+def to_gates(exchange: str, line: str, message: Kept | Ping | SyncRequest) -> Outgoing:
+    """Return a message to all gates of a line.
+
+    An outcome or a confirmation goes to whoever keeps records: no gate's queue takes it.
+    """
+    job_id = message.job_id if isinstance(message, Act | OutcomeRecord | ConfirmationRecord) else None
+    key = line + _KEYS.get(type(message), "")
     content = Message(message.to_json(), job_id, _TYPES[type(message)], "application/json")
     return Outgoing(exchange, key, content, mandatory=False)

@@ -16,7 +16,8 @@ import structlog
 from patchline.gate.decide import Gate
 from patchline.gate.inbox import Inbox
 from patchline.gate.lease import Lease
-from patchline.protocol.gate_messages import Act, OutcomeRecord, Snapshot
+from patchline.gate.outbox import Kept
+from patchline.protocol.gate_messages import Snapshot
 
 _log = structlog.get_logger(__name__)
 _MAX_ACTED = 1000  # recent actions in a snapshot: later verdicts of their jobs are ignored
@@ -29,7 +30,7 @@ class GateLink(Protocol):
 
     @property
     def unsent(self) -> int: ...
-    def announce(self, message: Act | Snapshot | OutcomeRecord) -> None: ...
+    def announce(self, message: Kept) -> None: ...
     def ask(self) -> None: ...
     def hold_lease(self, wanted: bool) -> None: ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from patchline.protocol import gate_messages, image_files, messages, status_message, topology
+from patchline.protocol import gate_messages, image_files, judgement_message, messages, status_message, topology
 
 _Model = type[pydantic.BaseModel]
 _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
@@ -43,6 +43,20 @@ _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
         gate_messages.OutcomeRecord,
     ),
     (
+        "confirmations",
+        topology.ACTS,
+        "{line}.confirmed",
+        "The sensor behind the arm saw a part, and in which bin, as JSON.",
+        gate_messages.ConfirmationRecord,
+    ),
+    (
+        "judgements",
+        topology.JUDGEMENTS,
+        "{judgement}",
+        "What a person says of a part after its verdict, as JSON. The archive keeps it; no gate hears it.",
+        judgement_message.Judgement,
+    ),
+    (
         "status",
         topology.STATUS,
         "{role}.{line}",
@@ -56,9 +70,12 @@ _TYPES: dict[_Model, str] = {
     messages.Verdict: messages.VERDICT_TYPE,
     gate_messages.Act: gate_messages.ACT_TYPE,
     gate_messages.OutcomeRecord: gate_messages.OUTCOME_TYPE,
+    gate_messages.ConfirmationRecord: gate_messages.CONFIRMATION_TYPE,
+    judgement_message.Judgement: judgement_message.JUDGEMENT_TYPE,
     status_message.Status: status_message.STATUS_TYPE,
 }
-_SENT = (messages.Job, messages.Announcement)  # by clients in other languages, which receive the others
+_IN_HEADERS = (messages.Job, messages.Announcement)  # their fields are AMQP properties and headers
+_SENT = (*_IN_HEADERS, judgement_message.Judgement)  # by clients in other languages, which receive the others
 _PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; the other fields are headers
 
 
@@ -107,7 +124,7 @@ def _content(channel: str, model: _Model) -> dict[str, Any]:
     for defined in (schema, *schema.get("$defs", {}).values()):
         if defined["type"] == "object":  # readers ignore the fields of a later build
             defined["additionalProperties"] = True
-    if model not in _SENT:
+    if model not in _IN_HEADERS:
         return {"contentType": "application/json", "payload": schema}
     fields = {name: field for name, field in schema["properties"].items() if name not in _PROPERTIES}
     required = [name for name in schema["required"] if name not in _PROPERTIES]

@@ -1,4 +1,4 @@
-"""Act, OutcomeRecord, Ping, SyncRequest and Snapshot: the versioned messages of the gates of a line. All are JSON.
+"""The versioned messages of the gates of a line, such as an act, an outcome or a ping. All are JSON.
 
 Readers ignore unknown fields: gates of different builds can share a line during an upgrade.
 """
@@ -25,6 +25,7 @@ from patchline.protocol.messages import (
 
 ACT_TYPE = "patchline.act.v1"
 OUTCOME_TYPE = "patchline.outcome.v1"
+CONFIRMATION_TYPE = "patchline.confirmation.v1"
 PING_TYPE = "patchline.ping.v1"
 SYNC_TYPE = "patchline.sync.v1"
 SNAPSHOT_TYPE = "patchline.snapshot.v1"
@@ -104,6 +105,25 @@ class OutcomeRecord(_Tolerant):
     found_at: EpochMs
 
 
+class ConfirmationRecord(_Tolerant):
+    """The sensor behind the arm saw a part on which the arm was told to act. Published by the gate that acts.
+
+    Attributes:
+        job_id: that of its job. A part with several images has one message for each.
+        number: the number by which the PLC knows the part.
+        bin: where it was seen: `good`, `reject`, or `unknown` if the PLC names another bin.
+        gate: the name of the gate instance.
+        found_at: the time.
+    """
+
+    job_id: Identifier
+    line: Name
+    number: PartNumber
+    bin: str
+    gate: str
+    found_at: EpochMs
+
+
 class Ping(_Tolerant):
     """A sign of life of one gate, for the lease and for every gate of the line.
 
@@ -170,6 +190,16 @@ _Parsed = TypeVar("_Parsed", bound=_Tolerant)
 def parse_act(envelope: Envelope) -> Act:
     """Parse an act. Raises Unusable if it is invalid."""
     return _parse(Act, envelope)
+
+
+def parse_outcome(envelope: Envelope) -> OutcomeRecord:
+    """Parse an outcome. Raises Unusable if it is invalid."""
+    return _parse(OutcomeRecord, envelope)
+
+
+def parse_confirmation(envelope: Envelope) -> ConfirmationRecord:
+    """Parse a confirmation. Raises Unusable if it is invalid."""
+    return _parse(ConfirmationRecord, envelope)
 
 
 def parse_ping(envelope: Envelope) -> Ping:

@@ -15,6 +15,8 @@ TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
 ACTS = "patchline.acts"
 LEASE = "patchline.lease"
 STATUS = "patchline.status"
+LEDGER = "patchline.ledger"  # a queue, bound to the exchanges of parts, acts and judgements
+JUDGEMENTS = "patchline.judgements"
 MQTT = "patchline.mqtt"  # queues of what devices send; not an exchange
 MQTT_EXCHANGE = "amq.topic"  # where RabbitMQ's plug-in publishes; every RabbitMQ has it
 EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
@@ -146,6 +148,16 @@ def mqtt(line: str, binding: str, max_bytes: int) -> Topology:
 def traces() -> Topology:
     """Return the queue of the trace exporter: a copy of every verdict. When it is full it drops its oldest message."""
     return Topology(EXCHANGES, (Queue(TRACES, ((VERDICTS, "#"),), _quorum(_TRACES_MAX_LENGTH, "drop-head")),))
+
+
+def ledger(max_length: int) -> Topology:
+    """Return the queue of what becomes the ledger of a part in the archive, besides its verdict.
+
+    It receives announcements, acts, outcomes, confirmations and judgements. When it is full it drops its oldest
+    message: if it refused, publishers and gates would wait for the archive.
+    """
+    bindings = tuple((exchange, "#") for exchange in (PARTS, ACTS, JUDGEMENTS))
+    return Topology((PARTS, ACTS, JUDGEMENTS), (Queue(LEDGER, bindings, _quorum(max_length, "drop-head")),))
 
 
 def _quorum(max_length: int, overflow: str) -> dict[str, str | int]:

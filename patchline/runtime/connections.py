@@ -43,6 +43,11 @@ def plant(settings: config.Config, categories: Iterable[str] | None = None) -> t
     )
 
 
+def ledger(settings: config.Config) -> topology.Topology:
+    """Return the queue of the ledger, with the configured limit."""
+    return topology.ledger(settings.broker.ledger_max_length)
+
+
 def declare(broker: Broker, settings: config.Config, queues: topology.Topology) -> None:
     """Create the queues. If `broker.make_queues` is false, only check that they exist.
 

@@ -204,6 +204,7 @@ def _delete_queues(url):
         *(queue.name for queue in topology.RETIRED),
         *(topology.category_queue(exchange, name) for exchange in BY_CATEGORY for name in CATEGORIES),
         topology.VERDICTS,
+        topology.LEDGER,
         topology.DEAD,
         topology.TRACES,
         *(topology.gate_queue(line, gate) for line in LINES for gate in GATES),

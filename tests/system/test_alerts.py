@@ -200,6 +200,19 @@ CASES = {
             'patchline_archive_rows_total{instance="i",table="verdicts"}': "0+600x20",
         },
     ),
+    "PatchlineLedgerUnread": (  # long before the queue drops something; and also if no archive ever says its limit
+        {
+            'rabbitmq_detailed_queue_messages{queue="patchline.ledger"}': "0+500x60",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.ledger"}': "0x60",
+        },
+        {"queue": "patchline.ledger"},
+        40,
+        {
+            'rabbitmq_detailed_queue_messages{queue="patchline.ledger"}': "300000x60",
+            'rabbitmq_detailed_queue_consumers{queue="patchline.ledger"}': "1x60",
+            "patchline_archive_ledger_max_length": "4000000x60",
+        },
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},

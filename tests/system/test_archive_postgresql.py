@@ -9,12 +9,14 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from patchline.archive import database, rows
+from patchline.archive import ledger_database, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
 from patchline.archive.database import Database
+from patchline.archive.ledger_database import LedgerDatabase
 from patchline.protocol.errors import SetupError
 from patchline.services import postgresql
 from tests.archive_contract import ArchiveContract, Setting, message, record
+from tests.ledger_contract import LedgerContract, entry, everything
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,7 +49,7 @@ def archives(url):
     opened = []
 
     def open_(address=url, prepare=True):
-        archive = Database(address)
+        archive = LedgerDatabase(address)
         opened.append(archive)
         if prepare:
             archive.prepare()
@@ -64,9 +66,15 @@ class TestPostgreSQL(ArchiveContract):
         return Setting(archives(), archives)
 
 
+class TestLedger(LedgerContract):
+    @pytest.fixture
+    def setting(self, archives):
+        return Setting(archives(), archives)
+
+
 def test_the_tables_of_the_changes_are_those_of_the_code(archives):
     with archives()._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), database._METADATA) == []
+        assert compare_metadata(MigrationContext.configure(connection), ledger_database._METADATA) == []
 
 
 def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(server, archives):
@@ -121,8 +129,9 @@ def test_a_user_who_may_only_write_rows_is_enough_once_the_tables_are_there(arch
         connection.execute(sa.text("CREATE ROLE clerk LOGIN"))
         connection.execute(sa.text("GRANT USAGE ON SCHEMA public TO clerk"))
         connection.execute(sa.text("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO clerk"))
-    address = str(owner._engine.url.set(drivername="postgresql", username="clerk"))
-    assert archives(address).save([record()], []) == Saved(verdicts=1)
+    clerk = archives(str(owner._engine.url.set(drivername="postgresql", username="clerk")))
+    assert clerk.save([record()], []) == Saved(verdicts=1)
+    assert clerk.save_ledger([entry(one) for one in everything("job-1")], []).acts == 2
     with owner._engine.begin() as connection:
         connection.execute(sa.text("DROP OWNED BY clerk"))
 

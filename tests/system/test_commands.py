@@ -48,7 +48,7 @@ COMMANDS = [
 ]
 SUBCOMMANDS = {
     "dead-letters": [("list",), ("show",), ("replay",), ("purge",)],
-    "archive": [(), ("find",)],
+    "archive": [(), ("find",), ("part",), ("gaps",), ("judge",), ("rates",), ("threshold",)],
 }
 
 

@@ -37,7 +37,8 @@ def users(plant, tmp_path_factory):
     """A broker with only the generated definitions; the folder with the URLs of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    topologies = [connections.plant(settings), topology.gate("l1", [default_name()]), topology.traces()]
+    queues = [topology.gate("l1", [default_name()]), topology.traces(), connections.ledger(settings)]
+    topologies = [connections.plant(settings), *queues]
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
         plant_users.write(folder, topologies, f"amqp://127.0.0.1:{node.port}")
@@ -78,7 +79,8 @@ ALLOWED = {
         ("publish", topology.STATUS),
         *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
-    "archive": {("publish", topology.STATUS), ("consume", topology.VERDICTS)},
+    "archive": {("publish", topology.STATUS), ("consume", topology.VERDICTS), ("consume", topology.LEDGER)},
+    "judge": {("publish", topology.JUDGEMENTS)},
     "gate": {
         ("publish", topology.ACTS),
         ("publish", topology.LEASE),
@@ -100,8 +102,8 @@ ACTIONS = {
 @pytest.mark.parametrize("user", ALLOWED)
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     queues = [*CATEGORY_QUEUES, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
-    queues += [LEASE_QUEUE, topology.TRACES]
-    attempts = [("publish", name) for name in topology.EXCHANGES]
+    queues += [LEASE_QUEUE, topology.TRACES, topology.LEDGER]
+    attempts = [("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS)]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # RabbitMQ has no separate permission for purging: who may consume may purge.
     expected = ALLOWED[user] | {("purge", name) for verb, name in ALLOWED[user] if verb == "consume"}

@@ -136,7 +136,8 @@ def configure(root, plant, node, redis_url):
     document |= {"broker": {"make_queues": False, "url": f"amqp://127.0.0.1:{node.port}"}, "redis": {"url": redis_url}}
     document |= {"paths": {"models": "/opt/patchline/models", **STATE}, "worker": {}}
     (etc / "config.yaml").write_text(yaml.safe_dump(document))
-    topologies = [connections.plant(config.load(etc / "config.yaml")), topology.gate("press-3", GATES)]
+    settings = config.load(etc / "config.yaml")
+    topologies = [connections.plant(settings), connections.ledger(settings), topology.gate("press-3", GATES)]
     plant_users.write(etc / "secrets", topologies, f"amqp://127.0.0.1:{node.port}")
     private_servers.rabbitmqctl(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
 

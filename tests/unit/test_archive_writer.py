@@ -6,7 +6,7 @@ from prometheus_client import generate_latest
 from patchline.archive.base import Search, Unstorable
 from patchline.archive.memory import MemoryArchive
 from patchline.archive.metrics import Metrics
-from patchline.archive.writer import Writer
+from patchline.archive.writer import Writer, verdict
 from patchline.broker.base import Message
 from patchline.broker.memory import MemoryBroker
 from patchline.protocol import topology
@@ -25,7 +25,9 @@ class Scene:
         self.now = 0.0
         self.metrics = Metrics(lambda: NOW + 2_000)
         self.queue = self.broker.consume(topology.VERDICTS, prefetch=1000)
-        self.writer = Writer(self.queue, self.archive, self.metrics, most, 0.001, lambda: NOW + 5, lambda: self.now)
+        self.writer = Writer(
+            self.queue, verdict, self.archive, self.metrics, most, 0.001, lambda: NOW + 5, lambda: self.now
+        )
 
     def send(self, *sent):
         for one in sent:
@@ -71,14 +73,14 @@ def test_a_batch_is_no_larger_than_it_may_be():
 
 def test_an_empty_queue_stores_nothing():
     scene = Scene()
-    scene.writer._verdicts = type("Empty", (), {"take": lambda *_: None})()
+    scene.writer._queue = type("Empty", (), {"take": lambda *_: None})()
     assert scene.writer.step() == 0.0
     assert scene.metric("patchline_archive_batch_seconds_count") == 0
 
 
 def test_a_database_that_goes_away_on_an_idle_line_is_noticed_and_so_is_its_return():
     scene = Scene()
-    scene.writer._verdicts = type("Empty", (), {"take": lambda *_: None})()
+    scene.writer._queue = type("Empty", (), {"take": lambda *_: None})()
     assert scene.writer.step() == 0.0
     scene.archive.away = True
     scene.now += 4.9

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from patchline.broker.base import NotConfirmed
 from patchline.gate import outbox
 from patchline.gate.outbox import Outbox
-from patchline.protocol.gate_messages import Act, Action, ActState, Snapshot
+from patchline.protocol.gate_messages import Act, Action, ActState, ConfirmationRecord, Snapshot
 
 NOW_MS = 1_800_000_000_000
 
@@ -103,3 +103,14 @@ def test_the_oldest_message_is_dropped_when_there_are_too_many(monkeypatch):
         box.add(snapshot(number))
     assert len(box) == 2
     assert broker.published[0][1].cancelled()
+
+
+def test_confirmations_go_to_a_key_of_their_own_and_displace_no_act(monkeypatch):
+    monkeypatch.setattr(outbox, "_MAX_CONFIRMATIONS_BEHIND", 2)
+    box, _ = new_outbox(SlowBroker())
+    seen = ConfirmationRecord(job_id="j", line="l", number=7, bin="reject", gate="g", found_at=NOW_MS)
+    for message in (seen, snapshot(1), seen, snapshot(2)):
+        box.add(message)
+    assert [type(unsent.message) for unsent in box._unsent] == [ConfirmationRecord, Snapshot, Snapshot]
+    assert outbox.to_gates("x", "l", seen).routing_key == "l.confirmed"
+    assert outbox.to_gates("x", "l", snapshot(1)).routing_key == "l"

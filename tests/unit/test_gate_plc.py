@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from patchline.gate.decide import NO_VERDICT
 from patchline.gate.tracker import MISSED, NO_NUMBER, OTHER_IMAGE, UNANNOUNCED
-from patchline.plc.register_map import GateState, Result
+from patchline.plc.register_map import Bin, GateState, Result
+from patchline.protocol.gate_messages import ConfirmationRecord
 from patchline.protocol.messages import Decision
 from tests.plc_bench import PlcBench
 from tests.plc_memory import LAYOUT
@@ -488,3 +489,34 @@ def test_a_number_that_comes_again_is_another_part_however_long_ago_the_one_befo
     serving.verdict("b", number=7)
     serving.step()
     assert serving.result(7) == (Result.ACCEPT, 1)
+
+
+def test_the_gate_that_serves_says_where_the_sensor_saw_each_part_and_each_image_of_it(tmp_path):
+    bench = PlcBench(tmp_path, sensor=1500, sensor_window=50)
+    bench.pass_time(3.0)
+    for job_id, number, decision in (("a", 7, Decision.FAIL), ("b", 7, Decision.FAIL), ("c", 8, Decision.PASS)):
+        bench.part(job_id, number=number, encoder_count=0)
+        bench.verdict(job_id, decision)
+        bench.step()
+    bench.plc.confirm(7, Bin.REJECT, 1500)
+    bench.plc.confirm(8, Bin.GOOD, 1500)
+    bench.move(1500)
+    seen = [record for record in bench.link.acts if isinstance(record, ConfirmationRecord)]
+    assert [(record.job_id, record.number, record.bin) for record in seen] == [
+        ("a", 7, "reject"),
+        ("b", 7, "reject"),
+        ("c", 8, "good"),
+    ]
+    assert bench.outcomes() == []
+    bench.memory.close()
+
+
+def test_a_standby_keeps_to_itself_what_the_sensor_saw(tmp_path):
+    bench = PlcBench(tmp_path, sensor=1500, sensor_window=50)
+    bench.pass_time(3.0, active=False)
+    bench.act_of_other("j", "done", "reject", number=7, encoder_count=0)
+    bench.step()
+    bench.plc.confirm(7, Bin.REJECT, 1500)
+    bench.move(1500)
+    assert not any(isinstance(record, ConfirmationRecord) for record in bench.link.acts)
+    bench.memory.close()

@@ -53,7 +53,7 @@ NEIGHBOURS = {
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
     "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
     | {"patchline/plant/opcua_arrays.py"},
-    "sqlalchemy": {"patchline/archive/database.py"} | CHANGES_OF_THE_ARCHIVE,
+    "sqlalchemy": {f"patchline/archive/{name}.py" for name in ("database", "ledger_database")} | CHANGES_OF_THE_ARCHIVE,
     "pyarrow": {"patchline/archive/export.py"},
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},

@@ -1,0 +1,279 @@
+"""The ledger of each part in SQLite or PostgreSQL, beside the verdicts. Uses SQLAlchemy, like `database`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from patchline.archive.base import Saved, Unreadable
+from patchline.archive.database import _FURTHER, _METADATA, _UNREADABLE, _VERDICTS, Database
+from patchline.archive.ledger import (
+    OF_A_SENSOR,
+    SEEN,
+    Acted,
+    Announced,
+    Count,
+    Entry,
+    Found,
+    Gap,
+    GapKind,
+    GapSearch,
+    Judged,
+    LabelledScore,
+    LabelSearch,
+)
+from patchline.protocol.gate_messages import Action, ActState
+from patchline.protocol.judgement_message import Label
+from patchline.protocol.messages import Decision
+
+_SHORT, _TEXT, _INTEGER = sa.String, sa.Text, sa.BigInteger
+_MAY_BE_ACCEPTED = (Decision.PASS, Decision.REVIEW)
+_FLAGGED = (Decision.PASS, Decision.REVIEW, Decision.FAIL)
+
+
+def _required(kind: Any, *names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, nullable=False) for name in names]
+
+
+def _part() -> list[sa.Column[Any]]:
+    names = (("job_id", 128), ("line", 63), ("category", 63), ("part_id", 128))
+    return [*(sa.Column(name, _SHORT(size), nullable=False) for name, size in names), sa.Column("number", _INTEGER)]
+
+
+def _message() -> list[sa.Column[Any]]:
+    return [*_required(_INTEGER, "archived_at"), *_required(_TEXT, "document"), *_required(_SHORT(64), "digest")]
+
+
+_ANNOUNCEMENTS = sa.Table(
+    "announcements",
+    _METADATA,
+    *_part(),
+    *_required(_INTEGER, "captured_at", "announced_at"),
+    sa.Column("deadline", _INTEGER),
+    *_required(_INTEGER, "archived_at"),
+    *_required(_TEXT, "document"),
+    sa.PrimaryKeyConstraint("job_id"),
+    sa.Index("announcements_part", "part_id", "announced_at"),
+    sa.Index("announcements_time", "announced_at"),
+)
+_ACTS = sa.Table(
+    "acts",
+    _METADATA,
+    *_part(),
+    *_required(_SHORT(16), "action", "state"),
+    *_required(_TEXT, "because"),
+    *_required(sa.Boolean, "stale"),
+    *_required(_TEXT, "gate"),
+    *_required(_INTEGER, "acted_at"),
+    *_message(),
+    sa.PrimaryKeyConstraint("job_id", "digest"),
+    sa.Index("acts_part", "part_id", "acted_at"),
+    sa.Index("acts_action", "state", "action", "acted_at"),
+)
+_OUTCOMES = sa.Table(
+    "outcomes",
+    _METADATA,
+    *_required(_SHORT(128), "job_id"),
+    *_required(_SHORT(63), "line"),
+    *_required(_INTEGER, "number"),
+    *_required(_TEXT, "outcome"),
+    sa.Column("bin", _TEXT),
+    *_required(_TEXT, "gate"),
+    *_required(_INTEGER, "found_at"),
+    *_message(),
+    sa.PrimaryKeyConstraint("job_id", "digest"),
+    sa.Index("outcomes_line", "line", "outcome"),
+)
+_JUDGEMENTS = sa.Table(
+    "judgements",
+    _METADATA,
+    *_required(_SHORT(128), "job_id"),
+    *_required(_SHORT(16), "judgement"),
+    sa.Column("kind", _TEXT),
+    *_required(_TEXT, "judged_by"),
+    sa.Column("note", _TEXT),
+    *_required(_INTEGER, "judged_at"),
+    *_message(),
+    sa.PrimaryKeyConstraint("job_id", "digest"),
+)
+_TABLES: dict[type[Entry], sa.Table] = {
+    Announced: _ANNOUNCEMENTS,
+    Acted: _ACTS,
+    Found: _OUTCOMES,
+    Judged: _JUDGEMENTS,
+}
+
+
+class LedgerDatabase(Database):
+    """Implements `patchline.archive.ledger.Ledger`. See `Database` for its arguments and errors."""
+
+    def save_ledger(self, entries: list[Entry], unreadable: list[Unreadable]) -> Saved:
+        """See `ledger.Ledger`."""
+        with self._errors(), self._engine.begin() as connection:
+            new = {
+                table.name: self._add(connection, table, [row for row in entries if isinstance(row, kind)])
+                for kind, table in _TABLES.items()
+            }
+            return Saved(unreadable=self._add(connection, _UNREADABLE, unreadable), **new)
+
+    def jobs_of(self, name: str, most: int) -> list[str]:
+        """See `ledger.Ledger`."""
+        found = sa.union_all(
+            *(sa.select(table.c.job_id, _time(table).label("at")).where(_names(table, name)) for table in _NAMED)
+        ).subquery()
+        latest = sa.select(found.c.job_id, sa.func.max(found.c.at).label("at")).group_by(found.c.job_id)
+        query = latest.order_by(sa.func.max(found.c.at).desc(), found.c.job_id).limit(most)
+        return [row["job_id"] for row in self._read(query)]
+
+    def entries(self, job_id: str) -> list[Entry]:
+        """See `ledger.Ledger`."""
+        found: list[Any] = [
+            kind(**row)
+            for kind, table in _TABLES.items()
+            for row in self._read(sa.select(table).where(table.c.job_id == job_id).order_by(_time(table)))
+        ]
+        return sorted(found, key=lambda entry: entry.archived_at)
+
+    def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
+        """See `ledger.Ledger`."""
+        found: set[str] = set()
+        for row in self._read(gap_query(kind, search)):
+            if len(found) == search.most:
+                return
+            if row["job_id"] not in found:  # several gates may have done the same
+                found.add(row["job_id"])
+                yield Gap(kind, **row)
+
+    def label_counts(self, search: LabelSearch) -> list[Count]:
+        """See `ledger.Ledger`."""
+        newest = _newest_judgements()
+        group = (*(_VERDICTS.c[name] for name in ("line", "category", "memory_bank", "decision")), newest.c.judgement)
+        joined = _VERDICTS.outerjoin(newest, newest.c.job_id == _VERDICTS.c.job_id)
+        query = sa.select(*group, sa.func.count().label("parts")).select_from(joined).where(*_judged(search))
+        return [Count(**row) for row in self._read(query.group_by(*group).order_by(*group))]
+
+    def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
+        """See `ledger.Ledger`."""
+        newest = _newest_judgements()
+        column = _VERDICTS.c
+        joined = _VERDICTS.join(newest, newest.c.job_id == column.job_id)
+        query = sa.select(column.memory_bank, column.score, column.decision, newest.c.judgement).select_from(joined)
+        query = query.where(newest.c.judgement != Label.UNSURE, *_judged(search))
+        return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
+
+
+_NAMED = (_VERDICTS, _ANNOUNCEMENTS, _ACTS, _OUTCOMES, _JUDGEMENTS)
+_TIMES = {
+    _VERDICTS: "decided_at",
+    _ANNOUNCEMENTS: "announced_at",
+    _ACTS: "acted_at",
+    _OUTCOMES: "found_at",
+    _JUDGEMENTS: "judged_at",
+}
+
+
+def _time(table: sa.Table) -> sa.Column[Any]:
+    return table.c[_TIMES[table]]
+
+
+def _names(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
+    """The id of a job, or of a part in the tables that have it."""
+    by_job = table.c.job_id == name
+    return sa.or_(by_job, table.c.part_id == name) if "part_id" in table.c else by_job
+
+
+def _newest_judgements() -> sa.Subquery:
+    column = _JUDGEMENTS.c
+    order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
+    rank = sa.func.row_number().over(partition_by=column.job_id, order_by=order).label("rank")
+    ranked = sa.select(column.job_id, column.judgement, rank).subquery()
+    return sa.select(ranked.c.job_id, ranked.c.judgement).where(ranked.c.rank == 1).subquery()
+
+
+def _judged(search: LabelSearch) -> Iterator[sa.ColumnElement[bool]]:
+    """The first verdicts that a bank has given on parts of the line."""
+    column = _VERDICTS.c
+    yield from (column.score.is_not(None), column.memory_bank.is_not(None), sa.not_(column.replay))
+    yield column.decision.in_(_FLAGGED)
+    for name, value in (("line", search.line), ("category", search.category)):
+        if value is not None:
+            yield column[name] == value
+    if search.bank is not None:
+        yield column.memory_bank.startswith(search.bank, autoescape=True)
+    yield from _between(column.decided_at, search.since, search.until)
+
+
+def _between(column: sa.Column[Any], since: int | None, until: int | None) -> Iterator[sa.ColumnElement[bool]]:
+    if since is not None:
+        yield column >= since
+    if until is not None:
+        yield column < until
+
+
+def gap_query(kind: GapKind, search: GapSearch) -> sa.Select[Any]:
+    """Return the query of a kind of gap. A job may occur several times."""
+    queries = {
+        GapKind.NO_ACT: _without_act,
+        GapKind.OPPOSITE_ACTS: _opposite,
+        GapKind.NOT_PASSED: _not_passed,
+        GapKind.NOT_CONFIRMED: _not_confirmed,
+    }
+    return queries[kind](search)
+
+
+def _gap(table: sa.Table, detail: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    names = ("job_id", "line", "category", "part_id", "number")
+    return sa.select(*(table.c[name] for name in names), _time(table).label("at"), detail.label("detail"))
+
+
+def _within(query: sa.Select[Any], table: sa.Table, search: GapSearch) -> sa.Select[Any]:
+    chosen = (("line", search.line), ("job_id", search.job_id))
+    equal = (table.c[name] == value for name, value in chosen if value is not None)
+    query = query.where(*equal, *_between(_time(table), search.since, search.until))
+    return query.order_by(_time(table).desc(), table.c.job_id)
+
+
+def _by_job_only(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Keep SQLite from using an index on this column: it would read all acts of a state, not those of a job."""
+    return sa.func.coalesce(column, "")
+
+
+def _done(table: Any, job_id: sa.ColumnElement[str], action: Action | None = None) -> sa.ColumnElement[bool]:
+    actions = () if action is None else (_by_job_only(table.c.action) == action,)
+    return sa.exists().where(table.c.job_id == job_id, _by_job_only(table.c.state) == ActState.DONE, *actions)
+
+
+def _without_act(search: GapSearch) -> sa.Select[Any]:
+    column = _ANNOUNCEMENTS.c
+    joined = _ANNOUNCEMENTS.outerjoin(_VERDICTS, _VERDICTS.c.job_id == column.job_id)
+    query = _gap(_ANNOUNCEMENTS, _VERDICTS.c.decision).select_from(joined)
+    due = sa.or_(column.deadline.is_(None), column.deadline < search.until)
+    return _within(query.where(due, sa.not_(_done(_ACTS, column.job_id))), _ANNOUNCEMENTS, search)
+
+
+def _acts_done(action: Action, search: GapSearch) -> sa.Select[Any]:
+    state = _ACTS.c.state if search.job_id is None else _by_job_only(_ACTS.c.state)
+    return _gap(_ACTS, _ACTS.c.because).where(state == ActState.DONE, _ACTS.c.action == action)
+
+
+def _opposite(search: GapSearch) -> sa.Select[Any]:
+    other = _ACTS.alias()
+    query = _acts_done(Action.REJECT, search).where(_done(other, _ACTS.c.job_id, Action.ACCEPT))
+    return _within(query, _ACTS, search)
+
+
+def _not_passed(search: GapSearch) -> sa.Select[Any]:
+    allowed = (
+        sa.exists().where(table.c.job_id == _ACTS.c.job_id, table.c.decision.in_(_MAY_BE_ACCEPTED))
+        for table in (_VERDICTS, _FURTHER)
+    )
+    return _within(_acts_done(Action.ACCEPT, search).where(*(sa.not_(one) for one in allowed)), _ACTS, search)
+
+
+def _not_confirmed(search: GapSearch) -> sa.Select[Any]:
+    column, other = _OUTCOMES.c, _OUTCOMES.alias()
+    seen = sa.exists().where(column.job_id == _ACTS.c.job_id, column.outcome == SEEN, column.bin == "reject")
+    has_sensor = sa.exists().where(other.c.line == _ACTS.c.line, other.c.outcome.in_(OF_A_SENSOR))
+    return _within(_acts_done(Action.REJECT, search).where(has_sensor, sa.not_(seen)), _ACTS, search)

@@ -1,0 +1,38 @@
+"""Publishes what a person says of a part after its verdict."""
+
+from __future__ import annotations
+
+import pydantic
+
+from patchline.broker.base import Broker, Message, TopologyMismatch, Unroutable
+from patchline.protocol import messages, topology
+from patchline.protocol.errors import SetupError
+from patchline.protocol.judgement_message import JUDGEMENT_TYPE, Judgement, Label
+
+
+def make(job_id: str, judgement: Label, kind: str | None, by: str, note: str | None, judged_at: int) -> Judgement:
+    """Return a judgement.
+
+    Raises:
+        SetupError: a value cannot be used.
+    """
+    try:
+        return Judgement(job_id=job_id, judgement=judgement, kind=kind, by=by, note=note, judged_at=judged_at)
+    except pydantic.ValidationError as error:
+        raise SetupError(f"this is no judgement: {messages.describe(error)}") from error
+
+
+def publish(broker: Broker, judgement: Judgement) -> None:
+    """Publish a judgement, and wait until RabbitMQ has it in the queue of the archive.
+
+    Raises:
+        SetupError: there is no such queue yet.
+        NotConfirmed: RabbitMQ does not answer, or refuses it.
+    """
+    message = Message(judgement.to_json(), judgement.job_id, JUDGEMENT_TYPE, "application/json")
+    try:
+        broker.declare(topology.Topology((topology.JUDGEMENTS,), ()), passive=True)
+        broker.publish(topology.JUDGEMENTS, judgement.routing_key, message)
+    except (TopologyMismatch, Unroutable) as error:
+        advice = "nobody would keep the judgement; start `patchline archive`, or run `patchline topology`"
+        raise SetupError(f"the queue {topology.LEDGER} is missing: {advice}") from error
