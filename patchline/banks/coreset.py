@@ -35,6 +35,13 @@ def project(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     return features @ (matrix / np.float32(np.sqrt(PROJECTED_DIMENSIONS)))
 
 
+def sample(count: int, max_count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The numbers of the patches of an image that are candidates, in ascending order: all, or a random sample."""
+    if count <= max_count:
+        return np.arange(count)
+    return np.sort(rng.choice(count, max_count, replace=False))
+
+
 def select(
     points: NDArray[np.float32], count: int, seed: int, progress: Callable[[int], None] = lambda _: None
 ) -> NDArray[np.int64]:
@@ -54,11 +61,23 @@ def select(
     Returns:
         int64 [count], row numbers in the order of selection.
     """
-    norms = _squared_norms(points)
+    return select_cover(points, count, seed, progress)[0]
+
+
+def select_cover(
+    points: NDArray[np.float32], count: int, seed: int, progress: Callable[[int], None] = lambda _: None
+) -> tuple[NDArray[np.int64], float]:
+    """Select centres as `select` does, and return their covering radius, too.
+
+    Returns:
+        int64 [count], and the largest squared distance of a point to its nearest centre: that of the next centre.
+    """
+    norms = squared_norms(points)
     first = int(np.random.default_rng(seed).integers(len(points)))
     nearest = np.full(len(points), np.inf, np.float32)
     _update_nearest(nearest, points, norms, [first])
-    return np.array([first, *_extend(nearest, points, norms, count - 1, progress)], np.int64)
+    centres = np.array([first, *_extend(nearest, points, norms, count - 1, progress, finish=True)], np.int64)
+    return centres, max(0.0, float(nearest.max()))
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ def replacements(
     Yields:
         For each group in order.
     """
-    norms = _squared_norms(points)
+    norms = squared_norms(points)
     distances, nearest = exact_search.flat_index(points[rows]).search(points, min(_KNOWN_CENTRES, len(rows)))
     for number in range(int(groups.max()) + 1):
         inside, own = groups == number, groups[rows] == number
@@ -124,7 +143,7 @@ def _without(
         others = rows[~removed]
         for start in range(0, unknown.size, _BATCH_ROWS):
             batch = unknown[start : start + _BATCH_ROWS]
-            to_others = _squared_distances(points[batch], norms[batch], points[others], norms[others])
+            to_others = squared_distances(points[batch], norms[batch], points[others], norms[others])
             searched[start : start + _BATCH_ROWS] = to_others.min(axis=1)
         result[unknown] = searched
     return result
@@ -136,13 +155,14 @@ def _extend(
     norms: NDArray[np.float32],
     count: int,
     progress: Callable[[int], None] = lambda _: None,
+    finish: bool = False,
 ) -> list[int]:
-    """The next `count` centres in greedy order; `nearest` is updated on the way."""
+    """The next `count` centres in greedy order; `nearest` is updated on the way, and at the end with `finish`."""
     centres: list[int] = []
     while len(centres) < count:
         new_centres = _next_centres(nearest, points, norms, count - len(centres))
         centres += new_centres
-        if len(centres) < count:
+        if finish or len(centres) < count:
             _update_nearest(nearest, points, norms, new_centres)
         progress(len(centres))
     return centres
@@ -163,7 +183,7 @@ def _next_centres(
     candidates = np.sort(np.argpartition(nearest, -size)[-size:])
     candidate_nearest = nearest[candidates]
     upper_bound_of_others = candidate_nearest.min()
-    between = _squared_distances(points[candidates], norms[candidates], points[candidates], norms[candidates])
+    between = squared_distances(points[candidates], norms[candidates], points[candidates], norms[candidates])
     centres: list[int] = []
     while len(centres) < max_count:
         farthest = int(candidate_nearest.argmax())
@@ -180,18 +200,20 @@ def _update_nearest(
 ) -> None:
     for start in range(0, len(points), _BATCH_ROWS):
         rows = slice(start, start + _BATCH_ROWS)
-        distances = _squared_distances(points[rows], norms[rows], points[centres], norms[centres])
+        distances = squared_distances(points[rows], norms[rows], points[centres], norms[centres])
         np.minimum(nearest[rows], distances.min(axis=1), out=nearest[rows])
     nearest[centres] = -1.0
 
 
-def _squared_norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
+def squared_norms(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [points], of float32 [points, dim]."""
     return np.asarray(np.einsum("ij,ij->i", points, points))
 
 
-def _squared_distances(
+def squared_distances(
     a: NDArray[np.float32], a_norms: NDArray[np.float32], b: NDArray[np.float32], b_norms: NDArray[np.float32]
 ) -> NDArray[np.float32]:
+    """The squared distances of all pairs, float32 [a, b], in a matrix product: not exact where points are near."""
     distances = a @ b.T
     distances *= -2.0
     distances += a_norms[:, None]

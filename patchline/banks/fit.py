@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from patchline import config
 from patchline.banks import cleaning, coreset, review
+from patchline.banks.bank_rows import BankRows
 from patchline.banks.choices import NO_CHOICES, Choices
+from patchline.banks.folds import Folds
 from patchline.banks.held_out import HeldOut
+from patchline.banks.hottest import Judged
 from patchline.banks.recipe import Features, Recipe
 from patchline.banks.review import Reviewed
-from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone
 from patchline.inspection import memory_bank
-from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 
@@ -31,18 +32,38 @@ class Draft:
     """A memory bank that is not saved, and the good images as it judges them.
 
     Attributes:
-        bank: float32 [rows, dim].
-        candidates: the number of patches that the coreset was selected from.
+        rows: of the bank, and of the banks without each group.
+        radius: the largest squared distance of a candidate to its nearest row, after `coreset.project`.
+        candidates: int64 [images], the number of patches of each that the coreset was selected from.
         held_out: the images, each compared with a bank without its group.
+        judged: the same, with the hottest patches.
         distances: float32 [patches] for each image, the squared L2 distances of all its patches.
-        origins: the image and the patch of each row.
     """
 
-    bank: Features
-    candidates: int
+    rows: BankRows
+    radius: float
+    candidates: NDArray[np.int64]
     held_out: HeldOut
+    judged: tuple[Judged, ...]
     distances: list[NDArray[np.float32]]
-    origins: RowOrigins
+
+    @property
+    def bank(self) -> Features:
+        """float32 [rows, dim]."""
+        return self.rows.bank()
+
+    def folds(self, recipe: Recipe) -> Folds:
+        """What the bank keeps for images that are added and removed later."""
+        return Folds(
+            self.rows,
+            self.radius,
+            patches_per_image(recipe.category, len(recipe.paths)),
+            self.held_out.names,
+            recipe.groups,
+            self.candidates,
+            self.judged,
+            recipe.good.looks,
+        )
 
 
 def fit(
@@ -75,8 +96,9 @@ def fit(
     with Recipe.open(settings, name, folder, device, choices, trial) as recipe, terminal.progress() as progress:
         recipe, draft = make_clean_draft(recipe, seed, progress)
         review.require_no_outliers(recipe, draft.held_out, draft.distances)
+        candidates = int(draft.candidates.sum())
         return recipe.save_bank(
-            draft.bank, draft.held_out, "leave-one-group-out", seed, draft.candidates, draft.origins
+            draft.bank, draft.held_out, "leave-one-group-out", seed, candidates, draft.folds(recipe)
         )
 
 
@@ -124,18 +146,19 @@ def make_draft(recipe: Recipe, seed: int, progress: terminal.Progress) -> Draft:
     _require_several_groups(recipe.groups)
     candidates = _candidates(recipe, seed, progress)
     groups = recipe.groups[candidates.images]
-    coresets = _Coresets.select(candidates.features, groups, recipe.category, seed, progress)
-    distances = list(_hold_out(recipe.groups, recipe.features(progress, "calibration"), coresets))
-    rows = coresets.rows
-    origins = RowOrigins(tuple(recipe.paths), candidates.images[rows], candidates.positions[rows])
-    bank = candidates.features[rows]
-    return Draft(bank, len(candidates.features), recipe.held_out(distances), distances, origins)
+    rows, radius = _select_banks(candidates, groups, recipe.category, seed, progress)
+    images = zip(recipe.groups, recipe.features(progress, "calibration"), strict=True)
+    judgements = [Judged.by(patches, *rows.without(int(group))) for group, patches in images]
+    distances = [of_image for _, of_image in judgements]
+    counts = np.bincount(candidates.images, minlength=len(recipe.paths)).astype(np.int64)
+    judged = tuple(image for image, _ in judgements)
+    return Draft(rows, radius, counts, recipe.held_out(distances), judged, distances)
 
 
 def make_bank(recipe: Recipe, seed: int, progress: terminal.Progress) -> Features:
     """Make the same bank as `make_draft`, float32 [rows, dim], and judge no image."""
     candidates = _candidates(recipe, seed, progress)
-    rows = _select_rows(coreset.project(candidates.features, seed), recipe.category, seed, progress)
+    rows, _ = _select_rows(coreset.project(candidates.features, seed), recipe.category, seed, progress)
     return np.asarray(candidates.features[rows])
 
 
@@ -159,45 +182,28 @@ class _Candidates:
         return _Candidates(self.features[kept], self.images[kept], self.positions[kept])
 
 
-@dataclass(frozen=True)
-class _Coresets:
-    """The coreset of all candidates, and what takes the place of the rows of each group when it is held out.
-
-    Attributes:
-        candidates: float32 [candidates, dim].
-        rows: int64 [rows], of the coreset, among the candidates.
-        replacements: what changes without each group.
-    """
-
-    candidates: Features
-    rows: NDArray[np.int64]
-    replacements: list[coreset.Replacement]
-
-    @classmethod
-    def select(
-        cls,
-        candidates: Features,
-        groups: NDArray[np.int64],
-        category: config.Category,
-        seed: int,
-        progress: terminal.Progress,
-    ) -> _Coresets:
-        points = coreset.project(candidates, seed)
-        rows = _select_rows(points, category, seed, progress)
-        replacements = coreset.replacements(points, rows, groups)
-        tracked = progress.track(replacements, total=int(groups.max()) + 1, description="held-out coresets")
-        return cls(candidates, rows, list(tracked))
-
-    def without(self, group: int) -> Features:
-        """The bank if a group is held out, float32 [rows, dim]."""
-        replacement = self.replacements[group]
-        rows = np.concatenate([self.rows[~replacement.removed], replacement.added])
-        return np.asarray(self.candidates[rows])
+def _select_banks(
+    candidates: _Candidates,
+    groups: NDArray[np.int64],
+    category: config.Category,
+    seed: int,
+    progress: terminal.Progress,
+) -> tuple[BankRows, float]:
+    """The coreset of all candidates and of those without each group, and the covering radius of the former."""
+    points = coreset.project(candidates.features, seed)
+    rows, radius = _select_rows(points, category, seed, progress)
+    count = int(groups.max()) + 1
+    replacements = list(
+        progress.track(coreset.replacements(points, rows, groups), total=count, description="held-out coresets")
+    )
+    images, positions = candidates.images.astype(np.int32), candidates.positions.astype(np.int32)
+    return BankRows.select(candidates.features, images, positions, rows, replacements), radius
 
 
 def _candidates(recipe: Recipe, seed: int, progress: terminal.Progress) -> _Candidates:
     """The patches that the coreset is selected from. With `clean_share`, doubtful ones are discarded."""
-    candidates = _sample_candidates(recipe.features(progress, "features"), _patches_per_image(recipe), seed)
+    count = patches_per_image(recipe.category, len(recipe.paths))
+    candidates = _sample_candidates(recipe.features(progress, "features"), count, seed)
     clean_share = recipe.category.clean_share
     return candidates.clean(clean_share, seed) if clean_share else candidates
 
@@ -206,39 +212,31 @@ def _sample_candidates(features: Iterable[Features], patches_per_image: int, see
     rng = np.random.default_rng(seed)
     samples, positions = [], []
     for patches in features:
-        rows = _sample(len(patches), patches_per_image, rng)
+        rows = coreset.sample(len(patches), patches_per_image, rng)
         samples.append(patches[rows])
         positions.append(rows)
     images = np.repeat(np.arange(len(samples)), [len(sample) for sample in samples])
     return _Candidates(np.concatenate(samples), images, np.concatenate(positions))
 
 
-def _sample(count: int, max_count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    if count <= max_count:
-        return np.arange(count)
-    return np.sort(rng.choice(count, max_count, replace=False))
-
-
 def _select_rows(
     points: Features, category: config.Category, seed: int, progress: terminal.Progress
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], float]:
+    """The row numbers of the coreset in ascending order, and its covering radius, squared."""
     count = max(1, math.floor(len(points) * category.coreset_ratio))
     task = progress.add_task("coreset", total=count)
-    rows = coreset.select(points, count, seed, lambda selected: progress.update(task, completed=selected))
+    rows, radius = coreset.select_cover(points, count, seed, lambda selected: progress.update(task, completed=selected))
     progress.update(task, completed=count)
-    return np.sort(rows)
+    return np.sort(rows), radius
 
 
-def _hold_out(
-    groups: NDArray[np.int64], features: Iterable[Features], coresets: _Coresets
-) -> Iterator[NDArray[np.float32]]:
-    """The distances of the patches of each image to the bank without its group, float32 [patches] each."""
-    for group, patches in zip(groups, features, strict=True):
-        yield exact_search.brute_force(coresets.without(int(group))).nearest(patches)[0]
+def patches_per_image(category: config.Category, images: int) -> int:
+    """The number of patches of each image that are candidates, at most.
 
-
-def _patches_per_image(recipe: Recipe) -> int:
-    images, max_patches = len(recipe.paths), recipe.category.max_patches
+    Raises:
+        SetupError: there are more images than candidates are allowed.
+    """
+    max_patches = category.max_patches
     if images > max_patches:
         raise SetupError(
             f"{images} good images give more patches than max_patches {max_patches} allows, even with one each: "

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pydantic
+from numpy.typing import NDArray
 
 from patchline.inspection import preprocess, score
 from patchline.inspection.inspector import Inspector
-from patchline.protocol import messages
+from patchline.protocol import image_files, messages
 from patchline.protocol.errors import JobError, MismatchError, SetupError
 from patchline.protocol.messages import Scores
 
@@ -61,6 +64,25 @@ class Comparison:
             f"score {self.largest_difference:.2e} of the fail threshold, {self.same_features} of {self.images} with "
             "the same features"
         )
+
+
+def choose(scores: NDArray[np.float32], paths: Sequence[Path]) -> dict[str, tuple[bytes, str]]:
+    """Choose the images with the lowest, the median and the highest score.
+
+    Args:
+        scores: float32 [images].
+        paths: of the images.
+
+    Returns:
+        Encoded image and content type by file name.
+
+    Raises:
+        SetupError: an image cannot be read.
+    """
+    order = np.argsort(scores, kind="stable")
+    chosen = {"lowest": order[0], "middle": order[len(order) // 2], "highest": order[-1]}
+    files = {f"golden-{word}{paths[row].suffix.lower()}": paths[row] for word, row in chosen.items()}
+    return {name: (image_files.read(path), image_files.content_type(path)) for name, path in files.items()}
 
 
 def record(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 import shlex
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import folder_rules, near_duplicates
-from patchline.inspection import image_header
+from patchline.banks import folder_rules, looks, near_duplicates
+from patchline.banks.looks import Decode, Look
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError, UnreadableError
 from patchline.runtime import terminal
@@ -25,12 +23,7 @@ HIDDEN = "hidden, partial, or in system folders"
 EXACT_COPIES = "exact copies"
 CHOSEN = "named by --leave-out"
 OUTLIERS = "outliers"
-THUMBNAILS = "thumbnails of other images"
-MUCH_SMALLER = "much smaller than the others"
 _NAMED = 5  # unreadable images in an error
-_THUMBNAIL = 0.5  # of the sides of its picture, at most
-_MUCH_SMALLER = 0.25  # of the median of the sides, at most
-Decode = Callable[[Path], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,7 @@ class GoodImages:
         left_out: the other images of the folder.
         near_duplicates: the number of images that look the same as another one.
         turned: the number of images with another EXIF orientation than most. Decoding ignores it.
+        looks: what each image looks like, in the order of `paths`; empty if nobody has looked.
     """
 
     paths: list[Path]
@@ -59,6 +53,7 @@ class GoodImages:
     left_out: list[LeftOut]
     near_duplicates: int = 0
     turned: int = 0
+    looks: tuple[Look, ...] = ()
 
     @property
     def group_count(self) -> int:
@@ -68,7 +63,9 @@ class GoodImages:
     def subset(self, numbers: Sequence[int]) -> GoodImages:
         """Return some of the images by their numbers, with their groups."""
         _, groups = np.unique(self.groups[list(numbers)], return_inverse=True)
-        return replace(self, paths=[self.paths[number] for number in numbers], groups=groups.astype(np.int64))
+        kept = tuple(self.looks[number] for number in numbers if self.looks)
+        paths = [self.paths[number] for number in numbers]
+        return replace(self, paths=paths, groups=groups.astype(np.int64), looks=kept)
 
     def without(self, numbers: Collection[int], reason: str) -> GoodImages:
         """Leave out some of the images by their numbers."""
@@ -119,37 +116,21 @@ def collect(folder: Path, category: config.Category, decode: Decode, left_out: C
     images, copies = _without_copies(looked_at)
     folder_rules.require_no_masks([image.path for image in images], [image.is_mask for image in images])
     pairs = near_duplicates.find([image.detail for image in images], lambda number: decode(images[number].path))
-    small = _small_images(images, pairs)
+    small = looks.small_images(images, pairs)
     groups = _name_groups(folder, [image.path for image in images], category)
     if category.near_duplicates == "group":
         groups = _join(groups, pairs)
     kept = [number for number in range(len(images)) if number not in small]
     others = copies + unreadable + [LeftOut(images[number].path, reason) for number, reason in small.items()]
-    good = GoodImages([image.path for image in images], groups, others + _other_files(folder, category)).subset(kept)
     alike = {number for pair in pairs if not small.keys() & pair for number in pair}
-    return replace(good, near_duplicates=len(alike), turned=_turned([images[number].orientation for number in kept]))
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What is remembered of an image: the digest of its pixels, its sides in pixels, and what it looks like.
-
-    `orientation` is its EXIF tag; 1 is upright.
-    """
-
-    path: Path
-    sha256: bytes
-    sides: tuple[int, int]
-    detail: near_duplicates.Detail
-    is_mask: bool
-    orientation: int
-
-    @classmethod
-    def look(cls, path: Path, rgb: NDArray[np.uint8]) -> _Image:
-        sha256 = hashlib.sha256(str(rgb.shape).encode() + rgb.tobytes()).digest()
-        sides = (rgb.shape[0], rgb.shape[1])
-        orientation = image_header.orientation(image_files.read(path))
-        return cls(path, sha256, sides, near_duplicates.detail(rgb), folder_rules.is_mask(rgb), orientation)
+    return GoodImages(
+        [image.path for image in images],
+        groups,
+        others + _other_files(folder, category),
+        near_duplicates=len(alike),
+        turned=looks.turned(images[number].orientation for number in kept),
+        looks=tuple(images),
+    ).subset(kept)
 
 
 def relative_name(path: Path, folder: Path) -> str:
@@ -159,13 +140,13 @@ def relative_name(path: Path, folder: Path) -> str:
 
 def _look_at(
     folder: Path, files: list[Path], decode: Decode, left_out: Collection[str]
-) -> tuple[list[_Image], list[LeftOut]]:
+) -> tuple[list[Look], list[LeftOut]]:
     """Look at each image. Return those that can be decoded, and those that cannot and are left out by a person."""
     images, unreadable, errors = [], [], {}
     with terminal.progress() as progress:
         for path in progress.track(files, description="images"):
             try:
-                images.append(_Image.look(path, decode(path)))
+                images.append(Look.of(path, decode(path)))
             except UnreadableError as error:
                 if relative_name(path, folder) in left_out:
                     unreadable.append(LeftOut(path, CHOSEN))
@@ -188,37 +169,17 @@ def _other_files(folder: Path, category: config.Category) -> list[LeftOut]:
     return [LeftOut(path, HIDDEN) for path in image_files.left_out(folder)] + kinds
 
 
-def _turned(orientations: Sequence[int]) -> int:
-    """How many images have another orientation than most."""
-    return len(orientations) - int(np.bincount(orientations).max())
-
-
-def _without_copies(images: list[_Image]) -> tuple[list[_Image], list[LeftOut]]:
+def _without_copies(images: list[Look]) -> tuple[list[Look], list[LeftOut]]:
     """The images, each picture once, and the others with the same pixels, also in another file format."""
-    first: dict[bytes, _Image] = {}
+    first: dict[bytes, Look] = {}
     copies = [image for image in images if first.setdefault(image.sha256, image) is not image]
     return list(first.values()), [LeftOut(image.path, EXACT_COPIES) for image in copies]
 
 
-def _small_images(images: list[_Image], pairs: list[tuple[int, int]]) -> dict[int, str]:
-    """The numbers of the images that are too small to be meant, each with its reason."""
-    sides = np.array([image.sides for image in images])
-    small = {
-        int(number): MUCH_SMALLER for number in np.flatnonzero(_is_within(sides, np.median(sides, 0), _MUCH_SMALLER))
-    }
-    for pair in pairs:
-        for thumbnail, picture in (pair, pair[::-1]):
-            if _is_within(sides[thumbnail], sides[picture], _THUMBNAIL):
-                small[thumbnail] = THUMBNAILS
-    return small
-
-
-def _is_within(sides: NDArray[np.int64], others: NDArray[Any], share: float) -> NDArray[np.bool_]:
-    return np.asarray((sides <= share * others).all(axis=-1))
-
-
 def _name_groups(folder: Path, paths: list[Path], category: config.Category) -> NDArray[np.int64]:
-    _, groups = np.unique(_keys(folder, paths, category), return_inverse=True)
+    _, groups = np.unique(
+        group_keys(folder, [relative_name(path, folder) for path in paths], category), return_inverse=True
+    )
     return groups.astype(np.int64)
 
 
@@ -230,9 +191,17 @@ def _join(groups: NDArray[np.int64], pairs: list[tuple[int, int]]) -> NDArray[np
     return joined
 
 
-def _keys(folder: Path, paths: list[Path], category: config.Category) -> list[str]:
-    """The name of the group of each image."""
-    relative = [relative_name(path, folder) for path in paths]
+def group_keys(folder: Path, relative: Sequence[str], category: config.Category) -> Sequence[str]:
+    """The name of the group of each image.
+
+    Args:
+        folder: of the images, for the error.
+        relative: the paths of the images below it.
+        category: with `group_by` or `group_table`.
+
+    Raises:
+        SetupError: an image has no group.
+    """
     if category.group_table is not None:
         table = _read_table(category.group_table)
         keys, source = [table.get(name) for name in relative], str(category.group_table)
@@ -245,7 +214,7 @@ def _keys(folder: Path, paths: list[Path], category: config.Category) -> list[st
     missing = [name for name, key in zip(relative, keys, strict=True) if not key]
     if missing:
         raise SetupError(
-            f"{source} names no group for {len(missing)} of {len(paths)} images, such as {missing[0]}; "
+            f"{source} names no group for {len(missing)} of {len(relative)} images, such as {missing[0]}; "
             f"the paths are relative to {folder}"
         )
     return [str(key) for key in keys]

@@ -37,12 +37,15 @@ def detail(rgb: NDArray[np.uint8]) -> Detail:
     return _normalise(_fine_structure(_shrink(rgb, 2 * _SIDE)))
 
 
-def find(details: Sequence[Detail], read: Callable[[int], NDArray[np.uint8]]) -> list[tuple[int, int]]:
+def find(
+    details: Sequence[Detail], read: Callable[[int], NDArray[np.uint8]], of: int | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs of near-duplicates by their numbers.
 
     Args:
         details: of all images.
         read: returns an image by its number, uint8 [height, width, 3]; called for candidates only.
+        of: the number of an image: only pairs with it are looked for.
     """
     if len(details) < 2:
         return []
@@ -56,6 +59,8 @@ def find(details: Sequence[Detail], read: Callable[[int], NDArray[np.uint8]]) ->
 
     pairs = []
     for first, second in _candidates(residuals):
+        if of is not None and of not in (first, second):
+            continue
         one, other = _same_resolution(shrunk(first), shrunk(second))
         if _are_alike(one, other, float(min(energies[first], energies[second]))):
             pairs.append((first, second))

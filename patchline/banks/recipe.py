@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline import config
-from patchline.banks import bit_depth, calibration, golden, good_images, outliers, row_origins, store
+from patchline.banks import bit_depth, calibration, golden, good_images, outliers, store
 from patchline.banks.choices import NO_CHOICES, Choices
+from patchline.banks.folds import Folds
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
 from patchline.banks.held_out import HeldOut, largest_distances
-from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone, loading
 from patchline.inspection import memory_bank, preprocess
 from patchline.inspection.inspector import Inspector
@@ -145,7 +145,7 @@ class Recipe:
         method: memory_bank.Method,
         seed: int,
         candidates: int,
-        origins: RowOrigins | None = None,
+        folds: Folds | None = None,
     ) -> memory_bank.BankManifest:
         """Calibrate the thresholds, record golden images, and save the bank where workers look for it.
 
@@ -155,7 +155,7 @@ class Recipe:
             method: the method that gave `held_out`.
             seed: of the coreset.
             candidates: the number of patches that the coreset was selected from.
-            origins: the image and the patch of each row, if they are known.
+            folds: the rows of the bank, if they are patches of the images.
         """
         index_bytes, held_out_bytes = exact_search.encode_index(bank), held_out.to_bytes()
         digests = {"index_sha256": store.digest(index_bytes), "held_out_sha256": store.digest(held_out_bytes)}
@@ -166,19 +166,14 @@ class Recipe:
             self.model,
             memory_bank.MemoryBank(exact_search.brute_force(bank), manifest),
         )
-        _, files = golden.record(inspector, self._golden_images(held_out), str(self.device))
+        _, files = golden.record(
+            inspector, golden.choose(held_out.image_scores(self.category.score), self.paths), str(self.device)
+        )
         files[HELD_OUT_FILE] = held_out_bytes
-        if origins is not None:
-            files[row_origins.FILE] = origins.encode()
+        if folds is not None:
+            files |= folds.files(digests["index_sha256"])
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
         return manifest
-
-    def _golden_images(self, held_out: HeldOut) -> dict[str, tuple[bytes, str]]:
-        """The images with the lowest, the median and the highest score."""
-        order = np.argsort(held_out.image_scores(self.category.score), kind="stable")
-        chosen = {"lowest": order[0], "middle": order[len(order) // 2], "highest": order[-1]}
-        paths = {f"golden-{word}{self.paths[row].suffix.lower()}": self.paths[row] for word, row in chosen.items()}
-        return {name: (path.read_bytes(), image_files.content_type(path)) for name, path in paths.items()}
 
     def _manifest(
         self,
@@ -217,22 +212,22 @@ class Recipe:
             calibration=calibrated,
             **digests,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            versions=_versions(),
+            versions=versions(),
         )
 
     def _accepted_outliers(self, held_out: HeldOut) -> tuple[str, ...]:
         suspects = outliers.suspects(held_out.image_scores(self.category.score))
         names = [held_out.names[row] for row in suspects]
-        return tuple(_printable(name) for name in names if name in self.choices.accepted)
+        return tuple(printable(name) for name in names if name in self.choices.accepted)
 
     def _left_out(self) -> tuple[str, ...]:
         """The images that a person or a test of outliers left out."""
         reasons = (good_images.CHOSEN, good_images.OUTLIERS)
         paths = [image.path for image in self.good.left_out if image.reason in reasons]
-        return tuple(_printable(good_images.relative_name(path, self.folder)) for path in paths)
+        return tuple(printable(good_images.relative_name(path, self.folder)) for path in paths)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """The name of a file as UTF-8, which it need not be."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -246,6 +241,7 @@ def _require_enough(good: good_images.GoodImages, target: calibration.Target) ->
         raise SetupError(f"{good.describe()}; each group counts as one image: {error}") from error
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of what makes a bank, by name."""
     packages = ("patchline", "openvino", "faiss-cpu", "opencv-python", "numpy")
     return {"python": platform.python_version()} | {package: metadata.version(package) for package in packages}

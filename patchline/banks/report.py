@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from patchline.inspection.memory_bank import BankManifest, FlaggedShare
+from patchline.inspection.memory_bank import BankManifest, Change, FlaggedShare
 from patchline.protocol.messages import Thresholds
+
+_LATEST = 3  # changes that are described
 
 
 def describe(bank: BankManifest) -> str:
@@ -12,7 +14,7 @@ def describe(bank: BankManifest) -> str:
     method = "none of them in the bank" if calibration.method == "held-out images" else "each held out in turn"
     groups = f" in {calibration.images} groups" if calibration.images < bank.good_images else ""
     images = f"calibrated on {bank.good_images} good images{groups}, {method}"
-    return "\n".join([f"{_thresholds(bank.thresholds)}: {images}", *_good_parts(bank), _defects(bank)])
+    return "\n".join([f"{_thresholds(bank.thresholds)}: {images}", *_changes(bank), *_good_parts(bank), _defects(bank)])
 
 
 def describe_change(before: BankManifest, after: BankManifest) -> str:
@@ -26,6 +28,19 @@ def _thresholds(thresholds: Thresholds) -> str:
     if thresholds.patch is not None:
         limits.append(f"{thresholds.patch_rule} from {thresholds.patch:.4g} of one patch")
     return ", ".join(limits)
+
+
+def _changes(bank: BankManifest) -> list[str]:
+    """A line for each of the latest changes by single images."""
+    earlier = len(bank.changes) - _LATEST
+    more = [f"changed {earlier} times before, see changes in manifest.json"] if earlier > 0 else []
+    return more + [_change(change) for change in bank.changes[-_LATEST:]]
+
+
+def _change(change: Change) -> str:
+    acts = (("added", change.added), ("removed", change.removed))
+    done = "; ".join(f"{act} {', '.join(names)}" for act, names in acts if names)
+    return f"{change.when} by {change.who}: {done}{f' ({change.why})' if change.why else ''}"
 
 
 def _good_parts(bank: BankManifest) -> list[str]:

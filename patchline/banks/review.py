@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from patchline import config
 from patchline.banks import bit_depth, outliers
 from patchline.banks.held_out import HeldOut
 from patchline.banks.recipe import Recipe
@@ -95,20 +96,46 @@ def review(recipe: Recipe, held_out: HeldOut, distances: Distances) -> tuple[lis
     ]
     shown = zip(order[:_SHOWN], reviewed, strict=False)
     tiles = [_tile(recipe, row, image, distances[row], highest) for row, image in shown]
-    recipe.choices.out.mkdir(parents=True, exist_ok=True)
-    sheet = recipe.choices.out / f"{recipe.name}-review.png"
+    return reviewed, write_sheet(recipe.choices.out, recipe.name, tiles)
+
+
+def write_sheet(out: Path, name: str, tiles: list[picture.Tile]) -> Path:
+    """Write the contact sheet of a category into a folder, and return its file."""
+    out.mkdir(parents=True, exist_ok=True)
+    sheet = out / f"{name}-review.png"
     sheet.write_bytes(picture.encode_png(picture.contact_sheet(tiles)))
-    return reviewed, sheet
+    return sheet
 
 
 def _tile(recipe: Recipe, row: int, image: Reviewed, distances: NDArray[np.float32], highest: float) -> picture.Tile:
     """An image with the heat map that the other images give it; 1.0 of the map is the highest score of the others."""
     path = recipe.paths[row]
     rgb = bit_depth.decode_good(path, recipe.paths, recipe.settings.images, recipe.category)
+    return draw_tile(rgb, recipe.category, recipe.model.grid, image, distances, highest)
+
+
+def draw_tile(
+    rgb: NDArray[np.uint8],
+    category: config.Category,
+    grid: tuple[int, int],
+    image: Reviewed,
+    distances: NDArray[np.float32],
+    highest: float,
+) -> picture.Tile:
+    """Draw an image with its heat map.
+
+    Args:
+        rgb: uint8 [height, width, 3].
+        category: of the image.
+        grid: rows and columns of its patches.
+        image: what is written below.
+        distances: float32 [patches], squared.
+        highest: the distance that is 1.0 in the heat map.
+    """
     shape = (rgb.shape[0], rgb.shape[1])
-    window = preprocess.crop_window(shape, recipe.category.resize, recipe.category.imagesize)
-    heat_map = score.heat_map(distances, recipe.model.grid, shape, window, highest)
-    regions = score.regions(heat_map, recipe.category.min_region_pixels)
+    window = preprocess.crop_window(shape, category.resize, category.imagesize)
+    heat_map = score.heat_map(distances, grid, shape, window, highest)
+    regions = score.regions(heat_map, category.min_region_pixels)
     title = image.name if len(image.name) <= 38 else f"...{image.name[-35:]}"
     subtitle = " ".join(part for part in (f"{image.score:.2f}", image.verdict) if part)
     return picture.Tile(picture.overlay(rgb, heat_map, regions, _TILE_SIDE), title, subtitle)

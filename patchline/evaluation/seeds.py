@@ -104,6 +104,10 @@ def recipe_of(settings: config.Config, inspector: Inspector) -> Recipe:
     origins = RowOrigins.load(folder)
     if origins is None:
         raise SetupError(f"{folder}: does not say which images it was made of, so --seeds cannot be used; fit it again")
+    if inspector.bank.manifest.changes:
+        raise SetupError(
+            f"{folder}: images were added or removed one by one, so no seed of a fit gives this bank; fit it again"
+        )
     missing = [path for path in origins.paths if not path.is_file()]
     if missing:
         raise SetupError(f"--seeds needs the good images of the memory bank, but {missing[0]} is not there any more")

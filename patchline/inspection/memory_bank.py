@@ -52,6 +52,24 @@ class Calibration(messages.Frozen):
     missed: FlaggedShare | None = None
 
 
+class Change(messages.Frozen):
+    """Good images that were added to a bank or removed from it, one by one, after its fit.
+
+    Attributes:
+        when: in ISO 8601, UTC.
+        who: acted.
+        why: in words.
+        added: images, by name.
+        removed: images, by name.
+    """
+
+    when: str
+    who: str
+    why: str | None = None
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
 class BankManifest(messages.Frozen):
     """`manifest.json` of a memory bank, which a worker checks before it serves the bank.
 
@@ -61,6 +79,7 @@ class BankManifest(messages.Frozen):
         clean_share: the share of the candidate patches that was discarded before the coreset.
         accepted_outliers: images that were used although their held-out scores stand out, by name.
         left_out: images that a person left out, and outliers that were left out because of `clean_share`.
+        changes: images that were added and removed one by one after the fit, the oldest change first.
     """
 
     format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
@@ -89,6 +108,7 @@ class BankManifest(messages.Frozen):
     calibration: Calibration
     index_sha256: Sha256
     held_out_sha256: Sha256 | None = None
+    changes: tuple[Change, ...] = ()
     created_at: str
     versions: dict[str, str]
 

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from patchline.banks import calibration, coreset, held_out, report
+from patchline.banks.bank_rows import BankRows
 from patchline.banks.calibration import Target
-from patchline.banks.fit import _Coresets, _hold_out
 from patchline.banks.held_out import HeldOut
+from patchline.banks.hottest import Judged
 from patchline.config import Category
 from patchline.inspection import verdict
 from patchline.inspection.memory_bank import BankManifest, Calibration, MemoryBank
@@ -60,7 +61,8 @@ def test_a_held_out_image_is_not_compared_with_patches_of_its_group():
     without = [
         coreset.Replacement(groups[rows] == number, np.array(added, int)) for number, added in enumerate(([3], [1], []))
     ]
-    distances = list(_hold_out(groups, [row[None] for row in candidates], _Coresets(candidates, rows, without)))
+    banks = BankRows.select(candidates, np.arange(4, dtype=np.int32), np.zeros(4, np.int32), rows, without)
+    distances = [Judged.by(row[None], *banks.without(group))[1] for group, row in zip(groups, candidates, strict=True)]
     assert np.concatenate(distances).tolist() == [16.0, 9.0, 9.0, 25.0]
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from patchline import config
-from patchline.banks import fit, good_images
+from patchline.banks import fit, good_images, looks
 from patchline.banks.choices import Choices
 from patchline.protocol.errors import SetupError, UnreadableError
 
@@ -167,8 +167,8 @@ def test_thumbnails_and_much_smaller_pictures_are_left_out_with_their_names(surf
     good = collect(surfaces, category())
     assert [path.name for path in good.paths] == [f"{seed:02}.png" for seed in range(12)]
     assert [(left_out.path.name, left_out.reason) for left_out in good.left_out] == [
-        ("logo.png", good_images.MUCH_SMALLER),
-        ("03_thumb.png", good_images.THUMBNAILS),
+        ("logo.png", looks.MUCH_SMALLER),
+        ("03_thumb.png", looks.THUMBNAILS),
     ]
 
 

@@ -17,6 +17,7 @@ _MIN_ROWS_FOR_PRUNING = 512  # below, brute force is as fast
 _CANDIDATE_GROUPS = 5  # groups of rows, one candidate from each
 _CANDIDATE_COMPONENTS = 13  # faiss has a kernel for vectors of up to 16 numbers that writes no distances to memory
 _FLOATS_PER_CACHE_LINE = 16
+_PAIRS_PER_BATCH = 500_000
 _MAX_REMAINING = 1 / 16  # of all distances: to compute more of them one by one takes as long as brute force
 
 
@@ -150,11 +151,48 @@ class Search:
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """float32 [pairs]: the squared distance of each pair of a query and a row, by their numbers."""
-        distances = np.empty(len(query_of_pair), np.float32)
-        arrays = (queries, query_of_pair, self.features, rows, distances)
-        pointers = (faiss.swig_ptr(array) for array in arrays)
-        faiss.pairwise_indexed_L2sqr(queries.shape[1], len(query_of_pair), *pointers)  # type: ignore[attr-defined]
-        return distances
+        return _measure(queries, query_of_pair, self.features, rows)
+
+
+def exact_nearest(
+    queries: NDArray[np.float32], features: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Measure every distance, where `Search.nearest` measures that of the row that its index finds.
+
+    Rows that are equally near but for rounding can be mistaken for each other by the index. Here, the distance to
+    several rows is the smallest of the distances to each of them, to the last digit.
+
+    Args:
+        queries: float32 [patches, dim].
+        features: float32 [rows, dim].
+
+    Returns:
+        float32 [patches] squared L2 distances, and int64 [patches] row numbers.
+    """
+    queries, features = np.ascontiguousarray(queries), np.ascontiguousarray(features)
+    distances, nearest = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
+    batch, rows = max(1, _PAIRS_PER_BATCH // len(features)), np.arange(len(features))
+    for start in range(0, len(queries), batch):
+        numbers = np.arange(start, min(start + batch, len(queries)))
+        query_of_pair, row_of_pair = np.repeat(numbers, len(rows)), np.tile(rows, len(numbers))
+        pairs = _measure(queries, query_of_pair, features, row_of_pair).reshape(len(numbers), len(rows))
+        nearest[numbers] = pairs.argmin(axis=1)
+        distances[numbers] = pairs.min(axis=1)
+    return distances, nearest
+
+
+def _measure(
+    queries: NDArray[np.float32],
+    query_of_pair: NDArray[np.int64],
+    features: NDArray[np.float32],
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """float32 [pairs]: the squared distance of each pair of a query and a row, by their numbers."""
+    distances = np.empty(len(query_of_pair), np.float32)
+    arrays = (queries, query_of_pair, features, rows, distances)
+    pointers = (faiss.swig_ptr(array) for array in arrays)
+    faiss.pairwise_indexed_L2sqr(queries.shape[1], len(query_of_pair), *pointers)  # type: ignore[attr-defined]
+    return distances
 
 
 def brute_force(features: NDArray[np.float32]) -> Search:
