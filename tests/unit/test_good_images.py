@@ -1,7 +1,6 @@
 """Which good images are used, and which belong together."""
 
 import shutil
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -269,9 +268,8 @@ def test_one_group_only_is_refused_in_words():
 
 
 def test_more_images_than_patches_are_refused_in_words():
-    recipe = SimpleNamespace(paths=[None] * 1001, category=category(max_patches=1000))
     with pytest.raises(SetupError, match="set max_patches of the category to 1001 or more"):
-        fit._patches_per_image(recipe)
+        fit.patches_per_image(category(max_patches=1000), 1001)
 
 
 def test_files_of_formats_that_are_not_read_are_named_by_their_kind(folder):
