@@ -57,7 +57,7 @@ def add(
         device: the device that serves.
         accepted: images that are added although they stand out.
         out: the folder for the contact sheet of those that stand out.
-        output: the folder of the new bank; None to replace the bank.
+        output: the folder of the new bank, which is made; None to replace the bank.
 
     Raises:
         OutliersError: images stand out from those of the bank, and nobody has accepted them.
@@ -101,7 +101,7 @@ def remove(
         images: names of images in the bank.
         change: who and why.
         device: the device that serves.
-        output: the folder of the new bank; None to replace the bank.
+        output: the folder of the new bank, which is made; None to replace the bank.
 
     Raises:
         SetupError: the bank keeps nothing to remove with, or does not fit the configuration; an image is not in it; or
@@ -115,7 +115,7 @@ def remove(
         opened = replace(opened, folds=shrunk).judging_again(stale)
         removed = tuple(printable(folds.names[number]) for number in numbers.values())
         after = opened.save(change.model_copy(update={"removed": removed}), output)
-        lines = [f"removed {image}: {count} rows" for image, count in rows.items()]
+        lines = [f"removed {printable(image)}: {count} rows" for image, count in rows.items()]
         return Changed(opened.bank.manifest, after, lines, len(stale))
 
 

@@ -109,7 +109,9 @@ class OpenBank:
         reviewed = Reviewed(image.name, float(scores[-1]) / highest, float(outliers.p_values(scores)[-1]), "outlier")
         rows = int((folds.rows.image[folds.rows.members[0]] == number).sum())
         joined = "" if image.group is None else ", held out together with images that it belongs to"
-        line = f"added {image.name}: {rows} rows, score {reviewed.score:.2f} against the other images{joined}"
+        line = (
+            f"added {printable(image.name)}: {rows} rows, score {reviewed.score:.2f} against the other images{joined}"
+        )
         outlier = Outlier(path, reviewed, distances, highest) if number in suspects else None
         return larger, line, outlier, len(stale)
 
@@ -175,6 +177,8 @@ class OpenBank:
 def open_bank(settings: config.Config, name: str, device: backbone.Device, output: Path | None) -> Iterator[OpenBank]:
     """Load a bank and its backbone, and let nobody else change it meanwhile if it is replaced."""
     category, folder = settings.category(name), settings.paths.memory_banks / name
+    if output is not None and output.exists():
+        raise SetupError(f"{output}: is there already, and nothing is replaced there; name a new folder")
     with closing(serving.Loader(settings, device, streams=1)) as loader, _locked(folder, output):
         bank = store.load(folder)
         folds, target = Folds.load(folder, bank), _target(bank.manifest, category, folder)

@@ -21,7 +21,9 @@ app = typer.Typer(no_args_is_help=True, help="Add single good images to a memory
 Name = Annotated[str, typer.Argument(metavar="CATEGORY", callback=names, help="The category of the memory bank.")]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="FOLDER", help="Write the new bank here, and leave that of the category alone."),
+    typer.Option(
+        "--output", metavar="FOLDER", help="Write the new bank into this new folder, not in the place of the old."
+    ),
 ]
 Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reason; the manifest keeps it.")]
 Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who acts; by default USER@HOST.")]

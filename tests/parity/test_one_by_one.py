@@ -159,6 +159,9 @@ def test_a_picture_that_was_saved_again_joins_the_group_of_its_picture(settings,
     written = store.load(tmp_path / "elsewhere").manifest
     assert written == changed.after
     assert store.load(settings.paths.memory_banks / "brick").manifest == changed.before
+    with pytest.raises(SetupError, match="is there already"):
+        one_by_one.add(settings, "brick", [again], CHANGE, output=tmp_path)
+    assert again.is_file()
 
 
 def test_a_bank_that_cannot_be_changed_says_what_to_do(home, settings, good):
