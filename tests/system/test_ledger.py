@@ -7,13 +7,18 @@ from contextlib import closing
 
 import pytest
 
+from patchline import config
 from patchline.archive import opening
-from patchline.archive.ledger import Acted, Announced, GapKind, GapSearch, Judged
+from patchline.archive.ledger import Acted, Announced, Found, GapKind, GapSearch, Judged
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.broker.base import Message
+from patchline.plc.register_map import Bin, Layout, PlcState
 from patchline.protocol import topology
 from patchline.protocol.gate_messages import ACT_TYPE
 from patchline.runtime.connections import now_ms
+from patchline.services import server
+from tests import plc_memory
+from tests.plc_servers import PLCS, Server
 from tests.system import gates
 from tests.system.conftest import records, wait_for
 from tests.system.test_archive import is_ready, line, postgres, postgresql_target, restart, start
@@ -116,6 +121,54 @@ def test_a_part_is_judged_by_people_and_its_ledger_and_the_rates_are_printed(lin
     with closing(LedgerDatabase(target, read_only=True)) as database:
         assert sum(isinstance(entry, Judged) for entry in database.entries("j2")) == 2
     assert archive.poll() is None
+
+
+@pytest.fixture
+def hands(tmp_path, monkeypatch):
+    """A PLC in a process of its own, and its hands: what its program would write."""
+    monkeypatch.setattr(plc_memory, "LAYOUT", Layout(gate=0, plc=256, slots=16))
+    (port,) = server.free_ports(1)
+    process = Server(PLCS["modbus"], port, tmp_path)
+    process.start()
+    plc = plc_memory.Plc()
+    with closing(process.connect()) as plc.memory:
+        plc.port = port
+        plc.write_header(version=1, state=PlcState.LINE_RUNS, heartbeat=1)
+        yield plc
+    process.stop()
+
+
+def test_a_reject_that_the_sensor_saw_in_another_bin_or_not_at_all_is_a_gap(line, hands, tmp_path):
+    rules = config.Plc(gate_start=0, plc_start=256, slots=16, arm=1000, window=100, sensor=1500, sensor_window=50)
+    config.save(line.settings.model_copy(update={"plc": rules}), line.folder / "config.yaml")
+    start(line)
+    line.start("gate", "--line", "l1", "--output", f"modbus:127.0.0.1:{hands.port}")
+    target = opening.target(line.settings)
+    for number, decision in enumerate(("fail", "fail", "fail", "pass"), 1):
+        ids = {"part_id": f"part-{number}", "number": number, "encoder_count": 0}
+        gates.announce(line, f"j{number}", 60_000, **ids)
+        gates.decide(line, f"j{number}", decision, **ids)
+    wait_for(lambda: rows(target, "acts WHERE state = 'done'") == 4)
+    for number, seen_in in ((1, Bin.REJECT), (2, Bin.GOOD), (4, Bin.GOOD)):
+        hands.confirm(number, seen_in, 1500)
+    hands.write_header(count=1600, heartbeat=2)
+    wait_for(lambda: rows(target, "outcomes") == 5)
+    with closing(LedgerDatabase(target, read_only=True)) as database:
+        found = {(job, one.outcome, one.bin) for job in ("j1", "j2", "j4") for one in outcomes_of(database, job)}
+        assert found == {
+            ("j1", "seen", "reject"),
+            ("j2", "seen", "good"),
+            ("j2", "escaped", None),
+            ("j4", "seen", "good"),
+        }
+        assert {one.outcome for one in outcomes_of(database, "j3")} <= {"escaped", "unconfirmed"}
+        expected = {kind: [] for kind in GapKind} | {GapKind.NOT_CONFIRMED: ["j2", "j3"]}
+        assert {kind: sorted(jobs) for kind, jobs in gaps_of(database).items()} == expected
+    assert "the sensor saw it in the reject bin" in line.run("archive", "part", "part-1").out
+
+
+def outcomes_of(archive, job_id):
+    return [entry for entry in archive.entries(job_id) if isinstance(entry, Found)]
 
 
 def rows(target, table):

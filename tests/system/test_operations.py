@@ -138,7 +138,7 @@ def test_the_commands_of_the_page_set_up_a_running_line(host, texture_folder):
         adapted = adapt(command, node, folder)
         for placeholder, part in (("DEAD_JOB_ID", "part-2"), ("JOB_ID", "part-1")):
             adapted = re.sub(rf"\b{placeholder}\b", job_ids.get(part, placeholder), adapted)
-        background = re.search(r"patchline (\w+)", adapted)
+        background = re.search(r"patchline (\w+)(?= -|$)", adapted)  # no subcommand
         if background and background[1] in BACKGROUND and "export" not in adapted:
             shell.run(f"{adapted} > {background[1]}.log 2>&1 &")
             log = etc / f"{background[1]}.log"
