@@ -8,8 +8,9 @@ PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 # With more processes than cores, threads of BLAS and OpenMP only wait for one another, and waiting takes a core.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+PLANT_CHECK_FAULTS := camera_kill,gate_kill,gate_freeze,worker_kill,broker_kill,amqp_cut,plc_restart,plc_reset,link_freeze
 
-.PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
+.PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant plant-check soak
 .PHONY: lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
@@ -83,6 +84,10 @@ chaos: setup
 plant: setup
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/python -m pytest tests/plant --show-capture=no
+
+# Its short form: pieces of a brick wall, and each of the faults that a plant meets most, once.
+plant-check: setup
+	PLANT_SCALE=0.1 PLANT_RATE=10 PLANT_FAULTS=$(PLANT_CHECK_FAULTS) $(BIN)/python -m pytest tests/plant --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup
