@@ -86,9 +86,9 @@ class Shutter:
         """How often the camera was opened."""
         return self._opened_before + self._thread.opened
 
-    def press(self, job_id: str, timeout_s: float) -> str | None:
+    def press(self, job_id: str, timeout_s: float, trigger_by: float) -> str | None:
         """See `CameraThread.press`."""
-        return self._thread.press(job_id, timeout_s)
+        return self._thread.press(job_id, timeout_s, trigger_by)
 
     def check(self) -> None:
         """Replace a thread that is stuck."""
