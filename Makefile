@@ -8,7 +8,7 @@ PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 # With more processes than cores, threads of BLAS and OpenMP only wait for one another, and waiting takes a core.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-PLANT_CHECK_FAULTS := camera_kill,gate_kill,gate_freeze,worker_kill,broker_kill,amqp_cut,plc_restart,plc_reset,link_freeze
+PLANT_CHECK_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,broker_kill,amqp_cut,plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant plant-check soak
 .PHONY: lint types bench bench-check wheel wheels lock servers
@@ -41,6 +41,8 @@ demo: setup
 
 # Solar cells on a simulated belt, seen in the terminal as they are sorted.
 demo-plant: setup
+	@$(if $(findstring aravis,$(PLANT_CAMERA)),$(BIN)/python -m patchline.services.install_servers aravis-tools \
+		gir1.2-aravis-0.8 python3-gi)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/patchline demo --plant
 
@@ -82,6 +84,8 @@ chaos: setup
 
 # Parts on a simulated belt, sorted by a gate and its PLC while everything fails. Writes out/plant.json.
 plant: setup
+	@$(if $(findstring aravis,$(PLANT_CAMERA)),$(BIN)/python -m patchline.services.install_servers aravis-tools \
+		gir1.2-aravis-0.8 python3-gi)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/python -m pytest tests/plant --show-capture=no
 
