@@ -273,7 +273,9 @@ def _safe_at(parts, fault):
     if fault.kind in _BY_PATIENCE:
         known = [key for key, event in parts.triggers.items() if event["at"] < fault.at]
         last = max((parts.decisions[key]["at"] for key in known if _was_accepted(parts, key)), default=0.0)
-        return next((event["at"] for event in coil if event["at"] > max(last, fault.at) and not event["on"]), None)
+        since = max(last, fault.at)
+        off = (event["at"] for event in coil if since < event["at"] < fault.recovered_at and not event["on"])
+        return next(off, since)  # it was off already
     return None
 
 
