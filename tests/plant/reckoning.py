@@ -22,6 +22,7 @@ MAX_STALL_S = 0.1  # while a part is on its way: the simulator has priority, so 
 _BY_WATCHDOG = ("gate_kill", "gate_freeze", "link_freeze")
 _BY_OUTPUT = ("plc_freeze", "plc_restart", "plc_reset")
 _BY_PATIENCE = ("camera_kill", "camera_freeze", "camera_loss", "worker_kill", "broker_kill")
+_UNREAD_S = 0.5  # a PLC that loses its memory may have triggers that nobody has read yet
 MERGED = "merged"
 # Why parts have no image, by words of the verdicts.
 _CAUSES = {
@@ -45,6 +46,7 @@ class Reckoning:
         bad_in_good_bin: parts in the good bin without a verdict `pass` that reached the PLC in time.
         good_in_reject_bin: parts in the reject bin whose verdict was `pass`.
         unnoticed: parts that the PLC has numbered, and of which no gate has a record.
+        forgotten: parts of which there is no record because the PLC lost its memory right after it had numbered them.
         unattended: parts on which no gate has acted, and which a gate has recorded afterwards: the PLC rejected them.
         overwritten: those of them whose trigger was overwritten before it was read.
         foreign_pictures: parts with the picture of another part, which is what lay before the camera when it was taken.
@@ -68,6 +70,7 @@ class Reckoning:
     bad_in_good_bin: int
     good_in_reject_bin: int
     unnoticed: int
+    forgotten: int
     foreign_pictures: int
     unattended: int
     overwritten: int
@@ -142,7 +145,7 @@ class Parts:
         return [self.key_of.get(part) for part, event in self.bins.items() if event["bin"] == where]
 
     @property
-    def unnoticed(self):
+    def without_record(self):
         """The parts that the PLC has numbered, and of which no gate has a record."""
         return self.triggers.keys() - self.acts.keys()
 
@@ -152,6 +155,13 @@ class Parts:
         if count is not None or not keys:
             return number, count
         return next((key for key in keys if key not in self.acts), keys[-1])
+
+
+def unnoticed(parts, faults):
+    """Return the parts without a record that somebody could know of."""
+    resets = [fault.at for fault in faults if fault.kind == "plc_reset"]
+    read = {key for key in parts.triggers if not any(0 <= at - parts.triggers[key]["at"] < _UNREAD_S for at in resets)}
+    return parts.without_record & read
 
 
 def reckon(events, audit, faults, pictures, camera="files"):
@@ -164,7 +174,7 @@ def reckon(events, audit, faults, pictures, camera="files"):
     lists = {
         "bad_in_good_bin": [key for key in good if key not in parts.passed & accepted - parts.foreign],
         "foreign_pictures": sorted(parts.foreign),
-        "unnoticed": sorted(parts.unnoticed),
+        "unnoticed": sorted(unnoticed(parts, faults)),
         "escaped": [key for key in good if actions.get(key) == {Action.REJECT}],
         "opposite_acts": sorted(key for key, kinds in actions.items() if len(kinds) > 1 and key in parts.triggers),
     }
@@ -176,6 +186,7 @@ def reckon(events, audit, faults, pictures, camera="files"):
         parts=len(parts.bins),
         **{name: len(keys) for name, keys in lists.items()},
         good_in_reject_bin=len(parts.passed & set(reject)),
+        forgotten=len(parts.without_record - unnoticed(parts, faults)),
         unattended=len(unattended),
         overwritten=sum(count is None for _, count in unattended),
         unconfirmed=sum(key is not None and key not in parts.confirmed for key in reject),

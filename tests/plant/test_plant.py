@@ -42,7 +42,7 @@ def finish(belt, faults, goods, camera="files"):
     """Let the belt run empty, and wait for the last acts. Return the reckoning."""
     belt.command("finish")
     assert wait_until(lambda: belt.ledger.of("empty"), 300, 0.5), "the belt stands"
-    wait_until(lambda: not reckoning.Parts(belt.ledger.events, belt.audit).unnoticed, 300, 0.5)
+    wait_until(lambda: not reckoning.unnoticed(reckoning.Parts(belt.ledger.events, belt.audit), faults.done), 300, 0.5)
     (belt.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults.done]))
     (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit)))
     return reckoning.reckon(belt.ledger.events, belt.audit, faults.done, goods.name, camera)

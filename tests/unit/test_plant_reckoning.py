@@ -106,6 +106,17 @@ def test_a_part_that_was_recorded_afterwards_is_noticed_and_counted(belt):
     assert (result.unnoticed, result.unattended, result.overwritten) == (0, 1, 1)
 
 
+@pytest.mark.parametrize(("before_s", "forgotten"), [(0.1, 1), (0.6, 0)])
+def test_nobody_can_know_of_a_part_whose_plc_lost_its_memory_at_once(belt, before_s, forgotten):
+    reset = belt.at + before_s
+    belt.part(Bin.REJECT, result=None, verdict=None, acts=[])
+    belt.event("plc", state="runs")
+    result = belt.reckon(Fault("plc_reset", reset, reset + 1.0, reset + 1.5))
+    assert (result.forgotten, result.unnoticed) == (forgotten, 1 - forgotten)
+    assert result.is_safe is bool(forgotten)
+    assert belt.reckon(Fault("plc_restart", reset, reset + 1.0, reset + 1.5)).unnoticed == 1
+
+
 def test_a_passed_part_in_the_reject_bin_counts_only_outside_of_faults(belt):
     start = belt.at
     belt.part(Bin.REJECT)
