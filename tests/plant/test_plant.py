@@ -69,8 +69,8 @@ def test_no_fault_brings_a_part_that_was_not_passed_into_the_good_bin(
         result = finish(belt, faults, goods, camera)
     reckonings[plc if camera == "files" else f"{plc}, {camera}"] = result
     assert result.holds if SCALE >= 1 else result.is_safe, result  # a short run may be on a busy machine
-    if "merged_triggers" in result.faults:
-        assert result.no_image[reckoning.MERGED] > 0
+    if SCALE >= 1 and "merged_triggers" in result.faults:
+        assert result.no_image.get(reckoning.MERGED, 0) > 0
 
 
 def test_a_gate_that_accepts_what_has_no_verdict_would_be_detected(servers_to_kill, goods_for, tmp_path):
