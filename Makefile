@@ -8,9 +8,10 @@ PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 # With more processes than cores, threads of BLAS and OpenMP only wait for one another, and waiting takes a core.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,broker_kill,plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
-.PHONY: lint types bench bench-check wheel wheels lock servers
+.PHONY: plant-check lint types bench bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -40,6 +41,8 @@ demo: setup
 
 # Solar cells on a simulated belt, seen in the terminal as they are sorted.
 demo-plant: setup
+	@$(if $(findstring aravis,$(PLANT_CAMERA)),$(BIN)/python -m patchline.services.install_servers aravis-tools \
+		gir1.2-aravis-0.8 python3-gi)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/patchline demo --plant
 
@@ -51,7 +54,7 @@ test: setup
 # Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.
 test-cameras: setup
 	@$(BIN)/python -m patchline.services.install_servers aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 \
-		gstreamer1.0-plugins-ugly python3-gi
+		gstreamer1.0-plugins-ugly mosquitto python3-gi
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
 
 # The tests of broker, system and cameras in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with
@@ -81,8 +84,14 @@ chaos: setup
 
 # Parts on a simulated belt, sorted by a gate and its PLC while everything fails. Writes out/plant.json.
 plant: setup
+	@$(if $(findstring aravis,$(PLANT_CAMERA)),$(BIN)/python -m patchline.services.install_servers aravis-tools \
+		gir1.2-aravis-0.8 python3-gi)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/python -m pytest tests/plant --show-capture=no
+
+# Its short form: pieces of a brick wall, and each of the faults that a plant meets most, once.
+plant-check: setup
+	PLANT_SCALE=0.1 PLANT_RATE=10 PLANT_FAULTS=$(CHECKED_FAULTS) $(BIN)/python -m pytest tests/plant --show-capture=no
 
 # The same storm, ten times as long, and 20,000 images through one worker.
 soak: setup

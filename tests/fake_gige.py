@@ -27,15 +27,20 @@ def is_installed():
 
 
 class FakeCamera:
-    """The camera. `lost_per_thousand` is the share of its packets that are lost."""
+    """The camera. `lost_per_thousand` is the share of its packets that are lost, from its next start on."""
 
     def __init__(self, lost_per_thousand=0):
-        self._command = [FAKE, "-i", ADDRESS, "-s", "PL01", "-r", str(lost_per_thousand)]
-        self._process = None
+        self.lost_per_thousand = lost_per_thousand
+        self.process = None
+
+    def launch(self):
+        """Start the camera."""
+        command = [FAKE, "-i", ADDRESS, "-s", "PL01", "-r", str(self.lost_per_thousand)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start(self):
         """Start the camera, and wait until it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.launch()
         deadline = time.monotonic() + _UP_S
         probe = AravisCamera(ADDRESS, RULES)
         while True:
@@ -49,10 +54,10 @@ class FakeCamera:
 
     def kill(self):
         """Kill the camera, as if its cable was cut."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(_ENDED_S)
-            self._process = None
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(_ENDED_S)
+            self.process = None
 
 
 @contextmanager

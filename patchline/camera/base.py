@@ -27,6 +27,18 @@ class NoFrameError(CameraError):
     cause = "no_frame"
 
 
+class LateTriggerError(CameraError):
+    """The camera had its trigger so late that its frame may show what is behind the part."""
+
+    cause = "late_trigger"
+
+
+class LateFrameError(CameraError):
+    """The frame of the trigger came too late. The camera is well."""
+
+    cause = "no_frame"
+
+
 class BrokenFrameError(CameraError):
     """A frame came, and its camera or driver says that it is incomplete. Nothing else in it can be believed."""
 

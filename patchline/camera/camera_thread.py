@@ -5,22 +5,43 @@ A call to a dead camera may block for seconds, or for good. Parts pass meanwhile
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 
-from patchline.camera.base import Camera, CameraError, CameraLostError, Frame, NoFrameError
+from patchline.camera.base import (
+    Camera,
+    CameraError,
+    CameraLostError,
+    Frame,
+    LateFrameError,
+    LateTriggerError,
+    NoFrameError,
+)
 
 _log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S = 0.25
 _SILENT_S = 2.0
 _MAX_MISSES = 3  # a camera that has lost and found its power may take triggers and give no frames
-Shot = tuple[str, float]  # the job id of the part, and until when its frame is waited for
 OnResult = Callable[[str, Frame | CameraError], None]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture to take: of which part, until when the camera must have its trigger, and until when the frame counts.
+
+    Times are monotonic, in seconds.
+    """
+
+    job_id: str
+    trigger_by: float
+    frame_by: float
 
 
 class CameraThread:
@@ -70,13 +91,19 @@ class CameraThread:
         since = self._call_since
         return 0.0 if since is None else self._clock() - since
 
-    def press(self, job_id: str, timeout_s: float) -> str | None:
-        """Take a picture. Return None; or why that is not possible now, and then nothing happens."""
+    def press(self, job_id: str, timeout_s: float, trigger_by: float = math.inf) -> str | None:
+        """Take a picture. Return None; or why that is not possible now, and then nothing happens.
+
+        Args:
+            job_id: of the part.
+            timeout_s: for the frame. One that comes later shows perhaps what is behind the part.
+            trigger_by: when the part may have moved on, by the monotonic clock. Then its frame does not count.
+        """
         with self._lock:
             if self._not_ready is not None:
                 return self._not_ready
             self._not_ready = "the camera was still busy with the trigger before"
-        self._shots.put((job_id, self._clock() + timeout_s))
+        self._shots.put(Shot(job_id, trigger_by, self._clock() + timeout_s))
         return None
 
     def end(self) -> None:
@@ -115,7 +142,7 @@ class CameraThread:
         self._set_ready()
         misses = 0
         while (shot := self._shots.get()) is not None and not self._ended.is_set():
-            result = self._shoot(camera, *shot)
+            result = self._shoot(camera, shot)
             misses = misses + 1 if isinstance(result, NoFrameError) else 0
             if misses == _MAX_MISSES:
                 raise CameraLostError(f"{misses} triggers in a row gave no frame")
@@ -123,13 +150,13 @@ class CameraThread:
                 camera.arm()
             self._set_ready()
 
-    def _shoot(self, camera: Camera, job_id: str, deadline: float) -> Frame | CameraError:
+    def _shoot(self, camera: Camera, shot: Shot) -> Frame | CameraError:
         """Take a picture, and report it."""
         result: Frame | CameraError
+        job_id = shot.job_id
         try:
             with self._call():
-                camera.trigger()
-                result = camera.grab(max(0.0, deadline - self._clock()))
+                result = self._expose(camera, shot)
         except CameraLostError as error:
             self._lose(str(error))
             self._report(job_id, error)
@@ -141,6 +168,19 @@ class CameraThread:
             raise
         self._report(job_id, result)
         return result
+
+    def _expose(self, camera: Camera, shot: Shot) -> Frame:
+        """Return the frame of a trigger. The process of the camera, or this one, may have stood meanwhile."""
+        camera.trigger()
+        late_s = self._clock() - shot.trigger_by  # the camera has its trigger now at the latest
+        frame = camera.grab(max(0.0, shot.frame_by - self._clock()))
+        if late_s > 0:
+            reason = f"the camera had its trigger {late_s * 1000:.0f} ms too late"
+            raise LateTriggerError(f"{reason} (camera.trigger_late_ms)")
+        over_s = self._clock() - shot.frame_by
+        if over_s > 0:
+            raise LateFrameError(f"its frame came {over_s * 1000:.0f} ms too late (camera.frame_timeout_ms)")
+        return frame
 
     def _report(self, job_id: str, result: Frame | CameraError) -> None:
         if not self._ended.is_set():

@@ -6,6 +6,7 @@ cause why there is none. Uses no camera, no thread and no connection; times are 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ ENDED = "the process of the camera ended before the image was sent"
 class Shutter(Protocol):
     """What takes the pictures: see `CameraThread`."""
 
-    def press(self, job_id: str, timeout_s: float) -> str | None:
+    def press(self, job_id: str, timeout_s: float, trigger_by: float) -> str | None:
         """Take a picture. Return None; or why that is not possible now."""
         ...
 
@@ -135,7 +136,7 @@ class Exposures:
         capture = self._capture(trigger)
         self._parts.add(self._job(capture))
         capture = self._announce(capture, capture.deadline)
-        objection = objection or self._too_late(since) or self._press(capture, now)
+        objection = objection or self._too_late(since) or self._press(capture, now, since)
         if objection is not None:
             self._give_up(capture, objection.cause, objection.reason)
 
@@ -170,12 +171,13 @@ class Exposures:
         reason = f"triggered up to {late_s * 1000:.0f} ms ago, and camera.trigger_late_ms is {limit_ms:.0f}"
         return Objection("late_trigger", reason)
 
-    def _press(self, capture: Capture, now: float) -> Objection | None:
+    def _press(self, capture: Capture, now: float, since: float | None) -> Objection | None:
         """Take the picture of a part; return why that is not possible now."""
         if self._outstanding is not None:
             return Objection("busy", "the trigger before still waited for its frame")
         timeout_s = self._series.frame_timeout_s
-        refusal = self._shutter.press(str(capture.job_id), timeout_s)
+        trigger_by = math.inf if since is None else since + self._series.late_s
+        refusal = self._shutter.press(str(capture.job_id), timeout_s, trigger_by)
         if refusal is not None:
             return Objection("not_ready", refusal)
         self._outstanding = _Outstanding(capture, now, now + timeout_s + _MARGIN_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from patchline import config
-from patchline.camera import aravis, pylon
+from patchline.camera import aravis, pylon, video_devices
 from patchline.camera.base import CameraError
 from patchline.camera.hosted import FoundCamera
 
@@ -13,6 +13,7 @@ from patchline.camera.hosted import FoundCamera
 _FINDERS: dict[str, Callable[[config.CameraRules], list[FoundCamera]]] = {
     "aravis": aravis.find,
     "pylon": lambda _: pylon.find(),
+    "v4l2": lambda _: video_devices.find(),
 }
 
 

@@ -51,7 +51,7 @@ class Order:
         rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
         count: triggers after which the process ends; None: never.
         metrics_port: port of the metrics; None serves none.
-        plc: address of the PLC that triggers; None: there is none.
+        plc: address of the PLC or MQTT broker that triggers; None: there is none.
     """
 
     line: str
@@ -86,9 +86,9 @@ class Shutter:
         """How often the camera was opened."""
         return self._opened_before + self._thread.opened
 
-    def press(self, job_id: str, timeout_s: float) -> str | None:
+    def press(self, job_id: str, timeout_s: float, trigger_by: float) -> str | None:
         """See `CameraThread.press`."""
-        return self._thread.press(job_id, timeout_s)
+        return self._thread.press(job_id, timeout_s, trigger_by)
 
     def check(self) -> None:
         """Replace a thread that is stuck."""
@@ -187,6 +187,8 @@ def series_of(order: Order, rules: config.CameraRules) -> Series:
 
 def triggers_of(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
     """Return what starts the triggers. Raises SetupError if they cannot be had."""
+    if order.plc is not None and order.plc.partition(":")[0] in ("mqtt", "mqtts"):
+        return _mqtt_triggers(settings, order, order.plc, registry)
     if order.plc is not None:
         return _plc_triggers(settings, order, order.plc, registry)
     if order.rate is not None:
@@ -222,6 +224,17 @@ def _plc_triggers(settings: config.Config, order: Order, address: str, registry:
         PlcMetrics(order.line, order.category, registry),
     )
     return lambda _shutter, events, stop: source.run(plc.poll_ms / 1000, events.put, stop)
+
+
+def _mqtt_triggers(settings: config.Config, order: Order, address: str, registry: Registry) -> StartTriggers:
+    try:
+        from patchline.camera import mqtt_triggers
+    except ModuleNotFoundError as error:
+        raise SetupError(f"mqtt: needs the package {error.name}; install patchline[plc]") from error
+    plc, camera = settings.plc.rules(order.line), settings.camera.rules(order.line)
+    metrics = PlcMetrics(order.line, order.category, registry)
+    source = mqtt_triggers.open_triggers(address, order.line, camera, plc, metrics)
+    return lambda _shutter, events, stop: source.run(events.put, stop)
 
 
 def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:

@@ -19,8 +19,8 @@ from patchline.protocol import secret_files
 from patchline.protocol.errors import SetupError
 
 LOGIN = "PATCHLINE_CAMERA_LOGIN"
-_NEEDS = "the package av is needed; install Patchline with its extra `camera-stream`"
-_HOST = Host(sys.executable, "stream_host.py", _NEEDS, "install Python and Patchline again")
+NEEDS = "the package av is needed; install Patchline with its extra `camera-stream`"
+_HOST = Host(sys.executable, "stream_host.py", NEEDS, "install Python and Patchline again")
 _PIXEL_FORMATS = ("Mono8", "BGR8")
 _DEVICE = re.compile(r"/[\w./:+-]+")
 
@@ -107,7 +107,7 @@ def _with_login(url: str) -> str:
 def _latency_ms(kind: str, rules: config.CameraRules) -> int:
     """Return the latency. Raise SetupError if a setting does not fit a stream."""
     if importlib.util.find_spec("av") is None:
-        raise SetupError(f"{kind}: {_NEEDS}")
+        raise SetupError(f"{kind}: {NEEDS}")
     for name in ("exposure_us", "gain", "region", "features"):
         if getattr(rules, name):
             advice = "in the camera's own pages" if kind == "rtsp" else "with v4l2-ctl"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pydantic
 import structlog
@@ -26,6 +27,9 @@ class Trigger(messages.Frozen):
     part_id: Identifier | None = None
     number: PartNumber | None = None
     encoder_count: EncoderCount | None = None
+
+
+T = TypeVar("T", bound=Trigger)
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,22 @@ class Sighting:
     objection: Objection | None = None
 
 
-def parse(line: str) -> Trigger:
-    """Return the trigger of a line: an empty one, or a JSON object with fields of `Trigger`.
+def parse(line: str, kind: type[T]) -> T:
+    """Return the trigger of a line: an empty one, or a JSON object with fields of `kind`.
 
     Something passed, even if the line cannot be read: its part is then one of which nothing else is known.
     """
     text = line.strip()
     if not text:
-        return Trigger()
+        return kind()
     try:
-        return Trigger.model_validate(json.loads(text))
+        return kind.model_validate(json.loads(text))
     except pydantic.ValidationError as error:
         reason = messages.describe(error)
     except (ValueError, RecursionError) as error:
         reason = str(error)
     _log.error("trigger cannot be read, its part has no number", line=text[:200], reason=reason)
-    return Trigger()
+    return kind()
 
 
 def read_lines(file: int, on_trigger: Callable[[Trigger], None], on_end: Callable[[], None]) -> None:
@@ -81,7 +85,7 @@ def read_lines(file: int, on_trigger: Callable[[Trigger], None], on_end: Callabl
     def read() -> None:
         try:
             for line in _lines(file):
-                on_trigger(parse(line.decode(errors="replace")))
+                on_trigger(parse(line.decode(errors="replace"), Trigger))
         except OSError as error:
             _log.error("triggers cannot be read any more", reason=str(error))
         on_end()

@@ -35,6 +35,7 @@ class CameraRules(Section):
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
         trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
         trigger_late_counts: a part that has moved by more counts of the encoder has no image; None: the time decides.
+        trigger_topic: messages on it trigger the camera, with `--triggers mqtt:`. None: patchline/LINE/trigger.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
     """
 
@@ -52,6 +53,7 @@ class CameraRules(Section):
     system_python: Annotated[Path, Field(strict=False)] = Path("/usr/bin/python3")
     trigger_late_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
     trigger_late_counts: Count | None = None
+    trigger_topic: Annotated[str, Field(pattern=r"^[^+#$\x00-\x1f][^+#\x00-\x1f]{0,200}$")] | None = None
     stuck_s: Annotated[float, Field(ge=5)] = 20.0
 
     def of_device(self) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from patchline import config
 from patchline.gate.outputs import DryRunOutput, ExecOutput, Output
 from patchline.gate.plc_output import PlcOutput
 from patchline.gate.sparkplug_output import SparkplugOutput
-from patchline.plc import connecting
+from patchline.plc import connecting, mqtt_url
 from patchline.plc.station import Station
-from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
 from patchline.runtime.uptime import boot_s
@@ -49,7 +48,7 @@ def opener(address: str, line: str, settings: config.Config) -> Callable[[str], 
     if address == "dry-run":
         return lambda _: Arm(DryRunOutput())
     if kind == "mqtt":
-        url = _mqtt_url(address)
+        url = mqtt_url.find(address)
         return lambda name: Arm(_mqtt(url, line, name, rules, timeout_s))
     if kind not in connecting.KINDS:
         raise SetupError(f"{address!r} is not the address of an arm; it must look like one of: {', '.join(FORMS)}")
@@ -74,17 +73,6 @@ def _mqtt(url: str, line: str, name: str, rules: config.PlcRules, timeout_s: flo
         return output
     node = SparkplugNode(url, rules.sparkplug_group, f"{line}-{name}", certificates=certificates)
     return SparkplugOutput(output, node)
-
-
-def _mqtt_url(address: str) -> str:
-    given = secret_files.url_from_environment("PATCHLINE_MQTT_URL")
-    url = address if address != "mqtt:" else given or ""
-    if not url:
-        raise SetupError("mqtt: names no broker; write mqtt://HOST, or set PATCHLINE_MQTT_URL or its _FILE")
-    if url == address and server_url.has_password(url):
-        raise SetupError("the url of the MQTT broker contains a password, which others can see; use PATCHLINE_MQTT_URL")
-    server_url.check(url)
-    return url
 
 
 def _command(text: str) -> list[str]:

@@ -136,6 +136,11 @@ class Belt:
         """Return the part whose middle is nearest to the trigger, where the camera is."""
         return min(self.on_belt, key=lambda part: abs(self._middle(part)), default=None)
 
+    def part_in_view(self) -> Part | None:
+        """Return what a camera sees whose view begins at the trigger: the last part that has reached it."""
+        seen = self._between(-self.geometry.part_mm / 2, math.inf)
+        return seen[-1] if seen else None
+
     def _middle(self, part: Part) -> float:
         return self.position_mm + part.offset_mm
 

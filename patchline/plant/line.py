@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from patchline.plant.belt import Belt, Geometry, Inputs
+from patchline.plant.belt import Belt, Geometry, Inputs, Part
 from patchline.plant.plc_program import Memory, Outputs, PlcProgram, Retained, Settings
 from patchline.plc.register_map import Layout
 
@@ -77,10 +77,20 @@ class Line:
         settings: the PLC's settings.
         motion: the target speed for each cycle.
         record: called with the name of an event and its values.
+        show: called with the picture of each part that comes into the view of the camera, before the PLC triggers.
     """
 
-    def __init__(self, belt: Belt, settings: Settings, motion: Iterator[float], record: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        belt: Belt,
+        settings: Settings,
+        motion: Iterator[float],
+        record: Callable[..., None],
+        show: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._belt, self._settings, self._motion, self._record = belt, settings, motion, record
+        self._show = show
+        self._in_view: Part | None = None
         self._retained = Retained()
         self._program: PlcProgram | None = None
         self._is_frozen = False
@@ -127,6 +137,7 @@ class Line:
         coil = self._outputs.coil
         inputs = self._belt.advance(CYCLE_S, coil, target)
         self.cycles += 1
+        self._look()
         self._run_plc(inputs)
         if self.cycles % _POSITION_CYCLES == 0:
             self._record("belt", count=inputs.count)
@@ -135,6 +146,13 @@ class Line:
         for part, where in self._belt.take_fallen():
             self._record("bin", part=part.index, picture=part.picture, bin=where)
         return self._shots()
+
+    def _look(self) -> None:
+        """Show a part that has come into the view of the camera."""
+        part = self._belt.part_in_view()
+        if part is not None and part is not self._in_view:
+            self._show(part.picture)
+        self._in_view = part
 
     def _run_plc(self, inputs: Inputs) -> None:
         """Run the program, or let the output modules notice that it does not run. What the inputs saw is lost then."""

@@ -5,7 +5,7 @@
 It obeys commands on its standard input, one a line, and ends with it: `restart SECONDS` (of the PLC), `reset SECONDS`
 (the same, and its retained memory is lost), `freeze SECONDS`, `product CODE`, `run` (with `--hold`), `start` (after the
 gate has stopped the line), and `finish`: no more parts come. The ledger says when the belt is empty. The PLC stays on,
-because a gate may still have to say what it did.
+because a gate may still have to say what it did. With `--view`, a file shows what lies before the camera.
 """
 
 from __future__ import annotations
@@ -114,6 +114,19 @@ class Simulator:
             self._memory = None
 
 
+class View:
+    """What lies before the camera, as a symbolic link to its picture. It never leads nowhere."""
+
+    def __init__(self, link: Path) -> None:
+        self._link, self._next = link, link.with_name(f".{link.name}.next")
+        self._next.unlink(missing_ok=True)
+
+    def show(self, picture: str) -> None:
+        """Lead the link to another picture."""
+        self._next.symlink_to(Path(picture).resolve())
+        self._next.replace(self._link)
+
+
 def run(simulator: Simulator, line: Line, commands: queue.Queue[str | None], ledger: Ledger, cycle_s: float) -> None:
     """Run until the commands end. Each cycle takes `cycle_s` seconds.
 
@@ -171,7 +184,8 @@ def main() -> None:
         speeds = motion.steady(speed)
         if arguments.motion == "varied":
             speeds = motion.varied(speed, random.Random(arguments.seed), CYCLE_S)
-        line = Line(belt, plc_settings(geometry, layout, speed), speeds, ledger.record)
+        show = (lambda _: None) if arguments.view is None else View(arguments.view).show
+        line = Line(belt, plc_settings(geometry, layout, speed), speeds, ledger.record, show)
         line.is_held = arguments.hold
 
         def shoot(shot: Shot) -> None:
@@ -211,6 +225,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--camera-port", type=int, required=True, help="UDP port of the camera on loopback")
     parser.add_argument("--pictures", type=Path, required=True, help="file with one path of a picture a line")
     parser.add_argument("--ledger", type=Path, required=True, help="file for what happens, as lines of JSON")
+    parser.add_argument("--view", type=Path, default=None, help="link that is to lead to the picture before the camera")
     parser.add_argument("--parts", type=int, default=None, help="number of parts; without it until `finish`")
     parser.add_argument("--hold", action="store_true", help="the belt stands until the command `run`")
     parser.add_argument("--rate", type=float, default=20.0, help="parts per second at full speed")

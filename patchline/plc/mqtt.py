@@ -63,7 +63,7 @@ class MqttConnection:
         url: `mqtt://user:password@host:1883`, or `mqtts://` with TLS. A comma separates the nodes of a cluster.
         client_id: a name that no other client of the broker has.
         subscriptions: topics to receive, with QoS 1.
-        will: returns what the broker publishes if the connection is lost. Called for each connection.
+        will: returns what the broker publishes if the connection is lost. Called for each connection. None: nothing.
         keep_alive_s: the broker gives the client up after one and a half times as long without a sign of life. A
             message that it does not confirm within this time closes the connection.
         certificates: for `mqtts`.
@@ -78,7 +78,7 @@ class MqttConnection:
         url: str,
         client_id: str,
         subscriptions: Sequence[str],
-        will: Callable[[], Publication],
+        will: Callable[[], Publication] | None,
         keep_alive_s: int = 2,
         certificates: Certificates | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -165,8 +165,9 @@ class MqttConnection:
             reconnect_on_failure=False,
         )
         client.max_queued_messages_set(_MAX_UNCONFIRMED)
-        will = self._will()
-        client.will_set(will.topic, will.payload, will.qos, will.retain)
+        if self._will is not None:
+            will = self._will()
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
         if server_url.user(node) is not None:
             client.username_pw_set(server_url.user(node), server_url.password(node))
         if self._encrypted[node] and self._context is not None:

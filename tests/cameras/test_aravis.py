@@ -37,22 +37,6 @@ def camera_with(**rules):
     return AravisCamera(ADDRESS, config.CameraRules(**rules))
 
 
-@pytest.fixture
-def opened():
-    """Open a camera with these rules, armed. All are closed at the end."""
-    cameras = []
-
-    def opened(**rules):
-        cameras.append(camera_with(**rules))
-        cameras[-1].open()
-        cameras[-1].arm()
-        return cameras[-1]
-
-    yield opened
-    for camera in cameras:
-        camera.close()
-
-
 class TestAravisCamera(CameraContract):
     @pytest.fixture
     def camera(self, fake):

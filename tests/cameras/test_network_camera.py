@@ -74,25 +74,9 @@ class PatientCamera(stream.NetworkCamera):
         super().open()
 
 
-def camera_at(address, settings=None):
+def camera_with(address, settings=None):
     settings = settings or rules()
     return PatientCamera(f"rtsp:{address}", settings, settings.latency_ms)
-
-
-@pytest.fixture
-def opened():
-    """Open the camera at an address, armed. All are closed at the end."""
-    cameras = []
-
-    def opened(address, settings=None):
-        cameras.append(camera_at(address, settings))
-        cameras[-1].open()
-        cameras[-1].arm()
-        return cameras[-1]
-
-    yield opened
-    for camera in cameras:
-        camera.close()
 
 
 class TestStreamCamera(CameraContract):
@@ -102,7 +86,7 @@ class TestStreamCamera(CameraContract):
 
     @pytest.fixture
     def camera(self, device):
-        return camera_at(device.address)
+        return camera_with(device.address)
 
     @pytest.fixture
     def kill(self, device):

@@ -65,22 +65,6 @@ def camera_with(**rules):
     return PylonCamera(SERIAL, config.CameraRules(**rules))
 
 
-@pytest.fixture
-def opened():
-    """Open a camera with these rules, armed. All are closed at the end."""
-    cameras = []
-
-    def opened(**rules):
-        cameras.append(camera_with(**rules))
-        cameras[-1].open()
-        cameras[-1].arm()
-        return cameras[-1]
-
-    yield opened
-    for camera in cameras:
-        camera.close()
-
-
 def shoot(camera):
     camera.arm()
     camera.trigger()

@@ -16,9 +16,17 @@ def reckonings():
 
 
 @pytest.fixture(scope="session")
-def goods(tmp_path_factory):
-    """What lies on the belt, with a memory bank."""
-    return belt_goods.make(tmp_path_factory.mktemp("goods"))
+def goods_for(tmp_path_factory):
+    """Return what lies on the belt before a kind of camera, with a memory bank."""
+    made = {}
+
+    def goods_for(camera):
+        shows_parts = camera != "aravis"
+        if shows_parts not in made:
+            made[shows_parts] = belt_goods.make(tmp_path_factory.mktemp("goods"), shows_parts)
+        return made[shows_parts]
+
+    return goods_for
 
 
 @pytest.fixture(scope="module")

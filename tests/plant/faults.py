@@ -1,7 +1,9 @@
 """What can go wrong at a plant, injected in a random order that depends on a seed."""
 
 import contextlib
+import os
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -108,6 +110,39 @@ class Faults:
     def camera_kill(self, rng):
         """Kill the camera, and start it again."""
         return self._kill(self.plant.camera, rng)
+
+    def camera_freeze(self, _):
+        """Suspend the process of the camera while parts pass, then let it go on."""
+        victim, at = self.plant.camera.process, time.monotonic()
+        victim.suspend()
+        time.sleep(FREEZE_S)
+        victim.resume()
+        return at
+
+    def camera_loss(self, _):
+        """Take the camera away from its process, and bring it back."""
+        at = time.monotonic()
+        self.plant.eye.take_away(self.plant.camera.process)
+        time.sleep(HOLD_S)
+        self.plant.eye.bring_back()
+        return at
+
+    def merged_triggers(self, _):
+        """Let an exposure take longer than the time between two parts, by suspending what exposes."""
+        pid, at = self.plant.eye.exposing(self.plant.camera.process).pid, time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(HOLD_S)
+        os.kill(pid, signal.SIGCONT)
+        return at
+
+    def packet_loss(self, _):
+        """Lose packets of the camera. The fake one must be started anew for that."""
+        at = time.monotonic()
+        self.plant.eye.lose_packets(True)
+        self.wait_for_an_accept(time.monotonic())
+        time.sleep(LOSS_S)
+        self.plant.eye.lose_packets(False)
+        return at
 
     def gate_kill(self, rng):
         """Kill the gate that acts, and start it again. The other one takes over."""

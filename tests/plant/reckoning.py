@@ -1,8 +1,10 @@
 """Counts which parts lie in which bin, and compares it with what was known of them in time."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -12,13 +14,25 @@ from patchline.plant.belt import Geometry
 from patchline.plc.register_map import Bin, Result
 from patchline.protocol.gate_messages import Action
 from patchline.protocol.messages import Decision
+from tests.plant.goods import digest
 
 OUT = Path("out/plant.json")
 MIN_SHARE = 0.99
 MAX_STALL_S = 0.1  # while a part is on its way: the simulator has priority, so all others stand for longer
 _BY_WATCHDOG = ("gate_kill", "gate_freeze", "link_freeze")
 _BY_OUTPUT = ("plc_freeze", "plc_restart", "plc_reset")
-_BY_PATIENCE = ("camera_kill", "worker_kill", "broker_kill")
+_BY_PATIENCE = ("camera_kill", "camera_freeze", "camera_loss", "worker_kill", "broker_kill")
+_UNREAD_S = 0.5  # a PLC that loses its memory may have triggers that nobody has read yet
+MERGED = "merged"
+# Why parts have no image, by words of the verdicts.
+_CAUSES = {
+    MERGED: r"trigger before",  # two triggers, one exposure
+    "late trigger": r"triggered (up to|another part)|had moved|too late \(camera.trigger",
+    "late or no frame": r"no frame|has not answered|too late \(camera.frame",
+    "broken frame": r"incomplete",
+    "camera lost": r"camera is (lost|not open)|does not answer|has ended",
+    "process ended": r"process of the camera ended",
+}
 
 
 @dataclass
@@ -27,12 +41,16 @@ class Reckoning:
 
     Attributes:
         pictures: what the camera saw.
+        camera: what took the pictures (eyes.py).
         parts: parts that lie in a bin.
         bad_in_good_bin: parts in the good bin without a verdict `pass` that reached the PLC in time.
         good_in_reject_bin: parts in the reject bin whose verdict was `pass`.
         unnoticed: parts that the PLC has numbered, and of which no gate has a record.
+        forgotten: parts of which there is no record because the PLC lost its memory right after it had numbered them.
         unattended: parts on which no gate has acted, and which a gate has recorded afterwards: the PLC rejected them.
         overwritten: those of them whose trigger was overwritten before it was read.
+        foreign_pictures: parts with the picture of another part, which is what lay before the camera when it was taken.
+        no_image: verdicts that there is no picture, by cause.
         escaped: parts in the good bin that gates have only rejected.
         opposite_acts: parts that gates have accepted and rejected.
         unconfirmed: numbered parts in the reject bin that no sensor saw there, because the PLC was frozen or off.
@@ -47,10 +65,13 @@ class Reckoning:
     """
 
     pictures: str
+    camera: str
     parts: int
     bad_in_good_bin: int
     good_in_reject_bin: int
     unnoticed: int
+    forgotten: int
+    foreign_pictures: int
     unattended: int
     overwritten: int
     escaped: int
@@ -70,13 +91,14 @@ class Reckoning:
     time_to_safe_ms: dict
     recovery_ms: dict
     outcomes: dict
+    no_image: dict
     faults: dict
     examples: dict = field(default_factory=dict)
 
     @property
     def is_safe(self):
         """Return True if nothing bad went into the good bin, and each part has a record. No machine is too slow."""
-        wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped)
+        wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped, self.foreign_pictures)
         return self.parts > 0 and not any(wrong)
 
     @property
@@ -112,12 +134,18 @@ class Parts:
             self._key(number, count) for number, count, decision in audit.verdicts if decision is Decision.PASS
         }
 
+        self.foreign = {
+            key
+            for key, seen in ((self._key(number, count), seen) for number, count, seen in audit.pictures)
+            if key in self.triggers and seen != _digest_of(self.bins[self.triggers[key]["part"]]["picture"])
+        }
+
     def keys_in(self, where):
         """Return the keys of the parts in a bin; None for a part without a number."""
         return [self.key_of.get(part) for part, event in self.bins.items() if event["bin"] == where]
 
     @property
-    def unnoticed(self):
+    def without_record(self):
         """The parts that the PLC has numbered, and of which no gate has a record."""
         return self.triggers.keys() - self.acts.keys()
 
@@ -129,7 +157,14 @@ class Parts:
         return next((key for key in keys if key not in self.acts), keys[-1])
 
 
-def reckon(events, audit, faults, pictures):
+def unnoticed(parts, faults):
+    """Return the parts without a record that somebody could know of."""
+    resets = [fault.at for fault in faults if fault.kind == "plc_reset"]
+    read = {key for key in parts.triggers if not any(0 <= at - parts.triggers[key]["at"] < _UNREAD_S for at in resets)}
+    return parts.without_record & read
+
+
+def reckon(events, audit, faults, pictures, camera="files"):
     """Return the reckoning of a run that is over."""
     parts = Parts(events, audit)
     good, reject = parts.keys_in(Bin.GOOD), parts.keys_in(Bin.REJECT)
@@ -137,8 +172,9 @@ def reckon(events, audit, faults, pictures):
     actions = {key: {action for action, _ in acts} for key, acts in parts.acts.items()}
     unattended = {act[:2] for act in audit.acts if act[3] == UNATTENDED}
     lists = {
-        "bad_in_good_bin": [key for key in good if key not in parts.passed or key not in accepted],
-        "unnoticed": sorted(parts.unnoticed),
+        "bad_in_good_bin": [key for key in good if key not in parts.passed & accepted - parts.foreign],
+        "foreign_pictures": sorted(parts.foreign),
+        "unnoticed": sorted(unnoticed(parts, faults)),
         "escaped": [key for key in good if actions.get(key) == {Action.REJECT}],
         "opposite_acts": sorted(key for key, kinds in actions.items() if len(kinds) > 1 and key in parts.triggers),
     }
@@ -146,9 +182,11 @@ def reckon(events, audit, faults, pictures):
     defects = [part for part, event in parts.bins.items() if event["bin"] == Bin.GOOD and _is_defect(event["picture"])]
     return Reckoning(
         pictures=pictures,
+        camera=camera,
         parts=len(parts.bins),
         **{name: len(keys) for name, keys in lists.items()},
         good_in_reject_bin=len(parts.passed & set(reject)),
+        forgotten=len(parts.without_record - unnoticed(parts, faults)),
         unattended=len(unattended),
         overwritten=sum(count is None for _, count in unattended),
         unconfirmed=sum(key is not None and key not in parts.confirmed for key in reject),
@@ -166,6 +204,7 @@ def reckon(events, audit, faults, pictures):
         time_to_safe_ms=_times_to_safe(parts, faults),
         recovery_ms=_by_kind((fault.kind, fault.recovered_at - fault.at) for fault in faults),
         outcomes=_counts(outcome for _, outcome in audit.outcomes),
+        no_image=_counts(_cause(detail) for *_, detail in audit.no_image),
         faults=_counts(fault.kind for fault in faults),
         examples={name: keys[:5] for name, keys in lists.items()}
         | {"rejected_outside_faults": sorted(undisturbed - set(good))[:20]},
@@ -178,6 +217,15 @@ def write(reckonings):
     if runs:
         OUT.parent.mkdir(exist_ok=True)
         OUT.write_text(json.dumps({**next(iter(runs.values())), "runs": runs}, indent=2) + "\n")
+
+
+@cache
+def _digest_of(picture):
+    return digest(Path(picture).read_bytes())
+
+
+def _cause(detail):
+    return next((cause for cause, words in _CAUSES.items() if re.search(words, detail)), "other")
 
 
 def _is_defect(picture):
@@ -236,7 +284,9 @@ def _safe_at(parts, fault):
     if fault.kind in _BY_PATIENCE:
         known = [key for key, event in parts.triggers.items() if event["at"] < fault.at]
         last = max((parts.decisions[key]["at"] for key in known if _was_accepted(parts, key)), default=0.0)
-        return next((event["at"] for event in coil if event["at"] > max(last, fault.at) and not event["on"]), None)
+        since = max(last, fault.at)
+        off = (event["at"] for event in coil if since < event["at"] < fault.recovered_at and not event["on"])
+        return next(off, since)  # it was off already
     return None
 
 

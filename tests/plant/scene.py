@@ -19,16 +19,18 @@ from patchline.plant.line import gate_settings, plc_settings
 from patchline.plant.simulator import geometry_of
 from patchline.plc.register_map import Layout
 from patchline.protocol import gate_messages, messages, topology
+from patchline.protocol.errors import Reason
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
 from patchline.services.server import free_ports
 from tests.chaos import scene as line
 from tests.chaos.line_ends import Process
-from tests.plant.goods import CATEGORY
+from tests.plant.eyes import POLL_MS, FileEye
+from tests.plant.goods import CATEGORY, digest
 from tests.proxy import Proxy
 
 LINE, GATES = "l1", ("a", "b")
-ARM_S, DEADLINE_MS = 2.5, 2000
+ARM_S = 2.5
 LAYOUT = Layout(gate=0, plc=2000, slots=128)
 AUDIT = "plant.audit"
 WITNESS = Path(line.__file__).with_name("witness")
@@ -61,18 +63,27 @@ class Ledger:
 class Audit:
     """What was published about parts: decisions of verdicts, acts of gates, and what the gates say became of parts.
 
-    A part has a number and the encoder's count at its trigger (None if its gate does not know it).
+    A part has a number and the encoder's count at its trigger (None if its gate does not know it). Of its job there is
+    a digest of the picture, if jobs are listened to; of its verdict, why there is no picture.
     """
 
     verdicts: list[tuple[int, int | None, Decision]] = field(default_factory=list)
     acts: list[tuple[int, int | None, str, str]] = field(default_factory=list)  # with action and reason
     outcomes: list[tuple[int, str]] = field(default_factory=list)
+    pictures: list[tuple[int, int | None, str]] = field(default_factory=list)
+    no_image: list[tuple[int, int | None, str]] = field(default_factory=list)
 
     def take(self, message):
         """Take note of a message."""
         if message.type == messages.VERDICT_TYPE:
             verdict = messages.parse_verdict(message)
             self.verdicts.append((verdict.number, verdict.encoder_count, verdict.decision))
+            if verdict.reason is Reason.NO_IMAGE:
+                self.no_image.append((verdict.number, verdict.encoder_count, str(verdict.detail)))
+        elif message.type == messages.JOB_TYPE:
+            job = messages.parse_job(message)
+            if job.no_image is None:
+                self.pictures.append((job.number, job.encoder_count, digest(message.body)))
         elif message.type == gate_messages.ACT_TYPE:
             act = gate_messages.parse_act(message)
             if act.state is gate_messages.ActState.DONE:
@@ -91,6 +102,7 @@ class Plant:
     ledger: Ledger
     link: Proxy
     proxies: dict[str, list[Proxy]]
+    eye: object
     simulator: subprocess.Popen | None = None
     camera: Process | None = None
     worker: Process | None = None
@@ -130,25 +142,28 @@ class Plant:
 
 
 @contextmanager
-def set_up(goods, folder, amqp_url, redis_url, rate, seed, broken=None, plc="modbus"):
+def set_up(goods, folder, amqp_url, redis_url, rate, seed, broken=None, plc="modbus", eye=None):
     """Start a belt with parts at a rate per second, and the line that inspects them.
 
-    `plc` is the protocol of its PLC. `broken` names a bug of the gates, see tests/chaos/witness.
+    `plc` is the protocol of its PLC, and `eye` what looks at the belt (eyes.py). `broken` names a bug of the gates, see
+    tests/chaos/witness.
     """
+    eye = eye or FileEye()
     geometry, speed = geometry_of(rate, ARM_S)
     plc_port, camera_port = free_ports(2)
     plc_section = _plc(plc_settings(geometry, LAYOUT, speed), plc)
-    settings = line.configured(goods.folder, folder, {**CHANGES, "plc": plc_section})
+    settings = line.configured(goods.folder, folder, {**CHANGES, "plc": plc_section, "camera": eye.settings})
     with ExitStack() as stack:
         proxies, urls = {}, {}
         for name in ("worker", "camera", "gate"):
             proxies[name], urls[name] = line.behind_proxies([amqp_url], stack)
         link = Proxy(plc_port)
         stack.callback(link.close)
-        scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies)
-        _declare(settings, amqp_url)
+        scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies, eye)
+        _declare(settings, amqp_url, eye)
         _audit(scene.audit, amqp_url, stack)
-        scene.simulator = _simulator(folder, plc, plc_port, camera_port, goods.pictures, rate, seed)
+        view = {} if eye.view is None else {"view": eye.view}
+        scene.simulator = _simulator(folder, plc, plc_port, camera_port, goods.pictures, rate, seed, **view)
         stack.callback(_end, scene.simulator)
         for process in _processes(scene, urls, redis_url, camera_port, plc_server.gate_address(plc, link.port), broken):
             process.start()
@@ -159,7 +174,7 @@ def set_up(goods, folder, amqp_url, redis_url, rate, seed, broken=None, plc="mod
 def _plc(measured, plc):
     """Return the section of the configuration for the belt."""
     nodes = {"gate_node": plc_server.GATE_NODE, "plc_node": plc_server.PLC_NODE} if plc == "opcua" else {}
-    return nodes | gate_settings(measured, ARM_S)
+    return nodes | gate_settings(measured, ARM_S) | {"poll_ms": POLL_MS}
 
 
 def _processes(scene, urls, redis_url, camera_port, output, broken):
@@ -177,13 +192,12 @@ def _processes(scene, urls, redis_url, camera_port, output, broken):
         arguments = ("gate", "--line", LINE, "--instance", name, "--output", output)
         scene.gates[name] = process(f"gate-{name}", "gate", "patchline", *arguments)
     scene.worker = process("worker", "worker", "patchline", "worker", "--devices", "cpu:0")
-    options = ("--port", str(camera_port), "--deadline-ms", str(DEADLINE_MS))
-    options = ("--line", LINE, "--category", CATEGORY, *options)
-    scene.camera = process("camera", "camera", "patchline.plant.camera", *options)
+    common |= scene.eye.environment
+    scene.camera = process("camera", "camera", *scene.eye.arguments(LINE, CATEGORY, output, camera_port))
     return [*scene.gates.values(), scene.worker, scene.camera]
 
 
-def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed):
+def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed, **options):
     (folder / "pictures.txt").write_text("".join(f"{path}\n" for path in pictures))
     command = starting.simulator_command(
         LAYOUT,
@@ -196,6 +210,7 @@ def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed):
         arm_s=ARM_S,
         seed=seed,
         first_count=2**31 - 200_000,
+        **options,
     )
     with (folder / "simulator.err").open("ab") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, text=True)
@@ -209,9 +224,9 @@ def _end(simulator):
     simulator.wait(30)
 
 
-def _declare(settings: config.Config, amqp_url):
+def _declare(settings: config.Config, amqp_url, eye):
     """Declare the queues of the plant, and one for the audit. Drop what another test has left."""
-    bindings = ((topology.VERDICTS, "#"), (topology.ACTS, "#"))
+    bindings = ((topology.VERDICTS, "#"), (topology.ACTS, "#")) + (((topology.JOBS, "#"),) if eye.view else ())
     audit = topology.Queue(AUDIT, bindings, {"x-queue-type": "quorum"})
     with RabbitBroker(amqp_url) as broker:
         broker.declare(connections.plant(settings))

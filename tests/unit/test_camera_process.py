@@ -1,5 +1,6 @@
 """From a trigger to a job: the parts of a camera, its thread, and what becomes of the parts of a process that ended."""
 
+import math
 import os
 import sys
 import threading
@@ -52,9 +53,10 @@ class Line:
         self.announced.append(capture)
         return replace(capture, traceparent="trace")
 
-    def press(self, job_id, timeout_s):
+    def press(self, job_id, timeout_s, trigger_by):
         if self.refusal is None:
             self.pressed.append(job_id)
+            self.trigger_by = trigger_by
         return self.refusal
 
     def send(self, capture, frame):
@@ -131,6 +133,7 @@ def test_a_part_whose_trigger_was_seen_too_late_is_announced_and_not_photographe
     assert line.count("no_image_total", cause="late_trigger") == 1
     line.exposures.on_trigger(Trigger(number=8), 1.1, since=1.02)
     assert line.pressed == [line.announced[1].job_id]
+    assert line.trigger_by == pytest.approx(1.12)
 
 
 def test_a_part_with_an_objection_is_announced_and_not_photographed(line):
@@ -343,19 +346,19 @@ def test_while_nothing_takes_images_frames_are_dropped_and_their_parts_are_not()
 class Results:
     """What a thread reports, and waits for it."""
 
-    def __init__(self, make):
+    def __init__(self, make, clock=time.monotonic):
         self.results, self.arrived = [], threading.Condition()
-        self.thread = CameraThread(make, 0.05, self.add)
+        self.thread = CameraThread(make, 0.05, self.add, clock)
 
     def add(self, job_id, result):
         with self.arrived:
             self.results.append((job_id, result))
             self.arrived.notify_all()
 
-    def shoot(self, job_id, timeout_s=5.0):
+    def shoot(self, job_id, timeout_s=5.0, trigger_by=math.inf):
         """Take a picture, once the camera is ready. Return the result."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.thread.press(job_id, timeout_s) is not None:
+        while self.thread.press(job_id, timeout_s, trigger_by) is not None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
         with self.arrived:
@@ -367,8 +370,8 @@ class Results:
 def run():
     started = []
 
-    def run(device):
-        started.append(Results(lambda: SimulatedCamera(device)))
+    def run(device, clock=time.monotonic):
+        started.append(Results(lambda: SimulatedCamera(device), clock))
         return started[-1]
 
     yield run
@@ -416,6 +419,32 @@ def test_a_thread_goes_on_after_a_frame_that_did_not_come(run):
     assert isinstance(camera.shoot("j1", 0.01), NoFrameError)
     device.plan = Plan(frame_s=0.0)
     assert isinstance(camera.shoot("j2"), Frame)
+    assert camera.thread.opened == 1
+
+
+@pytest.mark.parametrize(("trigger_by", "passes"), [(1.0, True), (0.9, False)])
+def test_a_frame_whose_trigger_has_reached_the_camera_too_late_may_show_another_part(run, trigger_by, passes):
+    camera = run(Device(Plan(frame_s=0.0)), lambda: 1.0)
+    results = [camera.shoot(f"j{number}", trigger_by=trigger_by) for number in range(4)]
+    assert [isinstance(result, Frame) for result in results] == [passes] * 4
+    if not passes:
+        reason = "the camera had its trigger 100 ms too late (camera.trigger_late_ms)"
+        assert {str(result) for result in results} == {reason}
+        assert {type(result).cause for result in results} == {"late_trigger"}
+    assert camera.thread.opened == 1
+
+
+def test_a_frame_that_comes_after_its_time_limit_may_show_another_part_and_its_camera_is_well(run):
+    now = [1.0]
+
+    def picture(number):
+        now[0] += 0.3  # this process or that of the camera stands meanwhile
+        return texture(0, number)
+
+    camera = run(Device(Plan(frame_s=0.0), picture), lambda: now[0])
+    results = [camera.shoot(f"j{number}", timeout_s=0.25) for number in range(4)]
+    assert {str(result) for result in results} == {"its frame came 50 ms too late (camera.frame_timeout_ms)"}
+    assert {type(result).cause for result in results} == {"no_frame"}
     assert camera.thread.opened == 1
 
 

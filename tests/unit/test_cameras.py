@@ -319,7 +319,7 @@ def test_an_encoded_file_stays_as_it_is():
 
 def test_a_line_is_a_trigger_whatever_stands_in_it():
     lines = ["\n", json.dumps({"number": 7, "encoder_count": -5, "part_id": "p:1"}), '{"number": "x"}', "[" * 5000]
-    assert [triggers.parse(line) for line in lines] == [
+    assert [triggers.parse(line, Trigger) for line in lines] == [
         Trigger(),
         Trigger(number=7, encoder_count=-5, part_id="p:1"),
         Trigger(),
@@ -375,7 +375,7 @@ def test_arbitrary_lines_are_triggers():
     letters = '{}[]":,0123456789eE-+.numberpart_id\\ \t'
     for seed in range(300):
         draw = random.Random(seed)
-        assert isinstance(triggers.parse("".join(draw.choices(letters, k=draw.randrange(60)))), Trigger)
+        assert isinstance(triggers.parse("".join(draw.choices(letters, k=draw.randrange(60))), Trigger), Trigger)
 
 
 def test_a_rate_ends_with_its_stop_event():

@@ -15,18 +15,7 @@ from tests.plc_memory import LAYOUT
 from tests.system.test_dashboards import NEED_A_PLC
 from tools import dashboards
 
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = PlcBench(tmp_path)
-    yield bench
-    bench.memory.close()
-
-
-@pytest.fixture
-def serving(bench):
-    bench.pass_time(3.0)
-    return bench
+BENCH = PlcBench
 
 
 def test_a_verdict_becomes_the_result_of_its_part(serving):

@@ -40,17 +40,7 @@ class TwoGates(PlcBench):
             self.step()
 
 
-@pytest.fixture
-def bench(tmp_path):
-    bench = TwoGates(tmp_path)
-    yield bench
-    bench.memory.close()
-
-
-@pytest.fixture
-def serving(bench):
-    bench.pass_time(3.0)
-    return bench
+BENCH = TwoGates
 
 
 def test_a_part_that_all_gates_have_forgotten_is_recorded_as_unattended_once_it_is_behind_the_arm(serving):

@@ -14,18 +14,7 @@ from patchline.protocol.gate_messages import (
 from patchline.protocol.messages import Decision
 from tests.gate_bench import Bench
 
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.memory.close()
-
-
-@pytest.fixture
-def serving(bench):
-    bench.pass_time(3.0)
-    return bench
+BENCH = Bench
 
 
 def test_a_verdict_is_acknowledged_only_after_the_arm_has(serving):

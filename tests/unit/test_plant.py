@@ -30,7 +30,8 @@ class Plant:
         self.memory = MemoryWords()
         self.belt = Belt(GEOMETRY, lambda index: BAD if index % 3 == 0 else GOOD, rng, first_count, parts)
         target = target or motion.steady(SPEED_MM_S)
-        self.line = Line(self.belt, plc_settings(GEOMETRY, LAYOUT, SPEED_MM_S), target, self.record)
+        self.shown = []
+        self.line = Line(self.belt, plc_settings(GEOMETRY, LAYOUT, SPEED_MM_S), target, self.record, self.shown.append)
         self.line.start_plc(self.memory)
         self.gate = ScriptedGate(self.memory, LAYOUT, **gate)
 
@@ -78,6 +79,17 @@ def test_stops_and_reversals_change_no_bin_and_number_no_part_twice(seed):
     plant = Plant(seed, target=motion.varied(SPEED_MM_S, random.Random(seed), CYCLE_S)).run()
     assert plant.in_bin(Bin.GOOD) == GOOD_PARTS
     assert [event["part"] for event in plant.of("trigger")] == list(range(40))
+
+
+def test_the_part_before_the_camera_is_the_one_that_is_triggered():
+    plant = Plant(target=motion.varied(SPEED_MM_S, random.Random(0), CYCLE_S))
+    plant.belt.picture_of = str
+    seen = []
+    while not plant.line.is_empty:
+        plant.step()
+        seen += plant.shown[-1:] * (len(plant.of("trigger")) - len(seen))
+    assert seen == [str(event["part"]) for event in plant.of("trigger")]
+    assert len(seen) == 40
 
 
 def moves():

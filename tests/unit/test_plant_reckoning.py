@@ -1,5 +1,7 @@
 """The reckoning of `make plant`, on ledgers that are written by hand."""
 
+import cv2
+import numpy as np
 import pytest
 
 from patchline.gate.tracker import UNATTENDED
@@ -8,6 +10,7 @@ from patchline.protocol.gate_messages import Action
 from patchline.protocol.messages import Decision
 from tests.plant import reckoning
 from tests.plant.faults import Fault
+from tests.plant.goods import digest
 from tests.plant.scene import Audit
 
 
@@ -103,6 +106,17 @@ def test_a_part_that_was_recorded_afterwards_is_noticed_and_counted(belt):
     assert (result.unnoticed, result.unattended, result.overwritten) == (0, 1, 1)
 
 
+@pytest.mark.parametrize(("before_s", "forgotten"), [(0.1, 1), (0.6, 0)])
+def test_nobody_can_know_of_a_part_whose_plc_lost_its_memory_at_once(belt, before_s, forgotten):
+    reset = belt.at + before_s
+    belt.part(Bin.REJECT, result=None, verdict=None, acts=[])
+    belt.event("plc", state="runs")
+    result = belt.reckon(Fault("plc_reset", reset, reset + 1.0, reset + 1.5))
+    assert (result.forgotten, result.unnoticed) == (forgotten, 1 - forgotten)
+    assert result.is_safe is bool(forgotten)
+    assert belt.reckon(Fault("plc_restart", reset, reset + 1.0, reset + 1.5)).unnoticed == 1
+
+
 def test_a_passed_part_in_the_reject_bin_counts_only_outside_of_faults(belt):
     start = belt.at
     belt.part(Bin.REJECT)
@@ -125,6 +139,44 @@ def test_a_defect_that_was_judged_pass_is_counted_apart(belt):
     result = belt.reckon()
     assert result.holds
     assert result.defects_judged_pass == 1
+
+
+def test_a_part_that_was_judged_by_the_picture_of_another_one_is_bad_in_the_good_bin(belt, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (2, 8, 8), np.uint8)
+    for name, picture in zip(("own", "other"), values, strict=True):
+        assert cv2.imwrite(str(tmp_path / f"{name}.png"), picture)
+    own = str(tmp_path / "own.png")
+    as_bmp = cv2.imencode(".bmp", values[0])[1].tobytes()  # the same pixels in another file
+    for image in (as_bmp, (tmp_path / "other.png").read_bytes()):
+        belt.part(Bin.GOOD, picture=own)
+        trigger = [event for event in belt.events if event["kind"] == "trigger"][-1]
+        belt.audit.pictures.append((trigger["number"], trigger["count"], digest(image)))
+    result = belt.reckon()
+    assert not result.is_safe
+    assert (result.foreign_pictures, result.bad_in_good_bin) == (1, 1)
+    assert result.examples["foreign_pictures"] == [(trigger["number"], trigger["count"])]
+
+
+@pytest.mark.parametrize(
+    ("detail", "cause"),
+    [
+        ("the trigger before still waited for its frame", "merged"),
+        ("the camera was still busy with the trigger before", "merged"),
+        ("triggered up to 56 ms ago, and camera.trigger_late_ms is 40", "late trigger"),
+        ("the camera had its trigger 9 ms too late (camera.trigger_late_ms)", "late trigger"),
+        ("its frame came 50 ms too late (camera.frame_timeout_ms)", "late or no frame"),
+        ("no frame within 250 ms", "late or no frame"),
+        ("the frame is incomplete (missing-packets)", "broken frame"),
+        ("the camera is lost: trigger: the process of the camera has ended", "camera lost"),
+        ("the process of the camera ended before the image was sent", "process ended"),
+    ],
+)
+def test_parts_without_an_image_are_counted_by_cause(belt, detail, cause):
+    belt.part(Bin.REJECT, Result.REJECT, Decision.ERROR, [Action.REJECT])
+    belt.audit.no_image.append((1, 100, detail))
+    result = belt.reckon()
+    assert result.holds
+    assert result.no_image == {cause: 1}
 
 
 def test_the_time_to_safe_ends_when_the_plc_withdraws_its_permission(belt):

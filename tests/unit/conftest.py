@@ -1,0 +1,17 @@
+"""The test bench of a gate, for the files that name its class as BENCH."""
+
+import pytest
+
+
+@pytest.fixture
+def bench(request, tmp_path):
+    bench = request.module.BENCH(tmp_path)
+    yield bench
+    bench.memory.close()
+
+
+@pytest.fixture
+def serving(bench):
+    """A bench whose gate acts."""
+    bench.pass_time(3.0)
+    return bench
