@@ -1,8 +1,8 @@
 """The path of a job through a worker: take, inspect, publish, acknowledge.
 
 A job is acknowledged only after RabbitMQ has confirmed its verdict. A crash at any point therefore causes a second
-delivery, never a lost part. A second verdict has the same job id, and the gate acts once per id. The cache and the
-metrics come last, and may fail.
+delivery, never a lost part. A second verdict has the same job id, and the gate acts once per id. The pictures for the
+archive come after the verdict, and hold up nothing. The cache and the metrics come last, and may fail.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from patchline.runtime.stopwatch import Stopwatch
 from patchline.worker.give_back import give_back
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.metrics import Metrics
+from patchline.worker.pictures import PictureSender
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.verdict_cache import VerdictCache
 from patchline.worker.verdict_factory import VerdictFactory, verdict_message
@@ -60,6 +61,8 @@ class Lane:
 
     Attributes:
         in_hand: the deliveries that the lanes of a queue work on.
+        pictures: which heat maps go into the cache, see `config.Worker`.
+        archive: sends pictures to the archive; None: nobody keeps them.
         stop: set when no more jobs arrive. Lanes then complete those that have arrived, and end.
     """
 
@@ -74,6 +77,7 @@ class Lane:
     stop: threading.Event
     max_attempts: int
     pictures: str = "doubtful"
+    archive: PictureSender | None = None
     in_hand: set[Delivery] = field(default_factory=set)
 
     def run(self) -> None:
@@ -109,11 +113,11 @@ class Lane:
             crash = Retry(Reason.CRASHED, f"{type(error).__name__}: {error}")
             self._retry(delivery, received_at, crash)
         else:
-            if self._publish_and_ack(delivery, verdict):
+            if self._publish_and_ack(delivery, verdict, inspection):
                 self._save_picture(verdict, inspection)
 
     def _inspect(self, delivery: Delivery, received_at: int) -> tuple[Verdict, Inspection | None]:
-        """Return the verdict on a job, and the inspection if its heat map may be saved."""
+        """Return the verdict on a job, and the inspection if there was one and its result is the verdict."""
         job = messages.parse_job(delivery.message)
         self.metrics.job_received(job.captured_at, received_at)
         cached = self._cached_verdict(job, delivery)
@@ -134,11 +138,13 @@ class Lane:
             return self.verdicts.expired(job, delivery, received_at), None
         durations_ms = stopwatch.durations_ms
         verdict = self.verdicts.inspected(job, delivery, received_at, inspector, inspection, durations_ms)
-        return verdict, None if self.pictures == "none" else inspection
+        return verdict, inspection
 
-    def _publish_and_ack(self, delivery: Delivery, verdict: Verdict) -> bool:
+    def _publish_and_ack(self, delivery: Delivery, verdict: Verdict, inspection: Inspection | None = None) -> bool:
         if not self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
             return False
+        if self.archive is not None:
+            self.archive.send(delivery, verdict, inspection, self.heartbeats.beat)
         delivery.ack()
         _log.debug("verdict", job_id=verdict.job_id, decision=verdict.decision, trace=verdict.traceparent)
         self.metrics.verdict_confirmed(verdict, self.verdicts.now_ms())
@@ -260,7 +266,9 @@ class Lane:
         return job.deadline is not None and self.verdicts.now_ms() > job.deadline
 
     def _save_picture(self, verdict: Verdict, inspection: Inspection | None) -> None:
-        if inspection is not None and inspection.image is not None and inspection.heat_map is not None:
+        if self.pictures == "none" or inspection is None:
+            return
+        if inspection.image is not None and inspection.heat_map is not None:
             jpeg = picture.thumbnail(inspection.image, inspection.heat_map, inspection.regions)
             self.cache.save_picture(verdict.job_id, jpeg)
 

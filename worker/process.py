@@ -24,7 +24,7 @@ from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import drift, lost_device, retired_queues, sizes, supply, verdict_cache
+from patchline.worker import drift, lost_device, pictures, retired_queues, sizes, supply, verdict_cache
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
@@ -194,10 +194,12 @@ def _make_lanes(
     jobs, suspects = supply.of_jobs(broker, inspectors, prefetch), supply.of_suspects(broker, inspectors)
     heartbeats = Heartbeats(size.lanes + 1)
     lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
-    limit, pictures, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
+    connect = partial(connections.connect, name=f"{verdicts.worker} pictures")
+    archive = pictures.of_worker(settings, connect, size.lanes, metrics.registry)
+    limit, kept, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
 
     def lane(kind: type[Lane], queue: Consumer) -> Lane:
-        return kind(queue, inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, pictures)
+        return kind(queue, inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, kept, archive)
 
     first = lane(Lane, jobs)
     return [*[first] * size.lanes, lane(SuspectLane, suspects)]
@@ -221,6 +223,8 @@ def _run_lanes(
     failure = _watch(threads, lanes[0].heartbeats, health, stop)
     # A worker that lost its device can finish nothing: it gives everything back at once.
     given_back = drain(lanes, threads, broker, settings.drain_s if failure is None else 0.0)
+    if lanes[0].archive is not None:
+        lanes[0].archive.close()
     busy = sum(thread.is_alive() for thread in threads)
     _log.info("worker stopped", given_back=given_back, busy_lanes=busy)
     if losses:

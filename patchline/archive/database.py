@@ -1,4 +1,4 @@
-"""An archive in SQLite or PostgreSQL. The only SQLAlchemy user, besides the changes in `migrations/versions`.
+"""An archive in SQLite or PostgreSQL. A SQLAlchemy user, as are `picture_table.py` and the changes of `migrations`.
 
 SQLite runs in write-ahead mode with `synchronous=FULL`: a transaction that has been committed survives a power failure.
 So it does on PostgreSQL, whose `synchronous_commit` is switched on if a server has it off.
@@ -160,16 +160,29 @@ class Database:
         """See `base.Archive`."""
         self._engine.dispose()
 
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Enclose statements that are committed together. Raises Unavailable and Unstorable, as `save`."""
+        with self._errors(), self._engine.begin() as connection:
+            yield connection
+
+    def insert(self, table: sa.Table) -> Any:
+        """Return the statement that inserts rows which are not there, and counts them."""
+        return self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+
     def _add(self, connection: sa.Connection, table: sa.Table, rows: list[Any]) -> int:
         """Insert rows that are not there. Return their number."""
         if not rows:
             return 0
-        statement = self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
-        return connection.execute(statement, [asdict(row) for row in rows]).rowcount
+        return connection.execute(self.insert(table), [asdict(row) for row in rows]).rowcount
 
     def _digests(self, connection: sa.Connection, job_ids: list[str]) -> dict[str, str]:
         query = sa.select(_VERDICTS.c.job_id, _VERDICTS.c.digest).where(_VERDICTS.c.job_id.in_(job_ids))
         return {row.job_id: row.digest for row in connection.execute(query)} if job_ids else {}
+
+    def read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a query. Raises Unavailable."""
+        return self._read(query)
 
     def _read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
         options = {"yield_per": _ROWS_AT_ONCE}

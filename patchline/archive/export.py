@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -15,26 +15,37 @@ from patchline.archive.base import Record
 from patchline.protocol.errors import SetupError
 
 _TIMES = ("captured_at", "received_at", "decided_at", "archived_at")
-_COLUMNS = [field.name for field in fields(Record)]
+_PICTURES = "pictures"
+_COLUMNS = [*(field.name for field in fields(Record)), _PICTURES]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates cells that begin so
-_ROWS_AT_ONCE = 10_000
+_ROWS_AT_ONCE, _LOOKED_UP_AT_ONCE = 10_000, 500
+
+Found = tuple[Record, list[str]]  # a verdict, and the kinds of pictures that there are of its part
 
 
-def write(records: Iterable[Record], file: Path) -> int:
+def with_pictures(records: Iterable[Record], kinds: Callable[[Sequence[str]], dict[str, list[str]]]) -> Iterator[Found]:
+    """Yield verdicts with the kinds of their pictures. They are looked up by `kinds` for some hundred at a time."""
+    for chunk in _chunks(records, _LOOKED_UP_AT_ONCE):
+        pictures = kinds([record.job_id for record in chunk])
+        yield from ((record, pictures.get(record.job_id, [])) for record in chunk)
+
+
+def write(found: Iterable[Found], file: Path) -> int:
     """Write verdicts to a file, whose suffix is .csv or .parquet. Return their number.
 
-    The file appears when it is complete. CSV has times in ISO 8601 (UTC) and no document.
+    The file appears when it is complete. The column `pictures` has the kinds of pictures in the archive, with a space
+    between them. CSV has times in ISO 8601 (UTC) and no document.
 
     Raises:
         SetupError: the suffix is another one, the file cannot be written, or pyarrow is not installed.
     """
-    writers: dict[str, Callable[[Iterable[Record], Path], int]] = {".csv": _write_csv, ".parquet": _write_parquet}
+    writers: dict[str, Callable[[Iterable[Found], Path], int]] = {".csv": _write_csv, ".parquet": _write_parquet}
     if file.suffix not in writers:
         raise SetupError(f"{file}: the suffix must be one of {', '.join(writers)}")
     unfinished = file.with_name(f".{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        count = writers[file.suffix](records, unfinished)
+        count = writers[file.suffix](found, unfinished)
         unfinished.replace(file)
     except OSError as error:
         raise SetupError(f"{file}: cannot be written ({error.strerror})") from error
@@ -44,16 +55,21 @@ def write(records: Iterable[Record], file: Path) -> int:
     return count
 
 
-def _write_csv(records: Iterable[Record], file: Path) -> int:
+def _write_csv(found: Iterable[Found], file: Path) -> int:
     columns = [column for column in _COLUMNS if column != "document"]
     count = 0
     with file.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(columns)
-        for record in records:
-            writer.writerow([_cell(column, getattr(record, column)) for column in columns])
+        for one in found:
+            writer.writerow([_cell(column, _value(one, column)) for column in columns])
             count += 1
     return count
+
+
+def _value(found: Found, column: str) -> Any:
+    record, pictures = found
+    return " ".join(pictures) if column == _PICTURES else getattr(record, column)
 
 
 def _cell(column: str, value: object) -> object:
@@ -64,7 +80,7 @@ def _cell(column: str, value: object) -> object:
     return value
 
 
-def _write_parquet(records: Iterable[Record], file: Path) -> int:
+def _write_parquet(found: Iterable[Found], file: Path) -> int:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -73,17 +89,18 @@ def _write_parquet(records: Iterable[Record], file: Path) -> int:
     kinds = {"int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
     time = pyarrow.timestamp("ms", "UTC")
     types = {field.name: kinds.get(str(field.type).partition(" ")[0], pyarrow.string()) for field in fields(Record)}
+    types[_PICTURES] = pyarrow.string()
     schema = pyarrow.schema([(name, time if name in _TIMES else kind) for name, kind in types.items()])
     count = 0
     with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for chunk in _chunks(records):
-            columns = {name: [getattr(record, name) for record in chunk] for name in _COLUMNS}
+        for chunk in _chunks(found, _ROWS_AT_ONCE):
+            columns = {name: [_value(one, name) for one in chunk] for name in _COLUMNS}
             writer.write_table(pyarrow.table(columns, schema=schema))
             count += len(chunk)
     return count
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Any]]:
-    iterator = iter(records)
-    while chunk := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
+def _chunks(items: Iterable[Any], most: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, most)):
         yield chunk

@@ -1,11 +1,12 @@
-"""Metrics of the archive."""
+"""Metrics of the archive, and of its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from patchline.archive.base import Record, Saved
 from patchline.archive.ledger import Acted, Entry
+from patchline.archive.pictures import PictureRow
 from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
 from patchline.runtime.queue_keeper import QueueMetrics
 
@@ -97,3 +98,49 @@ class LedgerMetrics:
     def saved(self, saved: Saved) -> None:
         """Count new rows."""
         self._archive.saved(saved)
+
+
+class PictureMetrics:
+    """Counts what becomes of pictures. All methods are thread-safe.
+
+    Args:
+        registry: of the archive.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        text = "Pictures that the archive has taken, by what became of them: stored, known (it had them) or refused."
+        self._taken = Counter("patchline_archive_pictures", text, ["state"], registry=registry)
+        for state in ("stored", "known", "refused"):  # a series that starts at 1 would hide its first increase
+            self._taken.labels(state)
+        text = "Pictures that were deleted by the rules of the configuration."
+        self._deleted = Counter("patchline_archive_pictures_deleted", text, ["decision"], registry=registry)
+        text = "Bytes of the pictures in the archive, as of the last minute."
+        self._bytes = Gauge("patchline_archive_picture_bytes", text, ["decision"], registry=registry)
+        text = "1 if pictures are taken and stored, or if another archive does so, else 0."
+        self._ready = Gauge("patchline_archive_pictures_ready", text, registry=registry)
+        text = "Time to store a batch of pictures."
+        self._batch = Histogram("patchline_archive_picture_batch_seconds", text, buckets=_SECONDS, registry=registry)
+
+    def show(self, is_ready: Callable[[], bool]) -> None:
+        """Show whether pictures are taken and stored."""
+        self._ready.set_function(lambda: float(is_ready()))
+
+    def batch_stored(self, seconds: float, stored: int, known: int) -> None:
+        """Record a batch: how long it has taken, and how many pictures were new and were there."""
+        self._batch.observe(seconds)
+        self._taken.labels("stored").inc(stored)
+        self._taken.labels("known").inc(known)
+
+    def refused(self) -> None:
+        """Count a message that is no picture."""
+        self._taken.labels("refused").inc()
+
+    def deleted(self, rows: Iterable[PictureRow]) -> None:
+        """Count pictures that were deleted."""
+        for row in rows:
+            self._deleted.labels(row.decision).inc()
+
+    def kept(self, sums: Mapping[str, int]) -> None:
+        """Show the bytes of the pictures by decision."""
+        for decision, number in sums.items():
+            self._bytes.labels(decision).set(number)

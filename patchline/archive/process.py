@@ -16,7 +16,8 @@ from patchline.archive import opening
 from patchline.archive.base import Record, Unavailable
 from patchline.archive.database import Database
 from patchline.archive.ledger_loop import LedgerLoop
-from patchline.archive.metrics import Metrics
+from patchline.archive.metrics import Metrics, PictureMetrics
+from patchline.archive.picture_thread import PictureThread
 from patchline.archive.writer import Writer, verdict
 from patchline.broker.base import Broker, BrokerError, QueueConsumer, TopologyMismatch
 from patchline.protocol import topology
@@ -42,7 +43,7 @@ def migrate(settings: config.Config) -> None:
 
 
 def run(settings: config.Config, stop: threading.Event, metrics_port: int | None = None) -> None:
-    """Store the messages of the queues `patchline.verdicts` and `patchline.ledger` until `stop` is set.
+    """Store what comes from `patchline.verdicts`, `patchline.ledger` and `patchline.pictures` until `stop` is set.
 
     Args:
         settings: the configuration.
@@ -50,13 +51,13 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
 
     Raises:
-        SetupError: the database cannot be used, or another archive has its file.
+        SetupError: the database or the store cannot be used, or another archive has their folder.
         DamagedError: the file is damaged.
         TopologyMismatch: a queue is missing or has other arguments.
     """
     measured = Metrics(now_ms)
     life = _Life()
-    measured.show(life.is_ready)
+    measured.show(life.stores_verdicts)
     with ExitStack() as stack:
         archive = stack.enter_context(closing(opening.open_archive(settings)))
         if not settings.archive.url:
@@ -76,7 +77,9 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         queue, counters = broker.consume(topology.LEDGER, prefetch=2 * rules.batch), measured.ledger()
         counters.show_limit(settings.broker.ledger_max_length)
         ledger = stack.enter_context(LedgerLoop(queue, archive, counters, *batches, stop))
-        life.watch(writer, broker, verdicts, ledger)
+        pictures = PictureThread(settings, archive, broker, PictureMetrics(measured.registry))
+        life.watch(writer, broker, verdicts, ledger, pictures)
+        stack.enter_context(pictures)
         stack.enter_context(keeper)
         status_broker = connections.connect(settings, "archive status", quiet=True)
         identity, makes = Identity("archive", socket.gethostname()), settings.broker.make_queues
@@ -135,11 +138,19 @@ class _Life:
         self._stepped_at: float | None = None
         self._writer: Writer[Record] | None = None
         self._ledger: LedgerLoop | None = None
+        self._pictures: PictureThread | None = None
         self._is_consuming: Callable[[], bool] = lambda: False
 
-    def watch(self, writer: Writer[Record], broker: Broker, verdicts: QueueConsumer, ledger: LedgerLoop) -> None:
+    def watch(
+        self,
+        writer: Writer[Record],
+        broker: Broker,
+        verdicts: QueueConsumer,
+        ledger: LedgerLoop,
+        pictures: PictureThread,
+    ) -> None:
         """Ask these from now on."""
-        self._writer, self._ledger = writer, ledger
+        self._writer, self._ledger, self._pictures = writer, ledger, pictures
         self._is_consuming = lambda: broker.connected and verdicts.subscribed and ledger.is_storing
 
     def record_step(self) -> None:
@@ -151,6 +162,10 @@ class _Life:
         return self._has_stepped_within(_STUCK_S)
 
     def is_ready(self) -> bool:
+        """Return True if verdicts, what the ledger has, and pictures are taken and stored."""
+        return self.stores_verdicts() and self._pictures is not None and self._pictures.is_ready()
+
+    def stores_verdicts(self) -> bool:
         """Return True if verdicts, and what the ledger has, are taken and stored."""
         writer = self._writer
         return writer is not None and writer.is_storing and self._has_stepped_within(_SLOW_S) and self._is_consuming()
@@ -171,4 +186,5 @@ class _Life:
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this archive, and what it holds."""
         pending = sum(0 if part is None else part.pending for part in (self._writer, self._ledger))
-        return SERVING if self.is_ready() else BLIND, {"pending": pending}
+        pictures = 0 if self._pictures is None else self._pictures.pending
+        return SERVING if self.stores_verdicts() else BLIND, {"pending": pending, "pending_pictures": pictures}

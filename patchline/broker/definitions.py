@@ -27,10 +27,10 @@ class Permissions:
 PERMISSIONS = {
     "publisher": Permissions(write=r"^patchline\.(jobs|backlog|parts|status)$", read="^$"),
     "worker": Permissions(
-        write=r"^patchline\.(jobs|backlog|suspects|verdicts|dead|status)$",
+        write=r"^patchline\.(jobs|backlog|suspects|verdicts|pictures|dead|status)$",
         read=r"^patchline\.(jobs|backlog|suspects)(\..+)?$",
     ),
-    "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger)$"),
+    "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger|pictures)$"),
     "judge": Permissions(write=r"^patchline\.judgements$", read="^$"),
     "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }

@@ -42,8 +42,11 @@ class _MemoryQueue:
 
     @property
     def full(self) -> bool:
-        max_length = self.declared.arguments.get("x-max-length")
-        return isinstance(max_length, int) and len(self.ready) >= max_length
+        limits = self.declared.arguments
+        max_length, max_bytes = limits.get("x-max-length"), limits.get("x-max-length-bytes")
+        if isinstance(max_length, int) and len(self.ready) >= max_length:
+            return True
+        return isinstance(max_bytes, int) and sum(len(queued.message.body) for queued in self.ready) >= max_bytes
 
     def add(self, queued: _QueuedMessage) -> None:
         if self.full and self.declared.arguments.get("x-overflow") == "drop-head":

@@ -1,7 +1,8 @@
-"""Subcommands for the archive of verdicts."""
+"""Subcommands for the archive of verdicts. Those for its pictures are in `archive_pictures.py`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,15 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchline import config
+from patchline.cli import archive_pictures
 from patchline.cli.options import CONFIG, Settings, names, port
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Decision
 from patchline.runtime import signals
 
 if TYPE_CHECKING:
-    from patchline.archive.ledger import Ledger
+    from patchline.archive.base import Record
+    from patchline.archive.ledger_database import LedgerDatabase
 
 app = typer.Typer(invoke_without_command=True)
+for command in (archive_pictures.picture, archive_pictures.hold, archive_pictures.release):
+    app.command()(command)
 
 
 @app.callback()
@@ -31,11 +36,11 @@ def archive(
     metrics_port: Annotated[int | None, port("Serves metrics, /healthz and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Store every verdict in a database: SQLite, or PostgreSQL (archive.url). It reads the queue patchline.verdicts.
+    """Store every verdict in a database: SQLite, or PostgreSQL (archive.url); and pictures in a folder, or in S3.
 
     The queue patchline.ledger has what else is known of a part: its announcement, the acts on it, what the sensor saw,
     and what people judge. A message is acknowledged once its transaction is committed, and stored once however often it
-    is delivered. While the database is away, messages wait in RabbitMQ.
+    is delivered. While the database is away, messages wait in RabbitMQ. Pictures come from patchline.pictures.
 
     Example:  patchline archive --metrics-port 9140
     """
@@ -69,12 +74,15 @@ def find(
 ) -> None:
     """Print verdicts of the archive, the latest first, as they were sent: one JSON object a line.
 
+    The key archived_pictures lists which pictures of the job there are, if any.
+
     All options together must hold. Times are those of this machine, or spans before now (30m, 8h, 7d).
 
     Example:  patchline archive find --line press-3 --decision fail --since 8h --out rejects.csv
     """
     from patchline.archive import export, times
     from patchline.archive.base import Search
+    from patchline.archive.picture_table import PictureTable
     from patchline.runtime.connections import now_ms
 
     lowest, highest = _range(score)
@@ -83,15 +91,22 @@ def find(
     decisions = tuple(map(str, decision or []))
     search = Search(part, line, category, decisions, bank, starts, ends, lowest, highest, limit)
     with opened(config_file) as archive:
+        found = export.with_pictures(archive.find(search), PictureTable(archive).kinds)
         if out is not None:
-            print(f"{export.write(archive.find(search), out)} verdicts: {out}")
+            print(f"{export.write(found, out)} verdicts: {out}")
             return
         count = 0
-        for record in archive.find(search):
-            print(record.document)
+        for record, pictures in found:
+            print(_shown(record, pictures))
             count += 1
     if count == limit and most is None:
         print(f"the latest {count}; there may be more: see --most and --out", file=sys.stderr)
+
+
+def _shown(record: Record, pictures: list[str]) -> str:
+    """Return the document as it was sent, with a key for its pictures."""
+    document = record.document.rstrip()
+    return f'{document[:-1]},"archived_pictures":{json.dumps(pictures)}}}' if pictures else document
 
 
 def _range(text: str | None) -> tuple[float | None, float | None]:
@@ -105,7 +120,7 @@ def _range(text: str | None) -> tuple[float | None, float | None]:
 
 
 @contextmanager
-def opened(config_file: Path) -> Iterator[Ledger]:
+def opened(config_file: Path) -> Iterator[LedgerDatabase]:
     """Open the archive for reading. What it cannot do is one line."""
     from patchline.archive import opening
     from patchline.archive.base import Unavailable

@@ -3,6 +3,7 @@
 from patchline.config.base import Section
 from patchline.config.camera import Camera, CameraRules
 from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
+from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
     Archive,
@@ -35,6 +36,7 @@ __all__ = [
     "GateRules",
     "Images",
     "Paths",
+    "Pictures",
     "Plc",
     "PlcRules",
     "Publisher",

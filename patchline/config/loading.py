@@ -11,6 +11,7 @@ import pydantic
 import yaml
 
 from patchline.config.base import Section
+from patchline.config.pictures import Pictures
 from patchline.config.plc import PlcRules
 from patchline.config.sections import Broker, Category, Config, GateOverride, Paths, Redis
 from patchline.protocol import secret_files, server_url
@@ -138,6 +139,8 @@ def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
         return GateOverride
     if location[0] == "plc" and len(location) > 2:
         return PlcRules
+    if location[:2] == ("archive", "pictures") and len(location) > 2:
+        return Pictures
     section = Config.model_fields[str(location[0])].annotation
     return section if isinstance(section, type) and issubclass(section, Section) else Category
 

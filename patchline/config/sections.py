@@ -10,6 +10,7 @@ from pydantic import Field
 
 from patchline.config.base import Count, File, Pattern, Port, Positive, Section, Share, Url
 from patchline.config.camera import Camera
+from patchline.config.pictures import Pictures
 from patchline.config.plc import Plc
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
@@ -35,6 +36,7 @@ class Broker(Section):
     ledger_max_length: Count = 4_000_000
     dead_max_length: Count = 10_000
     dead_max_bytes: Count = 2_000_000_000
+    pictures_max_bytes: Count = 2_000_000_000
     mqtt_max_bytes: Count = 2_000_000_000
 
     @property
@@ -197,6 +199,7 @@ class Archive(Section):
     url: Url = ""
     batch: Annotated[int, Field(ge=1, le=10_000)] = 500
     batch_ms: Annotated[int, Field(ge=1, le=10_000)] = 200
+    pictures: Pictures = Pictures()
 
     @pydantic.field_validator("url")
     @classmethod

@@ -80,6 +80,11 @@ def encode_png(rgb: Picture) -> bytes:
     return bytes(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1])
 
 
+def heat_map_png(rgb: Picture, heat_map: HeatMap, regions: tuple[Region, ...]) -> bytes:
+    """Draw an `overlay` with sides of at most 512 pixels, and encode it as a PNG file."""
+    return encode_png(overlay(rgb, heat_map, regions, _THUMBNAIL_SIDE))
+
+
 def thumbnail(rgb: Picture, heat_map: HeatMap, regions: tuple[Region, ...]) -> bytes:
     """Draw an `overlay` with sides of at most 512 pixels, and encode it as a JPEG file."""
     return encode_jpeg(overlay(rgb, heat_map, regions, _THUMBNAIL_SIDE))

@@ -18,6 +18,8 @@ _UNITS = (
     "patchline-archive.service",
     *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
 )
+# A plant with an archive keeps the pictures of its rejects. Without one, they would fill a queue.
+_KEEP_PICTURES = ("decisions: []", "decisions: [fail, review, expired, error]")
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
 _FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive")
 
@@ -84,7 +86,7 @@ def _plant_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
     settings, _, _ = config.PACKAGED.read_text(encoding="utf-8").partition("categories:\n")
     return {
         "README.md": _filled("README.md", plant, line, category),
-        "config.yaml": settings + _filled("category.yaml", plant, line, category),
+        "config.yaml": settings.replace(*_KEEP_PICTURES) + _filled("category.yaml", plant, line, category),
         **_line_files(plant, line, category),
         **{f"deploy/systemd/{name}": _unit(name, plant) for name in _UNITS},
         **{f"deploy/{name}": _deployed(name, plant) for name in _monitoring()},

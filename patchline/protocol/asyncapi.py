@@ -7,7 +7,15 @@ from typing import Any
 
 import pydantic
 
-from patchline.protocol import gate_messages, image_files, judgement_message, messages, status_message, topology
+from patchline.protocol import (
+    gate_messages,
+    image_files,
+    judgement_message,
+    messages,
+    picture_message,
+    status_message,
+    topology,
+)
 
 _Model = type[pydantic.BaseModel]
 _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
@@ -28,6 +36,14 @@ _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
         messages.Announcement,
     ),
     ("verdicts", topology.VERDICTS, "{line}.{category}.{decision}", "The result of a job, as JSON.", messages.Verdict),
+    (
+        "pictures",
+        topology.PICTURES,
+        "{line}.{category}.{decision}",
+        "The image of a job, or the heat map of its verdict, for the archive; published after the verdict if the "
+        "configuration asks for it.",
+        picture_message.Picture,
+    ),
     (
         "acts",
         topology.ACTS,
@@ -68,14 +84,20 @@ _TYPES: dict[_Model, str] = {
     messages.Job: messages.JOB_TYPE,
     messages.Announcement: messages.PART_TYPE,
     messages.Verdict: messages.VERDICT_TYPE,
+    picture_message.Picture: picture_message.PICTURE_TYPE,
     gate_messages.Act: gate_messages.ACT_TYPE,
     gate_messages.OutcomeRecord: gate_messages.OUTCOME_TYPE,
     gate_messages.ConfirmationRecord: gate_messages.CONFIRMATION_TYPE,
     judgement_message.Judgement: judgement_message.JUDGEMENT_TYPE,
     status_message.Status: status_message.STATUS_TYPE,
 }
-_IN_HEADERS = (messages.Job, messages.Announcement)  # their fields are AMQP properties and headers
-_SENT = (*_IN_HEADERS, judgement_message.Judgement)  # by clients in other languages, which receive the others
+# Their fields are AMQP properties and headers.
+_IN_HEADERS = (messages.Job, messages.Announcement, picture_message.Picture)
+_SENT = (
+    messages.Job,
+    messages.Announcement,
+    judgement_message.Judgement,
+)  # by clients in other languages, which receive the others
 _PROPERTIES = {"job_id", "content_type"}  # AMQP properties of a job or announcement; the other fields are headers
 
 
@@ -129,11 +151,9 @@ def _content(channel: str, model: _Model) -> dict[str, Any]:
     fields = {name: field for name, field in schema["properties"].items() if name not in _PROPERTIES}
     required = [name for name in schema["required"] if name not in _PROPERTIES]
     headers = {"type": "object", "properties": fields, "required": required}
-    if model is messages.Job:
-        body = {
-            "type": "string",
-            "format": "binary",
-            "description": f"one of {', '.join(dict.fromkeys(image_files.CONTENT_TYPES.values()))}",
-        }
+    if model in (messages.Job, picture_message.Picture):
+        types = ", ".join(dict.fromkeys(image_files.CONTENT_TYPES.values()))
+        text = f"one of {types}" if model is messages.Job else "the encoded file"
+        body = {"type": "string", "format": "binary", "description": text}
         return {"headers": headers, "payload": body}
     return {"headers": headers, "payload": {"type": "string", "maxLength": 0}}

@@ -26,7 +26,8 @@ class Status(pydantic.BaseModel):
         since: when the state began, in epoch milliseconds.
         sent_at: when the status was sent.
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
-            A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`.
+            A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`,
+            `pending_pictures`.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")

@@ -17,9 +17,10 @@ LEASE = "patchline.lease"
 STATUS = "patchline.status"
 LEDGER = "patchline.ledger"  # a queue, bound to the exchanges of parts, acts and judgements
 JUDGEMENTS = "patchline.judgements"
+PICTURES = "patchline.pictures"
 MQTT = "patchline.mqtt"  # queues of what devices send; not an exchange
 MQTT_EXCHANGE = "amq.topic"  # where RabbitMQ's plug-in publishes; every RabbitMQ has it
-EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS)
+EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS, PICTURES)
 _UNLIMITED = 1_000_000  # explicit, because RabbitMQ 4 drops a message after 20 deliveries by default
 GATE_MAX_LENGTH = 100_000
 _TRACES_MAX_LENGTH = 10_000
@@ -68,13 +69,15 @@ def plant(
     verdicts_max_length: int,
     dead_max_length: int,
     dead_max_bytes: int = 2_000_000_000,
+    pictures_max_bytes: int = 2_000_000_000,
 ) -> Topology:
-    """Return the queues that all lines share: verdicts, dead letters, and those of each category.
+    """Return the queues that all lines share: verdicts, dead letters, pictures, and those of each category.
 
     Each category has a queue of jobs, of backlog and of suspects, so that a worker takes only what it serves.
 
     A full queue of jobs or verdicts rejects messages (the publisher gets a nack and waits), because no job may be lost.
-    A full dead-letter queue drops its oldest message, whose verdict was published long ago.
+    A full dead-letter queue drops its oldest message, whose verdict was published long ago. A full queue of pictures
+    rejects them, and no worker waits for it.
 
     A redelivered job is a suspect: it may have crashed its worker, or it was only prefetched by a worker that crashed.
     Workers move it to the end of the queue of the suspects, take one suspect at a time, and inspect it alone. A header
@@ -84,12 +87,17 @@ def plant(
     """
     jobs = _quorum(jobs_max_length, "reject-publish") | {"x-max-length-bytes": jobs_max_bytes}
     suspects: dict[str, str | int] = {"x-queue-type": "quorum", "x-delivery-limit": _UNLIMITED}
+    pictures: dict[str, str | int] = suspects | {
+        "x-max-length-bytes": pictures_max_bytes,
+        "x-overflow": "reject-publish",
+    }
     arguments = {JOBS: jobs, BACKLOG: jobs, SUSPECTS: suspects}
     return Topology(
         EXCHANGES,
         (
             Queue(DEAD, ((DEAD, "#"),), _quorum(dead_max_length, "drop-head") | {"x-max-length-bytes": dead_max_bytes}),
             Queue(VERDICTS, ((VERDICTS, "#"),), _quorum(verdicts_max_length, "reject-publish")),
+            Queue(PICTURES, ((PICTURES, "#"),), pictures),
             *(
                 Queue(category_queue(exchange, category), ((exchange, f"*.{category}"),), limits)
                 for category in categories

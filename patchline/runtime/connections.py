@@ -40,6 +40,7 @@ def plant(settings: config.Config, categories: Iterable[str] | None = None) -> t
         verdicts_max_length=broker.verdicts_max_length,
         dead_max_length=broker.dead_max_length,
         dead_max_bytes=broker.dead_max_bytes,
+        pictures_max_bytes=broker.pictures_max_bytes,
     )
 
 

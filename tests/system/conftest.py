@@ -205,6 +205,7 @@ def _delete_queues(url):
         *(topology.category_queue(exchange, name) for exchange in BY_CATEGORY for name in CATEGORIES),
         topology.VERDICTS,
         topology.LEDGER,
+        topology.PICTURES,
         topology.DEAD,
         topology.TRACES,
         *(topology.gate_queue(line, gate) for line in LINES for gate in GATES),

@@ -213,6 +213,27 @@ CASES = {
             "patchline_archive_ledger_max_length": "4000000x60",
         },
     ),
+    "PatchlinePicturesLost": (
+        {'patchline_pictures_lost_total{instance="i",reason="full"}': "0x5 2x20"},
+        {"instance": "i"},
+        8,
+        {
+            'patchline_pictures_lost_total{instance="i",reason="full"}': "3x20",
+            'patchline_archive_pictures_total{instance="a",state="stored"}': "0+600x20",
+        },
+    ),
+    "PatchlinePicturesNotStored": (
+        {
+            'patchline_archive_pictures_ready{instance="i"}': "1x5 0x20",
+            'patchline_archive_ready{instance="i"}': "1x25",
+        },
+        {"instance": "i"},
+        10,
+        {
+            'patchline_archive_pictures_ready{instance="i"}': "0x20",
+            'patchline_archive_ready{instance="i"}': "0x20",
+        },
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},

@@ -13,10 +13,12 @@ from patchline.archive import ledger_database, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
 from patchline.archive.database import Database
 from patchline.archive.ledger_database import LedgerDatabase
+from patchline.archive.picture_table import PictureTable
 from patchline.protocol.errors import SetupError
 from patchline.services import postgresql
 from tests.archive_contract import ArchiveContract, Setting, message, record
 from tests.ledger_contract import LedgerContract, entry, everything
+from tests.picture_contract import PictureContract
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -70,6 +72,12 @@ class TestLedger(LedgerContract):
     @pytest.fixture
     def setting(self, archives):
         return Setting(archives(), archives)
+
+
+class TestPictures(PictureContract):
+    @pytest.fixture
+    def index(self, archives):
+        return PictureTable(archives())
 
 
 def test_the_tables_of_the_changes_are_those_of_the_code(archives):

@@ -48,7 +48,18 @@ COMMANDS = [
 ]
 SUBCOMMANDS = {
     "dead-letters": [("list",), ("show",), ("replay",), ("purge",)],
-    "archive": [(), ("find",), ("part",), ("gaps",), ("judge",), ("rates",), ("threshold",)],
+    "archive": [
+        (),
+        ("find",),
+        ("picture",),
+        ("hold",),
+        ("release",),
+        ("part",),
+        ("gaps",),
+        ("judge",),
+        ("rates",),
+        ("threshold",),
+    ],
 }
 
 

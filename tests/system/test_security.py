@@ -74,12 +74,18 @@ ALLOWED = {
         ("publish", topology.JOBS),  # gives jobs back when it stops
         ("publish", topology.BACKLOG),
         ("publish", topology.VERDICTS),
+        ("publish", topology.PICTURES),
         ("publish", topology.DEAD),
         ("publish", topology.SUSPECTS),
         ("publish", topology.STATUS),
         *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
-    "archive": {("publish", topology.STATUS), ("consume", topology.VERDICTS), ("consume", topology.LEDGER)},
+    "archive": {
+        ("publish", topology.STATUS),
+        ("consume", topology.VERDICTS),
+        ("consume", topology.LEDGER),
+        ("consume", topology.PICTURES),
+    },
     "judge": {("publish", topology.JUDGEMENTS)},
     "gate": {
         ("publish", topology.ACTS),
@@ -102,7 +108,7 @@ ACTIONS = {
 @pytest.mark.parametrize("user", ALLOWED)
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     queues = [*CATEGORY_QUEUES, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
-    queues += [LEASE_QUEUE, topology.TRACES, topology.LEDGER]
+    queues += [LEASE_QUEUE, topology.TRACES, topology.LEDGER, topology.PICTURES]
     attempts = [("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS)]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # RabbitMQ has no separate permission for purging: who may consume may purge.

@@ -67,6 +67,7 @@ def test_the_wheel_has_one_top_level_package_and_its_metadata(wheel):
         "patchline/worker/lane.py",
         "patchline/archive/migrations/env.py",
         "patchline/archive/migrations/versions/v0001_verdicts.py",
+        "patchline/archive/migrations/versions/v0002_pictures.py",
         "patchline/publisher/publisher.py",
         "patchline/py.typed",
     ):

@@ -16,6 +16,11 @@ RECORDS = [
 ]
 
 
+def found(records):
+    """Every other verdict has pictures."""
+    return export.with_pictures(iter(records), lambda ids: {"a": ["heat_map", "image"]})
+
+
 def read(file):
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
@@ -28,12 +33,13 @@ def records(request):
 
 def test_a_csv_file_has_a_row_for_each_verdict(records, tmp_path):
     file = tmp_path / "new" / "found.csv"
-    assert export.write(iter(records), file) == len(records)
+    assert export.write(found(records), file) == len(records)
     rows = read(file)
     assert len(rows) == len(records)
-    for row, found in list(zip(rows, records, strict=True))[:2]:
-        assert (row["job_id"], row["detail"]) == (found.job_id, found.detail or "")
-        assert row["score"] == ("" if found.score is None else repr(found.score))
+    for row, stored in list(zip(rows, records, strict=True))[:2]:
+        assert (row["job_id"], row["detail"]) == (stored.job_id, stored.detail or "")
+        assert row["score"] == ("" if stored.score is None else repr(stored.score))
+        assert row["pictures"] == ("heat_map image" if stored.job_id == "a" else "")
         assert row["decided_at"] == "2023-11-14T22:13:20.000Z"
         assert "document" not in row
 
@@ -41,27 +47,28 @@ def test_a_csv_file_has_a_row_for_each_verdict(records, tmp_path):
 def test_a_parquet_file_is_read_as_it_was_written(records, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "found.parquet"
-    assert export.write(iter(records), file) == len(records)
+    assert export.write(found(records), file) == len(records)
     table = parquet.read_table(file)
     assert table.num_rows == len(records)
     assert str(table.schema.field("decided_at").type) == "timestamp[ms, tz=UTC]"
     assert str(table.schema.field("score").type) == "double"
-    for row, found in list(zip(table.to_pylist(), records, strict=True))[:2]:
-        assert (row["job_id"], row["score"], row["number"]) == (found.job_id, found.score, found.number)
-        assert (row["document"], row["replay"]) == (found.document, found.replay)
-        assert int(row["decided_at"].timestamp() * 1000) == found.decided_at
+    for row, stored in list(zip(table.to_pylist(), records, strict=True))[:2]:
+        assert (row["job_id"], row["score"], row["number"]) == (stored.job_id, stored.score, stored.number)
+        assert (row["document"], row["replay"]) == (stored.document, stored.replay)
+        assert row["pictures"] == ("heat_map image" if stored.job_id == "a" else "")
+        assert int(row["decided_at"].timestamp() * 1000) == stored.decided_at
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@sum(a1)", "\t=1"])
 def test_no_cell_of_a_csv_file_is_a_formula(text, tmp_path):
-    export.write([record(detail=text)], tmp_path / "found.csv")
+    export.write([(record(detail=text), [])], tmp_path / "found.csv")
     (row,) = read(tmp_path / "found.csv")
     assert row["detail"] == f"'{text}"
 
 
 def test_a_file_that_is_not_complete_is_not_there(tmp_path):
     def broken():
-        yield RECORDS[0]
+        yield RECORDS[0], []
         raise Unavailable("gone")
 
     for name in ("found.csv", "found.parquet"):
@@ -73,15 +80,15 @@ def test_a_file_that_is_not_complete_is_not_there(tmp_path):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SetupError, match=r"patchline\[parquet\]"):
-        export.write(RECORDS, tmp_path / "found.parquet")
+        export.write(found(RECORDS), tmp_path / "found.parquet")
 
 
 def test_another_suffix_and_a_folder_that_is_a_file_are_named(tmp_path):
     with pytest.raises(SetupError, match=r"\.csv, \.parquet"):
-        export.write(RECORDS, tmp_path / "found.xlsx")
+        export.write(found(RECORDS), tmp_path / "found.xlsx")
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match="cannot be written"):
-        export.write(RECORDS, tmp_path / "file" / "found.csv")
+        export.write(found(RECORDS), tmp_path / "file" / "found.csv")
 
 
 @pytest.mark.parametrize(

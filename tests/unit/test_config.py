@@ -88,6 +88,17 @@ def test_a_configuration_needs_only_a_category(tmp_path):
         (GOOD + "  can:\n    backbone: b\n    topk: 5\n", "line.yaml:6: categories.can.topk: is not a known setting"),
         (GOOD + "  a/b: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: categories.a/b"),
         (GOOD + "  bottle: {backbone: b, layer: l, resize: 64, imagesize: 64}\n", "line.yaml:4: bottle: duplicate key"),
+        (
+            "archive:\n  pictures:\n    stored: x\n" + GOOD,
+            "line.yaml:3: archive.pictures.stored: is not a known setting",
+        ),
+        ("archive:\n  pictures: {decisions: [pass]}\n" + GOOD, "line.yaml:2: archive.pictures.decisions"),
+        ("archive:\n  pictures: {store: s3:/x}\n" + GOOD, "archive.pictures.store: must be s3://BUCKET"),
+        (
+            "archive:\n  pictures: {endpoint: 'https://u:p@h'}\n" + GOOD,
+            "archive.pictures.endpoint: must be https://HOST",
+        ),
+        ("archive:\n  pictures: {keep_days: {fial: 1.0}}\n" + GOOD, "line.yaml:2: archive.pictures.keep_days"),
         ("categories: {}\n", "line.yaml:1: categories"),
         ("- a\n", "line.yaml:1: must contain sections"),
         ("", "line.yaml:1: must contain sections"),
@@ -122,6 +133,16 @@ def test_a_saved_configuration_can_be_loaded_and_has_no_urls(tmp_path):
     config.save(settings, tmp_path / "copy.yaml")
     assert "secret" not in (tmp_path / "copy.yaml").read_text()
     assert config.load(tmp_path / "copy.yaml").categories == settings.categories
+
+
+def test_days_of_one_decision_leave_those_of_the_others_and_are_saved(tmp_path):
+    text = "archive: {pictures: {decisions: [fail, review], keep_days: {pass: null, fail: 7.5}}}\n"
+    pictures = load(tmp_path, text + GOOD).archive.pictures
+    assert pictures.keep_days == {"pass": None, "review": 365.0, "fail": 7.5, "expired": 365.0, "error": 365.0}
+    assert pictures.sent
+    assert not config.Pictures().sent
+    config.save(load(tmp_path, text + GOOD), tmp_path / "copy.yaml")
+    assert config.load(tmp_path / "copy.yaml").archive.pictures == pictures
 
 
 def test_a_url_can_be_read_from_a_file_named_in_the_environment(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ def test_the_written_configuration_has_the_defaults_and_one_category(plant):
     assert list(settings.categories) == ["gasket"]
     for section in ("broker", "redis", "worker", "images", "publisher", "gate"):
         assert getattr(settings, section) == getattr(packaged, section)
+    kept = packaged.archive.pictures.model_copy(update={"decisions": ("fail", "review", "expired", "error")})
+    assert settings.archive == packaged.archive.model_copy(update={"pictures": kept})
     for name, folder in settings.paths:
         assert folder.is_dir(), name
 

@@ -1,0 +1,100 @@
+"""Subcommands for the pictures of the archive."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Settings
+from patchline.protocol.errors import SetupError
+
+if TYPE_CHECKING:
+    from patchline.archive.pictures import PictureIndex
+
+Jobs = Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="The ids of the jobs.")]
+
+
+def picture(
+    job: Annotated[str, typer.Argument(metavar="JOB_ID", help="The id of the job.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where to write them.")] = Path(),
+    config_file: Settings = CONFIG,
+) -> None:
+    """Write the image of a job as it was captured, and its heat map if there is one.
+
+    Example:  patchline archive picture 4f5b17d0-6f0c-5f0e-9a53-0d4f0d0b6a10 -o out
+    """
+    from patchline.archive import opening
+    from patchline.archive.store import StoreUnavailable
+
+    settings = config.load(config_file)
+    with _index(settings, read_only=True) as index:
+        rows = index.of_job(job)
+    if not rows:
+        raise SetupError(f"{job}: the archive has no picture of this job")
+    store = opening.open_store(settings)
+    try:
+        for row in rows:
+            body = store.get(row.digest)
+            if body is None:
+                raise SetupError(f"{job}: the store has lost its {row.kind}, {row.digest}")
+            file = out / f"{job.replace(':', '_')}-{row.kind}{mimetypes.guess_extension(row.content_type) or '.bin'}"
+            out.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+            print(file)
+    except StoreUnavailable as error:
+        raise SetupError(f"the store of the pictures cannot be used ({error})") from error
+    except OSError as error:
+        raise SetupError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def hold(
+    jobs: Jobs,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with the pictures.")] = "held",
+    config_file: Settings = CONFIG,
+) -> None:
+    """Keep the pictures of jobs, whatever their age and the space: a legal hold. `release` ends it.
+
+    Example:  patchline archive hold JOB_ID --reason "claim 2026-117"
+    """
+    _set_hold(jobs, reason, "held", config_file)
+
+
+def release(jobs: Jobs, config_file: Settings = CONFIG) -> None:
+    """Let the rules of the configuration decide again how long the pictures of jobs are kept.
+
+    Example:  patchline archive release JOB_ID
+    """
+    _set_hold(jobs, None, "released", config_file)
+
+
+def _set_hold(jobs: list[str], reason: str | None, done: str, config_file: Path) -> None:
+    missing = []
+    with _index(config.load(config_file)) as index:
+        for job in jobs:
+            count = index.hold(job, reason)
+            if count:
+                print(f"{job}: {count} pictures {done}")
+            else:
+                missing.append(job)
+    if missing:
+        raise SetupError("\n".join(f"{job}: the archive has no picture of this job" for job in missing))
+
+
+@contextmanager
+def _index(settings: config.Config, read_only: bool = False) -> Iterator[PictureIndex]:
+    """Open the rows of the pictures. What cannot be done is one line."""
+    from patchline.archive import opening
+    from patchline.archive.base import Unavailable
+    from patchline.archive.picture_table import PictureTable
+
+    with closing(opening.open_archive(settings, read_only)) as archive:
+        try:
+            yield PictureTable(archive)
+        except Unavailable as error:
+            raise SetupError(f"the database of the archive cannot be used ({error})") from error
