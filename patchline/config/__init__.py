@@ -6,6 +6,7 @@ from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
     Archive,
+    Banks,
     BitDepth,
     Broker,
     Category,
@@ -23,6 +24,7 @@ from patchline.config.sections import (
 __all__ = [
     "PACKAGED",
     "Archive",
+    "Banks",
     "BeltRules",
     "BitDepth",
     "Broker",

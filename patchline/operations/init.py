@@ -19,7 +19,7 @@ _UNITS = (
     *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
 )
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
-_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive")
+_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive", "served-banks")
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:
