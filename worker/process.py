@@ -70,7 +70,6 @@ def run(
     copies = opening.copies(settings)
     served = categories or fitted_categories(settings, copies)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
-    metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
     cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
@@ -180,6 +179,7 @@ def _load_inspectors(
 
 
 def _keeper(broker: Broker, settings: config.Config, categories: Iterable[str], metrics: Metrics) -> QueueKeeper:
+    metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     queues, shared = connections.plant(settings, categories), connections.plant(settings, [])
     if settings.banks.store is not None and settings.broker.make_queues:
         queues |= topology.bank_news()  # where it may not be made, workers do without it

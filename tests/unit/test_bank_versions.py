@@ -338,6 +338,21 @@ def test_a_worker_without_the_store_serves_what_it_served_and_catches_up(host, c
     assert host.serves == second
 
 
+def test_a_worker_that_may_only_read_the_store_switches_all_the_same(host, central, memory, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    central.activate("brick", second, WHO, WHY)
+
+    def refuse(key, _):
+        raise StoreUnavailable(f"{key}: cannot be written (Permission denied)")
+
+    memory.create = refuse
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (second, 0)
+    assert central.reports("brick") == []
+
+
 def test_a_worker_starts_with_the_last_version_if_it_cannot_serve_the_active_one(host, central, banks):
     first, second, _ = published(central, banks)
     central.activate("brick", first, WHO, WHY)
