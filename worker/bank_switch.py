@@ -87,18 +87,21 @@ class BankSwitch:
 
     def step(self) -> None:
         """Look at the store once, and switch each category whose active version is not served."""
-        try:
-            states = {name: self.versions.state(name) for name in self.inspectors}
-        except SetupError as error:
-            if self._unreadable is None:
-                _log.error("bank store cannot be read, serving the banks of before", reason=str(error))
-            self._unreadable = str(error)
-            return
-        if self._unreadable is not None:
+        unreadable = None
+        for name in self.inspectors:
+            try:
+                state = self.versions.state(name)
+            except SetupError as error:  # the store is away, or the log of this category is damaged
+                unreadable = str(error)
+            else:
+                self._follow(name, state)
+        if unreadable is None:
+            self._read_at = self.now_ms() / 1000
+        if unreadable is not None and self._unreadable is None:
+            _log.error("bank store cannot be read, serving the banks of before", reason=unreadable)
+        elif unreadable is None and self._unreadable is not None:
             _log.info("bank store can be read again")
-        self._read_at, self._unreadable = self.now_ms() / 1000, None
-        for name, state in states.items():
-            self._follow(name, state)
+        self._unreadable = unreadable
 
     def _follow(self, name: str, state: State) -> None:
         """Serve the active version of a category, if it is not served and no attempt has failed just now."""

@@ -353,6 +353,18 @@ def test_a_worker_that_may_only_read_the_store_switches_all_the_same(host, centr
     assert central.reports("brick") == []
 
 
+def test_a_damaged_log_of_one_category_does_not_stop_another(host, central, memory, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    host.inspectors = host.switch.inspectors = {"cup": host.inspectors["brick"], **host.inspectors}
+    memory.create("cup/log/00000001.json", b"{}")
+    central.activate("brick", second, WHO, WHY)
+    host.switch.step()
+    assert host.serves == second
+    assert host.switch._unreadable.startswith("STORE: cup/log/00000001.json: ")
+
+
 def test_a_worker_starts_with_the_last_version_if_it_cannot_serve_the_active_one(host, central, banks):
     first, second, _ = published(central, banks)
     central.activate("brick", first, WHO, WHY)
