@@ -28,7 +28,7 @@ from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 
 _log = structlog.get_logger(__name__)
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 5.0, 60.0
-_NICE = 15  # of the thread: the lanes go first
+_NICER, _NICEST = 15, 19  # the thread, than the worker: the lanes go first
 
 
 @dataclass
@@ -155,7 +155,9 @@ class BankSwitch:
             _log.warning("bank store does not take the report of this worker", category=name, reason=str(error))
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        thread = threading.get_native_id()
+        nice = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(_NICEST, nice + _NICER))  # never a better one, which may be refused
         exact_search.set_threads(1)
         while not self._stop.is_set():
             self._look.clear()

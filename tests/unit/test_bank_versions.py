@@ -421,6 +421,19 @@ def test_a_damaged_copy_is_fetched_again_and_old_copies_are_deleted(host, centra
     assert files(host.copies.folder / "brick") == sorted([second, third, "served.json"])
 
 
+@pytest.mark.parametrize(("of_worker", "of_thread"), [(0, 15), (10, 19), (19, 19)])
+def test_the_thread_that_loads_is_nicer_than_the_lanes_and_never_asks_for_more(
+    host, central, monkeypatch, of_worker, of_thread
+):
+    asked = []
+    monkeypatch.setattr("os.getpriority", lambda _, thread: of_worker)
+    monkeypatch.setattr("os.setpriority", lambda _, thread, nice: asked.append((thread, nice)))
+    host.start()
+    host.switch._stop.set()
+    host.switch._run()
+    assert asked == [(threading.get_native_id(), of_thread)]
+
+
 def test_a_category_is_served_that_only_the_store_has(host, central, banks):
     settings = SimpleNamespace(categories=("brick", "cup"), paths=SimpleNamespace(memory_banks=host.own))
     shutil.rmtree(host.own)
