@@ -74,6 +74,7 @@ PLANT = (
             "device": "sum(increase(patchline_device_failures_total[10m]))",
         },
     ),
+    Panel("Workers by memory bank", {"{{category}} {{version}}": "count by (category, version) (patchline_bank_info)"}),
     Panel("Errors by reason", {"{{reason}}": "sum by (reason) (increase(patchline_errors_total[10m]))"}),
     Panel("Chip temperature", {"{{instance}}": "patchline_device_temperature_celsius"}, "celsius"),
     Panel("Chip memory", {"{{instance}}": "patchline_device_memory_used_bytes"}, "bytes"),

@@ -88,6 +88,11 @@ class Charts:
             self._counts[line, category] = (0, 0) if is_complete else (images, above)
         return above / images if is_complete else None
 
+    def forget(self, category: str) -> None:
+        """Begin all windows of a category anew."""
+        with self._lock:
+            self._counts = {key: counts for key, counts in self._counts.items() if key[1] != category}
+
 
 def limits(images: int) -> tuple[float, float]:
     """The smallest and the largest share of a window above the median of some held-out images that is no alarm.

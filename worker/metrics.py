@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from patchline.devices import npu
 from patchline.devices.backbone import Device
+from patchline.inspection.memory_bank import MemoryBank
 from patchline.protocol import messages
 from patchline.protocol.errors import Reason
 from patchline.runtime import metrics
@@ -25,6 +26,7 @@ from patchline.worker.supervisor import Cause
 _FPS_WINDOW_S = 10.0
 _MAX_LINES = 64
 _CHIP_INTERVAL_S = 15.0
+_VERSION_DIGITS = 12  # as in the commands
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 4.0)
 
@@ -36,6 +38,7 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dead_letters_incomplete": ("Dead letters sent without their image, or lost.", ()),
     "redis_failures": ("Failed requests to Redis.", ()),
     "device_failures": ("Failures of the device.", ()),
+    "bank_switches": ("Memory banks that were switched to while the worker ran.", ("category",)),
 }
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "behind_seconds": ("Age of the last job taken, since its capture.", ()),
@@ -44,6 +47,11 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "lanes_refused": ("Lanes that wait because RabbitMQ refuses their messages: a queue is full.", ()),
     "device_lost": ("1 if the device holds a process that cannot be ended: no other is started on it.", ()),
     "category_ready": ("1 if the category is served, 0 if its memory bank or model cannot be used.", ("category",)),
+    "bank_info": ("1 for the version of the memory bank that is served.", ("category", "version")),
+    "bank_not_activated": (
+        "1 if the active version of the bank store cannot be served: the one before is, else 0.",
+        ("category",),
+    ),
     "drift_share": (
         "Share of the last parts that score above the median held-out good image; 0.5 if nothing has changed.",
         ("line", "category"),
@@ -58,6 +66,7 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[str, ...], tuple[float, ...]]] = {
     "capture_to_verdict_seconds": ("Time from capture to confirmed verdict.", (), (*_SECONDS, 30.0, 120.0)),
     "score_ratio": ("Score of an image; 1 is the fail threshold.", ("line", "category"), _RATIOS),
 }
+_DRIFT_GAUGES = ("drift_share", "drift_lower_limit", "drift_upper_limit")
 _CHIP_GAUGES = {
     "temperature_celsius": "Temperature of the chip.",
     "memory_used_bytes": "Used memory of the chip.",
@@ -73,7 +82,9 @@ class Metrics:
         self._clock = clock
         self._categories = frozenset(categories)
         self._lines: set[str] = set()
-        self._references: dict[str, drift.Reference] = {}
+        self._references: dict[str, tuple[str | None, drift.Reference]] = {}  # with the version of the bank
+        self._banks: dict[str, str] = {}
+        self._drift_shown: set[tuple[str, str]] = set()
         self._charts = drift.Charts()
         self._confirmed_at: deque[float] = deque()
         self._lock = threading.Lock()
@@ -103,13 +114,43 @@ class Metrics:
         health.is_blocked = lambda: self.backpressure.waiting > 0
         return serve(host, port, metrics.application(self.registry), health)
 
-    def set_calibration(self, category: str, median: float, threshold: float) -> None:
-        """Set the score that is expected of a good part, and the fail threshold."""
-        self._gauges["calibrated_score_ratio"].labels(category).set(median / threshold)
+    def set_bank(self, category: str, bank: MemoryBank, reference: drift.Reference | None) -> None:
+        """Set the memory bank that a category is judged by from now on.
 
-    def set_reference(self, category: str, reference: drift.Reference) -> None:
-        """Set what the scores of a category are compared with. Without one, its drift is not measured."""
-        self._references[category] = reference
+        Args:
+            category: of the bank.
+            bank: the memory bank.
+            reference: what the scores are compared with. If None, the drift is not measured.
+        """
+        manifest, version = bank.manifest, (bank.digest or "")[:_VERSION_DIGITS]
+        ratio = manifest.calibration.held_out_median / manifest.thresholds.fail
+        self._gauges["calibrated_score_ratio"].labels(category).set(ratio)
+        with self._lock:
+            self._references.pop(category, None)
+            self._charts.forget(category)
+            for labels in [labels for labels in self._drift_shown if labels[1] == category]:
+                self._drift_shown.discard(labels)
+                for name in _DRIFT_GAUGES:
+                    self._gauges[name].remove(*labels)
+            if reference is not None:
+                self._references[category] = bank.digest, reference
+        before, self._banks[category] = self._banks.get(category), version
+        if before not in (None, version):
+            self._gauges["bank_info"].remove(category, before)
+        self._gauges["bank_info"].labels(category, version).set(1)
+
+    def bank_switched(self, category: str) -> None:
+        """Record that a category got another memory bank while the worker ran."""
+        self._counters["bank_switches"].labels(category).inc()
+
+    def set_bank_not_activated(self, category: str, failed: bool) -> None:
+        """Record whether the active version of the store cannot be served."""
+        self._gauges["bank_not_activated"].labels(category).set(failed)
+
+    def watch_bank_store(self, read_at: Callable[[], float]) -> None:
+        """Show when the bank store was last read, in epoch seconds. Only workers that have a store show it."""
+        text = "When the bank store was last read."
+        Gauge("patchline_bank_store_read_timestamp_seconds", text, registry=self.registry).set_function(read_at)
 
     def set_queue_limit(self, queue: str, max_length: int) -> None:
         """Set the length at which RabbitMQ refuses further messages of a queue."""
@@ -142,7 +183,7 @@ class Metrics:
         if verdict.score is not None and verdict.thresholds is not None:
             self._histograms["score_ratio"].labels(line, category).observe(verdict.score / verdict.thresholds.fail)
             if verdict.attempt == 1 and not verdict.replay:  # each part counts once
-                self._observe_drift(line, category, verdict.score)
+                self._observe_drift(line, category, verdict.score, verdict.bank_version)
         if verdict.reason is not None:
             self._counters["errors"].labels(verdict.reason).inc()
         if verdict.captured_at is not None:
@@ -193,13 +234,17 @@ class Metrics:
         """Record a failed request to Redis."""
         self._counters["redis_failures"].inc()
 
-    def _observe_drift(self, line: str, category: str, score: float) -> None:
-        reference = self._references.get(category)
-        share = None if reference is None else self._charts.add(line, category, reference, score)
-        if reference is not None and share is not None:
-            values = {"share": share, "lower_limit": reference.lower, "upper_limit": reference.upper}
-            for name, value in values.items():
-                self._gauges[f"drift_{name}"].labels(line, category).set(value)
+    def _observe_drift(self, line: str, category: str, score: float, version: str | None) -> None:
+        with self._lock:
+            served, reference = self._references.get(category, (None, None))
+            if reference is None or served != version:  # a job that the bank before has judged
+                return
+            share = self._charts.add(line, category, reference, score)
+            if share is not None:
+                self._drift_shown.add((line, category))
+                values = (share, reference.lower, reference.upper)
+                for name, value in zip(_DRIFT_GAUGES, values, strict=True):
+                    self._gauges[name].labels(line, category).set(value)
 
     def _line_label(self, line: str) -> str:
         with self._lock:

@@ -6,14 +6,15 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import cv2
 import structlog
 
 from patchline import config
-from patchline.banks import serving
+from patchline.banks import opening, serving
 from patchline.broker.base import Broker, BrokerError, Consumer, TopologyMismatch
 from patchline.devices.backbone import Device
 from patchline.inspection.inspector import Inspector
@@ -24,7 +25,9 @@ from patchline.runtime import connections, container, notify
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import drift, lost_device, pictures, retired_queues, sizes, supply, verdict_cache
+from patchline.worker import lost_device, pictures, retired_queues, sizes, supply, verdict_cache
+from patchline.worker.bank_source import BankSource, fitted_categories
+from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
@@ -64,14 +67,15 @@ def run(
         WorkerFailedError: a lane crashed.
     """
     size = sizes.choose(settings, device, container.read())
-    served = categories or _fitted_categories(settings)
+    copies = opening.copies(settings)
+    served = categories or fitted_categories(settings, copies)
     metrics, health = Metrics(str(device), served), Health(settings.worker.stuck_s)
-    metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     port = metrics.serve(settings.worker.metrics_host, metrics_port, health)
     cache = verdict_cache.connect(settings.redis, metrics.redis_failed)
     name = f"{socket.gethostname()}:{device}:{os.getpid()}"
     with connections.connect(settings, name) as broker:
-        inspectors = _load_inspectors(settings, served, device, size, metrics, health, stop)
+        source = BankSource(_loader(settings, served, device, size, metrics), copies)
+        inspectors = _load_inspectors(settings, served, source, metrics, health, stop)
         if device.kind == "ascend":
             threading.Thread(target=metrics.watch_chip, args=(device.number, stop), name="chip", daemon=True).start()
         keeper = _keeper(broker, settings, inspectors, metrics)
@@ -83,8 +87,8 @@ def run(
             settings, broker, inspectors, size, VerdictFactory(name, str(device), connections.now_ms), cache, metrics
         )
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
-        report = partial(_report, lanes, health, metrics, len(inspectors))
-        with keeper, _statuses(settings, name, report):
+        statuses = _statuses(settings, name, partial(_report, lanes, health, metrics, len(inspectors)), inspectors)
+        with keeper, statuses, _switch(source, lanes, inspectors, metrics, broker, name):
             failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker)
     cache.close()
     if is_busy:
@@ -95,9 +99,34 @@ def run(
         raise failure
 
 
-def _statuses(settings: config.Config, name: str, report: Callable[[], tuple[str, dict[str, int]]]) -> StatusSender:
-    broker = connections.connect(settings, f"{name} status", quiet=True)
-    return StatusSender(broker, Identity("worker", name), report, connections.now_ms, settings.broker.make_queues)
+def _statuses(
+    settings: config.Config,
+    name: str,
+    report: Callable[[], tuple[str, dict[str, int]]],
+    inspectors: Mapping[str, Inspector],
+) -> StatusSender:
+    def banks() -> dict[str, str]:
+        return {category: inspector.bank.digest or "" for category, inspector in inspectors.items()}
+
+    broker, identity = connections.connect(settings, f"{name} status", quiet=True), Identity("worker", name)
+    return StatusSender(broker, identity, report, connections.now_ms, settings.broker.make_queues, banks)
+
+
+def _switch(
+    source: BankSource,
+    lanes: list[Lane],
+    inspectors: dict[str, Inspector],
+    metrics: Metrics,
+    broker: Broker,
+    name: str,
+) -> AbstractContextManager[object]:
+    """Follow the active versions of the store, if there is one."""
+    if source.copies is None:
+        return nullcontext()
+    poll_s, versions = source.loader.settings.banks.poll_s, source.copies.versions
+    switch = BankSwitch(source, versions, inspectors, lanes[0].lock, metrics, name, poll_s, connections.now_ms)
+    broker.listen(topology.BANKS, "#", lambda _: switch.look_now())
+    return switch
 
 
 def _report(lanes: list[Lane], health: Health, metrics: Metrics, categories: int) -> tuple[str, dict[str, int]]:
@@ -106,22 +135,19 @@ def _report(lanes: list[Lane], health: Health, metrics: Metrics, categories: int
     return SERVING if health.is_ready() else BLIND, holds
 
 
-def _fitted_categories(settings: config.Config) -> list[str]:
-    """Return the configured categories that have a memory bank. Raise SetupError if there is none."""
-    banks = settings.paths.memory_banks
-    names = [name for name in settings.categories if (banks / name).is_dir()]
-    if not names:
-        raise SetupError(
-            f"{banks}: no memory bank found; create one with: patchline fit --category NAME FOLDER_OF_GOOD_IMAGES"
-        )
-    return names
+def _loader(settings: config.Config, names: list[str], device: Device, size: Sizes, metrics: Metrics) -> serving.Loader:
+    for name in names:
+        settings.category(name)
+    cpus = container.read().cpus
+    quota = cpus if cpus < len(os.sched_getaffinity(0)) else None
+    hosts = sizes.hosts(settings, names, device)
+    return serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed, hosts)
 
 
 def _load_inspectors(
     settings: config.Config,
     names: list[str],
-    device: Device,
-    size: Sizes,
+    source: BankSource,
     metrics: Metrics,
     health: Health,
     stop: threading.Event,
@@ -130,16 +156,11 @@ def _load_inspectors(
 
     If the device is lost, wait until it is back before DeviceStuckError is raised, or return if `stop` is set.
     """
-    for name in names:
-        settings.category(name)
-    cpus = container.read().cpus
-    quota = cpus if cpus < len(os.sched_getaffinity(0)) else None
-    hosts = sizes.hosts(settings, names, device)
-    loader = serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed, hosts)
-    start_s = settings.worker.start_s
+    start_s, threads = settings.worker.start_s, min(container.read().cpus, len(names))
     notify.extend_start(start_s)
     try:
-        loaded = loader.load_all(names, stop, min(cpus, len(names)), lambda: notify.extend_start(start_s))
+        extend = partial(notify.extend_start, start_s)
+        loaded = source.loader.load_all(names, stop, threads, extend, source.load)
     except DeviceStuckError as loss:
         lost_device.wait(loss, metrics, health, stop, start_s)
         if stop.is_set():
@@ -153,16 +174,15 @@ def _load_inspectors(
         metrics.set_category_ready(name, False)
     for name, inspector in loaded.inspectors.items():
         metrics.set_category_ready(name, True)
-        median = inspector.bank.manifest.calibration.held_out_median
-        metrics.set_calibration(name, median, inspector.thresholds.fail)
-        reference = drift.Reference.read(settings.paths.memory_banks / name, inspector.bank.manifest)
-        if reference is not None:
-            metrics.set_reference(name, reference)
+        metrics.set_bank(name, inspector.bank, source.reference(name, inspector))
     return {name: loaded.inspectors[name] for name in names if name in loaded.inspectors}
 
 
 def _keeper(broker: Broker, settings: config.Config, categories: Iterable[str], metrics: Metrics) -> QueueKeeper:
+    metrics.set_queue_limit(topology.VERDICTS, settings.broker.verdicts_max_length)
     queues, shared = connections.plant(settings, categories), connections.plant(settings, [])
+    if settings.banks.store is not None and settings.broker.make_queues:
+        queues |= topology.bank_news()  # where it may not be made, workers do without it
     return QueueKeeper(broker, settings, queues, shared, QueueMetrics(metrics.registry))
 
 

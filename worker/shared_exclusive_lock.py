@@ -27,10 +27,10 @@ class SharedExclusiveLock:
         self._exclusive_requests = 0  # held or waiting
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold the lock together with other shared holders."""
+    def shared(self, quiet: bool = False) -> Iterator[None]:
+        """Hold the lock together with other shared holders. If `quiet`, nobody is told of the waiting."""
         with self._shared_available:
-            self._wait(self._shared_available, self._is_shared_available)
+            self._wait(self._shared_available, self._is_shared_available, quiet)
             self._shared_holders += 1
         try:
             yield
@@ -56,6 +56,7 @@ class SharedExclusiveLock:
     def _is_shared_available(self) -> bool:
         return self._exclusive_requests == 0 and self._shared_holders < self._max_shared
 
-    def _wait(self, condition: threading.Condition, predicate: Callable[[], bool]) -> None:
+    def _wait(self, condition: threading.Condition, predicate: Callable[[], bool], quiet: bool = False) -> None:
         while not condition.wait_for(predicate, _WAIT_INTERVAL_S):
-            self._on_wait()
+            if not quiet:
+                self._on_wait()

@@ -48,6 +48,7 @@ class VerdictFactory:
                 "regions": inspection.regions,
                 "backbone": inspector.backbone.manifest.name,
                 "memory_bank": inspector.bank.version,
+                "bank_version": inspector.bank.digest,
                 "durations_ms": durations_ms,
             }
         )

@@ -6,8 +6,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from patchline import config
 from patchline.banks import golden, store
@@ -61,18 +63,30 @@ class Loader:
         self._backbones: dict[tuple[str, int, Precision | None], backbone.Backbone] = {}
 
     def load(self, name: str) -> Inspector:
-        """Load the inspector of a category.
+        """Load the inspector of a category with the bank in `paths.memory_banks`. See `load_folder` for the errors."""
+        return self.load_folder(name, self.settings.paths.memory_banks / name)
+
+    def load_folder(
+        self, name: str, folder: Path, inspecting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Inspector:
+        """Load the inspector of a category with the bank of a folder.
+
+        Args:
+            name: of the category.
+            folder: of the bank.
+            inspecting: its context manager encloses the inspection of the golden images.
 
         Raises:
             SetupError: the model or bank is missing, damaged or does not match, or golden images have other scores.
         """
         category = self.settings.category(name)
-        folder = self.settings.paths.memory_banks / name
         bank = store.load(folder)
         network = self.network(name)
         check_match(name, category, network, self.device, bank.manifest)
         inspector = Inspector(category, self.settings.images, network, bank.with_pruning())
-        golden.require_match(inspector, golden.read(folder), category.golden_tolerance)
+        recorded = golden.read(folder)
+        with inspecting():
+            golden.require_match(inspector, recorded, category.golden_tolerance)
         return inspector
 
     def load_all(
@@ -81,6 +95,7 @@ class Loader:
         stop: threading.Event,
         threads: int = 1,
         on_progress: Callable[[], None] = lambda: None,
+        load: Callable[[str], Inspector] | None = None,
     ) -> Loaded:
         """Load several categories in parallel. A category that cannot be loaded does not stop the others.
 
@@ -89,10 +104,11 @@ class Loader:
             stop: ends the loading early; the remaining categories are missing in the result.
             threads: that load at the same time.
             on_progress: called after each category.
+            load: loads a category instead of `load`.
         """
         loaded = Loaded({}, {})
         with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
-            futures = {pool.submit(self.load, name): name for name in names}
+            futures = {pool.submit(load or self.load, name): name for name in names}
             for future in as_completed(futures):
                 if stop.is_set():
                     pool.shutdown(cancel_futures=True)

@@ -70,7 +70,8 @@ def load(folder: Path) -> MemoryBank:
         raise SetupError(f"category {folder.name} has no memory bank in {folder.parent}; {make}")
     advice = f"fit it again with: patchline fit --category {folder.name} FOLDER"
     try:
-        manifest = BankManifest.model_validate_json(path.read_bytes())
+        manifest_bytes = path.read_bytes()
+        manifest = BankManifest.model_validate_json(manifest_bytes)
         index_bytes = (folder / INDEX_FILE).read_bytes()
     except pydantic.ValidationError as error:
         raise SetupError(f"{path}: {messages.describe(error)}; {advice}") from error
@@ -81,7 +82,8 @@ def load(folder: Path) -> MemoryBank:
     features = _parse_index(index_bytes, folder / INDEX_FILE)
     if features.shape != (manifest.patches, manifest.dim):
         raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {advice}")
-    return MemoryBank(exact_search.brute_force(features), manifest, _held_out_scores(folder, manifest))
+    held_out = _held_out_scores(folder, manifest)
+    return MemoryBank(exact_search.brute_force(features), manifest, held_out, digest(manifest_bytes))
 
 
 def _held_out_scores(folder: Path, manifest: BankManifest) -> NDArray[np.float32] | None:
@@ -119,9 +121,9 @@ def _parse_index(index_bytes: bytes, path: Path) -> NDArray[np.float32]:
     return features
 
 
-def digest(index_bytes: bytes) -> str:
-    """SHA-256 of an index file, in hexadecimal."""
-    return hashlib.sha256(index_bytes).hexdigest()
+def digest(content: bytes) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _encode(manifest: BankManifest) -> bytes:

@@ -278,6 +278,14 @@ class Broker(Protocol):
         """
         ...
 
+    def listen(self, exchange: str, pattern: str, on_message: Callable[[Message], object]) -> None:
+        """Hear what is published to an exchange, from about now on, and as long as the broker is connected.
+
+        Nothing is kept: what is published without a connection is never heard, and no error says so. `on_message` is
+        called on another thread and must not block.
+        """
+        ...
+
     def close(self) -> None:
         """Send the pending settlements, then disconnect. Unsettled deliveries return to their queues."""
         ...

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from patchline.protocol.topology import MQTT_EXCHANGE, Topology
@@ -16,10 +16,14 @@ _VHOST = "/"
 
 @dataclass(frozen=True)
 class Permissions:
-    """Regular expressions on the names of exchanges and queues. No user may create or delete any."""
+    """Regular expressions on the names of exchanges and queues.
+
+    `configure`: what a user may create and delete. RabbitMQ names queues `amq.gen-...` that belong to one connection.
+    """
 
     write: str
     read: str
+    configure: str = "^$"
 
 
 # Publishing needs write access to an exchange, consuming needs read access to a queue (RabbitMQ, access control).
@@ -27,8 +31,9 @@ class Permissions:
 PERMISSIONS = {
     "publisher": Permissions(write=r"^patchline\.(jobs|backlog|parts|status)$", read="^$"),
     "worker": Permissions(
-        write=r"^patchline\.(jobs|backlog|suspects|verdicts|pictures|dead|status)$",
-        read=r"^patchline\.(jobs|backlog|suspects)(\..+)?$",
+        write=r"^(patchline\.(jobs|backlog|suspects|verdicts|pictures|dead|status|banks)|amq\.gen-.*)$",
+        read=r"^(patchline\.(jobs|backlog|suspects)(\..+)?|patchline\.(banks|status)|amq\.gen-.*)$",
+        configure=r"^amq\.gen-.*$",
     ),
     "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger|pictures)$"),
     "judge": Permissions(write=r"^patchline\.judgements$", read="^$"),
@@ -71,8 +76,7 @@ def definitions(
         "vhosts": [{"name": _VHOST}],
         "users": [_user(name, passwords[name]) for name in users(devices)],
         "permissions": [
-            {"user": name, "vhost": _VHOST, "configure": "^$", "write": permissions.write, "read": permissions.read}
-            for name, permissions in users(devices).items()
+            {"user": name, "vhost": _VHOST, **asdict(permissions)} for name, permissions in users(devices).items()
         ],
         "topic_permissions": [
             {"user": name, "vhost": _VHOST, "exchange": MQTT_EXCHANGE, "write": pattern, "read": "^$"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
+
+from patchline.broker.base import Message
 
 
 def decode_headers(headers: Mapping[object, object] | None) -> dict[str, object]:
@@ -19,6 +22,19 @@ def deliveries_before(headers: Mapping[str, object], redelivered: bool) -> int:
     """
     counts = [headers.get(name) for name in ("x-delivery-count", "x-acquired-count")]
     return max([int(redelivered), *(count for count in counts if isinstance(count, int))])
+
+
+def decode_message(properties: Any, headers: Mapping[str, object], body: bytes) -> Message:
+    """Return the message of a delivery, with its AMQP properties and its decoded headers."""
+    return Message(
+        body=body,
+        message_id=decode_text(properties.message_id),
+        type=decode_text(properties.type),
+        content_type=decode_text(properties.content_type),
+        headers=without_broker_headers(headers),
+        app_id=decode_text(properties.app_id),
+        content_encoding=decode_text(properties.content_encoding),
+    )
 
 
 def without_broker_headers(headers: Mapping[str, object]) -> dict[str, object]:

@@ -72,6 +72,7 @@ class MemoryBroker:
         self._changed = threading.Condition()
         self._queues: dict[str, _MemoryQueue] = {}
         self._consumers: list[_MemoryConsumer] = []
+        self._listeners: list[tuple[Queue, Callable[[Message], object]]] = []
         self.connected = True
         self.topology_doubts = 0
 
@@ -131,6 +132,10 @@ class MemoryBroker:
     def watch(self, topology: Topology, *, passive: bool = False) -> None:
         """See `base.Broker`. Queues are never deleted here."""
 
+    def listen(self, exchange: str, pattern: str, on_message: Callable[[Message], object]) -> None:
+        """See `base.Broker`. `on_message` is called by the thread that publishes."""
+        self._listeners.append((Queue("", ((exchange, pattern),)), on_message))
+
     def close(self) -> None:
         """See `base.Broker`."""
         self.cut()
@@ -148,13 +153,16 @@ class MemoryBroker:
         if self._max_message_size is not None and size > self._max_message_size:
             raise too_large(size, self._max_message_size)
         queues = [queue for queue in self._queues.values() if _is_bound(queue.declared, exchange, routing_key)]
-        if outgoing.mandatory and not queues:
+        hearing = [hear for bound, hear in self._listeners if _is_bound(bound, exchange, routing_key)]
+        if outgoing.mandatory and not queues and not hearing:
             raise Unroutable(f"no queue for exchange {exchange}, routing key {routing_key}")
         for queue in queues:
             if queue.full and queue.declared.arguments.get("x-overflow") == "reject-publish":
                 raise Refused(f"queue {queue.declared.name} is full")
         for queue in queues:
             queue.add(_QueuedMessage(outgoing.message, routing_key, exchange))
+        for hear in hearing:
+            hear(outgoing.message)
 
 
 class _MemoryConsumer:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from patchline.broker.base import Delivery, Message, Settlement, previous_attempts
-from patchline.broker.headers import decode_headers, decode_text, deliveries_before, without_broker_headers
+from patchline.broker.base import Delivery, Settlement, previous_attempts
+from patchline.broker.headers import decode_headers, decode_message, deliveries_before
 
 _log = structlog.get_logger(__name__)
 _MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while the queue is missing
@@ -302,15 +302,7 @@ class RabbitConsumer:
     ) -> None:
         headers = decode_headers(properties.headers)
         attempt = 1 + deliveries_before(headers, method.redelivered) + previous_attempts(headers)
-        message = Message(
-            body=body,
-            message_id=decode_text(properties.message_id),
-            type=decode_text(properties.type),
-            content_type=decode_text(properties.content_type),
-            headers=without_broker_headers(headers),
-            app_id=decode_text(properties.app_id),
-            content_encoding=decode_text(properties.content_encoding),
-        )
+        message = decode_message(properties, headers, body)
         settle = partial(self._settle, subscription, method.delivery_tag)
         delivery = Delivery(message, method.routing_key, attempt, settle, lambda: not channel.is_open, method.exchange)
         subscription.unsettled[method.delivery_tag] = delivery

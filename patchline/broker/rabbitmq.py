@@ -29,6 +29,7 @@ from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismat
 from patchline.broker.confirms import Publication, PublisherConfirms, too_large
 from patchline.broker.headers import decode_text, decode_value, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
+from patchline.broker.rabbit_listener import RabbitListener
 from patchline.broker.rabbit_topology import TopologyWatch
 from patchline.protocol import server_url
 from patchline.protocol.errors import PatchlineError, SetupError
@@ -92,8 +93,7 @@ class RabbitBroker:
         self._blocked, self._unblocked_at = False, 0.0
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
-        self._consumers: list[RabbitConsumer] = []
-        self._watches: list[TopologyWatch] = []
+        self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
         self._next_node = self._failures = self._doubts = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
@@ -160,12 +160,16 @@ class RabbitBroker:
     ) -> RabbitConsumer:
         """See `base.Broker`. The consumer subscribes again after every reconnection."""
         consumer = RabbitConsumer(self, queue, prefetch, on_arrival, exclusive)
-        self.add_callback_threadsafe(partial(self._add_consumer, consumer))
+        self.add_callback_threadsafe(partial(self._add, consumer.subscribe))
         return consumer
 
     def watch(self, topology: Topology, *, passive: bool = False) -> None:
         """See `base.Broker`."""
-        self.add_callback_threadsafe(partial(self._add_watch, TopologyWatch(topology, passive, self.doubt_topology)))
+        self.add_callback_threadsafe(partial(self._add, TopologyWatch(topology, passive, self.doubt_topology).start))
+
+    def listen(self, exchange: str, pattern: str, on_message: Callable[[Message], object]) -> None:
+        """See `base.Broker`. It listens again after every reconnection."""
+        self.add_callback_threadsafe(partial(self._add, RabbitListener(exchange, pattern, on_message).start))
 
     def close(self) -> None:
         """See `base.Broker`."""
@@ -228,8 +232,7 @@ class RabbitBroker:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self.doubt_topology()
-        subscribe, watch = (item.subscribe for item in self._consumers), (item.start for item in self._watches)
-        for start in (self._on_publish_channel_open, *subscribe, *watch):
+        for start in (self._on_publish_channel_open, *self._on_connection):
             self._open_channel(start)
 
     def _on_blocked(self, _: object, frame: Any) -> None:
@@ -323,13 +326,9 @@ class RabbitBroker:
         """Count that exchanges or queues may be missing. Called on the I/O thread."""
         self._doubts += 1
 
-    def _add_watch(self, watch: TopologyWatch) -> None:
-        self._watches.append(watch)
-        self._open_channel(watch.start)
-
-    def _add_consumer(self, consumer: RabbitConsumer) -> None:
-        self._consumers.append(consumer)
-        self._open_channel(consumer.subscribe)
+    def _add(self, start: Callable[[Channel], object]) -> None:
+        self._on_connection.append(start)
+        self._open_channel(start)
 
     def _open_channel(self, on_open: Callable[[Channel], object]) -> None:
         if self._connection is not None and self._connection.is_open:

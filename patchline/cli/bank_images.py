@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from patchline.banks.one_by_one import Changed
     from patchline.inspection.memory_bank import Change
 
-app = typer.Typer(no_args_is_help=True, help="Add single good images to a memory bank, and remove them, in seconds.")
 
 Name = Annotated[str, typer.Argument(metavar="CATEGORY", callback=names, help="The category of the memory bank.")]
 Output = Annotated[
@@ -29,7 +28,6 @@ Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reas
 Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who acts; by default USER@HOST.")]
 
 
-@app.command()
 def add(
     category: Name,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, or folders, of good parts.")],
@@ -62,7 +60,6 @@ def add(
     _print(output or settings.paths.memory_banks / category, changed)
 
 
-@app.command()
 def remove(
     category: Name,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE_NAME...", help="Names of images in the bank.")],

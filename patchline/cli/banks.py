@@ -171,7 +171,8 @@ def calibrate(
 ) -> None:
     """Set new thresholds without a fit: for other rates, or from images of defects.
 
-    With DEFECTS, parts are flagged as --max-missed or the costs demand. Workers use the thresholds after a restart.
+    With DEFECTS, parts are flagged as --max-missed or the costs demand. Workers use the thresholds after a restart, or
+    once the bank is published and activated (`patchline banks`).
 
     Example:  patchline calibrate --category bottle --false-reject-rate 0.02 --review-rate 0.1
 

@@ -242,8 +242,8 @@ def topology(
     settings = config.load(config_file)
     instances = [instance.default_name()] if gates is None else gates.split(",")
     names(instances)
-    topologies = [connections.plant(settings), connections.ledger(settings), *([queues.traces()] if traces else [])]
-    topologies += [queues.gate(name, instances) for name in line or []]
+    topologies = [connections.plant(settings), connections.ledger(settings), queues.bank_news()]
+    topologies += [*([queues.traces()] if traces else []), *(queues.gate(name, instances) for name in line or [])]
     topics = {} if mqtt is None else {name: TopicPattern(mqtt, name) for name in line or []}
     max_bytes = settings.broker.mqtt_max_bytes
     topologies += [queues.mqtt(name, topic.binding, max_bytes) for name, topic in topics.items()]
@@ -254,4 +254,4 @@ def topology(
     with connections.connect(settings, "topology") as broker:
         for topology in topologies:
             broker.declare(topology)
-            print("\n".join(queue.name for queue in topology.queues))
+            print(*(f"{queue.name}\n" for queue in topology.queues), sep="", end="")

@@ -8,7 +8,19 @@ import sys
 import typer
 
 from patchline.broker.base import BrokerError
-from patchline.cli import archive, bank_images, banks, camera, dead_letters, gate, ledger, line, machine, models
+from patchline.cli import (
+    archive,
+    bank_images,
+    bank_versions,
+    banks,
+    camera,
+    dead_letters,
+    gate,
+    ledger,
+    line,
+    machine,
+    models,
+)
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
 
@@ -50,7 +62,9 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(archive.app, name="archive")
 for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.threshold):
     archive.app.command()(subcommand)
-app.add_typer(bank_images.app, name="banks")
+app.add_typer(bank_versions.app, name="banks")
+for subcommand in (bank_images.add, bank_images.remove):
+    bank_versions.app.command()(subcommand)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
     Archive,
+    Banks,
     BitDepth,
     Broker,
     Category,
@@ -24,6 +25,7 @@ from patchline.config.sections import (
 __all__ = [
     "PACKAGED",
     "Archive",
+    "Banks",
     "BeltRules",
     "BitDepth",
     "Broker",

@@ -105,8 +105,10 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
         name: category.model_copy(update={"group_table": category.group_table and folder / category.group_table})
         for name, category in settings.categories.items()
     }
+    banks = settings.banks.model_copy(update={"store": settings.banks.store and folder / settings.banks.store})
     update = {
         "paths": Paths(**paths),
+        "banks": banks,
         "broker": broker,
         "redis": redis,
         "categories": categories,

@@ -209,6 +209,20 @@ class Archive(Section):
         return url
 
 
+class Banks(Section):
+    """Versions of memory banks in a store that all hosts share. Without a store, banks are in `paths.memory_banks`."""
+
+    store: File = None
+    poll_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+
+    @pydantic.field_validator("store")
+    @classmethod
+    def _is_folder(cls, store: Path | None) -> Path | None:
+        if store is not None and ":/" in str(store):
+            raise ValueError(f"{str(store)!r} is a url; a store is a folder")
+        return store
+
+
 class Paths(Section):
     """Folders, relative to that of the configuration file."""
 
@@ -217,6 +231,7 @@ class Paths(Section):
     spool: Path = Field(default=Path("spool"), strict=False)
     gate: Path = Field(default=Path("gate-memory"), strict=False)
     archive: Path = Field(default=Path("archive"), strict=False)
+    served_banks: Path = Field(default=Path("served-banks"), strict=False)
 
 
 class Config(Section):
@@ -231,6 +246,7 @@ class Config(Section):
     plc: Plc = Plc()
     camera: Camera = Camera()
     archive: Archive = Archive()
+    banks: Banks = Banks()
     paths: Paths = Paths()
     categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
 

@@ -119,11 +119,14 @@ class MemoryBank:
 
     Attributes:
         held_out: float32 [images], the scores of held-out good images in ascending order; None for an older bank.
+        digest: the SHA-256 of the manifest's file, which names those of the index and of the held-out scores; None for
+            a bank that was not read from a folder.
     """
 
     search: Search
     manifest: BankManifest
     held_out: NDArray[np.float32] | None = None
+    digest: str | None = None
 
     @property
     def version(self) -> str:

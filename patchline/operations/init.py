@@ -21,7 +21,7 @@ _UNITS = (
 # A plant with an archive keeps the pictures of its rejects. Without one, they would fill a queue.
 _KEEP_PICTURES = ("decisions: []", "decisions: [fail, review, expired, error]")
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
-_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive")
+_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive", "served-banks")
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:

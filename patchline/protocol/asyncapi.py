@@ -8,6 +8,7 @@ from typing import Any
 import pydantic
 
 from patchline.protocol import (
+    bank_message,
     gate_messages,
     image_files,
     judgement_message,
@@ -79,6 +80,13 @@ _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
         "What a process is doing, every second, as JSON; the line is `all` for a process that serves all lines.",
         status_message.Status,
     ),
+    (
+        "banks",
+        topology.BANKS,
+        "{category}",
+        "Another version of a memory bank is active. Workers that have a store look at it then, as JSON.",
+        bank_message.BankNews,
+    ),
 )
 _TYPES: dict[_Model, str] = {
     messages.Job: messages.JOB_TYPE,
@@ -90,6 +98,7 @@ _TYPES: dict[_Model, str] = {
     gate_messages.ConfirmationRecord: gate_messages.CONFIRMATION_TYPE,
     judgement_message.Judgement: judgement_message.JUDGEMENT_TYPE,
     status_message.Status: status_message.STATUS_TYPE,
+    bank_message.BankNews: bank_message.BANK_TYPE,
 }
 # Their fields are AMQP properties and headers.
 _IN_HEADERS = (messages.Job, messages.Announcement, picture_message.Picture)

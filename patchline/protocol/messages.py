@@ -38,6 +38,7 @@ MAX_PART_NUMBER = 2**32 - 1
 PartNumber = Annotated[int, Field(strict=True, ge=0, le=MAX_PART_NUMBER)]
 EncoderCount = Annotated[int, Field(strict=True, gt=-(2**31), lt=2**31)]
 Cause = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TraceParent = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 # How to read a message, or a file of another process: a later build may have added fields and reasons.
@@ -198,6 +199,7 @@ class Verdict(Frozen):
     regions: tuple[Region, ...] = ()
     backbone: str | None = None
     memory_bank: str | None = None
+    bank_version: Digest | None = None  # of the bank with its recipe and thresholds: the SHA-256 of its manifest
     device: str
     worker: str
     attempt: int

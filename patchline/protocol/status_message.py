@@ -26,8 +26,8 @@ class Status(pydantic.BaseModel):
         since: when the state began, in epoch milliseconds.
         sent_at: when the status was sent.
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
-            A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`,
-            `pending_pictures`.
+            A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`, `pending_pictures`.
+        banks: of a worker: the version of the memory bank that it serves, by category.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +40,7 @@ class Status(pydantic.BaseModel):
     since: EpochMs
     sent_at: EpochMs
     holds: dict[str, int] = {}
+    banks: dict[str, str] | None = None
 
     @property
     def routing_key(self) -> str:

@@ -18,6 +18,7 @@ STATUS = "patchline.status"
 LEDGER = "patchline.ledger"  # a queue, bound to the exchanges of parts, acts and judgements
 JUDGEMENTS = "patchline.judgements"
 PICTURES = "patchline.pictures"
+BANKS = "patchline.banks"  # news of memory banks; a plant works without it
 MQTT = "patchline.mqtt"  # queues of what devices send; not an exchange
 MQTT_EXCHANGE = "amq.topic"  # where RabbitMQ's plug-in publishes; every RabbitMQ has it
 EXCHANGES = (JOBS, BACKLOG, SUSPECTS, PARTS, VERDICTS, DEAD, ACTS, LEASE, STATUS, PICTURES)
@@ -166,6 +167,11 @@ def ledger(max_length: int) -> Topology:
     """
     bindings = tuple((exchange, "#") for exchange in (PARTS, ACTS, JUDGEMENTS))
     return Topology((PARTS, ACTS, JUDGEMENTS), (Queue(LEDGER, bindings, _quorum(max_length, "drop-head")),))
+
+
+def bank_news() -> Topology:
+    """Return the exchange of the news of memory banks. Each worker that has a store listens with a queue of its own."""
+    return Topology((BANKS,), ())
 
 
 def _quorum(max_length: int, overflow: str) -> dict[str, str | int]:

@@ -43,6 +43,7 @@ class StatusSender:
         now_ms: the wall clock.
         make_exchange: declare the exchange before the first status. The process declares it too, on another connection
             and perhaps later (see `broker.make_queues`).
+        banks: returns the version of each category's memory bank.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class StatusSender:
         report: Callable[[], tuple[str, Mapping[str, int]]],
         now_ms: Callable[[], int],
         make_exchange: bool = False,
+        banks: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._report = report
         self._now_ms = now_ms
         self._must_declare = make_exchange
+        self._banks = banks
         self._state, self._since = "", now_ms()
         self._failure: str | None = None
         self._stop = threading.Event()
@@ -112,6 +115,7 @@ class StatusSender:
             since=self._since,
             sent_at=now_ms,
             holds=dict(holds),
+            banks=dict(self._banks()) or None,
         )
 
     def _run(self) -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 import urllib.parse
 import uuid
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -298,6 +298,26 @@ def test_publishing_continues_after_a_lost_connection(setting):
         except BrokerError:
             time.sleep(0.05)
     assert setting.bodies(2, setting.broker.consume(setting.queue, 2))[:2] == [b"before", b"after"]
+
+
+def test_a_listener_hears_what_is_published_while_it_is_connected(setting):
+    heard, other = [], []
+    setting.broker.listen(setting.name, "news.#", heard.append)
+    setting.broker.listen(setting.name, "news.#", other.append)
+
+    def publish_until_heard(body):
+        news, deadline = Message(body, "id", "some.type.v1", "text/plain", {"a": 1}, None), time.monotonic() + TIMEOUT_S
+        while not (news in heard and news in other):
+            assert time.monotonic() < deadline
+            with suppress(BrokerError):
+                setting.broker.publish(setting.name, "news.brick", news, mandatory=False)
+            time.sleep(0.02)
+
+    publish_until_heard(b"first")
+    setting.cut()
+    publish_until_heard(b"second")
+    setting.publish(key="line.bottle")
+    assert {message.body for message in heard} == {b"first", b"second"}
 
 
 def test_a_cancelled_consumer_requeues_untaken_deliveries(setting):

@@ -133,6 +133,18 @@ CASES = {
         10,
         {'patchline_category_ready{instance="i",category="c"}': "1x20"},
     ),
+    "PatchlineBankNotActivated": (
+        {'patchline_bank_not_activated{instance="i",category="c"}': "1x20"},
+        {"instance": "i", "category": "c"},
+        10,
+        {'patchline_bank_not_activated{instance="i",category="c"}': "0x20"},
+    ),
+    "PatchlineBankStoreUnreadable": (
+        {'patchline_bank_store_read_timestamp_seconds{instance="i"}': "0+60x5 300x10"},
+        {"instance": "i"},
+        10,
+        {'patchline_bank_store_read_timestamp_seconds{instance="i"}': "0+60x20"},
+    ),
     "PatchlineDeadLetters": (
         {'rabbitmq_detailed_queue_messages_ready{queue="patchline.dead"}': "3x20"},
         {},

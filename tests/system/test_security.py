@@ -37,7 +37,12 @@ def users(plant, tmp_path_factory):
     """A broker with only the generated definitions; the folder with the URLs of its users."""
     folder = tmp_path_factory.mktemp("users")
     settings = config.load(plant / "config.yaml")
-    queues = [topology.gate("l1", [default_name()]), topology.traces(), connections.ledger(settings)]
+    queues = [
+        topology.bank_news(),
+        topology.gate("l1", [default_name()]),
+        topology.traces(),
+        connections.ledger(settings),
+    ]
     topologies = [connections.plant(settings), *queues]
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"load_definitions = {folder / plant_users.FILE}\n")
@@ -78,6 +83,7 @@ ALLOWED = {
         ("publish", topology.DEAD),
         ("publish", topology.SUSPECTS),
         ("publish", topology.STATUS),
+        ("publish", topology.BANKS),
         *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
     "archive": {
@@ -109,7 +115,7 @@ ACTIONS = {
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     queues = [*CATEGORY_QUEUES, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
     queues += [LEASE_QUEUE, topology.TRACES, topology.LEDGER, topology.PICTURES]
-    attempts = [("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS)]
+    attempts = [("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS, topology.BANKS)]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # RabbitMQ has no separate permission for purging: who may consume may purge.
     expected = ALLOWED[user] | {("purge", name) for verb, name in ALLOWED[user] if verb == "consume"}
@@ -121,6 +127,20 @@ def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     assert {code for code in codes.values() if code is not None} == {REFUSED}
     assert attempt(url(users, user), lambda channel: channel.queue_declare("own")) == REFUSED
     assert attempt(url(users, user), lambda channel: channel.basic_publish("", JOBS_QUEUE, b"x")) == REFUSED
+
+
+@pytest.mark.parametrize("user", ALLOWED)
+def test_only_workers_may_hear_news_and_in_a_queue_of_their_own(users, user):
+    def hear(exchange):
+        def listen(channel):
+            queue = channel.queue_declare("", exclusive=True).method.queue
+            channel.queue_bind(queue, exchange, "#")
+            channel.basic_consume(queue, lambda *_: None)
+
+        return attempt(url(users, user), listen)
+
+    heard = {name for name in (topology.BANKS, topology.STATUS, topology.VERDICTS, topology.ACTS) if hear(name) is None}
+    assert heard == ({topology.BANKS, topology.STATUS} if user == "worker" else set())
 
 
 def test_the_default_user_and_wrong_passwords_are_refused(users):

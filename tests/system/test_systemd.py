@@ -32,7 +32,7 @@ from tests.system.test_operations import blocks
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
 ETC = "etc/patchline"
-STATE = {"spool": "spool", "gate": "gate-memory", "archive": "archive"}
+STATE = {"spool": "spool", "gate": "gate-memory", "archive": "archive", "served_banks": "served-banks"}
 STATE = {name: f"/var/lib/patchline/{folder}" for name, folder in STATE.items()}
 GATES = (default_name(), "root")  # the name of the container is that of its root folder, unless /etc/hostname says more
 

@@ -100,9 +100,16 @@ def judged(score, **changes):
     )
 
 
+def bank(digest=None):
+    manifest = SimpleNamespace(
+        calibration=SimpleNamespace(held_out_median=2.0), thresholds=Thresholds(review=4, fail=5)
+    )
+    return SimpleNamespace(digest=digest, manifest=manifest)
+
+
 def test_the_metrics_have_the_share_of_the_last_window_and_its_limits():
     metrics = Metrics("cpu:0", ["bottle"])
-    metrics.set_reference("bottle", drift.Reference(1.0, 0.2, 0.8, window=2))
+    metrics.set_bank("bottle", bank(), drift.Reference(1.0, 0.2, 0.8, window=2))
     value = metrics.registry.get_sample_value
     metrics.verdict_confirmed(judged(2.0), NOW)
     assert value("patchline_drift_share", LABELS) is None
@@ -111,10 +118,29 @@ def test_the_metrics_have_the_share_of_the_last_window_and_its_limits():
     assert [value(f"patchline_drift_{name}", LABELS) for name in names] == [1.0, 0.2, 0.8]
 
 
+def test_drift_follows_the_memory_bank():
+    metrics = Metrics("cpu:0", ["bottle"])
+    value, reference = metrics.registry.get_sample_value, drift.Reference(1.0, 0.2, 0.8, window=2)
+    metrics.set_bank("bottle", bank("a" * 64), reference)
+    for score in (2.0, 2.0, 2.0):
+        metrics.verdict_confirmed(judged(score, bank_version="a" * 64), NOW)
+    assert value("patchline_drift_share", LABELS) == 1.0
+    metrics.set_bank("bottle", bank("b" * 64), reference)
+    assert value("patchline_drift_share", LABELS) is None
+    for version in "aab":  # jobs that were in hand have the version of before
+        metrics.verdict_confirmed(judged(2.0, bank_version=version * 64), NOW)
+    assert value("patchline_drift_share", LABELS) is None
+    metrics.verdict_confirmed(judged(0.5, bank_version="b" * 64), NOW)
+    assert value("patchline_drift_share", LABELS) == 0.5
+    served = {"category": "bottle", "version": "b" * 12}
+    assert value("patchline_bank_info", served) == 1
+    assert value("patchline_bank_info", served | {"version": "a" * 12}) is None
+
+
 @pytest.mark.parametrize("changes", [{"replay": True}, {"attempt": 2}])
 def test_replayed_and_redelivered_parts_do_not_count_as_drift(changes):
     metrics = Metrics("cpu:0", ["bottle"])
-    metrics.set_reference("bottle", drift.Reference(1.0, 0.2, 0.8, window=1))
+    metrics.set_bank("bottle", bank(), drift.Reference(1.0, 0.2, 0.8, window=1))
     metrics.verdict_confirmed(judged(2.0, **changes), NOW)
     assert metrics.registry.get_sample_value("patchline_drift_share", LABELS) is None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import weakref
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ class FakeInspector:
         self.inspected = 0
         self.thresholds = Thresholds(review=5.0, fail=9.0)
         self.backbone = SimpleNamespace(manifest=SimpleNamespace(name="fake"))
-        self.bank = SimpleNamespace(version="bottle@123")
+        self.bank = SimpleNamespace(version="bottle@123", digest="5" * 64)
         self.during = lambda: None
 
     def inspect(self, image, content_type, stage, with_heat_map=False):
@@ -139,12 +140,28 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
     (verdict,) = line.verdicts()
     assert (verdict.job_id, verdict.decision, verdict.score, verdict.attempt) == ("j1", Decision.PASS, 1.0, 1)
     assert (verdict.backbone, verdict.memory_bank, verdict.worker) == ("fake", "bottle@123", "w")
+    assert verdict.bank_version == "5" * 64
     assert "decode" in verdict.durations_ms
     line.broker.cut()
     line.step()
     assert line.inspector.inspected == 1
     assert line.cache.get_verdict("j1") == verdict
     assert line.value("patchline_images_total", line="l", category="bottle", decision="pass") == 1
+
+
+def test_a_job_is_judged_by_one_bank_although_it_is_switched_meanwhile_and_the_old_one_is_freed(line):
+    old, new = line.inspector, FakeInspector()
+    old.bank.digest, new.bank.digest = "1" * 64, "2" * 64
+    old.during = lambda: line.lane.inspectors.update(bottle=new)
+    line.send("j1")
+    line.send("j2")
+    line.step()
+    line.step()
+    assert [verdict.bank_version for verdict in line.verdicts()] == ["1" * 64, "2" * 64]
+    freed = weakref.ref(old)
+    line.inspector = old.during = None
+    del old
+    assert freed() is None
 
 
 @pytest.mark.parametrize(("pictures", "saved"), [("doubtful", True), ("none", False)])

@@ -1,0 +1,171 @@
+"""Subcommands for the versions of memory banks in the shared store."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Settings, names
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Versions of memory banks in a store that all hosts share: workers switch to another one without a restart.",
+)
+
+Name = Annotated[str, typer.Argument(metavar="CATEGORY", callback=names, help="The category of the memory bank.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version: the first digits of its digest.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for the audit log.")]
+Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who acts; by default USER@HOST.")]
+
+
+@app.command()
+def init(config_file: Settings = CONFIG) -> None:
+    """Make the store: banks.store of the configuration, a folder that every host of the plant can read.
+
+    Example:  patchline banks init
+    """
+    from patchline.banks import opening
+
+    settings = config.load(config_file)
+    made = opening.versions(settings).make()
+    print(f"{settings.banks.store}: {'made' if made else 'is a store of memory banks already'}")
+
+
+@app.command("list")
+def list_(
+    category: Annotated[str | None, typer.Argument(metavar="[CATEGORY]", callback=names)] = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Show the versions: made when, by whom and of what, their thresholds, their state, and who serves them.
+
+    Example:  patchline banks list gasket
+    """
+    from patchline.banks import bank_list, opening
+    from patchline.operations import bank_news
+    from patchline.runtime import terminal
+
+    settings = config.load(config_file)
+    versions = opening.versions(settings)
+    tables = [category] if category is not None else versions.categories()
+    serving = bank_news.serving(settings) if tables else None
+    for name in tables:
+        terminal.table(name, bank_list.COLUMNS, bank_list.rows(versions, name, serving), text=True)
+    if serving is None:
+        print("?: no worker was heard: none runs, RabbitMQ is away, or this user may not listen (it needs worker.url)")
+
+
+@app.command()
+def log(category: Name, config_file: Settings = CONFIG) -> None:
+    """Print the audit log: who did what, when and why, and what workers said of it; one JSON object a line.
+
+    Example:  patchline banks log gasket
+    """
+    from patchline.banks import bank_list, opening
+
+    print(*bank_list.log(opening.versions(config.load(config_file)), category), sep="\n")
+
+
+@app.command()
+def publish(
+    category: Name,
+    why: Why,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FOLDER", help="The bank; by default that of the category, as fit made it."),
+    ] = None,
+    who: Who = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Store a memory bank as a version. Workers serve it once it is activated.
+
+    Example:  patchline banks publish gasket --why "new supplier, 210 images of week 48"
+    """
+    from patchline.banks import opening
+
+    settings = config.load(config_file)
+    settings.category(category)
+    source = settings.paths.memory_banks / category if folder is None else folder
+    version, is_new = opening.versions(settings).publish(source, category, _name(who), why)
+    print(f"{category}: {source} {'is' if is_new else 'was published before as'} version {version}")
+    print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
+
+
+@app.command()
+def activate(
+    category: Name,
+    version: Version,
+    why: Why,
+    instead_of: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Only if this version is active until now.")
+    ] = None,
+    who: Who = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Have all workers serve a version. Each one checks it, and switches between two jobs.
+
+    A worker that cannot serve it keeps the one before, and says why: see its log, `patchline banks log`, and the alert
+    PatchlineBankNotActivated.
+
+    Example:  patchline banks activate gasket 3f9a1c --why "evaluated on week 48: 2 of 400 good parts rejected"
+    """
+    from patchline.banks import opening
+
+    settings = config.load(config_file)
+    versions = opening.versions(settings)
+    state = versions.state(category)
+    chosen, replaced = state.find(version), None if instead_of is None else state.find(instead_of)
+    versions.activate(category, chosen, _name(who), why, replaced)
+    print(f"{category}: version {chosen[:12]} is active; {_announced(settings, category, chosen)}")
+
+
+@app.command()
+def rollback(category: Name, why: Why, who: Who = None, config_file: Settings = CONFIG) -> None:
+    """Have all workers serve the version that was active before.
+
+    Example:  patchline banks rollback gasket --why "rejects good parts of mould 2"
+    """
+    from patchline.banks import opening
+
+    settings = config.load(config_file)
+    version = opening.versions(settings).rollback(category, _name(who), why)
+    print(f"{category}: version {version[:12]} is active again; {_announced(settings, category, version)}")
+
+
+@app.command()
+def retire(category: Name, version: Version, why: Why, who: Who = None, config_file: Settings = CONFIG) -> None:
+    """Have a version never activated again. Its files stay, since verdicts name it.
+
+    Example:  patchline banks retire gasket 77b0e2 --why "fitted with a scratched part"
+    """
+    from patchline.banks import opening
+
+    versions = opening.versions(config.load(config_file))
+    chosen = versions.state(category).find(version)
+    versions.retire(category, chosen, _name(who), why)
+    print(f"{category}: version {chosen[:12]} is retired")
+
+
+def _announced(settings: config.Config, category: str, version: str) -> str:
+    from patchline.operations import bank_news
+
+    reason = bank_news.announce(settings, category, version)
+    if reason is None:
+        return "workers were told (patchline banks list shows which of them serve it)"
+    return f"workers were not told ({reason}), and look at the store every {settings.banks.poll_s:g} s"
+
+
+def _name(who: str | None) -> str:
+    """Who acts: as said, or the user and the host. Behind sudo it is the person and not root."""
+    if who is not None:
+        return who
+    try:
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # no such user, as in a container
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,448 @@
+"""Versions of memory banks in a shared store: objects, the log, the copies of a host, and the switch of a worker."""
+
+import itertools
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from patchline.banks import bank_list, store
+from patchline.banks.folder_objects import FolderObjects
+from patchline.banks.objects import MemoryObjects, StoreUnavailable
+from patchline.banks.served_banks import ServedBanks
+from patchline.banks.versions import MARK, ChangedMeanwhile, Versions
+from patchline.inspection.memory_bank import BankManifest
+from patchline.protocol.errors import SetupError
+from patchline.protocol.messages import Thresholds
+from patchline.worker.bank_source import BankSource, fitted_categories
+from patchline.worker.bank_switch import BankSwitch
+from patchline.worker.metrics import Metrics
+
+BANK = Path("tests/data/build_5fd44a6/brick")
+NOW = 1_800_000_000_000
+WHO, WHY = "anna@host", "because"
+
+
+@pytest.fixture(params=[MemoryObjects, FolderObjects])
+def objects(request, tmp_path):
+    return FolderObjects(tmp_path / "store") if request.param is FolderObjects else MemoryObjects()
+
+
+@pytest.fixture
+def versions(objects):
+    opened = Versions(objects, "STORE", itertools.count(NOW).__next__)
+    opened.make()
+    return opened
+
+
+@pytest.fixture
+def banks(tmp_path):
+    """Folders with three banks of one index and different thresholds."""
+    return [make_bank(tmp_path / f"bank-{fail}", fail) for fail in (1000.0, 1100.0, 1200.0)]
+
+
+def make_bank(folder, fail):
+    shutil.copytree(BANK, folder)
+    manifest = BankManifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
+    thresholds = Thresholds(review=900.0, fail=fail)
+    store.replace_manifest(folder, manifest.model_copy(update={"thresholds": thresholds}))
+    return folder
+
+
+def files(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def published(versions, banks):
+    return [versions.publish(folder, "brick", WHO, WHY)[0] for folder in banks]
+
+
+def test_an_object_is_made_once_and_never_changed(objects):
+    assert objects.read("brick/log/1") is None
+    assert objects.names("brick/log") == []
+    assert objects.create("brick/log/1", b"first")
+    assert not objects.create("brick/log/1", b"second")
+    assert not objects.create("brick/log/1", b"first")
+    objects.create("brick/log/2", b"")
+    objects.create("brick/versions/a/index", b"x")
+    assert objects.read("brick/log/1") == b"first"
+    assert objects.names("brick/log") == ["1", "2"]
+    assert objects.names("brick/versions") == ["a"]
+    assert objects.names("") == ["brick"]
+
+
+def test_one_of_many_makes_an_object_that_all_make_at_the_same_time(objects):
+    start = threading.Barrier(8)
+
+    def make(number):
+        start.wait(10)
+        return objects.create("log/1", b"%d" % number * 100_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(8)))
+    assert made.count(True) == 1
+    assert objects.read("log/1") == b"%d" % made.index(True) * 100_000
+    assert objects.names("log") == ["1"]
+
+
+def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    objects = FolderObjects(tmp_path / "file")
+    for use in (lambda: objects.read("a/b"), lambda: objects.names("a"), lambda: objects.create("a/b", b"")):
+        with pytest.raises(StoreUnavailable, match="file"):
+            use()
+
+
+def test_versions_are_published_activated_rolled_back_and_retired(versions, banks):
+    first, second, third = published(versions, banks)
+    assert versions.state("brick").active is None
+    versions.activate("brick", first, WHO, WHY)
+    versions.activate("brick", second, WHO, WHY)
+    versions.activate("brick", third, WHO, WHY)
+    state = versions.state("brick")
+    assert [state.state_of(version) for version in (first, second, third)] == ["published", "previous", "active"]
+    versions.retire("brick", second, "bob@host", "scratched")
+    assert versions.rollback("brick", WHO, WHY) == first
+    with pytest.raises(SetupError, match="no version was active before"):
+        versions.rollback("brick", WHO, WHY)
+    with pytest.raises(SetupError, match="is retired"):
+        versions.activate("brick", second, WHO, WHY)
+    with pytest.raises(SetupError, match="active already; anna@host has rolled back to"):
+        versions.activate("brick", first, WHO, WHY)
+    with pytest.raises(SetupError, match="activate another one first"):
+        versions.retire("brick", first, WHO, WHY)
+    with pytest.raises(SetupError, match="retired already"):
+        versions.retire("brick", second, WHO, WHY)
+    acts = [json.loads(line) for line in bank_list.log(versions, "brick")]
+    assert [act["act"] for act in acts] == [*["publish"] * 3, *["activate"] * 3, "retire", "rollback"]
+    assert (acts[6]["who"], acts[6]["why"], acts[6]["version"]) == ("bob@host", "scratched", second)
+    rows = bank_list.rows(versions, "brick", {("brick", first): 2})
+    assert [(row[1], row[-2], row[-1]) for row in rows] == [
+        ("published", "1200", "0"),
+        ("retired", "1100", "0"),
+        ("active", "1000", "2"),
+    ]
+
+
+def test_a_bank_is_published_once(versions, banks):
+    (first,) = published(versions, banks[:1])
+    assert versions.publish(banks[0], "brick", WHO, WHY) == (first, False)
+    assert first == store.load(banks[0]).digest
+    (banks[0] / "golden-lowest.png").write_bytes(b"another")
+    with pytest.raises(SetupError, match="other golden images"):
+        versions.publish(banks[0], "brick", WHO, WHY)
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda folder: (folder / store.INDEX_FILE).unlink(), "cannot be read"),
+        (lambda folder: (folder / store.INDEX_FILE).write_bytes(b"x"), "is not the index"),
+        (lambda folder: (folder / "golden.json").unlink(), "cannot be read"),
+    ],
+)
+def test_a_bank_that_is_incomplete_or_damaged_is_not_published(versions, banks, damage, text):
+    damage(banks[0])
+    with pytest.raises(SetupError, match=text):
+        versions.publish(banks[0], "brick", WHO, WHY)
+    assert versions.state("brick").records == ()
+    with pytest.raises(SetupError, match="is a memory bank of brick, not of cup"):
+        versions.publish(banks[1], "cup", WHO, WHY)
+
+
+def test_of_two_people_who_activate_at_once_one_is_told_what_the_other_did(objects, banks):
+    anna, bob = (Versions(objects, "STORE", lambda: NOW) for _ in range(2))
+    anna.make()
+    first, second, third = published(anna, banks)
+    bob.state("brick")
+    create = objects.create
+
+    def anna_is_faster(key, content):
+        objects.create = create
+        anna.activate("brick", first, WHO, "week 48")
+        return create(key, content)
+
+    objects.create = anna_is_faster
+    with pytest.raises(ChangedMeanwhile, match=rf"nothing was done; anna@host has activated {first[:12]} \(week 48\)"):
+        bob.activate("brick", second, "bob@host", WHY)
+    assert anna.state("brick").active == bob.state("brick").active == first
+    with pytest.raises(ChangedMeanwhile, match=f"{first[:12]} is active, not {third[:12]}; anna@host has"):
+        bob.activate("brick", second, "bob@host", WHY, instead_of=third)
+    bob.activate("brick", second, "bob@host", WHY, instead_of=first)
+    assert anna.state("brick").active == second
+
+
+def test_a_store_that_is_not_mounted_is_no_empty_store(tmp_path, banks):
+    versions = Versions(FolderObjects(tmp_path / "mount"), "MOUNT", lambda: NOW)
+    (tmp_path / "mount").mkdir()
+    for use in (versions.state, versions.reports, lambda name: versions.publish(banks[0], name, WHO, WHY)):
+        with pytest.raises(StoreUnavailable, match=r"MOUNT: is no store of memory banks, or it is not mounted"):
+            use("brick")
+    assert files(tmp_path / "mount") == []
+
+
+def test_a_log_that_was_changed_is_refused(tmp_path, banks):
+    objects = FolderObjects(tmp_path / "store")
+    versions = Versions(objects, "STORE", lambda: NOW)
+    versions.make()
+    first, second, _ = published(versions, banks)
+    versions.activate("brick", first, WHO, WHY)
+    record = tmp_path / "store" / "brick" / "log" / "00000001.json"
+    record.write_text(record.read_text().replace(WHY, "another reason"))
+    with pytest.raises(SetupError, match=r"00000002.json: does not follow .* the log was changed"):
+        Versions(objects, "STORE", lambda: NOW).state("brick")
+    versions.activate("brick", second, WHO, WHY)  # whoever has read it before goes on
+
+
+@pytest.mark.parametrize(("digits", "text"), [("123", "too short"), ("zzzz", "no version of this category; known: ")])
+def test_a_version_is_named_by_its_first_digits(versions, banks, digits, text):
+    (first,) = published(versions, banks[:1])
+    assert versions.state("brick").find(first[:4].upper()) == first
+    with pytest.raises(SetupError, match=text):
+        versions.state("brick").find(digits)
+
+
+@pytest.mark.parametrize("why", ["", "x" * 501])
+def test_an_act_without_a_reason_is_refused(versions, banks, why):
+    with pytest.raises(SetupError, match=r"cannot be written: why: "):
+        versions.publish(banks[0], "brick", WHO, why)
+
+
+class Host:
+    """A worker's host: its copies, and a switch whose loader only reads the digest of a bank."""
+
+    def __init__(self, folder, objects):
+        self.versions = Versions(objects, "STORE", lambda: NOW)
+        self.copies = ServedBanks(folder / "copies", self.versions)
+        self.own = folder / "own"
+        self.now, self.refused, self.loaded = 100.0, set(), []
+        settings = SimpleNamespace(paths=SimpleNamespace(memory_banks=self.own))
+        loader = SimpleNamespace(settings=settings, load_folder=self.load_folder)
+        self.source = BankSource(loader, self.copies)
+        self.metrics = Metrics("cpu:0", ["brick"])
+        self.inspectors = {}
+
+    def load_folder(self, name, folder, inspecting=nullcontext):
+        bank = store.load(folder)
+        self.loaded.append(bank.digest)
+        with inspecting():
+            if bank.digest in self.refused:
+                raise SetupError("golden images have other scores")
+        return SimpleNamespace(bank=bank)
+
+    def start(self):
+        self.inspectors["brick"] = self.source.load("brick")
+        lock = SimpleNamespace(shared=lambda quiet: nullcontext())
+        self.switch = BankSwitch(
+            self.source, self.versions, self.inspectors, lock, self.metrics, "w", 1.0, lambda: NOW, lambda: self.now
+        )
+
+    @property
+    def serves(self):
+        return self.inspectors["brick"].bank.digest
+
+    def metric(self, name, **labels):
+        return self.metrics.registry.get_sample_value(f"patchline_bank_{name}", {"category": "brick"} | labels)
+
+
+@pytest.fixture
+def memory():
+    return MemoryObjects()
+
+
+@pytest.fixture
+def central(memory):
+    """The store as people use it."""
+    versions = Versions(memory, "STORE", itertools.count(NOW).__next__)
+    versions.make()
+    return versions
+
+
+@pytest.fixture
+def host(tmp_path, memory, banks):
+    found = Host(tmp_path, memory)
+    shutil.copytree(banks[0], found.own / "brick")
+    return found
+
+
+def test_a_worker_serves_the_bank_of_its_folder_until_a_version_is_activated(host, central, banks):
+    host.start()
+    own = host.serves
+    _, second, _ = published(central, banks)
+    host.switch.step()
+    assert host.serves == own
+    central.activate("brick", second, WHO, WHY)
+    host.switch.step()
+    assert host.serves == second
+    assert host.metric("info", version=second[:12]) == 1
+    assert (host.metric("switches_total"), host.metric("not_activated")) == (1, 0)
+    host.switch.step()
+    assert host.loaded == [own, second]
+    (report,) = [json.loads(line) for line in bank_list.log(central, "brick") if "worker" in line]
+    assert (report["worker"], report["state"], report["version"]) == ("w", "serving", second)
+
+
+def test_a_worker_that_cannot_serve_a_version_keeps_the_one_before_says_why_and_tries_again(host, central, banks):
+    first, second, third = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    host.refused = {second}
+    central.activate("brick", second, WHO, WHY)
+    for now in (100.0, 104.0, 105.0, 114.0, 115.0):  # it tries at 100, 105 and 115
+        host.now = now
+        host.switch.step()
+    assert host.loaded == [first, second, second, second]
+    assert (host.serves, host.metric("not_activated"), host.metric("switches_total")) == (first, 1, None)
+    (report,) = [json.loads(line) for line in bank_list.log(central, "brick") if "worker" in line]
+    assert (report["state"], report["reason"]) == ("refused", "golden images have other scores")
+    central.activate("brick", third, WHO, WHY)
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (third, 0)
+    central.rollback("brick", WHO, WHY)
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (third, 1)
+    host.refused, host.now = set(), 200.0
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (second, 0)
+
+
+def test_a_worker_that_is_refused_a_version_is_content_once_its_own_is_active_again(host, central, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    host.refused = {second}
+    central.activate("brick", second, WHO, WHY)
+    host.switch.step()
+    central.rollback("brick", WHO, WHY)
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (first, 0)
+
+
+def test_a_worker_without_the_store_serves_what_it_served_and_catches_up(host, central, memory, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    central.activate("brick", second, WHO, WHY)
+    memory.available = False
+    host.switch.step()
+    assert host.serves == first
+    host.start()  # also after a restart
+    assert host.serves == first
+    memory.available = True
+    host.switch.step()
+    assert host.serves == second
+
+
+def test_a_worker_that_may_only_read_the_store_switches_all_the_same(host, central, memory, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    central.activate("brick", second, WHO, WHY)
+
+    def refuse(key, _):
+        raise StoreUnavailable(f"{key}: cannot be written (Permission denied)")
+
+    memory.create = refuse
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (second, 0)
+    assert central.reports("brick") == []
+
+
+def test_a_damaged_log_of_one_category_does_not_stop_another(host, central, memory, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    host.inspectors = host.switch.inspectors = {"cup": host.inspectors["brick"], **host.inspectors}
+    memory.create("cup/log/00000001.json", b"{}")
+    central.activate("brick", second, WHO, WHY)
+    host.switch.step()
+    assert host.serves == second
+    assert host.switch._unreadable.startswith("STORE: cup/log/00000001.json: ")
+
+
+def test_a_worker_starts_with_the_last_version_if_it_cannot_serve_the_active_one(host, central, banks):
+    first, second, _ = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    central.activate("brick", second, WHO, WHY)
+    host.refused = {second}
+    host.start()
+    assert host.serves == first
+    host.switch.step()
+    assert host.metric("not_activated") == 1
+
+
+def test_a_worker_that_has_never_read_the_store_does_not_guess(host, central, memory):
+    memory.available = False
+    with pytest.raises(SetupError, match="the store is not available"):
+        host.start()
+    memory.available = True
+    host.start()
+    memory.available = False
+    host.start()  # the store has said that no version is active
+    assert host.serves == store.load(host.own / "brick").digest
+
+
+def test_a_version_that_is_damaged_in_the_store_is_not_served(tmp_path, banks):
+    objects = FolderObjects(tmp_path / "store")
+    host = Host(tmp_path / "host", objects)
+    host.versions.make()
+    first, second, _ = published(host.versions, banks)
+    host.versions.activate("brick", first, WHO, WHY)
+    host.start()
+    index = tmp_path / "store" / "brick" / "versions" / second / store.INDEX_FILE
+    content = index.read_bytes()
+    index.write_bytes(content[:-1] + b"x")
+    host.versions.activate("brick", second, WHO, WHY)
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (first, 1)
+    assert files(host.copies.folder / "brick") == sorted([first, "served.json"])
+    index.write_bytes(content)
+    host.now = 200.0
+    host.switch.step()
+    assert (host.serves, host.metric("not_activated")) == (second, 0)
+
+
+def test_a_damaged_copy_is_fetched_again_and_old_copies_are_deleted(host, central, banks):
+    first, second, third = published(central, banks)
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+    (host.copies.folder / "brick" / first / store.INDEX_FILE).write_bytes(b"damaged")
+    host.start()
+    assert host.serves == first
+    for version in (second, third):
+        central.activate("brick", version, WHO, WHY)
+        host.switch.step()
+    assert files(host.copies.folder / "brick") == sorted([second, third, "served.json"])
+
+
+@pytest.mark.parametrize(("of_worker", "of_thread"), [(0, 15), (10, 19), (19, 19)])
+def test_the_thread_that_loads_is_nicer_than_the_lanes_and_never_asks_for_more(
+    host, central, monkeypatch, of_worker, of_thread
+):
+    asked = []
+    monkeypatch.setattr("os.getpriority", lambda _, thread: of_worker)
+    monkeypatch.setattr("os.setpriority", lambda _, thread, nice: asked.append((thread, nice)))
+    host.start()
+    host.switch._stop.set()
+    host.switch._run()
+    assert asked == [(threading.get_native_id(), of_thread)]
+
+
+def test_a_category_is_served_that_only_the_store_has(host, central, banks):
+    settings = SimpleNamespace(categories=("brick", "cup"), paths=SimpleNamespace(memory_banks=host.own))
+    shutil.rmtree(host.own)
+    with pytest.raises(SetupError, match="no memory bank found"):
+        fitted_categories(settings, host.copies)
+    (first,) = published(central, banks[:1])
+    central.activate("brick", first, WHO, WHY)
+    assert fitted_categories(settings, host.copies) == ["brick"]
+
+
+def test_the_name_of_the_mark_of_a_store_does_not_change():
+    assert MARK == "patchline-bank-store.json"

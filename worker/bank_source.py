@@ -1,0 +1,117 @@
+"""Where the banks of a worker come from: `paths.memory_banks`, or the active versions of the shared store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from patchline import config
+from patchline.banks import serving
+from patchline.banks.served_banks import ServedBanks
+from patchline.banks.version_log import SHORT, State
+from patchline.inspection.inspector import Inspector
+from patchline.protocol.errors import SetupError
+from patchline.worker import drift
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class BankSource:
+    """Loads the banks of a worker.
+
+    Attributes:
+        loader: loads a bank from a folder, and checks it.
+        copies: the copies of the store's versions on this host; None if there is no store.
+        folders: where the bank of each category was loaded from.
+    """
+
+    loader: serving.Loader
+    copies: ServedBanks | None
+    folders: dict[str, Path] = field(default_factory=dict)
+
+    def load(self, name: str) -> Inspector:
+        """Load the bank of a category when the worker starts.
+
+        It is the active version of the store, or the one that this host served last: if the store cannot be read, or
+        if the active version cannot be served here.
+
+        Raises:
+            SetupError: neither can be used. The text says why the first one cannot.
+        """
+        if self.copies is None:
+            return self._load(name, self._own(name))
+        try:
+            return self.load_active(name, self.copies.versions.state(name))
+        except SetupError as error:
+            try:
+                folder = self.copies.last(name)
+                inspector = self._load(name, folder or self._own(name))
+            except SetupError:
+                raise error from None
+            _log.error("active memory bank not loaded, serving the last one", category=name, reason=str(error))
+            return inspector
+
+    def load_active(
+        self, name: str, state: State, inspecting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Inspector:
+        """Load the active version of a category, and remember that this host serves it.
+
+        Args:
+            name: of the category.
+            state: of its versions. If none is active, the bank in `paths.memory_banks` is loaded.
+            inspecting: its context manager encloses the inspection of the golden images.
+
+        Raises:
+            SetupError: the version cannot be read from the store, or cannot be served here.
+        """
+        if self.copies is None:
+            raise SetupError("banks.store is not set")
+        record = None if state.active is None else state.published_as(state.active)
+        if state.active is not None and record is None:
+            raise SetupError(f"version {state.active[:SHORT]} of {name} was activated, but never published")
+        folder = self._own(name) if record is None else self.copies.copy(name, record)
+        inspector = self._load(name, folder, inspecting)
+        self.copies.remember(name, state.active, state)
+        return inspector
+
+    def reference(self, name: str, inspector: Inspector) -> drift.Reference | None:
+        """What the scores of a category are compared with, from the folder that its bank was loaded from."""
+        return drift.Reference.read(self.folders[name], inspector.bank.manifest)
+
+    def _own(self, name: str) -> Path:
+        return self.loader.settings.paths.memory_banks / name
+
+    def _load(
+        self, name: str, folder: Path, inspecting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Inspector:
+        inspector = self.loader.load_folder(name, folder, inspecting)
+        self.folders[name] = folder
+        return inspector
+
+
+def fitted_categories(settings: config.Config, copies: ServedBanks | None) -> list[str]:
+    """Return the configured categories that have a memory bank, here or in the store.
+
+    Raises:
+        SetupError: there is none.
+    """
+    banks = settings.paths.memory_banks
+    names = [name for name in settings.categories if (banks / name).is_dir() or (copies and _is_stored(name, copies))]
+    if not names:
+        raise SetupError(
+            f"{banks}: no memory bank found; create one with: patchline fit --category NAME FOLDER_OF_GOOD_IMAGES"
+        )
+    return names
+
+
+def _is_stored(name: str, copies: ServedBanks) -> bool:
+    """Return True if the store has an active version of a category, or had one when it was last read."""
+    try:
+        return copies.versions.state(name).active is not None
+    except SetupError:
+        return (copies.folder / name).is_dir()
