@@ -63,8 +63,8 @@ app.add_typer(archive.app, name="archive")
 for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.threshold):
     archive.app.command()(subcommand)
 app.add_typer(bank_versions.app, name="banks")
-for subcommand in (bank_images.add, bank_images.remove):
-    bank_versions.app.command()(subcommand)
+bank_versions.app.command()(bank_images.add)
+bank_versions.app.command()(bank_images.remove)
 
 
 def main() -> None:
