@@ -13,10 +13,10 @@ import pytest
 from patchline.archive import opening
 from patchline.protocol import topology
 from patchline.services import postgresql, server
+from tests import s3_server
 from tests.archive_contract import message
 from tests.conftest import CONFIG
 from tests.picture_contract import picture
-from tests.s3_server import SCRIPT, make_bucket
 from tests.system.conftest import Line, records, wait_for
 
 pytestmark = pytest.mark.timeout(300)
@@ -127,6 +127,7 @@ def assert_pictures_are_found_written_and_held(line, bodies, job, tmp_path):
 
 
 def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(line, tmp_path):
+    s3_server.require()
     if postgresql.missing_packages():
         text = "not installed: postgresql"
         if os.environ.get("CI"):
@@ -148,7 +149,7 @@ def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(lin
         moto.start()
         try:
             moto.wait()
-            make_bucket(endpoint)
+            s3_server.make_bucket(endpoint)
             wait_for(lambda: count(postgres.url, "pictures") > 0)
             postgres.crash()
             publish(line, range(20, 40))
@@ -168,7 +169,7 @@ def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(lin
 
 
 def moto_command(port):
-    return [sys.executable, "-c", SCRIPT, "-H", "127.0.0.1", "-p", str(port)]
+    return [sys.executable, "-c", s3_server.SCRIPT, "-H", "127.0.0.1", "-p", str(port)]
 
 
 def publish(line, numbers):

@@ -2,19 +2,21 @@
 
 import pytest
 
-from patchline.archive.s3_store import S3Store
 from patchline.archive.store import StoreUnavailable
 from patchline.protocol.errors import SetupError
 from patchline.services import server
-from tests.s3_server import running
+from tests import s3_server
 from tests.store_contract import BODY, DIGEST, StoreContract
+
+s3_server.require()
+from patchline.archive.s3_store import S3Store  # noqa: E402 - it needs them
 
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("s3")) as endpoint:
+    with s3_server.running(tmp_path_factory.mktemp("s3")) as endpoint:
         yield endpoint
 
 
