@@ -117,7 +117,7 @@ def link_environment(folder):
 
 def add_user_files(etc, node, texture_folder):
     """Add the files that a user provides: the configuration of the page and pictures."""
-    (text,) = blocks("yaml")
+    text = blocks("yaml")[0]
     text = text.replace("make_queues: false", f"make_queues: false, url: 'amqp://127.0.0.1:{node.port}'")
     text = text.replace("256", str(SIDE)).replace("0.01", "0.05, false_reject_rate: 0.05, review_rate: 0.1")
     text = text.replace("/var/lib/patchline", str(etc.parents[1] / "state"))
