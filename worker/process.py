@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 
 import cv2
@@ -21,7 +21,7 @@ from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
 from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
-from patchline.runtime import connections, container, notify
+from patchline.runtime import connections, container, logs, notify
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -284,8 +284,10 @@ def _leave(failure: WorkerFailedError | None) -> None:
     """End the process at once. The ordinary way would tear down native code that a lane is running."""
     if failure is not None:
         _log.error("worker failed", reason=str(failure))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    logs.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it
+            stream.flush()
     os._exit(0 if failure is None else _FAILED_EXIT_CODE)
 
 

@@ -73,11 +73,13 @@ def main() -> None:
         logs.configure(os.environ.get("PATCHLINE_LOG_LEVEL", "info"))
         app()
     except (PatchlineError, BrokerError) as error:
-        print(f"patchline: {error}", file=sys.stderr)
+        logs.say(f"patchline: {error}")
         sys.exit(error.exit_code if isinstance(error, PatchlineError) else 2)
     except PermissionError as error:
-        print(f"patchline: {error.filename}: permission denied; run it as a user who may use it", file=sys.stderr)
+        logs.say(f"patchline: {error.filename}: permission denied; run it as a user who may use it")
         sys.exit(2)
+    finally:
+        logs.flush()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 import structlog
 
 from patchline.protocol.errors import SetupError
+from patchline.runtime.log_lines import LineLogger, LogLines
 
 LEVELS = ("debug", "info", "warning", "error")
+_END_TIMEOUT_S = 1.0
+_LOST = "lines of the log are lost, they could not be written"
+_lines: LogLines | None = None
 
 
 def configure(level: str = "info") -> None:
-    """Log readable lines to a terminal, and JSON lines elsewhere.
+    """Log readable lines to a terminal, and JSON lines elsewhere. Whoever logs does not wait, whatever the reader does.
 
     Args:
         level: `debug` (which adds a line for each verdict), `info`, `warning` or `error`.
@@ -24,22 +29,27 @@ def configure(level: str = "info") -> None:
     """
     if level not in LEVELS:
         raise SetupError(f"the log level {level!r} of PATCHLINE_LOG_LEVEL is not one of {', '.join(LEVELS)}")
-    terminal = sys.stderr.isatty()
+    lines = _start()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
+        processors=_processors(),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: LineLogger(lines),
         cache_logger_on_first_use=False,
     )
     # They log every lost connection, pika with a stack trace, which their users here already log in one line.
     for library in ("pika", "asyncua", "pymodbus", "snap7"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, after what was logged before."""
+    (_lines or _start()).put(text)
+
+
+def flush(timeout_s: float = _END_TIMEOUT_S) -> None:
+    """Wait until what was logged has been written. Call it before `os._exit`; other ends of a process do it."""
+    if _lines is not None:
+        _lines.flush(timeout_s)
 
 
 def use_standard_logging() -> None:
@@ -56,6 +66,33 @@ def use_standard_logging() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _start() -> LogLines:
+    global _lines
+    flush()
+    if _lines is None:
+        atexit.register(flush)
+    _lines = LogLines(sys.stderr, _lost)
+    return _lines
+
+
+def _processors() -> list[structlog.typing.Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
+    ]
+
+
+def _lost(count: int) -> str:
+    """Return the line that says how many lines are lost."""
+    event: Any = {"event": _LOST, "lines": count}
+    for process in _processors():
+        event = process(None, "warning", event)
+    return str(event)
 
 
 def _as_text(_: object, __: str, event: structlog.typing.EventDict) -> str:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from patchline.runtime import logs
+
 SECOND_SIGNAL_EXIT_CODE = 70
+_LAST_LINES_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -26,6 +29,7 @@ def stop_event() -> Iterator[threading.Event]:
         nonlocal received
         received += 1
         if received > 1:
+            logs.flush(_LAST_LINES_S)
             os._exit(SECOND_SIGNAL_EXIT_CODE)
         requests.put(True)
 
