@@ -9,38 +9,38 @@ synced, so it may lose its last lines in a power failure. The memory (`memory.py
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
+from patchline.gate.journal_file import JournalFile
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import ActionRecord
 from patchline.runtime import damage
 
-_log = structlog.get_logger(__name__)
 _MAX_BYTES = 1_000_000
 _FEW = 1000  # acts that fit into a new file
+_STARTS = re.compile(rb'(?=\{"(?:intent|done|told)":\{)')  # of a line; the text of a field has \" instead of "
 
 
 class Journal:
     """The journal of one gate instance. A full journal moves to `<path>.old` until the memory has its contents.
+
+    Args:
+        path: the file.
+        on_failure: called after each line that was not written, and after each new file that could not be made.
+        max_bytes: the size from which it is full.
 
     Raises:
         SetupError: the file cannot be used.
         DamagedError: it is damaged and cannot be replaced.
     """
 
-    def __init__(self, path: Path, max_bytes: int = _MAX_BYTES) -> None:
-        self._path = path
-        self._old = path.with_name(path.name + ".old")
-        self._max_bytes = max_bytes
-        self._last_write_succeeded = True
+    def __init__(self, path: Path, on_failure: Callable[[], None] = lambda: None, max_bytes: int = _MAX_BYTES) -> None:
         self._rotating = False
         try:
-            self._intended, self._done, self._untold = _read([self._old, path])
-            self._file = self._open()
+            self._intended, self._done, self._untold = _read([path.with_name(path.name + ".old"), path])
+            self._file = JournalFile(path, max_bytes, on_failure)
         except OSError as error:
             raise SetupError(f"{path}: cannot be used as a gate's journal ({error})") from error
 
@@ -61,56 +61,47 @@ class Journal:
 
     def write_intent(self, record: ActionRecord) -> None:
         """Write what is about to be done."""
-        self._write(b'{"intent":' + record.to_json() + b"}\n")
+        self._write(_line("intent", record))
 
     def write_done(self, record: ActionRecord) -> None:
         """Write that an action is done."""
         self._untold[record.job_id] = record
-        self._write(b'{"done":' + record.to_json() + b"}\n")
+        self._write(_line("done", record))
 
     def write_told(self, record: ActionRecord) -> None:
         """Write that the other gates have been told of an action that is done."""
         if self._untold.pop(record.job_id, None) is not None:
-            self._write(b'{"told":' + record.to_json() + b"}\n")
+            self._write(_line("told", record))
 
     def rotate(self, enqueue: Callable[[Callable[[], None]], None]) -> None:
         """Start a new file if this one is large. No action may be under way.
 
-        What RabbitMQ may not know goes into the new file. During an outage that is too much: the file grows.
+        What RabbitMQ may not know goes into the new file. During an outage that is too much: the file grows. So it does
+        while no new file can be made.
 
         Args:
             enqueue: runs a task once the memory has saved everything up to now.
         """
-        if self._rotating or len(self._untold) > _FEW or os.fstat(self._file).st_size < self._max_bytes:
+        if self._rotating or len(self._untold) > _FEW or not self._file.is_large:
             return
-        self._rotating = True
-        self._path.replace(self._old)
-        os.close(self._file)
-        self._file = self._open()
-        for record in self._untold.values():
-            self.write_done(record)
-        enqueue(self._delete_old)
+        if self._file.rotate(_line("done", record) for record in self._untold.values()):
+            self._rotating = True
+            enqueue(self._delete_old)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file.close()
 
     def _delete_old(self) -> None:
-        self._old.unlink(missing_ok=True)
+        self._file.delete_old()
         self._rotating = False
 
     def _write(self, line: bytes) -> None:
-        try:
-            os.write(self._file, line)
-        except OSError as error:
-            if self._last_write_succeeded:  # log the first failure only, not one per part
-                _log.error("gate journal cannot be written", path=str(self._path), reason=error.strerror)
-            self._last_write_succeeded = False
-        else:
-            self._last_write_succeeded = True
+        self._file.append(line)
+
+
+def _line(kind: str, record: ActionRecord) -> bytes:
+    return b'{"%b":%b}\n' % (kind.encode(), record.to_json())
 
 
 def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord], dict[str, ActionRecord]]:
@@ -131,8 +122,12 @@ def _read(paths: list[Path]) -> tuple[dict[str, ActionRecord], list[ActionRecord
 
 
 def _read_one(path: Path) -> list[tuple[str, ActionRecord]]:
-    """Return the records of a file. A damaged one is set aside, and a torn last line is removed."""
-    *lines, torn = path.read_bytes().split(b"\n")
+    """Return the records of a file. A damaged one is set aside, and a torn last line is removed.
+
+    A torn line of an earlier build has the next one behind it: that one is read.
+    """
+    *joined, torn = path.read_bytes().split(b"\n")
+    lines = [line for several in joined for line in _STARTS.split(several) if line]
     records = [_parse(line) for line in lines]
     readable = [line for line, record in zip(lines, records, strict=True) if record is not None]
     if torn or len(readable) < len(lines):

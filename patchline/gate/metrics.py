@@ -42,6 +42,7 @@ class Metrics:
         self._failures = Counter(
             "patchline_gate_act_failures", "Actions that the arm has not acknowledged.", ["line"], registry=registry
         )
+        self._journal_failures = _journal_failures(registry).labels(line)
         self._seconds = Histogram(
             "patchline_gate_act_seconds",
             "Time until the arm acknowledges.",
@@ -85,6 +86,10 @@ class Metrics:
         """Record that the arm has not acknowledged."""
         self._failures.labels(self._line).inc()
 
+    def journal_failed(self) -> None:
+        """Record that the journal could not be written. For any thread."""
+        self._journal_failures.inc()
+
     def set_silent(self, silent: bool) -> None:
         """Set whether the arm takes no sign of life."""
         self._silent.set(silent)
@@ -92,6 +97,11 @@ class Metrics:
     def set_clock_offset(self, source: str, host: str, seconds: float) -> None:
         """Set how far a sender's clock is behind the gate's."""
         self._offset.labels(self._line, source, host).set(seconds)
+
+
+def _journal_failures(registry: metrics.Registry) -> Counter:
+    text = "Lines that the gate's journal lacks, and new files of it that could not be made."
+    return Counter("patchline_gate_journal_failures", text, ["line"], registry=registry)
 
 
 class PlcMetrics:

@@ -65,7 +65,6 @@ def run(
         arm = open_arm(name)
         output = stack.enter_context(closing(arm.output))
         path = folder / f"{line}.{name}.sqlite"
-        journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"))))
         broker = stack.enter_context(connections.connect(quick, f"gate {line} {name}"))
         # Closed before the broker: its last tasks acknowledge deliveries.
         memory = stack.enter_context(closing(Memory(path, rules.remember_jobs, folder / f"{line}.sqlite")))
@@ -74,6 +73,7 @@ def run(
         belt = None if arm.station is None else _belt(settings, line)
         gate = Gate(partial(rules.rules, line), _STALE_AFTER_S, rules.remember_jobs, belt)
         measured = Metrics(line, gate, lambda: lease.role(boot_s()), settings.categories)
+        journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"), measured.journal_failed)))
         damage.show(measured.registry, line, folder)
         link = stack.enter_context(Link(broker, settings, line, name, partial(_ping, lease, name), measured.queues))
         follower = _follower(settings, line, name, arm.station, belt, gate, measured)

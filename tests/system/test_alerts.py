@@ -418,6 +418,12 @@ CASES = {
         7,
         {'patchline_gate_act_failures_total{line="l",instance="i"}': "3x20"},
     ),
+    "PatchlineGateJournalNotWritten": (
+        {'patchline_gate_journal_failures_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        10,
+        {'patchline_gate_journal_failures_total{line="l",instance="i"}': "3x20"},
+    ),
     "PatchlineGateOutputSilent": (
         {'patchline_gate_output_silent{line="l",instance="i"}': "0x5 1x20"},
         {"line": "l", "instance": "i"},

@@ -1,8 +1,12 @@
+import errno
 import json
+import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from patchline import config
 from patchline.gate.decide import NO_VERDICT, Gate, Heard, Permit
@@ -465,6 +469,99 @@ def test_what_is_written_after_a_torn_line_can_be_read(gate, tmp_path):
     assert [record.job_id for record in again.done] == ["j"]
     again.close()
     assert damage.set_aside_files(tmp_path, "l") == []
+
+
+def short_writes(monkeypatch, *lengths):
+    """Have the disk take only so many bytes of the next writes."""
+    lengths, write = list(lengths), os.write
+
+    def take(descriptor, data):
+        return write(descriptor, data[: lengths.pop(0)] if lengths else data)
+
+    monkeypatch.setattr(os, "write", take)
+
+
+@pytest.mark.parametrize("truncates", [True, False])
+def test_a_line_that_a_full_disk_takes_in_part_does_not_spoil_the_next_one(gate, tmp_path, monkeypatch, truncates):
+    path, failures = tmp_path / "l.g.journal", []
+    journal = Journal(path, on_failure=lambda: failures.append(1))
+    first, second, third = done(gate, "j"), done(gate, "k"), done(gate, "m")
+    journal.write_done(first)
+    if not truncates:
+        monkeypatch.setattr(os, "ftruncate", lambda *_: os.open(tmp_path, os.O_WRONLY))  # raises OSError
+    short_writes(monkeypatch, 30, 7)
+    journal.write_intent(second)
+    journal.write_intent(second)
+    journal.write_intent(third)
+    journal.close()
+    again = Journal(path)
+    assert (again.done, again.intended, len(failures)) == ([first], [third], 2)
+    again.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == (0 if truncates else 1)
+
+
+def test_a_line_that_an_earlier_build_wrote_behind_a_torn_one_is_read(gate, tmp_path):
+    path = tmp_path / "l.g.journal"
+    journal = Journal(path)
+    victim = done(gate, "victim")
+    journal.write_intent(victim)
+    journal.close()
+    path.write_bytes(b'{"intent":{"job_id":"b6","line":"jr' + path.read_bytes())
+    again = Journal(path)
+    assert again.intended == [victim]
+    again.close()
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+
+
+@pytest.mark.parametrize("fails", ["opening the new file", "renaming the old file", "renaming the new file"])
+def test_a_journal_that_cannot_be_renamed_is_used_on_and_renamed_later(gate, tmp_path, monkeypatch, fails):
+    path, tasks, failures = tmp_path / "l.g.journal", [], []
+    journal = Journal(path, max_bytes=100, on_failure=lambda: failures.append(1))
+    records = [done(gate, f"j{number}") for number in range(5)]
+    journal.write_done(records[0])
+    refused = path.with_name(path.name + ".new") if fails == "renaming the new file" else path
+    replace = Path.replace
+
+    def refuse(source, *target):
+        if fails == "opening the new file" or source == refused:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return replace(source, *target)
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(*((os, "open") if fails.startswith("opening") else (Path, "replace")), refuse)
+        for record in records[1:4]:
+            journal.rotate(tasks.append)
+            journal.write_done(record)
+    assert [entry["event"] for entry in logs] == ["gate journal cannot be renamed, it grows"]
+    assert (tasks, len(failures)) == ([], 3)
+    journal.rotate(tasks.append)
+    journal.write_done(records[4])
+    assert len(tasks) == 1
+    journal.close()
+    again = Journal(path)
+    assert [record.job_id for record in again.untold] == [record.job_id for record in records]
+    again.close()
+
+
+def test_an_old_journal_that_cannot_be_deleted_ends_no_gate_and_is_replaced_by_the_next(gate, tmp_path, monkeypatch):
+    path, tasks, failures = tmp_path / "l.g.journal", [], []
+    journal = Journal(path, max_bytes=1, on_failure=lambda: failures.append(1))
+    first, second = done(gate, "j"), done(gate, "k")
+    journal.write_done(first)
+    journal.write_told(first)
+    journal.rotate(tasks.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: os.open(tmp_path, os.O_WRONLY))  # raises OSError
+        tasks[0]()
+    assert len(failures) == 1
+    journal.write_done(second)
+    journal.write_told(second)
+    journal.rotate(tasks.append)
+    tasks[1]()
+    journal.close()
+    again = Journal(path)
+    assert again.done == []
+    again.close()
 
 
 def test_the_number_of_remembered_jobs_is_bounded():
