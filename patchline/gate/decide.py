@@ -157,6 +157,13 @@ class Gate:
                 return self._record(job_id, decided, now, now_ms)
         return None
 
+    def stands(self, record: ActionRecord, now: float, permit: Permit) -> bool:
+        """Return True if an action of `next_action` is still the right one: time has passed since."""
+        decided = self.parts.decided.get(record.job_id)
+        if decided is None or not permit.reject:
+            return False
+        return record.action is Action.REJECT or (permit.accept and self._objection(decided, now) is None)
+
     def reject_unannounced(self, record: ActionRecord, now: float, final: bool) -> None:
         """Reject a part that nobody announced. Unless it is final, a late announcement or another gate prevails."""
         if self.parts.is_known(record.job_id):

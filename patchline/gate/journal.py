@@ -2,7 +2,7 @@
 
 It also says of which acts the other gates have been told: a gate that was killed tells the rest when it starts again.
 
-The journal is written with plain writes: it survives SIGKILL, and a hanging disk does not delay the acts. It is not
+The journal is written with plain writes: it survives SIGKILL, and a disk that syncs slowly delays no act. It is not
 synced, so it may lose its last lines in a power failure. The memory (`memory.py`) keeps what is done for longer.
 """
 

@@ -22,6 +22,7 @@ _log = structlog.get_logger(__name__)
 _PREFETCH = 10_000  # unsettled deliveries, while the disk of the memory stalls or the arm does not acknowledge
 _LEASE_PREFETCH = 20
 _DECLARE_RETRY_S = 2.0
+_MOST_ACT_S = 2.0  # a gate that waits longer for its arm leaves the lease to another one
 _NOT_CONFIRMED = "pings not confirmed, retrying"
 _NOT_DECLARED = "queues not declared, retrying"
 _LOST_HEARTBEATS = 3
@@ -32,7 +33,8 @@ _UNUSABLE = "queues of the gate cannot be used"
 class Link:
     """The deliveries of one gate, and its announcements to the others.
 
-    It works from the start: what needs RabbitMQ waits until RabbitMQ is there.
+    It works from the start: what needs RabbitMQ waits until RabbitMQ is there. If `take` is not called for a lease and
+    the time of an act, this gate is stuck: it pings no longer, and leaves the lease to another one.
 
     Args:
         broker: the connection.
@@ -59,6 +61,9 @@ class Link:
         self._ping = ping
         self._metrics = metrics
         self._ping_interval_s = settings.gate.lease_ms / 4000
+        act_s = min(settings.gate.act_timeout_ms / 1000, _MOST_ACT_S)
+        self._stuck_after_s = settings.gate.lease_ms / 1000 + act_s
+        self._taken_at, self._stuck = time.monotonic(), False
         self._wake = threading.Event()
         self._outbox = Outbox(broker, line, self._wake.set)
         self._stop = threading.Event()
@@ -99,6 +104,7 @@ class Link:
         Raises:
             TopologyMismatch: a queue is missing or has other arguments, found at the first contact with RabbitMQ.
         """
+        self._taken_at = time.monotonic()
         if self._failure is not None:
             raise self._failure
         if self._own is None:
@@ -234,12 +240,21 @@ class Link:
 
     def _update_lease_consumer(self) -> None:
         lease = self._lease
-        wants_lease = self._wants_lease and self._own is not None and not self._own.occupied
+        wants_lease = self._wants_lease and not self._is_stuck() and self._own is not None and not self._own.occupied
         if wants_lease and lease is None:
             self._lease = self._broker.consume(topology.lease_queue(self._line), _LEASE_PREFETCH)
         elif not wants_lease and lease is not None:
             self._lease = None
             lease.cancel()
+
+    def _is_stuck(self) -> bool:
+        """Return True if the gate makes no steps, as in a write to a hanging disk. Say when that begins and ends."""
+        stuck = time.monotonic() > self._taken_at + self._stuck_after_s
+        if stuck is not self._stuck:
+            self._stuck = stuck
+            event = "the gate is stuck, another one may take over" if stuck else "the gate makes steps again"
+            _log.warning(event, line=self._line, gate=self._instance)
+        return stuck
 
     def _exists(self, queue: str) -> bool:
         try:
@@ -249,7 +264,7 @@ class Link:
         return True
 
     def _send(self, ping: bool) -> None:
-        if not self._broker.connected or self._own is None:
+        if not self._broker.connected or self._own is None or self._stuck:
             return
         outgoing = []
         asks = self._must_ask.is_set() and self._declare_at is None

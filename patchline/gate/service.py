@@ -148,6 +148,7 @@ class Service:
             permit = self._permit(now)
 
     def _permit(self, now: float) -> Permit:
+        self._lease.on_step(now)  # this gate may have been stuck in a file or in its arm
         permit = self._follower.limit(self._lease.permit(now), now)
         if self._lease.held_last != self._held_last:
             self._held_last = self._lease.held_last
@@ -195,9 +196,15 @@ class Service:
         return False
 
     def _perform(self, record: ActionRecord) -> None:
-        """Write the intent, act, remember, acknowledge the verdict: in this order."""
-        self._gate.parts.intend(record)
+        """Write the intent, act, remember, acknowledge the verdict: in this order.
+
+        The disk may have taken its time to take the intent: what is not right any more is decided anew.
+        """
         self._journal.write_intent(record)
+        now = self._clock()
+        if not self._gate.stands(record, now, self._permit(now)):
+            return
+        self._gate.parts.intend(record)
         self._announce(record, ActState.INTENDED)
         started = self._clock()
         self._output.act(record)

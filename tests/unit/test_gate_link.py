@@ -1,6 +1,9 @@
 """The link of a gate with its line, over a broker in memory."""
 
 import threading
+import time
+
+import pytest
 
 from patchline import config
 from patchline.broker.memory import MemoryBroker
@@ -34,3 +37,37 @@ def test_a_gate_survives_that_the_file_with_the_url_is_missing_for_a_while(monke
     ping = Ping(gate="g", process="p", sent_at=1.0, active=False)
     with link.Link(broker, settings, "l", "g", lambda: ping, QueueMetrics(Registry())):
         assert subscribed.wait(20.0)
+
+
+@pytest.mark.timeout(30)
+def test_a_gate_that_makes_no_steps_pings_no_longer_and_leaves_the_lease_until_it_makes_steps_again(monkeypatch):
+    monkeypatch.setattr(link, "_DECLARE_RETRY_S", 0.0)
+    settings, broker = config.load(config.PACKAGED), MemoryBroker()
+    gate = settings.gate.model_copy(update={"lease_ms": 1000, "act_timeout_ms": 100})
+    settings = settings.model_copy(update={"gate": gate})
+    consume, consumers, pings = broker.consume, [], []
+
+    def notice(queue, prefetch, **options):
+        consumer = consume(queue, prefetch, **options)
+        if queue == topology.lease_queue("l"):
+            consumers.append(consumer)
+            cancel = consumer.cancel
+            monkeypatch.setattr(consumer, "cancel", lambda: (cancelled.set(), cancel()))
+        return consumer
+
+    def ping():
+        pings.append(time.monotonic())
+        return Ping(gate="g", process="p", sent_at=1.0, active=False)
+
+    cancelled = threading.Event()
+    monkeypatch.setattr(broker, "consume", notice)
+    with link.Link(broker, settings, "l", "g", ping, QueueMetrics(Registry())) as tested:
+        while not (consumers and pings):
+            tested.take(0.01)
+        assert not cancelled.wait(0.5)
+        assert cancelled.wait(10.0)
+        sent = len(pings)
+        time.sleep(0.6)
+        assert len(pings) == sent
+        while len(consumers) < 2 or len(pings) == sent:
+            tested.take(0.01)

@@ -482,3 +482,43 @@ def test_the_line_of_json_for_the_arm_names_job_part_and_action(serving):
     assert json.loads(action.to_json()).keys() == {
         "job_id", "line", "category", "part_id", "action", "because", "acted_at"
     }  # fmt: skip
+
+
+def hang(bench, monkeypatch, seconds):
+    """Have the disk take so many seconds for the next intent."""
+    write = bench.journal.write_intent
+
+    def hang(record):
+        monkeypatch.setattr(bench.journal, "write_intent", write)
+        write(record)
+        bench.now += seconds
+
+    monkeypatch.setattr(bench.journal, "write_intent", hang)
+
+
+def test_an_accept_whose_time_is_over_when_the_disk_has_taken_the_intent_becomes_a_reject(serving, monkeypatch):
+    serving.part("j", patience_ms=500)
+    serving.verdict("j")
+    hang(serving, monkeypatch, 1.0)
+    serving.step()
+    assert serving.acts() == [("j", "reject", NO_VERDICT)]
+    assert [(act.action, act.state) for act in serving.link.acts] == [("reject", "intended"), ("reject", "done")]
+    serving.crash()
+    serving.pass_time(5.0)
+    assert serving.acts() == []
+
+
+@pytest.mark.parametrize("decision", [Decision.PASS, Decision.FAIL])
+def test_a_gate_that_lost_its_lease_while_the_disk_hung_leaves_the_act_to_the_gate_that_took_over(
+    serving, monkeypatch, decision
+):
+    serving.pass_time(1.0, other=True)
+    serving.part("j", patience_ms=500)
+    serving.verdict("j", decision)
+    hang(serving, monkeypatch, 30.0)
+    serving.step()
+    assert (serving.acts(), serving.link.acts) == ([], [])
+    serving.ping_of_active_other()
+    serving.act_of_other("j", ActState.DONE)
+    serving.pass_time(5.0)
+    assert serving.acts() == []
