@@ -2,7 +2,7 @@
 
 It also says of which acts the other gates have been told: a gate that was killed tells the rest when it starts again.
 
-The journal is written with plain writes: it survives SIGKILL, and a disk that syncs slowly delays no act. It is not
+The journal is written with plain writes: it survives SIGKILL, and a disk that hangs does not delay the acts. It is not
 synced, so it may lose its last lines in a power failure. The memory (`memory.py`) keeps what is done for longer.
 """
 
@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from patchline.gate.journal_file import JournalFile
+from patchline.gate.journal_writer import JournalWriter
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import ActionRecord
 from patchline.runtime import damage
@@ -37,12 +39,13 @@ class Journal:
     """
 
     def __init__(self, path: Path, on_failure: Callable[[], None] = lambda: None, max_bytes: int = _MAX_BYTES) -> None:
-        self._rotating = False
+        self._rotating = self._has_new = False
         try:
             self._intended, self._done, self._untold = _read([path.with_name(path.name + ".old"), path])
             self._file = JournalFile(path, max_bytes, on_failure)
         except OSError as error:
             raise SetupError(f"{path}: cannot be used as a gate's journal ({error})") from error
+        self._writer = JournalWriter()
 
     @property
     def intended(self) -> list[ActionRecord]:
@@ -82,22 +85,29 @@ class Journal:
         Args:
             enqueue: runs a task once the memory has saved everything up to now.
         """
-        if self._rotating or len(self._untold) > _FEW or not self._file.is_large:
-            return
-        if self._file.rotate(_line("done", record) for record in self._untold.values()):
+        may_begin = not self._rotating and not self._writer.hangs and len(self._untold) <= _FEW
+        if may_begin and self._file.is_large:
             self._rotating = True
+            self._writer.run(partial(self._begin, [_line("done", record) for record in self._untold.values()]))
+        if self._has_new:
+            self._has_new = False
             enqueue(self._delete_old)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._writer.close():
+            self._file.close()
+
+    def _begin(self, first_lines: list[bytes]) -> None:
+        self._rotating = self._has_new = self._file.rotate(first_lines)
 
     def _delete_old(self) -> None:
         self._file.delete_old()
         self._rotating = False
 
     def _write(self, line: bytes) -> None:
-        self._file.append(line)
+        if not self._writer.run(partial(self._file.append, line)):
+            self._file.hangs()
 
 
 def _line(kind: str, record: ActionRecord) -> bytes:

@@ -62,6 +62,10 @@ class JournalFile:
             self._remove_torn(written)
         self._fail(_NOT_WRITTEN, self.path, reason)
 
+    def hangs(self) -> None:
+        """Take note that the disk takes nothing. For any thread."""
+        self._fail(_NOT_WRITTEN, self.path, "the disk hangs")
+
     def rotate(self, first_lines: Iterable[bytes]) -> bool:
         """Rename the file to `NAME.old`, and start a new one. Return False if that failed: the file is used on.
 

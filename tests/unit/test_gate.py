@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -561,6 +563,28 @@ def test_an_old_journal_that_cannot_be_deleted_ends_no_gate_and_is_replaced_by_t
     journal.close()
     again = Journal(path)
     assert again.done == []
+    again.close()
+
+
+@pytest.mark.timeout(20)
+def test_a_disk_that_hangs_delays_no_act_and_has_all_lines_in_order_when_it_goes_on(gate, tmp_path, monkeypatch):
+    path, failures = tmp_path / "l.g.journal", []
+    journal = Journal(path, on_failure=lambda: failures.append(1), max_bytes=500)
+    goes_on, write = threading.Event(), os.write
+    monkeypatch.setattr(os, "write", lambda *arguments: goes_on.wait() and write(*arguments))
+    records = [done(gate, f"j{number}") for number in range(100)]
+    started = time.monotonic()
+    for record in records:
+        journal.write_intent(record)
+        journal.write_done(record)
+        journal.rotate(pytest.fail)
+    journal.write_intent(last := done(gate, "last"))
+    assert time.monotonic() - started < 5.0
+    assert len(failures) == 201
+    goes_on.set()
+    journal.close()
+    again = Journal(path)
+    assert (again.untold, again.intended) == (records, [last])
     again.close()
 
 
