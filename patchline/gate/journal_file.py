@@ -48,9 +48,9 @@ class JournalFile:
     def append(self, line: bytes) -> None:
         """Append a line. A part of it that was written, as on a full disk, is removed."""
         data = b"\n" + line if self._torn else line
+        reason: str | None = "no space for a whole line"
         try:
             written = os.write(self._descriptor, data)
-            reason = "no space for a whole line"
         except OSError as error:
             written, reason = 0, error.strerror
         if written == len(data):
