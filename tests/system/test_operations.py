@@ -123,6 +123,10 @@ def add_user_files(etc, node, texture_folder):
     text = text.replace("/var/lib/patchline", str(etc.parents[1] / "state"))
     (etc / "config.yaml").write_text(text.replace("/opt/patchline", str(etc.parents[1] / "opt")))
     shutil.copytree(texture_folder, etc / "pictures")
+    good = etc / "pictures" / "train" / "good"
+    next(good.glob("*.png")).rename(good / "0042.png")
+    (etc / "false-rejects").mkdir()
+    shutil.copy(next((texture_folder / "test" / "good").glob("*.png")), etc / "false-rejects" / "0815.png")
     (etc / "captured").mkdir()
     shutil.copy(next((texture_folder / "test" / "scratch").glob("*.png")), etc / "captured" / "part-1.png")
     (etc / "captured" / "part-2.png").write_bytes(b"not a picture")
