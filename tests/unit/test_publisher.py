@@ -301,7 +301,7 @@ def test_a_failed_replay_stops_the_publisher_with_its_error():
 
     stop = threading.Event()
     replay = SimpleNamespace(run=broken)
-    publisher = SimpleNamespace(settle=lambda timeout_s: stop.wait(timeout_s) and False, replay=replay)
+    publisher = SimpleNamespace(settle=lambda timeout_s: stop.wait(timeout_s) and False, replay=replay, abandon=print)
     with (
         pytest.raises(RuntimeError, match="another version"),
         pipelines.in_background(publisher, stop),
