@@ -35,10 +35,15 @@ class FolderReports:
             "watching folder", folder=self._folder, file_system=file_system, found_by=way, listing_every_s=interval_s
         )
 
-    def counts(self, counts: Mapping[State, int]) -> None:
-        """Set the number of images in each state."""
+    def looking(self) -> None:
+        """Note that the thread that looks for images goes on."""
+        self._metrics.record_look()
+
+    def counts(self, counts: Mapping[State, int], unwritten_s: float) -> None:
+        """Set the number of images in each state, and for how long taken ones have waited to be remembered."""
         if not self.former:
             self._metrics.set_counts(counts)
+            self._metrics.unremembered.set(unwritten_s)
 
     def overflow(self) -> None:
         """Say that events were lost."""

@@ -70,16 +70,18 @@ class FolderWatch:
 
     def turn(self, max_pause_s: float) -> Iterator[Capture]:
         """Wait for events or the next due time, no longer than `max_pause_s`. Yield images that are complete."""
+        self.reports.looking()
         self._look(max_pause_s)
         next_look = time.monotonic() + _LOOK_EVERY_S
         for path, signature in self._most_urgent():
             capture = self._take(path, signature)
             if capture is not None:
                 yield capture
+                self.reports.looking()
             if time.monotonic() >= next_look:
                 break
-        self.memory.flush()
-        self.reports.counts(self.images.counts())
+        self.memory.flush_later()
+        self.reports.counts(self.images.counts(), self.memory.unwritten_s())
 
     @property
     def is_idle(self) -> bool:

@@ -135,11 +135,13 @@ def publish(
         if watch:
             metrics = FolderMetrics(registry, line)
             watched = folder_setup.open_watch(paths[0], line, settings, patience_ms, pattern, metrics, stop)
-            captures = stack.enter_context(closing(watched)).captures()
+            captures, is_looking = stack.enter_context(closing(watched)).captures(), metrics.is_looking
         else:
+            is_looking = lambda: True  # noqa: E731
             captures = source.from_files(image_files.find(paths), rate, stop)
         captures = captures if number_from is None else source.numbered(captures, number_from)
-        process.run(settings, line, category, captures, patience_ms, metrics_port, JobStates().print, stop, registry)
+        report = JobStates().print
+        process.run(settings, line, category, captures, patience_ms, metrics_port, report, stop, registry, is_looking)
 
 
 def _check_publish_options(

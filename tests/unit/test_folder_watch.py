@@ -17,7 +17,15 @@ from patchline import config
 from patchline.cli import line
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
-from patchline.publisher import bookmark, folder_events, folder_listing, folder_setup, source, taken_images
+from patchline.publisher import (
+    bookmark,
+    folder_events,
+    folder_listing,
+    folder_metrics,
+    folder_setup,
+    source,
+    taken_images,
+)
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind
 from patchline.publisher.folder_metrics import FolderMetrics
@@ -106,6 +114,10 @@ class Plant:
                 capture.on_accepted()
         watch.close()
         return captured
+
+    def turn(self, watch):
+        watch.events = self
+        return list(watch.turn(0.2))
 
     def parts(self, *arguments, **options):
         return [capture.part_id for capture in self.captures(self.open(*arguments), **options)]
@@ -340,6 +352,68 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
     memory._sqlite.execute("PRAGMA query_only=OFF")
     memory.flush()
     assert memory.signatures() == {"a.png": SIGNATURE}
+    memory.close()
+
+
+def test_a_disk_that_hangs_holds_up_no_image_and_is_reported(plant, monkeypatch, capsys):
+    answers, hung, write_rows = threading.Event(), threading.Event(), taken_images._write
+
+    def hang(sqlite, changes):
+        hung.set()
+        assert answers.wait(20)
+        write_rows(sqlite, changes)
+
+    watch = plant.open()
+    monkeypatch.setattr(taken_images, "_write", hang)
+    monkeypatch.setattr(taken_images, "_LATE_S", 0.0)
+    sent = []
+    for number in range(3):
+        write(plant.root / f"{number}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+        for capture in [*plant.turn(watch), *plant.turn(watch)]:
+            capture.on_accepted()
+            sent.append(capture.part_id)
+        watch.memory.flush_later()
+        assert hung.wait(20)
+    assert sent == ["0", "1", "2"], "all are sent while the memory is being written"
+    assert watch.memory.unwritten_s() > 0
+    assert "the disk of paths.spool does not answer" in capsys.readouterr().out
+    answers.set()
+    watch.close()
+    assert plant.parts() == [], "they are remembered once the disk answers"
+
+
+def test_a_publisher_that_does_not_look_for_images_is_not_ready_and_says_so(plant, monkeypatch, capsys):
+    metrics, now = plant.metrics(), 100.0
+    monkeypatch.setattr(folder_metrics, "time", SimpleNamespace(monotonic=lambda: now))
+    metrics.record_look()
+    now = 129.0
+    assert metrics.is_looking()
+    now = 131.0
+    assert not metrics.is_looking()
+    assert not metrics.is_looking()
+    assert capsys.readouterr().out.count("no image of the watched folder was looked for in 30 s") == 1
+    metrics.record_look()
+    assert metrics.is_looking()
+    assert "looked for again" in capsys.readouterr().out
+
+
+def test_a_memory_that_cannot_be_repaired_by_its_thread_ends_the_watch_with_its_words(tmp_path, monkeypatch):
+    memory = TakenImages(tmp_path / "m")
+    ended = threading.Event()
+
+    def fail(*_):
+        ended.set()
+        raise SetupError("the memory is damaged")
+
+    monkeypatch.setattr(taken_images, "_write", fail)
+    memory.add("a.png", SIGNATURE, b"d")
+    memory.flush_later()
+    assert ended.wait(20)
+    memory._writer.join(20)
+    with pytest.raises(SetupError, match="damaged"):
+        memory.flush_later()
+    monkeypatch.undo()
     memory.close()
 
 
