@@ -25,6 +25,9 @@ class FolderMetrics:
         self.late = Counter(
             "patchline_late_images", "Images found after their deadline.", names, registry=registry
         ).labels(line)
+        self.vanished = Counter(
+            "patchline_vanished_images", "Images that were deleted before they were sent.", names, registry=registry
+        ).labels(line)
         self.refused = Counter(
             "patchline_refused_images", "Images whose path fits no category.", names, registry=registry
         ).labels(line)

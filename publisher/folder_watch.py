@@ -81,6 +81,7 @@ class FolderWatch:
             if time.monotonic() >= next_look:
                 break
         self.memory.flush_later()
+        self.reports.vanished(self.images.take_vanished(), time.monotonic())
         self.reports.counts(self.images.counts(), self.memory.unwritten_s())
 
     @property
@@ -135,6 +136,7 @@ class FolderWatch:
     def _note_listing(self, listing: Listing) -> None:
         self.reports.listed(listing.images, listing.unreadable)
         self.reports.skipped(listing.skipped)
+        self.reports.links(listing.links)
         self.images.list_all(listing.images, time.monotonic())
         if not listing.unreadable:
             self.memory.remove(self.images.forget_missing(listing.images))

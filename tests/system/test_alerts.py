@@ -279,6 +279,12 @@ CASES = {
         8,
         {'patchline_refused_images_total{line="l",instance="i"}': "3x20"},
     ),
+    "PatchlineImagesVanished": (
+        {'patchline_vanished_images_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        8,
+        {'patchline_vanished_images_total{line="l",instance="i"}': "3x20"},
+    ),
     "PatchlineWatchedFolderStuck": (
         {'patchline_watched_folder_look_seconds{line="l",instance="i"}': "0x5 60x20"},
         {"line": "l", "instance": "i"},

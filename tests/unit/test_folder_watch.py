@@ -616,6 +616,33 @@ def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_reje
     watch.close()
 
 
+def test_complete_images_that_are_deleted_before_they_are_sent_are_logged_and_counted(plant, capsys):
+    watch = plant.open()
+    for number in range(5):
+        write(plant.root / f"{number}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+    watch.events = plant
+    for capture in watch.turn(0.2):
+        capture.on_accepted()
+        for path in plant.root.iterdir():
+            path.unlink()  # while the first one waits, the camera deletes all
+    plant.turn(watch)
+    assert plant.metric("vanished_images_total") == 4
+    lines = [line for line in capsys.readouterr().out.splitlines() if "deleted before they were sent" in line]
+    assert len(lines) == 1
+    assert "count=4" in lines[0]
+    assert "1.png" in lines[0]
+    watch.close()
+
+
+def test_a_subfolder_that_is_a_link_is_named_once_and_not_looked_into(plant, tmp_path, capsys):
+    write(tmp_path / "outside" / "1.png")
+    watch = plant.open()
+    (plant.root / "linked").symlink_to(tmp_path / "outside")
+    assert plant.captures(watch, seconds=12.0) == []
+    assert capsys.readouterr().out.count("a subfolder is a symbolic link") == 1
+
+
 def test_files_of_other_types_are_counted_and_said_once_for_each_suffix(plant, capsys):
     watch = plant.open()
     for name in ("a.png", "a.xml", "b.xml", "film.MP4", "film2.mp4", "notes", "Thumbs.db", ".hidden", "c.png.part"):
