@@ -102,11 +102,16 @@ class TakenImages:
         """Return True if this content was taken or begun, and only what the file system says of it is new.
 
         That is another inode or change time, as after a mount or a chmod, or a modification time that a program has
-        set, as after a copy that preserves times: it differs from the change time then.
+        set, as after a copy that preserves times: it differs from the change time then. An image that was left out at
+        the first start was never read: it is known by its size and modification time, which a chmod leaves alone.
         """
         with self._lock:
             row = self._begun.get(path) or self._rows.get(path)
-        if row is None or row[5] != image_digest:
+        if row is None:
+            return False
+        if row[5] is None:
+            return row[2:4] == (signature.size, signature.mtime_ns)
+        if row[5] != image_digest:
             return False
         was_set = abs(signature.ctime_ns - signature.mtime_ns) > _CLOCK_TICK_NS
         return row[3] == signature.mtime_ns or (row[1] == signature.inode and was_set)

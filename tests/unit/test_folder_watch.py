@@ -575,6 +575,18 @@ def test_a_replaced_image_of_the_same_name_is_new(plant):
     assert [capture.image for capture in first + second] == [png(1), png(2)]
 
 
+def test_a_change_of_rights_does_not_send_what_was_left_out_at_the_first_start(plant):
+    path = write(plant.root / "old.png")
+    os.utime(path, (1_800_000_000, 1_800_000_000))
+    plant.open().close()
+    path.chmod(0o640)
+    assert plant.parts() == []
+    path.chmod(0o600)
+    assert plant.parts() == []
+    write(path, png(1))
+    assert plant.parts() == ["old"], "a new image of that name is sent"
+
+
 def test_a_change_of_rights_or_of_the_inode_does_not_send_an_image_twice(plant):
     plant.open().close()
     path = write(plant.root / "1.png")
