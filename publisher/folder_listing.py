@@ -21,11 +21,13 @@ class Listing:
     Attributes:
         images: the images by their relative paths.
         unreadable: what could not be read, with the reason.
+        links: the relative paths of symbolic links to folders. They are not followed: they may lead in a circle.
         skipped: the relative paths of visible files with other suffixes, by suffix in lower case.
     """
 
     images: dict[str, Signature] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -68,6 +70,8 @@ def _list_one(root: Path, folder: str, listing: Listing) -> list[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 subfolders.append(path)
+            elif entry.is_symlink() and entry.is_dir():
+                listing.links.append(path)
             elif image_files.has_image_suffix(entry.name):
                 _add(listing, path, entry)
             elif entry.is_file() and not image_files.is_system_file(entry.name):

@@ -13,6 +13,8 @@ from patchline.publisher.watched_folder import State
 _log = structlog.get_logger(__name__)
 _LATE_LOG_S = 5.0
 _BESIDE_IMAGES = {".xml", ".json", ".txt", ".csv", ".log", ".ini", ".yaml", ".yml", ".md5", ".sha256"}
+_MAX_LINKS = 20
+_NAMES = 3
 _MAX_SUFFIXES = 20  # some cameras put a number or a time there
 
 
@@ -27,6 +29,9 @@ class FolderReports:
         self._late: list[float] = []  # since the last log line, in seconds
         self._next_late_log = 0.0
         self._skipped: set[str] = set()  # suffixes
+        self._links: set[str] = set()
+        self._vanished: list[str] = []  # since the last log line
+        self._next_vanished_log = 0.0
 
     def watching(self, file_system: str, complete_events: bool, interval_s: float) -> None:
         """Say how images are found."""
@@ -35,10 +40,15 @@ class FolderReports:
             "watching folder", folder=self._folder, file_system=file_system, found_by=way, listing_every_s=interval_s
         )
 
-    def counts(self, counts: Mapping[State, int]) -> None:
-        """Set the number of images in each state."""
+    def looking(self) -> None:
+        """Note that the thread that looks for images goes on."""
+        self._metrics.record_look()
+
+    def counts(self, counts: Mapping[State, int], unwritten_s: float) -> None:
+        """Set the number of images in each state, and for how long taken ones have waited to be remembered."""
         if not self.former:
             self._metrics.set_counts(counts)
+            self._metrics.unremembered.set(unwritten_s)
 
     def overflow(self) -> None:
         """Say that events were lost."""
@@ -98,6 +108,30 @@ class FolderReports:
                 files=len(files[suffix]),
                 path=files[suffix][0],
             )
+
+    def links(self, links: Sequence[str]) -> None:
+        """Say once of each symbolic link to a folder that it is not looked into."""
+        for path in sorted(set(links) - self._links)[: _MAX_LINKS - len(self._links)]:
+            self._links.add(path)
+            _log.warning(
+                "a subfolder is a symbolic link and is not looked into; mount its folder there, or watch that one",
+                folder=self._folder,
+                path=path,
+            )
+
+    def vanished(self, paths: Sequence[str], now: float) -> None:
+        """Count complete images that were deleted before they were sent. Log at most one line in some seconds."""
+        if paths:
+            self._metrics.vanished.inc(len(paths))
+            self._vanished += paths
+        if self._vanished and now >= self._next_vanished_log:
+            _log.error(
+                "images were deleted before they were sent, and their parts are not announced",
+                folder=self._folder,
+                count=len(self._vanished),
+                paths=sorted(self._vanished)[:_NAMES],
+            )
+            self._next_vanished_log, self._vanished = now + _LATE_LOG_S, []
 
     def refused(self, path: str) -> None:
         """Say that the category of an image is unknown."""

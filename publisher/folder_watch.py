@@ -70,16 +70,19 @@ class FolderWatch:
 
     def turn(self, max_pause_s: float) -> Iterator[Capture]:
         """Wait for events or the next due time, no longer than `max_pause_s`. Yield images that are complete."""
+        self.reports.looking()
         self._look(max_pause_s)
         next_look = time.monotonic() + _LOOK_EVERY_S
         for path, signature in self._most_urgent():
             capture = self._take(path, signature)
             if capture is not None:
                 yield capture
+                self.reports.looking()
             if time.monotonic() >= next_look:
                 break
-        self.memory.flush()
-        self.reports.counts(self.images.counts())
+        self.memory.flush_later()
+        self.reports.vanished(self.images.take_vanished(), time.monotonic())
+        self.reports.counts(self.images.counts(), self.memory.unwritten_s())
 
     @property
     def is_idle(self) -> bool:
@@ -133,6 +136,7 @@ class FolderWatch:
     def _note_listing(self, listing: Listing) -> None:
         self.reports.listed(listing.images, listing.unreadable)
         self.reports.skipped(listing.skipped)
+        self.reports.links(listing.links)
         self.images.list_all(listing.images, time.monotonic())
         if not listing.unreadable:
             self.memory.remove(self.images.forget_missing(listing.images))

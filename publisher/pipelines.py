@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import structlog
 
 from patchline.protocol.messages import Job
 from patchline.publisher.job_state import OnSettled
 from patchline.publisher.publisher import Publisher
 from patchline.publisher.source import Capture
 
+_log = structlog.get_logger(__name__)
 _TICK_S = 0.1
 
 
@@ -78,18 +81,28 @@ class Pipelines:
 def in_background(publisher: Publisher, stop: threading.Event) -> Iterator[None]:
     """Settle the window and replay the spool on two threads until the block ends. Then settle what is in the window.
 
-    An error of a thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill.
+    An error of a thread sets `stop` and is raised when the block ends. Without a replay the spool would only fill. What
+    is in the window when an error ends the first thread is reported as not accepted.
     """
     ended = threading.Event()
 
     def settle() -> None:
-        while publisher.settle(_TICK_S) or not ended.is_set():
-            pass
+        try:
+            while publisher.settle(_TICK_S) or not ended.is_set():
+                pass
+        finally:
+            stop.set()  # nothing enters the window from here on
+            publisher.abandon("the publisher has ended")
+
+    def on_end(thread: Future[None]) -> None:
+        stop.set()
+        if (error := thread.exception()) is not None:
+            _log.error("publisher has failed, it takes no more images", reason=repr(error))
 
     with ThreadPoolExecutor(2, thread_name_prefix="publisher") as executor:
         threads = [executor.submit(settle), executor.submit(publisher.replay.run)]
         for thread in threads:
-            thread.add_done_callback(lambda _: stop.set())
+            thread.add_done_callback(on_end)
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ def run(
     on_state: OnState,
     stop: threading.Event,
     registry: Registry | None = None,
+    is_looking: Callable[[], bool] = lambda: True,
 ) -> None:
     """Publish captures until they end or `stop` is set, then wait until the spool is empty or `stop` is set.
 
@@ -61,12 +62,13 @@ def run(
         on_state: called with every change of a job's state, never by two threads at the same time.
         stop: ends the publisher when set.
         registry: gets the metrics of the publisher, beside those of the source.
+        is_looking: tells whether the source makes progress; the publisher is not ready while it does not.
 
     Raises:
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
-    with running(settings, line, category, metrics_port, on_state, stop, registry) as publishers:
+    with running(settings, line, category, metrics_port, on_state, stop, registry, is_looking=is_looking) as publishers:
         for capture in captures:
             if publishers.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
                 break
@@ -85,6 +87,7 @@ def running(
     stop: threading.Event,
     registry: Registry | None = None,
     source: Topology = NOTHING,
+    is_looking: Callable[[], bool] = lambda: True,
 ) -> Iterator[Pipelines]:
     """Run the publishers of a line and their connection until the block ends. See `run` for arguments and errors.
 
@@ -104,13 +107,13 @@ def running(
         for name in [category] if category else _left_behind(settings, line):
             publishers.open(name)
         if metrics_port is not None:
-            _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker)
+            _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker, is_looking)
         identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
         keeper = _keeper(broker, settings, category, metrics, source)
         _try_to_declare(keeper)
         stack.enter_context(keeper)
         status_broker = connections.connect(settings, f"publisher {line} status", quiet=True)
-        report, makes = partial(_report, broker, publishers), settings.broker.make_queues
+        report, makes = partial(_report, broker, publishers, is_looking), settings.broker.make_queues
         stack.enter_context(StatusSender(status_broker, identity, report, connections.now_ms, makes))
         yield publishers
 
@@ -145,16 +148,16 @@ def _left_behind(settings: config.Config, line: str) -> list[str | None]:
     return [name for name in (None, *settings.categories) if _spool_path(settings, line, name).exists()]
 
 
-def _report(broker: Broker, publishers: Pipelines) -> tuple[str, dict[str, int]]:
+def _report(broker: Broker, publishers: Pipelines, is_looking: Callable[[], bool]) -> tuple[str, dict[str, int]]:
     holds = {"window": publishers.in_window, "spooled": publishers.depth()}
-    return SERVING if broker.connected else BLIND, holds
+    return SERVING if broker.connected and is_looking() else BLIND, holds
 
 
-def _serve_metrics(metrics: Metrics, host: str, port: int, broker: Broker) -> None:
+def _serve_metrics(metrics: Metrics, host: str, port: int, broker: Broker, is_looking: Callable[[], bool]) -> None:
     """Serve the metrics, if the port is free. Publishing never depends on them."""
     health = Health(stuck_s=float("inf"))
     health.record_progress()
-    health.is_consuming = lambda: broker.connected
+    health.is_consuming = lambda: broker.connected and is_looking()
     try:
         metrics.serve(host, port, health)
     except SetupError as error:

@@ -123,6 +123,15 @@ class Publisher:
             self._changed.notify_all()
         return True
 
+    def abandon(self, reason: str) -> None:
+        """Report every image of the window as not accepted: the thread that settles it has ended."""
+        with self._changed:
+            items = list(self._items)
+            self._items.clear()
+            self._changed.notify_all()
+        for item in items:
+            item.on_settled(item.job, None, reason)
+
     def flush(self) -> None:
         """Wait until every accepted image has a state, or the stop event is set."""
         with self._changed:

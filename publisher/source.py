@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -17,6 +18,7 @@ from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
+_MAX_ID = 128
 _MAX_BYTES = 512 * 2**20  # the upper limit of RabbitMQ's max_message_size
 
 
@@ -37,6 +39,7 @@ class Capture:
         traceparent: made at the trigger; None makes a new one.
         no_image: why there is no image of an announced part.
         announced: the confirmation of an announcement that was sent at the trigger.
+        name: that of the file as far as an id may have it, without a hash: the part's number is searched in it.
         on_accepted: called once, when the job is confirmed by the broker, stored on disk, or refused for good. The
             source may then forget the image. It is called by any thread, and must not block.
     """
@@ -52,6 +55,7 @@ class Capture:
     job_id: str | None = None
     traceparent: str | None = None
     no_image: str | None = None
+    name: str | None = None
     announced: Future[None] | None = field(default=None, repr=False, compare=False)
     on_accepted: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
@@ -82,7 +86,7 @@ def capture_of(path: Path, status: os.stat_result, image: bytes) -> Capture:
     time_ms = captured_at(status.st_mtime_ns, status.st_ctime_ns)
     if time_ms != _milliseconds(status.st_mtime_ns):
         _log.warning("image has an implausible time, using its time of arrival", path=str(path), time_ms=time_ms)
-    return Capture(_part_id(path), image_files.content_type_of(path, image), time_ms, image)
+    return Capture(_part_id(path), image_files.content_type_of(path, image), time_ms, image, name=_id_name(path))
 
 
 def captured_at(mtime_ns: int, ctime_ns: int) -> int:
@@ -124,7 +128,7 @@ def from_files(paths: list[Path], per_second: float | None, stop: threading.Even
 
 
 def numbered(captures: Iterator[Capture], pattern: str) -> Iterator[Capture]:
-    """Give each capture the number that its part id contains.
+    """Give each capture the number that its name contains, or its part id.
 
     Args:
         captures: the captures.
@@ -144,7 +148,7 @@ def numbered(captures: Iterator[Capture], pattern: str) -> Iterator[Capture]:
 
 
 def _with_number(capture: Capture, expression: re.Pattern[str]) -> Capture:
-    match = expression.search(capture.part_id)
+    match = expression.search(capture.name or capture.part_id)
     text = match[1] if match else ""
     if not (text and text.isascii() and text.isdigit() and int(text) <= messages.MAX_PART_NUMBER):
         _log.error("part without a number, a PLC will reject it", part_id=capture.part_id)
@@ -153,8 +157,17 @@ def _with_number(capture: Capture, expression: re.Pattern[str]) -> Capture:
 
 
 def _part_id(path: Path) -> str:
+    """Return a name that an id may have. If it is not that of the file, a hash of the file's name keeps both apart."""
+    name = _id_name(path)
+    if name in (path.stem, f"part-{path.stem}"):
+        return name
+    digest = hashlib.blake2b(os.fsencode(path.stem), digest_size=4).hexdigest()
+    return f"{name[: _MAX_ID - len(digest) - 1]}-{digest}"
+
+
+def _id_name(path: Path) -> str:
     """Return the file's name without its suffix, with characters that an id must not contain replaced by `-`."""
     cleaned = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._:-") else "-" for letter in path.stem
     )
-    return f"part-{cleaned}"[:128] if not cleaned[:1].isalnum() else cleaned[:128]
+    return f"part-{cleaned}"[:_MAX_ID] if not cleaned[:1].isalnum() else cleaned[:_MAX_ID]

@@ -79,7 +79,7 @@ class Spool:
 
         Raises:
             SpoolFullError: the limit in bytes is reached, or the disk has too little free space.
-            SpoolError: the file cannot be written.
+            SpoolError: the file cannot be written, or its folder is gone.
         """
         row = (job.job_id, job.model_dump_json(), image, len(image), now_ms, self._boot_id, self._boot_s())
 
@@ -153,7 +153,10 @@ class Spool:
         (used,) = sqlite.execute(_BYTES).fetchone()
         if used + size > self._max_bytes:
             raise SpoolFullError(f"the spool holds {used} of {self._max_bytes} bytes (publisher.spool_max_bytes)")
-        free = shutil.disk_usage(self._path.parent).free
+        try:
+            free = shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            raise SpoolError(f"the folder of {self._path} cannot be used ({error.strerror}); restore it") from error
         if free - size < self._min_free_bytes:
             limit = f"publisher.spool_min_free_bytes is {self._min_free_bytes}"
             raise SpoolFullError(f"the disk of {self._path} has {free} bytes free, and {limit}")

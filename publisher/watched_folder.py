@@ -75,6 +75,7 @@ class WatchedFolder:
         self._incomplete_rest_s = incomplete_rest_s
         self._images: dict[str, _Image] = {}
         self._taken = dict(taken)
+        self._vanished: list[str] = []
 
     def arrive(self, path: str, now: float, closed: bool) -> None:
         """Note an event. `closed` means that the writer has closed the image or moved it in."""
@@ -102,7 +103,14 @@ class WatchedFolder:
 
     def vanish(self, path: str) -> None:
         """Note that an image that is not taken is gone."""
-        self._images.pop(path, None)
+        image = self._images.pop(path, None)
+        if image is not None and image.state is State.COMPLETE:
+            self._vanished.append(path)
+
+    def take_vanished(self) -> list[str]:
+        """Return the complete images that are gone and were never taken, since the last call."""
+        vanished, self._vanished = self._vanished, []
+        return vanished
 
     def list_all(self, listing: Mapping[str, Signature], now: float) -> None:
         """Note a listing of the whole folder."""

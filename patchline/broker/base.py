@@ -79,6 +79,13 @@ class Outgoing:
     mandatory: bool = True
 
 
+def require_bytes(outgoing: Sequence[Outgoing]) -> None:
+    """Raise TypeError if a body is not bytes: the caller learns it here, and no I/O thread ends by it."""
+    for item in outgoing:
+        if not isinstance(item.message.body, bytes):
+            raise TypeError(f"the body of a message is of type {type(item.message.body).__name__}; it must be bytes")
+
+
 def previous_attempts(headers: Mapping[str, object]) -> int:
     """Return the attempts in other queues, from the header `PREVIOUS_ATTEMPTS`; 0 if it is missing or invalid."""
     count = headers.get(PREVIOUS_ATTEMPTS)
@@ -240,6 +247,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: the broker is closed.
+            TypeError: a body is not bytes.
         """
         ...
 

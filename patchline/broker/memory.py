@@ -20,6 +20,7 @@ from patchline.broker.base import (
     TopologyMismatch,
     Unroutable,
     previous_attempts,
+    require_bytes,
     wait_for_confirmation,
 )
 from patchline.broker.confirms import too_large
@@ -106,6 +107,7 @@ class MemoryBroker:
 
     def publish_nowait(self, outgoing: Sequence[Outgoing]) -> Future[None]:
         """See `base.Broker`. The future is complete."""
+        require_bytes(outgoing)
         confirmation: Future[None] = Future()
         with self._changed:
             if not self.connected:

@@ -25,7 +25,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 
 from patchline.broker import advice, rabbit_topology
-from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, wait_for_confirmation
+from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, require_bytes, wait_for_confirmation
 from patchline.broker.confirms import Publication, PublisherConfirms, too_large
 from patchline.broker.headers import decode_text, decode_value, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
@@ -150,6 +150,7 @@ class RabbitBroker:
 
     def publish_nowait(self, outgoing: Sequence[Outgoing]) -> Future[None]:
         """See `base.Broker`."""
+        require_bytes(outgoing)
         publication = Publication(outgoing)
         publication.confirmation.add_done_callback(self._on_publication_done)
         self.add_callback_threadsafe(partial(self._publish, publication))
@@ -201,7 +202,10 @@ class RabbitBroker:
         self._connect()
         try:
             self._loop.start()
+        except Exception:  # noqa: BLE001 - no caller would see it
+            _log.exception("the connection to RabbitMQ has failed and stays closed")
         finally:
+            self._publish_channel = None
             self._confirms.fail_all("the connection is closed")
             for publication in self._queued:
                 publication.fail(BrokerError("the connection to RabbitMQ is closed"))
@@ -238,8 +242,7 @@ class RabbitBroker:
     def _on_blocked(self, _: object, frame: Any) -> None:
         # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
         self._blocked = True
-        reason = decode_text(frame.method.reason)
-        self._log.warning("connection blocked by RabbitMQ until it has resources again", reason=reason)
+        self._log.warning("connection blocked until RabbitMQ has resources", reason=decode_text(frame.method.reason))
 
     def _on_unblocked(self, *_: object) -> None:
         self._blocked, self._unblocked_at = False, time.monotonic()
@@ -361,8 +364,7 @@ class RabbitBroker:
 
 
 def _is_login_refused(reason: BaseException) -> bool:
-    refusals = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
-    return isinstance(reason, refusals)
+    return isinstance(reason, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError)
 
 
 pika.data.decode_value = partial(decode_value, pika.data.decode_value)

@@ -101,8 +101,7 @@ def publish(
     ] = None,
     deadline_ms: Patience = None,
     number_from: Annotated[
-        str | None,
-        typer.Option(metavar="REGEX", help="The part's number for a PLC, in its id: such as '([0-9]+)$'."),
+        str | None, typer.Option(metavar="REGEX", help="The part's number for a PLC, in its id: such as '([0-9]+)$'.")
     ] = None,
     metrics_port: Annotated[int | None, port("Shows the spool's depth and age to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
@@ -135,11 +134,16 @@ def publish(
         if watch:
             metrics = FolderMetrics(registry, line)
             watched = folder_setup.open_watch(paths[0], line, settings, patience_ms, pattern, metrics, stop)
-            captures = stack.enter_context(closing(watched)).captures()
+            captures, is_looking = stack.enter_context(closing(watched)).captures(), metrics.is_looking
         else:
-            captures = source.from_files(image_files.find(paths), rate, stop)
+            captures, is_looking = source.from_files(image_files.find(paths), rate, stop), _always
         captures = captures if number_from is None else source.numbered(captures, number_from)
-        process.run(settings, line, category, captures, patience_ms, metrics_port, JobStates().print, stop, registry)
+        shown = (JobStates().print, stop, registry, is_looking)
+        process.run(settings, line, category, captures, patience_ms, metrics_port, *shown)
+
+
+def _always() -> bool:
+    return True
 
 
 def _check_publish_options(

@@ -95,6 +95,14 @@ def test_a_message_arrives_unchanged(setting):
     assert (delivery.routing_key, delivery.attempt, delivery.stale) == ("line.bottle", 1, False)
 
 
+def test_a_body_that_is_not_bytes_is_refused_at_once_and_the_next_message_arrives(setting):
+    setting.declare()
+    with pytest.raises(TypeError, match="of type bytearray; it must be bytes"):
+        setting.publish(bytearray(b"pixels"))
+    setting.publish(b"next")
+    assert setting.bodies(1, setting.broker.consume(setting.queue, 1)) == [b"next"]
+
+
 def test_messages_of_one_publisher_arrive_in_order(setting):
     for number in range(20):
         setting.publish(b"%d" % number)

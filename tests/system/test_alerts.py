@@ -279,6 +279,24 @@ CASES = {
         8,
         {'patchline_refused_images_total{line="l",instance="i"}': "3x20"},
     ),
+    "PatchlineImagesVanished": (
+        {'patchline_vanished_images_total{line="l",instance="i"}': "0x5 1x20"},
+        {"line": "l", "instance": "i"},
+        8,
+        {'patchline_vanished_images_total{line="l",instance="i"}': "3x20"},
+    ),
+    "PatchlineWatchedFolderStuck": (
+        {'patchline_watched_folder_look_seconds{line="l",instance="i"}': "0x5 60x20"},
+        {"line": "l", "instance": "i"},
+        8,
+        {'patchline_watched_folder_look_seconds{line="l",instance="i"}': "0.2x20"},
+    ),
+    "PatchlineImagesNotRemembered": (
+        {'patchline_unremembered_seconds{line="l",instance="i"}': "0x5 60x20"},
+        {"line": "l", "instance": "i"},
+        8,
+        {'patchline_unremembered_seconds{line="l",instance="i"}': "0.2x20"},
+    ),
     "PatchlineCameraLost": (
         {'patchline_camera_ready{line="l",category="c",instance="i"}': "1x5 0x20"},
         {"line": "l", "category": "c", "instance": "i"},

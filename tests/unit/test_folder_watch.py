@@ -17,7 +17,15 @@ from patchline import config
 from patchline.cli import line
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
-from patchline.publisher import bookmark, folder_events, folder_listing, folder_setup, source, taken_images
+from patchline.publisher import (
+    bookmark,
+    folder_events,
+    folder_listing,
+    folder_metrics,
+    folder_setup,
+    source,
+    taken_images,
+)
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind
 from patchline.publisher.folder_metrics import FolderMetrics
@@ -106,6 +114,10 @@ class Plant:
                 capture.on_accepted()
         watch.close()
         return captured
+
+    def turn(self, watch):
+        watch.events = self
+        return list(watch.turn(0.2))
 
     def parts(self, *arguments, **options):
         return [capture.part_id for capture in self.captures(self.open(*arguments), **options)]
@@ -343,6 +355,68 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
     memory.close()
 
 
+def test_a_disk_that_hangs_holds_up_no_image_and_is_reported(plant, monkeypatch, capsys):
+    answers, hung, write_rows = threading.Event(), threading.Event(), taken_images._write
+
+    def hang(sqlite, changes):
+        hung.set()
+        assert answers.wait(20)
+        write_rows(sqlite, changes)
+
+    watch = plant.open()
+    monkeypatch.setattr(taken_images, "_write", hang)
+    monkeypatch.setattr(taken_images, "_LATE_S", 0.0)
+    sent = []
+    for number in range(3):
+        write(plant.root / f"{number}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+        for capture in [*plant.turn(watch), *plant.turn(watch)]:
+            capture.on_accepted()
+            sent.append(capture.part_id)
+        watch.memory.flush_later()
+        assert hung.wait(20)
+    assert sent == ["0", "1", "2"], "all are sent while the memory is being written"
+    assert watch.memory.unwritten_s() > 0
+    assert "the disk of paths.spool does not answer" in capsys.readouterr().out
+    answers.set()
+    watch.close()
+    assert plant.parts() == [], "they are remembered once the disk answers"
+
+
+def test_a_publisher_that_does_not_look_for_images_is_not_ready_and_says_so(plant, monkeypatch, capsys):
+    metrics, now = plant.metrics(), 100.0
+    monkeypatch.setattr(folder_metrics, "time", SimpleNamespace(monotonic=lambda: now))
+    metrics.record_look()
+    now = 129.0
+    assert metrics.is_looking()
+    now = 131.0
+    assert not metrics.is_looking()
+    assert not metrics.is_looking()
+    assert capsys.readouterr().out.count("no image of the watched folder was looked for in 30 s") == 1
+    metrics.record_look()
+    assert metrics.is_looking()
+    assert "looked for again" in capsys.readouterr().out
+
+
+def test_a_memory_that_cannot_be_repaired_by_its_thread_ends_the_watch_with_its_words(tmp_path, monkeypatch):
+    memory = TakenImages(tmp_path / "m")
+    ended = threading.Event()
+
+    def fail(*_):
+        ended.set()
+        raise SetupError("the memory is damaged")
+
+    monkeypatch.setattr(taken_images, "_write", fail)
+    memory.add("a.png", SIGNATURE, b"d")
+    memory.flush_later()
+    assert ended.wait(20)
+    memory._writer.join(20)
+    with pytest.raises(SetupError, match="damaged"):
+        memory.flush_later()
+    monkeypatch.undo()
+    memory.close()
+
+
 def test_a_file_that_is_no_memory_is_set_aside_and_no_image_counts_as_taken(tmp_path):
     (tmp_path / "l.id.taken").write_bytes(b"not a database" * 1000)
     memory = TakenImages(tmp_path / "l.id.taken")
@@ -501,6 +575,18 @@ def test_a_replaced_image_of_the_same_name_is_new(plant):
     assert [capture.image for capture in first + second] == [png(1), png(2)]
 
 
+def test_a_change_of_rights_does_not_send_what_was_left_out_at_the_first_start(plant):
+    path = write(plant.root / "old.png")
+    os.utime(path, (1_800_000_000, 1_800_000_000))
+    plant.open().close()
+    path.chmod(0o640)
+    assert plant.parts() == []
+    path.chmod(0o600)
+    assert plant.parts() == []
+    write(path, png(1))
+    assert plant.parts() == ["old"], "a new image of that name is sent"
+
+
 def test_a_change_of_rights_or_of_the_inode_does_not_send_an_image_twice(plant):
     plant.open().close()
     path = write(plant.root / "1.png")
@@ -540,6 +626,33 @@ def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_reje
     assert next(watch.captures()).part_id == "half"
     assert 0.5 < plant.now - started < 1.5
     watch.close()
+
+
+def test_complete_images_that_are_deleted_before_they_are_sent_are_logged_and_counted(plant, capsys):
+    watch = plant.open()
+    for number in range(5):
+        write(plant.root / f"{number}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+    watch.events = plant
+    for capture in watch.turn(0.2):
+        capture.on_accepted()
+        for path in plant.root.iterdir():
+            path.unlink()  # while the first one waits, the camera deletes all
+    plant.turn(watch)
+    assert plant.metric("vanished_images_total") == 4
+    lines = [line for line in capsys.readouterr().out.splitlines() if "deleted before they were sent" in line]
+    assert len(lines) == 1
+    assert "count=4" in lines[0]
+    assert "1.png" in lines[0]
+    watch.close()
+
+
+def test_a_subfolder_that_is_a_link_is_named_once_and_not_looked_into(plant, tmp_path, capsys):
+    write(tmp_path / "outside" / "1.png")
+    watch = plant.open()
+    (plant.root / "linked").symlink_to(tmp_path / "outside")
+    assert plant.captures(watch, seconds=12.0) == []
+    assert capsys.readouterr().out.count("a subfolder is a symbolic link") == 1
 
 
 def test_files_of_other_types_are_counted_and_said_once_for_each_suffix(plant, capsys):
@@ -800,7 +913,7 @@ def test_a_bookmark_of_an_earlier_version_is_migrated(plant):
 def test_names_that_are_not_utf8_are_sent_and_remembered(plant):
     plant.open().close()
     write(plant.root / os.fsdecode(b"\xfe-sub") / NOT_UTF8)
-    assert plant.parts() == ["cell--"]
+    assert plant.parts() == ["cell---32812da9"], "with a hash of the name"
     assert plant.parts() == []
 
 

@@ -1,4 +1,6 @@
+import hashlib
 import os
+import re
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -109,7 +111,11 @@ def test_a_part_is_announced_before_its_image_is_sent(publisher, broker, image):
     assert announced.body == b""
     assert messages.parse_job(delivery.message) == job
     assert (delivery.message.body, delivery.routing_key) == (b"pixels", "l.c")
-    assert (job.part_id, job.captured_at, job.content_type) == ("cell-7", NOW, "image/png")
+    assert (job.part_id, job.captured_at, job.content_type) == (
+        "cell-7-" + hashlib.blake2b(b"cell 7", digest_size=4).hexdigest(),
+        NOW,
+        "image/png",
+    )
 
 
 def test_a_part_that_is_announced_at_its_trigger_is_not_announced_again_with_its_image(publisher, broker):
@@ -301,7 +307,7 @@ def test_a_failed_replay_stops_the_publisher_with_its_error():
 
     stop = threading.Event()
     replay = SimpleNamespace(run=broken)
-    publisher = SimpleNamespace(settle=lambda timeout_s: stop.wait(timeout_s) and False, replay=replay)
+    publisher = SimpleNamespace(settle=lambda timeout_s: stop.wait(timeout_s) and False, replay=replay, abandon=print)
     with (
         pytest.raises(RuntimeError, match="another version"),
         pipelines.in_background(publisher, stop),
@@ -368,10 +374,27 @@ def test_a_path_without_images_is_named_in_the_error(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "part_id"),
-    [("cell0001.png", "cell0001"), ("ä b.png", "part---b"), ("_x.png", "part-_x"), ("a" * 200, "a" * 128)],
+    [
+        ("cell0001.png", "cell0001"),
+        ("_x.png", "part-_x"),
+        ("ä b.png", "part---b-" + hashlib.blake2b("ä b".encode(), digest_size=4).hexdigest()),
+        ("a" * 128, "a" * 128),
+    ],
 )
 def test_a_file_name_becomes_a_part_id(name, part_id):
     assert source._part_id(source.Path(name)) == part_id
+
+
+@pytest.mark.parametrize(("one", "other"), [("甲", "乙"), ("a b", "a-b"), ("x" * 140 + "1", "x" * 140 + "2")])
+def test_different_file_names_become_different_part_ids_and_keep_their_number(tmp_path, one, other):
+    paths = [tmp_path / f"{name} 7.png" for name in (one, other)]
+    for path in paths:
+        path.write_bytes(b"pixels")
+    parts = [source.read(path) for path in paths]
+    assert parts[0].part_id != parts[1].part_id
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", part.part_id) for part in parts)
+    if len(one) < 100:
+        assert [part.number for part in source.numbered(iter(parts), "([0-9]+)$")] == [7, 7], "not one of the hash"
 
 
 def test_the_number_of_a_part_comes_from_its_id(tmp_path):

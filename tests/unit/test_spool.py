@@ -1,4 +1,5 @@
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from patchline.protocol import messages
 from patchline.protocol.errors import DamagedError
 from patchline.publisher.spool import Spool, SpoolFullError
+from patchline.publisher.spool_file import SpoolError
 from patchline.runtime import damage, uptime
 
 NOW = 1_800_000_000_000
@@ -195,6 +197,14 @@ def test_a_spool_leaves_free_space_on_its_disk(tmp_path, monkeypatch):
         small.put(job(1), bytes(101), NOW)
     assert small.depth() == 1
     small.close()
+
+
+def test_a_spool_whose_folder_was_removed_says_so(tmp_path):
+    spool = Spool(tmp_path / "spool" / "l.sqlite", 10**9, 60.0)
+    shutil.rmtree(tmp_path / "spool")
+    with pytest.raises(SpoolError):
+        spool.put(job(0), b"pixels", NOW)
+    spool.close()
 
 
 def test_an_empty_spool_gives_its_disk_space_back(tmp_path):
