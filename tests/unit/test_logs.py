@@ -103,9 +103,8 @@ _ENDS = {
 @pytest.mark.parametrize("end", _ENDS.values(), ids=_ENDS)
 def test_the_last_lines_are_in_the_log_however_a_process_ends(end):
     result = subprocess.run([sys.executable, "-c", _LOGGER + end], capture_output=True, text=True, timeout=60)
-    events = [line for line in result.stderr.splitlines() if line.startswith("{")]
-    assert len(events) == 2000
-    assert '"number": 1999' in events[-1]
+    assert result.stderr.count('"event": "event"') == 2000  # a stack trace may come between them
+    assert '"number": 1999' in result.stderr
 
 
 @pytest.mark.parametrize("reader", ["is gone", "does not read"])
