@@ -40,4 +40,4 @@ def test_a_long_alarm_loses_no_job_repeats_no_verdict_and_makes_no_suspects(line
     assert line.verdicts(1, timeout_s=1.0) == []
     assert publisher.wait(20) == 0
     worker.terminate()
-    assert worker.communicate(timeout=20)[1].count("connection blocked by RabbitMQ") == 1
+    assert worker.communicate(timeout=20)[1].count("connection blocked until RabbitMQ") == 1

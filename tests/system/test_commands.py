@@ -61,6 +61,17 @@ SUBCOMMANDS = {
         ("rates",),
         ("threshold",),
     ],
+    "banks": [
+        ("init",),
+        ("list",),
+        ("log",),
+        ("publish",),
+        ("activate",),
+        ("rollback",),
+        ("retire",),
+        ("add",),
+        ("remove",),
+    ],
 }
 
 
