@@ -79,5 +79,6 @@ match os.environ.get("PATCHLINE_BROKEN"):
         Journal._write = lambda *_: None
     case "accepts_overdue":
         Gate._record = _accept_overdue
+        Gate.stands = lambda *_: True  # it would keep such an act from the arm
     case "ignores_acts":
         Gate.on_act = lambda *_: None
