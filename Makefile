@@ -41,8 +41,6 @@ demo: setup
 
 # Solar cells on a simulated belt, seen in the terminal as they are sorted.
 demo-plant: setup
-	@$(if $(findstring aravis,$(PLANT_CAMERA)),$(BIN)/python -m patchline.services.install_servers aravis-tools \
-		gir1.2-aravis-0.8 python3-gi)
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-demo.lock
 	$(BIN)/patchline demo --plant
 
