@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import threading
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
@@ -85,21 +84,53 @@ def scores_of(banks, versions, pictures):
     return scores
 
 
+class Load:
+    """Jobs of which always as many are under way, until a condition holds: on a fast machine as on a slow one."""
+
+    def __init__(self, line, pictures, under_way=60):
+        self._line, self._pictures = line, pictures
+        self.sent, self.verdicts = 0, []
+        for _ in range(under_way):
+            self._send()
+
+    def _send(self):
+        picture = self._pictures[self.sent % len(self._pictures)]
+        self._line.send(picture.read_bytes(), f"job-{self.sent}")
+        self.sent += 1
+
+    def run_until(self, condition):
+        while not condition():
+            self.verdicts += self._line.verdicts(1) or pytest.fail("a verdict is missing")
+            self._send()
+
+    def run_until_judged_by(self, version):
+        self.run_until(lambda: self.verdicts and self.verdicts[-1].bank_version == version)
+
+    def run_during(self, *command):
+        """Run a command while the jobs go on. It must succeed."""
+        process = self._line.start(*command)
+        self.run_until(lambda: process.poll() is not None)
+        assert process.returncode == 0, process.stderr.read()
+
+    def finish(self):
+        self.verdicts += self._line.verdicts(self.sent - len(self.verdicts))
+
+
 def test_a_bank_is_switched_under_full_load_and_every_verdict_is_of_one_bank(line, banks, versions, texture_folder):
     pictures = sorted((texture_folder / "test").rglob("*.png"))
     settings = line.folder / "config.yaml"
     settings.write_text(settings.read_text().replace("poll_s: 0.2", "poll_s: 60"))  # the message is faster
     worker = line.worker("--device", "cpu")
-    sender = threading.Thread(target=line.send_many, args=(pictures, JOBS))
-    sender.start()
-    verdicts = line.verdicts(JOBS // 6)
-    activate(line, versions[1])
-    while verdicts[-1].bank_version == versions[0] and len(verdicts) < JOBS:
-        verdicts += line.verdicts(1)
-    assert line.run("banks", "rollback", "brick", "--why", "a test").returncode == 0
-    sender.join(60)
-    verdicts += line.verdicts(JOBS - len(verdicts))
-    assert {verdict.job_id for verdict in verdicts} == {f"job-{number}" for number in range(JOBS)}
+    load = Load(line, pictures)
+    load.run_until(lambda: len(load.verdicts) >= JOBS // 6)
+    load.run_during("banks", "activate", "brick", versions[1], "--why", "a test")
+    load.run_until_judged_by(versions[1])
+    load.run_during("banks", "rollback", "brick", "--why", "a test")
+    load.run_until_judged_by(versions[0])
+    load.run_until(lambda: load.sent >= JOBS)
+    load.finish()
+    verdicts = load.verdicts
+    assert {verdict.job_id for verdict in verdicts} == {f"job-{number}" for number in range(load.sent)}
     assert {verdict.decision for verdict in verdicts} <= JUDGED
     assert {verdict.attempt for verdict in verdicts} == {1}
     assert {verdict.bank_version for verdict in verdicts} == set(versions)
