@@ -8,7 +8,7 @@ trigger.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from patchline import config
@@ -69,6 +69,7 @@ class Belt:
         self._heard_since: _Moment | None = None  # the PLC has been read all the time, and its program has run
         self._attended_since: _Moment | None = None  # a gate has been able to act
         self._accepting = False
+        self._is_heard_anew = False  # since the awaited parts were looked through, which takes time
         self._row: OrderedDict[int, None] = OrderedDict()  # parts that were rejected one after the other
         self._findings: list[Finding] = []
         self._margins: list[float] = []
@@ -103,6 +104,7 @@ class Belt:
     def on_report(self, report: Report, now: float) -> None:
         """Take note of what the PLC says. A PLC that has started again has lost the parts that it knew."""
         self._count = report.count
+        self._is_heard_anew = True
         if report.restarted:
             self._unacted.restart(now)
             self._numbers.supersede_all(now)
@@ -124,6 +126,7 @@ class Belt:
 
     def on_silence(self) -> None:
         """Take note that the PLC was not read."""
+        self._is_heard_anew = True
         self._pulse.on_failure()
         self._confirmations.doubt()
 
@@ -222,7 +225,10 @@ class Belt:
         self._accepting = accepting
         for number, sighting in self._numbers.take_unannounced(now) if hearing else ():
             self._findings.append(Finding(Outcome.UNANNOUNCED, number, count=sighting.count))
-        findings, self._findings = self._findings + self._confirmations.step(self._is_overdue), []
+        findings, self._findings = self._findings, []
+        if self._is_heard_anew:
+            self._is_heard_anew = False
+            findings += self._confirmations.step(self._is_overdue())
         return findings
 
     def take_margins(self) -> list[float]:
@@ -304,10 +310,11 @@ class Belt:
         near = self._rules.window + self._rules.sensor_window
         return (arm or 0) - near <= way <= (sensor or 0) + near
 
-    def _is_overdue(self, record: ActionRecord) -> bool:
-        """Return True if a part is behind the sensor, and the PLC would have said so."""
+    def _is_overdue(self) -> Callable[[ActionRecord], bool]:
+        """Return the test whether a part is behind the sensor, and the PLC would have said so."""
         limit = (self._rules.sensor or 0) + self._rules.sensor_window
-        return self._passed(record, limit, _Moment(self._pulse.heard_until, self._count))
+        moment = _Moment(self._pulse.heard_until, self._count)
+        return lambda record: self._passed(record, limit, moment)
 
     def _may_have_passed_sensor(self, record: ActionRecord) -> bool:
         """Return True if a part may have passed the sensor before the PLC was heard."""
