@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import threading
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -32,6 +33,7 @@ class Kind(Enum):
     """What has happened."""
 
     ARRIVED = auto()  # a file is there; it may still be written
+    CREATED = auto()  # a file was created, and its writer has not closed it yet
     CLOSED = auto()  # a file was closed by its writer, or moved in
     FOLDER = auto()  # a folder is there
     OVERFLOW = auto()  # events were lost
@@ -107,7 +109,17 @@ class FolderEvents:
             return Event(Kind.FOLDER, path)
         if mask & flags.MOVED_FROM or not image_files.has_image_suffix(name):
             return None
-        return Event(Kind.CLOSED if mask & (flags.CLOSE_WRITE | flags.MOVED_TO) else Kind.ARRIVED, path)
+        if mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
+            return Event(Kind.CLOSED, path)
+        return Event(Kind.CREATED if self._has_writer(path) else Kind.ARRIVED, path)
+
+    def _has_writer(self, created: str) -> bool:
+        """Return True unless a new name is a link: nobody closes it."""
+        try:
+            status = (self._root / created).lstat()
+        except OSError:
+            return True
+        return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
     def _unwatch(self, moved: str) -> None:
         """Remove the watches of a folder that was moved away, and of its subfolders."""

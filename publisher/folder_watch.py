@@ -59,7 +59,8 @@ class FolderWatch:
 
     def __post_init__(self) -> None:
         rest_s, incomplete_rest_s = self.limits.rest_ms / 1000, self.limits.incomplete_rest_ms / 1000
-        self.images = WatchedFolder(rest_s, incomplete_rest_s, self.memory.signatures())
+        open_rest_s = max(rest_s, min(incomplete_rest_s, self.deadline_ms / 2000))
+        self.images = WatchedFolder(rest_s, incomplete_rest_s, open_rest_s, self.memory.signatures())
         self._next_listing = 0.0
         self._announced = False
 
@@ -116,7 +117,8 @@ class FolderWatch:
         elif event.kind is Kind.FOLDER:
             self._list_subfolder(event.path)
         else:
-            self.images.arrive(event.path, time.monotonic(), closed=event.kind is Kind.CLOSED)
+            closed, opened = event.kind is Kind.CLOSED, event.kind is Kind.CREATED
+            self.images.arrive(event.path, time.monotonic(), closed, opened)
 
     def _list_all(self) -> None:
         started = time.monotonic()

@@ -5,7 +5,8 @@ Every image is in one of four states:
     arrived -> resting -> complete -> taken
 
 It has arrived when an event names it. It rests from its first observation on: an image is complete once its writer has
-closed it or moved it in, or when it has not changed for `rest_s`. All images rest at the same time, so one that never
+closed it or moved it in, or when it has not changed for `rest_s`; for `open_rest_s`, if its writer is known to have it
+open. All images rest at the same time, so one that never
 rests holds up no other. A complete image whose content ends too early rests once more, for `incomplete_rest_s`, and is
 then complete as it is. A taken image becomes new when its signature changes.
 
@@ -46,6 +47,7 @@ class _Image:
         state: arrived, resting or complete.
         due: when to look at it (again).
         closed: its writer has closed it or moved it in since the last observation.
+        open: its writer has created it, and has not closed it.
         signature: that of the last observation.
         changed: when it was first seen with this signature.
         rest_s: how long it has to stay unchanged.
@@ -59,6 +61,7 @@ class _Image:
     changed: float
     rest_s: float
     incomplete: bool = False
+    open: bool = False
 
 
 class WatchedFolder:
@@ -67,23 +70,34 @@ class WatchedFolder:
     Args:
         rest_s: an image that has not changed for this long is complete.
         incomplete_rest_s: the same for an image whose content ends too early.
+        open_rest_s: the same for an image whose writer is known to have it open.
         taken: the images that are taken already.
     """
 
-    def __init__(self, rest_s: float, incomplete_rest_s: float, taken: Mapping[str, Signature]) -> None:
-        self._rest_s = rest_s
+    def __init__(
+        self, rest_s: float, incomplete_rest_s: float, open_rest_s: float, taken: Mapping[str, Signature]
+    ) -> None:
+        self._rest_s, self._open_rest_s = rest_s, open_rest_s
         self._incomplete_rest_s = incomplete_rest_s
         self._images: dict[str, _Image] = {}
         self._taken = dict(taken)
         self._vanished: list[str] = []
 
-    def arrive(self, path: str, now: float, closed: bool) -> None:
-        """Note an event. `closed` means that the writer has closed the image or moved it in."""
+    def arrive(self, path: str, now: float, closed: bool, opened: bool = False) -> None:
+        """Note an event.
+
+        Args:
+            path: of the image.
+            now: the time.
+            closed: the writer has closed the image or moved it in.
+            opened: the writer has created the image, and has it open.
+        """
         image = self._images.get(path)
         if image is None:
             image = self._images[path] = _Image(State.ARRIVED, now, False, None, now, self._rest_s)
         image.due = now
         image.closed |= closed
+        image.open = opened or (image.open and not closed)
 
     def observe(self, path: str, signature: Signature, now: float) -> None:
         """Note what a look at an image has shown."""
@@ -95,7 +109,8 @@ class WatchedFolder:
             image = self._images[path] = _Image(State.RESTING, now, False, None, now, self._rest_s)
         if image.signature != signature:
             image.state = State.RESTING
-            image.signature, image.changed, image.rest_s, image.incomplete = signature, now, self._rest_s, False
+            image.signature, image.changed, image.incomplete = signature, now, False
+            image.rest_s = self._open_rest_s if image.open else self._rest_s
         closed, image.closed = image.closed and not image.incomplete, False
         image.due = image.changed + image.rest_s
         if closed or now >= image.due:

@@ -238,20 +238,40 @@ def test_the_kernel_tells_of_closed_and_moved_images_and_of_folders(tmp_path):
     root, outside = tmp_path / "root", tmp_path / "outside"
     root.mkdir()
     write(outside / "c.png")
+    write(outside / "d.png")
     events = FolderEvents(root, threading.Event())
     events.watch("")
     with (root / "a.png").open("wb") as file:
-        assert events.read(0.5) == [Event(Kind.ARRIVED, "a.png")]
+        assert events.read(0.5) == [Event(Kind.CREATED, "a.png")]
         file.write(PNG)
     assert events.read(0.5) == [Event(Kind.CLOSED, "a.png")]
     (outside / "c.png").rename(root / NOT_UTF8)
     assert events.read(0.5) == [Event(Kind.CLOSED, NOT_UTF8)]
+    (root / "link.png").hardlink_to(outside / "d.png")
+    (root / "soft.png").symlink_to(outside / "d.png")  # nobody closes a link
+    assert events.read(0.5) == [Event(Kind.ARRIVED, "link.png"), Event(Kind.ARRIVED, "soft.png")]
     outside.rename(root / "sub")
     assert events.read(0.5) == [Event(Kind.FOLDER, "sub")]
     write(root / ".hidden.png")
     write(root / "notes.txt")
     assert events.read(0) == []
     events.close()
+
+
+def test_an_image_that_is_written_with_a_pause_into_a_file_of_full_size_is_sent_whole(plant):
+    watch = plant.open()
+    assert plant.turn(watch) == []  # the first listing
+    header = b"P5\n64 64\n255\n"  # a format without a mark at its end
+    path = write(plant.root / "a.pgm", header + bytes(64 * 64))
+    plant.events = [Event(Kind.CREATED, "a.pgm")]
+    until = plant.now + 2 * plant.settings.publisher.rest_ms / 1000
+    while plant.now < until:
+        assert plant.turn(watch) == []
+    path.write_bytes(header + PIXELS[..., 0].tobytes())
+    plant.events = [Event(Kind.CLOSED, "a.pgm")]
+    (capture,) = plant.turn(watch)
+    assert capture.image == path.read_bytes()
+    watch.close()
 
 
 def test_a_folder_that_is_moved_away_is_no_longer_watched(tmp_path):

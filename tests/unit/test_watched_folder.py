@@ -4,7 +4,7 @@ import pytest
 
 from patchline.publisher.watched_folder import Signature, State, WatchedFolder
 
-REST, LONG_REST = 0.3, 3.0
+REST, LONG_REST, OPEN_REST = 0.3, 3.0, 2.0
 
 
 def signature(size=10, inode=1, mtime=1, ctime=1):
@@ -13,7 +13,7 @@ def signature(size=10, inode=1, mtime=1, ctime=1):
 
 @pytest.fixture
 def folder():
-    return WatchedFolder(REST, LONG_REST, {"old.png": signature()})
+    return WatchedFolder(REST, LONG_REST, OPEN_REST, {"old.png": signature()})
 
 
 def test_an_image_arrives_rests_is_complete_and_is_taken(folder):
@@ -33,6 +33,34 @@ def test_an_image_that_its_writer_closed_is_complete_at_once(folder):
     assert folder.due(5.0) == ["a.png"]
     folder.observe("a.png", signature(), 5.0)
     assert folder.complete() == {"a.png": signature()}
+
+
+def test_a_preallocated_image_whose_writer_pauses_is_not_complete_before_its_close(folder):
+    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.observe("a.bmp", signature(), 0.0)
+    folder.observe("a.bmp", signature(mtime=2), 1.0)  # of full size from the start, written piece by piece
+    folder.observe("a.bmp", signature(mtime=2), 1.0 + OPEN_REST - 0.1)
+    assert folder.state("a.bmp") is State.RESTING
+    folder.arrive("a.bmp", 3.0, closed=True)
+    folder.observe("a.bmp", signature(mtime=2), 3.0)
+    assert folder.state("a.bmp") is State.COMPLETE
+
+
+def test_an_image_that_its_writer_never_closes_is_complete_in_the_end(folder):
+    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.observe("a.bmp", signature(), 0.0)
+    folder.observe("a.bmp", signature(), OPEN_REST)
+    assert folder.state("a.bmp") is State.COMPLETE
+
+
+def test_an_image_that_was_closed_and_changes_again_rests_for_the_usual_time(folder):
+    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.arrive("a.bmp", 1.0, closed=True)
+    folder.observe("a.bmp", signature(), 1.0)
+    folder.take("a.bmp", signature())
+    folder.observe("a.bmp", signature(mtime=2), 5.0)
+    folder.observe("a.bmp", signature(mtime=2), 5.0 + REST)
+    assert folder.state("a.bmp") is State.COMPLETE
 
 
 def test_an_image_that_changes_rests_again(folder):
