@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,broker_kill,plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
-.PHONY: plant-check lint types bench bench-check wheel wheels lock servers
+.PHONY: plant-check lint types bench bench-against bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -107,6 +107,10 @@ types: $(SETUP)
 # As packages install themselves: a variable that chooses a BLAS's kernels is there on one machine and not on the next.
 bench: demo
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench
+
+# This build against another, in one run: make bench-against REV=5fd44a6. Writes out/bench-against.json.
+bench-against: setup
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m bench.against $(REV)
 
 # A few ratios, with room for noise: fails where the line has become much slower against its own limits.
 bench-check: setup

@@ -107,7 +107,7 @@ class Line:
                 guard = server.start_guarded([sys.executable, *script, *arguments, str(port)], log, log, environment)
                 stack.callback(server.stop_guarded, guard)
                 guards.append((guard, port))
-            yield [Worker(_only_child(guard.pid), port) for guard, port in guards]
+            yield [Worker(only_child(guard.pid), port) for guard, port in guards]
 
     def verdicts(self, count: int) -> list[Verdict]:
         """Return the next `count` verdicts.
@@ -180,10 +180,10 @@ def wait_for_verdicts(workers: Sequence[Worker], count: int) -> Reading:
         if time.monotonic() > deadline:
             raise server.ServiceError(f"{confirmed} of {count} images have a verdict; see the worker's log")
         time.sleep(_POLL_S)
-    return Reading(confirmed, time.perf_counter(), sum(_cpu_seconds(worker.process_id) for worker in workers))
+    return Reading(confirmed, time.perf_counter(), sum(cpu_seconds(worker.process_id) for worker in workers))
 
 
-def _cpu_seconds(process_id: int) -> float:
+def cpu_seconds(process_id: int) -> float:
     """Return the user and system time of a process so far (proc(5))."""
     fields = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -195,7 +195,8 @@ def resident_bytes(process_id: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _only_child(process_id: int) -> int:
+def only_child(process_id: int) -> int:
+    """Return the one child of a process, once there is one (proc(5))."""
     listing = Path(f"/proc/{process_id}/task/{process_id}/children")
     while not (children := listing.read_text(encoding="ascii").split()):
         time.sleep(0.01)

@@ -1,0 +1,105 @@
+"""Builds of Patchline that are compared: this one, and that of a revision, with an environment of its own.
+
+Everything goes over what all builds share: the commands of their Python, the environment variables of the urls, the
+exchange of the jobs, the queue of the verdicts and the metrics of a worker.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.line import Worker, only_child
+from patchline.services import private_servers, server
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PLANT = """
+import sys
+from pathlib import Path
+from bench import plant
+plant.build(Path(sys.argv[1]), Path("models"), tuple(sys.argv[2:]))
+"""
+_INSTALL_S = 1800
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build and a plant of its own.
+
+    Attributes:
+        name: for the table.
+        root: its sources.
+        python: the interpreter of its environment.
+        plant: the folder of its models, banks and configuration.
+    """
+
+    name: str
+    root: Path
+    python: Path
+    plant: Path
+
+    def make_plant(self, categories: tuple[str, ...]) -> None:
+        """Fit the categories of the benchmark, with the same pictures and seeds in all builds.
+
+        Raises:
+            ServiceError: the build cannot do it.
+        """
+        self.plant.mkdir(parents=True)
+        _run([str(self.python), "-c", _PLANT, str(self.plant), *categories], self.root, self._environment)
+
+    @contextmanager
+    def worker(self, servers: private_servers.Servers, category: str) -> Iterator[Worker]:
+        """Start a worker of this build and yield it; stop it at the end of the block."""
+        (port,) = server.free_ports(1)
+        arguments = ["--category", category, "--config", str(self.plant / "config.yaml"), "--metrics-port", str(port)]
+        urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+        with (self.plant / "worker.log").open("ab") as log:
+            command = [str(self.python), "-m", "patchline", "worker", *arguments]
+            guard = server.start_guarded(command, log, log, self._environment | urls)
+            try:
+                yield Worker(only_child(guard.pid), port)
+            finally:
+                server.stop_guarded(guard)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(self.root)}
+
+
+def this_build(folder: Path) -> Build:
+    """Return the build of the working tree, with a plant below a folder."""
+    return Build("this build", _ROOT, Path(sys.executable), folder / "this")
+
+
+@contextmanager
+def build_of(revision: str, folder: Path) -> Iterator[Build]:
+    """Check a revision out below a folder, and install what its lock file names. The checkout ends with the block.
+
+    Raises:
+        ServiceError: git knows no such revision, or its packages cannot be installed.
+    """
+    root, environment = folder / "sources", folder / "environment"
+    _run(["git", "worktree", "add", "--quiet", "--detach", str(root), revision], _ROOT)
+    try:
+        _run([sys.executable, "-m", "venv", str(environment)], root)
+        python = environment / "bin" / "python"
+        for what in (["--require-hashes", "-r", "requirements.lock"], ["--no-deps", "--editable", "."]):
+            _run([str(python), "-m", "pip", "install", "--quiet", *what], root)
+        yield Build(revision, root, python, folder / "other")
+    finally:
+        _run(["git", "worktree", "remove", "--force", str(root)], _ROOT)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+    variables = os.environ | (environment or {})
+    done = subprocess.run(
+        command, cwd=folder, env=variables, timeout=_INSTALL_S, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
+        raise server.ServiceError(f"{' '.join(command[:4])} ended with {done.returncode}: {last}")
