@@ -54,7 +54,11 @@ class Build:
 
     @contextmanager
     def worker(self, servers: private_servers.Servers, category: str) -> Iterator[Worker]:
-        """Start a worker of this build and yield it; stop it at the end of the block."""
+        """Start a worker of this build and yield it; stop it at the end of the block.
+
+        Raises:
+            ServiceError: of the block, with the last line of the worker's log.
+        """
         (port,) = server.free_ports(1)
         arguments = ["--category", category, "--config", str(self.plant / "config.yaml"), "--metrics-port", str(port)]
         urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
@@ -63,12 +67,14 @@ class Build:
             guard = server.start_guarded(command, log, log, self._environment | urls)
             try:
                 yield Worker(only_child(guard.pid), port)
+            except server.ServiceError as error:
+                raise server.ServiceError(f"{self.name}: {error}: {_last_line(self.plant / 'worker.log')}") from error
             finally:
                 server.stop_guarded(guard)
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {"PYTHONPATH": str(self.root)}
+        return {"PYTHONPATH": str(self.root), "PYTHONSAFEPATH": "1"}  # not the working directory
 
 
 def this_build(folder: Path) -> Build:
@@ -102,4 +108,8 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     )
     if done.returncode:
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise server.ServiceError(f"{' '.join(command[:4])} ended with {done.returncode}: {last}")
+        raise server.ServiceError(f"{' '.join(command[:2])} ended with {done.returncode}: {last}")
+
+
+def _last_line(log: Path) -> str:
+    return (log.read_text(encoding="utf-8", errors="replace").strip() or "it says nothing").splitlines()[-1]
