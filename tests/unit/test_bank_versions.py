@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from patchline.protocol.messages import Thresholds
 from patchline.worker.bank_source import BankSource, fitted_categories
 from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.metrics import Metrics
+from tests.objects_contract import ObjectsContract
 
 BANK = Path("tests/data/build_5fd44a6/brick")
 NOW = 1_800_000_000_000
@@ -62,32 +62,8 @@ def published(versions, banks):
     return [versions.publish(folder, "brick", WHO, WHY)[0] for folder in banks]
 
 
-def test_an_object_is_made_once_and_never_changed(objects):
-    assert objects.read("brick/log/1") is None
-    assert objects.names("brick/log") == []
-    assert objects.create("brick/log/1", b"first")
-    assert not objects.create("brick/log/1", b"second")
-    assert not objects.create("brick/log/1", b"first")
-    objects.create("brick/log/2", b"")
-    objects.create("brick/versions/a/index", b"x")
-    assert objects.read("brick/log/1") == b"first"
-    assert objects.names("brick/log") == ["1", "2"]
-    assert objects.names("brick/versions") == ["a"]
-    assert objects.names("") == ["brick"]
-
-
-def test_one_of_many_makes_an_object_that_all_make_at_the_same_time(objects):
-    start = threading.Barrier(8)
-
-    def make(number):
-        start.wait(10)
-        return objects.create("log/1", b"%d" % number * 100_000)
-
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(make, range(8)))
-    assert made.count(True) == 1
-    assert objects.read("log/1") == b"%d" % made.index(True) * 100_000
-    assert objects.names("log") == ["1"]
+class TestObjects(ObjectsContract):
+    """In memory and in a folder."""
 
 
 def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
