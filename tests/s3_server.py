@@ -51,6 +51,7 @@ class PlainServer:
     Attributes:
         conditional: knows `If-None-Match: *`.
         loses_answers: does what it is asked to PUT, and closes the connection without an answer.
+        forbids: lets nobody PUT.
         reads_nothing: closes the connection of a GET, too.
         requests: the method and path of each request.
         objects: the body and the maker of each object, by path.
@@ -58,7 +59,7 @@ class PlainServer:
 
     def __init__(self, conditional=True):
         self.conditional, self.loses_answers = conditional, False
-        self.reads_nothing = False
+        self.reads_nothing = self.forbids = False
         self.requests, self.objects = [], {}
         owner = self
 
@@ -66,6 +67,9 @@ class PlainServer:
             def do_PUT(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 owner.requests.append(("PUT", self.path))
+                if owner.forbids:
+                    self._answer(403)
+                    return
                 if owner.conditional and self.headers.get("If-None-Match") == "*" and self.path in owner.objects:
                     self._answer(412)
                     return

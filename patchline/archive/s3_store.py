@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from patchline.archive.store import StoreUnavailable
 from patchline.runtime.bucket import Bucket, BucketError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class S3Store:
@@ -37,12 +40,18 @@ class S3Store:
     def list(self) -> Iterator[str]:
         """See `Store`."""
         with _errors():
-            yield from (key.rpartition("/")[2] for key in self._bucket.list_keys())
+            names = (key.rpartition("/")[2] for key in self._bucket.list_keys())
+            yield from (name for name in names if _DIGEST.fullmatch(name))
 
     def check(self) -> None:
         """See `Store`."""
         with _errors():
             self._bucket.check()
+
+    def check_writing(self) -> None:
+        """See `Store`."""
+        with _errors():
+            self._bucket.check_writing()
 
 
 def _key(digest: str) -> str:

@@ -34,6 +34,11 @@ class S3Objects:
         with _errors():
             return [name for name in self._bucket.names(prefix) if not name.startswith(".")]
 
+    def why_closed(self, prefix: str) -> str | None:
+        """See `Objects`. The rights of a user in a bucket may differ by prefix, which is not looked at."""
+        with _errors():
+            return self._bucket.why_closed()
+
 
 @contextmanager
 def _errors() -> Iterator[None]:

@@ -199,6 +199,14 @@ class Versions:
         )
         return [content for content in contents if content is not None]
 
+    def why_closed(self, prefix: str) -> str | None:
+        """Return why this user may not write below a prefix, such as `gasket/log`; None if that is allowed.
+
+        Raises:
+            StoreUnavailable: nobody may.
+        """
+        return self._objects.why_closed(prefix)
+
     def _check(self) -> None:
         if self._objects.read(MARK) is None:
             text = f"{self._place}: is no store of memory banks, or it is not mounted; `patchline banks init` makes one"

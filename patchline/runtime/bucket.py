@@ -13,7 +13,7 @@ from patchline.protocol.errors import SetupError
 
 try:
     import obstore
-    from obstore.exceptions import BaseError
+    from obstore.exceptions import AlreadyExistsError, BaseError
     from obstore.store import S3Store
 except ImportError as missing:
     raise SetupError(f"{missing.name} is not installed; S3 needs: pip install 'patchline[s3]'") from missing
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CONNECT, _REQUEST = timedelta(seconds=5), timedelta(seconds=60)
 _RETRIES, _RETRYING = 2, timedelta(seconds=10)
 _MAKER = "patchline-maker"  # metadata of an object that was made: who made it
-_PROBE = ".conditional-put"
+_PROBE, _TRIAL = ".conditional-put", ".doctor"
 _TEXT = 300  # characters of an error
 
 
@@ -119,9 +119,22 @@ class Bucket:
             next(iter(obstore.list(self._store, chunk_size=1)), None)
 
     def check_writing(self) -> None:
-        """Find out whether this user may write, and whether the server knows conditional writes."""
+        """Write an object, and delete it."""
+        self.put(_TRIAL, b"")
+        self.delete(_TRIAL)
+
+    def why_closed(self) -> str | None:
+        """Return why this user may not make objects; None if that is allowed.
+
+        Raises:
+            BucketError: the server knows no conditional writes, so nobody may.
+        """
         with self._errors():
-            self._require_conditional_writes()
+            try:
+                self._require_conditional_writes()
+            except (BaseError, OSError) as error:
+                return f"{self._name}: {_text(error)}"
+            return None
 
     def _require_conditional_writes(self) -> None:
         """Make an object twice, once for each process. The second time must be refused."""
@@ -139,15 +152,22 @@ class Bucket:
         maker = secrets.token_hex(16)
         try:
             obstore.put(self._store, key, body, mode="create", use_multipart=False, attributes={_MAKER: maker})
-        except (BaseError, OSError) as error:  # also if an attempt whose answer was lost has made it
-            try:
-                return obstore.get(self._store, key).attributes.get(_MAKER) == maker
-            except FileNotFoundError:
-                raise error from None
-            except (BaseError, OSError):
-                text = f"{self._name}: {_text(error)}; whether it was done is not known, so look"
-                raise BucketError(text) from error
+        except (BaseError, OSError) as error:
+            if self._was_made_by(maker, key, error):  # by an attempt whose answer was lost
+                return True
+            if isinstance(error, AlreadyExistsError):
+                return False
+            raise
         return True
+
+    def _was_made_by(self, maker: str, key: str, error: Exception) -> bool:
+        try:
+            return obstore.get(self._store, key).attributes.get(_MAKER) == maker
+        except FileNotFoundError:
+            raise error from None
+        except (BaseError, OSError):
+            text = f"{self._name}: {_text(error)}; whether it was done is not known, so look"
+            raise BucketError(text) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

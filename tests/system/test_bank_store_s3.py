@@ -6,8 +6,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from patchline import config
+from patchline.banks import opening
 from patchline.banks.objects import StoreUnavailable
 from patchline.banks.versions import ChangedMeanwhile, Versions
+from patchline.operations import store_checks
+from patchline.operations.findings import State
 from patchline.protocol.errors import SetupError
 from tests import s3_server
 from tests.objects_contract import ObjectsContract
@@ -69,6 +73,24 @@ def test_a_server_without_conditional_writes_is_refused_before_anything_is_writt
         with pytest.raises(StoreUnavailable, match=r"knows no conditional writes .* or a folder"):
             objects.create("brick/log/00000001.json", b"first")
     assert {path for method, path in plain.requests if method == "PUT"} == {"/pictures/.conditional-put"}
+
+
+def test_doctor_tells_a_server_that_nobody_may_use_from_one_that_can_be_written(plain, tmp_path, monkeypatch):
+    category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
+    rules = {"store": "s3://pictures/banks", "endpoint": plain.endpoint}
+    settings = config.Config.model_validate({"banks": rules, "categories": {"brick": category}})
+    opening.versions(settings).make()
+    assert [finding.state for finding in store_checks.bank_store(settings)] == [State.OK, State.OK]
+    plain.conditional = False
+    read, write = store_checks.bank_store(settings)
+    assert (read.state, write.state) == (State.OK, State.PROBLEM)
+    assert "knows no conditional writes" in write.text
+    plain.forbids = True
+    read, write = store_checks.bank_store(settings)
+    assert (read.state, write.state) == (State.OK, State.NOTE)
+    assert "may only read, which is enough to serve" in write.text
+    with pytest.raises(StoreUnavailable):
+        opening.objects(settings.banks).create("brick/log/00000001.json", b"first")
 
 
 def test_an_act_whose_answer_was_lost_is_done_once_and_by_its_author(plain):

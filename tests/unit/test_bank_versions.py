@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import shutil
+import stat
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -54,6 +56,13 @@ def make_bank(folder, fail):
     return folder
 
 
+def name_folds(folder):
+    """Have a bank name other folds than it has."""
+    manifest = BankManifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
+    store.replace_manifest(folder, manifest.model_copy(update={"folds_sha256": store.digest(b"others")}))
+    (folder / "folds.npz").write_bytes(b"folds")
+
+
 def files(folder):
     return sorted(file.name for file in folder.iterdir())
 
@@ -72,6 +81,22 @@ def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
     for use in (lambda: objects.read("a/b"), lambda: objects.names("a"), lambda: objects.create("a/b", b"")):
         with pytest.raises(StoreUnavailable, match="file"):
             use()
+
+
+@pytest.mark.parametrize(("of_store", "of_files"), [(0o2775, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_what_is_made_in_a_folder_has_the_permissions_of_the_store_whatever_the_umask(tmp_path, of_store, of_files):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    folder.chmod(of_store)
+    before = os.umask(0o077)
+    try:
+        for key in ("mark", "brick/log/1", "brick/log/2"):
+            assert FolderObjects(folder).create(key, b"content")
+    finally:
+        os.umask(before)
+    made = {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    files = {"mark": of_files, "brick/log/1": of_files, "brick/log/2": of_files}
+    assert made == {"brick": of_store, "brick/log": of_store} | files
 
 
 def test_versions_are_published_activated_rolled_back_and_retired(versions, banks):
@@ -120,6 +145,7 @@ def test_a_bank_is_published_once(versions, banks):
         (lambda folder: (folder / store.INDEX_FILE).unlink(), "cannot be read"),
         (lambda folder: (folder / store.INDEX_FILE).write_bytes(b"x"), "is not the index"),
         (lambda folder: (folder / "golden.json").unlink(), "cannot be read"),
+        (lambda folder: name_folds(folder), r"folds\.npz: is not the file that the manifest describes"),
     ],
 )
 def test_a_bank_that_is_incomplete_or_damaged_is_not_published(versions, banks, damage, text):
