@@ -25,10 +25,11 @@ def objects(rules: config.Banks) -> Objects:
         raise SetupError("banks.store is not set: name the folder or bucket that all hosts share, in the section banks")
     if isinstance(store, Path):
         return FolderObjects(store)
-    from patchline.banks.s3_objects import S3Objects
+    from patchline.banks.s3_objects import QUICK_S, S3Objects
     from patchline.runtime.bucket import Bucket
 
-    return S3Objects(Bucket(store, rules.endpoint, rules.region))
+    of = store, rules.endpoint, rules.region
+    return S3Objects(Bucket(*of), Bucket(*of, QUICK_S))
 
 
 def copies(settings: config.Config) -> ServedBanks | None:

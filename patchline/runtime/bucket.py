@@ -21,8 +21,8 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
-# Of one request. An object has up to some 100 MB.
-_CONNECT, _REQUEST = timedelta(seconds=5), timedelta(seconds=60)
+REQUEST_S = 60.0  # for one request: an object has up to some 100 MB
+_CONNECT = timedelta(seconds=5)
 _RETRIES, _RETRYING = 2, timedelta(seconds=10)
 _MAKER = "patchline-maker"  # metadata of an object that was made: who made it
 _PROBE, _TRIAL = ".conditional-put", ".doctor"
@@ -43,12 +43,15 @@ class Bucket:
         url: s3://BUCKET or s3://BUCKET/FOLDER. The bucket must exist.
         endpoint: of a server that is not Amazon's.
         region: of the bucket.
+        request_s: the time for one request.
 
     Raises:
         SetupError: a file with a key cannot be read, or the url or endpoint cannot be used.
     """
 
-    def __init__(self, url: str, endpoint: str | None = None, region: str = "us-east-1") -> None:
+    def __init__(
+        self, url: str, endpoint: str | None = None, region: str = "us-east-1", request_s: float = REQUEST_S
+    ) -> None:
         bucket, _, folder = url.removeprefix("s3://").partition("/")
         self._name, self._is_conditional = url, False
         try:
@@ -59,7 +62,7 @@ class Bucket:
                 client_options={
                     "allow_http": (endpoint or "").startswith("http://"),
                     "connect_timeout": _CONNECT,
-                    "timeout": _REQUEST,
+                    "timeout": timedelta(seconds=request_s),
                 },
                 retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRYING},
             )

@@ -112,6 +112,36 @@ def test_an_act_that_nobody_can_ask_about_is_said_to_be_unknown(plain):
         objects.create("brick/log/2", b"anna")
 
 
+def test_a_store_that_has_not_answered_is_not_asked_for_each_category(plain):
+    now = [0.0]
+    objects = S3Objects(Bucket("s3://pictures", plain.endpoint), clock=lambda: now[0])
+    plain.reads_nothing = True
+    with pytest.raises(StoreUnavailable) as first:
+        objects.read("a")
+    asked = len(plain.requests)
+    for use in (lambda: objects.read("b"), lambda: objects.names("c")):
+        with pytest.raises(StoreUnavailable) as again:
+            use()
+        assert str(again.value) == str(first.value)
+    assert len(plain.requests) == asked
+    plain.reads_nothing, now[0] = False, 5.0
+    assert objects.read("b") is None
+
+
+def test_a_store_that_has_frozen_is_told_from_one_that_is_slow(plain):
+    proxy = Proxy(int(plain.endpoint.rpartition(":")[2]))
+    endpoint = f"http://127.0.0.1:{proxy.port}"
+    quick = Bucket("s3://pictures", endpoint, request_s=0.2)
+    objects = S3Objects(Bucket("s3://pictures", plain.endpoint), quick, clock=lambda: 0.0)
+    assert objects.create("brick/versions/a/index", b"large")
+    proxy.hold()
+    with pytest.raises(StoreUnavailable, match=r"error sending request|timed out"):
+        objects.read("brick/log/1")
+    proxy.close()
+    with pytest.raises(StoreUnavailable, match=r"error sending request|timed out"):  # not asked again yet
+        objects.read("brick/versions/a/index")
+
+
 def test_a_bucket_that_is_missing_and_a_server_that_is_away_are_no_empty_stores(s3, plain):
     plain.close()
     for bucket in (Bucket("s3://missing", s3), Bucket("s3://pictures", plain.endpoint)):
