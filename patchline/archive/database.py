@@ -225,13 +225,14 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
 
 
 def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
-    if not read_only:
-        try:
+    try:
+        if not read_only:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetupError(f"{file.parent}: cannot be made ({error.strerror}); see paths.archive") from error
-    elif not file.exists():
-        raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
+        elif not file.exists():
+            raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
+    except OSError as error:
+        done = "read" if read_only else "made"
+        raise SetupError(f"{file.parent}: cannot be {done} ({error.strerror}); see paths.archive") from error
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _SQLITE_TIMEOUT_S})
 
     @sa.event.listens_for(engine, "connect")

@@ -70,7 +70,7 @@ class FolderObjects:
     def why_closed(self, prefix: str) -> str | None:
         """See `Objects`."""
         path = self._folder / prefix
-        there = next((each for each in (path, *path.parents) if each.is_dir()), path)
+        there = next((each for each in (path, *path.parents) if is_folder(each)), path)
         if os.access(there, os.W_OK | os.X_OK):
             return None
         return f"{there}: {this_user.name()} may not write there"
@@ -96,6 +96,14 @@ class FolderObjects:
                 if not each.is_dir():  # else somebody else was faster
                     raise
             sync_folder(each.parent)
+
+
+def is_folder(path: Path) -> bool:
+    """Return True for a folder that this user can find."""
+    try:
+        return path.is_dir()
+    except OSError:  # as below a folder that is closed to this user
+        return False
 
 
 def _link(temporary: Path, path: Path) -> bool:

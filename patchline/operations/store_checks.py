@@ -13,6 +13,7 @@ from patchline.archive import opening as archives
 from patchline.archive.base import Unavailable
 from patchline.archive.store import StoreUnavailable
 from patchline.banks import opening as banks
+from patchline.banks.folder_objects import is_folder
 from patchline.banks.versions import Versions
 from patchline.operations.findings import Finding, State
 from patchline.protocol.errors import PatchlineError, SetupError
@@ -64,7 +65,7 @@ def _writing(versions: Versions, settings: config.Config) -> Finding:
 
 def _copies(folder: Path) -> Finding:
     """Whether a worker of this user can keep copies of the versions that it serves."""
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    there = next(each for each in (folder, *folder.parents) if is_folder(each))
     if not os.access(there, os.W_OK | os.X_OK):
         user = this_user.name()
         text = f"{there}: {user} may not write there, so its workers cannot serve a version (paths.served_banks)"
@@ -75,8 +76,10 @@ def _copies(folder: Path) -> Finding:
 def archive(settings: config.Config) -> Iterator[Finding]:
     """Whether the database of the archive answers, and whether its pictures can be stored."""
     folder = settings.paths.archive
-    if not settings.archive.url and not folder.is_dir():
-        yield Finding(_ARCHIVE, State.NOTE, f"{folder}: is not there; `patchline archive` makes it")
+    if not settings.archive.url and not is_folder(folder):
+        yield Finding(
+            _ARCHIVE, State.NOTE, f"{folder}: {this_user.name()} finds no archive; `patchline archive` makes it"
+        )
         return
     yield _database(settings)
     if not settings.archive.url:

@@ -36,7 +36,7 @@ def found(findings):
 def test_a_plant_without_stores_has_an_archive_that_is_yet_to_be_made(folder):
     (finding,) = store_checks.run(settings(folder))
     assert finding.state is State.NOTE
-    assert "`patchline archive` makes it" in finding.text
+    assert "finds no archive; `patchline archive` makes it" in finding.text
 
 
 def test_the_store_of_banks_is_read_and_its_versions_are_counted(folder):
