@@ -1,18 +1,26 @@
-"""`python -m bench.archive`: a million verdicts in SQLite and in PostgreSQL. Prints tables, and writes a JSON file."""
+"""`python -m bench.archive`: a million verdicts in SQLite and in PostgreSQL. Prints tables, and writes a JSON file.
+
+Fails if a search takes more than 20 times a look-up by primary key (p95), or if the archive takes less than 5 times the
+verdicts a second that one worker makes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from bench import archive_intake
+from bench import line as lines
 from bench.table import Row, print_rows, ratio_row
 from patchline.archive import rows
 from patchline.archive.base import Archive, Record, Search
@@ -21,6 +29,7 @@ from patchline.broker.base import Message
 from patchline.protocol.messages import VERDICT_TYPE
 from patchline.services import postgresql
 
+MAX_SEARCH, MIN_INTAKE = 20.0, 5.0  # times a look-up by primary key, times the verdicts of one worker
 _BATCH, _TIMED_BATCHES = 500, 100
 _SEARCHES, _WARM_UP = 500, 20
 _START_MS, _INTERVAL_MS = 1_790_000_000_000, 2_592  # a million of them are 30 days
@@ -29,28 +38,34 @@ _DECISIONS, _WEIGHTS = ("pass", "review", "fail", "error"), (955, 20, 20, 5)
 _OUT = Path("out/bench-archive.json")
 
 
-def main() -> None:
-    """Fill both databases, search them, and print a table for each."""
-    parser = argparse.ArgumentParser(prog="python -m bench.archive", description=__doc__)
+def main() -> int:
+    """Fill both databases, search them, run an archive on them, and print a table for each. 1: out of bounds."""
+    parser = argparse.ArgumentParser(prog="python -m bench.archive", description=__doc__.splitlines()[0])
     parser.add_argument("--verdicts", type=int, default=1_000_000)
     count = parser.parse_args().verdicts
-    results = {}
+    results, is_within = {}, True
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        targets: dict[str, Path | str] = {"SQLite": folder / "archive.sqlite"}
+        settings = archive_intake.build(folder)
+        targets: dict[str, Path | str] = {"SQLite": folder / "archive" / "archive.sqlite"}
         if not postgresql.missing_packages():
             targets["PostgreSQL"] = stack.enter_context(postgresql.running()).url
+        line = stack.enter_context(lines.running(folder, settings))
         for name, target in targets.items():
             with closing(Database(target)) as archive:
                 archive.prepare()
                 per_second = fill(archive, count)
-                measured = search(archive, count)
-            print_rows(f"{name}, {count} verdicts, {per_second:.0f} stored a second", measured)
+                searches = search(archive, count)
+            intake = archive_intake.measure(line, target, map(_message, itertools.count(count)))
+            measured = [*searches, intake]
+            is_within &= max(row.ratio for row in searches) <= MAX_SEARCH and intake.ratio >= MIN_INTAKE
+            print_rows(f"{name}, {count} verdicts, {per_second:.0f} stored a second into an empty one", measured)
             results[name] = {"stored_per_s": per_second, "rows": [row.model_dump() for row in measured]}
             if isinstance(target, Path):
                 results[name]["bytes_per_verdict"] = target.stat().st_size / count
     _OUT.parent.mkdir(exist_ok=True)
     _OUT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return int(not is_within)
 
 
 def fill(archive: Archive, count: int) -> float:
@@ -147,4 +162,4 @@ def _record(message: Message) -> Record:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from patchline.publisher.job_state import JobState
-from patchline.runtime import health, metrics
 from patchline.runtime.metrics import Counter, Gauge, Registry
 
 SEVERAL = "*"  # label of a spool that serves several categories
@@ -43,10 +42,6 @@ class Metrics:
         """Count a job that has reached `state`."""
         self._start_series(category)
         self._jobs.labels(self._line, category, state).inc()
-
-    def serve(self, host: str, port: int, probes: health.Health) -> int:
-        """Serve the metrics and the health probes over HTTP. Raise SetupError if the port is taken."""
-        return health.serve(host, port, metrics.application(self.registry), probes)
 
     def _start_series(self, category: str) -> None:
         for state in JobState:  # a series that starts at 1 would hide its first image from increase()

@@ -14,7 +14,6 @@ import structlog
 
 from patchline import config
 from patchline.broker.base import Broker, BrokerError, TopologyMismatch
-from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job
 from patchline.protocol.topology import NOTHING, Topology
 from patchline.publisher.job_state import JobState, OnState
@@ -26,7 +25,7 @@ from patchline.publisher.source import Capture
 from patchline.publisher.spool import Spool
 from patchline.publisher.window import Limits
 from patchline.runtime import connections, damage
-from patchline.runtime.health import Health
+from patchline.runtime.health import Health, try_to_serve
 from patchline.runtime.metrics import Registry
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -158,10 +157,7 @@ def _serve_metrics(metrics: Metrics, host: str, port: int, broker: Broker, is_lo
     health = Health(stuck_s=float("inf"))
     health.record_progress()
     health.is_consuming = lambda: broker.connected and is_looking()
-    try:
-        metrics.serve(host, port, health)
-    except SetupError as error:
-        _log.error("publishing without metrics", reason=str(error))
+    try_to_serve(host, port, metrics.registry, health, "publishing")
 
 
 def _serialized(metrics: Metrics, on_state: OnState) -> OnState:

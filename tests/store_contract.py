@@ -40,3 +40,5 @@ class StoreContract:
         store.check()
         store.put(DIGEST, BODY)
         store.check()
+        store.check_writing()
+        assert list(store.list()) == [DIGEST]

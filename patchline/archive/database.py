@@ -21,7 +21,7 @@ from patchline.archive.base import Record, Saved, Search, Unavailable, Unreadabl
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError
 from patchline.runtime import damage
 
-_METADATA = sa.MetaData()
+METADATA = sa.MetaData()
 _SQLITE_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 7_204_118_231  # of PostgreSQL's advisory locks: two archives must not change the tables at once
 _ROWS_AT_ONCE = 1000  # while a search is read
@@ -57,9 +57,9 @@ def _verdict_columns() -> list[sa.Column[Any]]:
     ]
 
 
-_VERDICTS = sa.Table(
+VERDICTS = sa.Table(
     "verdicts",
-    _METADATA,
+    METADATA,
     *_verdict_columns(),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Index("verdicts_part", "part_id", "decided_at"),
@@ -67,12 +67,12 @@ _VERDICTS = sa.Table(
     *(sa.Index(f"verdicts_{column}", column, "decided_at") for column in ("line", "category", "decision")),
     sa.Index("verdicts_score", "category", "score"),
 )
-_FURTHER = sa.Table(
-    "further_verdicts", _METADATA, *_verdict_columns(), sa.Column("digest", sa.String(64), primary_key=True)
+FURTHER = sa.Table(
+    "further_verdicts", METADATA, *_verdict_columns(), sa.Column("digest", sa.String(64), primary_key=True)
 )
-_UNREADABLE = sa.Table(
+UNREADABLE = sa.Table(
     "unreadable",
-    _METADATA,
+    METADATA,
     sa.Column("digest", sa.String(64), primary_key=True),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("arrived_at", sa.BigInteger, nullable=False),
@@ -125,35 +125,35 @@ class Database:
     def save(self, records: list[Record], unreadable: list[Unreadable]) -> Saved:
         """See `base.Archive`."""
         with self._errors(), self._engine.begin() as connection:
-            verdicts = self._add(connection, _VERDICTS, records)
+            verdicts = self._add(connection, VERDICTS, records)
             digests = self._digests(connection, [record.job_id for record in records])
             others = [record for record in records if digests[record.job_id] != record.digest]
-            further = self._add(connection, _FURTHER, others)
-            return Saved(verdicts, further, self._add(connection, _UNREADABLE, unreadable))
+            further = self._add(connection, FURTHER, others)
+            return Saved(verdicts, further, self._add(connection, UNREADABLE, unreadable))
 
     def check(self) -> None:
         """See `base.Archive`."""
-        list(self._read(sa.select(_VERDICTS.c.job_id).limit(1)))
+        list(self._read(sa.select(VERDICTS.c.job_id).limit(1)))
 
     def get(self, job_id: str) -> Record | None:
         """See `base.Archive`."""
-        rows = list(self._read(sa.select(_VERDICTS).where(_VERDICTS.c.job_id == job_id)))
+        rows = list(self._read(sa.select(VERDICTS).where(VERDICTS.c.job_id == job_id)))
         return Record(**rows[0]) if rows else None
 
     def further(self, job_id: str) -> list[Record]:
         """See `base.Archive`."""
-        query = sa.select(_FURTHER).where(_FURTHER.c.job_id == job_id)
-        return [Record(**row) for row in self._read(query.order_by(_FURTHER.c.decided_at, _FURTHER.c.digest))]
+        query = sa.select(FURTHER).where(FURTHER.c.job_id == job_id)
+        return [Record(**row) for row in self._read(query.order_by(FURTHER.c.decided_at, FURTHER.c.digest))]
 
     def find(self, search: Search) -> Iterator[Record]:
         """See `base.Archive`."""
-        query = sa.select(_VERDICTS).where(*_conditions(search)).limit(search.most)
-        for row in self._read(query.order_by(_VERDICTS.c.decided_at.desc(), _VERDICTS.c.job_id)):
+        query = sa.select(VERDICTS).where(*_conditions(search)).limit(search.most)
+        for row in self._read(query.order_by(VERDICTS.c.decided_at.desc(), VERDICTS.c.job_id)):
             yield Record(**row)
 
     def unreadable(self, most: int) -> list[Unreadable]:
         """See `base.Archive`."""
-        query = sa.select(_UNREADABLE).order_by(_UNREADABLE.c.arrived_at.desc(), _UNREADABLE.c.digest).limit(most)
+        query = sa.select(UNREADABLE).order_by(UNREADABLE.c.arrived_at.desc(), UNREADABLE.c.digest).limit(most)
         return [Unreadable(**row) for row in self._read(query)]
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class Database:
         return connection.execute(self.insert(table), [asdict(row) for row in rows]).rowcount
 
     def _digests(self, connection: sa.Connection, job_ids: list[str]) -> dict[str, str]:
-        query = sa.select(_VERDICTS.c.job_id, _VERDICTS.c.digest).where(_VERDICTS.c.job_id.in_(job_ids))
+        query = sa.select(VERDICTS.c.job_id, VERDICTS.c.digest).where(VERDICTS.c.job_id.in_(job_ids))
         return {row.job_id: row.digest for row in connection.execute(query)} if job_ids else {}
 
     def read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
@@ -209,7 +209,7 @@ class Database:
 
 
 def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
-    column = _VERDICTS.c
+    column = VERDICTS.c
     conditions: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
         (search.part, lambda part: column.part_id == part),
         (search.line, lambda line: column.line == line),
@@ -225,13 +225,14 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
 
 
 def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
-    if not read_only:
-        try:
+    try:
+        if not read_only:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetupError(f"{file.parent}: cannot be made ({error.strerror}); see paths.archive") from error
-    elif not file.exists():
-        raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
+        elif not file.exists():
+            raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
+    except OSError as error:
+        done = "read" if read_only else "made"
+        raise SetupError(f"{file.parent}: cannot be {done} ({error.strerror}); see paths.archive") from error
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _SQLITE_TIMEOUT_S})
 
     @sa.event.listens_for(engine, "connect")

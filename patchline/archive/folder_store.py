@@ -80,6 +80,12 @@ class FolderStore:
         with _errors():
             self._require_space(0)
 
+    def check_writing(self) -> None:
+        """See `Store`."""
+        self.check()
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise StoreUnavailable(f"{self._folder}: this user may not write there")
+
     def _file(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from patchline.archive.base import Saved, Unreadable
-from patchline.archive.database import _FURTHER, _METADATA, _UNREADABLE, _VERDICTS, Database
+from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database
 from patchline.archive.ledger import (
     OF_A_SENSOR,
     SEEN,
@@ -48,7 +48,7 @@ def _message() -> list[sa.Column[Any]]:
 
 _ANNOUNCEMENTS = sa.Table(
     "announcements",
-    _METADATA,
+    METADATA,
     *_part(),
     *_required(_INTEGER, "captured_at", "announced_at"),
     sa.Column("deadline", _INTEGER),
@@ -60,7 +60,7 @@ _ANNOUNCEMENTS = sa.Table(
 )
 _ACTS = sa.Table(
     "acts",
-    _METADATA,
+    METADATA,
     *_part(),
     *_required(_SHORT(16), "action", "state"),
     *_required(_TEXT, "because"),
@@ -74,7 +74,7 @@ _ACTS = sa.Table(
 )
 _OUTCOMES = sa.Table(
     "outcomes",
-    _METADATA,
+    METADATA,
     *_required(_SHORT(128), "job_id"),
     *_required(_SHORT(63), "line"),
     *_required(_INTEGER, "number"),
@@ -88,7 +88,7 @@ _OUTCOMES = sa.Table(
 )
 _JUDGEMENTS = sa.Table(
     "judgements",
-    _METADATA,
+    METADATA,
     *_required(_SHORT(128), "job_id"),
     *_required(_SHORT(16), "judgement"),
     sa.Column("kind", _TEXT),
@@ -116,7 +116,7 @@ class LedgerDatabase(Database):
                 table.name: self._add(connection, table, [row for row in entries if isinstance(row, kind)])
                 for kind, table in _TABLES.items()
             }
-            return Saved(unreadable=self._add(connection, _UNREADABLE, unreadable), **new)
+            return Saved(unreadable=self._add(connection, UNREADABLE, unreadable), **new)
 
     def jobs_of(self, name: str, most: int) -> list[str]:
         """See `ledger.Ledger`."""
@@ -149,24 +149,24 @@ class LedgerDatabase(Database):
     def label_counts(self, search: LabelSearch) -> list[Count]:
         """See `ledger.Ledger`."""
         newest = _newest_judgements()
-        group = (*(_VERDICTS.c[name] for name in ("line", "category", "memory_bank", "decision")), newest.c.judgement)
-        joined = _VERDICTS.outerjoin(newest, newest.c.job_id == _VERDICTS.c.job_id)
+        group = (*(VERDICTS.c[name] for name in ("line", "category", "memory_bank", "decision")), newest.c.judgement)
+        joined = VERDICTS.outerjoin(newest, newest.c.job_id == VERDICTS.c.job_id)
         query = sa.select(*group, sa.func.count().label("parts")).select_from(joined).where(*_judged(search))
         return [Count(**row) for row in self._read(query.group_by(*group).order_by(*group))]
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """See `ledger.Ledger`."""
         newest = _newest_judgements()
-        column = _VERDICTS.c
-        joined = _VERDICTS.join(newest, newest.c.job_id == column.job_id)
+        column = VERDICTS.c
+        joined = VERDICTS.join(newest, newest.c.job_id == column.job_id)
         query = sa.select(column.memory_bank, column.score, column.decision, newest.c.judgement).select_from(joined)
         query = query.where(newest.c.judgement != Label.UNSURE, *_judged(search))
         return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
 
 
-_NAMED = (_VERDICTS, _ANNOUNCEMENTS, _ACTS, _OUTCOMES, _JUDGEMENTS)
+_NAMED = (VERDICTS, _ANNOUNCEMENTS, _ACTS, _OUTCOMES, _JUDGEMENTS)
 _TIMES = {
-    _VERDICTS: "decided_at",
+    VERDICTS: "decided_at",
     _ANNOUNCEMENTS: "announced_at",
     _ACTS: "acted_at",
     _OUTCOMES: "found_at",
@@ -194,7 +194,7 @@ def _newest_judgements() -> sa.Subquery:
 
 def _judged(search: LabelSearch) -> Iterator[sa.ColumnElement[bool]]:
     """The first verdicts that a bank has given on parts of the line."""
-    column = _VERDICTS.c
+    column = VERDICTS.c
     yield from (column.score.is_not(None), column.memory_bank.is_not(None), sa.not_(column.replay))
     yield column.decision.in_(_FLAGGED)
     for name, value in (("line", search.line), ("category", search.category)):
@@ -247,8 +247,8 @@ def _done(table: Any, job_id: sa.ColumnElement[str], action: Action | None = Non
 
 def _without_act(search: GapSearch) -> sa.Select[Any]:
     column = _ANNOUNCEMENTS.c
-    joined = _ANNOUNCEMENTS.outerjoin(_VERDICTS, _VERDICTS.c.job_id == column.job_id)
-    query = _gap(_ANNOUNCEMENTS, _VERDICTS.c.decision).select_from(joined)
+    joined = _ANNOUNCEMENTS.outerjoin(VERDICTS, VERDICTS.c.job_id == column.job_id)
+    query = _gap(_ANNOUNCEMENTS, VERDICTS.c.decision).select_from(joined)
     due = sa.or_(column.deadline.is_(None), column.deadline < search.until)
     return _within(query.where(due, sa.not_(_done(_ACTS, column.job_id))), _ANNOUNCEMENTS, search)
 
@@ -267,7 +267,7 @@ def _opposite(search: GapSearch) -> sa.Select[Any]:
 def _not_passed(search: GapSearch) -> sa.Select[Any]:
     allowed = (
         sa.exists().where(table.c.job_id == _ACTS.c.job_id, table.c.decision.in_(_MAY_BE_ACCEPTED))
-        for table in (_VERDICTS, _FURTHER)
+        for table in (VERDICTS, FURTHER)
     )
     return _within(_acts_done(Action.ACCEPT, search).where(*(sa.not_(one) for one in allowed)), _ACTS, search)
 

@@ -29,8 +29,9 @@ def open_store(settings: config.Config) -> Store:
     if not rules.store:
         return _folder(settings)
     from patchline.archive.s3_store import S3Store
+    from patchline.runtime.bucket import Bucket
 
-    return S3Store(rules.store, rules.endpoint, rules.region)
+    return S3Store(Bucket(rules.store, rules.endpoint, rules.region))
 
 
 def make_folder(settings: config.Config) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from patchline.archive.database import _METADATA, Database
+from patchline.archive.database import METADATA, Database
 from patchline.archive.pictures import Key, PictureRow
 
 _PICTURES = sa.Table(
     "pictures",
-    _METADATA,
+    METADATA,
     sa.Column("job_id", sa.String(128), primary_key=True),
     sa.Column("kind", sa.String(16), primary_key=True),
     sa.Column("digest", sa.String(64), nullable=False),

@@ -22,7 +22,7 @@ from patchline.archive.writer import Writer, verdict
 from patchline.broker.base import Broker, BrokerError, QueueConsumer, TopologyMismatch
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
-from patchline.runtime import connections, health, locks, metrics, notify
+from patchline.runtime import connections, health, locks, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.queue_keeper import QueueKeeper
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -62,7 +62,7 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         archive = stack.enter_context(closing(opening.open_archive(settings)))
         if not settings.archive.url:
             stack.callback(os.close, _claim(settings))
-        life.serve(settings.worker.metrics_host, metrics_port, measured)
+        health.try_to_serve(settings.worker.metrics_host, metrics_port, measured.registry, life, "archiving")
         _prepare(archive, stop)
         broker = stack.enter_context(connections.connect(settings, "archive"))
         shared = connections.plant(settings, []) | connections.ledger(settings)
@@ -173,15 +173,6 @@ class _Life:
     def _has_stepped_within(self, seconds: float) -> bool:
         stepped = self._stepped_at is None or time.monotonic() - self._stepped_at < seconds
         return stepped and (self._ledger is None or self._ledger.has_stepped_within(seconds))
-
-    def serve(self, host: str, port: int | None, measured: Metrics) -> None:
-        """Serve metrics and probes, unless the port is None. An archive without them stores all the same."""
-        if port is None:
-            return
-        try:
-            health.serve(host, port, metrics.application(measured.registry), self)
-        except SetupError as error:
-            _log.error("archiving without metrics", reason=str(error))
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this archive, and what it holds."""

@@ -1,118 +1,66 @@
-"""A store of pictures in S3, or in a server that speaks its protocol. The only obstore user."""
+"""A store of pictures in a bucket of S3."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
 
 from patchline.archive.store import StoreUnavailable
-from patchline.protocol import secret_files
-from patchline.protocol.errors import SetupError
+from patchline.runtime.bucket import Bucket, BucketError
 
-try:
-    import obstore
-    from obstore.exceptions import BaseError
-    from obstore.store import S3Store as Bucket
-except ImportError as missing:
-    raise SetupError(f"{missing.name} is not installed; S3 needs: pip install 'patchline[s3]'") from missing
-
-if TYPE_CHECKING:
-    from obstore.store import S3Config
-
-# Of one request. A picture has up to 80 MB.
-_CONNECT, _REQUEST = timedelta(seconds=5), timedelta(seconds=60)
-_RETRIES, _RETRYING = 2, timedelta(seconds=10)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class S3Store:
     """Implements `patchline.archive.store.Store`: an object for each digest, below its first two digits.
 
-    The keys are those of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or of the files that the same names with the
-    suffix _FILE name. Without them, obstore looks for those of the machine, as Amazon's tools do.
-
     Args:
-        url: s3://BUCKET or s3://BUCKET/FOLDER. The bucket must exist.
-        endpoint: of a server that is not Amazon's.
-        region: of the bucket.
-
-    Raises:
-        SetupError: a file with a key cannot be read, or the url or endpoint cannot be used.
+        bucket: of the pictures.
     """
 
-    def __init__(self, url: str, endpoint: str | None = None, region: str = "us-east-1") -> None:
-        bucket, _, folder = url.removeprefix("s3://").partition("/")
-        self._name = url
-        try:
-            self._bucket = Bucket(
-                bucket,
-                prefix=folder.strip("/") or None,
-                config=_config(endpoint, region),
-                client_options={
-                    "allow_http": (endpoint or "").startswith("http://"),
-                    "connect_timeout": _CONNECT,
-                    "timeout": _REQUEST,
-                },
-                retry_config={"max_retries": _RETRIES, "retry_timeout": _RETRYING},
-            )
-        except (BaseError, ValueError) as error:
-            raise SetupError(f"{url}: cannot be used ({_text(error)})") from error
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
 
     def put(self, digest: str, body: bytes) -> None:
         """See `Store`."""
-        with self._errors():
-            obstore.put(self._bucket, _key(digest), body, use_multipart=False)
+        with _errors():
+            self._bucket.put(_key(digest), body)
 
     def get(self, digest: str) -> bytes | None:
         """See `Store`."""
-        with self._errors():
-            try:
-                return bytes(obstore.get(self._bucket, _key(digest)).bytes())
-            except FileNotFoundError:
-                self.check()  # or the bucket is missing
-                return None
+        with _errors():
+            return self._bucket.get(_key(digest))
 
     def delete(self, digest: str) -> None:
         """See `Store`."""
-        with self._errors(), suppress(FileNotFoundError):
-            obstore.delete(self._bucket, _key(digest))
+        with _errors():
+            self._bucket.delete(_key(digest))
 
     def list(self) -> Iterator[str]:
         """See `Store`."""
-        with self._errors():
-            for objects in obstore.list(self._bucket):
-                yield from (str(item["path"]).rpartition("/")[2] for item in objects)
+        with _errors():
+            names = (key.rpartition("/")[2] for key in self._bucket.list_keys())
+            yield from (name for name in names if _DIGEST.fullmatch(name))
 
     def check(self) -> None:
         """See `Store`."""
-        with self._errors():
-            next(iter(obstore.list(self._bucket, chunk_size=1)), None)
+        with _errors():
+            self._bucket.check()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (BaseError, OSError, ValueError) as error:
-            raise StoreUnavailable(f"{self._name}: {_text(error)}") from error
-
-
-def _config(endpoint: str | None, region: str) -> S3Config:
-    config: S3Config = {"region": region}
-    if endpoint is not None:
-        config["endpoint"] = endpoint.rstrip("/")
-    if (user := secret_files.secret("AWS_ACCESS_KEY_ID")) is not None:
-        config["access_key_id"] = user
-    if (key := secret_files.secret("AWS_SECRET_ACCESS_KEY")) is not None:
-        config["secret_access_key"] = key
-    return config
+    def check_writing(self) -> None:
+        """See `Store`."""
+        with _errors():
+            self._bucket.check_writing()
 
 
 def _key(digest: str) -> str:
     return f"{digest[:2]}/{digest}"
 
 
-def _text(error: Exception) -> str:
-    """Return the first line of an error, without the source lines of Rust that may follow."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except BucketError as error:
+        raise StoreUnavailable(str(error)) from error

@@ -33,6 +33,10 @@ class Store(Protocol):
         """Ask the store for a sign of life."""
         ...
 
+    def check_writing(self) -> None:
+        """Find out whether this user may put something."""
+        ...
+
 
 class MemoryStore:
     """Implements `Store` within one process. While `away` is set it does not answer."""
@@ -65,3 +69,7 @@ class MemoryStore:
         """See `Store`."""
         if self.away:
             raise StoreUnavailable("the store in memory is away")
+
+    def check_writing(self) -> None:
+        """See `Store`."""
+        self.check()

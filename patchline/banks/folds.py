@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchline.banks.bank_rows import BankRows
-from patchline.banks.held_out import HeldOut, largest_distances
+from patchline.banks.held_out import HeldOut, digest, largest_distances
 from patchline.banks.hottest import Judged
 from patchline.banks.looks import Look
 from patchline.banks.row_origins import FILE as ROW_ORIGINS_FILE
@@ -87,15 +87,19 @@ class Folds:
         """Read the file of a bank.
 
         Raises:
-            SetupError: the bank has none, as those of earlier builds and imported ones, or it is damaged.
+            SetupError: the bank has none, as those of earlier builds and imported ones, or it is damaged, or not the
+                one that the manifest names.
         """
         advice = f"fit it again with: patchline fit --category {bank.manifest.category} FOLDER"
         path = folder / FILE
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            content = path.read_bytes()
+            _require_named(content, path, bank.manifest, advice)
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 folds = cls._decode(dict(arrays), bank.search.features, bank.manifest)
         except FileNotFoundError as error:
             how = "was imported" if bank.manifest.calibration.method == "held-out images" else "is of an earlier build"
+            how = how if bank.manifest.folds_sha256 is None else f"has lost its {FILE}"
             raise SetupError(f"{folder}: {how}, and keeps nothing to add or remove images with; {advice}") from error
         except OSError as error:
             raise SetupError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
@@ -127,6 +131,26 @@ class Folds:
             tuple(_decode_judged(arrays)),
             tuple(_decode_looks(arrays)),
         )
+
+
+def require_undamaged(folder: Path, manifest: BankManifest) -> None:
+    """Check that the file of a bank, if there is one, is the one that its manifest names.
+
+    Raises:
+        SetupError: it is another one, or cannot be read.
+    """
+    path, advice = folder / FILE, f"fit it again with: patchline fit --category {manifest.category} FOLDER"
+    try:
+        _require_named(path.read_bytes(), path, manifest, advice)
+    except FileNotFoundError:
+        return  # a bank serves without it
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+
+
+def _require_named(content: bytes, path: Path, manifest: BankManifest, advice: str) -> None:
+    if manifest.folds_sha256 not in (None, digest(content)):  # earlier builds named none
+        raise SetupError(f"{path}: is not the file that the manifest describes: it is damaged; {advice}")
 
 
 def _encode_judged(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -43,6 +43,14 @@ class Objects(Protocol):
         """
         ...
 
+    def why_closed(self, prefix: str) -> str | None:
+        """Return why this user may not make objects below a prefix; None if that is allowed, as far as can be seen.
+
+        Raises:
+            StoreUnavailable: nobody may.
+        """
+        ...
+
 
 class MemoryObjects:
     """Implements `Objects` within one process. While `available` is False, everything fails."""
@@ -72,6 +80,11 @@ class MemoryObjects:
             above = f"{prefix}/" if prefix else ""
             below = [key.removeprefix(above) for key in self._objects if key.startswith(above)]
         return sorted({key.split("/")[0] for key in below})
+
+    def why_closed(self, prefix: str) -> str | None:
+        """See `Objects`."""
+        self._check()
+        return None
 
     def _check(self) -> None:
         if not self.available:

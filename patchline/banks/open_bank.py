@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from patchline import config
 from patchline.banks import bit_depth, calibration, golden, growth, looks, new_image, outliers, review, serving, store
+from patchline.banks.folds import FILE as FOLDS_FILE
 from patchline.banks.folds import Folds
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
 from patchline.banks.recipe import Features, printable, versions
@@ -146,6 +147,7 @@ class OpenBank:
         thresholds, calibrated = calibration.calibrate(held_out, before.score, self.target, before.calibration.method)
         index_bytes, held_out_bytes = exact_search.encode_index(bank), held_out.to_bytes()
         index_sha256 = store.digest(index_bytes)
+        folds_files = self.folds.files(index_sha256)
         manifest = before.model_copy(
             update={
                 "patches": len(bank),
@@ -156,6 +158,7 @@ class OpenBank:
                 "calibration": calibrated,
                 "index_sha256": index_sha256,
                 "held_out_sha256": store.digest(held_out_bytes),
+                "folds_sha256": store.digest(folds_files[FOLDS_FILE]),
                 "changes": (*before.changes, change),
                 "created_at": change.when,
                 "versions": versions(),
@@ -166,7 +169,7 @@ class OpenBank:
         paths = [look.path for look in self.folds.looks]
         chosen = golden.choose(held_out.image_scores(before.score), paths)
         _, files = golden.record(inspector, chosen, str(self.device))
-        files |= self.folds.files(index_sha256) | {HELD_OUT_FILE: held_out_bytes}
+        files |= folds_files | {HELD_OUT_FILE: held_out_bytes}
         if output is None:
             _require_unchanged(self.folder, before)
         store.save(output or self.folder, index_bytes, manifest, files)

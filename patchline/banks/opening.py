@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from patchline import config
 from patchline.banks.folder_objects import FolderObjects
+from patchline.banks.objects import Objects
 from patchline.banks.served_banks import ServedBanks
 from patchline.banks.versions import Versions
 from patchline.protocol.errors import SetupError
 
 
 def versions(settings: config.Config) -> Versions:
-    """Return the store. Raise SetupError if none is configured."""
-    store = settings.banks.store
+    """Return the store. Raise SetupError if none is configured, or if a bucket cannot be used as it is configured."""
+    return Versions(objects(settings.banks), str(settings.banks.store), lambda: time.time_ns() // 1_000_000)
+
+
+def objects(rules: config.Banks) -> Objects:
+    """Return what the store is made of. Raises SetupError, see `versions`."""
+    store = rules.store
     if store is None:
-        raise SetupError("banks.store is not set: name the folder that all hosts share, in the section banks")
-    return Versions(FolderObjects(store), str(store), lambda: time.time_ns() // 1_000_000)
+        raise SetupError("banks.store is not set: name the folder or bucket that all hosts share, in the section banks")
+    if isinstance(store, Path):
+        return FolderObjects(store)
+    from patchline.banks.s3_objects import QUICK_S, S3Objects
+    from patchline.runtime.bucket import Bucket
+
+    of = store, rules.endpoint, rules.region
+    return S3Objects(Bucket(*of), Bucket(*of, QUICK_S))
 
 
 def copies(settings: config.Config) -> ServedBanks | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from patchline import config
 from patchline.banks import bit_depth, calibration, golden, good_images, outliers, store
 from patchline.banks.choices import NO_CHOICES, Choices
+from patchline.banks.folds import FILE as FOLDS_FILE
 from patchline.banks.folds import Folds
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
 from patchline.banks.held_out import HeldOut, largest_distances
@@ -159,6 +160,9 @@ class Recipe:
         """
         index_bytes, held_out_bytes = exact_search.encode_index(bank), held_out.to_bytes()
         digests = {"index_sha256": store.digest(index_bytes), "held_out_sha256": store.digest(held_out_bytes)}
+        folds_files = {} if folds is None else folds.files(digests["index_sha256"])
+        if folds is not None:
+            digests["folds_sha256"] = store.digest(folds_files[FOLDS_FILE])
         manifest = self._manifest(bank, held_out, method, seed, candidates, digests)
         inspector = Inspector(
             self.category,
@@ -169,9 +173,7 @@ class Recipe:
         _, files = golden.record(
             inspector, golden.choose(held_out.image_scores(self.category.score), self.paths), str(self.device)
         )
-        files[HELD_OUT_FILE] = held_out_bytes
-        if folds is not None:
-            files |= folds.files(digests["index_sha256"])
+        files |= folds_files | {HELD_OUT_FILE: held_out_bytes}
         store.save(self.settings.paths.memory_banks / self.name, index_bytes, manifest, files)
         return manifest
 

@@ -3,7 +3,7 @@
 Layout, below the store:
     `patchline-bank-store.json`: says that this is a store. Without it, the folder may be a mount point that is empty.
     `CATEGORY/versions/DIGEST/NAME`: the files of a version. DIGEST is the SHA-256 of its manifest, which names the
-        digests of its index and of its held-out scores: a version is recipe, index and thresholds.
+        digests of its index, held-out scores and folds: a version is recipe, index and thresholds.
     `CATEGORY/log/00000001.json`, ...: see `version_log`.
     `CATEGORY/reports/...`: what workers say of a version.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pydantic
 
-from patchline.banks import golden, store
+from patchline.banks import folds, golden, store
 from patchline.banks.objects import Objects, StoreUnavailable
 from patchline.banks.version_log import SHORT, Act, Record, State
 from patchline.inspection.memory_bank import BankManifest
@@ -89,6 +89,7 @@ class Versions:
         """
         bank = store.load(folder)
         golden.read(folder)
+        folds.require_undamaged(folder, bank.manifest)
         if bank.manifest.category != category:
             raise SetupError(f"{folder}: is a memory bank of {bank.manifest.category}, not of {category}")
         contents = {path.name: path.read_bytes() for path in _files(folder)}
@@ -197,6 +198,14 @@ class Versions:
             self._objects.read(f"{category}/reports/{name}") for name in self._objects.names(f"{category}/reports")
         )
         return [content for content in contents if content is not None]
+
+    def why_closed(self, prefix: str) -> str | None:
+        """Return why this user may not write below a prefix, such as `gasket/log`; None if that is allowed.
+
+        Raises:
+            StoreUnavailable: nobody may.
+        """
+        return self._objects.why_closed(prefix)
 
     def _check(self) -> None:
         if self._objects.read(MARK) is None:

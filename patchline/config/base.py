@@ -33,12 +33,24 @@ def _with_one_group(pattern: str) -> str:
     return pattern
 
 
+def is_bucket(url: str) -> bool:
+    """Return True if a url names a bucket of S3, or a folder in one."""
+    return re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=/-]*)?", url) is not None
+
+
+def _without_user(endpoint: str | None) -> str | None:
+    if endpoint is not None and re.fullmatch(r"https?://[^/@\s]+/?", endpoint) is None:
+        raise ValueError("must be https://HOST:PORT, without a user")
+    return endpoint
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 File = Annotated[Path | None, Field(strict=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Url = Annotated[str, AfterValidator(_without_password)]
+Endpoint = Annotated[str | None, AfterValidator(_without_user)]
 Pattern = Annotated[str, AfterValidator(_with_one_group)]
 
 

@@ -105,7 +105,9 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
         name: category.model_copy(update={"group_table": category.group_table and folder / category.group_table})
         for name, category in settings.categories.items()
     }
-    banks = settings.banks.model_copy(update={"store": settings.banks.store and folder / settings.banks.store})
+    banks = settings.banks
+    if isinstance(banks.store, Path):
+        banks = banks.model_copy(update={"store": folder / banks.store})
     update = {
         "paths": Paths(**paths),
         "banks": banks,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
-from patchline.config.base import Count, Section
+from patchline.config.base import Count, Endpoint, Section, is_bucket
 
 Days = Annotated[float | None, Field(gt=0)]
 Decision = Literal["pass", "review", "fail", "expired", "error"]
@@ -31,7 +30,7 @@ class Pictures(Section):
     decisions: tuple[Literal["review", "fail", "expired", "error"], ...] = Field(default=(), strict=False)
     pass_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     store: str = ""
-    endpoint: str | None = None
+    endpoint: Endpoint = None
     region: str = "us-east-1"
     batch: Annotated[int, Field(ge=1, le=1000)] = 8
     max_bytes: Count = 20_000_000_000
@@ -51,13 +50,6 @@ class Pictures(Section):
     @pydantic.field_validator("store")
     @classmethod
     def _is_bucket(cls, store: str) -> str:
-        if store and re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=/-]*)?", store) is None:
+        if store and not is_bucket(store):
             raise ValueError("must be s3://BUCKET or s3://BUCKET/FOLDER, or empty for a folder in paths.archive")
         return store
-
-    @pydantic.field_validator("endpoint")
-    @classmethod
-    def _is_http(cls, endpoint: str | None) -> str | None:
-        if endpoint is not None and re.fullmatch(r"https?://[^/@\s]+/?", endpoint) is None:
-            raise ValueError("must be https://HOST:PORT, without a user")
-        return endpoint

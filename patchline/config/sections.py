@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 import pydantic
 from pydantic import Field
 
-from patchline.config.base import Count, File, Pattern, Port, Positive, Section, Share, Url
+from patchline.config.base import Count, Endpoint, File, Pattern, Port, Positive, Section, Share, Url, is_bucket
 from patchline.config.camera import Camera
 from patchline.config.pictures import Pictures
 from patchline.config.plc import Plc
@@ -210,17 +210,24 @@ class Archive(Section):
 
 
 class Banks(Section):
-    """Versions of memory banks in a store that all hosts share. Without a store, banks are in `paths.memory_banks`."""
+    """Versions of memory banks in a store that all hosts share. Without a store, banks are in `paths.memory_banks`.
 
-    store: File = None
+    The store is a folder, or the url of a bucket of S3, for which `endpoint` and `region` are.
+    """
+
+    store: Path | str | None = None
+    endpoint: Endpoint = None
+    region: str = "us-east-1"
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
 
-    @pydantic.field_validator("store")
+    @pydantic.field_validator("store", mode="before")
     @classmethod
-    def _is_folder(cls, store: Path | None) -> Path | None:
-        if store is not None and ":/" in str(store):
-            raise ValueError(f"{str(store)!r} is a url; a store is a folder")
-        return store
+    def _is_folder_or_bucket(cls, store: object) -> Path | str | None:
+        if isinstance(store, str) and store and ":/" not in store:
+            return Path(store)
+        if store is None or isinstance(store, Path) or (isinstance(store, str) and is_bucket(store)):
+            return store
+        raise ValueError("must be a folder, s3://BUCKET or s3://BUCKET/FOLDER")
 
 
 class Paths(Section):

@@ -23,9 +23,8 @@ from patchline.gate.memory import Memory
 from patchline.gate.metrics import Metrics, PlcMetrics
 from patchline.gate.service import Service
 from patchline.plc.station import Station
-from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Ping
-from patchline.runtime import connections, damage, health, metrics, notify
+from patchline.runtime import connections, damage, health, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.status import Identity, StatusSender
 from patchline.runtime.uptime import boot_s
@@ -80,7 +79,7 @@ def run(
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
         life = _Life(gate, lease, link)
-        life.serve(settings.worker.metrics_host, metrics_port, measured)
+        health.try_to_serve(settings.worker.metrics_host, metrics_port, measured.registry, life, "acting")
         status_broker = connections.connect(quick, f"gate {line} {name} status", quiet=True)
         identity, makes = Identity("gate", name, line), settings.broker.make_queues
         stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
@@ -162,15 +161,6 @@ class _Life:
     def is_ready(self) -> bool:
         """Return True if the gate hears its line, as the acting gate or as a standby."""
         return self.is_alive() and self._lease.role(boot_s()) is not Role.BLIND
-
-    def serve(self, host: str, port: int | None, measured: Metrics) -> None:
-        """Serve metrics and probes, unless the port is None. A gate without them acts all the same."""
-        if port is None:
-            return
-        try:
-            health.serve(host, port, metrics.application(measured.registry), self)
-        except SetupError as error:
-            _log.error("acting without metrics", reason=str(error))
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this gate, and what it holds."""

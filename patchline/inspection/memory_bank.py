@@ -79,6 +79,7 @@ class BankManifest(messages.Frozen):
         clean_share: the share of the candidate patches that was discarded before the coreset.
         accepted_outliers: images that were used although their held-out scores stand out, by name.
         left_out: images that a person left out, and outliers that were left out because of `clean_share`.
+        folds_sha256: the digest of `folds.npz`; None in banks of earlier builds, and in imported ones, which have none.
         changes: images that were added and removed one by one after the fit, the oldest change first.
     """
 
@@ -108,6 +109,7 @@ class BankManifest(messages.Frozen):
     calibration: Calibration
     index_sha256: Sha256
     held_out_sha256: Sha256 | None = None
+    folds_sha256: Sha256 | None = None
     changes: tuple[Change, ...] = ()
     created_at: str
     versions: dict[str, str]
@@ -119,8 +121,8 @@ class MemoryBank:
 
     Attributes:
         held_out: float32 [images], the scores of held-out good images in ascending order; None for an older bank.
-        digest: the SHA-256 of the manifest's file, which names those of the index and of the held-out scores; None for
-            a bank that was not read from a folder.
+        digest: the SHA-256 of the manifest's file, which names those of the index, of the held-out scores and of the
+            folds; None for a bank that was not read from a folder.
     """
 
     search: Search

@@ -15,7 +15,7 @@ from patchline.devices import backbone, model_manifest, om_manifest
 from patchline.evaluation.ran_on import RanOn
 from patchline.inspection.search import exact_search
 from patchline.models import atc, atc_operators
-from patchline.operations import ascend_checks, message_size
+from patchline.operations import ascend_checks, message_size, store_checks
 from patchline.operations.findings import Finding, State
 from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
@@ -42,6 +42,7 @@ def run(settings: config.Config, device: backbone.Device = backbone.CPU) -> bool
     findings = [
         *_processor(),
         *_servers(settings),
+        *store_checks.run(settings),
         *_ascend_models(settings),
         *ascend_checks.run(settings),
         *categories(settings, device),

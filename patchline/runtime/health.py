@@ -9,8 +9,12 @@ from socketserver import ThreadingMixIn
 from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from patchline.runtime.metrics import Application, unusable
+import structlog
 
+from patchline.protocol.errors import SetupError
+from patchline.runtime.metrics import Application, Registry, application, unusable
+
+_log = structlog.get_logger(__name__)
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
@@ -86,6 +90,24 @@ def serve(host: str, port: int, metrics: Application, health: Probes) -> int:
         raise unusable(host, port, error) from error
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return int(server.server_port)
+
+
+def try_to_serve(host: str, port: int | None, registry: Registry, health: Probes, doing: str) -> None:
+    """Serve the metrics and probes of a process that goes on without them. An error is logged: `DOING without metrics`.
+
+    Args:
+        host: the address to listen on.
+        port: None: serve nothing.
+        registry: of the metrics.
+        health: what the probes ask.
+        doing: what the process does, such as `acting`.
+    """
+    if port is None:
+        return
+    try:
+        serve(host, port, application(registry), health)
+    except SetupError as error:
+        _log.error(f"{doing} without metrics", reason=str(error))
 
 
 class _Server(ThreadingMixIn, WSGIServer):

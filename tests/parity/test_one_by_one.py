@@ -12,6 +12,7 @@ import pytest
 
 from patchline import config
 from patchline.banks import calibration, one_by_one, serving, store
+from patchline.banks.folds import FILE
 from patchline.banks.held_out import HeldOut
 from patchline.banks.open_bank import open_bank
 from patchline.devices import backbone
@@ -72,6 +73,7 @@ def assert_as_from_scratch(settings):
             assert np.array_equal(
                 opened.patches_of(int(image))[folds.rows.patch[of_image]], folds.rows.features[of_image]
             )
+        assert manifest.folds_sha256 == store.digest((opened.folder / FILE).read_bytes())
         scratch = HeldOut(folds.names, folds.groups, np.array(largest))
         assert np.array_equal(folds.rows.bank(), opened.bank.search.features)
         assert scratch.to_bytes() == (opened.folder / "held_out.json").read_bytes()
@@ -184,7 +186,7 @@ def test_a_bank_that_cannot_be_changed_says_what_to_do(home, settings, good):
     (folder / "folds.npz").unlink()
     result = run(home, "add", "brick", good[0])
     assert result.returncode == 2
-    assert "is of an earlier build" in result.stderr
+    assert "has lost its folds.npz" in result.stderr
     assert "fit it again with: patchline fit --category brick FOLDER" in result.stderr
 
 

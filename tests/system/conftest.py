@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pika
 import pytest
 import redis
+import sqlalchemy as sa
 
 from patchline import config
 from patchline.broker.base import Message
@@ -21,7 +22,7 @@ from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
-from patchline.services import private_servers, server
+from patchline.services import postgresql, private_servers, server
 from tests import gate_input
 from tests.stuck_file import StuckFile
 
@@ -39,6 +40,7 @@ class Line:
 
     def __init__(self, folder, servers, stack):
         self.folder = folder
+        self.command = [sys.executable, "-m", "patchline"]
         self.environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
         self.settings = config.with_urls(config.load(folder / "config.yaml"), servers.amqp_url, servers.redis_url)
         self._stack = stack
@@ -62,7 +64,7 @@ class Line:
     def start(self, *arguments, **environment):
         """Start a patchline command in the background. It is terminated at the end of the test."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")],
+            [*self.command, *arguments, "--config", str(self.folder / "config.yaml")],
             env=os.environ | self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -171,6 +173,28 @@ def line_with_short_timeouts(plant, folder, amqp_url, redis_url):
     config.save(settings.model_copy(update=changed), folder / "config.yaml")
     with ExitStack() as stack:
         yield Line(folder, private_servers.Servers(amqp_url, redis_url, None, None), stack)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A private PostgreSQL. If it is not installed, the tests are skipped; in CI they fail."""
+    if postgresql.missing_packages():
+        text = "not installed: postgresql"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    with postgresql.running() as running:
+        yield running
+
+
+def emptied(postgres):
+    """Delete all tables of a PostgreSQL. Return its url."""
+    engine = sa.create_engine(postgres.url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return postgres.url
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The archive's process on a real RabbitMQ, with SQLite and PostgreSQL: killed, restarted, and without its database."""
 
-import os
 import signal
 import sqlite3
 import threading
@@ -18,26 +17,15 @@ from patchline.archive.database import Database
 from patchline.broker.base import Message, Outgoing
 from patchline.protocol import topology
 from patchline.protocol.messages import VERDICT_TYPE
-from patchline.services import postgresql, server
+from patchline.services import server
 from tests.archive_contract import message
 from tests.conftest import CONFIG
-from tests.system.conftest import Line, records, wait_for
+from tests.system.conftest import Line, emptied, records, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 KEY = "l1.brick.fail"
 MANY = 2_000
 MISMATCH = 78
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    if postgresql.missing_packages():
-        text = "not installed: postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    with postgresql.running() as running:
-        yield running
 
 
 @pytest.fixture
@@ -65,12 +53,7 @@ def postgresql_target(line, postgres):
 def use_postgresql(line, postgres):
     if not server.is_listening(sa.make_url(postgres.url).port):  # an earlier test failed
         restart(postgres)
-    engine = sa.create_engine(postgres.url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sa.text("CREATE SCHEMA public"))
-    engine.dispose()
-    line.environment["PATCHLINE_ARCHIVE_URL"] = postgres.url
+    line.environment["PATCHLINE_ARCHIVE_URL"] = emptied(postgres)
     return postgres.url
 
 
@@ -115,9 +98,9 @@ def count(target):
         return connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
 
 
-def further(target):
+def further(target, expected=MANY):
     with closing(Database(target)) as archive:
-        return [record for number in range(MANY) for record in archive.further(f"job-{number}")]
+        return [record for number in range(expected) for record in archive.further(f"job-{number}")]
 
 
 def waiting(line):
@@ -131,21 +114,28 @@ def assert_one_row_each(target, expected=MANY):
 
 
 def test_each_part_has_one_row_although_the_archive_is_killed_again_and_again(line, target):
-    publisher = threading.Thread(target=publish, args=(line, range(MANY)))
-    archive = start(line)
+    archive, stop, sent = start(line), threading.Event(), [0]
+
+    def keep_some_under_way():
+        while not stop.is_set():
+            if sent[0] - count(target) < 400:
+                publish(line, range(sent[0], sent[0] + 100))
+                sent[0] += 100
+
+    publisher = threading.Thread(target=keep_some_under_way, daemon=True)
     publisher.start()
     for stored in (200, 700, 1200):
         wait_for(lambda stored=stored: count(target) >= stored, 60)
-        assert count(target) < MANY
         archive.send_signal(signal.SIGKILL)
         archive.wait(10)
         archive = start(line)
+    stop.set()
     publisher.join(60)
-    assert_one_row_each(target)
+    assert_one_row_each(target, sent[0])
     archive.terminate()
     assert archive.wait(30) == 0
     assert waiting(line) == []
-    assert further(target) == []
+    assert further(target, sent[0]) == []
 
 
 def test_each_part_has_one_row_although_postgresql_is_restarted(line, postgres, postgresql_target):

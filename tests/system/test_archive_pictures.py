@@ -1,6 +1,5 @@
 """Pictures on their way from real workers to the archive: the archive is killed, and its stores go away."""
 
-import os
 import signal
 import sqlite3
 import sys
@@ -12,12 +11,12 @@ import pytest
 
 from patchline.archive import opening
 from patchline.protocol import topology
-from patchline.services import postgresql, server
+from patchline.services import server
 from tests import s3_server
 from tests.archive_contract import message
 from tests.conftest import CONFIG
 from tests.picture_contract import picture
-from tests.system.conftest import Line, records, wait_for
+from tests.system.conftest import Line, emptied, records, wait_for
 
 pytestmark = pytest.mark.timeout(300)
 PICTURES = """
@@ -126,46 +125,40 @@ def assert_pictures_are_found_written_and_held(line, bodies, job, tmp_path):
     assert "Traceback" not in result.err
 
 
-def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(line, tmp_path):
+def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(line, postgres, tmp_path):
     s3_server.require()
-    if postgresql.missing_packages():
-        text = "not installed: postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
     (port,) = server.free_ports(1)
     endpoint = f"http://127.0.0.1:{port}"
     s3 = f", store: 's3://pictures/plant', endpoint: '{endpoint}'"
     (tmp_path / "config.yaml").write_text(CONFIG + PICTURES % s3)
     line.environment |= {"AWS_ACCESS_KEY_ID": "patchline", "AWS_SECRET_ACCESS_KEY": "secret"}
-    with postgresql.running() as postgres:
-        line.environment["PATCHLINE_ARCHIVE_URL"] = postgres.url
-        archive = start(line, ready=False)
-        publish(line, range(20))
-        wait_for(lambda: count(postgres.url, "verdicts") == 20)
-        wait_for(lambda: line.metric(archive.metrics_port, "patchline_archive_pictures_ready") == 0)
-        assert count(postgres.url, "pictures") == 0
-        moto = server.Server("moto", moto_command(port), tmp_path / "moto", lambda: server.is_listening(port))
-        moto.start()
-        try:
-            moto.wait()
-            s3_server.make_bucket(endpoint)
-            wait_for(lambda: count(postgres.url, "pictures") > 0)
-            postgres.crash()
-            publish(line, range(20, 40))
-            postgres.server.start()
-            postgres.server.wait()
-            wait_for(lambda: count(postgres.url, "pictures") == 40, 90)
-            wait_for(lambda: is_ready(archive))
-            assert count(postgres.url, "verdicts") == 40
-            result = line.run("archive", "picture", "job-33", "-o", str(tmp_path / "out"))
-            assert result.returncode == 0, result.err
-            assert (tmp_path / "out" / "job-33-image.png").read_bytes() == b"image 33"
-        finally:
-            moto.stop()
+    line.environment["PATCHLINE_ARCHIVE_URL"] = emptied(postgres)
+    archive = start(line, ready=False)
+    publish(line, range(20))
+    wait_for(lambda: count(postgres.url, "verdicts") == 20)
+    wait_for(lambda: line.metric(archive.metrics_port, "patchline_archive_pictures_ready") == 0)
+    assert count(postgres.url, "pictures") == 0
+    moto = server.Server("moto", moto_command(port), tmp_path / "moto", lambda: server.is_listening(port))
+    moto.start()
+    try:
+        moto.wait()
+        s3_server.make_bucket(endpoint)
+        wait_for(lambda: count(postgres.url, "pictures") > 0)
+        postgres.crash()
+        publish(line, range(20, 40))
+        postgres.server.start()
+        postgres.server.wait()
+        wait_for(lambda: count(postgres.url, "pictures") == 40, 90)
+        wait_for(lambda: is_ready(archive))
+        assert count(postgres.url, "verdicts") == 40
         result = line.run("archive", "picture", "job-33", "-o", str(tmp_path / "out"))
-        assert (result.returncode, result.err.count("\n")) == (2, 1)
-        assert "the store of the pictures cannot be used" in result.err
+        assert result.returncode == 0, result.err
+        assert (tmp_path / "out" / "job-33-image.png").read_bytes() == b"image 33"
+    finally:
+        moto.stop()
+    result = line.run("archive", "picture", "job-33", "-o", str(tmp_path / "out"))
+    assert (result.returncode, result.err.count("\n")) == (2, 1)
+    assert "the store of the pictures cannot be used" in result.err
 
 
 def moto_command(port):

@@ -1,6 +1,5 @@
 """The archive in PostgreSQL: the contract, and what only a server has."""
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,40 +8,24 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from patchline.archive import ledger_database, rows
+from patchline.archive import database, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
 from patchline.archive.database import Database
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.archive.picture_table import PictureTable
 from patchline.protocol.errors import SetupError
-from patchline.services import postgresql
 from tests.archive_contract import ArchiveContract, Setting, message, record
 from tests.ledger_contract import LedgerContract, entry, everything
 from tests.picture_contract import PictureContract
+from tests.system.conftest import emptied
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def server():
-    if postgresql.missing_packages():
-        text = "not installed: postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    with postgresql.running() as running:
-        yield running
-
-
 @pytest.fixture
-def url(server):
+def url(postgres):
     """The url of an empty database."""
-    engine = sa.create_engine(server.url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-        connection.execute(sa.text("CREATE SCHEMA public"))
-    engine.dispose()
-    return server.url
+    return emptied(postgres)
 
 
 @pytest.fixture
@@ -82,11 +65,13 @@ class TestPictures(PictureContract):
 
 def test_the_tables_of_the_changes_are_those_of_the_code(archives):
     with archives()._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), ledger_database._METADATA) == []
+        assert compare_metadata(MigrationContext.configure(connection), database.METADATA) == []
 
 
-def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(server, archives):
-    admin = sa.create_engine(server.url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT")
+def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(postgres, archives):
+    admin = sa.create_engine(
+        postgres.url.replace("postgresql://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
     with admin.connect() as connection:
         connection.execute(sa.text("ALTER DATABASE patchline SET synchronous_commit = off"))
         try:
@@ -151,18 +136,18 @@ def test_a_batch_with_something_that_cannot_be_stored_stores_nothing(archives):
     assert archive.get("good") is None
 
 
-def test_an_archive_finds_the_server_again_after_a_restart(server, archives):
+def test_an_archive_finds_the_server_again_after_a_restart(postgres, archives):
     archive = archives()
     archive.save([record("before")], [])
-    server.server.stop()
+    postgres.server.stop()
     with pytest.raises(Unavailable):
         archive.save([record("meanwhile")], [])
-    server.server.start()
-    server.server.wait()
+    postgres.server.start()
+    postgres.server.wait()
     assert archive.save([record("before"), record("meanwhile")], []) == Saved(verdicts=1)
 
 
-def test_a_server_that_is_not_there_is_unavailable_and_its_password_is_not_shown(server):
+def test_a_server_that_is_not_there_is_unavailable_and_its_password_is_not_shown():
     archive = Database("postgresql://user:secret@127.0.0.1:1/database")
     with pytest.raises(Unavailable) as away:
         archive.prepare()

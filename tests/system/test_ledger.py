@@ -21,9 +21,9 @@ from tests import plc_memory
 from tests.plc_servers import PLCS, Server
 from tests.system import gates
 from tests.system.conftest import records, wait_for
-from tests.system.test_archive import is_ready, line, postgres, postgresql_target, restart, start
+from tests.system.test_archive import is_ready, line, postgresql_target, restart, start
 
-__all__ = ["line", "postgres", "postgresql_target"]  # fixtures
+__all__ = ["line", "postgresql_target"]  # fixtures
 pytestmark = pytest.mark.timeout(240)
 PARTS = range(1, 121)
 

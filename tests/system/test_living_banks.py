@@ -33,10 +33,11 @@ def banks(tmp_path_factory, plant):
     return plant / "faiss-index-precision" / "brick", folder / "faiss-index-precision" / "brick"
 
 
-def make_host(folder, store):
-    """Write the configuration of a host whose store is a folder, or a link to one."""
+def make_host(folder, store, endpoint="null"):
+    """Write the configuration of a host whose store is a folder, a link to one, or a bucket at an endpoint."""
     folder.mkdir()
-    (folder / "config.yaml").write_text(CONFIG + f"banks: {{store: {store}, poll_s: 0.2}}\n")
+    banks = f"{{store: '{store}', endpoint: {endpoint}, poll_s: 0.2}}"
+    (folder / "config.yaml").write_text(CONFIG + f"banks: {banks}\n")
     (folder / "models").symlink_to(Path("models").resolve())
     return folder
 

@@ -10,6 +10,7 @@ from tests.store_contract import BODY, DIGEST, StoreContract
 
 s3_server.require()
 from patchline.archive.s3_store import S3Store  # noqa: E402 - it needs them
+from patchline.runtime.bucket import Bucket  # noqa: E402
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -28,24 +29,28 @@ def keys(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", str(tmp_path / "key"))
 
 
+def opened(url, endpoint):
+    return S3Store(Bucket(url, endpoint))
+
+
 class TestS3(StoreContract):
     @pytest.fixture
     def store(self, s3):
-        store = S3Store("s3://pictures/plant/a", s3)
+        store = opened("s3://pictures/plant/a", s3)
         yield store
         for digest in list(store.list()):
             store.delete(digest)
 
 
 def test_two_folders_of_a_bucket_are_two_stores(s3):
-    first, second = S3Store("s3://pictures/a", s3), S3Store("s3://pictures/b/", s3)
+    first, second = opened("s3://pictures/a", s3), opened("s3://pictures/b/", s3)
     first.put(DIGEST, BODY)
     assert (first.get(DIGEST), second.get(DIGEST), list(second.list())) == (BODY, None, [])
 
 
 def test_a_bucket_that_is_missing_and_a_server_that_is_away_are_errors_of_one_line(s3):
     (port,) = server.free_ports(1)
-    for store in (S3Store("s3://missing", s3), S3Store("s3://pictures", f"http://127.0.0.1:{port}")):
+    for store in (opened("s3://missing", s3), opened("s3://pictures", f"http://127.0.0.1:{port}")):
         for action in (store.check, lambda store=store: store.put(DIGEST, BODY), lambda store=store: store.get(DIGEST)):
             with pytest.raises(StoreUnavailable) as caught:
                 action()
@@ -56,4 +61,4 @@ def test_a_bucket_that_is_missing_and_a_server_that_is_away_are_errors_of_one_li
 def test_a_key_whose_file_cannot_be_read_ends_the_archive_with_one_line(s3, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY_FILE", "/missing")
     with pytest.raises(SetupError, match="AWS_SECRET_ACCESS_KEY_FILE"):
-        S3Store("s3://pictures", s3)
+        opened("s3://pictures", s3)

@@ -52,10 +52,10 @@ class TestSQLite(ArchiveContract):
 
 def test_the_tables_of_the_changes_are_those_of_the_code(file):
     opened(file).close()
-    assert picture_table  # has a table of its own
+    assert {picture_table, ledger_database}  # have tables of their own
     engine = sa.create_engine(f"sqlite:///{file}")
     with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), ledger_database._METADATA)
+        differences = compare_metadata(MigrationContext.configure(connection), database.METADATA)
     engine.dispose()
     assert differences == []
 

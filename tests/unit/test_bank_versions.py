@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import os
 import shutil
+import stat
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from patchline.protocol.messages import Thresholds
 from patchline.worker.bank_source import BankSource, fitted_categories
 from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.metrics import Metrics
+from tests.objects_contract import ObjectsContract
 
 BANK = Path("tests/data/build_5fd44a6/brick")
 NOW = 1_800_000_000_000
@@ -54,6 +56,13 @@ def make_bank(folder, fail):
     return folder
 
 
+def name_folds(folder):
+    """Have a bank name other folds than it has."""
+    manifest = BankManifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
+    store.replace_manifest(folder, manifest.model_copy(update={"folds_sha256": store.digest(b"others")}))
+    (folder / "folds.npz").write_bytes(b"folds")
+
+
 def files(folder):
     return sorted(file.name for file in folder.iterdir())
 
@@ -62,32 +71,8 @@ def published(versions, banks):
     return [versions.publish(folder, "brick", WHO, WHY)[0] for folder in banks]
 
 
-def test_an_object_is_made_once_and_never_changed(objects):
-    assert objects.read("brick/log/1") is None
-    assert objects.names("brick/log") == []
-    assert objects.create("brick/log/1", b"first")
-    assert not objects.create("brick/log/1", b"second")
-    assert not objects.create("brick/log/1", b"first")
-    objects.create("brick/log/2", b"")
-    objects.create("brick/versions/a/index", b"x")
-    assert objects.read("brick/log/1") == b"first"
-    assert objects.names("brick/log") == ["1", "2"]
-    assert objects.names("brick/versions") == ["a"]
-    assert objects.names("") == ["brick"]
-
-
-def test_one_of_many_makes_an_object_that_all_make_at_the_same_time(objects):
-    start = threading.Barrier(8)
-
-    def make(number):
-        start.wait(10)
-        return objects.create("log/1", b"%d" % number * 100_000)
-
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(make, range(8)))
-    assert made.count(True) == 1
-    assert objects.read("log/1") == b"%d" % made.index(True) * 100_000
-    assert objects.names("log") == ["1"]
+class TestObjects(ObjectsContract):
+    """In memory and in a folder."""
 
 
 def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
@@ -96,6 +81,22 @@ def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
     for use in (lambda: objects.read("a/b"), lambda: objects.names("a"), lambda: objects.create("a/b", b"")):
         with pytest.raises(StoreUnavailable, match="file"):
             use()
+
+
+@pytest.mark.parametrize(("of_store", "of_files"), [(0o2775, 0o644), (0o750, 0o640), (0o700, 0o600)])
+def test_what_is_made_in_a_folder_has_the_permissions_of_the_store_whatever_the_umask(tmp_path, of_store, of_files):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    folder.chmod(of_store)
+    before = os.umask(0o077)
+    try:
+        for key in ("mark", "brick/log/1", "brick/log/2"):
+            assert FolderObjects(folder).create(key, b"content")
+    finally:
+        os.umask(before)
+    made = {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    files = {"mark": of_files, "brick/log/1": of_files, "brick/log/2": of_files}
+    assert made == {"brick": of_store, "brick/log": of_store} | files
 
 
 def test_versions_are_published_activated_rolled_back_and_retired(versions, banks):
@@ -144,6 +145,7 @@ def test_a_bank_is_published_once(versions, banks):
         (lambda folder: (folder / store.INDEX_FILE).unlink(), "cannot be read"),
         (lambda folder: (folder / store.INDEX_FILE).write_bytes(b"x"), "is not the index"),
         (lambda folder: (folder / "golden.json").unlink(), "cannot be read"),
+        (lambda folder: name_folds(folder), r"folds\.npz: is not the file that the manifest describes"),
     ],
 )
 def test_a_bank_that_is_incomplete_or_damaged_is_not_published(versions, banks, damage, text):

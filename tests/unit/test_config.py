@@ -47,7 +47,7 @@ def load_error(tmp_path, text):
 def test_config_yaml_shows_every_setting_with_its_default():
     settings = config.load(Path("config.yaml"))
     assert set(settings.categories) == {*MVTEC, "solar_cell_mono", "solar_cell_poly"}
-    for section in ("broker", "redis", "worker", "images", "publisher", "gate", "archive"):
+    for section in ("broker", "redis", "worker", "images", "publisher", "gate", "archive", "banks"):
         shown = getattr(settings, section)
         assert shown == type(shown)(), section
         assert shown.model_fields_set == set(type(shown).model_fields), section
@@ -94,6 +94,9 @@ def test_a_configuration_needs_only_a_category(tmp_path):
         ),
         ("archive:\n  pictures: {decisions: [pass]}\n" + GOOD, "line.yaml:2: archive.pictures.decisions"),
         ("archive:\n  pictures: {store: s3:/x}\n" + GOOD, "archive.pictures.store: must be s3://BUCKET"),
+        ("banks: {store: s3:/x}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
+        ("banks: {store: 'https://h/b'}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
+        ("banks: {endpoint: 'h:9000'}\n" + GOOD, "line.yaml:1: banks.endpoint: must be https://HOST"),
         (
             "archive:\n  pictures: {endpoint: 'https://u:p@h'}\n" + GOOD,
             "archive.pictures.endpoint: must be https://HOST",

@@ -53,7 +53,7 @@ NEIGHBOURS = {
     "pycomm3": {"patchline/plc/ethernet_ip.py"},
     "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
     | {"patchline/plant/opcua_arrays.py"},
-    "obstore": {"patchline/archive/s3_store.py"},
+    "obstore": {"patchline/runtime/bucket.py"},
     "sqlalchemy": {f"patchline/archive/{name}.py" for name in ("database", "ledger_database", "picture_table")}
     | CHANGES_OF_THE_ARCHIVE,
     "pyarrow": {"patchline/archive/export.py"},

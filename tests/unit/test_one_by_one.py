@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from patchline import config
-from patchline.banks import calibration, coreset, fit, good_images, growth
+from patchline.banks import calibration, coreset, fit, good_images, growth, store
 from patchline.banks.choices import NO_CHOICES
-from patchline.banks.folds import FILE, Folds
+from patchline.banks.folds import FILE, Folds, require_undamaged
 from patchline.banks.held_out import LARGEST, HeldOut
 from patchline.banks.hottest import KEPT, Judged
 from patchline.banks.looks import Look
@@ -202,13 +202,15 @@ def test_equal_patches_are_judged_to_the_last_digit():
     assert distances.size == PATCHES
 
 
-def saved(folds, tmp_path):
+def saved(folds, tmp_path, named=False):
     bank = folds.rows.bank()
     for name, content in folds.files("a" * 64).items():
         (tmp_path / name).write_bytes(content)
     manifest = memory_bank.BankManifest.model_construct(
         category="part", index_sha256="a" * 64, calibration=memory_bank.Calibration.model_construct(method="")
     )
+    if named:
+        manifest = manifest.model_copy(update={"folds_sha256": store.digest((tmp_path / FILE).read_bytes())})
     return memory_bank.MemoryBank(exact_search.brute_force(bank), manifest)
 
 
@@ -240,6 +242,22 @@ def test_a_bank_without_its_folds_says_to_fit_again(folds, tmp_path, change, tex
     with pytest.raises(SetupError, match=text) as raised:
         Folds.load(tmp_path, bank)
     assert "fit it again with: patchline fit --category part FOLDER" in str(raised.value)
+
+
+def test_folds_are_the_ones_that_the_manifest_names(folds, tmp_path):
+    """A manifest of an earlier build names none."""
+    bank = saved(folds, tmp_path, named=True)
+    assert np.array_equal(Folds.load(tmp_path, bank).rows.bank(), folds.rows.bank())
+    require_undamaged(tmp_path, bank.manifest)
+    others = remove(folds, 5).files("a" * 64)[FILE]
+    (tmp_path / FILE).write_bytes(others)
+    for read in (lambda: Folds.load(tmp_path, bank), lambda: require_undamaged(tmp_path, bank.manifest)):
+        with pytest.raises(SetupError, match=r"folds\.npz: is not the file that the manifest describes"):
+            read()
+    (tmp_path / FILE).unlink()
+    require_undamaged(tmp_path, bank.manifest)
+    with pytest.raises(SetupError, match=r"has lost its folds\.npz"):
+        Folds.load(tmp_path, bank)
 
 
 def test_the_folds_of_another_bank_are_refused(folds, tmp_path):

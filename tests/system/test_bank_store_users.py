@@ -1,0 +1,193 @@
+"""Two people and two workers, each a user of its own, and a folder of memory banks that they share."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import Line, records, wait_for
+from tests.system.test_living_banks import banks, make_host, serves
+
+__all__ = ["banks"]  # a fixture
+pytestmark = pytest.mark.timeout(240)
+PEOPLE = 64_000  # their group
+ANNA, BOB, WORKER_A, WORKER_B = 64_001, 64_002, 64_003, 64_004
+READ_AT = "patchline_bank_store_read_timestamp_seconds"
+
+
+def command(user, umask):
+    """What runs patchline as a user. People have a group in common."""
+    groups = f"--groups={PEOPLE}" if user in (ANNA, BOB) else "--clear-groups"
+    shell = ["sh", "-c", f'umask {umask}; exec "$@"', "sh"]
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", groups, "--", *shell, interpreter(), "-m", "patchline"]
+
+
+def interpreter():
+    """A Python that other users may run: this one, or that of the system with the same packages."""
+    return next(python for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}") if runs(python))
+
+
+def runs(python):
+    if not Path(python).exists():
+        return False
+    as_user = ["setpriv", f"--reuid={ANNA}", f"--regid={ANNA}", "--clear-groups", "--", "env", python]
+    script = "import patchline.worker.process, numpy"
+    return subprocess.run([*as_user, "-c", script], env=environment(), cwd="/", capture_output=True).returncode == 0
+
+
+def environment():
+    packages = [str(Path.cwd()), sysconfig.get_paths()["purelib"]]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(packages),
+        "HOME": "/nonexistent",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _other_users():
+    if os.geteuid() != 0:
+        pytest.skip("only root can run processes as several users")
+    if not any(map(runs, (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"))):
+        pytest.skip(f"no other user may run {sys.executable} and read {Path.cwd()}")
+
+
+@pytest.fixture
+def shared():
+    """A folder that all users may go through; pytest's belong to root only."""
+    folder = Path(tempfile.mkdtemp(prefix="patchline-users-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def start(shared, empty_servers):
+    """Make a line whose processes run as a user, with a host's folder of its own."""
+    with ExitStack() as stack:
+
+        def start_(name, user, store, umask="077"):
+            host = make_host(shared / name, store)
+            line = Line(host, empty_servers, stack)
+            line.command = command(user, umask)
+            line.environment |= environment() | {"USER": name, "LOGNAME": name}
+            shutil.chown(host, user, user)
+            return line
+
+        yield start_
+
+
+def acted(line, *arguments, code=0):
+    result = line.run("banks", *arguments)
+    assert result.returncode == code, result.err
+    assert "Traceback" not in result.err
+    return result.out + result.err
+
+
+def read_at(line, worker):
+    return line.metric(worker.metrics_port, READ_AT)
+
+
+def test_people_and_workers_with_users_of_their_own_share_a_store(start, shared, banks):
+    store = shared / "store"
+    store.mkdir()
+    shutil.chown(store, ANNA, PEOPLE)
+    store.chmod(0o2775)  # people write, all others read; each of them has a umask that lets in nobody
+    link = shared / "store-of-b"
+    link.symlink_to(store)
+    anna, bob = start("anna", ANNA, store), start("bob", BOB, store)
+    a, b = start("a", WORKER_A, store), start("b", WORKER_B, link)
+    for folder in banks:
+        shutil.copytree(folder, shared / folder.parents[1].name, copy_function=shutil.copyfile)
+    first, second = (str(shared / folder.parents[1].name) for folder in banks)
+    assert "cannot be written by 64003 (Permission denied)" in acted(a, "init", code=2)
+    acted(anna, "init")
+    versions = [
+        re.search(r"is version ([0-9a-f]{64})", acted(person, "publish", "brick", "--from", folder, "--why", "x"))[1]
+        for person, folder in ((anna, first), (bob, second))
+    ]
+    acted(anna, "activate", "brick", versions[0], "--why", "x")
+    assert "cannot be written by 64003" in acted(a, "activate", "brick", versions[1], "--why", "x", code=2)
+    of_a, of_b = a.worker("--device", "cpu"), b.worker("--device", "cpu")
+    assert {serves(of_a), serves(of_b)} == {versions[0][:12]}
+
+    link.unlink()  # host b is cut off
+    acted(bob, "activate", "brick", versions[1], "--why", "x")
+    wait_for(lambda: serves(of_a) == versions[1][:12])
+    wait_for(lambda: "does not take the report of this worker" in of_a.stderr.readline())
+    wait_for(lambda: read_at(a, of_a) > read_at(b, of_b) + 1)
+    assert serves(of_b) == versions[0][:12]
+    listed = acted(anna, "list", "brick")
+    assert re.search(rf"{versions[1][:12]} │ active .* │ 1 ", listed)
+    assert re.search(rf"{versions[0][:12]} │ previous .* │ 1 ", listed)
+    of_b.terminate()  # also after a restart
+    assert of_b.wait(30) == 0
+    of_b = b.worker("--device", "cpu")
+    assert serves(of_b) == versions[0][:12]
+    link.symlink_to(store)
+    wait_for(lambda: serves(of_b) == versions[1][:12])
+
+    log = records(acted(bob, "log", "brick"))
+    assert [entry.get("act") for entry in log] == ["publish", "publish", "activate", "activate"]  # no worker may write
+    reports = store / "brick" / "reports"
+    reports.mkdir()
+    reports.chmod(0o1777)
+    acted(bob, "rollback", "brick", "--why", "x")
+    wait_for(lambda: {serves(of_a), serves(of_b)} == {versions[0][:12]})
+    wait_for(lambda: [entry.get("state") for entry in records(acted(anna, "log", "brick"))][5:] == ["serving"] * 2)
+
+    store.chmod(0o2770)  # workers may not even read
+    wait_for(lambda: "cannot be read, serving the banks of before" in of_a.stderr.readline())
+    assert {serves(of_a), serves(of_b)} == {versions[0][:12]}
+    found = a.run("doctor")
+    assert found.returncode == 1
+    assert re.search(r"bank store +│ PROBLEM │ .* cannot be read by 64003 \(Permission denied\)", flat(found.out))
+    store.chmod(0o2775)
+    acted(anna, "activate", "brick", versions[1], "--why", "x")
+    wait_for(lambda: {serves(of_a), serves(of_b)} == {versions[1][:12]})
+
+
+def flat(table):
+    """A table whose cells have one line."""
+    return re.sub(r" +│\n│ +│ +│ ", " ", table)
+
+
+def test_doctor_says_what_a_user_may_do_in_the_store(start, shared, banks):
+    store = shared / "store"
+    store.mkdir()
+    shutil.chown(store, ANNA, PEOPLE)
+    store.chmod(0o2775)
+    anna, bob, a = start("anna", ANNA, store), start("bob", BOB, store), start("a", WORKER_A, store)
+    acted(anna, "init")
+    shutil.copytree(banks[0], shared / "bank", copy_function=shutil.copyfile)
+    acted(anna, "publish", "brick", "--from", str(shared / "bank"), "--why", "x")
+    assert "ok: 64001 may publish and activate" in stores(anna)
+    assert "note: 64003 may only read, which is enough to serve" in stores(a)
+    (store / "brick" / "log").chmod(0o755)  # as an earlier build made it
+    assert re.search(r"PROBLEM: .*brick/log: 64002 may not write there, but elsewhere", stores(bob))
+    (shared / "a").chmod(0o755)
+    shutil.chown(shared / "a", ANNA)
+    (shared / "a" / "archive").mkdir(mode=0o700)
+    text = stores(a)
+    assert re.search(r"bank copies PROBLEM: .*64003 may not write there", text)
+    assert re.search(r"archive PROBLEM: .*archive: cannot be read \(Permission denied\)", text)
+
+
+def stores(line):
+    """What doctor says of the stores, without the rest of it."""
+    script = """
+import pathlib, sys
+from patchline import config
+from patchline.operations import store_checks
+for finding in store_checks.run(config.load(pathlib.Path(sys.argv[1]))):
+    print(f"{finding.subject} {finding.state}: {finding.text}")
+"""
+    command = [*line.command[:-2], "-c", script, str(line.folder / "config.yaml")]
+    return subprocess.run(command, env=os.environ | line.environment, capture_output=True, text=True, check=True).stdout
