@@ -20,6 +20,7 @@ from patchline.cli import (
     line,
     machine,
     models,
+    replay,
 )
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
@@ -62,6 +63,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(archive.app, name="archive")
 for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.threshold):
     archive.app.command()(subcommand)
+archive.app.command()(replay.replay)
 app.add_typer(bank_versions.app, name="banks")
 bank_versions.app.command()(bank_images.add)
 bank_versions.app.command()(bank_images.remove)

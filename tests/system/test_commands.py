@@ -60,6 +60,7 @@ SUBCOMMANDS = {
         ("judge",),
         ("rates",),
         ("threshold",),
+        ("replay",),
     ],
     "banks": [
         ("init",),
