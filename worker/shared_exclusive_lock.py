@@ -35,10 +35,20 @@ class SharedExclusiveLock:
         try:
             yield
         finally:
-            with self._shared_available:
-                self._shared_holders -= 1
-                self._shared_available.notify()
-                self._all_released.notify()
+            self._release_shared()
+
+    @contextmanager
+    def spare(self) -> Iterator[bool]:
+        """Hold the lock together with others if one more holder finds a place then. Otherwise yield False at once."""
+        with self._shared_available:
+            most = max(1, self._max_shared - 1)
+            is_free = self._exclusive_requests == 0 and self._shared_holders < most
+            self._shared_holders += is_free
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._release_shared()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -52,6 +62,12 @@ class SharedExclusiveLock:
             with self._all_released:
                 self._exclusive_requests -= 1
                 self._shared_available.notify_all()
+
+    def _release_shared(self) -> None:
+        with self._shared_available:
+            self._shared_holders -= 1
+            self._shared_available.notify()
+            self._all_released.notify()
 
     def _is_shared_available(self) -> bool:
         return self._exclusive_requests == 0 and self._shared_holders < self._max_shared

@@ -11,6 +11,7 @@ from patchline.broker.base import BrokerError
 from patchline.cli import (
     archive,
     bank_images,
+    bank_shadow,
     bank_versions,
     banks,
     camera,
@@ -65,6 +66,8 @@ for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.
     archive.app.command()(subcommand)
 archive.app.command()(replay.replay)
 app.add_typer(bank_versions.app, name="banks")
+bank_versions.app.command()(bank_shadow.shadow)
+bank_versions.app.command()(bank_shadow.report)
 bank_versions.app.command()(bank_images.add)
 bank_versions.app.command()(bank_images.remove)
 

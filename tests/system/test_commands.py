@@ -70,6 +70,8 @@ SUBCOMMANDS = {
         ("activate",),
         ("rollback",),
         ("retire",),
+        ("shadow",),
+        ("report",),
         ("add",),
         ("remove",),
     ],
