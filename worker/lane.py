@@ -93,12 +93,15 @@ class Lane:
         delivery = self.jobs.take(timeout_s)
         if delivery is not None:
             self.in_hand.add(delivery)
-            self._process(delivery)
+            judged = self._process(delivery)
             self.in_hand.discard(delivery)
+            if judged is not None and self.shadows is not None:
+                self.shadows.judge(*judged, in_hand=len(self.in_hand))
         self.heartbeats.beat()
         return delivery is not None
 
-    def _process(self, delivery: Delivery) -> None:
+    def _process(self, delivery: Delivery) -> tuple[Verdict, Inspection | None] | None:
+        """Complete a job. Return what was found if its verdict is confirmed, and not `error`."""
         received_at = self.verdicts.now_ms()
         try:
             verdict, inspection = self._inspect(delivery, received_at)
@@ -118,8 +121,8 @@ class Lane:
         else:
             if self._publish_and_ack(delivery, verdict, inspection):
                 self._save_picture(verdict, inspection)
-                if self.shadows is not None:
-                    self.shadows.judge(verdict, inspection)
+                return verdict, inspection
+        return None
 
     def _inspect(self, delivery: Delivery, received_at: int) -> tuple[Verdict, Inspection | None]:
         """Return the verdict on a job, and the inspection if there was one and its result is the verdict."""

@@ -32,7 +32,7 @@ _VERSION_DIGITS = 12  # as in the commands
 class Skipped(StrEnum):
     """Why a shadow has not judged an image of its share, or why nobody will know."""
 
-    BUSY = "busy"  # jobs need the places of the lanes
+    BUSY = "busy"  # jobs need the cores
     UNSENT = "unsent"  # RabbitMQ does not confirm, or the archive has no queue for it
     FAILED = "failed"
 
@@ -94,7 +94,7 @@ class Shadows:
 
     Args:
         broker: a connection of its own.
-        lock: of the lanes. A shadow searches only if it leaves a place free for a job.
+        lock: of the lanes. A shadow searches only beside fewer jobs than its spare places.
         metrics: what is counted.
         now_ms: the wall clock.
     """
@@ -121,8 +121,14 @@ class Shadows:
             self._banks[category] = bank
             self.metrics.loaded(category, bank.version, version)
 
-    def judge(self, verdict: Verdict, inspection: Inspection | None) -> None:
-        """Judge an image whose verdict is confirmed, if it is one of the share. It never waits, and raises nothing."""
+    def judge(self, verdict: Verdict, inspection: Inspection | None, in_hand: int) -> None:
+        """Judge an image whose verdict is confirmed, if it is one of the share. It never waits, and raises nothing.
+
+        Args:
+            verdict: is confirmed, and its job acknowledged.
+            inspection: with the features; None if there was none.
+            in_hand: the number of jobs that the lanes work on now, or that wait for a lane.
+        """
         bank = self._banks.get(verdict.category)
         if bank is None or inspection is None or inspection.patches is None or verdict.replay:
             return
@@ -130,7 +136,7 @@ class Shadows:
             return
         try:
             with self._lock.spare() as is_free:
-                if not is_free:
+                if not is_free or in_hand >= self._lock.spare_places:
                     self.metrics.skipped(verdict.category, Skipped.BUSY)
                     return
                 decision, score = bank.inspector.judge(inspection.patches)

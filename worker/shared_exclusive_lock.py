@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _WAIT_INTERVAL_S = 1.0
+_NOT_SPARE = 3  # places: two more than cores, and a core for the next job
 
 
 class SharedExclusiveLock:
@@ -37,12 +38,16 @@ class SharedExclusiveLock:
         finally:
             self._release_shared()
 
+    @property
+    def spare_places(self) -> int:
+        """How many jobs leave a core free, at least one."""
+        return max(1, self._max_shared - _NOT_SPARE)
+
     @contextmanager
     def spare(self) -> Iterator[bool]:
-        """Hold the lock together with others if one more holder finds a place then. Otherwise yield False at once."""
+        """Hold the lock together with others if they are fewer than `spare_places`. Otherwise yield False at once."""
         with self._shared_available:
-            most = max(1, self._max_shared - 1)
-            is_free = self._exclusive_requests == 0 and self._shared_holders < most
+            is_free = self._exclusive_requests == 0 and self._shared_holders < self.spare_places
             self._shared_holders += is_free
         try:
             yield is_free

@@ -203,12 +203,16 @@ def test_a_shadow_judges_its_share_the_same_images_each_time():
     assert 3 <= len(judged[0]) <= 20
 
 
-def test_a_shadow_is_skipped_while_jobs_need_the_places_of_the_lanes():
+def test_a_shadow_is_skipped_while_jobs_need_the_cores():
     line = Line()
     line.send()
     with line.lane.lock.shared():
         line.step()
     assert (line.seen, line.skipped("busy"), len(line.verdicts())) == ([], 1, 1)
+    line.send("j2")
+    line.lane.in_hand.add("of another lane")  # which waits for its confirmation
+    line.step()
+    assert (line.seen, line.skipped("busy"), len(line.verdicts())) == ([], 2, 1)
 
 
 def test_a_shadow_that_fails_or_is_not_heard_costs_no_verdict():
@@ -248,10 +252,10 @@ def test_what_rabbitmq_does_not_confirm_is_bounded():
     (verdict,) = line.verdicts()
     line.shadows.set("bottle", ShadowBank(SimpleNamespace(judge=lambda _: (Decision.PASS, 1.0)), SHADOW, 1.0))
     for _ in range(1001):
-        line.shadows.judge(verdict, inspection)
+        line.shadows.judge(verdict, inspection, 0)
     assert (len(waiting), line.skipped("unsent")) == (1000, 1)
     waiting[0].set_result(None)
-    line.shadows.judge(verdict, inspection)
+    line.shadows.judge(verdict, inspection, 0)
     assert len(waiting) == 1001
 
 
