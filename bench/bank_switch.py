@@ -35,8 +35,8 @@ from patchline.runtime import logs
 MAX_LATENCY = 2.0  # p99 during a switch : p99 before
 _SWITCHES, _REST_S = 12, 4.0
 _ON_THEIR_WAY = 12  # more than the lanes of a worker on two cores take at once
-_TIMEOUT_S = 120.0
-_WHO = "bench"
+TIMEOUT_S = 120.0
+WHO = "bench"
 
 
 @dataclass
@@ -49,11 +49,12 @@ class Load:
     judged: list[tuple[float, float, str]] = field(default_factory=list)  # sent, judged, version
     stop: threading.Event = field(default_factory=threading.Event)
     failed: list[messages.Verdict] = field(default_factory=list)
+    on_their_way: int = _ON_THEIR_WAY
 
     def run(self) -> None:
         """Send and receive until `stop` is set."""
         consumer = self.line.broker.consume(topology.VERDICTS, prefetch=100)
-        for _ in range(_ON_THEIR_WAY):
+        for _ in range(self.on_their_way):
             self._send()
         while not self.stop.is_set():
             delivery = consumer.take(0.2)
@@ -85,7 +86,7 @@ def main() -> int:
     options = parser.parse_args()
     logs.configure("warning")
     settings = config.load(options.config)
-    with tempfile.TemporaryDirectory() as folder, _plant(Path(folder), settings) as (line, versions):
+    with tempfile.TemporaryDirectory() as folder, with_store(Path(folder), settings) as (line, versions):
         measured = measure(line, versions, options.switches)
     table = Table(
         cpu=openvino_backbone.cpu_name(),
@@ -99,7 +100,7 @@ def main() -> int:
 
 
 @contextmanager
-def _plant(folder: Path, settings: config.Config) -> Iterator[tuple[Line, list[str]]]:
+def with_store(folder: Path, settings: config.Config) -> Iterator[tuple[Line, list[str]]]:
     """A line with a store, and two versions of a bank in it. The first one is active."""
     built = plant.build(folder, settings.paths.models, (DEFAULT,))
     paths = built.paths.model_copy(update={"served_banks": folder / "served"})
@@ -113,8 +114,8 @@ def _plant(folder: Path, settings: config.Config) -> Iterator[tuple[Line, list[s
         manifest = store.load(bank).manifest
         thresholds = manifest.thresholds.model_copy(update={"fail": manifest.thresholds.fail * change})
         store.replace_manifest(bank, manifest.model_copy(update={"thresholds": thresholds}))
-        digests.append(versions.publish(bank, DEFAULT, _WHO, _WHO)[0])
-    versions.activate(DEFAULT, digests[0], _WHO, _WHO)
+        digests.append(versions.publish(bank, DEFAULT, WHO, WHO)[0])
+    versions.activate(DEFAULT, digests[0], WHO, WHO)
     with lines.running(folder, built) as line:
         yield line, digests
 
@@ -127,25 +128,25 @@ def measure(line: Line, versions: list[str], switches: int) -> list[Row]:
         lines.wait_until_ready(workers)
         thread = threading.Thread(target=load.run, daemon=True)
         thread.start()
-        _wait(lambda: len(load.judged) > 500)
+        wait(lambda: len(load.judged) > 500)
         for number in range(switches):
             time.sleep(_REST_S)
             version = versions[(number + 1) % 2]
             began = time.perf_counter()
-            banks.activate(DEFAULT, version, _WHO, _WHO)
-            _wait(partial(load.is_judged_by, version))
+            banks.activate(DEFAULT, version, WHO, WHO)
+            wait(partial(load.is_judged_by, version))
             spans.append((began, time.perf_counter()))
             memory.append(lines.resident_bytes(workers[0].process_id) / 1e6)
         load.stop.set()
-        thread.join(_TIMEOUT_S)
+        thread.join(TIMEOUT_S)
     if load.failed:
         raise RuntimeError(f"{len(load.failed)} jobs have no score, the first: {load.failed[0]}")
     return [*_latencies(load, spans), ratio_row("worker's memory, last switch : first", "MB", memory[-1], memory[0])]
 
 
 def _latencies(load: Load, spans: list[tuple[float, float]]) -> list[Row]:
-    during = [_within(load, began, ended) for began, ended in spans]
-    before = [_within(load, began - (ended - began), began) for began, ended in spans]
+    during = [within(load, began, ended) for began, ended in spans]
+    before = [within(load, began - (ended - began), began) for began, ended in spans]
     took = statistics.median(ended - began for began, ended in spans)
     print(f"{len(spans)} switches of {took:.1f} s, {sum(map(len, during))} jobs during, {sum(map(len, before))} before")
     rows = []
@@ -156,13 +157,14 @@ def _latencies(load: Load, spans: list[tuple[float, float]]) -> list[Row]:
     return [*rows, ratio_row("longest latency, during a switch : before", "ms", *longest)]
 
 
-def _within(load: Load, began: float, ended: float) -> list[float]:
+def within(load: Load, began: float, ended: float) -> list[float]:
     """The latencies, in milliseconds, of jobs that were judged between two times."""
     return [(judged - sent) * 1000 for sent, judged, _ in load.judged if began <= judged < ended]
 
 
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _TIMEOUT_S
+def wait(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds. Raise TimeoutError if it does not within two minutes."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("the worker of the benchmark does not go on; see its log")

@@ -39,12 +39,16 @@ class Worker:
     @property
     def confirmed(self) -> int:
         """The number of its verdicts that RabbitMQ has confirmed; 0 while its metrics are not served yet."""
+        return int(self.metric(_VERDICTS_METRIC))
+
+    def metric(self, name: str) -> float:
+        """The sum of the values of a metric; 0 while its metrics are not served yet."""
         try:
             with urllib.request.urlopen(f"{self._url}/metrics", timeout=_TIMEOUT_S) as page:
                 lines = page.read().decode().splitlines()
         except OSError:
             return 0
-        return int(sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(_VERDICTS_METRIC)))
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
     @property
     def _url(self) -> str:

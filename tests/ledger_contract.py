@@ -1,16 +1,19 @@
 """The contract of the ledger. The same tests run on the one in memory, on SQLite and on PostgreSQL."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from patchline.archive import ledger_rows, rows
 from patchline.archive.base import Saved
 from patchline.archive.ledger import Count, GapKind, GapSearch, LabelledScore, LabelSearch
+from patchline.archive.shadows import ShadowCount, ShadowSearch
 from patchline.broker.base import Delivery, Message
 from patchline.protocol import messages, topology
 from patchline.protocol.gate_messages import ACT_TYPE, CONFIRMATION_TYPE, OUTCOME_TYPE
 from patchline.protocol.judgement_message import JUDGEMENT_TYPE
+from patchline.protocol.shadow_message import SHADOW_TYPE
 from tests.archive_contract import BANK, NOW, record
 
 LATER = GapSearch(until=NOW + 1_000_000)
@@ -52,6 +55,13 @@ def confirmation(job_id="job-1", **changes):
 def judgement(job_id="job-1", said="good", judged_at=NOW + 1_000, **changes):
     values = {"job_id": job_id, "judgement": said, "by": "anna", "judged_at": judged_at} | changes
     return delivery(as_json(JUDGEMENT_TYPE, values), topology.JUDGEMENTS)
+
+
+def shadow(job_id="job-1", said="pass", judged_at=NOW + 30, **changes):
+    values = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": f"part-of-{job_id}", "worker": "w"}
+    values |= {"bank_version": BANK, "decision": "fail", "score": 1200.1, "shadow_version": OTHER_BANK}
+    values |= {"shadow_decision": said, "shadow_score": 0.1 + 0.2, "judged_at": judged_at} | changes
+    return delivery(as_json(SHADOW_TYPE, values), topology.SHADOWS)
 
 
 def entry(message, archived_at=NOW + 2_000):
@@ -99,6 +109,27 @@ class LedgerContract:
         self.save(setting, announcement(announced_at=NOW - 40))
         assert self.save(setting, announcement(announced_at=NOW + 5_000)) == Saved()
         assert [row.announced_at for row in setting.archive.entries("job-1")] == [NOW - 40]
+
+    def test_what_a_shadow_says_is_stored_once_for_each_job_and_counted_by_pairs_of_decisions(self, setting):
+        third = "1" * 64
+        first = [shadow("a"), shadow("b"), shadow("c", "fail"), shadow("d", decision="pass", line="l2")]
+        assert self.save(setting, *first, shadow("a", shadow_version=third)) == Saved(shadows=5)
+        assert self.save(setting, shadow("a", "fail", NOW + 99), shadow("b", category="cup")) == Saved()
+        archive = setting.reopen()
+        search = ShadowSearch("brick", OTHER_BANK)
+        assert archive.shadow_counts(search) == [
+            ShadowCount("l1", BANK, "fail", "fail", 1),
+            ShadowCount("l1", BANK, "fail", "pass", 2),
+            ShadowCount("l2", BANK, "pass", "pass", 1),
+        ]
+        found = list(archive.shadow_differences(search))
+        assert found == [entry(one) for one in first[:2]]
+        assert found[0].shadow_score == 0.1 + 0.2
+        narrow = (("line", "l2"), ("since", NOW + 31), ("until", NOW + 30), ("version", "2" * 64), ("category", "cup"))
+        for name, value in narrow:
+            assert list(archive.shadow_differences(replace(search, **{name: value}))) == []
+        assert list(archive.shadow_differences(replace(search, since=NOW + 30, until=NOW + 31))) == found
+        assert [type(row).__name__ for row in archive.entries("c")] == ["Shadowed"]
 
     def test_unreadable_messages_are_kept(self, setting):
         row = rows.unreadable(Message(b"", "id", "type", None, {"line": 5}), "l1", "no line", NOW)

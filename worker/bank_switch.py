@@ -24,6 +24,8 @@ from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.worker.bank_source import BankSource
 from patchline.worker.metrics import Metrics
+from patchline.worker.shadow import Shadows
+from patchline.worker.shadow_switch import ShadowSwitch
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 
 _log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ class BankSwitch:
         poll_s: between two looks.
         now_ms: the wall clock.
         clock: returns seconds.
+        shadows: of the lanes; None: no version judges beside that which serves.
     """
 
     source: BankSource
@@ -66,10 +69,18 @@ class BankSwitch:
     poll_s: float
     now_ms: Callable[[], int]
     clock: Callable[[], float] = time.monotonic
+    shadows: Shadows | None = None
     _failures: dict[str, _Failure] = field(default_factory=dict)
     _unreadable: str | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _look: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        inspecting = partial(self.lock.shared, quiet=True)
+        shadows = self.shadows
+        self._shadow = (
+            None if shadows is None else ShadowSwitch(self.source, shadows, inspecting, self._report, self.clock)
+        )
 
     def __enter__(self) -> BankSwitch:
         self._read_at = self.now_ms() / 1000
@@ -95,6 +106,8 @@ class BankSwitch:
                 unreadable = str(error)
             else:
                 self._follow(name, state)
+                if self._shadow is not None:
+                    self._shadow.follow(name, state)
         if unreadable is None:
             self._read_at = self.now_ms() / 1000
         if unreadable is not None and self._unreadable is None:

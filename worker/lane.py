@@ -39,6 +39,7 @@ from patchline.worker.give_back import give_back
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.metrics import Metrics
 from patchline.worker.pictures import PictureSender
+from patchline.worker.shadow import Shadows
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.verdict_cache import VerdictCache
 from patchline.worker.verdict_factory import VerdictFactory, verdict_message
@@ -63,6 +64,7 @@ class Lane:
         in_hand: the deliveries that the lanes of a queue work on.
         pictures: which heat maps go into the cache, see `config.Worker`.
         archive: sends pictures to the archive; None: nobody keeps them.
+        shadows: judge a share of the images once more, after their verdicts; None: there is no store of banks.
         stop: set when no more jobs arrive. Lanes then complete those that have arrived, and end.
     """
 
@@ -78,6 +80,7 @@ class Lane:
     max_attempts: int
     pictures: str = "doubtful"
     archive: PictureSender | None = None
+    shadows: Shadows | None = None
     in_hand: set[Delivery] = field(default_factory=set)
 
     def run(self) -> None:
@@ -90,12 +93,15 @@ class Lane:
         delivery = self.jobs.take(timeout_s)
         if delivery is not None:
             self.in_hand.add(delivery)
-            self._process(delivery)
+            judged = self._process(delivery)
             self.in_hand.discard(delivery)
+            if judged is not None and self.shadows is not None:
+                self.shadows.judge(*judged, in_hand=len(self.in_hand))
         self.heartbeats.beat()
         return delivery is not None
 
-    def _process(self, delivery: Delivery) -> None:
+    def _process(self, delivery: Delivery) -> tuple[Verdict, Inspection | None] | None:
+        """Complete a job. Return what was found if its verdict is confirmed, and not `error`."""
         received_at = self.verdicts.now_ms()
         try:
             verdict, inspection = self._inspect(delivery, received_at)
@@ -115,6 +121,8 @@ class Lane:
         else:
             if self._publish_and_ack(delivery, verdict, inspection):
                 self._save_picture(verdict, inspection)
+                return verdict, inspection
+        return None
 
     def _inspect(self, delivery: Delivery, received_at: int) -> tuple[Verdict, Inspection | None]:
         """Return the verdict on a job, and the inspection if there was one and its result is the verdict."""

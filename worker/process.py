@@ -32,6 +32,7 @@ from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
 from patchline.worker.metrics import Metrics
+from patchline.worker.shadow import ShadowMetrics, Shadows
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.sizes import Sizes
 from patchline.worker.verdict_cache import VerdictCache
@@ -124,7 +125,9 @@ def _switch(
     if source.copies is None:
         return nullcontext()
     poll_s, versions = source.loader.settings.banks.poll_s, source.copies.versions
-    switch = BankSwitch(source, versions, inspectors, lanes[0].lock, metrics, name, poll_s, connections.now_ms)
+    first = lanes[0]
+    common = first.lock, metrics, name, poll_s, connections.now_ms
+    switch = BankSwitch(source, versions, inspectors, *common, shadows=first.shadows)
     broker.listen(topology.BANKS, "#", lambda _: switch.look_now())
     return switch
 
@@ -216,13 +219,23 @@ def _make_lanes(
     lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
     connect = partial(connections.connect, name=f"{verdicts.worker} pictures")
     archive = pictures.of_worker(settings, connect, size.lanes, metrics.registry)
+    shadows = _shadows(settings, verdicts.worker, lock, metrics)
     limit, kept, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
 
     def lane(kind: type[Lane], queue: Consumer) -> Lane:
-        return kind(queue, inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, kept, archive)
+        common = inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, kept, archive
+        return kind(queue, *common, shadows=shadows)
 
     first = lane(Lane, jobs)
     return [*[first] * size.lanes, lane(SuspectLane, suspects)]
+
+
+def _shadows(settings: config.Config, worker: str, lock: SharedExclusiveLock, metrics: Metrics) -> Shadows | None:
+    """Return what shadow banks need, if there is a store of banks."""
+    if settings.banks.store is None:
+        return None
+    broker = connections.connect(settings, f"{worker} shadows", quiet=True)
+    return Shadows(broker, lock, ShadowMetrics(metrics.registry), connections.now_ms)
 
 
 def _run_lanes(
@@ -245,6 +258,8 @@ def _run_lanes(
     given_back = drain(lanes, threads, broker, settings.drain_s if failure is None else 0.0)
     if lanes[0].archive is not None:
         lanes[0].archive.close()
+    if lanes[0].shadows is not None:
+        lanes[0].shadows.close()
     busy = sum(thread.is_alive() for thread in threads)
     _log.info("worker stopped", given_back=given_back, busy_lanes=busy)
     if losses:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _WAIT_INTERVAL_S = 1.0
+_NOT_SPARE = 3  # places: two more than cores, and a core for the next job
 
 
 class SharedExclusiveLock:
@@ -35,10 +36,24 @@ class SharedExclusiveLock:
         try:
             yield
         finally:
-            with self._shared_available:
-                self._shared_holders -= 1
-                self._shared_available.notify()
-                self._all_released.notify()
+            self._release_shared()
+
+    @property
+    def spare_places(self) -> int:
+        """How many jobs leave a core free, at least one."""
+        return max(1, self._max_shared - _NOT_SPARE)
+
+    @contextmanager
+    def spare(self) -> Iterator[bool]:
+        """Hold the lock together with others if they are fewer than `spare_places`. Otherwise yield False at once."""
+        with self._shared_available:
+            is_free = self._exclusive_requests == 0 and self._shared_holders < self.spare_places
+            self._shared_holders += is_free
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._release_shared()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -52,6 +67,12 @@ class SharedExclusiveLock:
             with self._all_released:
                 self._exclusive_requests -= 1
                 self._shared_available.notify_all()
+
+    def _release_shared(self) -> None:
+        with self._shared_available:
+            self._shared_holders -= 1
+            self._shared_available.notify()
+            self._all_released.notify()
 
     def _is_shared_available(self) -> bool:
         return self._exclusive_requests == 0 and self._shared_holders < self._max_shared

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchline.broker.base import Delivery, Message
+from patchline.devices.backbone import Device
+from patchline.inspection import judged_with
 from patchline.inspection.inspector import Inspection, Inspector
 from patchline.protocol import messages
 from patchline.protocol.errors import JobError, Reason
@@ -49,6 +51,7 @@ class VerdictFactory:
                 "backbone": inspector.backbone.manifest.name,
                 "memory_bank": inspector.bank.version,
                 "bank_version": inspector.bank.digest,
+                "judged_with": judged_with.of(inspector.backbone, Device.parse(self.device).kind),
                 "durations_ms": durations_ms,
             }
         )

@@ -85,6 +85,7 @@ class Saved:
         acts: intended, or done.
         outcomes: and confirmations.
         judgements: by people.
+        shadows: what shadow banks say.
     """
 
     verdicts: int = 0
@@ -94,6 +95,7 @@ class Saved:
     acts: int = 0
     outcomes: int = 0
     judgements: int = 0
+    shadows: int = 0
 
     def __add__(self, other: Saved) -> Saved:
         return Saved(*(getattr(self, name) + getattr(other, name) for name in Saved.__dataclass_fields__))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from patchline.archive.base import Archive, Record, Saved, Unreadable
+from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 
 SEEN = "seen"  # the outcome of a part that the sensor saw
 # Outcomes that only a line with a sensor behind its arm has.
@@ -102,7 +103,7 @@ class Judged:
     digest: str
 
 
-Entry = Announced | Acted | Found | Judged
+Entry = Announced | Acted | Found | Judged | Shadowed
 
 
 class GapKind(StrEnum):
@@ -198,7 +199,8 @@ class Ledger(Archive, Protocol):
     def save_ledger(self, entries: list[Entry], unreadable: list[Unreadable]) -> Saved:
         """Store a batch in one transaction, as `save` does. What is there already is left as it is.
 
-        A job has one announcement, the first one. The same act, outcome or judgement that comes again changes nothing.
+        A job has one announcement and one row for each shadow, the first ones. The same act, outcome or judgement that
+        comes again changes nothing.
 
         Raises:
             Unstorable: something in it can never be stored.
@@ -226,6 +228,14 @@ class Ledger(Archive, Protocol):
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """Return the scores of the parts that people call good or a defect. The same verdicts count."""
+        ...
+
+    def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
+        """Return how many parts had each pair of decisions, of the verdict and of a shadow."""
+        ...
+
+    def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
+        """Yield the parts on which verdict and shadow have different decisions, the latest first."""
         ...
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from patchline.archive import shadow_table
 from patchline.archive.base import Saved, Unreadable
 from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database
 from patchline.archive.ledger import (
@@ -24,6 +25,8 @@ from patchline.archive.ledger import (
     LabelledScore,
     LabelSearch,
 )
+from patchline.archive.shadow_table import SHADOWS
+from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 from patchline.protocol.gate_messages import Action, ActState
 from patchline.protocol.judgement_message import Label
 from patchline.protocol.messages import Decision
@@ -103,6 +106,7 @@ _TABLES: dict[type[Entry], sa.Table] = {
     Acted: _ACTS,
     Found: _OUTCOMES,
     Judged: _JUDGEMENTS,
+    Shadowed: SHADOWS,
 }
 
 
@@ -163,6 +167,15 @@ class LedgerDatabase(Database):
         query = query.where(newest.c.judgement != Label.UNSURE, *_judged(search))
         return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
 
+    def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
+        """See `ledger.Ledger`."""
+        return [ShadowCount(**row) for row in self._read(shadow_table.counts(search))]
+
+    def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
+        """See `ledger.Ledger`."""
+        for row in self._read(shadow_table.differences(search)):
+            yield Shadowed(**row)
+
 
 _NAMED = (VERDICTS, _ANNOUNCEMENTS, _ACTS, _OUTCOMES, _JUDGEMENTS)
 _TIMES = {
@@ -171,6 +184,7 @@ _TIMES = {
     _ACTS: "acted_at",
     _OUTCOMES: "found_at",
     _JUDGEMENTS: "judged_at",
+    SHADOWS: "judged_at",
 }
 
 

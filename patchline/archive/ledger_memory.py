@@ -24,6 +24,7 @@ from patchline.archive.ledger import (
     newest,
 )
 from patchline.archive.memory import MemoryArchive
+from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 
 _FLAGGED = ("pass", "review", "fail")
 
@@ -40,10 +41,12 @@ class MemoryLedger(MemoryArchive):
         saved = self.save([], unreadable)
         added = Counter[type[Entry]]()
         for entry in entries:
-            key = (type(entry).__name__, entry.job_id, getattr(entry, "digest", ""))
+            apart = entry.shadow_version if isinstance(entry, Shadowed) else getattr(entry, "digest", "")
+            key = (type(entry).__name__, entry.job_id, apart)
             added[type(entry)] += key not in self._entries
             self._entries.setdefault(key, entry)
-        kinds = {"announcements": Announced, "acts": Acted, "outcomes": Found, "judgements": Judged}
+        names = ("announcements", "acts", "outcomes", "judgements", "shadows")
+        kinds = dict(zip(names, (Announced, Acted, Found, Judged, Shadowed), strict=True))
         return saved + Saved(**{name: added[kind] for name, kind in kinds.items()})
 
     def jobs_of(self, name: str, most: int) -> list[str]:
@@ -121,6 +124,22 @@ class MemoryLedger(MemoryArchive):
             LabelledScore(record.memory_bank or "", score, record.decision, label or "")
             for score, _, record, label in sorted(found, key=lambda item: item[:2])
         ]
+
+    def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
+        """See `ledger.Ledger`."""
+        counts = Counter(
+            (row.line, row.bank_version, row.decision, row.shadow_decision) for row in self._shadowed(search)
+        )
+        return [ShadowCount(*group, parts) for group, parts in sorted(counts.items())]
+
+    def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
+        """See `ledger.Ledger`."""
+        different = [row for row in self._shadowed(search) if row.decision != row.shadow_decision]
+        yield from sorted(different, key=lambda row: (-row.judged_at, row.job_id))
+
+    def _shadowed(self, search: ShadowSearch) -> list[Shadowed]:
+        self.check()
+        return [row for row in self._entries.values() if isinstance(row, Shadowed) and search.has(row)]
 
     def _labelled(self, search: LabelSearch) -> Iterator[tuple[Record, str | None]]:
         self.check()

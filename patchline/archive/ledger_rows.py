@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from patchline.archive.ledger import SEEN, Acted, Announced, Entry, Found, Judged
 from patchline.archive.rows import text
+from patchline.archive.shadows import Shadowed
 from patchline.broker.base import Delivery
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import Reason, Unusable
@@ -25,6 +26,7 @@ from patchline.protocol.gate_messages import (
 )
 from patchline.protocol.judgement_message import JUDGEMENT_TYPE, parse_judgement
 from patchline.protocol.messages import Envelope
+from patchline.protocol.shadow_message import SHADOW_TYPE, parse_shadow
 
 _BETWEEN_GATES = {(topology.ACTS, SNAPSHOT_TYPE), (topology.ACTS, SYNC_TYPE)}  # nothing of a part
 
@@ -123,6 +125,11 @@ def _judged(message: Envelope, archived_at: int) -> Judged:
     )
 
 
+def _shadowed(message: Envelope, archived_at: int) -> Shadowed:
+    said = parse_shadow(message)
+    return Shadowed(**said.model_dump(exclude={"worker"}), archived_at=archived_at, document=message.body.decode())
+
+
 def _document(message: Envelope) -> dict[str, str]:
     return {"document": message.body.decode(), "digest": hashlib.sha256(message.body).hexdigest()}
 
@@ -134,4 +141,5 @@ _READERS: dict[tuple[str, str | None], Callable[[Envelope, int], Entry]] = {
     (topology.ACTS, OUTCOME_TYPE): _outcome,
     (topology.ACTS, CONFIRMATION_TYPE): _confirmation,
     (topology.JUDGEMENTS, JUDGEMENT_TYPE): _judged,
+    (topology.SHADOWS, SHADOW_TYPE): _shadowed,
 }

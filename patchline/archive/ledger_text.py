@@ -9,6 +9,7 @@ from typing import Any
 
 from patchline.archive.base import Record
 from patchline.archive.ledger import SEEN, Acted, Announced, Entry, Found, Gap, GapKind, GapSearch, Judged, Ledger
+from patchline.archive.shadows import Shadowed
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Action, ActState
 
@@ -111,7 +112,7 @@ def _page(archive: Ledger, job_id: str, now_ms: int) -> Page:
 
 def _in_order(verdicts: list[Record], entries: list[Entry]) -> tuple[Event, ...]:
     """What happens at the same millisecond stays in the order in which it must have happened."""
-    order = ("captured", "announced", "received", "verdict", "intended", "done", "outcome", "judgement")
+    order = ("captured", "announced", "received", "verdict", "shadow", "intended", "done", "outcome", "judgement")
     events = [*_captured(verdicts, entries), *(event for record in verdicts for event in _of_verdict(record, verdicts))]
     events += [_of_entry(entry) for entry in entries]
     return tuple(sorted(events, key=lambda event: (event.at, order.index(event.event))))
@@ -152,6 +153,10 @@ def _of_entry(entry: Entry) -> Event:
         return Event(
             entry.judged_at, "judgement", f"{entry.judged_by} judged it {entry.judgement}{kind}{note}", document
         )
+    if isinstance(entry, Shadowed):
+        version = entry.shadow_version[:12]
+        text = f"the shadow bank {version} would have said {entry.shadow_decision}, score {entry.shadow_score:g}"
+        return Event(entry.judged_at, "shadow", text, document)
     return Event(entry.found_at, "outcome", f"{_found(entry)} (gate {entry.gate})", document)
 
 

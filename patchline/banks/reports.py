@@ -10,7 +10,7 @@ import pydantic
 from patchline.inspection.memory_bank import Sha256
 from patchline.protocol import messages
 
-State = Literal["serving", "refused"]
+State = Literal["serving", "refused", "shadow", "shadow refused"]
 
 
 class Report(messages.Frozen):

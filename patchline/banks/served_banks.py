@@ -68,12 +68,13 @@ class ServedBanks:
         Args:
             category: of the bank.
             version: that is served; None: that in `paths.memory_banks`.
-            state: of the category. The copies of the active version and of the one before stay.
+            state: of the category. The copies of the active version, of the one before and of the shadow stay.
 
         Raises:
             SetupError: the folder cannot be written.
         """
-        below, needed = self.folder / category, {version, state.active, state.previous}
+        shadow = None if state.shadow is None else state.shadow.version
+        below, needed = self.folder / category, {version, state.active, state.previous, shadow}
         content = _Served(version=version).model_dump_json().encode() + b"\n"
         try:
             below.mkdir(parents=True, exist_ok=True)

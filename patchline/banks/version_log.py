@@ -18,8 +18,8 @@ SHORT = 12  # digits of a digest that are shown
 _MIN_DIGITS = 4
 _MIN_TEXT, _MAX_TEXT = 1, 500
 
-Act = Literal["publish", "activate", "rollback", "retire"]
-VersionState = Literal["active", "previous", "published", "retired"]
+Act = Literal["publish", "activate", "rollback", "retire", "shadow", "end-shadow"]
+VersionState = Literal["active", "previous", "shadow", "published", "retired"]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=_MIN_TEXT, max_length=_MAX_TEXT)]
 
 
@@ -32,6 +32,7 @@ class Record(messages.Frozen):
         version: the SHA-256 of the version's manifest.
         when: epoch milliseconds, by the clock of whoever acted.
         files: of a version that is published: the SHA-256 of each file by its name.
+        share: of the images that a shadow judges.
     """
 
     format: Literal["patchline.bank_record.v1"] = "patchline.bank_record.v1"
@@ -43,6 +44,19 @@ class Record(messages.Frozen):
     who: Text
     why: Text
     files: dict[messages.FileName, Sha256] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A version that judges beside the active one, and whose judgements nobody acts on.
+
+    Attributes:
+        share: of the images, above 0 and at most 1.
+    """
+
+    version: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class State:
         served: the versions that are or were active and to which a rollback can lead; the last is active.
         retired: versions that can no longer be activated.
         digest: the SHA-256 of the last record.
+        shadow: the version that judges beside the active one.
     """
 
     records: tuple[Record, ...] = ()
@@ -62,6 +77,7 @@ class State:
     served: tuple[str, ...] = ()
     retired: frozenset[str] = frozenset()
     digest: str | None = None
+    shadow: Shadow | None = None
 
     @property
     def active(self) -> str | None:
@@ -75,17 +91,23 @@ class State:
 
     def after(self, record: Record, digest: str) -> State:
         """Return the state after one more record, which has a digest."""
-        published, served, retired = self.published, self.served, self.retired
+        published, served, retired, shadow = self.published, self.served, self.retired, self.shadow
         if record.act == "publish":
             published = (*published, record)
         elif record.act == "activate":
             served = (*(version for version in served if version != record.version), record.version)
         elif record.act == "rollback":
             served = served[:-1]
+        elif record.act == "shadow":
+            shadow = Shadow(record.version, record.share or 1.0)
+        elif record.act == "end-shadow":
+            shadow = None
         else:
             served = tuple(version for version in served if version != record.version)
             retired = retired | {record.version}
-        return State((*self.records, record), published, served, retired, digest)
+        if shadow is not None and served and shadow.version == served[-1]:  # it serves now
+            shadow = None
+        return State((*self.records, record), published, served, retired, digest, shadow)
 
     def state_of(self, version: str) -> VersionState:
         """Return what a version is."""
@@ -93,6 +115,8 @@ class State:
             return "retired"
         if version == self.active:
             return "active"
+        if self.shadow is not None and version == self.shadow.version:
+            return "shadow"
         return "previous" if version == self.previous else "published"
 
     def published_as(self, version: str) -> Record | None:

@@ -19,13 +19,20 @@ import pydantic
 
 from patchline.banks import folds, golden, store
 from patchline.banks.objects import Objects, StoreUnavailable
-from patchline.banks.version_log import SHORT, Act, Record, State
+from patchline.banks.version_log import SHORT, Act, Record, Shadow, State
 from patchline.inspection.memory_bank import BankManifest
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
 MARK = "patchline-bank-store.json"
-_DONE = {"publish": "published", "activate": "activated", "rollback": "rolled back to", "retire": "retired"}
+_DONE: dict[Act, str] = {
+    "publish": "published",
+    "activate": "activated",
+    "rollback": "rolled back to",
+    "retire": "retired",
+    "shadow": "made a shadow of",
+    "end-shadow": "ended the shadow",
+}
 _MARK_CONTENT = b'{"format": "patchline.bank_store.v1"}\n'
 
 
@@ -153,7 +160,36 @@ class Versions:
             raise SetupError(f"{category}: version {version[:SHORT]} is active; activate another one first")
         if version in state.retired:
             raise SetupError(f"{category}: version {version[:SHORT]} is retired already")
+        if state.shadow is not None and version == state.shadow.version:
+            raise SetupError(f"{category}: version {version[:SHORT]} is the shadow; end it first with --end")
         self._record(category, state, "retire", version, who, why)
+
+    def shadow(self, category: str, version: str, share: float, who: str, why: str) -> None:
+        """Have workers judge a share of the images by a version, too, and act on nothing of it.
+
+        Raises:
+            SetupError: it is active or retired, or it is the shadow with this share already, or see `activate`.
+        """
+        state = self.state(category)
+        if version == state.active:
+            raise SetupError(f"{category}: version {version[:SHORT]} is active; a shadow is another version")
+        if version in state.retired:
+            raise SetupError(f"{category}: version {version[:SHORT]} is retired; publish a bank of its images again")
+        if state.shadow == Shadow(version, share):
+            raise SetupError(f"{category}: version {version[:SHORT]} is the shadow already; {_last(state)}")
+        self._record(category, state, "shadow", version, who, why, share=share)
+
+    def end_shadow(self, category: str, who: str, why: str) -> str:
+        """Have workers judge by the active version only. Return the version that was the shadow.
+
+        Raises:
+            SetupError: there is no shadow, or see `activate`.
+        """
+        state = self.state(category)
+        if state.shadow is None:
+            raise SetupError(f"{category}: no version is a shadow")
+        self._record(category, state, "end-shadow", state.shadow.version, who, why)
+        return state.shadow.version
 
     def manifest(self, category: str, version: str) -> BankManifest:
         """Return the manifest of a version.
@@ -225,10 +261,19 @@ class Versions:
         who: str,
         why: str,
         files: dict[str, str] | None = None,
+        share: float | None = None,
     ) -> None:
         """Make the record that follows a state, or raise ChangedMeanwhile: another one follows it already."""
         number, now_ms = len(state.records) + 1, self._now_ms()
-        fields = {"act": act, "version": version, "when": now_ms, "who": who, "why": why, "files": files}
+        fields = {
+            "act": act,
+            "version": version,
+            "when": now_ms,
+            "who": who,
+            "why": why,
+            "files": files,
+            "share": share,
+        }
         try:
             record = Record.model_validate({"number": number, "after": state.digest, **fields})
         except pydantic.ValidationError as error:
@@ -264,7 +309,4 @@ def _last(state: State) -> str:
     if not state.records:
         return "nothing was done before"
     last = state.records[-1]
-    done = {"publish": "published", "activate": "activated", "rollback": "rolled back to", "retire": "retired"}[
-        last.act
-    ]
-    return f"{last.who} has {done} {last.version[:SHORT]} ({last.why})"
+    return f"{last.who} has {_DONE[last.act]} {last.version[:SHORT]} ({last.why})"

@@ -31,7 +31,7 @@ class Permissions:
 PERMISSIONS = {
     "publisher": Permissions(write=r"^patchline\.(jobs|backlog|parts|status)$", read="^$"),
     "worker": Permissions(
-        write=r"^(patchline\.(jobs|backlog|suspects|verdicts|pictures|dead|status|banks)|amq\.gen-.*)$",
+        write=r"^(patchline\.(jobs|backlog|suspects|verdicts|pictures|dead|status|banks|shadows)|amq\.gen-.*)$",
         read=r"^(patchline\.(jobs|backlog|suspects)(\..+)?|patchline\.(banks|status)|amq\.gen-.*)$",
         configure=r"^amq\.gen-.*$",
     ),

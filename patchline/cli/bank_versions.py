@@ -91,7 +91,7 @@ def publish(
     settings = config.load(config_file)
     settings.category(category)
     source = settings.paths.memory_banks / category if folder is None else folder
-    version, is_new = opening.versions(settings).publish(source, category, _name(who), why)
+    version, is_new = opening.versions(settings).publish(source, category, name_of(who), why)
     print(f"{category}: {source} {'is' if is_new else 'was published before as'} version {version}")
     print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
 
@@ -120,8 +120,8 @@ def activate(
     versions = opening.versions(settings)
     state = versions.state(category)
     chosen, replaced = state.find(version), None if instead_of is None else state.find(instead_of)
-    versions.activate(category, chosen, _name(who), why, replaced)
-    print(f"{category}: version {chosen[:12]} is active; {_announced(settings, category, chosen)}")
+    versions.activate(category, chosen, name_of(who), why, replaced)
+    print(f"{category}: version {chosen[:12]} is active; {announced(settings, category, chosen)}")
 
 
 @app.command()
@@ -133,8 +133,8 @@ def rollback(category: Name, why: Why, who: Who = None, config_file: Settings = 
     from patchline.banks import opening
 
     settings = config.load(config_file)
-    version = opening.versions(settings).rollback(category, _name(who), why)
-    print(f"{category}: version {version[:12]} is active again; {_announced(settings, category, version)}")
+    version = opening.versions(settings).rollback(category, name_of(who), why)
+    print(f"{category}: version {version[:12]} is active again; {announced(settings, category, version)}")
 
 
 @app.command()
@@ -147,11 +147,12 @@ def retire(category: Name, version: Version, why: Why, who: Who = None, config_f
 
     versions = opening.versions(config.load(config_file))
     chosen = versions.state(category).find(version)
-    versions.retire(category, chosen, _name(who), why)
+    versions.retire(category, chosen, name_of(who), why)
     print(f"{category}: version {chosen[:12]} is retired")
 
 
-def _announced(settings: config.Config, category: str, version: str) -> str:
+def announced(settings: config.Config, category: str, version: str) -> str:
+    """Tell the workers to look at the store, and say whether they were told."""
     from patchline.operations import bank_news
 
     reason = bank_news.announce(settings, category, version)
@@ -160,7 +161,7 @@ def _announced(settings: config.Config, category: str, version: str) -> str:
     return f"workers were not told ({reason}), and look at the store every {settings.banks.poll_s:g} s"
 
 
-def _name(who: str | None) -> str:
+def name_of(who: str | None) -> str:
     """Who acts: as said, or the user and the host. Behind sudo it is the person and not root."""
     if who is not None:
         return who

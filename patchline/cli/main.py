@@ -11,6 +11,7 @@ from patchline.broker.base import BrokerError
 from patchline.cli import (
     archive,
     bank_images,
+    bank_shadow,
     bank_versions,
     banks,
     camera,
@@ -20,6 +21,7 @@ from patchline.cli import (
     line,
     machine,
     models,
+    replay,
 )
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
@@ -62,7 +64,10 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(archive.app, name="archive")
 for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.threshold):
     archive.app.command()(subcommand)
+archive.app.command()(replay.replay)
 app.add_typer(bank_versions.app, name="banks")
+bank_versions.app.command()(bank_shadow.shadow)
+bank_versions.app.command()(bank_shadow.report)
 bank_versions.app.command()(bank_images.add)
 bank_versions.app.command()(bank_images.remove)
 

@@ -127,7 +127,11 @@ def inspect_file(inspector: Inspector, path: Path) -> tuple[Inspection, score.He
     inspection = _inspect(inspector, path, attempts=3)
     if inspection.heat_map is None or inspection.image is None:
         raise SetupError(f"{path}: has no heat map")
-    return dataclasses.replace(inspection, heat_map=None, image=None), inspection.heat_map, inspection.image
+    return (
+        dataclasses.replace(inspection, heat_map=None, image=None, patches=None),
+        inspection.heat_map,
+        inspection.image,
+    )
 
 
 def _inspect(inspector: Inspector, path: Path, attempts: int) -> Inspection:

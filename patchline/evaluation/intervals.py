@@ -37,6 +37,20 @@ def share(count: int, total: int) -> Figure:
     return Figure(value=count / total, low=low, high=high)
 
 
+def mcnemar(first_only: int, second_only: int) -> float:
+    """The two-sided p-value of McNemar's exact test: paired yes or no answers of two judges (McNemar, 1947).
+
+    Of the items on which they differ, each is as likely to be one of the first as of the second, if both say yes as
+    often: the smaller number is binomial with a probability of one half.
+
+    Args:
+        first_only: the items to which only the first says yes.
+        second_only: the items to which only the second does.
+    """
+    different, smaller = first_only + second_only, min(first_only, second_only)
+    return min(1.0, 2 * float(special.bdtr(smaller, different, 0.5)))
+
+
 def auroc(good: Values, defect: Values) -> Figure:
     """AUROC with the interval of DeLong, DeLong and Clarke-Pearson (1988), on the logit scale so that it stays below 1.
 

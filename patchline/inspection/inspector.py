@@ -35,6 +35,7 @@ class Inspection:
         heat_map: at the size of the patches; None for a pass, unless it was requested.
         image: uint8 [height, width, 3], RGB as captured; None without a heat map.
         p_value: of the score among the held-out scores of the bank; None if it has none.
+        patches: float32 [patches, dim], the features, for another bank of the same recipe.
     """
 
     decision: Decision
@@ -44,6 +45,7 @@ class Inspection:
     heat_map: HeatMap | None
     image: NDArray[np.uint8] | None = None
     p_value: float | None = None
+    patches: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,17 @@ class Inspector:
             decision = verdict.decide(decisive_score, scores.max, self.thresholds)
             p_value = self.bank.p_value(decisive_score)
         if decision is Decision.PASS and not with_heat_map:
-            return Inspection(decision, decisive_score, scores, (), None, p_value=p_value)
+            return Inspection(decision, decisive_score, scores, (), None, p_value=p_value, patches=patches)
         with stage("heat_map"):
             heat_map = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
             regions = score.regions(heat_map, self.category.min_region_pixels)
-        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb, p_value)
+        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb, p_value, patches)
+
+    def judge(self, patches: NDArray[np.float32]) -> tuple[Decision, float]:
+        """Return the decision and the score of an image by its features, float32 [patches, dim]."""
+        scores = score.image_scores(self.bank.distances(patches).largest(score.TOP_PATCHES))
+        decisive_score = score.decisive_score(scores, self.category.score)
+        return verdict.decide(decisive_score, scores.max, self.thresholds), decisive_score
 
     def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> HeatMap:
         window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)

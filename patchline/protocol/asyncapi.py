@@ -14,6 +14,7 @@ from patchline.protocol import (
     judgement_message,
     messages,
     picture_message,
+    shadow_message,
     status_message,
     topology,
 )
@@ -81,6 +82,13 @@ _CHANNELS: tuple[tuple[str, str, str, str, _Model], ...] = (
         status_message.Status,
     ),
     (
+        "shadows",
+        topology.SHADOWS,
+        "{line}.{category}",
+        "What a shadow bank says of a part beside its verdict, as JSON. The archive keeps it; no gate hears it.",
+        shadow_message.ShadowJudgement,
+    ),
+    (
         "banks",
         topology.BANKS,
         "{category}",
@@ -98,6 +106,7 @@ _TYPES: dict[_Model, str] = {
     gate_messages.ConfirmationRecord: gate_messages.CONFIRMATION_TYPE,
     judgement_message.Judgement: judgement_message.JUDGEMENT_TYPE,
     status_message.Status: status_message.STATUS_TYPE,
+    shadow_message.ShadowJudgement: shadow_message.SHADOW_TYPE,
     bank_message.BankNews: bank_message.BANK_TYPE,
 }
 # Their fields are AMQP properties and headers.

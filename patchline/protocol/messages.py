@@ -182,8 +182,33 @@ class Scores(Frozen):
     topk10: float
 
 
+class JudgedWith(Frozen):
+    """What computed a score, besides the bank and its recipe: with the same of it, a replay gives the same score.
+
+    Attributes:
+        model_sha256: the digest of the file that computed the features: of the `.om` on the Ascend.
+        precision: of the features.
+        processor: its name, or `ascend` for any chip; in brackets the kernels that the search uses.
+        build: Patchline's version, and the first digits of a digest of its code that judges.
+        packages: those that compute, with their versions.
+    """
+
+    model_sha256: str
+    precision: str
+    processor: str
+    build: str
+    packages: str
+
+
 class Verdict(Frozen):
-    """The result of a job. It has the same id as the job."""
+    """The result of a job. It has the same id as the job.
+
+    Attributes:
+        p_value: the probability that a good part has such a score or a higher one.
+        bank_version: of the bank with its recipe and thresholds: the SHA-256 of its manifest.
+        judged_with: what computed the score; earlier builds do not send it.
+        replay: True: the job is a replayed dead letter, whose part left the line long ago.
+    """
 
     job_id: Identifier
     line: Name
@@ -195,11 +220,12 @@ class Verdict(Frozen):
     score: float | None = None
     scores: Scores | None = None
     thresholds: Thresholds | None = None
-    p_value: float | None = None  # the probability that a good part has such a score or a higher one
+    p_value: float | None = None
     regions: tuple[Region, ...] = ()
     backbone: str | None = None
     memory_bank: str | None = None
-    bank_version: Digest | None = None  # of the bank with its recipe and thresholds: the SHA-256 of its manifest
+    bank_version: Digest | None = None
+    judged_with: JudgedWith | None = None
     device: str
     worker: str
     attempt: int
@@ -211,7 +237,7 @@ class Verdict(Frozen):
     encoder_count: EncoderCount | None = None
     durations_ms: dict[str, float] = {}
     traceparent: str | None = None
-    replay: bool | None = None  # True: the job is a replayed dead letter, whose part left the line long ago
+    replay: bool | None = None
 
     @property
     def routing_key(self) -> str:

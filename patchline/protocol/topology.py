@@ -15,9 +15,10 @@ TRACES = "patchline.traces"  # a queue, bound to the exchange of the verdicts
 ACTS = "patchline.acts"
 LEASE = "patchline.lease"
 STATUS = "patchline.status"
-LEDGER = "patchline.ledger"  # a queue, bound to the exchanges of parts, acts and judgements
+LEDGER = "patchline.ledger"  # a queue, bound to the exchanges of parts, acts, judgements and shadows
 JUDGEMENTS = "patchline.judgements"
 PICTURES = "patchline.pictures"
+SHADOWS = "patchline.shadows"  # what shadow banks would have said; a plant works without it
 BANKS = "patchline.banks"  # news of memory banks; a plant works without it
 MQTT = "patchline.mqtt"  # queues of what devices send; not an exchange
 MQTT_EXCHANGE = "amq.topic"  # where RabbitMQ's plug-in publishes; every RabbitMQ has it
@@ -162,16 +163,19 @@ def traces() -> Topology:
 def ledger(max_length: int) -> Topology:
     """Return the queue of what becomes the ledger of a part in the archive, besides its verdict.
 
-    It receives announcements, acts, outcomes, confirmations and judgements. When it is full it drops its oldest
-    message: if it refused, publishers and gates would wait for the archive.
+    It receives announcements, acts, outcomes, confirmations, judgements, and what shadow banks say. When it is full it
+    drops its oldest message: if it refused, publishers and gates would wait for the archive.
     """
-    bindings = tuple((exchange, "#") for exchange in (PARTS, ACTS, JUDGEMENTS))
-    return Topology((PARTS, ACTS, JUDGEMENTS), (Queue(LEDGER, bindings, _quorum(max_length, "drop-head")),))
+    bindings = tuple((exchange, "#") for exchange in (PARTS, ACTS, JUDGEMENTS, SHADOWS))
+    return Topology((PARTS, ACTS, JUDGEMENTS, SHADOWS), (Queue(LEDGER, bindings, _quorum(max_length, "drop-head")),))
 
 
 def bank_news() -> Topology:
-    """Return the exchange of the news of memory banks. Each worker that has a store listens with a queue of its own."""
-    return Topology((BANKS,), ())
+    """Return the exchanges of the news of memory banks, and of what shadow banks say.
+
+    Each worker that has a store listens to the news with a queue of its own.
+    """
+    return Topology((BANKS, SHADOWS), ())
 
 
 def _quorum(max_length: int, overflow: str) -> dict[str, str | int]:

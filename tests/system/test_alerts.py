@@ -139,6 +139,12 @@ CASES = {
         10,
         {'patchline_bank_not_activated{instance="i",category="c"}': "0x20"},
     ),
+    "PatchlineShadowBankNotLoaded": (
+        {'patchline_shadow_bank_not_loaded{instance="i",category="c"}': "1x20"},
+        {"instance": "i", "category": "c"},
+        10,
+        {'patchline_shadow_bank_not_loaded{instance="i",category="c"}': "1x3 0x20"},
+    ),
     "PatchlineBankStoreUnreadable": (
         {'patchline_bank_store_read_timestamp_seconds{instance="i"}': "0+60x5 300x10"},
         {"instance": "i"},

@@ -60,6 +60,7 @@ SUBCOMMANDS = {
         ("judge",),
         ("rates",),
         ("threshold",),
+        ("replay",),
     ],
     "banks": [
         ("init",),
@@ -69,6 +70,8 @@ SUBCOMMANDS = {
         ("activate",),
         ("rollback",),
         ("retire",),
+        ("shadow",),
+        ("report",),
         ("add",),
         ("remove",),
     ],

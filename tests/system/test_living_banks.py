@@ -193,8 +193,15 @@ def test_a_worker_refuses_a_version_that_does_not_fit_its_recipe(line, banks, ve
     fit.fit(changed, "brick", tmp_path / "pictures" / "train" / "good", seed=0)
     result = line.run("banks", "publish", "brick", "--from", str(tmp_path / "other" / "brick"), "--why", "larger")
     (version,) = re.findall(r"is version ([0-9a-f]{64})", result.out)
+    assert line.run("banks", "shadow", "brick", version[:8], "--why", "a test").returncode == 0
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_shadow_bank_not_loaded") == 1)
     activate(line, version)
     wait_for(lambda: line.metric(worker.metrics_port, "patchline_bank_not_activated") == 1)
     assert serves(worker) == versions[0][:12]
     refused = [entry for entry in records(line.run("banks", "log", "brick").out) if entry.get("state") == "refused"]
+    assert "resize was 160 and is 128" in refused[0]["reason"]
+    wait_for(lambda: line.metric(worker.metrics_port, "patchline_shadow_bank_not_loaded") == 0)  # it is to serve now
+    refused = [
+        entry for entry in records(line.run("banks", "log", "brick").out) if entry.get("state") == "shadow refused"
+    ]
     assert "resize was 160 and is 128" in refused[0]["reason"]

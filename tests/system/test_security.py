@@ -84,6 +84,7 @@ ALLOWED = {
         ("publish", topology.SUSPECTS),
         ("publish", topology.STATUS),
         ("publish", topology.BANKS),
+        ("publish", topology.SHADOWS),
         *(("consume", queue) for queue in CATEGORY_QUEUES),
     },
     "archive": {
@@ -115,7 +116,9 @@ ACTIONS = {
 def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
     queues = [*CATEGORY_QUEUES, topology.VERDICTS, topology.DEAD, GATE_QUEUE]
     queues += [LEASE_QUEUE, topology.TRACES, topology.LEDGER, topology.PICTURES]
-    attempts = [("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS, topology.BANKS)]
+    attempts = [
+        ("publish", name) for name in (*topology.EXCHANGES, topology.JUDGEMENTS, topology.BANKS, topology.SHADOWS)
+    ]
     attempts += [(verb, name) for verb in ("consume", "delete", "purge", "bind") for name in queues]
     # RabbitMQ has no separate permission for purging: who may consume may purge.
     expected = ALLOWED[user] | {("purge", name) for verb, name in ALLOWED[user] if verb == "consume"}

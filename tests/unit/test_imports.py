@@ -54,7 +54,9 @@ NEIGHBOURS = {
     "asyncua": {f"patchline/plc/opcua_{part}.py" for part in ("client", "model", "server")}
     | {"patchline/plant/opcua_arrays.py"},
     "obstore": {"patchline/runtime/bucket.py"},
-    "sqlalchemy": {f"patchline/archive/{name}.py" for name in ("database", "ledger_database", "picture_table")}
+    "sqlalchemy": {
+        f"patchline/archive/{name}.py" for name in ("database", "ledger_database", "picture_table", "shadow_table")
+    }
     | CHANGES_OF_THE_ARCHIVE,
     "pyarrow": {"patchline/archive/export.py"},
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,

@@ -37,7 +37,7 @@ class FakeInspector:
         self.outcome = Inspection(Decision.PASS, 1.0, Scores(max=2.0, topk10=1.0), (), None)
         self.inspected = 0
         self.thresholds = Thresholds(review=5.0, fail=9.0)
-        self.backbone = SimpleNamespace(manifest=SimpleNamespace(name="fake"))
+        self.backbone = SimpleNamespace(manifest=SimpleNamespace(name="fake"), model_sha256="6" * 64, precision="f32")
         self.bank = SimpleNamespace(version="bottle@123", digest="5" * 64)
         self.during = lambda: None
 
@@ -141,6 +141,7 @@ def test_a_job_becomes_a_verdict_and_is_acknowledged(line):
     assert (verdict.job_id, verdict.decision, verdict.score, verdict.attempt) == ("j1", Decision.PASS, 1.0, 1)
     assert (verdict.backbone, verdict.memory_bank, verdict.worker) == ("fake", "bottle@123", "w")
     assert verdict.bank_version == "5" * 64
+    assert (verdict.judged_with.model_sha256, verdict.judged_with.precision) == ("6" * 64, "f32")
     assert "decode" in verdict.durations_ms
     line.broker.cut()
     line.step()

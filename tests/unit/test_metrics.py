@@ -8,6 +8,14 @@ from patchline.evaluation import intervals, metrics
 from patchline.evaluation.metrics import OperatingPoints
 
 
+def test_mcnemar_is_the_binomial_test_of_the_parts_on_which_two_judges_differ():
+    assert intervals.mcnemar(0, 0) == 1.0
+    assert intervals.mcnemar(3, 3) == 1.0
+    assert intervals.mcnemar(0, 5) == pytest.approx(2 / 2**5)
+    assert intervals.mcnemar(9, 1) == intervals.mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert 0 < intervals.mcnemar(40_000, 41_000) < 0.001
+
+
 def test_auroc_is_the_probability_that_a_defect_has_a_higher_score():
     assert metrics.auroc(np.array([1, 2, 3], np.float32), np.array([2.5, 4], np.float32)) == pytest.approx(5 / 6)
 

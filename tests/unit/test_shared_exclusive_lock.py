@@ -66,3 +66,20 @@ def test_a_waiting_thread_reports_that_it_waits(monkeypatch):
         assert not acquired.is_set()
     waiting.join(5)
     assert acquired.is_set()
+
+
+def test_a_spare_place_is_taken_only_if_a_core_stays_free_and_nobody_waits_for_all():
+    lock = SharedExclusiveLock(5)
+    with lock.spare() as first, lock.spare() as second, lock.spare() as third:
+        assert (first, second, third) == (True, True, False)
+        with lock.shared():  # a job still finds a place
+            pass
+    with lock.shared(), lock.spare() as free:
+        assert free
+    with lock.shared(), lock.shared(), lock.spare() as free:
+        assert not free
+    with lock.exclusive(), lock.spare() as free:
+        assert not free
+    with SharedExclusiveLock(1).spare() as free:
+        assert free
+    assert lock._shared_holders == 0
