@@ -41,7 +41,6 @@ NEIGHBOURS = {
     "zxingcpp": {"patchline/camera/codes.py"},
     "PIL": {"patchline/inspection/image_header.py"},
     "rich": {"patchline/runtime/terminal.py"},
-    "sklearn": {"patchline/evaluation/metrics.py"},
     "scipy": {"patchline/evaluation/intervals.py"},
     "matplotlib": {"patchline/demo/report.py"},
     "torch": {"patchline/models/networks.py"},
