@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
-from patchline.broker.rabbitmq import RabbitBroker
 from patchline.cli.options import CONFIG, Settings
 from patchline.protocol.errors import SetupError
+
+if TYPE_CHECKING:
+    from patchline.broker.rabbitmq import RabbitBroker
 
 app = typer.Typer(no_args_is_help=True, help="Jobs that could not be judged: list, show, replay or delete them.")
 

@@ -21,6 +21,14 @@ def test_auroc_is_the_probability_that_a_defect_has_a_higher_score():
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_auroc_is_that_of_scikit_learn_also_with_equal_scores(levels):
+    rng = np.random.default_rng(levels)
+    good, defect = rng.integers(0, levels, 60), rng.integers(0, levels, 40) + levels // 3
+    expected = roc_auc_score(np.repeat([0, 1], [60, 40]), np.concatenate([good, defect]))
+    assert metrics.auroc(good.astype(np.float32), defect.astype(np.float32)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
 def test_average_precision_and_f1_are_those_of_scikit_learn_also_with_equal_scores(levels):
     rng = np.random.default_rng(levels)
     good = rng.integers(0, levels, 60).astype(float)

@@ -39,6 +39,7 @@ def require_exact(bank, queries):
     np.testing.assert_allclose(lazy.all(), distances, rtol=1e-6, atol=1e-12)
     smallest = squared_distances(queries, bank).min(axis=1)
     np.testing.assert_allclose(true, smallest, rtol=1e-6, atol=1e-9 * (bank.astype(np.float64) ** 2).sum(axis=1).max())
+    return search
 
 
 @given(
@@ -53,14 +54,12 @@ def require_exact(bank, queries):
 def test_no_lower_bound_exceeds_its_distance_at_any_scale(rows, dim, mean, scale, seed):
     bank = scale * (mean + part_features(rows, dim, seed))
     queries = scale * (mean + np.concatenate([part_features(90, dim, seed + 1), np.zeros((10, dim), np.float32)]))
-    bounds = LowerBounds.build(bank)
-    assert bounds is not None
+    bounds = require_exact(bank, queries).lower_bounds
     bank_mean = bank.mean(axis=0)
     true = squared_distances(queries - bank_mean, bank - bank_mean)
     for batch, batch_bounds in bounds.batches(queries):
         assert batch_bounds.shape == true[batch].shape
         assert (batch_bounds <= true[batch] * (1 + 1e-6)).all()
-    require_exact(bank, queries)
 
 
 @pytest.mark.parametrize(("queries", "dim", "rows"), [(784, 512, 1638), (1024, 152, 3000), (196, 512, 16_384)])
