@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from patchline import config
+from patchline.camera import codes
 from patchline.camera.mqtt_marks import Marks
 from patchline.camera.mqtt_message import Rules
 from patchline.camera.mqtt_metrics import MqttMetrics
@@ -55,6 +56,9 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
     queue = topology.mqtt(order.line, pattern.binding, settings.broker.mqtt_max_bytes)
     registry, name = Registry(), f"devices of {order.line}"
     metrics = MqttMetrics(order.line, registry)
+    read_ids = codes.readers(
+        settings, order.line, [order.category] if order.category else settings.categories, registry
+    )
     # Acknowledgements are on a connection of their own: RabbitMQ reads nothing from one that publishes in an alarm.
     with (
         connections.connect(settings, name) as consuming,
@@ -71,6 +75,15 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
 
             consumer = consuming.consume(topology.mqtt_queue(order.line), settings.publisher.window)
             MqttSource(
-                rules, consumer, marks, sending, accept, publishers.announce, metrics, connections.now_ms, stop
+                rules,
+                consumer,
+                marks,
+                sending,
+                accept,
+                publishers.announce,
+                metrics,
+                connections.now_ms,
+                read_ids,
+                stop,
             ).run()
             consumer.cancel()

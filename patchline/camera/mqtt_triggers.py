@@ -18,7 +18,7 @@ import structlog
 from patchline import config
 from patchline.camera import triggers
 from patchline.camera.metrics import PlcMetrics
-from patchline.camera.triggers import Objection, Sighting, Trigger
+from patchline.camera.triggers import Sighting, Trigger
 from patchline.plc import mqtt_url
 from patchline.plc.mqtt import MqttConnection, MqttError, Publication, Received
 from patchline.protocol.messages import EpochMs
@@ -127,8 +127,7 @@ class MqttTriggers:
             self._send_mark()
         seen = [sighting for message in self._received() if (sighting := self._read(message)) is not None]
         self._say_whether_it_answers()
-        passed = Objection("late_trigger", "another part was triggered before this one was seen")
-        return [Sighting(part.trigger, part.since, passed) for part in seen[:-1]] + seen[-1:]
+        return [Sighting(part.trigger, part.since, triggers.PASSED) for part in seen[:-1]] + seen[-1:]
 
     def run(self, put: Callable[[Sighting | None], None], stop: threading.Event) -> None:
         """Call `put` for each part on a background thread until `stop` is set, and with None at the end."""

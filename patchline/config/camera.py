@@ -33,7 +33,7 @@ class CameraRules(Section):
             `required` takes no other image.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
-        trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
+        trigger_late_ms: a part that may have been triggered longer ago when its camera is triggered has no image.
         trigger_late_counts: a part that has moved by more counts of the encoder has no image; None: the time decides.
         trigger_topic: messages on it trigger the camera, with `--triggers mqtt:`. None: patchline/LINE/trigger.
         stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.

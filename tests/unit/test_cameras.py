@@ -1,9 +1,11 @@
 """Cameras, their pixels and their triggers, without waiting: the time of the simulated ones is passed in."""
 
 import json
+import math
 import os
 import queue
 import random
+import select
 import sys
 import threading
 from types import SimpleNamespace
@@ -335,17 +337,86 @@ def pipe_with(data):
     return end
 
 
+def read_all(data):
+    """Return the parts of a pipe with these bytes. Nobody knows how long they have waited there."""
+    events, lines = queue.Queue(), triggers.Lines(pipe_with(data))
+    triggers.read_lines(lines, events.put)
+    sightings = list(iter(lambda: events.get(timeout=30), None))
+    assert {sighting.since for sighting in sightings} == {-math.inf}
+    return sightings
+
+
 def test_the_end_of_the_lines_is_said():
-    events = queue.Queue()
-    triggers.read_lines(pipe_with(b"\n\n"), events.put, lambda: events.put("end"))
-    assert [events.get(timeout=30) for _ in range(3)] == [Trigger(), Trigger(), "end"]
+    assert [sighting.trigger for sighting in read_all(b"\n\n")] == [Trigger(), Trigger()]
 
 
 def test_bytes_that_are_no_text_are_a_trigger_and_cost_no_other_one():
-    events = queue.Queue()
-    lines = b'{"number":1}\n\xff\xfe\n{"number":2}'
-    triggers.read_lines(pipe_with(lines), events.put, lambda: events.put("end"))
-    assert [events.get(timeout=30) for _ in range(4)] == [Trigger(number=1), Trigger(), Trigger(number=2), "end"]
+    sightings = read_all(b'{"number":1}\n\xff\xfe\n{"number":2}')
+    assert [sighting.trigger for sighting in sightings] == [Trigger(number=1), Trigger(), Trigger(number=2)]
+
+
+def test_of_lines_that_came_together_only_the_last_part_can_be_before_the_camera():
+    objections = [sighting.objection for sighting in read_all(b"\n\n\n")]
+    assert [objection and objection.cause for objection in objections] == ["late_trigger", "late_trigger", None]
+
+
+class Pipe:
+    """A pipe whose reader is looked into: `on_wait` is called whenever it waits for lines."""
+
+    def __init__(self, time):
+        self.end, self.start = os.pipe()
+        self.time, self.on_wait = time, lambda: None
+        self.lines = triggers.Lines(self.end, time.clock, self.wait)
+
+    def wait(self, file, seconds):
+        if seconds:
+            self.time.wait(seconds)
+            self.on_wait()
+        return bool(select.select([file], [], [], 0)[0])
+
+    def write(self, data):
+        os.write(self.start, data)
+
+
+@pytest.fixture
+def pipe(time):
+    pipe = Pipe(time)
+    yield pipe
+    os.close(pipe.end)
+    os.close(pipe.start)
+
+
+def test_a_line_that_waited_while_the_process_was_frozen_is_as_old_as_the_last_look_that_found_none(pipe, time):
+    assert pipe.lines.read() == ([], 100.0)
+    time.wait(5.0)  # nobody looks meanwhile, as after SIGSTOP
+    pipe.write(b"1\n")
+    assert pipe.lines.read() == ([b"1"], 100.0)
+    pipe.lines.read()
+    pipe.write(b"2\n")
+    assert pipe.lines.read() == ([b"2"], 105.02)
+
+
+def test_a_process_that_was_frozen_while_it_waited_for_lines_does_not_take_one_for_new(pipe, time):
+    def freeze():
+        time.wait(5.0)
+        pipe.write(b"1\n")
+
+    pipe.on_wait = freeze
+    pipe.lines.read()
+    assert pipe.lines.read() == ([b"1"], 100.0)
+
+
+def test_a_line_is_as_old_as_its_first_bytes_may_be(pipe, time):
+    pipe.lines.read()
+    pipe.write(b'{"number"')
+    assert pipe.lines.read() == ([], 100.0)
+    for _ in range(3):
+        pipe.lines.read()
+    pipe.write(b":1}\n{")
+    assert pipe.lines.read() == ([b'{"number":1}'], 100.0)
+    pipe.write(b"}\n")
+    lines, since = pipe.lines.read()
+    assert (lines, since) == ([b"{}"], pytest.approx(100.06))
 
 
 @pytest.mark.parametrize("text", ["seed=-1", "lost=2", "lost=nan", "frame_s=-5", "block_s=1e300"])
