@@ -52,7 +52,10 @@ class Host:
 
     def open(self, place: str, settings: dict[str, Any], frame_s: float) -> dict[str, Any]:
         """Open the camera, set it to one frame for each software trigger, and see a first frame come."""
-        self._camera = Aravis.Camera.new(place)
+        try:
+            self._camera = Aravis.Camera.new(place)
+        except GLib.Error as error:
+            raise Lost(f"{place}: {error.message}; `patchline cameras` lists those that are seen") from error
         self._device = self._camera.get_device()
         self._device.connect("control-lost", self._on_lost)
         if hasattr(self._device, "is_controller") and not self._device.is_controller():
@@ -200,7 +203,9 @@ class Host:
         for name, (size, offset, bounds) in sizes.items():
             _require_within(f"camera.region: its {name}", size, bounds)
             if offset + size > bounds[1]:
-                raise Lost(f"camera.region: offset and {name} are {offset} + {size}, and the sensor has {bounds[1]} pixels")
+                raise Lost(
+                    f"camera.region: offset and {name} are {offset} + {size}, and the sensor has {bounds[1]} pixels"
+                )
         camera.set_region(x, y, width, height)
         _require_same("camera.region", [x, y, width, height], list(camera.get_region()))
 
@@ -244,11 +249,8 @@ def _require_one_of(setting: str, value: object, known: list[str]) -> None:
 
 def _require_same(setting: str, wanted: Any, found: Any) -> None:
     """Check what was read back. Cameras round times and gains to steps of their own."""
-    if isinstance(wanted, float):
-        is_same = abs(found - wanted) <= max(_STEP, _STEP * abs(wanted))
-    else:
-        is_same = found == wanted
-    if not is_same:
+    room = _STEP * max(1.0, abs(wanted)) if isinstance(wanted, float) else None
+    if (found != wanted) if room is None else (abs(found - wanted) > room):
         raise Lost(f"{setting} was set to {wanted}, and the camera has {found}; write a value that it keeps")
 
 

@@ -18,6 +18,7 @@ from patchline.camera import codes, exposure, pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
+from patchline.camera.frame_size import FrameSize
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import ExposureMetrics, Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
@@ -238,16 +239,22 @@ def _mqtt_triggers(settings: config.Config, order: Order, address: str, registry
 
 
 def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
-    """Return what makes a frame the image of a job."""
+    """Return what makes a frame the image of a job. It raises CameraError if the frame does not fit."""
     rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
-    return lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+    size = FrameSize()
+
+    def encode(frame: Frame) -> tuple[bytes, str]:
+        size.check(frame)
+        return pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+
+    return encode
 
 
 def shutter_of(rules: config.CameraRules, make: Callable[[], Camera], events: queue.SimpleQueue[Event]) -> Shutter:
     """Return the thread of a camera, whose results become events."""
     return Shutter(
         lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
-        rules.stuck_s,
+        rules.stuck_limit_s,
     )
 
 

@@ -556,6 +556,25 @@ def test_a_busy_thread_says_so_at_once_and_shows_how_long_its_call_takes(run):
     assert camera.results == []
 
 
+def test_a_camera_that_waits_for_a_frame_as_long_as_it_may_is_ready_and_one_that_waits_longer_is_not(run):
+    now, entered, ended = [1.0], threading.Event(), threading.Event()
+
+    def picture(number):
+        entered.set()
+        assert ended.wait(PATIENCE_S)
+        return texture(0, number)
+
+    camera = run(Device(Plan(frame_s=0.0), picture), lambda: now[0])
+    while camera.thread.press("j1", timeout_s=10.0) is not None:
+        time.sleep(0.001)
+    assert entered.wait(PATIENCE_S)
+    now[0] += 11.0
+    assert camera.thread.is_open
+    now[0] += 1.5
+    assert not camera.thread.is_open
+    ended.set()
+
+
 def test_whatever_a_driver_raises_the_camera_is_opened_anew(run):
     device = Device(Plan(frame_s=0.0), picture=lambda number: {1: FRAME}[number])
     camera = run(device)

@@ -8,6 +8,7 @@ import random
 import select
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from patchline import config
-from patchline.camera import check, pixels, sources, stream, triggers
+from patchline.camera import check, pixels, process, sources, stream, triggers
 from patchline.camera.base import BrokenFrameError, CameraError, CameraLostError, Frame, NoFrameError
 from patchline.camera.folder import FolderCamera
 from patchline.camera.pixels import UnfitFrameError
@@ -213,7 +214,6 @@ def test_the_password_of_a_network_camera_must_follow_a_user(monkeypatch):
     ("rules", "error"),
     [
         ({}, "set camera.latency_ms: how old a picture is"),
-        ({"latency_ms": 250}, "camera.frame_timeout_ms must be greater than camera.latency_ms"),
         ({"latency_ms": 100, "gain": 1.0}, "camera.gain cannot be set from here"),
         ({"latency_ms": 100, "features": {"Gamma": 1.0}}, "camera.features cannot be set from here"),
         ({"latency_ms": 100, "pixel_format": "Mono12"}, "must be one of Mono8, BGR8"),
@@ -309,6 +309,17 @@ def test_a_frame_that_does_not_fit_the_recipe_is_refused(pixel_format, depth, en
         frame = frame_of(pixel_format, np.zeros((2, 3), np.uint8 if pixel_format == "Mono8" else "<u2"))
     with pytest.raises(UnfitFrameError, match=error):
         pixels.encode(frame, depth, encoding, 95)
+
+
+def test_a_frame_of_another_size_than_the_first_one_is_no_image():
+    loaded = config.load(Path("config.yaml"))
+    encode = process.encoder(loaded, process.Order("l", "bottle", 500))
+    large, small = (frame_of("Mono8", np.zeros(shape, np.uint8)) for shape in ((40, 60), (20, 30)))
+    encode(large)
+    encode(Frame(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()))  # a file is judged as it is
+    with pytest.raises(UnfitFrameError, match="has 30 x 20 pixels, and the first one had 60 x 40; set the camera back"):
+        encode(small)
+    encode(large)
 
 
 def test_an_encoded_file_stays_as_it_is():
@@ -474,6 +485,18 @@ def test_the_test_of_a_camera_says_how_bright_and_sharp_it_is_and_how_fast(time)
     assert report.frames_ms == pytest.approx([20.0] * 10)
     assert (report.white, report.black, report.histogram[100 // 16]) == (0.1, 0.0, 0.9)
     assert "overexposed" in "\n".join(report.lines())
+
+
+ADVICE = {(0.6, 0.1): "light the part evenly", (0.6, 0.0): "add light", (0.3, 0.1): "shorten the exposure"}
+
+
+@pytest.mark.parametrize(("black", "white"), ADVICE)
+def test_the_test_of_a_camera_advises_on_light(time, black, white):
+    values = np.full(1000, 100, np.uint8)
+    values[: int(1000 * black)] = 0
+    values[-int(1000 * white) or 1000 :] = 255
+    text = "\n".join(report_of(time, [frame_of("Mono8", values.reshape(20, 50))]).lines())
+    assert [advice for advice in ADVICE.values() if advice in text] == [ADVICE[black, white]]
 
 
 def test_a_blurred_picture_is_less_sharp(time):

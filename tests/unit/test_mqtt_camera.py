@@ -104,9 +104,13 @@ def test_a_part_whose_age_nobody_knows_is_late():
     assert read(arrival=Arrival(NOW, None)).deadline == NOW + 960, "the device says when"
 
 
-def test_a_part_whose_device_has_a_clock_of_the_future_is_late():
-    assert read(f"cameras.l1.brick.p7.{NOW + 1900}").deadline == NOW + 2900
-    assert read(f"cameras.l1.brick.p7.{NOW + 60_000}").deadline == NOW
+def test_a_part_whose_device_has_a_clock_of_the_future_is_late_and_that_is_said():
+    said = []
+    careful = replace(RULES, on_ahead=lambda *values: said.append(values))
+    assert read(f"cameras.l1.brick.p7.{NOW + 1900}", rules=careful).deadline == NOW + 2900
+    assert said == []
+    assert read(f"cameras.l1.brick.p7.{NOW + 60_000}", rules=careful).deadline == NOW
+    assert said == [("p7", 60_000)]
 
 
 def test_an_image_that_is_too_large_is_a_part_without_an_image():
