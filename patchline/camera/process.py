@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -51,7 +52,7 @@ class Order:
         rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
         count: triggers after which the process ends; None: never.
         metrics_port: port of the metrics; None serves none.
-        plc: address of the PLC or MQTT broker that triggers; None: there is none.
+        plc: address of the PLC, MQTT broker or named pipe that triggers; None: there is none.
     """
 
     line: str
@@ -189,13 +190,19 @@ def triggers_of(settings: config.Config, order: Order, registry: Registry) -> St
     """Return what starts the triggers. Raises SetupError if they cannot be had."""
     if order.plc is not None and order.plc.partition(":")[0] in ("mqtt", "mqtts"):
         return _mqtt_triggers(settings, order, order.plc, registry)
+    if order.plc is not None and order.plc.startswith("pipe:"):
+        return _line_triggers(triggers.open_pipe(Path(order.plc.removeprefix("pipe:"))))
     if order.plc is not None:
         return _plc_triggers(settings, order, order.plc, registry)
     if order.rate is not None:
         return partial(_fire, order.rate, order.count)
     if sys.stdin is None:
         raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
-    lines = triggers.Lines(sys.stdin.fileno())
+    return _line_triggers(sys.stdin.fileno())
+
+
+def _line_triggers(file: int) -> StartTriggers:
+    lines = triggers.Lines(file)
     return lambda _shutter, events, _stop: triggers.read_lines(lines, events.put)
 
 

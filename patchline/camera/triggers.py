@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -10,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pydantic
 import structlog
 
 from patchline.protocol import messages
+from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import EncoderCount, Identifier, PartNumber
 
 _log = structlog.get_logger(__name__)
 _CHUNK_BYTES = 65_536
 _LOOK_S = 0.02
+_FOR_GROUP = 0o660
 
 
 class Trigger(messages.Frozen):
@@ -120,6 +124,30 @@ class Lines:
         *lines, self._unread = (self._unread + (data or b"\n")).split(b"\n")
         self._unread_since = self._empty_at if lines else since
         return lines, since
+
+
+def open_pipe(path: Path) -> int:
+    """Return a named pipe into which other programs write lines. It is made if it is missing, for its user and group.
+
+    It is open for writing, too: it does not end while nobody writes.
+
+    Raises:
+        SetupError: there is something else, another process reads it, or it cannot be made.
+    """
+    try:
+        if not path.exists():
+            os.mkfifo(path)
+            path.chmod(_FOR_GROUP)  # whatever the umask is
+        if not path.is_fifo():
+            raise SetupError(f"--triggers pipe:{path}: is no named pipe; remove it, or name another path")
+        pipe = os.open(path, os.O_RDWR)
+        fcntl.flock(pipe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise SetupError(f"--triggers pipe:{path}: another process reads it; give each camera its own") from error
+    except OSError as error:
+        advice = "name a path in a folder of this user"
+        raise SetupError(f"--triggers pipe:{path}: cannot be used ({error.strerror}); {advice}") from error
+    return pipe
 
 
 def read_lines(lines: Lines, put: Callable[[Sighting | None], None]) -> None:

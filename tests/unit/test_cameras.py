@@ -6,6 +6,7 @@ import os
 import queue
 import random
 import select
+import stat
 import sys
 import threading
 from pathlib import Path
@@ -405,6 +406,28 @@ def test_a_line_that_waited_while_the_process_was_frozen_is_as_old_as_the_last_l
     pipe.lines.read()
     pipe.write(b"2\n")
     assert pipe.lines.read() == ([b"2"], 105.02)
+
+
+def test_programs_write_triggers_into_a_named_pipe_that_does_not_end_between_them(tmp_path):
+    path = tmp_path / "triggers"
+    lines = triggers.Lines(triggers.open_pipe(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert lines.read()[0] == []
+    for number in range(2):
+        path.write_text(f"{number}\n")
+        while not (found := lines.read()[0]):
+            pass
+        assert found == [str(number).encode()]
+    with pytest.raises(SetupError, match="another process reads it; give each camera its own"):
+        triggers.open_pipe(path)
+
+
+def test_a_path_that_can_be_no_pipe_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="is no named pipe; remove it"):
+        triggers.open_pipe(tmp_path / "file")
+    with pytest.raises(SetupError, match=r"cannot be used \(No such file or directory\); name a path"):
+        triggers.open_pipe(tmp_path / "none" / "triggers")
 
 
 def test_a_process_that_was_frozen_while_it_waited_for_lines_does_not_take_one_for_new(pipe, time):
