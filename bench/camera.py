@@ -118,7 +118,7 @@ def main() -> int:
         folder = Path(name)
         settings = config.load(Path("config.yaml"))
         paths = settings.paths.model_copy(update={"spool": folder / "spool"})
-        camera = config.Camera(frame_timeout_ms=20_000)
+        camera = config.Camera(frame_timeout_ms=20_000, trigger_late_ms=20_000)
         settings = settings.model_copy(update={"paths": paths, "camera": camera})
         config.save(settings, folder / "config.yaml")
         with lines.running(folder, settings) as line:

@@ -49,7 +49,10 @@ class Target:
             SetupError: it is not.
         """
         if self.trial and images < TRIAL_IMAGES:
-            raise SetupError(f"{images} good images are too few, even for a trial: it takes {TRIAL_IMAGES}")
+            raise SetupError(
+                f"{images} good images are too few, even for a trial: it takes {TRIAL_IMAGES}; "
+                "add pictures of other good parts"
+            )
         require_enough_images(images, self.false_reject_rate)
 
     @classmethod

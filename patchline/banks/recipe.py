@@ -240,7 +240,8 @@ def _require_enough(good: good_images.GoodImages, target: calibration.Target) ->
     except SetupError as error:
         if good.group_count == len(good.paths):
             raise
-        raise SetupError(f"{good.describe()}; each group counts as one image: {error}") from error
+        advice = "if all pictures show one part, set near_duplicates: ignore for the category, to try the rest"
+        raise SetupError(f"{good.describe()}; each group counts as one image: {error}; {advice}") from error
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from gi.repository import Aravis, GLib  # noqa: E402 - the version comes first
 _BUFFERS = 4
 _MIN_SOCKET_BYTES = 1 << 20  # the kernel grants up to net.core.rmem_max
 _SLICE_S = 0.02  # between two looks at the signal that the camera is lost
+_STEP = 0.01  # of a value, or of the unit of a small one: what a camera may round
 _STALE_S = 0.3  # time for a frame of an earlier trigger to come
 _EMPTY = (Aravis.BufferStatus.CLEARED, Aravis.BufferStatus.FILLING)  # buffers that come back without a frame
 
@@ -51,7 +52,10 @@ class Host:
 
     def open(self, place: str, settings: dict[str, Any], frame_s: float) -> dict[str, Any]:
         """Open the camera, set it to one frame for each software trigger, and see a first frame come."""
-        self._camera = Aravis.Camera.new(place)
+        try:
+            self._camera = Aravis.Camera.new(place)
+        except GLib.Error as error:
+            raise Lost(f"{place}: {error.message}; `patchline cameras` lists those that are seen") from error
         self._device = self._camera.get_device()
         self._device.connect("control-lost", self._on_lost)
         if hasattr(self._device, "is_controller") and not self._device.is_controller():
@@ -165,34 +169,64 @@ class Host:
         return header, data
 
     def _apply(self, settings: dict[str, Any]) -> None:
+        """Set the camera. Aravis writes what is out of bounds, too, so bounds are checked, and values read back."""
         camera = self._camera
         for name, value in settings["features"].items():
             self._set(name, value)
         if settings["pixel_format"] is not None:
-            camera.set_pixel_format_from_string(settings["pixel_format"])
+            formats, wanted = camera.dup_available_pixel_formats_as_strings(), settings["pixel_format"]
+            _require_one_of("camera.pixel_format", wanted, formats)
+            camera.set_pixel_format_from_string(wanted)
+            _require_same("camera.pixel_format", wanted, camera.get_pixel_format_as_string())
         if settings["region"] is not None:
-            camera.set_region(*settings["region"])
-        if settings["exposure_us"] is not None:
+            self._set_region(*settings["region"])
+        if (exposure_us := settings["exposure_us"]) is not None:
             if camera.is_exposure_auto_available():
                 camera.set_exposure_time_auto(Aravis.Auto.OFF)
-            camera.set_exposure_time(settings["exposure_us"])
-        if settings["gain"] is not None:
+            _require_within("camera.exposure_us", exposure_us, camera.get_exposure_time_bounds())
+            camera.set_exposure_time(exposure_us)
+            _require_same("camera.exposure_us", exposure_us, camera.get_exposure_time())
+        if (gain := settings["gain"]) is not None:
             if camera.is_gain_auto_available():
                 camera.set_gain_auto(Aravis.Auto.OFF)
-            camera.set_gain(settings["gain"])
+            _require_within("camera.gain", gain, camera.get_gain_bounds())
+            camera.set_gain(gain)
+            _require_same("camera.gain", gain, camera.get_gain())
+
+    def _set_region(self, x: int, y: int, width: int, height: int) -> None:
+        """Set the region. The bounds of a size are those of the sensor while the offsets are 0."""
+        camera, offsets = self._camera, {"OffsetX": x, "OffsetY": y}
+        for name in offsets:
+            if self._device.get_feature(name) is not None:
+                camera.set_integer(name, 0)
+        sizes = {"width": (width, x, camera.get_width_bounds()), "height": (height, y, camera.get_height_bounds())}
+        for name, (size, offset, bounds) in sizes.items():
+            _require_within(f"camera.region: its {name}", size, bounds)
+            if offset + size > bounds[1]:
+                raise Lost(
+                    f"camera.region: offset and {name} are {offset} + {size}, and the sensor has {bounds[1]} pixels"
+                )
+        camera.set_region(x, y, width, height)
+        _require_same("camera.region", [x, y, width, height], list(camera.get_region()))
 
     def _set(self, name: str, value: bool | int | float | str) -> None:
-        device = self._device
-        if device.get_feature(name) is None:
+        device, setting = self._device, f"camera.features: {name}"
+        feature = device.get_feature(name)
+        if feature is None:
             raise Lost(f"the camera has no setting {name}")
-        if isinstance(value, bool):
-            device.set_boolean_feature_value(name, value)
-        elif isinstance(value, str):
-            device.set_string_feature_value(name, value)
-        elif isinstance(device.get_feature(name), Aravis.GcFloat):
-            device.set_float_feature_value(name, float(value))
+        kind = "float" if isinstance(feature, Aravis.GcFloat) else "integer"
+        if isinstance(value, (bool, str)):
+            kind = "boolean" if isinstance(value, bool) else "string"
+            if isinstance(feature, Aravis.GcEnumeration):
+                _require_one_of(setting, value, device.dup_available_enumeration_feature_values_as_strings(name))
+        elif kind == "integer" and value != int(value):
+            raise Lost(f"{setting} is {value}, and the camera takes whole numbers")
         else:
-            device.set_integer_feature_value(name, value)
+            value = float(value) if kind == "float" else int(value)
+            _require_within(setting, value, getattr(device, f"get_{kind}_feature_bounds")(name))
+        getattr(device, f"set_{kind}_feature_value")(name, value)
+        if feature.get_actual_access_mode() != Aravis.GcAccessMode.WO:
+            _require_same(setting, value, getattr(device, f"get_{kind}_feature_value")(name))
 
     def _check(self) -> None:
         if self._lost:
@@ -200,6 +234,24 @@ class Host:
 
     def _on_lost(self, _: Any) -> None:
         self._lost = True
+
+
+def _require_within(setting: str, value: float, bounds: Any) -> None:
+    low, high = bounds[0], bounds[1]
+    if not low <= value <= high:
+        raise Lost(f"{setting} is {value:.12g}, and the camera takes {low:.12g} to {high:.12g}")
+
+
+def _require_one_of(setting: str, value: object, known: list[str]) -> None:
+    if value not in known:
+        raise Lost(f"{setting} is {value!r}, and the camera takes one of {', '.join(known)}")
+
+
+def _require_same(setting: str, wanted: Any, found: Any) -> None:
+    """Check what was read back. Cameras round times and gains to steps of their own."""
+    room = _STEP * max(1.0, abs(wanted)) if isinstance(wanted, float) else None
+    if (found != wanted) if room is None else (abs(found - wanted) > room):
+        raise Lost(f"{setting} was set to {wanted}, and the camera has {found}; write a value that it keeps")
 
 
 def _state(place: str) -> str:

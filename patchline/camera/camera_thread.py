@@ -71,6 +71,7 @@ class CameraThread:
         self._ended = threading.Event()
         self._call_since: float | None = None
         self._open = False
+        self._patience_s = 0.0  # for which the current call may wait for a frame
         self.opened = 0  # times
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
@@ -83,7 +84,7 @@ class CameraThread:
     @property
     def is_open(self) -> bool:
         """The camera is open, and its current call has not taken suspiciously long."""
-        return self._open and self.in_call_s < _SILENT_S
+        return self._open and self.in_call_s < _SILENT_S + self._patience_s
 
     @property
     def in_call_s(self) -> float:
@@ -155,7 +156,7 @@ class CameraThread:
         result: Frame | CameraError
         job_id = shot.job_id
         try:
-            with self._call():
+            with self._call(max(0.0, shot.frame_by - self._clock())):
                 result = self._expose(camera, shot)
         except CameraLostError as error:
             self._lose(str(error))
@@ -205,8 +206,8 @@ class CameraThread:
             _log.exception("camera cannot be closed")
 
     @contextmanager
-    def _call(self) -> Iterator[None]:
-        self._call_since = self._clock()
+    def _call(self, patience_s: float = 0.0) -> Iterator[None]:
+        self._call_since, self._patience_s = self._clock(), patience_s
         try:
             yield
         finally:

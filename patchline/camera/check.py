@@ -25,6 +25,7 @@ _BINS = 16
 _STEP = 256 // _BINS
 _BAR = 40
 _MAX_CLIPPED = 0.01
+_MAX_BLACK = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,12 @@ class Report:
         ]
 
     def _advice(self) -> str:
-        if self.white > _MAX_CLIPPED:
+        is_dark, is_bright = self.black > _MAX_BLACK, self.white > _MAX_CLIPPED
+        if is_dark and is_bright:
+            return ": most is black, and some is white; light the part evenly, and shield the camera from reflections"
+        if is_bright:
             return ": overexposed; shorten the exposure or lower the gain"
-        return ": underexposed; lengthen the exposure or add light" if self.black > 0.5 else ""
+        return ": underexposed; lengthen the exposure or add light" if is_dark else ""
 
 
 def check(

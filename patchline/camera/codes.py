@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from patchline import config
 from patchline.camera.base import CameraError
+from patchline.camera.metrics import CodeMetrics
 from patchline.config import BitDepth, Images
 from patchline.inspection import decode
 from patchline.protocol.errors import SetupError, Unusable
 from patchline.protocol.messages import Identifier
+from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
@@ -22,6 +26,9 @@ class NoCodeError(CameraError):
     """A part must have a code, and its image shows none that can be its id."""
 
     cause = "no_code"
+
+
+ReadId = Callable[[bytes, str], str | None]
 
 
 class CodeReader:
@@ -77,3 +84,21 @@ class CodeReader:
             return "read", _IDENTIFIER.validate_python(texts[0])
         except ValidationError:
             return "unfit", f"the code {texts[0][:200]!r} is no id of a part: letters, digits and ._:-, 128 at most"
+
+
+def readers(settings: config.Config, line: str, categories: Iterable[str], registry: Registry) -> dict[str, ReadId]:
+    """Return, for each category, what finds the id of a part in its image: see `CodeReader.read`.
+
+    Raises:
+        SetupError: zxing-cpp is needed and not installed.
+    """
+    wanted, names = settings.camera.rules(line).part_code, list(categories)
+    if wanted == "none":
+        return dict.fromkeys(names, lambda *_: None)
+    counted = CodeMetrics(line, names, OUTCOMES, registry)
+
+    def reader(category: str) -> ReadId:
+        count = partial(counted.count, category)
+        return CodeReader(wanted == "required", settings.images, settings.category(category).depth, count).read
+
+    return {category: reader(category) for category in names}

@@ -167,9 +167,9 @@ class Exposures:
         late_s = 0.0 if since is None else self._clock() - since
         if late_s <= self._series.late_s:
             return None
+        age = "at an unknown time" if math.isinf(late_s) else f"up to {late_s * 1000:.0f} ms ago"
         limit_ms = self._series.late_s * 1000
-        reason = f"triggered up to {late_s * 1000:.0f} ms ago, and camera.trigger_late_ms is {limit_ms:.0f}"
-        return Objection("late_trigger", reason)
+        return Objection("late_trigger", f"triggered {age}, and camera.trigger_late_ms is {limit_ms:.0f}")
 
     def _press(self, capture: Capture, now: float, since: float | None) -> Objection | None:
         """Take the picture of a part; return why that is not possible now."""

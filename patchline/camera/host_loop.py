@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 
@@ -24,22 +25,27 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints is no answer
     try:
         module = _load(sys.argv[1])
-    except (ImportError, ValueError) as error:  # for a library that is missing, gi raises the second
+    except Exception as error:  # noqa: BLE001 - such as ImportError; for a library that is missing, gi raises another
         for _ in sys.stdin:
             _send(answers, {"error": "missing", "text": f"{sys.executable}: {error}"})
         return
     host = module.Host()
     for line in sys.stdin:
-        request = json.loads(line)
-        data = b""
-        try:
-            answer = getattr(host, request.pop("call"))(**request)
-            if isinstance(answer, tuple):
-                answer, data = answer
-        except module.LOST as error:
-            answer = {"error": "lost", "text": getattr(error, "message", None) or str(error)}
-        _send(answers, answer, data)
+        _send(answers, *_answer(module, host, line))
     host.close()
+
+
+def _answer(module: Any, host: Any, line: str) -> tuple[dict[str, Any], bytes]:
+    """Return the answer to a request, and the bytes that follow it. Whatever a library raises is said, and no end."""
+    try:
+        request = json.loads(line)
+        answer = getattr(host, request.pop("call"))(**request) or {}
+        return answer if isinstance(answer, tuple) else (answer, b"")
+    except module.LOST as error:
+        return {"error": "lost", "text": getattr(error, "message", None) or str(error)}, b""
+    except Exception as error:  # noqa: BLE001 - the reason must reach the log of the line
+        traceback.print_exc()
+        return {"error": "lost", "text": f"{type(error).__name__}: {error}"}, b""
 
 
 def _send(answers: Any, answer: dict[str, Any], data: bytes = b"") -> None:

@@ -25,6 +25,7 @@ _CALL_S, _GRACE_S, _LIST_S, _END_S = 15.0, 8.0, 60.0, 2.0
 _MIN_FIRST_FRAME_S = 1.0
 _CHUNK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 65_536
+_MAX_FRAME_BYTES = 1 << 31
 _ENDED = "the process of the camera has ended"
 _UNKILLABLE = UnkillableProcesses()
 _ERRORS: dict[str, type[CameraError]] = {"no_frame": NoFrameError, "broken": BrokenFrameError}
@@ -111,16 +112,16 @@ class HostProcess:
         deadline = time.monotonic() + limit_s
         try:
             process.stdin.write(json.dumps({"call": name, **arguments}).encode() + b"\n")
-            answer = json.loads(self._read_line(process.stdout.fileno(), deadline))
+            answer = _parse(self._read_line(process.stdout.fileno(), deadline))
             data = self._read(process.stdout.fileno(), answer.get("size", 0), deadline)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             process.kill()
             reason = _ENDED if isinstance(error, BrokenPipeError) else error
             raise CameraLostError(f"{name}: {reason}") from error
         if answer.get("error") == "missing":
-            raise MissingLibraryError(f"{self._host.needs} ({answer['text']})")
+            raise MissingLibraryError(f"{self._host.needs} ({answer.get('text')})")
         if "error" in answer:
-            raise _ERRORS.get(answer["error"], CameraLostError)(answer["text"])
+            raise _ERRORS.get(str(answer["error"]), CameraLostError)(str(answer.get("text")))
         return answer, data
 
     def end(self) -> None:
@@ -189,7 +190,7 @@ class HostedCamera:
     def grab(self, timeout_s: float) -> Frame:
         """See `Camera`."""
         answer, data = self._process.call("grab", timeout_s + _GRACE_S, timeout_s=timeout_s)
-        return Frame(data, answer["pixel_format"], answer["width"], answer["height"])
+        return Frame(data, *_fields(answer, "grab", pixel_format=str, width=int, height=int))
 
     @property
     def pid(self) -> int | None:
@@ -199,7 +200,8 @@ class HostedCamera:
     @property
     def has_frame(self) -> bool:
         """A frame waits to be grabbed."""
-        return bool(self._process.call("arrived")[0]["frames"])
+        (frames,) = _fields(self._process.call("arrived")[0], "arrived", frames=int)
+        return bool(frames)
 
     def close(self) -> None:
         """See `Camera`."""
@@ -219,7 +221,27 @@ def find(host: Host) -> list[FoundCamera]:
         answer, _ = process.call("find", _LIST_S)
     finally:
         process.end()
-    return [FoundCamera(**camera) for camera in answer["cameras"]]
+    (cameras,) = _fields(answer, "find", cameras=list)
+    return [FoundCamera(*_fields(camera, "find", place=str, name=str, state=str)) for camera in cameras]
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise ValueError(f"the answer is no JSON object: {line[:60]!r}")
+    size = answer.get("size", 0)
+    if not isinstance(size, int) or not 0 <= size <= _MAX_FRAME_BYTES:
+        raise ValueError(f"the answer says a size of {size!r}")
+    return answer
+
+
+def _fields(answer: object, call: str, **kinds: type) -> list[Any]:
+    """Return the fields of an answer. Raise CameraLostError if one is missing, or of another type."""
+    for name, kind in kinds.items():
+        if not isinstance(answer, dict) or not isinstance(answer.get(name), kind):
+            raise CameraLostError(f"{call}: the answer of the camera's process has no {name}: {str(answer)[:200]}")
+    assert isinstance(answer, dict)
+    return [answer[name] for name in kinds]
 
 
 def _read_some(pipe: int, deadline: float, size: int = _MAX_HEADER_BYTES) -> bytes:

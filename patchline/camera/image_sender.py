@@ -59,11 +59,19 @@ class ImageSender:
             capture, frame = self._without_image(capture, "no_room", _NO_ROOM), None
         self._queue.put((capture, frame))
 
-    def close(self, timeout_s: float) -> bool:
-        """Wait until everything is handed over. Return False if that takes too long."""
+    def end(self) -> None:
+        """Nothing more is sent."""
         self._queue.put(None)
+
+    def join(self, timeout_s: float) -> bool:
+        """After `end`, wait until everything is handed over. Return False if that takes too long."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def close(self, timeout_s: float) -> bool:
+        """See `end` and `join`."""
+        self.end()
+        return self.join(timeout_s)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from patchline.runtime.metrics import Counter, Gauge, Histogram, Registry
 
@@ -97,16 +98,16 @@ class ExposureMetrics:
 
 
 class CodeMetrics:
-    """Counts what became of the codes in the images of a camera."""
+    """Counts what became of the codes in the images of a line."""
 
-    def __init__(self, line: str, category: str, outcomes: tuple[str, ...], registry: Registry) -> None:
+    def __init__(self, line: str, categories: Iterable[str], outcomes: tuple[str, ...], registry: Registry) -> None:
         names = ("line", "category", "outcome")
         counter = Counter("patchline_camera_codes", "Images by what their codes say.", names, registry=registry)
-        self._counters = {outcome: counter.labels(line, category, outcome) for outcome in outcomes}
+        self._counters = {key: counter.labels(line, *key) for key in itertools.product(categories, outcomes)}
 
-    def count(self, outcome: str) -> None:
+    def count(self, category: str, outcome: str) -> None:
         """Count an image."""
-        self._counters[outcome].inc()
+        self._counters[category, outcome].inc()
 
 
 class PlcMetrics:

@@ -65,7 +65,8 @@ class Marks:
         if message.type != MARK_TYPE or not isinstance(sent_at, int):
             return False
         if self.newest is None:
-            _log.info("what devices send arrives here", key=self._routing_key)
+            advice = "it hears devices if rabbitmq-plugins list -e shows rabbitmq_mqtt"  # AMQP does not say
+            _log.info("RabbitMQ leads the topics of devices here", key=self._routing_key, advice=advice)
         self.newest = min(sent_at, self._now_ms())
         self._heard_at = self._clock()
         return True

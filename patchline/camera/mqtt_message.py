@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import pydantic
@@ -17,7 +17,7 @@ from patchline.publisher.source import Capture
 
 STAGE = "mqtt"
 _NUMBERS = ("number", "encoder_count", "captured_at")
-_AHEAD_MS = 2_000  # the clock of a device may be so much ahead
+AHEAD_MS = 2_000  # the clock of a device may be so much ahead
 
 
 class Said(messages.Frozen):
@@ -59,6 +59,8 @@ class Rules:
         categories: those of the configuration.
         deadline_ms: time for a verdict, from the capture.
         max_bytes: of an image.
+        on_ahead: called with the part's name and milliseconds, if a device's clock is so much ahead of that of this
+            host.
     """
 
     line: str
@@ -67,6 +69,7 @@ class Rules:
     categories: Collection[str]
     deadline_ms: int
     max_bytes: int
+    on_ahead: Callable[[str, int], None] = lambda *_: None
 
     def read(self, message: Message, routing_key: str, arrival: Arrival) -> Capture:
         """Return the part of a message, with its image. An empty message announces its part, and has no image.
@@ -102,8 +105,11 @@ class Rules:
 
     def _times(self, said: Said, arrival: Arrival) -> tuple[int, int]:
         """Return the time of capture and the deadline of a part. What is in doubt is late."""
-        if said.captured_at is not None and said.captured_at <= arrival.now + _AHEAD_MS:
-            return said.captured_at, said.captured_at + self.deadline_ms
+        if said.captured_at is not None:
+            ahead_ms = said.captured_at - arrival.now
+            if ahead_ms <= AHEAD_MS:
+                return said.captured_at, said.captured_at + self.deadline_ms
+            self.on_ahead(str(said.name), ahead_ms)
         if said.captured_at is None and arrival.sent_after is not None:
             return arrival.sent_after, arrival.sent_after + self.deadline_ms
         return arrival.now, arrival.now

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from patchline.runtime.metrics import Counter, Gauge, Registry
 
-CAUSES = ("unusable", "too_large", "not_an_image")
+CAUSES = ("unusable", "too_large", "not_an_image", "no_code", "clock_ahead")
 
 
 class MqttMetrics:

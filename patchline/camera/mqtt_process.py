@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
+
+import structlog
 
 from patchline import config
+from patchline.camera import codes
 from patchline.camera.mqtt_marks import Marks
 from patchline.camera.mqtt_message import Rules
 from patchline.camera.mqtt_metrics import MqttMetrics
@@ -18,6 +22,8 @@ from patchline.publisher.job_state import OnState
 from patchline.publisher.source import Capture
 from patchline.runtime import connections
 from patchline.runtime.metrics import Registry
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,14 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
     if order.category is not None:
         settings.category(order.category)
     pattern = TopicPattern(order.topic, order.line)
-    rules = Rules(
-        order.line, order.category, pattern, settings.categories, order.deadline_ms, settings.images.max_bytes
-    )
     queue = topology.mqtt(order.line, pattern.binding, settings.broker.mqtt_max_bytes)
     registry, name = Registry(), f"devices of {order.line}"
     metrics = MqttMetrics(order.line, registry)
+    limits = order.deadline_ms, settings.images.max_bytes
+    rules = Rules(order.line, order.category, pattern, settings.categories, *limits, partial(_say_ahead, metrics))
+    read_ids = codes.readers(
+        settings, order.line, [order.category] if order.category else settings.categories, registry
+    )
     # Acknowledgements are on a connection of their own: RabbitMQ reads nothing from one that publishes in an alarm.
     with (
         connections.connect(settings, name) as consuming,
@@ -71,6 +79,21 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
 
             consumer = consuming.consume(topology.mqtt_queue(order.line), settings.publisher.window)
             MqttSource(
-                rules, consumer, marks, sending, accept, publishers.announce, metrics, connections.now_ms, stop
+                rules,
+                consumer,
+                marks,
+                sending,
+                accept,
+                publishers.announce,
+                metrics,
+                connections.now_ms,
+                read_ids,
+                stop,
             ).run()
             consumer.cancel()
+
+
+def _say_ahead(metrics: MqttMetrics, name: str, ahead_ms: int) -> None:
+    metrics.refused("clock_ahead")
+    advice = "set the clock of the device, and keep it with NTP"
+    _log.error("the clock of a device is ahead, its part expires", part=name, ahead_ms=ahead_ms, advice=advice)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 import structlog
 
 from patchline.broker.base import Broker, BrokerError, Consumer, Delivery, TooLarge
+from patchline.camera.base import CameraError
+from patchline.camera.codes import ReadId
 from patchline.camera.mqtt_marks import Marks
 from patchline.camera.mqtt_message import Arrival, Rules, is_image
 from patchline.camera.mqtt_metrics import MqttMetrics
@@ -43,6 +45,7 @@ class MqttSource:
         announce: announces a part, and returns its capture with the announcement.
         metrics: of the messages.
         now_ms: the wall clock.
+        read_ids: for each category, what finds the id of a part in its image.
         stop: ends `run`.
     """
 
@@ -54,6 +57,7 @@ class MqttSource:
     announce: Callable[[Capture, int | None], Capture]
     metrics: MqttMetrics
     now_ms: Callable[[], int]
+    read_ids: Mapping[str, ReadId]
     stop: threading.Event
 
     def run(self) -> None:
@@ -91,10 +95,22 @@ class MqttSource:
         if capture.no_image is not None:
             self.metrics.refused("too_large")
             _log.error("image of a device is too large, its part is rejected", **known, reason=capture.no_image)
-        elif not is_image(capture):  # its worker says so, and keeps it as a dead letter
+        elif is_image(capture):
+            capture = self._named(capture)
+        else:  # its worker says so, and keeps it as a dead letter
             self.metrics.refused("not_an_image")
             _log.error("a device sends what is no image, its part is rejected", **known, first=capture.image[:16])
         self.accept(replace(capture, on_accepted=lambda: _ack(delivery)))
+
+    def _named(self, capture: Capture) -> Capture:
+        """Return the part with the id that its image shows, or without the image if it must show one."""
+        try:
+            found = self.read_ids[str(capture.category)](capture.image, capture.content_type)
+        except CameraError as error:
+            self.metrics.refused(error.cause)
+            _log.error("part without an image", part_id=capture.part_id, job_id=capture.job_id, reason=str(error))
+            return replace(capture, image=b"", content_type=messages.NO_CONTENT, no_image=str(error)[:500])
+        return replace(capture, part_id=found or capture.part_id)
 
     def _announce(self, delivery: Delivery, capture: Capture) -> None:
         """Announce a part. An announcement that comes too late is of no use."""

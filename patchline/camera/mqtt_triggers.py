@@ -18,7 +18,8 @@ import structlog
 from patchline import config
 from patchline.camera import triggers
 from patchline.camera.metrics import PlcMetrics
-from patchline.camera.triggers import Objection, Sighting, Trigger
+from patchline.camera.mqtt_message import AHEAD_MS
+from patchline.camera.triggers import Sighting, Trigger
 from patchline.plc import mqtt_url
 from patchline.plc.mqtt import MqttConnection, MqttError, Publication, Received
 from patchline.protocol.messages import EpochMs
@@ -113,6 +114,7 @@ class MqttTriggers:
         self._number = 0
         self._forget()
         self._is_silent: bool | None = None  # not known yet
+        self._is_ahead = False
         metrics.silent(True)
 
     def step(self) -> list[Sighting]:
@@ -127,8 +129,7 @@ class MqttTriggers:
             self._send_mark()
         seen = [sighting for message in self._received() if (sighting := self._read(message)) is not None]
         self._say_whether_it_answers()
-        passed = Objection("late_trigger", "another part was triggered before this one was seen")
-        return [Sighting(part.trigger, part.since, passed) for part in seen[:-1]] + seen[-1:]
+        return [Sighting(part.trigger, part.since, triggers.PASSED) for part in seen[:-1]] + seen[-1:]
 
     def run(self, put: Callable[[Sighting | None], None], stop: threading.Event) -> None:
         """Call `put` for each part on a background thread until `stop` is set, and with None at the end."""
@@ -182,9 +183,18 @@ class MqttTriggers:
         said = triggers.parse(message.payload.decode(errors="replace"), TimedTrigger)
         since = self._heard_until
         if said.triggered_at is not None:
-            since = min(since, self._clock() - (self._wall_ms() - said.triggered_at) / 1000)
+            age_ms = self._wall_ms() - said.triggered_at
+            self._say_ahead(-age_ms)
+            since = min(since, self._clock() - age_ms / 1000)
         trigger = Trigger(part_id=said.part_id, number=said.number, encoder_count=said.encoder_count)
         return Sighting(trigger, since)
+
+    def _say_ahead(self, ahead_ms: int) -> None:
+        """Log once that the sender's clock is ahead, so that `triggered_at` makes no old part old."""
+        was_ahead, self._is_ahead = self._is_ahead, ahead_ms > AHEAD_MS
+        if self._is_ahead and not was_ahead:
+            advice = "set the clock of the sender, and keep it with NTP"
+            _log.error("triggers come from the future, their times do not count", ahead_ms=ahead_ms, advice=advice)
 
     def _say_whether_it_answers(self) -> None:
         waits_s = 0.0 if self._outstanding is None else self._clock() - self._outstanding[1]

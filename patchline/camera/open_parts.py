@@ -14,12 +14,19 @@ from pathlib import Path
 
 import structlog
 
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import PatchlineError, SetupError
 from patchline.protocol.messages import UNKNOWN_FIELDS, Job
 from patchline.runtime import damage, locks
 
 _log = structlog.get_logger(__name__)
 _MAX_BYTES = 1_000_000
+_MAX_NAMES = 20
+
+
+class PartsLeftError(PatchlineError):
+    """The process ends, and announced parts have no jobs. The text names them."""
+
+    exit_code = 1
 
 
 class OpenParts:
@@ -70,6 +77,21 @@ class OpenParts:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def require_none(self, advice: str) -> None:
+        """Check that no part is open.
+
+        Raises:
+            PartsLeftError: some are. The text names them, and ends with the advice.
+        """
+        with self._lock:
+            names = [job.part_id for job in self._jobs.values()]
+        if names:
+            shown = ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" * (len(names) > _MAX_NAMES))
+            raise PartsLeftError(
+                f"{len(names)} announced parts have no job: neither RabbitMQ nor the spool took it ({shown}). "
+                f"The gate rejects them at their deadlines, and {advice}"
+            )
 
     def close(self) -> None:
         """Close the file."""

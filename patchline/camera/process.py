@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -18,8 +19,9 @@ from patchline.camera import codes, exposure, pixels, plc_triggers, triggers
 from patchline.camera.base import Camera, CameraError, Frame
 from patchline.camera.camera_thread import CameraThread
 from patchline.camera.exposures import Exposures, Series
+from patchline.camera.frame_size import FrameSize
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import CodeMetrics, ExposureMetrics, Metrics, PlcMetrics
+from patchline.camera.metrics import ExposureMetrics, Metrics, PlcMetrics
 from patchline.camera.open_parts import OpenParts
 from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
@@ -36,7 +38,6 @@ _FIRST_OPEN_S = 10.0
 _END_S = 5.0
 _ALIVE_INTERVAL_S = 1.0
 Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
-ReadId = Callable[[bytes, str], str | None]
 StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
 
 
@@ -51,7 +52,7 @@ class Order:
         rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
         count: triggers after which the process ends; None: never.
         metrics_port: port of the metrics; None serves none.
-        plc: address of the PLC or MQTT broker that triggers; None: there is none.
+        plc: address of the PLC, MQTT broker or named pipe that triggers; None: there is none.
     """
 
     line: str
@@ -118,33 +119,33 @@ def run(
         SetupError: the spool cannot be used, another process has the camera of this line and category, the standard
             input is closed and nothing else triggers, or the address of the PLC is not valid.
         TopologyMismatch: a queue exists with different arguments.
+        PartsLeftError: parts were announced whose jobs neither RabbitMQ nor the spool has.
     """
     registry = Registry()
-    start_triggers, read_id = triggers_of(settings, order, registry), _id_reader(settings, order, registry)
+    start_triggers = triggers_of(settings, order, registry)
+    read_id = codes.readers(settings, order.line, [order.category], registry)[order.category]
     meter = _exposure_meter(settings, order, registry)
     metrics = Metrics(order.line, order.category, registry)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     rules = settings.camera.rules(order.line)
     publisher_stop = threading.Event()
     path = settings.paths.spool / f"{order.line}.{order.category}.open-parts"
-    with (
-        closing(OpenParts(path)) as parts,
-        publisher.running(
+    with closing(OpenParts(path)) as parts:
+        with publisher.running(
             settings, order.line, order.category, order.metrics_port, on_state, publisher_stop, registry
-        ) as publishers,
-    ):
-        sender = _sender(settings, order, publishers, parts, metrics, read_id, meter)
-        shutter = shutter_of(rules, make, events)
-        series = series_of(order, rules)
-        metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts), series.frame_timeout_s)
-        exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
-        exposures.answer_left()
-        start_triggers(shutter, events, stop)
-        serve(exposures, shutter, events, stop, publisher_stop)
-        shutter.close()
-        if not sender.close(_END_S):
-            _log.warning("images are not accepted, the next start says so", parts=len(parts))
-        _settle(publishers, publisher_stop, stop)
+        ) as publishers:
+            sender = _sender(settings, order, publishers, parts, metrics, read_id, meter)
+            shutter = shutter_of(rules, make, events)
+            series = series_of(order, rules)
+            metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts), series.frame_timeout_s)
+            exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
+            exposures.answer_left()
+            start_triggers(shutter, events, stop)
+            serve(exposures, shutter, events, stop, publisher_stop)
+            shutter.close()
+            _hand_over(sender, publisher_stop, stop)
+            _settle(publishers, publisher_stop, stop)
+        parts.require_none("the next start of this camera says that they have no image")
 
 
 def serve(
@@ -189,13 +190,20 @@ def triggers_of(settings: config.Config, order: Order, registry: Registry) -> St
     """Return what starts the triggers. Raises SetupError if they cannot be had."""
     if order.plc is not None and order.plc.partition(":")[0] in ("mqtt", "mqtts"):
         return _mqtt_triggers(settings, order, order.plc, registry)
+    if order.plc is not None and order.plc.startswith("pipe:"):
+        return _line_triggers(triggers.open_pipe(Path(order.plc.removeprefix("pipe:"))))
     if order.plc is not None:
         return _plc_triggers(settings, order, order.plc, registry)
     if order.rate is not None:
         return partial(_fire, order.rate, order.count)
     if sys.stdin is None:
         raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
-    return lambda _shutter, events, _stop: triggers.read_lines(sys.stdin.fileno(), events.put, lambda: events.put(None))
+    return _line_triggers(sys.stdin.fileno())
+
+
+def _line_triggers(file: int) -> StartTriggers:
+    lines = triggers.Lines(file)
+    return lambda _shutter, events, _stop: triggers.read_lines(lines, events.put)
 
 
 def _fire(
@@ -238,16 +246,22 @@ def _mqtt_triggers(settings: config.Config, order: Order, address: str, registry
 
 
 def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
-    """Return what makes a frame the image of a job."""
+    """Return what makes a frame the image of a job. It raises CameraError if the frame does not fit."""
     rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
-    return lambda frame: pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+    size = FrameSize()
+
+    def encode(frame: Frame) -> tuple[bytes, str]:
+        size.check(frame)
+        return pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
+
+    return encode
 
 
 def shutter_of(rules: config.CameraRules, make: Callable[[], Camera], events: queue.SimpleQueue[Event]) -> Shutter:
     """Return the thread of a camera, whose results become events."""
     return Shutter(
         lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
-        rules.stuck_s,
+        rules.stuck_limit_s,
     )
 
 
@@ -257,7 +271,7 @@ def _sender(
     publishers: Pipelines,
     parts: OpenParts,
     metrics: Metrics,
-    read_id: ReadId,
+    read_id: codes.ReadId,
     meter: exposure.ExposureMeter,
 ) -> ImageSender:
     def accept(capture: Capture) -> bool:
@@ -283,14 +297,13 @@ def _exposure_meter(settings: config.Config, order: Order, registry: Registry) -
     return exposure.ExposureMeter(limits, depth, metrics.show)
 
 
-def _id_reader(settings: config.Config, order: Order, registry: Registry) -> ReadId:
-    """Return what finds the id of a part in its image."""
-    wanted = settings.camera.rules(order.line).part_code
-    if wanted == "none":
-        return lambda *_: None
-    counted = CodeMetrics(order.line, order.category, codes.OUTCOMES, registry)
-    depth = settings.category(order.category).depth
-    return codes.CodeReader(wanted == "required", settings.images, depth, counted.count).read
+def _hand_over(sender: ImageSender, publisher_stop: threading.Event, stop: threading.Event) -> None:
+    """Wait until the publisher has the job of each part. A process that is told to end waits for some seconds."""
+    sender.end()
+    while not sender.join(_TICK_S) and not publisher_stop.is_set():
+        if stop.is_set():
+            sender.join(_END_S)
+            return
 
 
 def _settle(publishers: Pipelines, publisher_stop: threading.Event, stop: threading.Event) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pypylon import genicam, pylon
 
+_STEP = 0.01  # of a value, or of the unit of a small one: what a camera may round
 _SLICE_S = 0.1  # between two looks whether the camera is lost
 _READY_S = 5.0  # after the begin of the acquisition, and after a frame: a trigger before that is lost without a sign
 _CONTROL = pylon.DeviceAccessMode_Control | pylon.DeviceAccessMode_Stream
@@ -187,10 +188,19 @@ class Host:
             node.FromString(str(value).lower() if isinstance(value, bool) else str(value))
         except genicam.GenericException as error:
             raise Lost(f"{name} of the camera cannot be set to {value}: {error}") from error
+        if isinstance(value, (int, float)) and genicam.IsReadable(node):
+            _require_kept(name, value, node.GetValue())
 
     def _check(self) -> None:
         if self._camera.IsCameraDeviceRemoved():
             raise Lost("the camera does not answer any more")
+
+
+def _require_kept(name: str, value: float, found: Any) -> None:
+    """Check what was read back. Cameras round times and gains to steps of their own."""
+    step = _STEP * max(1.0, abs(value)) if isinstance(found, float) else 0
+    if isinstance(found, (int, float)) and abs(found - value) > step:
+        raise Lost(f"{name} of the camera was set to {value}, and it has {found}; write a value that it keeps")
 
 
 def _state(info: Any) -> str:

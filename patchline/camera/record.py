@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from patchline import config
+from patchline.camera import codes
 from patchline.camera.base import Camera
 from patchline.camera.exposures import Exposures
 from patchline.camera.image_sender import ImageSender
@@ -102,7 +103,8 @@ def record(
     album = _Album(folder, wanted, f"{order.category}-{series.started_at}")
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     limit = settings.images.max_bytes
-    sender = ImageSender(encoder(settings, order), album.accept, _MAX_WAITING, limit, metrics.no_image)
+    read_id = codes.readers(settings, order.line, [order.category], registry)[order.category]
+    sender = ImageSender(encoder(settings, order), album.accept, _MAX_WAITING, limit, metrics.no_image, read_id)
     shutter = shutter_of(rules, make, events)
     exposures = Exposures(
         series, lambda capture, _: capture, sender.send, _NoParts(), shutter, metrics, connections.now_ms

@@ -7,6 +7,7 @@ buffer, and keeps the first one that was taken after the trigger.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -25,6 +26,8 @@ _END_S = 1.0  # to tell the camera that nobody watches any more
 _GAP = 1.4  # of the shortest time between two of the latest pictures
 _DRIFT = 200e-6  # two quartz clocks differ by less
 _BROKEN = "the picture or one that it builds upon is damaged, or the stream has no constant rate"
+_WRITE = "write v4l2:/dev/video0, as v4l2-ctl --list-devices shows it"
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EIO)  # the last one: its name is unknown
 _OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp", "allowed_media_types": "video", "analyzeduration": "500000"},
     "v4l2": {},
@@ -158,7 +161,7 @@ class Stream(threading.Thread):
         timeouts = (_CONNECT_S, _SILENT_S)
         with av.open(self._url, format=self._kind, options=_OPTIONS[self._kind], timeout=timeouts) as container:
             if not container.streams.video:
-                raise Lost("the stream has no pictures")
+                raise Lost("the stream has no pictures; name the path of the video stream, as the camera's manual says")
             video = container.streams.video[0]
             video.thread_type = "SLICE"  # threads for whole frames would delay each picture by some frames
             for packet in container.demux(video):
@@ -250,14 +253,13 @@ class Host:
 
 def _check_device(path: str) -> None:
     try:
-        is_device = stat.S_ISCHR(os.stat(path).st_mode)  # noqa: PTH116 - one call
+        if not stat.S_ISCHR(os.stat(path).st_mode):  # noqa: PTH116 - one call
+            raise Lost(f"{path} is no device; {_WRITE}")
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     except PermissionError:
         raise Lost(f"{path}: permission denied; add the user to the group of the device, mostly video") from None
     except OSError as error:
-        raise Lost(f"{path}: {error.strerror}") from None
-    if not is_device:
-        raise Lost(f"{path} is no device; write v4l2:/dev/video0, as v4l2-ctl --list-devices shows it")
+        raise Lost(f"{path}: {error.strerror}; {_WRITE}") from None
 
 
 def _reason(error: Exception, after_s: float) -> str:
@@ -266,5 +268,9 @@ def _reason(error: Exception, after_s: float) -> str:
     if isinstance(error, av.HTTPUnauthorizedError):
         return "the camera refuses the user and password of PATCHLINE_CAMERA_LOGIN, or wants some"
     if isinstance(error, av.HTTPNotFoundError):
-        return "the camera has no stream at the path of this url"
+        return "the camera has no stream at the path of this url; its manual names the path"
+    if isinstance(error, ConnectionRefusedError):
+        return "the host of this url takes no connection; switch RTSP on in the camera, and write its port (mostly 554)"
+    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        return f"the host of this url is not reached ({error.strerror}); check its address, and ping it from here"
     return getattr(error, "strerror", None) or type(error).__name__

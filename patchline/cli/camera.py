@@ -34,7 +34,7 @@ Rate = Annotated[
 ]
 Plc = Annotated[
     str | None,
-    typer.Option("--triggers", metavar="ADDRESS", help="What triggers: a PLC such as modbus:HOST, or mqtt://HOST."),
+    typer.Option("--triggers", metavar="ADDRESS", help="What triggers: modbus:HOST, mqtt://HOST or pipe:PATH."),
 ]
 EndsAfter = Annotated[int | None, typer.Option(min=1, metavar="N", help="With --rate: end after N triggers.")]
 Patience = Annotated[
@@ -78,7 +78,8 @@ def camera(
 
     Without --rate, each line of the standard input is a trigger: an empty one, or a JSON object with part_id, number
     (by which the PLC knows the part) and encoder_count. The end of the input ends the process. With --triggers, each
-    part that a PLC numbers, or each message on an MQTT topic, is a trigger. A part that is seen too late has no image.
+    part that a PLC numbers, each message on an MQTT topic, or each line in a named pipe is one. A part that is seen too
+    late has no image.
 
     rtsp and v4l2 need camera.latency_ms. The file of PATCHLINE_CAMERA_LOGIN_FILE holds USER:PASSWORD of an rtsp camera.
 

@@ -14,6 +14,14 @@ from patchline.protocol import messages
 Pixels = Annotated[int, Field(ge=0, le=65_535)]
 FeatureName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
+_STUCK_S = 20.0  # opening takes up to 15 s
+_SET_TWICE = {  # the names of GenICam, also those of older cameras
+    "exposure_us": {"ExposureTime", "ExposureTimeAbs", "ExposureTimeRaw"},
+    "gain": {"Gain", "GainAbs", "GainRaw"},
+    "pixel_format": {"PixelFormat"},
+    "region": {"Width", "Height", "OffsetX", "OffsetY"},
+}
+
 
 class CameraRules(Section):
     """What the camera of a line needs. None leaves a setting of the camera as it is.
@@ -33,10 +41,11 @@ class CameraRules(Section):
             `required` takes no other image.
         reopen_max_s: longest pause between two attempts to open a camera that is lost.
         system_python: for aravis: a Python that has Debian's packages python3-gi and gir1.2-aravis-0.8.
-        trigger_late_ms: a part that the PLC may have triggered longer ago when its camera is triggered has no image.
+        trigger_late_ms: a part that may have been triggered longer ago when its camera is triggered has no image.
         trigger_late_counts: a part that has moved by more counts of the encoder has no image; None: the time decides.
         trigger_topic: messages on it trigger the camera, with `--triggers mqtt:`. None: patchline/LINE/trigger.
-        stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew.
+        stuck_s: a call to a camera that does not return in this time is given up, and the camera opened anew. None:
+            frame_timeout_ms and 20 s.
     """
 
     frame_timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 250
@@ -54,7 +63,31 @@ class CameraRules(Section):
     trigger_late_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
     trigger_late_counts: Count | None = None
     trigger_topic: Annotated[str, Field(pattern=r"^[^+#$\x00-\x1f][^+#\x00-\x1f]{0,200}$")] | None = None
-    stuck_s: Annotated[float, Field(ge=5)] = 20.0
+    stuck_s: Annotated[float, Field(ge=5)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _settings_agree(self) -> CameraRules:
+        """Check that no setting makes another one pointless."""
+        if self.stuck_s is not None and self.stuck_s * 1000 <= self.frame_timeout_ms:
+            raise ValueError(
+                f"stuck_s {self.stuck_s:g} is not above frame_timeout_ms {self.frame_timeout_ms}: a camera that waits "
+                "for a frame would be given up"
+            )
+        if self.latency_ms is not None and self.latency_ms >= self.frame_timeout_ms:
+            raise ValueError(
+                f"latency_ms {self.latency_ms} is not below frame_timeout_ms {self.frame_timeout_ms}: no picture would "
+                "come in time"
+            )
+        for name, features in _SET_TWICE.items():
+            twice = features & self.features.keys()
+            if twice and getattr(self, name) is not None:
+                raise ValueError(f"features sets {min(twice)}, and {name} sets it again; leave one of them out")
+        return self
+
+    @property
+    def stuck_limit_s(self) -> float:
+        """See `stuck_s`."""
+        return self.stuck_s or _STUCK_S + self.frame_timeout_ms / 1000
 
     def of_device(self) -> dict[str, Any]:
         """Return what is set in the camera itself, as JSON."""
@@ -72,7 +105,9 @@ class Camera(CameraRules):
             try:
                 self.rules(line)
             except pydantic.ValidationError as error:
-                raise ValueError(f"lines.{line}: {messages.describe(error)}") from None
+                first = error.errors(include_url=False)[0]
+                key = ".".join(("lines", line, *map(str, first["loc"])))
+                raise ValueError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
         return self
 
     def rules(self, line: str) -> CameraRules:

@@ -87,10 +87,18 @@ def test_settings_are_applied_and_frames_have_their_size_and_format(fake, opened
         ({"pixel_format": "Mono12Packed"}, "Mono12Packed"),
         ({"features": {"Colour": "red"}}, "the camera has no setting Colour"),
         ({"features": {"TriggerMode": True}}, "TriggerMode"),
-        ({"features": {"TriggerMode": "Sometimes"}}, "Sometimes"),
+        ({"features": {"TriggerMode": "Sometimes"}}, "'Sometimes', and the camera takes one of Off, On"),
+        ({"features": {"ExposureTimeAbs": 1e9}}, "camera.features: ExposureTimeAbs is 1000000000, and the camera"),
+        ({"features": {"Width": 12.5}}, "Width is 12.5, and the camera takes whole numbers"),
+        ({"pixel_format": "Mono99"}, "camera.pixel_format is 'Mono99', and the camera takes one of .*Mono8"),
+        ({"exposure_us": 5.0}, "camera.exposure_us is 5, and the camera takes 10 to 10000000"),
+        ({"gain": 50.0}, "camera.gain is 50, and the camera takes 0 to 10"),
+        ({"gain": 3.5}, "camera.gain was set to 3.5, and the camera has 3.0; write a value that it keeps"),
+        ({"region": (0, 0, 5000, 64)}, "camera.region: its width is 5000, and the camera takes 1 to 2048"),
+        ({"region": (0, 2000, 64, 64)}, r"offset and height are 2000 \+ 64, and the sensor has 2048 pixels"),
     ],
 )
-def test_a_setting_that_the_camera_refuses_is_said(fake, rules, error):
+def test_a_setting_that_the_camera_refuses_or_does_not_have_room_for_is_said_with_its_bounds(fake, rules, error):
     camera = camera_with(**rules)
     with pytest.raises(CameraLostError, match=error):
         camera.open()

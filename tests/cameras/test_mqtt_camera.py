@@ -209,6 +209,14 @@ def test_the_program_of_the_example_keeps_what_a_queue_refuses(line, broker, ima
         connection.close()
 
 
+def test_the_program_of_the_example_says_that_its_password_is_refused(line, broker):
+    line.device(url=broker.url.replace("guest:guest", "guest:sesame"))
+    said = line.folder / "device.out"
+    wait_for(lambda: "the broker refuses the connection" in said.read_text(), PATIENCE_S)
+    assert "check user and password of the url, connecting again" in said.read_text()
+    assert "sesame" not in said.read_text()
+
+
 def test_a_message_for_which_no_queue_is_bound_is_confirmed_and_lost(peer, v5):
     """Why marks watch the binding, and why it must be there before a device sends. MQTT 5 tells the device."""
     assert peer(v5).publish("nobody/listens", b"x") == [NO_SUBSCRIBERS if v5 else 0]

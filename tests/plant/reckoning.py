@@ -27,7 +27,7 @@ MERGED = "merged"
 # Why parts have no image, by words of the verdicts.
 _CAUSES = {
     MERGED: r"trigger before",  # two triggers, one exposure
-    "late trigger": r"triggered (up to|another part)|had moved|too late \(camera.trigger",
+    "late trigger": r"triggered (up to|at an unknown time|another part)|had moved|too late \(camera.trigger",
     "late or no frame": r"no frame|has not answered|too late \(camera.frame",
     "broken frame": r"incomplete",
     "camera lost": r"camera is (lost|not open)|does not answer|has ended",

@@ -12,10 +12,12 @@ CAMERA = ("camera", "--line", "l1", "--category", "brick")
 
 
 def configure(line, folder, plc=None, **camera):
-    """Change settings of the camera, in a folder with a spool of its own."""
+    """Change settings of the camera, in a folder with a spool of its own. On a busy machine triggers are read late."""
     folder.mkdir(exist_ok=True)
     paths = line.settings.paths.model_copy(update={"spool": folder / "spool", "gate": folder / "gate"})
-    changes = {"camera": config.Camera(**camera), "paths": paths} | ({} if plc is None else {"plc": plc})
+    changes = {"camera": config.Camera(**{"trigger_late_ms": 20_000} | camera), "paths": paths} | (
+        {} if plc is None else {"plc": plc}
+    )
     settings = line.settings.model_copy(update=changes)
     config.save(settings, folder / "config.yaml")
     line.folder = folder

@@ -21,7 +21,7 @@ from patchline.services import private_servers, server
 from tests.system.conftest import Line, wait_for
 
 TOPIC = "cameras/{line}/{category}/{part_id}/{captured_at}"
-_READY = "what devices send arrives here"
+_READY = "RabbitMQ leads the topics of devices here"
 PATIENCE_S = 120.0  # for a process to start, on a busy machine
 FACTS_S = 1.0  # in which a broker answers, or will not
 
@@ -111,9 +111,9 @@ class MqttLine:
         file = self.folder / "camera.log"
         return file.read_text() if file.exists() else ""
 
-    def device(self, *options, scheme="mqtt"):
+    def device(self, *options, scheme="mqtt", url=None):
         """Start the program of the example, which sends what lies in `pictures`."""
-        url = self.broker.url.replace("mqtt:", f"{scheme}:")
+        url = (url or self.broker.url).replace("mqtt:", f"{scheme}:")
         words = [str(self.folder / "pictures"), url, "cameras/l1/brick", *options]
         return self.start("device", str(Path(mqtt_camera.__file__)), *words)
 

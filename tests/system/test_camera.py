@@ -1,6 +1,7 @@
 """Cameras on a line with real servers: every trigger is announced, and every announced part has a verdict."""
 
 import signal
+import time
 
 import cv2
 import numpy as np
@@ -114,6 +115,22 @@ def test_recorded_images_are_fitted_and_have_the_scores_of_the_live_ones(line, t
     again = line.run(*CAMERA, "--record", "1", "--rate", "10", "--out", str(good), source)
     assert again.returncode == 2
     assert "holds 40 images already" in again.err
+
+
+def test_a_line_that_waited_in_a_frozen_process_is_announced_and_photographs_nothing(line, tmp_path):
+    configure(line, tmp_path / "line", frame_timeout_ms=20_000, trigger_late_ms=1000)
+    camera = start_by_hand(line, "simulated:frame_s=0.001")
+    camera.send_signal(signal.SIGSTOP)
+    trigger(camera, '{"number": 7}')
+    time.sleep(1.5)
+    camera.send_signal(signal.SIGCONT)
+    (job,) = [messages.parse_job(message) for message in line.messages(JOBS_QUEUE, 1)]
+    assert job.number == 7
+    assert "camera.trigger_late_ms is 1000" in str(job.no_image)
+    assert [part.job_id for part in announced(line, 1)] == [job.job_id]
+    camera.stdin.close()
+    camera.stdin = None  # nothing is left to flush
+    assert camera.wait(60) == 0
 
 
 def test_the_next_process_answers_for_the_parts_of_one_that_was_killed(line, tmp_path):

@@ -152,14 +152,25 @@ def test_probes_and_grace_periods_match_the_configuration():
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-def test_the_compose_file_is_valid_and_its_mounts_exist():
-    checker = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml")]
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.mqtt.yaml"])
+def test_a_compose_file_is_valid_and_its_mounts_exist(name):
+    checker = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / name)]
     result = subprocess.run(checker, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
-    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    document = yaml.safe_load((DEPLOY / name).read_text())
     volumes = [volume for service in document["services"].values() for volume in service.get("volumes", [])]
     for source in {volume.split(":")[0] for volume in volumes if volume.startswith("./")}:
         assert (DEPLOY / source).exists(), source
+    files = {config["file"] for config in document["configs"].values() if "file" in config}
+    assert all((DEPLOY / file).exists() for file in files)
+
+
+def test_rabbitmq_listens_for_mqtt_in_the_same_way_on_a_host_in_compose_and_in_kubernetes():
+    overlay = DEPLOY / "kubernetes" / "overlays" / "mqtt"
+    assert (overlay / "mqtt.conf").read_text() == (DEPLOY / "rabbitmq" / "mqtt.conf").read_text()
+    configs = yaml.safe_load((DEPLOY / "compose.mqtt.yaml").read_text())["configs"]
+    assert configs["rabbitmq_mqtt"]["file"] == "./rabbitmq/mqtt.conf"
+    assert configs["rabbitmq_plugins"]["content"] == (overlay / "enabled_plugins").read_text()
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.ascend"])
@@ -201,6 +212,10 @@ def commands():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     for name in PROCESSES:
         yield pytest.param(compose[name]["command"], id=f"compose {name}")
+    with_mqtt = yaml.safe_load((DEPLOY / "compose.mqtt.yaml").read_text())["services"]
+    yield pytest.param(with_mqtt["mqtt"]["command"], id="compose mqtt")
+    document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "overlays" / "mqtt" / "mqtt.yaml").read_text()))
+    yield pytest.param(document["spec"]["template"]["spec"]["containers"][0]["args"], id="kubernetes mqtt")
     for name in PROCESSES:
         document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / f"{name}.yaml").read_text()))
         pod = document["spec"]["template"]["spec"]
@@ -221,7 +236,7 @@ def test_the_command_of_a_container_or_unit_runs(words, line, tmp_path):
     words = [str(tmp_path) if word in ("/captured", "${FOLDER}") else word for word in words]
     words = ["cat" if word.startswith("/etc/patchline/gate-") else word for word in words]
     words = ["brick" if word == "solar_cell_mono" else word for word in words]
-    words = [str(port) if word in ("9100", "9110", "9120", "9130", "9140") else word for word in words]
+    words = [str(port) if word in ("9100", "9110", "9113", "9120", "9130", "9140") else word for word in words]
     process = line.start(*words)
     if "--metrics-port" in words:
         wait_for(lambda: server.is_listening(port) or process.poll() is not None)

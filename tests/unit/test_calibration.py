@@ -215,7 +215,9 @@ def test_a_trial_flags_a_fifth_of_the_good_parts_and_promises_no_rate_of_fails()
 def test_a_trial_needs_ten_images():
     target = Target.of(Category(backbone="x", layer="y", resize=64, imagesize=64), trial=True)
     target.require_enough_images(10)
-    with pytest.raises(SetupError, match="9 good images are too few, even for a trial: it takes 10"):
+    with pytest.raises(
+        SetupError, match="9 good images are too few, even for a trial: it takes 10; add pictures of other good"
+    ):
         target.require_enough_images(9)
 
 

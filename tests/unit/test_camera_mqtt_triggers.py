@@ -105,6 +105,14 @@ def test_each_message_is_a_trigger_with_what_it_says_of_the_part(camera):
     assert camera.is_silent == 0
 
 
+def test_a_sender_whose_clock_is_ahead_is_named_once_and_makes_no_part_younger(camera, capsys):
+    for ahead_ms in (60_000, 60_000, 0, 60_000):
+        camera.trigger(triggered_at=WALL_MS + ahead_ms)
+        (sighting,) = camera.step()
+        assert age(camera, sighting) >= 0
+    assert capsys.readouterr().out.count("triggers come from the future") == 2
+
+
 def test_of_messages_that_come_together_only_the_last_part_can_be_before_the_camera(camera):
     for number in (1, 2, 3):
         camera.trigger(number=number)

@@ -5,10 +5,16 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from patchline import config
 from patchline.camera import process
 from patchline.camera.base import BrokenFrameError, CameraLostError, Frame, NoFrameError
 from patchline.camera.camera_thread import CameraThread
@@ -16,7 +22,7 @@ from patchline.camera.codes import NoCodeError
 from patchline.camera.exposures import ENDED, Exposures, Series
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
-from patchline.camera.open_parts import OpenParts
+from patchline.camera.open_parts import OpenParts, PartsLeftError
 from patchline.camera.pixels import UnfitFrameError
 from patchline.camera.simulated import Device, Plan, SimulatedCamera, texture
 from patchline.camera.triggers import Objection, Trigger
@@ -136,6 +142,14 @@ def test_a_part_whose_trigger_was_seen_too_late_is_announced_and_not_photographe
     assert line.trigger_by == pytest.approx(1.12)
 
 
+def test_a_part_of_which_nobody_knows_when_it_was_triggered_is_not_photographed(line):
+    line.exposures.on_trigger(Trigger(), 1.0, since=-math.inf)
+    assert (line.pressed, line.sent[0][0].no_image) == (
+        [],
+        "triggered at an unknown time, and camera.trigger_late_ms is 100",
+    )
+
+
 def test_a_part_with_an_objection_is_announced_and_not_photographed(line):
     line.exposures.on_trigger(Trigger(number=7), 1.0, 1.0, Objection("other_product", "the PLC says product 2"))
     assert [capture.number for capture in line.announced] == [7]
@@ -241,6 +255,71 @@ def test_a_closed_standard_input_is_refused_if_it_is_to_trigger_the_camera(monke
     order = process.Order("l", "c", 500)
     with pytest.raises(SetupError, match="the standard input is closed"):
         process.run(None, order, None, None, threading.Event())
+
+
+class Publishers:
+    """The publishers of a process that has no RabbitMQ. They take a job once there is `room`, and it is safe then."""
+
+    def __init__(self):
+        self.room, self.announced, self.accepted = threading.Event(), threading.Event(), []
+        self.in_window = 0
+
+    @contextmanager
+    def running(self, *_, **__):
+        yield self
+
+    def announce(self, capture, _):
+        self.announced.set()
+        return capture
+
+    def accept(self, capture, _):
+        self.room.wait(PATIENCE_S)
+        self.accepted.append(capture)
+        capture.on_accepted()
+        return capture.job_id
+
+    def depth(self):
+        return 0
+
+
+@pytest.fixture
+def camera_process(tmp_path, monkeypatch):
+    """Runs the process of a camera with one trigger on its standard input, on a thread."""
+    publishers = Publishers()
+    monkeypatch.setattr(process.publisher, "running", publishers.running)
+    monkeypatch.setattr(process, "_END_S", 0.01)
+    loaded = config.load(Path("config.yaml"))
+    paths = loaded.paths.model_copy(update={"spool": tmp_path})
+    camera = config.Camera(frame_timeout_ms=20_000, trigger_late_ms=20_000)
+    loaded = loaded.model_copy(update={"paths": paths, "camera": camera})
+    end, start = os.pipe()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: end))
+    os.write(start, b'{"part_id": "p:7"}\n')
+    os.close(start)
+    stop = threading.Event()
+    make = partial(SimulatedCamera, Device(Plan(frame_s=0.0)))
+    order = process.Order("l", "bottle", 500)
+    with ThreadPoolExecutor(1) as executor:
+        ended = executor.submit(process.run, loaded, order, make, lambda *_: None, stop)
+        assert publishers.announced.wait(PATIENCE_S)
+        yield publishers, stop, ended
+        publishers.room.set()
+
+
+def test_at_the_end_of_its_input_a_process_waits_until_every_announced_part_has_its_job(camera_process):
+    publishers, _, ended = camera_process
+    threading.Timer(0.3, publishers.room.set).start()  # much later than a process waits that is told to end
+    ended.result(PATIENCE_S)
+    assert [capture.part_id for capture in publishers.accepted] == ["p:7"]
+
+
+def test_a_process_that_is_told_to_end_and_leaves_announced_parts_without_jobs_names_them(camera_process, tmp_path):
+    _, stop, ended = camera_process
+    stop.set()
+    with pytest.raises(PartsLeftError, match=r"1 announced parts have no job: .* took it \(p:7\)") as error:
+        ended.result(PATIENCE_S)
+    assert error.value.exit_code == 1
+    assert [job.part_id for job in OpenParts(tmp_path / "l.bottle.open-parts").left] == ["p:7"]
 
 
 # The sender
@@ -475,6 +554,25 @@ def test_a_busy_thread_says_so_at_once_and_shows_how_long_its_call_takes(run):
     blocked.set()
     camera.thread.join(PATIENCE_S)
     assert camera.results == []
+
+
+def test_a_camera_that_waits_for_a_frame_as_long_as_it_may_is_ready_and_one_that_waits_longer_is_not(run):
+    now, entered, ended = [1.0], threading.Event(), threading.Event()
+
+    def picture(number):
+        entered.set()
+        assert ended.wait(PATIENCE_S)
+        return texture(0, number)
+
+    camera = run(Device(Plan(frame_s=0.0), picture), lambda: now[0])
+    while camera.thread.press("j1", timeout_s=10.0) is not None:
+        time.sleep(0.001)
+    assert entered.wait(PATIENCE_S)
+    now[0] += 11.0
+    assert camera.thread.is_open
+    now[0] += 1.5
+    assert not camera.thread.is_open
+    ended.set()
 
 
 def test_whatever_a_driver_raises_the_camera_is_opened_anew(run):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zxingcpp
 
 from patchline import config
 from patchline.camera import process, record
@@ -77,6 +78,15 @@ def test_a_folder_with_other_images_is_refused_unless_they_are_to_be_mixed(tmp_p
 def test_parts_without_a_frame_are_no_images(tmp_path):
     assert fill(tmp_path, 8, camera(broken=0.5, seed=3)) == 8
     assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_a_part_without_the_code_that_is_required_is_no_image(tmp_path):
+    code = np.array(zxingcpp.create_barcode("SN-7", zxingcpp.BarcodeFormat.DataMatrix).to_image(scale=5))
+    marked = np.pad(code, 20, constant_values=255)
+    shown = [Frame(grey.tobytes(), "Mono8", *grey.shape[::-1]) for grey in (marked, np.full_like(marked, 128))]
+    loaded = settings(part_code="required")
+    assert fill(tmp_path, 3, camera(lambda number: shown[number % 2]), loaded) == 3
+    assert all(np.array_equal(pixels(path, loaded)[..., 0], marked) for path in tmp_path.iterdir())
 
 
 def test_the_end_of_the_triggers_ends_it(tmp_path):

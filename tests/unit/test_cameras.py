@@ -1,11 +1,15 @@
 """Cameras, their pixels and their triggers, without waiting: the time of the simulated ones is passed in."""
 
 import json
+import math
 import os
 import queue
 import random
+import select
+import stat
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -14,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from patchline import config
-from patchline.camera import check, pixels, sources, stream, triggers
+from patchline.camera import check, pixels, process, sources, stream, triggers
 from patchline.camera.base import BrokenFrameError, CameraError, CameraLostError, Frame, NoFrameError
 from patchline.camera.folder import FolderCamera
 from patchline.camera.pixels import UnfitFrameError
@@ -211,7 +215,6 @@ def test_the_password_of_a_network_camera_must_follow_a_user(monkeypatch):
     ("rules", "error"),
     [
         ({}, "set camera.latency_ms: how old a picture is"),
-        ({"latency_ms": 250}, "camera.frame_timeout_ms must be greater than camera.latency_ms"),
         ({"latency_ms": 100, "gain": 1.0}, "camera.gain cannot be set from here"),
         ({"latency_ms": 100, "features": {"Gamma": 1.0}}, "camera.features cannot be set from here"),
         ({"latency_ms": 100, "pixel_format": "Mono12"}, "must be one of Mono8, BGR8"),
@@ -309,6 +312,17 @@ def test_a_frame_that_does_not_fit_the_recipe_is_refused(pixel_format, depth, en
         pixels.encode(frame, depth, encoding, 95)
 
 
+def test_a_frame_of_another_size_than_the_first_one_is_no_image():
+    loaded = config.load(Path("config.yaml"))
+    encode = process.encoder(loaded, process.Order("l", "bottle", 500))
+    large, small = (frame_of("Mono8", np.zeros(shape, np.uint8)) for shape in ((40, 60), (20, 30)))
+    encode(large)
+    encode(Frame(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()))  # a file is judged as it is
+    with pytest.raises(UnfitFrameError, match="has 30 x 20 pixels, and the first one had 60 x 40; set the camera back"):
+        encode(small)
+    encode(large)
+
+
 def test_an_encoded_file_stays_as_it_is():
     png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
     assert pixels.encode(Frame(png), BitDepth(12), "jpeg", 95) == (png, "image/png")
@@ -335,17 +349,108 @@ def pipe_with(data):
     return end
 
 
+def read_all(data):
+    """Return the parts of a pipe with these bytes. Nobody knows how long they have waited there."""
+    events, lines = queue.Queue(), triggers.Lines(pipe_with(data))
+    triggers.read_lines(lines, events.put)
+    sightings = list(iter(lambda: events.get(timeout=30), None))
+    assert {sighting.since for sighting in sightings} == {-math.inf}
+    return sightings
+
+
 def test_the_end_of_the_lines_is_said():
-    events = queue.Queue()
-    triggers.read_lines(pipe_with(b"\n\n"), events.put, lambda: events.put("end"))
-    assert [events.get(timeout=30) for _ in range(3)] == [Trigger(), Trigger(), "end"]
+    assert [sighting.trigger for sighting in read_all(b"\n\n")] == [Trigger(), Trigger()]
 
 
 def test_bytes_that_are_no_text_are_a_trigger_and_cost_no_other_one():
-    events = queue.Queue()
-    lines = b'{"number":1}\n\xff\xfe\n{"number":2}'
-    triggers.read_lines(pipe_with(lines), events.put, lambda: events.put("end"))
-    assert [events.get(timeout=30) for _ in range(4)] == [Trigger(number=1), Trigger(), Trigger(number=2), "end"]
+    sightings = read_all(b'{"number":1}\n\xff\xfe\n{"number":2}')
+    assert [sighting.trigger for sighting in sightings] == [Trigger(number=1), Trigger(), Trigger(number=2)]
+
+
+def test_of_lines_that_came_together_only_the_last_part_can_be_before_the_camera():
+    objections = [sighting.objection for sighting in read_all(b"\n\n\n")]
+    assert [objection and objection.cause for objection in objections] == ["late_trigger", "late_trigger", None]
+
+
+class Pipe:
+    """A pipe whose reader is looked into: `on_wait` is called whenever it waits for lines."""
+
+    def __init__(self, time):
+        self.end, self.start = os.pipe()
+        self.time, self.on_wait = time, lambda: None
+        self.lines = triggers.Lines(self.end, time.clock, self.wait)
+
+    def wait(self, file, seconds):
+        if seconds:
+            self.time.wait(seconds)
+            self.on_wait()
+        return bool(select.select([file], [], [], 0)[0])
+
+    def write(self, data):
+        os.write(self.start, data)
+
+
+@pytest.fixture
+def pipe(time):
+    pipe = Pipe(time)
+    yield pipe
+    os.close(pipe.end)
+    os.close(pipe.start)
+
+
+def test_a_line_that_waited_while_the_process_was_frozen_is_as_old_as_the_last_look_that_found_none(pipe, time):
+    assert pipe.lines.read() == ([], 100.0)
+    time.wait(5.0)  # nobody looks meanwhile, as after SIGSTOP
+    pipe.write(b"1\n")
+    assert pipe.lines.read() == ([b"1"], 100.0)
+    pipe.lines.read()
+    pipe.write(b"2\n")
+    assert pipe.lines.read() == ([b"2"], 105.02)
+
+
+def test_programs_write_triggers_into_a_named_pipe_that_does_not_end_between_them(tmp_path):
+    path = tmp_path / "triggers"
+    lines = triggers.Lines(triggers.open_pipe(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert lines.read()[0] == []
+    for number in range(2):
+        path.write_text(f"{number}\n")
+        while not (found := lines.read()[0]):
+            pass
+        assert found == [str(number).encode()]
+    with pytest.raises(SetupError, match="another process reads it; give each camera its own"):
+        triggers.open_pipe(path)
+
+
+def test_a_path_that_can_be_no_pipe_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SetupError, match="is no named pipe; remove it"):
+        triggers.open_pipe(tmp_path / "file")
+    with pytest.raises(SetupError, match=r"cannot be used \(No such file or directory\); name a path"):
+        triggers.open_pipe(tmp_path / "none" / "triggers")
+
+
+def test_a_process_that_was_frozen_while_it_waited_for_lines_does_not_take_one_for_new(pipe, time):
+    def freeze():
+        time.wait(5.0)
+        pipe.write(b"1\n")
+
+    pipe.on_wait = freeze
+    pipe.lines.read()
+    assert pipe.lines.read() == ([b"1"], 100.0)
+
+
+def test_a_line_is_as_old_as_its_first_bytes_may_be(pipe, time):
+    pipe.lines.read()
+    pipe.write(b'{"number"')
+    assert pipe.lines.read() == ([], 100.0)
+    for _ in range(3):
+        pipe.lines.read()
+    pipe.write(b":1}\n{")
+    assert pipe.lines.read() == ([b'{"number":1}'], 100.0)
+    pipe.write(b"}\n")
+    lines, since = pipe.lines.read()
+    assert (lines, since) == ([b"{}"], pytest.approx(100.06))
 
 
 @pytest.mark.parametrize("text", ["seed=-1", "lost=2", "lost=nan", "frame_s=-5", "block_s=1e300"])
@@ -403,6 +508,18 @@ def test_the_test_of_a_camera_says_how_bright_and_sharp_it_is_and_how_fast(time)
     assert report.frames_ms == pytest.approx([20.0] * 10)
     assert (report.white, report.black, report.histogram[100 // 16]) == (0.1, 0.0, 0.9)
     assert "overexposed" in "\n".join(report.lines())
+
+
+ADVICE = {(0.6, 0.1): "light the part evenly", (0.6, 0.0): "add light", (0.3, 0.1): "shorten the exposure"}
+
+
+@pytest.mark.parametrize(("black", "white"), ADVICE)
+def test_the_test_of_a_camera_advises_on_light(time, black, white):
+    values = np.full(1000, 100, np.uint8)
+    values[: int(1000 * black)] = 0
+    values[-int(1000 * white) or 1000 :] = 255
+    text = "\n".join(report_of(time, [frame_of("Mono8", values.reshape(20, 50))]).lines())
+    assert [advice for advice in ADVICE.values() if advice in text] == [ADVICE[black, white]]
 
 
 def test_a_blurred_picture_is_less_sharp(time):

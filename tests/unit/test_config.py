@@ -169,6 +169,10 @@ def test_a_url_can_be_read_from_a_file_named_in_the_environment(tmp_path, monkey
         ("redis: {url: 'redis://:hunter2@h'}", "redis.url: contains a password"),
         ("worker: {stuck_s: 20.0}", "worker.stuck_s: 20.0 is not above broker.confirm_timeout_s 30.0"),
         ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency: 4 is above worker.lanes 2"),
+        ("camera: {stuck_s: 5.0, frame_timeout_ms: 5000}", "camera: stuck_s 5 is not above frame_timeout_ms 5000"),
+        ("camera: {latency_ms: 250}", "camera: latency_ms 250 is not below frame_timeout_ms 250"),
+        ("camera: {gain: 1.0, features: {GainRaw: 3}}", "camera: features sets GainRaw, and gain sets it again"),
+        ("camera: {stuck_s: 9.0, lines: {l: {frame_timeout_ms: 9500}}}", "camera.lines.l: stuck_s 9 is not above"),
     ],
 )
 def test_passwords_and_contradictory_settings_are_refused(tmp_path, text, message):

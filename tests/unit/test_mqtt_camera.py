@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from patchline.broker.base import Message, TooLarge
 from patchline.broker.memory import MemoryBroker
+from patchline.camera.codes import NoCodeError
 from patchline.camera.mqtt_marks import MARK_TYPE, Marks
 from patchline.camera.mqtt_message import Arrival, Rules
 from patchline.camera.mqtt_metrics import MqttMetrics
@@ -103,9 +104,13 @@ def test_a_part_whose_age_nobody_knows_is_late():
     assert read(arrival=Arrival(NOW, None)).deadline == NOW + 960, "the device says when"
 
 
-def test_a_part_whose_device_has_a_clock_of_the_future_is_late():
-    assert read(f"cameras.l1.brick.p7.{NOW + 1900}").deadline == NOW + 2900
-    assert read(f"cameras.l1.brick.p7.{NOW + 60_000}").deadline == NOW
+def test_a_part_whose_device_has_a_clock_of_the_future_is_late_and_that_is_said():
+    said = []
+    careful = replace(RULES, on_ahead=lambda *values: said.append(values))
+    assert read(f"cameras.l1.brick.p7.{NOW + 1900}", rules=careful).deadline == NOW + 2900
+    assert said == []
+    assert read(f"cameras.l1.brick.p7.{NOW + 60_000}", rules=careful).deadline == NOW
+    assert said == [("p7", 60_000)]
 
 
 def test_an_image_that_is_too_large_is_a_part_without_an_image():
@@ -159,7 +164,7 @@ def test_a_camera_that_makes_no_sense_is_refused_before_it_connects(options, rea
 class Devices:
     """A source on a broker in memory, whose publishers accept at once."""
 
-    def __init__(self, max_message_size=None, rules=RULES):
+    def __init__(self, max_message_size=None, rules=RULES, read_id=lambda *_: None):
         self.broker = MemoryBroker(max_message_size)
         self.broker.declare(topology.mqtt("l1", PATTERN.binding, 10**6) | topology.plant(["brick"], 9, 9**9, 9, 9))
         self.registry, self.now, self.announcement = Registry(), 0.0, Future()
@@ -175,6 +180,7 @@ class Devices:
             lambda capture, _: self.announced.append(capture) or replace(capture, announced=self.announcement),
             MqttMetrics("l1", self.registry),
             lambda: NOW,
+            {"brick": read_id, "vase": None},
             threading.Event(),
         )
 
@@ -280,6 +286,24 @@ def test_a_message_that_is_no_image_goes_to_a_worker_and_is_counted():
     ]
     assert devices.count("refused_total", cause="not_an_image") == 1
     assert devices.count("refused_total", cause="too_large") == 1
+
+
+def test_the_code_in_the_picture_of_a_device_is_the_id_of_its_part_and_one_that_is_required_must_be_there():
+    def read_id(image, content_type):
+        assert content_type == "image/png"
+        if image.endswith(b"bare"):
+            raise NoCodeError("no Data Matrix can be read")
+        return "SN-7"
+
+    devices = Devices(read_id=read_id)
+    devices.send()
+    devices.send(f"cameras.l1.brick.p8.{NOW}", IMAGE + b"bare")
+    devices.send(body=b"text")
+    devices.steps(4)
+    seen = [(part.part_id, part.image, part.no_image) for part in devices.accepted]
+    assert seen == [("SN-7", IMAGE, None), ("p8", b"", "no Data Matrix can be read"), ("p7", b"text", None)]
+    assert devices.accepted[1].content_type == messages.NO_CONTENT
+    assert devices.count("refused_total", cause="no_code") == 1
 
 
 def test_an_announcement_is_acknowledged_when_it_is_confirmed():

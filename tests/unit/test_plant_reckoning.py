@@ -163,6 +163,7 @@ def test_a_part_that_was_judged_by_the_picture_of_another_one_is_bad_in_the_good
         ("the trigger before still waited for its frame", "merged"),
         ("the camera was still busy with the trigger before", "merged"),
         ("triggered up to 56 ms ago, and camera.trigger_late_ms is 40", "late trigger"),
+        ("triggered at an unknown time, and camera.trigger_late_ms is 40", "late trigger"),
         ("the camera had its trigger 9 ms too late (camera.trigger_late_ms)", "late trigger"),
         ("its frame came 50 ms too late (camera.frame_timeout_ms)", "late or no frame"),
         ("no frame within 250 ms", "late or no frame"),
