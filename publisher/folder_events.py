@@ -21,7 +21,7 @@ from inotify_simple import INotify, flags
 from patchline.protocol import image_files
 
 _log = structlog.get_logger(__name__)
-_MASK = flags.CREATE | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.ONLYDIR
+_MASK = flags.CREATE | flags.MODIFY | flags.CLOSE_WRITE | flags.MOVED_TO | flags.MOVED_FROM | flags.ONLYDIR
 _MOUNTS = Path("/proc/self/mountinfo")
 # What other hosts, or processes beside the mount, write to these makes no event here.
 _WITHOUT_EVENTS = re.compile(
@@ -33,8 +33,9 @@ class Kind(Enum):
     """What has happened."""
 
     ARRIVED = auto()  # a file is there; it may still be written
-    CREATED = auto()  # a file was created, and its writer has not closed it yet
-    CLOSED = auto()  # a file was closed by its writer, or moved in
+    WRITTEN = auto()  # a file was created or written into, and its writer has not closed it yet
+    CLOSED = auto()  # a file was closed by its writer
+    MOVED = auto()  # a file was moved in
     FOLDER = auto()  # a folder is there
     OVERFLOW = auto()  # events were lost
 
@@ -109,9 +110,14 @@ class FolderEvents:
             return Event(Kind.FOLDER, path)
         if mask & flags.MOVED_FROM or not image_files.has_image_suffix(name):
             return None
-        if mask & (flags.CLOSE_WRITE | flags.MOVED_TO):
-            return Event(Kind.CLOSED, path)
-        return Event(Kind.CREATED if self._has_writer(path) else Kind.ARRIVED, path)
+        return Event(self._kind_of_file(mask, path), path)
+
+    def _kind_of_file(self, mask: int, path: str) -> Kind:
+        if mask & flags.MOVED_TO:
+            return Kind.MOVED
+        if mask & flags.CLOSE_WRITE:
+            return Kind.CLOSED
+        return Kind.WRITTEN if mask & flags.MODIFY or self._has_writer(path) else Kind.ARRIVED
 
     def _has_writer(self, created: str) -> bool:
         """Return True unless a new name is a link: nobody closes it."""

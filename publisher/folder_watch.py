@@ -117,8 +117,13 @@ class FolderWatch:
         elif event.kind is Kind.FOLDER:
             self._list_subfolder(event.path)
         else:
-            closed, opened = event.kind is Kind.CLOSED, event.kind is Kind.CREATED
-            self.images.arrive(event.path, time.monotonic(), closed, opened)
+            self.images.arrive(
+                event.path,
+                time.monotonic(),
+                closed=event.kind is Kind.CLOSED,
+                written=event.kind is Kind.WRITTEN,
+                moved=event.kind is Kind.MOVED,
+            )
 
     def _list_all(self) -> None:
         started = time.monotonic()
@@ -200,13 +205,16 @@ class FolderWatch:
 
     def _hand_on(self, path: str, signature: Signature, image: bytes, status: os.stat_result) -> Capture | None:
         """Return the capture of an image. Return None if it was handed on before: only its signature is new."""
+        is_new = self.images.is_new_content(path)
         self.images.take(path, signature)
         digest = taken_images.digest(image)
-        if self.memory.knows(path, signature, digest):
+        known = self.memory.knows(path, signature, digest)
+        if known and not is_new:
             self.memory.add(path, signature, digest)
             return None
         self.memory.begin(path, signature, digest)
-        deadline = self._deadline(signature)
+        # A time that was set, and is that of another part with the same picture, tells nothing of this capture.
+        deadline = signature.ctime_ns // 1_000_000 + self.deadline_ms if known else self._deadline(signature)
         late_ms = time.time_ns() // 1_000_000 - deadline
         if late_ms > 0:
             self.reports.late(path, late_ms / 1000, time.monotonic())

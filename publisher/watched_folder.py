@@ -6,9 +6,9 @@ Every image is in one of four states:
 
 It has arrived when an event names it. It rests from its first observation on: an image is complete once its writer has
 closed it or moved it in, or when it has not changed for `rest_s`; for `open_rest_s`, if its writer is known to have it
-open. All images rest at the same time, so one that never
-rests holds up no other. A complete image whose content ends too early rests once more, for `incomplete_rest_s`, and is
-then complete as it is. A taken image becomes new when its signature changes.
+open. All images rest at the same time, so one that never rests holds up no other. A complete image whose content ends
+too early rests once more, for `incomplete_rest_s`, and is then complete as it is. A taken image becomes new when its
+signature changes. Events tell whether its content is new, too.
 
 Paths are relative to the folder. Times are seconds of a monotonic clock.
 """
@@ -47,7 +47,8 @@ class _Image:
         state: arrived, resting or complete.
         due: when to look at it (again).
         closed: its writer has closed it or moved it in since the last observation.
-        open: its writer has created it, and has not closed it.
+        open: its writer has created it or written into it, and has not closed it.
+        new_content: it was written into or moved in since it was last taken.
         signature: that of the last observation.
         changed: when it was first seen with this signature.
         rest_s: how long it has to stay unchanged.
@@ -62,6 +63,7 @@ class _Image:
     rest_s: float
     incomplete: bool = False
     open: bool = False
+    new_content: bool = False
 
 
 class WatchedFolder:
@@ -83,21 +85,23 @@ class WatchedFolder:
         self._taken = dict(taken)
         self._vanished: list[str] = []
 
-    def arrive(self, path: str, now: float, closed: bool, opened: bool = False) -> None:
+    def arrive(self, path: str, now: float, closed: bool = False, written: bool = False, moved: bool = False) -> None:
         """Note an event.
 
         Args:
             path: of the image.
             now: the time.
-            closed: the writer has closed the image or moved it in.
-            opened: the writer has created the image, and has it open.
+            closed: its writer has closed it.
+            written: its writer has created it or written into it, and has it open.
+            moved: it was moved in.
         """
         image = self._images.get(path)
         if image is None:
             image = self._images[path] = _Image(State.ARRIVED, now, False, None, now, self._rest_s)
         image.due = now
-        image.closed |= closed
-        image.open = opened or (image.open and not closed)
+        image.closed = closed or moved or (image.closed and not written)
+        image.open = written or (image.open and not image.closed)
+        image.new_content |= written or moved
 
     def observe(self, path: str, signature: Signature, now: float) -> None:
         """Note what a look at an image has shown."""
@@ -110,6 +114,7 @@ class WatchedFolder:
         if image.signature != signature:
             image.state = State.RESTING
             image.signature, image.changed, image.incomplete = signature, now, False
+        if not image.incomplete:
             image.rest_s = self._open_rest_s if image.open else self._rest_s
         closed, image.closed = image.closed and not image.incomplete, False
         image.due = image.changed + image.rest_s
@@ -167,6 +172,10 @@ class WatchedFolder:
             for path, image in self._images.items()
             if image.state is State.COMPLETE and image.signature is not None
         }
+
+    def is_new_content(self, path: str) -> bool:
+        """Return True if events told that an image was written into or moved in since it was last taken."""
+        return self._images[path].new_content
 
     def has_rested_as_incomplete(self, path: str) -> bool:
         """Return True if an image was found to end too early, and has not changed for long since."""

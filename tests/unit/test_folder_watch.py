@@ -242,11 +242,11 @@ def test_the_kernel_tells_of_closed_and_moved_images_and_of_folders(tmp_path):
     events = FolderEvents(root, threading.Event())
     events.watch("")
     with (root / "a.png").open("wb") as file:
-        assert events.read(0.5) == [Event(Kind.CREATED, "a.png")]
+        assert events.read(0.5) == [Event(Kind.WRITTEN, "a.png")]
         file.write(PNG)
-    assert events.read(0.5) == [Event(Kind.CLOSED, "a.png")]
+    assert events.read(0.5) == [Event(Kind.WRITTEN, "a.png"), Event(Kind.CLOSED, "a.png")]
     (outside / "c.png").rename(root / NOT_UTF8)
-    assert events.read(0.5) == [Event(Kind.CLOSED, NOT_UTF8)]
+    assert events.read(0.5) == [Event(Kind.MOVED, NOT_UTF8)]
     (root / "link.png").hardlink_to(outside / "d.png")
     (root / "soft.png").symlink_to(outside / "d.png")  # nobody closes a link
     assert events.read(0.5) == [Event(Kind.ARRIVED, "link.png"), Event(Kind.ARRIVED, "soft.png")]
@@ -263,7 +263,7 @@ def test_an_image_that_is_written_with_a_pause_into_a_file_of_full_size_is_sent_
     assert plant.turn(watch) == []  # the first listing
     header = b"P5\n64 64\n255\n"  # a format without a mark at its end
     path = write(plant.root / "a.pgm", header + bytes(64 * 64))
-    plant.events = [Event(Kind.CREATED, "a.pgm")]
+    plant.events = [Event(Kind.WRITTEN, "a.pgm")]
     until = plant.now + 2 * plant.settings.publisher.rest_ms / 1000
     while plant.now < until:
         assert plant.turn(watch) == []
@@ -637,6 +637,25 @@ def test_the_same_content_that_is_written_again_is_sent_again(plant):
     time.sleep(0.02)
     path.write_bytes(PNG)
     assert plant.parts() == ["last"]
+
+
+@pytest.mark.parametrize("events", [(Kind.MOVED,), (Kind.WRITTEN, Kind.CLOSED)])
+def test_the_same_content_with_the_same_set_time_is_sent_again_as_a_capture_of_its_own(plant, events):
+    watch = plant.open(deadline_ms=60_000)
+    path = write(plant.root / "last.png")
+    sent = []
+    for _ in range(3):
+        path.write_bytes(PNG)
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # as a copy that preserves the time of its original
+        plant.events = [Event(kind, "last.png") for kind in events]
+        for capture in plant.turn(watch):
+            capture.on_accepted()
+            sent.append(capture)
+    times = [capture.captured_at for capture in sent]
+    assert times[0] == 1_700_000_000_000, "a late image"
+    assert times[0] < times[1] < times[2], "jobs of the same time would be one job"
+    assert [capture.deadline for capture in sent] == [captured_at + 60_000 for captured_at in times]
+    watch.close()
 
 
 def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_rejected(plant):

@@ -36,7 +36,7 @@ def test_an_image_that_its_writer_closed_is_complete_at_once(folder):
 
 
 def test_a_preallocated_image_whose_writer_pauses_is_not_complete_before_its_close(folder):
-    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.arrive("a.bmp", 0.0, closed=False, written=True)
     folder.observe("a.bmp", signature(), 0.0)
     folder.observe("a.bmp", signature(mtime=2), 1.0)  # of full size from the start, written piece by piece
     folder.observe("a.bmp", signature(mtime=2), 1.0 + OPEN_REST - 0.1)
@@ -46,15 +46,42 @@ def test_a_preallocated_image_whose_writer_pauses_is_not_complete_before_its_clo
     assert folder.state("a.bmp") is State.COMPLETE
 
 
+def test_an_image_that_is_opened_and_written_again_is_not_complete_before_its_second_close(folder):
+    folder.arrive("a.bmp", 0.0, closed=True)
+    folder.arrive("a.bmp", 0.0, written=True)  # both events are read at once
+    folder.observe("a.bmp", signature(), 0.0)
+    folder.observe("a.bmp", signature(), REST)
+    assert folder.state("a.bmp") is State.RESTING
+    folder.arrive("a.bmp", 1.0, closed=True)
+    folder.observe("a.bmp", signature(), 1.0)
+    assert folder.state("a.bmp") is State.COMPLETE
+
+
+def test_an_image_that_a_listing_finds_before_its_first_event_rests_as_an_open_one(folder):
+    folder.observe("a.bmp", signature(), 0.0)
+    folder.arrive("a.bmp", 0.1, written=True)
+    folder.observe("a.bmp", signature(), 0.1)
+    folder.observe("a.bmp", signature(), OPEN_REST - 0.1)
+    assert folder.state("a.bmp") is State.RESTING
+
+
+def test_the_content_of_an_image_is_new_until_it_is_taken_if_it_was_written_or_moved_in(folder):
+    for events, new in (({"written": True}, True), ({"moved": True}, True), ({"closed": True}, False)):
+        folder.arrive("a.png", 0.0, **events)
+        folder.observe("a.png", signature(), 0.0)
+        assert folder.is_new_content("a.png") is new
+        folder.take("a.png", signature())
+
+
 def test_an_image_that_its_writer_never_closes_is_complete_in_the_end(folder):
-    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.arrive("a.bmp", 0.0, closed=False, written=True)
     folder.observe("a.bmp", signature(), 0.0)
     folder.observe("a.bmp", signature(), OPEN_REST)
     assert folder.state("a.bmp") is State.COMPLETE
 
 
 def test_an_image_that_was_closed_and_changes_again_rests_for_the_usual_time(folder):
-    folder.arrive("a.bmp", 0.0, closed=False, opened=True)
+    folder.arrive("a.bmp", 0.0, closed=False, written=True)
     folder.arrive("a.bmp", 1.0, closed=True)
     folder.observe("a.bmp", signature(), 1.0)
     folder.take("a.bmp", signature())
