@@ -102,9 +102,10 @@ class LineEnds:
         part_id = f"p{len(self.sources):05}"
         self.sources[part_id] = None if oversized else source
         path = self.captured(camera) / f"{part_id}.png"
-        path.write_bytes(source.read_bytes() + bytes(MAX_IMAGE_BYTES if oversized else 0))
-        if camera == "ahead":
-            _shift_time(path, CAMERA_AHEAD_S)
+        with path.open("wb", buffering=0) as file:
+            file.write(source.read_bytes() + bytes(MAX_IMAGE_BYTES if oversized else 0))
+            if camera == "ahead":  # before its close: a publisher that is killed between the two sends two jobs
+                _shift_time(file.fileno(), CAMERA_AHEAD_S)
         return part_id
 
     def arms(self):
@@ -216,9 +217,9 @@ def _make_queues(settings, amqp_url):
         scene.purge(amqp_url, queue)
 
 
-def _shift_time(path, seconds):
-    at = path.stat().st_mtime + seconds
-    os.utime(path, (at, at))
+def _shift_time(file, seconds):
+    at = os.fstat(file).st_mtime + seconds
+    os.utime(file, (at, at))
 
 
 def _records(path, last_bytes=None):
