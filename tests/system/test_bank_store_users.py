@@ -16,7 +16,7 @@ from tests.system.conftest import Line, records, wait_for
 from tests.system.test_living_banks import banks, make_host, serves
 
 __all__ = ["banks"]  # a fixture
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 PEOPLE = 64_000  # their group
 ANNA, BOB, WORKER_A, WORKER_B = 64_001, 64_002, 64_003, 64_004
 READ_AT = "patchline_bank_store_read_timestamp_seconds"
