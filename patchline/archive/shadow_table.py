@@ -7,14 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from patchline.archive.database import _METADATA
+from patchline.archive.database import METADATA
 from patchline.archive.shadows import ShadowSearch
 
 _SHORT, _TEXT, _INTEGER = sa.String, sa.Text, sa.BigInteger
 
 SHADOWS = sa.Table(
     "shadows",
-    _METADATA,
+    METADATA,
     sa.Column("job_id", _SHORT(128), nullable=False),
     sa.Column("shadow_version", _SHORT(64), nullable=False),
     *(sa.Column(name, _SHORT(63), nullable=False) for name in ("line", "category")),
