@@ -161,6 +161,13 @@ def test_a_process_of_aravis_that_freezes_is_killed_and_the_camera_can_be_opened
     assert camera.grab(FRAME_S).data
 
 
+def test_an_address_without_a_camera_is_said_with_how_to_find_one():
+    camera = AravisCamera("127.0.0.77", config.CameraRules())
+    with pytest.raises(CameraLostError, match=r"127\.0\.0\.77: .*; `patchline cameras` lists those that are seen"):
+        camera.open()
+    camera.close()
+
+
 def test_a_python_without_aravis_is_said(tmp_path):
     camera = camera_with(system_python=Path(sys.executable))  # this environment has no gi
     with pytest.raises(CameraLostError, match=r"gir1\.2-aravis-0\.8 and python3-gi are needed \(.*'gi'\)"):

@@ -1,11 +1,14 @@
 """What the time stamps of a stream say, without a stream."""
 
+import errno
+import os
 import random
 
 import pytest
 
 pytest.importorskip("av")
 
+from patchline.camera import stream_host
 from patchline.camera.stream_host import Sequence, StreamClock
 
 PERIOD_S = 0.04
@@ -64,3 +67,22 @@ def test_a_rate_that_varies_hides_no_missing_picture():
 def test_no_picture_of_a_stream_of_key_frames_builds_upon_another():
     sequence = Sequence()
     assert not any(sequence.lacks_picture(stamp * PERIOD_S, True) for stamp in (0, 1, 5, 6, 20))
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ECONNREFUSED, "switch RTSP on in the camera, and write its port"),
+        (errno.EHOSTUNREACH, "check its address, and ping it from here"),
+        (errno.EIO, "check its address, and ping it from here"),
+    ],
+)
+def test_a_stream_that_cannot_be_reached_is_said_with_what_to_do(number, advice):
+    error = OSError(number, os.strerror(number))
+    assert advice in stream_host._reason(error, after_s=0.1)
+
+
+def test_a_path_that_is_no_device_is_said_with_what_to_write(tmp_path):
+    for path, text in ((tmp_path, "is no device"), (tmp_path / "none", "No such file or directory")):
+        with pytest.raises(stream_host.Lost, match=f"{text}; write v4l2:/dev/video0"):
+            stream_host._check_device(str(path))
