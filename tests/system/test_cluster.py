@@ -35,6 +35,12 @@ def conf_with_names(names):
     return text.replace("disk_free_limit.absolute = 2GB", "disk_free_limit.absolute = 50MB")
 
 
+def peers(names):
+    """Return the lines with which nodes that start at the same time find one another."""
+    lines = [f"cluster_formation.classic_config.nodes.{number} = {name}" for number, name in enumerate(names, 1)]
+    return "\n".join(["cluster_formation.peer_discovery_backend = classic_config", *lines, ""])
+
+
 def ready_messages(node):
     """Return the number of messages of each queue that is not empty."""
     listing = json.loads(
@@ -88,9 +94,9 @@ def try_to_publish(publisher):
 
 def test_a_publisher_recovers_from_a_channel_that_was_opened_during_a_leader_election():
     with private_servers.temporary_folder() as home:
-        name_server, nodes = private_servers.cluster(home / "cluster", 3)
+        name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
         with private_servers.start_all([name_server, *(node.server for node in nodes)]):
-            private_servers.join_cluster(nodes)
+            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
             with RabbitBroker(nodes[0].url) as first:
                 first.declare(topology.gate("press-3", ["g"]))
             with RabbitBroker(nodes[1].url) as publisher:
@@ -105,11 +111,11 @@ def test_a_queue_without_a_leader_is_alerted_and_serves_again_once_a_node_is_bac
     rules = tmp_path / "rules.yml"
     rules.write_text(RULES.read_text().replace("for: 1m", "for: 1s"))
     with private_servers.temporary_folder() as home:
-        name_server, nodes = private_servers.cluster(home / "cluster", 3)
+        name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
         targets = {"rabbitmq": [node.metrics_port for node in nodes]}
         prometheus, url = private_servers.prometheus(home / "prometheus", targets, rules)
         with private_servers.start_all([name_server, prometheus, *(node.server for node in nodes)]):
-            private_servers.join_cluster(nodes)
+            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
             with RabbitBroker(",".join(node.url for node in nodes)) as broker:
                 broker.declare(topology.gate("press-3", ["g"]))
                 wait_for(lambda: try_to_publish(broker))
@@ -132,9 +138,9 @@ def test_a_queue_without_a_leader_is_alerted_and_serves_again_once_a_node_is_bac
 
 def test_a_gate_reads_its_queue_although_rabbitmq_still_counts_the_consumer_of_a_lost_node():
     with private_servers.temporary_folder() as home:
-        name_server, nodes = private_servers.cluster(home / "cluster", 3)
+        name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
         with private_servers.start_all([name_server, *(node.server for node in nodes)]):
-            private_servers.join_cluster(nodes)
+            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
             with RabbitBroker(nodes[0].url) as lost, RabbitBroker(nodes[1].url) as broker:
                 broker.declare(topology.gate("press-3", ["g"]))
                 former = lost.consume(GATE_QUEUE, 10, exclusive=True)
