@@ -96,10 +96,7 @@ def camera(
     patience_ms = deadline_ms or settings.publisher.deadline_ms
     _check(rate, count, plc, test, record, add)
     if source.startswith("mqtt:"):
-        if test or record is not None or rate is not None or plc is not None:
-            raise SetupError(
-                "--rate, --triggers, --test and --record are for cameras that are triggered; an MQTT camera sends"
-            )
+        _check_untriggered(rate, plc, test, record)
         _receive(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
         return
     if category is None:
@@ -121,6 +118,13 @@ def cameras(config_file: Settings = CONFIG) -> None:
     settings = config.load(config_file if config_file.exists() or config_file != CONFIG else config.PACKAGED)
     for line in listing.lines(settings.camera):
         print(line, flush=True)
+
+
+def _check_untriggered(rate: float | None, plc: str | None, test: bool, record: int | None) -> None:
+    if test or record is not None or rate is not None or plc is not None:
+        raise SetupError(
+            "--rate, --triggers, --test and --record are for cameras that are triggered; an MQTT camera sends"
+        )
 
 
 def _check(rate: float | None, count: int | None, plc: str | None, test: bool, record: int | None, add: bool) -> None:
