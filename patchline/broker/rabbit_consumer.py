@@ -93,6 +93,7 @@ class RabbitConsumer:
         self._unread = 0  # looks in a row that found consumers and waiting messages
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
+        self._waiting: tuple[Any, object] | None = None  # the connection and the timer of the next attempt
         self._stopped = False
         self._gaps = 0
         self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()  # None: a gap
@@ -291,9 +292,18 @@ class RabbitConsumer:
         self._failures = min(self._failures + 1, 16)
         details = {"queue": self._queue_name, "reason": reason, "subscribe_in_s": delay_s}
         _log.error("consumer lost its queue", **details)
-        connection.ioloop.call_later(delay_s, partial(self._open_channel, connection))
+        timer = connection.ioloop.call_later(delay_s, partial(self._open_channel, connection))
+        self._waiting = connection, timer
+
+    def hasten(self) -> None:
+        """Subscribe now if the next attempt is to come later: the queue has just been seen or made."""
+        if self._waiting is not None:
+            connection, timer = self._waiting
+            connection.ioloop.remove_timeout(timer)
+            self._open_channel(connection)
 
     def _open_channel(self, connection: Any) -> None:
+        self._waiting = None
         if connection.is_open and not self._stopped:
             connection.channel(on_open_callback=self.subscribe)
 

@@ -37,10 +37,10 @@ from patchline.protocol.tls import Certificates
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
-_MIN_RECONNECT_DELAY_S = 0.2
-_CLOSE_TIMEOUT_S = 10.0
+_MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
 _CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
 _NOT_FOUND = 404
+_LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
 _TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
@@ -94,6 +94,7 @@ class RabbitBroker:
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
+        self._consumers: list[RabbitConsumer] = []
         self._next_node = self._failures = self._doubts = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
@@ -121,11 +122,13 @@ class RabbitBroker:
         try:
             with pika.BlockingConnection(nodes) as connection:
                 rabbit_topology.declare(connection.channel(), topology, passive)
+            for consumer in tuple(self._consumers):  # their queues may have been missing
+                self.add_callback_threadsafe(consumer.hasten)
         except pika.exceptions.ChannelClosedByBroker as error:
             raise TopologyMismatch(advice.topology(error.reply_code, error.reply_text)) from error
         except (pika.exceptions.AMQPError, OSError) as error:
             hosts = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-            if _is_login_refused(error):
+            if isinstance(error, _LOGIN_REFUSED):
                 raise BrokerError(f"RabbitMQ at {hosts} refused the login; {advice.LOGIN}") from error
             raise BrokerError(
                 f"RabbitMQ at {hosts} cannot be used ({advice.reason(error)}); is it running, and is the url correct?"
@@ -161,6 +164,7 @@ class RabbitBroker:
     ) -> RabbitConsumer:
         """See `base.Broker`. The consumer subscribes again after every reconnection."""
         consumer = RabbitConsumer(self, queue, prefetch, on_arrival, exclusive)
+        self._consumers.append(consumer)
         self.add_callback_threadsafe(partial(self._add, consumer.subscribe))
         return consumer
 
@@ -346,10 +350,10 @@ class RabbitBroker:
         backoff_s = min(self._reconnect_max_s, _MIN_RECONNECT_DELAY_S * 2**self._failures)
         delay_s = round(backoff_s * random.uniform(0.5, 1.0), 2)
         self._failures = min(self._failures + 1, 16)
-        if _is_login_refused(reason):
-            node = connection.params
-            address = {"user": node.credentials.username, "host": node.host, "port": node.port}
-            self._log.error("login refused by RabbitMQ", **address, advice=advice.LOGIN, reconnect_in_s=delay_s)
+        if isinstance(reason, _LOGIN_REFUSED):
+            node, details = connection.params, {"advice": advice.LOGIN, "reconnect_in_s": delay_s}
+            details |= {"user": node.credentials.username, "host": node.host, "port": node.port}
+            self._log.error("login refused by RabbitMQ", **details)
         else:
             self._log.warning("connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=delay_s)
         self._loop.call_later(delay_s, self._connect)
@@ -361,10 +365,6 @@ class RabbitBroker:
         elif self._connection.is_open:
             self._connection.close()
         # Otherwise `_on_open` closes it: pika 1.4 fails if a connection is closed during its handshake.
-
-
-def _is_login_refused(reason: BaseException) -> bool:
-    return isinstance(reason, pika.exceptions.ProbableAuthenticationError | pika.exceptions.AuthenticationError)
 
 
 pika.data.decode_value = partial(decode_value, pika.data.decode_value)

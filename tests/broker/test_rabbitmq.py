@@ -260,6 +260,21 @@ def test_a_consumer_without_a_queue_is_not_subscribed_until_the_queue_is_made_ag
     consumer.take(10).ack()
 
 
+def test_a_consumer_subscribes_as_soon_as_its_queue_is_made_again(remade, monkeypatch):
+    monkeypatch.setattr(rabbit_consumer, "_MIN_RESUBSCRIBE_DELAY_S", 3600)
+    monkeypatch.setattr(rabbit_consumer, "_MAX_RESUBSCRIBE_DELAY_S", 3600)
+    broker, make, delete = remade
+    consumer = broker.consume("remade", prefetch=5)
+    wait_for(lambda: consumer.subscribed)
+    delete()
+    wait_for(lambda: not consumer.subscribed)
+    make()
+    wait_for(lambda: consumer.subscribed, 10)
+    make()  # nothing waits now
+    broker.publish("remade", "key", _message())
+    consumer.take(10).ack()
+
+
 def test_a_delivery_in_hand_outlives_its_deleted_queue(remade):
     broker, make, delete = remade
     broker.publish("remade", "key", _message())
