@@ -9,6 +9,7 @@ from pathlib import Path
 FOLDER = Path("deploy/grafana/dashboards")
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH, _HEIGHT = 8, 7
+_BATCH, _PICTURES = "patchline_archive_batch_seconds", "patchline_archive_picture_batch_seconds"
 _LINE = '{line=~"$line"}'
 _LINE_EXPIRED = '{line=~"$line",decision="expired"}'
 
@@ -78,6 +79,89 @@ PLANT = (
     Panel("Errors by reason", {"{{reason}}": "sum by (reason) (increase(patchline_errors_total[10m]))"}),
     Panel("Chip temperature", {"{{instance}}": "patchline_device_temperature_celsius"}, "celsius"),
     Panel("Chip memory", {"{{instance}}": "patchline_device_memory_used_bytes"}, "bytes"),
+)
+_ARCHIVE_QUEUES = '{queue=~"patchline[.](verdicts|ledger|pictures)"}'
+ARCHIVE = (
+    Panel(
+        "Archive: verdicts and messages of the ledger that were stored",
+        {
+            "verdicts": "sum(rate(patchline_archive_verdicts_total[1m]))",
+            "ledger": "sum(rate(patchline_archive_ledger_messages_total[1m]))",
+        },
+        "ops",
+    ),
+    Panel(
+        "Archive: messages that wait for it",
+        {"{{queue}}": f"sum by (queue) (rabbitmq_detailed_queue_messages{_ARCHIVE_QUEUES})"},
+    ),
+    Panel(
+        "Archive: age of what it stored last",
+        {
+            "verdicts {{instance}}": "max by (instance) (patchline_archive_behind_seconds)",
+            "acts {{instance}}": "max by (instance) (patchline_archive_ledger_behind_seconds)",
+        },
+        "s",
+    ),
+    Panel(
+        "Archive: time to store a batch (p99)",
+        {
+            "database": f"histogram_quantile(0.99, sum by (le) (rate({_BATCH}_bucket[5m])))",
+            "pictures": f"histogram_quantile(0.99, sum by (le) (rate({_PICTURES}_bucket[5m])))",
+        },
+        "s",
+    ),
+    Panel(
+        "Archive: pictures stored, refused, and left out by workers",
+        {
+            "{{state}}": "sum by (state) (increase(patchline_archive_pictures_total[5m]))",
+            "left out: {{reason}}": "sum by (reason) (increase(patchline_pictures_lost_total[5m]))",
+        },
+    ),
+    Panel(
+        "Archive: bytes of the pictures, and free space",
+        {
+            "{{decision}}": "max by (decision) (patchline_archive_picture_bytes)",
+            "free {{instance}}": "min by (instance) (patchline_archive_store_free_bytes)",
+        },
+        "bytes",
+    ),
+    Panel(
+        "Archive: age of the oldest picture",
+        {"{{decision}}": "time() - min by (decision) (patchline_archive_oldest_picture_timestamp_seconds)"},
+        "s",
+    ),
+    Panel(
+        "Archive: pictures deleted by the rules",
+        {
+            "{{decision}}": "sum by (decision) (increase(patchline_archive_pictures_deleted_total[1h]))"
+            " or 0 * max by (decision) (patchline_archive_picture_bytes)"
+        },
+    ),
+    Panel(
+        "Archive: stores (1) or not (0)",
+        {
+            "verdicts {{instance}}": "min by (instance) (patchline_archive_ready)",
+            "pictures {{instance}}": "min by (instance) (patchline_archive_pictures_ready)",
+        },
+    ),
+)
+BANKS = (
+    Panel(
+        "Banks: switches of workers to another version",
+        {
+            "{{category}}": "sum by (category) (increase(patchline_bank_switches_total[10m]))"
+            " or 0 * sum by (category) (patchline_bank_info)"
+        },
+    ),
+    Panel(
+        "Banks: workers that do not serve the active version",
+        {"{{category}}": "sum by (category) (patchline_bank_not_activated)"},
+    ),
+    Panel(
+        "Banks: time since the store was read",
+        {"{{instance}}": "time() - min by (instance) (patchline_bank_store_read_timestamp_seconds)"},
+        "s",
+    ),
 )
 LINE = (
     Panel(
@@ -240,7 +324,7 @@ CAMERA = (
 
 def plant() -> dict[str, object]:
     """Return the dashboard of the whole plant."""
-    return _dashboard("patchline-plant", "Patchline: plant", PLANT, [])
+    return _dashboard("patchline-plant", "Patchline: plant", (*PLANT, *ARCHIVE, *BANKS), [])
 
 
 def line() -> dict[str, object]:

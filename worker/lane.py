@@ -2,7 +2,7 @@
 
 A job is acknowledged only after RabbitMQ has confirmed its verdict. A crash at any point therefore causes a second
 delivery, never a lost part. A second verdict has the same job id, and the gate acts once per id. The pictures for the
-archive come after the verdict, and hold up nothing. The cache and the metrics come last, and may fail.
+archive come after the verdict, and hold up no other job. The cache and the metrics come last, and may fail.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Lane:
             self.in_hand.discard(delivery)
             if judged is not None and self.shadows is not None:
                 self.shadows.judge(*judged, in_hand=len(self.in_hand))
+        if self.archive is not None:
+            self.archive.settle()
         self.heartbeats.beat()
         return delivery is not None
 
@@ -151,9 +153,8 @@ class Lane:
     def _publish_and_ack(self, delivery: Delivery, verdict: Verdict, inspection: Inspection | None = None) -> bool:
         if not self._publish(delivery, topology.VERDICTS, verdict.routing_key, verdict_message(verdict)):
             return False
-        if self.archive is not None:
-            self.archive.send(delivery, verdict, inspection, self.heartbeats.beat)
-        delivery.ack()
+        if self.archive is None or self.archive.send(delivery, verdict, inspection, self.heartbeats.beat):
+            delivery.ack()
         _log.debug("verdict", job_id=verdict.job_id, decision=verdict.decision, trace=verdict.traceparent)
         self.metrics.verdict_confirmed(verdict, self.verdicts.now_ms())
         self.cache.save_verdict(verdict)

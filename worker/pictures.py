@@ -1,6 +1,8 @@
 """The pictures of judged parts, on their way to the archive. They never hold up the line.
 
-They have a connection of their own: a large image delays no verdict, and a refusal closes no channel of verdicts.
+They have a connection of their own: a large image delays no verdict, and a refusal closes no channel of verdicts. If
+RabbitMQ does not answer, the lane goes on, and the job is acknowledged once its pictures are confirmed. So if the
+worker ends meanwhile, the job comes again, and its pictures are sent again.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
@@ -25,9 +28,11 @@ from patchline.protocol.picture_message import Picture
 from patchline.runtime.metrics import Counter, Registry
 
 _log = structlog.get_logger(__name__)
-_USUAL_S = 1.0  # every lane waits this long for RabbitMQ, and a few of them for
-_PATIENCE_S = 10.0  # which is longer than a restart of the connection
-_POLL_S = 0.1
+_USUAL_S = 1.0  # a lane waits this long for RabbitMQ, and the acknowledgement of its job for
+_PATIENCE_S = 30.0  # which is longer than an alarm, a slow disk, or a restart of the connection
+_LONG_S = 10.0  # no lane waits at all for a queue that has given no answer for this long
+_POLL_S, _ROOM_S = 0.1, 0.01
+_CLOSE_S = 2.0
 _SHARE_OF_64_BITS = 2.0**64
 
 
@@ -36,7 +41,7 @@ class Loss(StrEnum):
 
     FULL = "full"
     UNANSWERED = "unanswered"
-    SKIPPED = "skipped"  # others are waiting in vain
+    SKIPPED = "skipped"  # too many others wait for an answer
     TOO_LARGE = "too_large"
     UNROUTABLE = "unroutable"
 
@@ -57,52 +62,118 @@ class PictureMetrics:
         self._lost.labels(reason).inc()
 
 
+@dataclass(eq=False)
+class _Sent:
+    """Pictures of a job on their way, and the time of `time.monotonic` at which they are given up."""
+
+    delivery: Delivery
+    verdict: Verdict
+    outgoing: list[Outgoing]
+    until: float
+    confirmation: Future[None]
+
+
 class PictureSender:
     """Sends the pictures of the parts that the configuration names, once each. All methods are thread-safe.
 
     Args:
         broker: a connection of its own.
         rules: which pictures.
-        patient: how many lanes at most wait for an answer that does not come. Others leave their pictures out then.
+        most: how many jobs at most wait for an answer that does not come. Others are acknowledged without pictures.
         metrics: what is counted.
     """
 
-    def __init__(self, broker: Broker, rules: config.Pictures, patient: int, metrics: PictureMetrics) -> None:
+    def __init__(self, broker: Broker, rules: config.Pictures, most: int, metrics: PictureMetrics) -> None:
         self._broker, self._rules, self._metrics = broker, rules, metrics
-        self._patient, self._waiting = patient, 0
+        self._most = most
+        self._waiting: list[_Sent] = []
         self._lock = threading.Lock()
 
     def send(
         self, delivery: Delivery, verdict: Verdict, inspection: Inspection | None, beat: Callable[[], object]
-    ) -> None:
+    ) -> bool:
         """Send the image of a job, and its heat map if there is one. Do nothing if they are not to be kept.
 
-        It returns when RabbitMQ has confirmed them, or after a few seconds. What was not confirmed is left out and
-        counted, unless the job will come again. `beat` is called while it waits.
+        It waits for RabbitMQ for a second at most. What is not confirmed in time is left out and counted, unless the
+        job will come again. `beat` is called while it waits.
+
+        Returns:
+            True if the job is to be acknowledged. If False, `settle` acknowledges it later.
         """
         if not delivery.message.body or not self._is_kept(verdict):
-            return
-        if self._waiting >= self._patient:
+            return True
+        if not self._has_room(beat):
             self._lose(verdict, Loss.SKIPPED)
-            return
+            return True
         outgoing = [self._outgoing(*parts) for parts in _pictures(delivery, verdict, inspection)]
+        until = time.monotonic() + _PATIENCE_S
+        sent = _Sent(delivery, verdict, outgoing, until, self._publish(outgoing))
+        _wait(sent.confirmation, delivery, beat)
+        if self._is_over(sent) or (not self._most and self._lose(verdict, Loss.UNANSWERED)):
+            return True
+        with self._lock:
+            self._waiting.append(sent)
+        return False
+
+    def settle(self) -> None:
+        """Acknowledge the jobs whose pictures have been confirmed since, or are given up. It does not wait."""
+        if not self._waiting or not self._lock.acquire(blocking=False):
+            return
         try:
-            confirmation = self._broker.publish_nowait(outgoing)
-            if not self._wait(confirmation, delivery, beat):
-                if not delivery.stale:
-                    self._lose(verdict, Loss.UNANSWERED)
-                return
-            confirmation.result()
-        except BrokerError as error:
-            if delivery.stale:  # the worker ends, and has given the job back
-                return
-            self._lose(verdict, _loss(error))
-        else:
-            self._metrics.sent.inc(len(outgoing))
+            for sent in [sent for sent in self._waiting if self._is_over(sent)]:
+                sent.delivery.ack()
+                self._waiting.remove(sent)
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Wait for answers for a moment, and close the connection. The jobs of the others come again."""
+        until = time.monotonic() + _CLOSE_S
+        while self._waiting and time.monotonic() < until:
+            self.settle()
+            time.sleep(_POLL_S)
         self._broker.close()
+
+    def _has_room(self, beat: Callable[[], object]) -> bool:
+        """Return True if a further job may wait. At the end of an outage all lanes come at once: wait for a second."""
+        until = time.monotonic() + _USUAL_S
+        self.settle()
+        while 0 < self._most <= len(self._waiting):
+            if time.monotonic() >= until or self._is_long_away():
+                return False
+            beat()
+            time.sleep(_ROOM_S)
+            self.settle()
+        return True
+
+    def _is_long_away(self) -> bool:
+        oldest = next(iter(list(self._waiting)), None)
+        return oldest is not None and oldest.until - time.monotonic() < _PATIENCE_S - _LONG_S
+
+    def _publish(self, outgoing: list[Outgoing]) -> Future[None]:
+        try:
+            return self._broker.publish_nowait(outgoing)
+        except BrokerError as error:
+            failed: Future[None] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _is_over(self, sent: _Sent) -> bool:
+        """Return True if nothing more is to be done. Publish again what was on a connection that is lost."""
+        if sent.delivery.stale:  # the job comes again
+            return True
+        is_late = time.monotonic() >= sent.until
+        if not sent.confirmation.done():
+            return is_late and self._lose(sent.verdict, Loss.UNANSWERED)
+        error = sent.confirmation.exception()
+        if error is None:
+            self._metrics.sent.inc(len(sent.outgoing))
+            return True
+        loss = _loss(error)
+        if loss is not Loss.UNANSWERED or is_late:
+            return self._lose(sent.verdict, loss)
+        sent.confirmation = self._publish(sent.outgoing)
+        return False
 
     def _is_kept(self, verdict: Verdict) -> bool:
         if verdict.decision is Decision.PASS:
@@ -115,23 +186,10 @@ class PictureSender:
         )
         return Outgoing(topology.PICTURES, fields.routing_key, message)
 
-    def _wait(self, confirmation: Future[None], delivery: Delivery, beat: Callable[[], object]) -> bool:
-        """Wait for an answer. Return False if there is none, or if RabbitMQ has taken the job back."""
-        if _is_done(confirmation, _USUAL_S, delivery, beat):
-            return True
-        with self._lock:
-            may_wait = self._waiting < self._patient
-            self._waiting += may_wait
-        done = may_wait and _is_done(confirmation, _PATIENCE_S, delivery, beat)
-        with self._lock:
-            self._waiting -= may_wait
-        if not done:
-            confirmation.cancel()
-        return done
-
-    def _lose(self, verdict: Verdict, reason: Loss) -> None:
+    def _lose(self, verdict: Verdict, reason: Loss) -> bool:
         self._metrics.lost(reason)
         _log.error("pictures of a part left out of the archive", job_id=verdict.job_id, reason=str(reason))
+        return True
 
 
 def is_sampled(job_id: str, share: float) -> bool:
@@ -159,19 +217,18 @@ def _pictures(delivery: Delivery, verdict: Verdict, inspection: Inspection | Non
         yield fields("heat_map", png, "image/png"), png
 
 
-def _is_done(confirmation: Future[None], timeout_s: float, delivery: Delivery, beat: Callable[[], object]) -> bool:
-    until = time.monotonic() + timeout_s
+def _wait(confirmation: Future[None], delivery: Delivery, beat: Callable[[], object]) -> None:
+    until = time.monotonic() + _USUAL_S
     while (rest_s := until - time.monotonic()) > 0 and not delivery.stale:
         try:
             confirmation.exception(min(_POLL_S, rest_s))
         except FutureTimeout:
             beat()
             continue
-        return True
-    return False
+        return
 
 
-def _loss(error: BrokerError) -> Loss:
+def _loss(error: BaseException) -> Loss:
     kinds: tuple[tuple[type[BrokerError], Loss], ...] = (
         (Refused, Loss.FULL),
         (TooLarge, Loss.TOO_LARGE),
@@ -181,18 +238,18 @@ def _loss(error: BrokerError) -> Loss:
 
 
 def of_worker(
-    settings: config.Config, connect: Callable[[config.Config], Broker], lanes: int, registry: Registry
+    settings: config.Config, connect: Callable[[config.Config], Broker], most: int, registry: Registry
 ) -> PictureSender | None:
-    """Return the sender of a worker with a number of lanes. None if no pictures are to be kept.
+    """Return the sender of a worker. None if no pictures are to be kept.
 
     Args:
         settings: the configuration.
         connect: makes the connection. It is lost and found again faster than others: nothing waits for it long.
-        lanes: a third of them may wait for an answer that does not come.
+        most: see `PictureSender`.
         registry: the registry of the worker's metrics.
     """
     if not settings.archive.pictures.sent:
         return None
     hasty = settings.broker.model_copy(update={"reconnect_max_s": min(0.5, settings.broker.reconnect_max_s)})
     broker = connect(settings.model_copy(update={"broker": hasty}))
-    return PictureSender(broker, settings.archive.pictures, max(1, lanes // 3), PictureMetrics(registry))
+    return PictureSender(broker, settings.archive.pictures, most, PictureMetrics(registry))

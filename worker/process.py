@@ -218,7 +218,8 @@ def _make_lanes(
     heartbeats = Heartbeats(size.lanes + 1)
     lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
     connect = partial(connections.connect, name=f"{verdicts.worker} pictures")
-    archive = pictures.of_worker(settings, connect, size.lanes, metrics.registry)
+    waiting = max(0, min(size.lanes * 2 // 3, prefetch - size.concurrency))  # so that jobs still arrive
+    archive = pictures.of_worker(settings, connect, waiting, metrics.registry)
     shadows = _shadows(settings, verdicts.worker, lock, metrics)
     limit, kept, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -85,6 +86,13 @@ class FolderStore:
         self.check()
         if not os.access(self._folder, os.W_OK | os.X_OK):
             raise StoreUnavailable(f"{self._folder}: this user may not write there")
+
+    def free_bytes(self) -> float:
+        """Return the free bytes of the disk; NaN if the folder is missing or does not answer."""
+        try:
+            return float(shutil.disk_usage(self._folder).free)
+        except OSError:
+            return math.nan
 
     def _file(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from patchline.archive.base import Record, Saved
 from patchline.archive.ledger import Acted, Entry
@@ -116,6 +116,10 @@ class PictureMetrics:
         self._deleted = Counter("patchline_archive_pictures_deleted", text, ["decision"], registry=registry)
         text = "Bytes of the pictures in the archive, as of the last minute."
         self._bytes = Gauge("patchline_archive_picture_bytes", text, ["decision"], registry=registry)
+        text = "When the oldest picture that may be deleted was stored, as of the last minute."
+        name = "patchline_archive_oldest_picture_timestamp_seconds"
+        self._oldest = Gauge(name, text, ["decision"], registry=registry)
+        self._registry = registry
         text = "1 if pictures are taken and stored, or if another archive does so, else 0."
         self._ready = Gauge("patchline_archive_pictures_ready", text, registry=registry)
         text = "Time to store a batch of pictures."
@@ -124,6 +128,11 @@ class PictureMetrics:
     def show(self, is_ready: Callable[[], bool]) -> None:
         """Show whether pictures are taken and stored."""
         self._ready.set_function(lambda: float(is_ready()))
+
+    def watch_space(self, free_bytes: Callable[[], float]) -> None:
+        """Show how many bytes the disk of the pictures has free. Only archives whose store is a folder show it."""
+        text = "Free bytes of the disk that has the folder of pictures."
+        Gauge("patchline_archive_store_free_bytes", text, registry=self._registry).set_function(free_bytes)
 
     def batch_stored(self, seconds: float, stored: int, known: int) -> None:
         """Record a batch: how long it has taken, and how many pictures were new and were there."""
@@ -144,3 +153,9 @@ class PictureMetrics:
         """Show the bytes of the pictures by decision."""
         for decision, number in sums.items():
             self._bytes.labels(decision).set(number)
+
+    def oldest(self, rows: Mapping[str, Sequence[PictureRow]]) -> None:
+        """Show the age of the oldest pictures: the first of each decision, if there is one."""
+        self._oldest.clear()
+        for decision, (row, *_) in ((decision, found) for decision, found in rows.items() if found):
+            self._oldest.labels(decision).set(row.stored_at / 1000)

@@ -13,6 +13,7 @@ import structlog
 from patchline import config
 from patchline.archive import opening
 from patchline.archive.database import Database
+from patchline.archive.folder_store import FolderStore
 from patchline.archive.metrics import PictureMetrics
 from patchline.archive.picture_table import PictureTable
 from patchline.archive.picture_writer import PictureWriter
@@ -45,6 +46,8 @@ class PictureThread:
     def __init__(self, settings: config.Config, database: Database, broker: Broker, metrics: PictureMetrics) -> None:
         rules, self._broker = settings.archive.pictures, broker
         store, index = opening.open_store(settings), PictureTable(database)
+        if isinstance(store, FolderStore):
+            metrics.watch_space(store.free_bytes)
         with suppress(StoreUnavailable):  # it is tried again, and said
             opening.make_folder(settings)
         self._queue = broker.consume(topology.PICTURES, prefetch=2 * rules.batch, exclusive=True)

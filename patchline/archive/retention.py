@@ -2,6 +2,9 @@
 
 A picture leaves in three steps: its row is marked, its bytes are deleted unless another row needs them, and the row is
 deleted. After a crash at any point, marked rows are finished first, so that no bytes stay that no row knows.
+
+A wall clock that jumps ahead, by a mistake or a fault, would make every picture old at once. While it is ahead of the
+clock that never jumps, nothing is deleted by its age.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE = 50  # pictures of a step
 _INTERVAL_S, _RETRY_S = 60.0, 5.0
 _DAY_MS = 86_400_000
+_JUMP_MS = 3_600_000  # a wall clock that has jumped further ahead makes no picture old
 # Whose pictures go first if all have too many bytes. Of the others, the oldest go first.
 _FIRST = "pass"
 
@@ -48,6 +52,8 @@ class Retention:
         self._index, self._store, self._rules, self._metrics = index, store, rules, metrics
         self._now_ms, self._clock = now_ms, clock
         self._next_at = 0.0
+        self._zero_ms = self._wall_less_steady_ms()
+        self._jumped = False
         self._sums: dict[str, int] | None = None  # bytes by decision; they are counted once in an interval
 
     @property
@@ -81,10 +87,11 @@ class Retention:
     def _victims(self) -> list[PictureRow]:
         if self._sums is None:
             self._sums = self._index.bytes_by_decision()
+            self._metrics.oldest({name: self._index.oldest(name, None, 1) for name in self._sums})
         sums = self._sums
         self._metrics.kept(sums)
         decisions = sorted(sums, key=lambda decision: decision != _FIRST)
-        for decision in decisions:
+        for decision in () if self._clock_has_jumped() else decisions:
             days = self._rules.keep_days.get(decision)  # type: ignore[call-overload]  # of a later build: no limit
             if days is not None and (
                 old := self._index.oldest(decision, self._now_ms() - int(days * _DAY_MS), _AT_ONCE)
@@ -92,6 +99,17 @@ class Retention:
                 return list(old)
         excess = sum(sums.values()) - self._rules.max_bytes
         return [] if excess <= 0 else self._beyond(excess, decisions)
+
+    def _clock_has_jumped(self) -> bool:
+        jumped = self._wall_less_steady_ms() - self._zero_ms > _JUMP_MS
+        if jumped != self._jumped:
+            text = "the clock of this host has jumped ahead, no picture is deleted by its age until a restart"
+            _log.error(text) if jumped else _log.info("the clock of this host is right again")
+        self._jumped = jumped
+        return jumped
+
+    def _wall_less_steady_ms(self) -> float:
+        return self._now_ms() - self._clock() * 1000
 
     def _beyond(self, excess: int, decisions: list[str]) -> list[PictureRow]:
         """Return pictures to delete because all have too many bytes, and no more than needed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ def picture(
 
     Example:  patchline archive picture 4f5b17d0-6f0c-5f0e-9a53-0d4f0d0b6a10 -o out
     """
-    from patchline.archive import opening
+    from patchline.archive import opening, picture_files
     from patchline.archive.store import StoreUnavailable
 
     settings = config.load(config_file)
@@ -39,18 +38,10 @@ def picture(
         raise SetupError(f"{job}: the archive has no picture of this job")
     store = opening.open_store(settings)
     try:
-        for row in rows:
-            body = store.get(row.digest)
-            if body is None:
-                raise SetupError(f"{job}: the store has lost its {row.kind}, {row.digest}")
-            file = out / f"{job.replace(':', '_')}-{row.kind}{mimetypes.guess_extension(row.content_type) or '.bin'}"
-            out.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(body)
+        for file in picture_files.write(store, rows, out):
             print(file)
     except StoreUnavailable as error:
         raise SetupError(f"the store of the pictures cannot be used ({error})") from error
-    except OSError as error:
-        raise SetupError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def hold(

@@ -1,7 +1,7 @@
 """Runs a simulated belt with pictures of solar cells, and shows it while it runs.
 
-The processes are those of a plant: a camera, RabbitMQ, Redis, a worker, a gate, and a PLC that the gate reaches over
-Modbus. Belt, arm and the PLC's program are simulated (`patchline/plant`).
+The processes are those of a plant: a camera, RabbitMQ, Redis, a worker, an archive, a gate, and a PLC that the gate
+reaches over Modbus. Belt, arm and the PLC's program are simulated (`patchline/plant`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from patchline import config
 from patchline.banks import fit
 from patchline.banks.choices import Choices
 from patchline.broker.base import QueueConsumer
-from patchline.demo import belt_view, cells, folder
+from patchline.demo import archived, belt_view, cells, folder
 from patchline.demo.belt_parts import BeltParts
 from patchline.demo.processes import Processes, wait_until_ready
 from patchline.plant import starting
@@ -65,7 +65,8 @@ def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
     geometry, speed = geometry_of(rate, _ARM_S)
     measured = plc_settings(geometry, _LAYOUT, speed)
     plc = config.Plc(lines={LINE: dict(gate_settings(measured, _ARM_S))})
-    settings = folder.settings_for(settings.model_copy(update={"plc": plc}), out, [CATEGORY])
+    settings = archived.settings_for(settings.model_copy(update={"plc": plc}), out)
+    settings = folder.settings_for(settings, out, [CATEGORY])
     good = out / "images" / "train" / "good"
     accepted = [name for name in cells.ACCEPTED[CATEGORY] if (good / name).exists()]
     fit.fit(settings, CATEGORY, good, seed=0, choices=Choices(accepted=accepted, out=out))
@@ -73,11 +74,17 @@ def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
     with private_servers.running() as servers:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
         environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
-        with _line(settings, Processes(out, environment), parts, rate) as line, signals.stop_event() as stop:
+        processes = Processes(out, environment | archived.ENVIRONMENT)
+        with _line(settings, processes, parts, rate) as line, signals.stop_event() as stop:
             result = line.watch(stop, geometry, f"{parts} solar cells, {rate:g} a second. Ctrl-C ends all.")
+            verdicts = [part.verdict for part in result.parts.values() if part.verdict is not None]
+            not_archived = archived.wait(settings, verdicts)
     terminal.table("belt", ["", "value"], belt_view.summary(result))
     if wrong := result.without_pass():
         raise SetupError(f"{len(wrong)} parts lie in the good bin without a verdict pass; see {out}")
+    if not_archived:
+        raise SetupError(f"the archive lacks {not_archived} verdicts; see {out}")
+    archived.show(settings, verdicts, out)
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class _Line:
 @contextmanager
 def _line(settings: config.Config, processes: Processes, parts: int, rate: float) -> Iterator[_Line]:
     """Start all processes, the belt last."""
-    plc_port, camera_port, worker_port, gate_port = server.free_ports(4)
+    plc_port, camera_port, worker_port, gate_port, archive_port = server.free_ports(5)
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
         broker.declare(connections.plant(settings))
         broker.declare(topology.gate(LINE, [GATE]))
@@ -143,7 +150,9 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
         start("worker", "patchline", "worker", "--device", "cpu:0", "--metrics-port", str(worker_port))
         options = ("--port", str(camera_port), "--deadline-ms", str(_DEADLINE_MS))
         start("camera", "patchline.plant.camera", "--line", LINE, "--category", CATEGORY, *options)
-        wait_until_ready([worker_port, gate_port], "worker and gate")
+        start("archive", "patchline", "archive", "--metrics-port", str(archive_port))
+        consumer = archived.consume_verdicts(broker)
+        wait_until_ready([worker_port, gate_port, archive_port], "worker, gate and archive")
         starting.wait_for_camera(camera_port, _START_S)
         out = processes.out
         belt = starting.simulator(
@@ -159,7 +168,6 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
             motion="steady",
         )
         simulator = stack.enter_context(belt)
-        consumer = broker.consume(topology.VERDICTS, prefetch=200)
         yield _Line(LedgerReader(processes.out / "ledger.jsonl"), consumer, simulator)
 
 

@@ -1,7 +1,7 @@
 """Runs a complete line on pictures of solar cells: fit, publish, inspect, act, report.
 
-Like in a plant, each part is a separate process: two cameras, RabbitMQ, Redis, Prometheus, two supervised workers and a
-gate. This process reads the verdicts, like the archive of a plant.
+Like in a plant, each part is a separate process: two cameras, RabbitMQ, Redis, Prometheus, two supervised workers, a
+gate and an archive.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from patchline import config
 from patchline.banks import fit
 from patchline.banks.choices import Choices
-from patchline.broker.base import Broker
-from patchline.demo import cells, folder, report
+from patchline.broker.base import Broker, QueueConsumer
+from patchline.demo import archived, cells, folder, report
 from patchline.demo.processes import Processes, wait_until_ready
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
@@ -60,7 +60,8 @@ def run(settings: config.Config, out: Path) -> None:
     cells.data_folder()
     folder.prepare(out)
     gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
-    settings = folder.settings_for(settings.model_copy(update={"gate": gate}), out, list(cells.CATEGORIES))
+    settings = archived.settings_for(settings.model_copy(update={"gate": gate}), out)
+    settings = folder.settings_for(settings, out, list(cells.CATEGORIES))
     for name in cells.CATEGORIES:
         cells.link_images(out / "images" / name, name)
         choices = Choices(accepted=cells.ACCEPTED[name], out=out)
@@ -75,13 +76,16 @@ def run(settings: config.Config, out: Path) -> None:
     report.show(summary, paths)
     if summary["lost"] or summary["without_action"]:
         raise SetupError(f"{summary['lost']} parts have no verdict, {summary['without_action']} no action; see {out}")
+    if summary["not_archived"]:
+        raise SetupError(f"the archive lacks {summary['not_archived']} verdicts; see {out}")
+    archived.show(settings, verdicts, out)
 
 
 def _run_line(
     settings: config.Config, out: Path, metrics_port: int, servers: private_servers.Servers
 ) -> tuple[report.Summary, list[Verdict]]:
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
-    processes = Processes(out, environment)
+    processes = Processes(out, environment | archived.ENVIRONMENT)
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
         broker.declare(connections.plant(settings))
         broker.declare(topology.gate(LINE, [_GATE]))
@@ -91,12 +95,16 @@ def _run_line(
 
         start("gate", "gate", "--line", LINE, "--instance", _GATE, "--dry-run")
         start("workers", "worker", "--devices", "cpu:0,cpu:1", "--metrics-port", str(metrics_port))
-        wait_until_ready([metrics_port, metrics_port + 1], "the workers")
+        (archive_port,) = server.free_ports(1)
+        start("archive", "archive", "--metrics-port", str(archive_port))
+        verdicts = archived.consume_verdicts(broker)
+        wait_until_ready([metrics_port, metrics_port + 1, archive_port], "workers and archive")
         cameras = [
             start(f"published-{name}", *_camera(name, out / "images" / name / "test")) for name in cells.CATEGORIES
         ]
         images = sum(1 for _ in out.glob("images/*/test/*/*"))
-        received = _collect(broker, images, cameras)
+        received = _collect(verdicts, images, cameras)
+        not_archived = archived.wait(settings, received.verdicts.values())
         fps_peak = _query(servers.prometheus_url, "max_over_time(sum(patchline_fps)[10m:1s])")
         dead_letters = _drain(broker, topology.DEAD)
         time.sleep(1.0)  # the gate writes its last action
@@ -111,6 +119,7 @@ def _run_line(
         "dead_letters": dead_letters,
         "without_action": len(accepted - set(acted)),
         "acted_twice": len(acted) - len(set(acted)),
+        "not_archived": not_archived,
     }
     return summary, list(received.verdicts.values())
 
@@ -120,9 +129,8 @@ def _camera(category: str, folder: Path) -> list[str]:
     return ["publish", "--line", LINE, "--category", category, *options, str(folder)]
 
 
-def _collect(broker: Broker, images: int, cameras: list[subprocess.Popen[bytes]]) -> Received:
+def _collect(consumer: QueueConsumer, images: int, cameras: list[subprocess.Popen[bytes]]) -> Received:
     """Read verdicts until each image has one, or until the cameras have ended and no more verdicts arrive."""
-    consumer = broker.consume(topology.VERDICTS, prefetch=200)
     received = Received(first_at=time.monotonic(), last_at=time.monotonic())
     with terminal.progress() as bars:
         bar = bars.add_task("verdicts", total=images)

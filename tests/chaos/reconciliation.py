@@ -33,18 +33,22 @@ class Reconciliation:
     seconds: float
     faults: dict
     recovery_s: dict = field(default_factory=dict)
+    archive_rows: int = 0
+    archive_missing: int = 0
+    archive_double: int = 0
+    archive_rejects: int = 0
+    rejects_without_picture: int = 0
 
     @property
     def consistent(self):
         errors = (self.lost, self.wrong, self.acted_twice, self.not_acted, self.unexpected_dead_letters)
+        errors += (self.archive_missing, self.archive_double, self.rejects_without_picture)
         return self.accepted == self.decided and not any(errors) and self.dead_letters == self.planted
 
 
 def reconcile(scene, storm, images, dead_letters, seconds):
     """Compare the output of every process with the decision that each image must get."""
-    accepted = {}
-    for record in map(json.loads, scene.output("publisher").splitlines()):
-        accepted[record["job_id"]] = record["part_id"]
+    accepted = scene.accepted()
     expected = _expected_decisions(scene, images)
     acted = Counter(json.loads(line)["job_id"] for line in scene.output("gate").splitlines())
     wrong = [
@@ -68,6 +72,7 @@ def reconcile(scene, storm, images, dead_letters, seconds):
         seconds=round(seconds, 1),
         faults=dict(storm.done),
         recovery_s=storm.recovery_s,
+        **(scene.archive.reconcile(accepted, images) if scene.archive else {}),
     )
 
 

@@ -1,5 +1,6 @@
 """The scene of a storm: real servers, workers, a publisher and a gate, each behind proxies, and their output."""
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.runtime import connections
 from patchline.services import server
+from tests.chaos import archived
 from tests.proxy import Proxy
 
 LINE, CATEGORY = "l1", "brick"
@@ -49,6 +51,7 @@ class Scene:
     supervisor: object = None
     publisher: object = None
     gate: object = None
+    archive: archived.Archive | None = None
 
     @property
     def failpoints(self):
@@ -59,7 +62,9 @@ class Scene:
         variables = {"PATCHLINE_AMQP_URL": self.amqp_urls[name]}
         if name != "gate":
             variables["PYTHONPATH"] = f"{FAULTS}{os.pathsep}{Path.cwd()}"
-        with (self.folder / f"{name}.out").open("wb") as out, (self.folder / f"{name}.err").open("wb") as err:
+        if name == "archive":
+            variables["PATCHLINE_FAILPOINTS"] = str(self.archive.failpoints)
+        with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.err").open("ab") as err:
             command = [sys.executable, "-m", "patchline", *arguments, "--config", str(self.folder / "config.yaml")]
             return server.start_guarded(command, out, err, self.environment | variables)
 
@@ -84,26 +89,43 @@ class Scene:
     def decided(self):
         return len(self.verdicts)
 
+    def accepted(self):
+        """The part ids of the jobs that the publisher has reported, by job id."""
+        return {
+            record["job_id"]: record["part_id"] for record in map(json.loads, self.output("publisher").splitlines())
+        }
+
+    def is_complete(self):
+        """Return True if the publisher has ended and each job has its verdict: no more will come."""
+        return self.publisher.poll() is not None and self.accepted().keys() <= self.verdicts.keys()
+
 
 @contextmanager
-def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=None):
-    """Start a line: two workers, a gate, and a publisher that sends `images` at `rate` per second."""
-    settings = configured(plant, folder, CHANGES)
+def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=None, archive=None):
+    """Start a line: two workers, a gate, and a publisher that sends `images` at `rate` per second.
+
+    With an archive, an `archived.Archive`, workers send the pictures of rejects.
+    """
+    settings = configured(plant, folder, CHANGES | ({"archive": archived.CHANGES} if archive else {}))
     with ExitStack() as stack:
         proxies, proxied_urls = {}, {}
-        for name in ("worker", "publisher", "gate"):
+        for name in ("worker", "publisher", "gate", "archive"):
             proxies[name], proxied_urls[name] = behind_proxies(amqp_urls, stack)
         proxies["redis"], proxied_redis_url = behind_proxies([redis_url], stack)
         environment = {"PATCHLINE_REDIS_URL": proxied_redis_url, "PATCHLINE_BROKEN": broken or ""}
         environment["PATCHLINE_FAILPOINTS"] = str(folder / "failpoints")
         environment |= disk.environment if disk else {}
-        scene = Scene(folder, settings, proxies, proxied_urls, environment)
+        environment |= {"PATCHLINE_ARCHIVE_URL": archive.postgres.url} if archive else {}
+        scene = Scene(folder, settings, proxies, proxied_urls, environment, archive=archive)
         scene.failpoints.mkdir()
         broker = stack.enter_context(RabbitBroker(",".join(amqp_urls)))
         broker.declare(connections.plant(settings))
         broker.declare(topology.gate(LINE, [default_name()]))
         done = threading.Event()
-        auditor = threading.Thread(target=_audit, args=(scene, broker, done))
+        if archive:
+            _start_archive(scene, amqp_urls[0], stack)
+        audited = archived.AUDIT if archive else topology.VERDICTS
+        auditor = threading.Thread(target=_audit, args=(scene, broker, audited, done))
         auditor.start()
         stack.callback(auditor.join)
         stack.callback(done.set)
@@ -112,6 +134,16 @@ def set_up(plant, folder, amqp_urls, redis_url, images, rate, broken=None, disk=
             stack.callback(server.stop_guarded, process)
             setattr(scene, "supervisor" if name == "worker" else name, process)
         yield scene
+
+
+def _start_archive(scene, amqp_url, stack):
+    scene.archive.scene = scene
+    for queue in (topology.VERDICTS, topology.PICTURES):
+        purge(amqp_url, queue)
+    scene.archive.declare_audit(amqp_url)
+    stack.callback(delete_queue, amqp_url, archived.AUDIT)
+    scene.archive.start()
+    stack.callback(scene.archive.stop)
 
 
 def _processes(images, rate):
@@ -143,9 +175,9 @@ def behind_proxies(urls, stack):
     return proxies, ",".join(proxied_urls)
 
 
-def _audit(scene, broker, done):
-    """Record every verdict, like the archive of a plant."""
-    consumer = broker.consume(topology.VERDICTS, prefetch=500)
+def _audit(scene, broker, queue, done):
+    """Record every verdict."""
+    consumer = broker.consume(queue, prefetch=500)
     while not done.is_set():
         delivery = consumer.take(0.2)
         if delivery is not None:

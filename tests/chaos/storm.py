@@ -38,6 +38,15 @@ class Storm:
             time.sleep(rng.uniform(0.1, 0.6))
             getattr(self, kind)(rng)
 
+    def inject_beside(self, counts):
+        """Inject faults of the archive, in another thread than `inject`, with longer pauses."""
+        rng = random.Random(self.seed + 1)
+        faults = [kind for kind, count in counts.items() for _ in range(count)]
+        rng.shuffle(faults)
+        for kind in faults:
+            time.sleep(rng.uniform(3.0, 7.0))
+            getattr(self, kind)(rng)
+
     def worker_kill(self, rng):
         """Kill the first worker that reaches a stage, by a failpoint."""
         stage = STAGES[self.done["worker_kill"] % len(STAGES)]
@@ -120,6 +129,33 @@ class Storm:
         self.redis.wait()
         self.done["redis_outage"] += 1
 
+    def archive_kill(self, _):
+        """Kill the archive: every other time between its commit and its acknowledgement. Start it again."""
+        archive, point = self.scene.archive, self.scene.archive.failpoints / "ack"
+        if self.done["archive_kill"] % 2 == 0:
+            point.touch()
+        if not point.exists() or not wait_until(lambda: not point.exists()):
+            point.unlink(missing_ok=True)
+            archive.kill()
+        assert wait_until(archive.started_again), "the archive was killed and has not ended"
+        self.done["archive_kill"] += 1
+
+    def archive_cut(self, _):
+        """Cut the connections of the archive."""
+        for proxy in self.scene.proxies["archive"]:
+            proxy.cut()
+        self.done["archive_cut"] += 1
+
+    def database_crash(self, rng):
+        """Crash PostgreSQL and start it again."""
+        self.scene.archive.crash_database(rng.uniform(0.5, 2.0))
+        self.done["database_crash"] += 1
+
+    def store_away(self, rng):
+        """Take the store of the pictures away for a few seconds."""
+        self.scene.archive.take_store_away(rng.uniform(2.0, 4.0))
+        self.done["store_away"] += 1
+
     def node_loss(self, node, survivor):
         """Kill one node of a cluster with SIGKILL, and wait until verdicts arrive.
 
@@ -147,8 +183,9 @@ class Storm:
 
     def _await_recovery(self, kind, since, is_excused=lambda: False):
         self.done[kind] += 1
-        if wait_until(lambda: self.scene.last_verdict_at > since, 60.0):
-            self.recovery_s.setdefault(kind, []).append(round(self.scene.last_verdict_at - since, 1))
+        if wait_until(lambda: self.scene.last_verdict_at > since or self.scene.is_complete(), 60.0):
+            if self.scene.last_verdict_at > since:
+                self.recovery_s.setdefault(kind, []).append(round(self.scene.last_verdict_at - since, 1))
         else:
             assert is_excused(), f"no verdict after {kind}; {self.leaders}; {self.scene.last_log_lines()}"
 

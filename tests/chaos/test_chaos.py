@@ -1,9 +1,9 @@
 """The line in a storm of faults. `make soak` multiplies jobs and faults by CHAOS_SCALE."""
 
-import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -44,7 +44,7 @@ def finish(line, amqp_url, quiet_s=30.0):
     After `quiet_s` without a verdict, the missing ones count as lost.
     """
     line.publisher.wait(360 * SCALE)
-    accepted = {json.loads(record)["job_id"] for record in line.output("publisher").splitlines()}
+    accepted = line.accepted().keys()
     while line.verdicts.keys() < accepted and time.monotonic() - line.last_verdict_at < quiet_s:
         time.sleep(0.2)
     time.sleep(3.0)
@@ -53,21 +53,28 @@ def finish(line, amqp_url, quiet_s=30.0):
 
 
 def test_no_job_is_lost_wrong_or_acted_on_twice_in_a_storm(
-    servers_to_restart, plant, texture_folder, tmp_path, results
+    servers_to_restart, archive, plant, texture_folder, tmp_path, results
 ):
     node, redis, redis_url, disk = servers_to_restart
     folder = copy_images(texture_folder, tmp_path / "images", JOBS, truncated=10, poison=2)
     started = time.monotonic()
-    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18, disk=disk) as line:
+    services = {"disk": disk, "archive": archive}
+    with scene.set_up(plant, tmp_path / "plant", [node.url], redis_url, folder, rate=18, **services) as line:
         storm = Storm(line, SEED, node, redis, disk)
         faults = {"worker_kill": 18, "outside_kill": 6, "cut": 20, "delay": 3, "freeze": 2, "flood": 1}
         faults |= {"broker_restart": 3, "broker_alarm": 2, "disk_stall": 2, "redis_outage": 2}
-        storm.inject(**{kind: count * SCALE for kind, count in faults.items()})
+        beside = {"archive_kill": 6, "archive_cut": 2, "database_crash": 2, "store_away": 3}
+        with ThreadPoolExecutor(1) as threads:
+            at_archive = threads.submit(storm.inject_beside, {kind: count * SCALE for kind, count in beside.items()})
+            storm.inject(**{kind: count * SCALE for kind, count in faults.items()})
+            at_archive.result()
         dead = finish(line, node.url)
         result = reconciliation.reconcile(line, storm, folder, dead, time.monotonic() - started)
     results["storm"] = result
     assert result.consistent, result
     assert result.accepted == JOBS
+    assert result.archive_rows == JOBS
+    assert result.archive_rejects > JOBS // 4
     assert storm.done["worker_kill"] >= 20
 
 

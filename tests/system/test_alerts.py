@@ -252,6 +252,18 @@ CASES = {
             'patchline_archive_ready{instance="i"}': "0x20",
         },
     ),
+    "PatchlinePicturesWaiting": (
+        {'rabbitmq_detailed_queue_messages{queue="patchline.pictures"}': "0+50x60"},
+        {"queue": "patchline.pictures"},
+        40,
+        {'rabbitmq_detailed_queue_messages{queue="patchline.pictures"}': " ".join(["0 900"] * 20)},
+    ),
+    "PatchlineArchiveDiskFilling": (
+        {'patchline_archive_store_free_bytes{instance="i"}': "300000000000-100000000x150"},
+        {"instance": "i"},
+        120,
+        {'patchline_archive_store_free_bytes{instance="i"}': "900000000000-100000000x150"},
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},

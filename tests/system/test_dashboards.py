@@ -40,15 +40,17 @@ def test_a_dashboard_can_be_provisioned(document):
 
 
 def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_path, servers):
-    ports = server.consecutive_free_ports(5)
-    worker_port, supervisor_port, publisher_port, gate_port, camera_port = ports
+    ports = server.consecutive_free_ports(6)
+    worker_port, supervisor_port, publisher_port, gate_port, camera_port, archive_port = ports
     line.folder = plant_with_supervisor_port(line.folder, tmp_path / "plant", supervisor_port)
     if servers.broker_metrics_port is None:
         pytest.skip("the metrics of the RabbitMQ of PATCHLINE_AMQP_URL are at an unknown port")
     prometheus, url = private_servers.prometheus(
         tmp_path / "prometheus", {"patchline": ports, "rabbitmq": [servers.broker_metrics_port]}
     )
+    activate_bank(line)
     with private_servers.start_all([prometheus]):
+        line.start("archive", "--metrics-port", str(archive_port))
         line.start("gate", "--line", "l1", "--dry-run", "--metrics-port", str(gate_port))
         line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port))
         images = write_images(tmp_path / "images", sorted((texture_folder / "train" / "good").glob("*.png")), count=400)
@@ -66,7 +68,7 @@ def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_pa
             return not without_data
 
         try:
-            wait_for(all_have_data, timeout_s=90)
+            wait_for(all_have_data, timeout_s=130)
         except AssertionError:
             pytest.fail(f"no data for: {sorted(without_data)}")
 
@@ -76,8 +78,19 @@ def plant_with_supervisor_port(source, folder, port):
     for name in ("models", "faiss-index-precision"):
         (folder / name).symlink_to((source / name).resolve())
     text = (source / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("worker: {", f"worker: {{supervisor_port: {port}, "))
+    text = text.replace("worker: {", f"worker: {{supervisor_port: {port}, ")
+    pictures = "{pass_share: 1.0, decisions: [fail, review], min_free_bytes: 0}"
+    (folder / "config.yaml").write_text(f"{text}archive: {{pictures: {pictures}}}\nbanks: {{store: {folder}/store}}\n")
     return folder
+
+
+def activate_bank(line):
+    line.reconfigure(line.folder)
+    assert line.run("banks", "init").returncode == 0
+    assert line.run("banks", "publish", "brick", "--why", "a test").returncode == 0
+    (version,) = (line.folder / "store" / "brick" / "versions").iterdir()
+    result = line.run("banks", "activate", "brick", version.name, "--why", "a test")
+    assert result.returncode == 0, result.err
 
 
 def write_images(folder, sources, count):

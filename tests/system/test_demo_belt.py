@@ -70,6 +70,8 @@ def test_each_cell_on_the_belt_has_a_line_and_a_bin(servers, cells, tmp_path):
     values = {name.strip(): value.strip() for name, value in table.items()}
     assert values["parts"] == str(PARTS)
     assert values["in the good bin without a verdict pass"] == "0"
+    (archived,) = [line for line in lines if line.startswith("the archive holds")]
+    assert archived.startswith(f"the archive holds {PARTS} verdicts, and the pictures of ")
     assert not running_in(tmp_path)
 
 

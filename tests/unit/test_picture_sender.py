@@ -1,6 +1,5 @@
 """The pictures of a lane: which are sent, and that nothing waits for them."""
 
-import threading
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from patchline import config
-from patchline.broker.base import Refused
+from patchline.broker.base import BrokerError, Refused
 from patchline.inspection.inspector import Inspection
 from patchline.inspection.score import HeatMap
 from patchline.protocol import messages, picture_message, topology
@@ -25,10 +24,10 @@ ALL = ("review", "fail", "expired", "error")
 class Scene(Line):
     """A lane that sends pictures, over the broker of its verdicts."""
 
-    def __init__(self, patient=1, **rules):
+    def __init__(self, most=1, **rules):
         super().__init__()
         settings = config.Pictures(**{"decisions": ALL} | rules)
-        self.sender = PictureSender(self.broker, settings, patient, PictureMetrics(self.metrics.registry))
+        self.sender = PictureSender(self.broker, settings, most, PictureMetrics(self.metrics.registry))
         self.lane = replace(self.lane, archive=self.sender)
         self.suspect_lane = replace(self.suspect_lane, archive=self.sender)
 
@@ -185,36 +184,110 @@ def test_an_image_that_rabbitmq_does_not_take_any_more_is_counted():
     assert (len(scene.verdicts()), scene.lost()) == (1, {"too_large": 1})
 
 
-def test_one_lane_waits_for_an_answer_that_does_not_come_and_the_others_go_on(monkeypatch):
-    monkeypatch.setattr(pictures, "_USUAL_S", 0.01)
-    scene = Scene(patient=1)
-    publish_nowait = scene.broker.publish_nowait
-    silent = Future()
-    silent.set_running_or_notify_cancel()
-    asked = threading.Event()
+class Silent:
+    """A broker that takes pictures and does not answer. The answers are set by the test."""
 
-    def hang(outgoing):
-        if outgoing[0].exchange != topology.PICTURES:
-            return publish_nowait(outgoing)
-        asked.set()
-        return silent
+    def __init__(self, scene, monkeypatch):
+        monkeypatch.setattr(pictures, "_USUAL_S", 0.01)
+        self.answers, publish_nowait = [], scene.broker.publish_nowait
 
-    scene.broker.publish_nowait = hang
-    scene.decide(Decision.FAIL)
+        def hang(outgoing):
+            if outgoing[0].exchange != topology.PICTURES:
+                return publish_nowait(outgoing)
+            self.answers.append(Future())
+            return self.answers[-1]
+
+        scene.broker.publish_nowait = hang
+        scene.decide(Decision.FAIL)
+
+
+def test_a_lane_goes_on_and_acknowledges_a_job_once_its_pictures_are_confirmed(monkeypatch):
+    scene = Scene(most=2)
+    silent = Silent(scene, monkeypatch)
+    for job in ("j1", "j2"):
+        scene.send(job)
+        scene.step()
+    assert {verdict.job_id for verdict in scene.verdicts()} == {"j1", "j2"}
+    assert len(scene.lane.jobs._unsettled) == 2
+    silent.answers[0].set_result(None)
+    scene.step()
+    assert len(scene.lane.jobs._unsettled) == 1
+    silent.answers[1].set_result(None)
+    scene.step()
+    assert (len(scene.lane.jobs._unsettled), scene.lost()) == (0, {})
+    assert scene.value("patchline_pictures_sent_total") == 4
+
+
+def test_pictures_are_given_up_after_a_while_and_left_out_if_too_many_wait(monkeypatch):
+    scene = Scene(most=1)
+    Silent(scene, monkeypatch)
+    for job in ("j1", "j2"):
+        scene.send(job)
+        scene.step()
+    assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({"skipped": 1}, 1)
+    scene.sender._waiting[0].until = 0.0
+    scene.step()
+    assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({"skipped": 1, "unanswered": 1}, 0)
+
+
+def test_at_the_end_of_an_outage_pictures_wait_for_room(monkeypatch):
+    scene = Scene(most=1)
+    silent = Silent(scene, monkeypatch)
     scene.send("j1")
-    waiting = threading.Thread(target=scene.step)
-    waiting.start()
-    assert asked.wait(10)
-    while not scene.sender._waiting:
-        assert waiting.is_alive()
+    scene.step()
+    monkeypatch.setattr(pictures, "_USUAL_S", 5.0)
+    scene.lane = replace(scene.lane, heartbeats=Answers(silent))
     scene.send("j2")
     scene.step()
-    assert scene.lost() == {"skipped": 1}
-    silent.set_result(None)
-    waiting.join(10)
-    assert {verdict.job_id for verdict in scene.verdicts()} == {"j1", "j2"}
-    assert not scene.lane.jobs._unsettled
-    assert scene.value("patchline_pictures_sent_total") == 2
+    assert (scene.lost(), len(silent.answers)) == ({}, 2)
+
+
+class Answers:
+    """Answers all pictures while a lane waits."""
+
+    def __init__(self, silent):
+        self._silent = silent
+
+    def beat(self):
+        for answer in self._silent.answers:
+            if not answer.done():
+                answer.set_result(None)
+
+
+def test_a_worker_without_room_for_more_jobs_acknowledges_each_at_once(monkeypatch):
+    scene = Scene(most=0)
+    Silent(scene, monkeypatch)
+    scene.send()
+    scene.step()
+    assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({"unanswered": 1}, 0)
+
+
+def test_pictures_that_were_on_a_lost_connection_are_sent_again(monkeypatch):
+    scene = Scene(most=1)
+    silent = Silent(scene, monkeypatch)
+    scene.send()
+    scene.step()
+    silent.answers[0].set_exception(BrokerError("the connection is lost"))
+    scene.step()
+    assert (len(silent.answers), len(scene.lane.jobs._unsettled)) == (2, 1)
+    silent.answers[1].set_result(None)
+    scene.step()
+    assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({}, 0)
+
+
+def test_a_worker_that_is_killed_before_its_pictures_are_confirmed_leaves_them_to_the_next(monkeypatch):
+    scene = Scene(most=1)
+    publish_nowait = scene.broker.publish_nowait
+    Silent(scene, monkeypatch)
+    scene.send()
+    scene.step()
+    scene.broker.cut()
+    scene.sender.settle()  # nothing is left to be acknowledged
+    assert scene.lost() == {}
+    scene.broker.publish_nowait = publish_nowait
+    scene.step()
+    assert ("j1", "image") in scene.pictures()
+    assert {verdict.job_id for verdict in scene.verdicts()} == {"j1"}
 
 
 def test_pictures_of_a_job_that_rabbitmq_has_taken_back_are_not_lost(monkeypatch):

@@ -1,5 +1,6 @@
 """Stores of pictures in memory and in a folder: the contract, and what only a folder has."""
 
+import math
 import stat
 
 import pytest
@@ -66,3 +67,10 @@ def test_a_disk_without_the_space_that_is_to_be_left_takes_nothing(tmp_path):
 def test_only_the_owner_can_read_the_folder(tmp_path):
     made(tmp_path / "pictures")
     assert stat.S_IMODE((tmp_path / "pictures").stat().st_mode) == 0o700
+
+
+def test_the_free_space_of_a_folder_is_known_unless_it_is_missing(tmp_path):
+    store = made(tmp_path / "pictures")
+    assert store.free_bytes() > 0
+    (tmp_path / "pictures").rmdir()
+    assert math.isnan(store.free_bytes())

@@ -48,7 +48,8 @@ class Scene:
         metrics = PictureMetrics(self.registry)
         self.queue = self.broker.consume(topology.PICTURES, prefetch=1000)
         settings = config.Pictures(**{"keep_days": NEVER} | rules)
-        clocks = (lambda: NOW, lambda: self.now_s)
+        self.ahead_ms = 0
+        clocks = (lambda: NOW + self.ahead_ms, lambda: self.now_s)
         self.retention = Retention(self.index, self.store, settings, metrics, *clocks)
         self.writer = PictureWriter(self.queue, self.index, self.store, self.retention, metrics, most, *clocks)
 
@@ -257,3 +258,32 @@ def test_nothing_is_deleted_by_an_archive_that_does_not_have_the_queue():
     scene.queue.stop()
     scene.writer.step()
     assert jobs(scene) == {"job-1"}
+
+
+def test_a_clock_that_jumps_ahead_deletes_no_picture_by_its_age():
+    scene = Scene(keep_days={"fail": 30.0})
+    scene.keep(row("old", stored_at=NOW - 31 * DAY_MS), row("new", stored_at=NOW - DAY_MS))
+    scene.ahead_ms = 400 * DAY_MS
+    assert scene.delete() == []
+    scene.ahead_ms, scene.now_s = 0, 100.0
+    assert scene.delete() == [1]
+    assert scene.index.of_job("new")
+    scene.ahead_ms, scene.now_s = 40 * DAY_MS, 40 * DAY_MS / 1000  # time that has passed
+    assert scene.delete() == [1]
+
+
+def test_the_age_of_the_oldest_picture_is_shown_until_it_is_deleted():
+    scene = Scene(keep_days={"fail": 30.0})
+    scene.keep(row("old", stored_at=NOW - 29 * DAY_MS), row("new", stored_at=NOW))
+
+    def shown():
+        name = "patchline_archive_oldest_picture_timestamp_seconds"
+        return scene.registry.get_sample_value(name, {"decision": "fail"})
+
+    scene.delete()
+    assert shown() == (NOW - 29 * DAY_MS) / 1000
+    scene.ahead_ms, scene.now_s = 2 * DAY_MS, 2 * DAY_MS / 1000
+    scene.delete()
+    scene.now_s += 100
+    scene.delete()
+    assert shown() == NOW / 1000
