@@ -155,7 +155,10 @@ BANKS = (
     ),
     Panel(
         "Banks: workers that do not serve the active version",
-        {"{{category}}": "sum by (category) (patchline_bank_not_activated)"},
+        {
+            "{{category}}": "sum by (category) (patchline_bank_not_activated)"
+            " or 0 * sum by (category) (patchline_bank_info)"
+        },
     ),
     Panel(
         "Banks: time since the store was read",
