@@ -8,6 +8,8 @@ PROCESSES := --numprocesses=6 --dist=loadscope --no-loadscope-reorder
 TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES))
 # With more processes than cores, threads of BLAS and OpenMP only wait for one another, and waiting takes a core.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Tests start hundreds of processes: byte code is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,broker_kill,plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
