@@ -134,7 +134,9 @@ class Storm:
         archive, point = self.scene.archive, self.scene.archive.failpoints / "ack"
         if self.done["archive_kill"] % 2 == 0:
             point.touch()
-        if not point.exists() or not wait_until(lambda: not point.exists()):
+        if point.exists() and wait_until(lambda: not point.exists()):
+            self.done["archive_kill after its commit"] += 1
+        else:
             point.unlink(missing_ok=True)
             archive.kill()
         assert wait_until(archive.started_again), "the archive was killed and has not ended"
