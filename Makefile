@@ -79,7 +79,7 @@ test-convert: setup
 
 # The line in a storm: everything is killed, cut, frozen and flooded, then reconciled. Writes out/chaos.json.
 chaos: setup
-	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev aravis-tools gir1.2-aravis-0.8 python3-gi
+	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev aravis-tools gir1.2-aravis-0.8 postgresql python3-gi
 	$(BIN)/python -m pytest tests/chaos --show-capture=no
 
 # Parts on a simulated belt, sorted by a gate and its PLC while everything fails. Writes out/plant.json.
