@@ -52,14 +52,21 @@ def encode(frame: Frame, depth: BitDepth, encoding: str, jpeg_quality: int) -> t
     if frame.pixel_format is None:
         return frame.data, image_files.detect_content_type(frame.data)
     pixels, bits = _pixels(frame)
-    if encoding == "jpeg" and depth.bits not in (None, 8):
-        raise UnfitFrameError(f"bit_depth of the category is {depth.bits}, and a JPEG has 8; set encoding: png or raw")
+    check_encoding(depth, encoding)
     pixels, bits = _of_depth(pixels, bits, depth)
     if encoding == "jpeg":
         return _encode_with_opencv(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]), "image/jpeg"
     if encoding == "png":
         return _encode_with_opencv(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, _PNG_LEVEL]), "image/png"
     return _pnm(pixels, bits)
+
+
+def check_encoding(depth: BitDepth, encoding: str) -> None:
+    """Raise UnfitFrameError if images of this encoding cannot have the depth of the recipe."""
+    if encoding == "jpeg" and depth.bits not in (None, 8):
+        raise UnfitFrameError(
+            f"bit_depth of the category is {depth.bits}, and a JPEG has 8; set camera.encoding: png or raw"
+        )
 
 
 def _pixels(frame: Frame) -> tuple[NDArray[Any], int]:

@@ -246,8 +246,16 @@ def _mqtt_triggers(settings: config.Config, order: Order, address: str, registry
 
 
 def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
-    """Return what makes a frame the image of a job. It raises CameraError if the frame does not fit."""
+    """Return what makes a frame the image of a job. It raises CameraError if the frame does not fit.
+
+    Raises:
+        SetupError: no JPEG can have the depth of the category.
+    """
     rules, depth = settings.camera.rules(order.line), settings.category(order.category).depth
+    try:
+        pixels.check_encoding(depth, rules.encoding)
+    except pixels.UnfitFrameError as error:
+        raise SetupError(f"camera of line {order.line}, category {order.category}: {error}") from error
     size = FrameSize()
 
     def encode(frame: Frame) -> tuple[bytes, str]:

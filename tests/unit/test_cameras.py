@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from patchline import config
@@ -321,6 +322,17 @@ def test_a_frame_of_another_size_than_the_first_one_is_no_image():
     with pytest.raises(UnfitFrameError, match="has 30 x 20 pixels, and the first one had 60 x 40; set the camera back"):
         encode(small)
     encode(large)
+
+
+def test_a_camera_whose_jpegs_cannot_have_the_depth_of_the_category_does_not_start(tmp_path):
+    packaged = yaml.safe_load(Path("config.yaml").read_text())
+    packaged["camera"]["encoding"], packaged["categories"]["bottle"]["bit_depth"] = "jpeg", 12
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(packaged))
+    with pytest.raises(
+        SetupError, match=r"line l, category bottle: .* is 12, and a JPEG has 8; set camera.encoding: png"
+    ):
+        process.encoder(config.load(path), process.Order("l", "bottle", 500))
 
 
 def test_an_encoded_file_stays_as_it_is():
