@@ -47,13 +47,14 @@ def number_of(picture):
 class NetworkCamera:
     """The camera. It shows pictures of one size round and round, and prints which and when into the file `shown`."""
 
-    def __init__(self, folder, pictures=None, rate=20, codec="h264-key-frames", login=None):
+    def __init__(self, folder, pictures=None, rate=20, codec="h264-key-frames", login=None, port=None):
         pictures = [numbered_picture(number) for number in range(2**_BITS)] if pictures is None else pictures
         self._shown = folder / "shown"
-        (folder / "pixels").write_bytes(b"".join(picture.tobytes() for picture in pictures))
-        (self.port,) = server.free_ports(1)
+        self.port = port or server.free_ports(1)[0]
         height, width = pictures[0].shape
-        options = [self.port, folder / "pixels", width, height, rate, codec, *([login] if login else [])]
+        pixels = folder / f"{width}x{height}.pixels"
+        pixels.write_bytes(b"".join(picture.tobytes() for picture in pictures))
+        options = [self.port, pixels, width, height, rate, codec, *([login] if login else [])]
         self._command = [PYTHON, "-I", str(SCRIPT), *map(str, options)]
         self._process = None
 

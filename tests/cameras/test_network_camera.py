@@ -211,6 +211,7 @@ class JudgedLine:
         self._gate = line.start("gate", "--line", "l1", "--dry-run")
         self.camera = start_by_hand(line, source)
         self.without_image = []  # the reasons of the verdicts, and what the gate did
+        self.details = []  # of those verdicts
 
     def judges_part(self):
         """Trigger the camera, and return whether the part was judged. Otherwise it had no image."""
@@ -222,6 +223,7 @@ class JudgedLine:
         assert (verdict.part_id, act["job_id"]) == (f"p:{self._parts}", verdict.job_id)
         if verdict.decision is Decision.ERROR:
             self.without_image.append((verdict.reason, act["action"]))
+            self.details.append(verdict.detail or "")
         return verdict.decision is not Decision.ERROR
 
     def metric(self, name):
@@ -250,3 +252,25 @@ def test_the_parts_of_a_stream_that_is_cut_for_10_s_are_rejected_and_pictures_fl
     log = judged.camera.communicate(timeout=60)[1]
     assert "camera lost, opening it anew" in log
     assert log.count("camera open") > 1
+
+
+def test_parts_of_a_stream_that_comes_back_with_another_resolution_are_rejected_and_the_verdicts_say_why(
+    shows, line, tmp_path
+):
+    device = shows()
+    judged = JudgedLine(line, tmp_path / "line", f"rtsp:{device.address}")
+    wait_for(judged.judges_part)
+    device.kill()
+    pictures = [network_camera.numbered_picture(number)[:120, :160] for number in range(8)]
+    small = shows(pictures=pictures, port=device.port)
+    why = "the frame has 160 x 120 pixels, and the first one had 320 x 240; set the camera back"
+
+    def three_are_unfit():
+        assert not judged.judges_part()
+        return sum(why in detail for detail in judged.details) >= 3
+
+    wait_for(three_are_unfit)
+    assert set(judged.without_image) == {(Reason.NO_IMAGE, "reject")}
+    small.kill()
+    device.start()
+    wait_for(judged.judges_part)
