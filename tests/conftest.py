@@ -1,6 +1,7 @@
 """Shared fixtures: private servers, texture images, and a small plant with a fitted bank."""
 
 import fcntl
+import gc
 import os
 import shutil
 from contextlib import ExitStack
@@ -36,6 +37,17 @@ categories:
 def _no_log_configuration_of_another_test():
     yield
     structlog.reset_defaults()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect the tests without the garbage collector, and never have it look at them: they stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
