@@ -1,6 +1,9 @@
 """Shared fixtures: private servers, texture images, and a small plant with a fitted bank."""
 
+import fcntl
+import gc
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,6 +37,17 @@ categories:
 def _no_log_configuration_of_another_test():
     yield
     structlog.reset_defaults()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect the tests without the garbage collector, and never have it look at them: they stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -87,23 +101,45 @@ def servers():
         yield running
 
 
+def made_once(tmp_path_factory, name, make):
+    """Return a folder that is made once for all processes of pytest-xdist, by the first that needs it.
+
+    Args:
+        name: name of the folder.
+        make: called with the new folder, to fill it. Tests only read there.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder, complete = root / name, root / f"{name}.complete"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def texture_folder(tmp_path_factory):
     """A data set in MVTec layout: pieces of a brick wall, some with a drawn scratch."""
-    folder = tmp_path_factory.mktemp("brick")
-    make_textures(folder, "brick.png")
-    return folder
+    return made_once(tmp_path_factory, "brick", lambda folder: make_textures(folder, "brick.png"))
+
+
+def make_bank(folder, good, seed=0):
+    """Write a configuration with the category `brick`, and its bank of the good images."""
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "models").symlink_to(Path("models").resolve())
+    fit.fit(config.load(folder / "config.yaml"), "brick", good, seed)
 
 
 @pytest.fixture(scope="session")
 def plant(tmp_path_factory, texture_folder):
     """A folder with a configuration and a fitted bank of the category `brick`."""
-    folder = tmp_path_factory.mktemp("plant")
-    (folder / "config.yaml").write_text(CONFIG)
-    (folder / "models").symlink_to(Path("models").resolve())
-    settings = config.load(folder / "config.yaml")
-    fit.fit(settings, "brick", texture_folder / "train" / "good", seed=0)
-    return folder
+    good = texture_folder / "train" / "good"
+    fitted = made_once(tmp_path_factory, "plant", lambda folder: make_bank(folder, good))
+    return shutil.copytree(fitted, tmp_path_factory.mktemp("plant") / "plant", symlinks=True)
 
 
 def make_textures(folder, name, count=40):

@@ -313,3 +313,6 @@ def _run_lane(lane: Lane, losses: list[DeviceStuckError]) -> None:
         lane.run()
     except DeviceStuckError as loss:
         losses.append(loss)
+    except BrokerError:
+        if not lane.stop.is_set():  # else the worker is ending, and has closed the connection that this lane waits for
+            raise

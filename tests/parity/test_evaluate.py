@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -21,6 +19,7 @@ from patchline.devices import backbone
 from patchline.evaluation import seeds
 from patchline.inspection import picture, preprocess
 from patchline.runtime import terminal
+from tests import forked
 
 pytestmark = pytest.mark.timeout(180)
 NOT_UTF8 = os.fsdecode(b"part-\xff-")
@@ -40,9 +39,8 @@ def copy(texture_folder, target, prefix, defects):
 
 
 def evaluate(plant, folder, out, *options):
-    command = [sys.executable, "-m", "patchline", "evaluate", "--category", "brick", str(folder), "--out", str(out)]
-    command += ["--config", str(plant / "config.yaml"), *options]
-    return subprocess.run(command, capture_output=True, check=False)
+    command = ["evaluate", "--category", "brick", folder, "--out", out, "--config", plant / "config.yaml", *options]
+    return forked.run(command, text=False)
 
 
 @pytest.mark.parametrize("defects", ["scratch", os.fsdecode(b"scratch-\xfe")], ids=["files", "files and folder"])

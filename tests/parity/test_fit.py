@@ -1,13 +1,13 @@
 """`fit` on the folders that people really have: what is refused, what is left out, and what belongs together."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from tests import forked
 
 pytestmark = pytest.mark.timeout(180)
 RECIPE = "{backbone: efficientnet_lite0, layer: blocks4+10, resize: 64, imagesize: 64, %s}"
@@ -33,8 +33,8 @@ def home(tmp_path):
 
 def fit(home, keys=FIVE_IMAGES, folder="good", options=()):
     (home / "config.yaml").write_text(f"categories:\n  part: {RECIPE % keys}\n")
-    command = [sys.executable, "-m", "patchline", "fit", "--category", "part", "--config", str(home / "config.yaml")]
-    return subprocess.run([*command, *options, str(home / folder)], capture_output=True, text=True, check=False)
+    command = ["fit", "--category", "part", "--config", home / "config.yaml"]
+    return forked.run([*command, *options, home / folder])
 
 
 def error(result, code=2):
@@ -158,10 +158,7 @@ def test_masks_among_good_images_are_refused_with_a_name(home):
 
 
 def calibrate(home, *arguments):
-    command = [sys.executable, "-m", "patchline", "calibrate", "--category", "part", "--config"]
-    return subprocess.run(
-        [*command, str(home / "config.yaml"), *arguments], capture_output=True, text=True, check=False
-    )
+    return forked.run(["calibrate", "--category", "part", "--config", home / "config.yaml", *arguments])
 
 
 def test_a_trial_stays_a_trial_at_other_rates(home):

@@ -1,13 +1,10 @@
 """`fit` on images of a 10- or 12-bit camera in files of 16 bits."""
 
-import subprocess
-import sys
-
 import cv2
 import numpy as np
 import pytest
 
-from tests import pictures
+from tests import forked, pictures
 from tests.parity.test_fit import FIVE_IMAGES, error, fit, home, manifest
 
 pytestmark = pytest.mark.timeout(180)
@@ -61,10 +58,7 @@ def test_a_bank_of_another_depth_is_not_served(home):
     text = home.joinpath("config.yaml").read_text()
     for other, said in (("bit_depth: 14", "bit_depth was 12 and is 14"), ("bit_depth: null", "was 12 and is None")):
         home.joinpath("config.yaml").write_text(text.replace("bit_depth: 12", other))
-        command = [sys.executable, "-m", "patchline", "evaluate", "--category", "part", str(home)]
-        result = subprocess.run(
-            [*command, "--config", str(home / "config.yaml")], capture_output=True, text=True, check=False
-        )
+        result = forked.run(["evaluate", "--category", "part", home, "--config", home / "config.yaml"])
         assert said in error(result, code=78)
 
 

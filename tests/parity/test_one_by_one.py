@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -20,6 +18,7 @@ from patchline.evaluation import seeds
 from patchline.inspection.memory_bank import Change
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import OutliersError, SetupError
+from tests import forked
 
 pytestmark = pytest.mark.timeout(300)
 CHANGE = Change(when="2026-01-01T00:00:00+00:00", who="a test")
@@ -52,9 +51,7 @@ def scratch(texture_folder):
 
 
 def run(home, *arguments):
-    command = [sys.executable, "-m", "patchline", "banks", *map(str, arguments), "--config", "config.yaml"]
-    environment = {"PYTHONPATH": str(Path.cwd())}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
+    return forked.run(["banks", *arguments, "--config", "config.yaml"], folder=home)
 
 
 def files(folder):

@@ -3,14 +3,13 @@
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.conftest import make_textures
 
 pytestmark = pytest.mark.timeout(300)
@@ -34,10 +33,7 @@ def home(tmp_path, texture_folder):
 
 
 def run(home, *arguments):
-    command = [sys.executable, "-m", "patchline", *arguments, "--config", "config.yaml"]
-    return subprocess.run(
-        command, cwd=home, env={"PYTHONPATH": str(Path.cwd())}, capture_output=True, text=True, check=False
-    )
+    return forked.run([*arguments, "--config", "config.yaml"], folder=home)
 
 
 def fit(home, *options):

@@ -1,5 +1,6 @@
 """A quantised backbone gives nearly the features and decisions of its base. Needs nncf."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,8 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("nncf", reason="the extra `quantize` is not installed")
-
 from patchline import config
 from patchline.banks import fit, serving, store
 from patchline.devices import backbone, loading, model_manifest, openvino_backbone
@@ -20,6 +19,7 @@ from patchline.models import quantize
 from patchline.operations import doctor
 from patchline.protocol.errors import SetupError
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra `quantize`")
 QUANTIZED = "efficientnet_lite0_brick_int8"
 
 

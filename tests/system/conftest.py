@@ -23,7 +23,7 @@ from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
 from patchline.services import postgresql, private_servers, server
-from tests import gate_input
+from tests import forked, gate_input
 from tests.stuck_file import StuckFile
 
 TIMEOUT_S = 40.0
@@ -40,7 +40,7 @@ class Line:
 
     def __init__(self, folder, servers, stack):
         self.folder = folder
-        self.command = [sys.executable, "-m", "patchline"]
+        self.command = None  # another way to start Patchline, such as by another user
         self.environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
         self.settings = config.with_urls(config.load(folder / "config.yaml"), servers.amqp_url, servers.redis_url)
         self._stack = stack
@@ -63,13 +63,12 @@ class Line:
 
     def start(self, *arguments, **environment):
         """Start a patchline command in the background. It is terminated at the end of the test."""
-        process = subprocess.Popen(
-            [*self.command, *arguments, "--config", str(self.folder / "config.yaml")],
-            env=os.environ | self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        words, variables = [*arguments, "--config", str(self.folder / "config.yaml")], os.environ | self.environment
+        if self.command is None:
+            process = forked.start(words, variables | environment)
+        else:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen([*self.command, *words], env=variables | environment, **pipes)
         self.on_exit(process)
         return process
 

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from patchline import config
 from patchline.protocol import topology
 from patchline.protocol.messages import Decision
 from patchline.runtime.connections import now_ms
+from tests import forked
 from tests.gate_input import announcement, message_of, verdict
 from tests.system.conftest import records, wait_for
 
@@ -61,14 +61,10 @@ def configure(line, folder, **gate):
 
 def start(line, arm, tmp_path, name="gate", options=(), **environment):
     """Start a gate; its log is a file with the name."""
-    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--exec", arm.command]
+    command = ["gate", "--line", "l1", "--exec", arm.command, *options, "--config", line.folder / "config.yaml"]
     log = tmp_path / f"{name}.log"
     with log.open("a") as errors:
-        process = subprocess.Popen(
-            [*command, *options, "--config", str(line.folder / "config.yaml")],
-            env=os.environ | line.environment | environment,
-            stderr=errors,
-        )
+        process = forked.start(command, os.environ | line.environment | environment, stdout=None, stderr=errors)
     line.on_exit(process)
     process.log = log
     return process

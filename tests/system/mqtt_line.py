@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from docs.examples import mqtt_camera
 from patchline.protocol import topology
 from patchline.services import private_servers, server
+from tests import forked
 from tests.system.conftest import Line, wait_for
 
 TOPIC = "cameras/{line}/{category}/{part_id}/{captured_at}"
@@ -85,7 +86,7 @@ class MqttLine:
         file.write_text(file.read_text().replace("broker: {", f"broker: {{{setting}, "))
 
     def start(self, name, *words):
-        """Start a patchline command, or another program, with its output in a file."""
+        """Start a program in Python with its output in a file."""
         command = [sys.executable, *words]
         with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=out, stderr=log, env=os.environ | self.line.environment)
@@ -93,7 +94,12 @@ class MqttLine:
         return process
 
     def patchline(self, name, *words):
-        return self.start(name, "-m", "patchline", *words, "--config", str(self.folder / "config.yaml"))
+        """Start a patchline command with its output in a file."""
+        words, variables = [*words, "--config", self.folder / "config.yaml"], os.environ | self.line.environment
+        with (self.folder / f"{name}.out").open("ab") as out, (self.folder / f"{name}.log").open("ab") as log:
+            process = forked.start(words, variables, stdout=out, stderr=log)
+        self.line.on_exit(process)
+        return process
 
     def camera(self, topic=TOPIC, *words):
         """Start `patchline camera` and wait until its marks come back. Its port is in `metrics_port`."""

@@ -1,5 +1,6 @@
 """Alerts fire when they should and only then: all of them with promtool, two with a real Prometheus and line."""
 
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -551,6 +552,7 @@ CASES = {
 }
 
 
+@functools.cache
 def rules():
     return {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
 
@@ -564,25 +566,26 @@ def test_every_alert_has_cases_texts_and_documentation():
         assert name in operations
 
 
-@pytest.fixture(scope="module")
-def bare_rules(tmp_path_factory):
-    """The rules without annotations: these contain measured values, and promtool would compare them."""
-    document = yaml.safe_load(RULES.read_text())
-    for rule in document["groups"][0]["rules"]:
-        del rule["annotations"]
-    path = tmp_path_factory.mktemp("rules") / "rules.yml"
-    path.write_text(yaml.safe_dump(document))
-    return path
+def check(alert, tests, folder):
+    """Return the complaints of promtool about the tests of an alert.
+
+    promtool evaluates every rule of a file in every minute of a test, so its file has this rule only. The rule has no
+    annotations: these contain measured values, and promtool would compare them.
+    """
+    rule = {key: value for key, value in rules()[alert].items() if key != "annotations"}
+    assert set(re.findall('ALERTS{alertname="(.*?)"', rule["expr"])) <= {alert}, "needs the rule of another alert"
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "patchline", "rules": [rule]}]}))
+    document = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
+    (folder / "test.yml").write_text(yaml.safe_dump(document))
+    return promtool("test", "rules", folder / "test.yml")
 
 
 @pytest.mark.parametrize("alert", CASES)
-def test_an_alert_fires_when_it_should_and_only_then(alert, bare_rules, tmp_path):
+def test_an_alert_fires_when_it_should_and_only_then(alert, tmp_path):
     firing_series, labels, minute, quiet_series = CASES[alert]
     expected = [{"exp_labels": labels | {"severity": rules()[alert]["labels"]["severity"]}}]
     tests = [_case(alert, firing_series, minute, expected), _case(alert, quiet_series, minute, [])]
-    path = tmp_path / "test.yml"
-    path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": tests}))
-    assert promtool("test", "rules", path) == ""
+    assert check(alert, tests, tmp_path) == ""
 
 
 def minutes(*spells):
@@ -590,7 +593,7 @@ def minutes(*spells):
     return " ".join(f"{value}x{count - 1}" for value, count in spells)
 
 
-def fires(alert, series, evaluations, bare_rules, tmp_path):
+def fires(alert, series, evaluations, tmp_path):
     """Return the complaints of promtool about an alert. `evaluations` are the label sets of the alerts, by minute."""
     severity = rules()[alert]["labels"]["severity"]
     tests = _case(alert, series, 0, [])
@@ -602,9 +605,7 @@ def fires(alert, series, evaluations, bare_rules, tmp_path):
         }
         for minute, expected in evaluations.items()
     ]
-    path = tmp_path / "test.yml"
-    path.write_text(yaml.safe_dump({"rule_files": [str(bare_rules)], "evaluation_interval": "1m", "tests": [tests]}))
-    return promtool("test", "rules", path)
+    return check(alert, [tests], tmp_path)
 
 
 def documented_targets(job):
@@ -613,7 +614,7 @@ def documented_targets(job):
     return [target for group in configs[job]["static_configs"] for target in group["targets"]]
 
 
-def test_ports_without_a_process_on_the_documented_plant_do_not_page(bare_rules, tmp_path):
+def test_ports_without_a_process_on_the_documented_plant_do_not_page(tmp_path):
     """docs/operations.md: one worker, one gate and one publisher on one host. The other ports have no process."""
     running = {"127.0.0.1:9100", "127.0.0.1:9110"}
     days = 3 * 1440
@@ -623,14 +624,14 @@ def test_ports_without_a_process_on_the_documented_plant_do_not_page(bare_rules,
     }
     assert len(series) > len(running)
     nothing = {5: [], 60: [], 1441: [], days - 1: []}
-    assert fires("PatchlineWorkerDown", series, nothing, bare_rules, tmp_path) == ""
+    assert fires("PatchlineWorkerDown", series, nothing, tmp_path) == ""
 
 
-def test_a_process_that_ended_pages_until_it_is_back(bare_rules, tmp_path):
+def test_a_process_that_ended_pages_until_it_is_back(tmp_path):
     labels = {"instance": "127.0.0.1:9100", "job": "patchline"}
     series = {'up{job="patchline",instance="127.0.0.1:9100"}': minutes((1, 60), (0, 3000), (1, 60))}
     expected = {50: [], 65: [labels], 1400: [labels], 3050: [labels], 3070: []}
-    assert fires("PatchlineWorkerDown", series, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineWorkerDown", series, expected, tmp_path) == ""
 
 
 def test_the_documented_targets_are_the_ports_of_the_configuration_and_the_units():
@@ -641,22 +642,22 @@ def test_the_documented_targets_are_the_ports_of_the_configuration_and_the_units
         assert {int(port) for port in re.findall(r"METRICS_PORT=(\d+)", unit.read_text())} < ports
 
 
-def test_a_stopped_line_pages_until_it_runs_again(bare_rules, tmp_path):
+def test_a_stopped_line_pages_until_it_runs_again(tmp_path):
     series = {f'{IMAGES}{{{LABELS},decision="pass"}}': "0+60x20 1200x600 1260+60x60"}
     expected = {15: [], 30: [{"line": "l"}], 100: [{"line": "l"}], 600: [{"line": "l"}], 640: []}
-    assert fires("PatchlineLineStopped", series, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineLineStopped", series, expected, tmp_path) == ""
 
 
-def test_a_reject_rate_that_jumps_from_a_high_share_pages(bare_rules, tmp_path):
+def test_a_reject_rate_that_jumps_from_a_high_share_pages(tmp_path):
     series = gate_acts(reject="0+40x600 24000+90x60", accept="0+60x600 36000+10x60")
     expected = {590: [], 640: [{"line": "l", "category": "c"}]}
-    assert fires("PatchlineRejectRateJumped", series, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineRejectRateJumped", series, expected, tmp_path) == ""
 
 
-def test_a_line_that_rejects_every_part_pages(bare_rules, tmp_path):
+def test_a_line_that_rejects_every_part_pages(tmp_path):
     series = gate_acts(reject="0x600 0+10x60", accept="0+10x600 6000x60", because="review")
     expected = {590: [], 640: [{"line": "l", "category": "c"}]}
-    assert fires("PatchlineRejectRateJumped", series, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineRejectRateJumped", series, expected, tmp_path) == ""
 
 
 @pytest.mark.parametrize(
@@ -668,23 +669,23 @@ def test_a_line_that_rejects_every_part_pages(bare_rules, tmp_path):
     ],
     ids=["rejected without a verdict", "few parts", "always many rejects"],
 )
-def test_rejects_that_are_no_jump_do_not_page(series, bare_rules, tmp_path):
+def test_rejects_that_are_no_jump_do_not_page(series, tmp_path):
     nothing = {minute: [] for minute in range(590, 660, 5)}
-    assert fires("PatchlineRejectRateJumped", series, nothing, bare_rules, tmp_path) == ""
+    assert fires("PatchlineRejectRateJumped", series, nothing, tmp_path) == ""
 
 
-def test_scores_below_the_lower_limit_alert_until_a_window_is_within_the_limits(bare_rules, tmp_path):
+def test_scores_below_the_lower_limit_alert_until_a_window_is_within_the_limits(tmp_path):
     series = drift_charts(0.5, other=0.5) | {f'patchline_drift_share{{{LABELS},instance="i"}}': "0.5x5 0.1x5 0.5x9"}
     expected = {4: [], 8: [{"line": "l", "category": "c"}], 14: []}
-    assert fires("PatchlineScoresOutsideLimits", series, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineScoresOutsideLimits", series, expected, tmp_path) == ""
 
 
-def test_unread_verdicts_page_when_nobody_consumes_them(bare_rules, tmp_path):
+def test_unread_verdicts_page_when_nobody_consumes_them(tmp_path):
     waiting = {VERDICTS_WAITING: "0+100x60", 'patchline_queue_max_length{queue="patchline.verdicts"}': "1000000x60"}
     expected = {5: [], 30: [{"queue": "patchline.verdicts"}]}
-    assert fires("PatchlineVerdictsUnread", waiting, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineVerdictsUnread", waiting, expected, tmp_path) == ""
     no_consumer = {'rabbitmq_detailed_queue_consumers{queue="patchline.verdicts"}': "0x60"}
-    assert fires("PatchlineVerdictsUnread", waiting | no_consumer, expected, bare_rules, tmp_path) == ""
+    assert fires("PatchlineVerdictsUnread", waiting | no_consumer, expected, tmp_path) == ""
 
 
 def test_promtool_accepts_the_rules_and_the_configuration():

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ from typer.testing import CliRunner
 from patchline.banks import store
 from patchline.cli import main
 from patchline.inspection.search import exact_search
+from tests import forked
 from tests.conftest import CONFIG, make_textures
 from tests.system.conftest import records
 
@@ -81,8 +80,7 @@ SUBCOMMANDS = {
 
 
 def patchline(*arguments, folder=None, **environment):
-    options = {"cwd": folder, "env": os.environ | environment, "capture_output": True, "text": True, "timeout": 120}
-    return subprocess.run([sys.executable, "-m", "patchline", *arguments], check=False, **options)
+    return forked.run(arguments, os.environ | environment, folder, timeout=120)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -110,16 +108,15 @@ def gravel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted_gravel(gravel):
-    """The same folder with a memory bank, whichever tests ran before."""
-    fitted = patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=gravel)
-    assert fitted.returncode == 0, fitted.stderr
-    return gravel
-
-
-def test_a_new_category_is_fitted_evaluated_and_served(gravel, line):
+    """The same folder with a memory bank."""
     fitted = patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=gravel)
     assert fitted.returncode == 0, fitted.stderr
     assert "calibrated on 44 good images" in fitted.stdout
+    return gravel
+
+
+def test_a_new_category_is_fitted_evaluated_and_served(fitted_gravel, line):
+    gravel = fitted_gravel
     evaluated = patchline("evaluate", "--category", "gravel", "--config", "my.yaml", "gravel", folder=gravel)
     assert evaluated.returncode == 0, evaluated.stderr
     report = json.loads((gravel / "out" / "gravel.json").read_text())
@@ -141,13 +138,13 @@ def test_a_new_category_is_fitted_evaluated_and_served(gravel, line):
     assert {verdict.thresholds.patch_rule for verdict in verdicts} == {"review"}
 
 
-def test_the_same_images_and_seed_give_the_same_memory_bank(gravel, tmp_path):
+def test_the_same_images_and_seed_give_the_same_memory_bank(fitted_gravel, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(fitted_gravel, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
+    patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=folder)
     digests = []
-    for number in range(2):
-        folder = tmp_path / str(number)
-        shutil.copytree(gravel, folder, symlinks=True, ignore=shutil.ignore_patterns("out", "faiss*"))
-        patchline("fit", "--category", "gravel", "--config", "my.yaml", "gravel/train/good", folder=folder)
-        manifest = json.loads((folder / "faiss-index-precision" / "gravel" / "manifest.json").read_text())
+    for fitted in (fitted_gravel, folder):
+        manifest = json.loads((fitted / "faiss-index-precision" / "gravel" / "manifest.json").read_text())
         digests.append((manifest["index_sha256"], manifest["thresholds"]))
     assert digests[0] == digests[1]
 

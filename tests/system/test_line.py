@@ -199,21 +199,19 @@ def test_a_second_signal_ends_the_worker_immediately_and_loses_no_job(line, slow
 
 
 def test_a_killed_worker_is_restarted_and_its_jobs_are_inspected(line, slow_picture):
-    line.worker("--devices", "cpu:0,cpu:1")
-    workers = _supervised(line)
+    supervisor = line.worker("--devices", "cpu:0,cpu:1")
+    workers = _children(supervisor)
     for number in range(6):
         line.send(slow_picture, f"slow-{number}")
     time.sleep(0.7)
     workers[0].send_signal(signal.SIGKILL)
     assert {verdict.job_id for verdict in line.verdicts(6)} == {f"slow-{number}" for number in range(6)}
-    wait_for(lambda: len(_supervised(line)) == 2)
+    wait_for(lambda: len(_children(supervisor)) == 2)
 
 
-def _supervised(line):
-    (supervisor,) = [
-        child for child in psutil.Process(os.getpid()).children() if "--devices" in " ".join(child.cmdline())
-    ]
-    return [child for child in supervisor.children() if child.status() != psutil.STATUS_ZOMBIE]
+def _children(supervisor):
+    children = psutil.Process(supervisor.pid).children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_the_heat_map_of_a_rejected_part_can_be_shown(line, texture_folder, tmp_path):

@@ -13,7 +13,7 @@ from patchline.banks import fit, serving
 from patchline.devices.backbone import Device
 from patchline.inspection.inspector import untimed
 from patchline.protocol.messages import Decision
-from tests.conftest import CONFIG, make_textures
+from tests.conftest import CONFIG, made_once, make_bank, make_textures
 from tests.system.conftest import Line, records, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -25,11 +25,12 @@ JUDGED = {Decision.PASS, Decision.REVIEW, Decision.FAIL}
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory, plant):
     """Folders of two banks of the category: that of the plant, and one of more good images."""
-    folder = tmp_path_factory.mktemp("banks")
-    make_textures(folder / "pictures", "brick.png", count=60)
-    (folder / "config.yaml").write_text(CONFIG)
-    (folder / "models").symlink_to(Path("models").resolve())
-    fit.fit(config.load(folder / "config.yaml"), "brick", folder / "pictures" / "train" / "good", seed=1)
+
+    def make(folder):
+        make_textures(folder / "pictures", "brick.png", count=60)
+        make_bank(folder, folder / "pictures" / "train" / "good", seed=1)
+
+    folder = made_once(tmp_path_factory, "two-banks", make)
     return plant / "faiss-index-precision" / "brick", folder / "faiss-index-precision" / "brick"
 
 

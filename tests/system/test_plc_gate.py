@@ -4,8 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,6 +15,7 @@ from patchline.plc.register_map import GATE_HEADER, RESULT, GateState
 from patchline.plc.words import PlcError
 from patchline.protocol.messages import Decision
 from patchline.services import server
+from tests import forked
 from tests.plc_servers import PLCS, SIZE, Server
 from tests.system import gates
 from tests.system.conftest import wait_for
@@ -48,14 +47,11 @@ def start(line, folder, address, name="g1", *options, layout=LAYOUT):
     paths = line.settings.paths.model_copy(update={"gate": folder / "gate-memory"})
     settings = line.settings.model_copy(update={"plc": rules, "paths": paths})
     config.save(settings, folder / "config.yaml")
-    command = [sys.executable, "-m", "patchline", "gate", "--line", "l1", "--output", address, "--instance", name]
+    command = ["gate", "--line", "l1", "--output", address, "--instance", name, *options]
     log = folder / f"{name}.log"
     with log.open("a") as errors:
-        process = subprocess.Popen(
-            [*command, *options, "--config", str(folder / "config.yaml")],
-            env=os.environ | line.environment,
-            stderr=errors,
-        )
+        words = [*command, "--config", folder / "config.yaml"]
+        process = forked.start(words, os.environ | line.environment, stdout=None, stderr=errors)
     line.on_exit(process)
     process.log = log
     return process

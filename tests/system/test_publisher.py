@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pika
 import pytest
 
 from patchline import config
@@ -38,11 +39,21 @@ def node():
 
 @pytest.fixture
 def line(node, servers, plant, tmp_path):
-    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
     with line_with_short_timeouts(plant, tmp_path, node.url, servers.redis_url) as line:
-        for queue in (JOBS_QUEUE, topology.gate_queue("l1", default_name())):
-            private_servers.rabbitmqctl(node, "purge_queue", queue)
+        with closing(pika.BlockingConnection(pika.URLParameters(node.url))) as connection:
+            for queue in (JOBS_QUEUE, topology.gate_queue("l1", default_name())):
+                connection.channel().queue_purge(queue)
         yield line
+
+
+@contextmanager
+def alarm(node):
+    """Let RabbitMQ block its publishers until the block ends, as if it had no memory left."""
+    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
+    try:
+        yield
+    finally:
+        private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
 
 
 def write_images(folder, sizes):
@@ -93,12 +104,11 @@ def test_the_doctor_finds_out_that_rabbitmq_takes_smaller_images_than_the_worker
 
 def test_a_long_alarm_ends_with_one_copy_of_every_image(line, node, tmp_path):
     images = write_images(tmp_path / "images", [50_000] * 20)
-    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
-    publisher = line.start(*PUBLISH, *images)
-    spooled = [records(publisher.stdout.readline())[0] for _ in images]
-    assert {state["state"] for state in spooled} == {"spooled"}
-    time.sleep(4 * HEARTBEAT_S)  # many times the confirm timeout
-    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+    with alarm(node):
+        publisher = line.start(*PUBLISH, *images)
+        spooled = [records(publisher.stdout.readline())[0] for _ in images]
+        assert {state["state"] for state in spooled} == {"spooled"}
+        time.sleep(4 * HEARTBEAT_S)  # many times the confirm timeout
     out, _ = publisher.communicate(timeout=60)
     assert [(state["part_id"], state["state"]) for state in records(out)] == [
         (state["part_id"], "confirmed") for state in spooled
@@ -109,15 +119,14 @@ def test_a_long_alarm_ends_with_one_copy_of_every_image(line, node, tmp_path):
 
 def test_a_publisher_that_is_told_to_end_in_an_alarm_keeps_every_image_that_it_took(line, node, tmp_path):
     images = write_images(tmp_path / "images", [50_000] * 20)
-    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.0001")
-    publisher = line.start(*PUBLISH, *images)
-    first = records(publisher.stdout.readline())
-    publisher.send_signal(signal.SIGTERM)
-    out, log = publisher.communicate(timeout=30)
-    assert publisher.returncode == 0, log
-    states = first + records(out)
-    assert {state["state"] for state in states} == {"spooled"}
-    private_servers.rabbitmqctl(node, "set_vm_memory_high_watermark", "0.4")
+    with alarm(node):
+        publisher = line.start(*PUBLISH, *images)
+        first = records(publisher.stdout.readline())
+        publisher.send_signal(signal.SIGTERM)
+        out, log = publisher.communicate(timeout=30)
+        assert publisher.returncode == 0, log
+        states = first + records(out)
+        assert {state["state"] for state in states} == {"spooled"}
     again = line.run(*PUBLISH, images[0])
     assert {state["part_id"] for state in records(again.out) if state["state"] == "confirmed"} >= {
         state["part_id"] for state in states

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy  # `stats`, whose import takes a second, is imported when it is used
 
 from patchline.banks import calibration, coreset, held_out, report
 from patchline.banks.bank_rows import BankRows
@@ -122,7 +122,7 @@ def test_the_flagged_share_of_fits_has_the_stated_mean_and_bounds(count, rate):
 @pytest.mark.parametrize(("count", "rate", "number"), [(99, 0.01, 1), (200, 0.05, 10), (40, 0.1, 4)])
 def test_the_bounds_are_those_of_the_beta_binomial_distribution_for_1000_parts(count, rate, number):
     stated = calibration.flagged_share(count, rate)
-    parts = stats.betabinom(1000, number, count + 1 - number)
+    parts = scipy.stats.betabinom(1000, number, count + 1 - number)
     assert stated.expected == pytest.approx(number / (count + 1))
     assert (stated.lower, stated.upper) == (parts.ppf(0.05) / 1000, parts.ppf(0.95) / 1000)
 
@@ -135,7 +135,7 @@ def test_a_rate_that_the_images_cannot_carry_has_no_share():
 @pytest.mark.parametrize(("count", "rate", "number"), [(40, 0.1, 4), (99, 0.05, 5), (200, 0.01, 2), (200, 0.05, 10)])
 def test_the_bounds_are_hardly_wider_than_those_for_all_parts(count, rate, number):
     stated = calibration.flagged_share(count, rate)
-    all_parts = stats.beta(number, count + 1 - number)
+    all_parts = scipy.stats.beta(number, count + 1 - number)
     assert stated.upper - stated.lower <= 1.15 * (all_parts.ppf(0.95) - all_parts.ppf(0.05))
 
 
@@ -151,14 +151,19 @@ def draw(count, seed=0):
     return HeldOut(tuple(map(str, range(count))), np.arange(count), largest.astype(np.float32))
 
 
-def decisions(limits, images):
+def scores_of(images):
+    """The score and the hottest patch of each group."""
     scores = images.group_scores("topk10").tolist(), images.group_scores("max").tolist()
-    return [verdict.decide(score, hottest, limits) for score, hottest in zip(*scores, strict=True)]
+    return list(zip(*scores, strict=True))
+
+
+def decisions(limits, scores):
+    return [verdict.decide(score, hottest, limits) for score, hottest in scores]
 
 
 @pytest.mark.parametrize("rule", ["review", "fail", "none"])
 def test_image_and_patch_threshold_share_the_promised_rate(rule):
-    target, new = Target(0.05, 0.1, rule), draw(2000, seed=1)
+    target, new = Target(0.05, 0.1, rule), scores_of(draw(2000, seed=1))
     flagged, failed = [], []
     for seed in range(2, 150):
         found = decisions(calibration.thresholds(draw(99, seed), "topk10", target), new)
@@ -174,7 +179,7 @@ def test_image_and_patch_threshold_share_the_promised_rate(rule):
 @pytest.mark.parametrize("count", [19, 40, 99])
 def test_held_out_images_are_flagged_no_more_often_than_the_rate_allows(rule, count):
     held = draw(count, seed=count)
-    found = decisions(calibration.thresholds(held, "topk10", Target(0.05, 0.1, rule)), held)
+    found = decisions(calibration.thresholds(held, "topk10", Target(0.05, 0.1, rule)), scores_of(held))
     assert found.count(Decision.FAIL) <= (count + 1) * 0.05
     assert found.count(Decision.FAIL) + found.count(Decision.REVIEW) <= (count + 1) * 0.1
 
@@ -207,7 +212,7 @@ def test_a_trial_flags_a_fifth_of_the_good_parts_and_promises_no_rate_of_fails()
     )
     assert (limits.trial, calibrated.failed) == (True, None)
     assert calibrated.flagged.expected == pytest.approx(2 / 11)
-    found = decisions(limits, draw(1000, seed=3))
+    found = decisions(limits, scores_of(draw(1000, seed=3)))
     assert Decision.FAIL not in found
     assert 0.04 < found.count(Decision.REVIEW) / 1000 < 0.4
 

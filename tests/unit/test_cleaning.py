@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.neighbors import LocalOutlierFactor
 
 from patchline.banks import cleaning
 
@@ -18,6 +17,8 @@ def patches_of_images(seed=0):
 
 
 def test_local_outlier_factors_are_those_of_scikit_learn():
+    from sklearn.neighbors import LocalOutlierFactor
+
     points = np.random.default_rng(1).normal(0, 1, (80, DIM)).astype(np.float32)
     expected = -LocalOutlierFactor(n_neighbors=6).fit(points).negative_outlier_factor_
     np.testing.assert_allclose(cleaning.local_outlier_factors(points), expected, rtol=1e-3)

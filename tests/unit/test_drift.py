@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy  # `stats`, whose import takes a second, is imported when it is used
 
 from patchline.banks.held_out import FILE, HeldOut
 from patchline.protocol.messages import Scores, Thresholds
@@ -40,13 +40,14 @@ def alarms(rng, images, windows, shift=1.0, high=0.0, low=0.0, lines=400):
 def test_the_probability_of_a_false_alarm_in_ten_million_parts_is_at_most_one_percent(images):
     lower, upper = (round(limit * drift.WINDOW_PARTS) for limit in drift.limits(images))
     rank = (images + 1) // 2
-    share = stats.beta.ppf((np.arange(20_000) + 0.5) / 20_000, images + 1 - rank, rank)
+    share = scipy.stats.beta.ppf((np.arange(20_000) + 0.5) / 20_000, images + 1 - rank, rank)
 
     def within_the_horizon(in_one_window):
         return np.mean(1 - (1 - in_one_window) ** 50_000)
 
-    low, lower_still = (stats.binom.cdf(count - 1, drift.WINDOW_PARTS, 0.8 * share) for count in (lower, lower + 1))
-    high, higher_still = (stats.binom.sf(count, drift.WINDOW_PARTS, 0.2 + 0.8 * share) for count in (upper, upper - 1))
+    binom, parts = scipy.stats.binom, drift.WINDOW_PARTS
+    low, lower_still = (binom.cdf(count - 1, parts, 0.8 * share) for count in (lower, lower + 1))
+    high, higher_still = (binom.sf(count, parts, 0.2 + 0.8 * share) for count in (upper, upper - 1))
     assert within_the_horizon(low) <= 0.005 * 1.01
     assert within_the_horizon(high) <= 0.005 * 1.01
     assert within_the_horizon(lower_still) > 0.005  # no closer limits would do

@@ -2,10 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from patchline.evaluation import intervals, metrics
 from patchline.evaluation.metrics import OperatingPoints
+
+
+@pytest.fixture
+def scikit_learn():
+    """Its metrics. Their import takes a second, which only those who use them shall wait."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def test_mcnemar_is_the_binomial_test_of_the_parts_on_which_two_judges_differ():
@@ -21,23 +28,24 @@ def test_auroc_is_the_probability_that_a_defect_has_a_higher_score():
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
-def test_auroc_is_that_of_scikit_learn_also_with_equal_scores(levels):
+def test_auroc_is_that_of_scikit_learn_also_with_equal_scores(scikit_learn, levels):
     rng = np.random.default_rng(levels)
     good, defect = rng.integers(0, levels, 60), rng.integers(0, levels, 40) + levels // 3
-    expected = roc_auc_score(np.repeat([0, 1], [60, 40]), np.concatenate([good, defect]))
+    expected = scikit_learn.roc_auc_score(np.repeat([0, 1], [60, 40]), np.concatenate([good, defect]))
     assert metrics.auroc(good.astype(np.float32), defect.astype(np.float32)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [2, 5, 1000])
-def test_average_precision_and_f1_are_those_of_scikit_learn_also_with_equal_scores(levels):
+def test_average_precision_and_f1_are_those_of_scikit_learn_also_with_equal_scores(scikit_learn, levels):
     rng = np.random.default_rng(levels)
     good = rng.integers(0, levels, 60).astype(float)
     defect = rng.integers(0, levels, 40) + levels / 3
     defect = np.floor(defect)
     labels, scores = np.repeat([0, 1], [60, 40]), np.concatenate([good, defect])
     points = OperatingPoints.of(good, defect)
-    assert metrics.average_precision(points) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    expected = scikit_learn.average_precision_score(labels, scores)
+    assert metrics.average_precision(points) == pytest.approx(expected, abs=1e-12)
+    precision, recall, _ = scikit_learn.precision_recall_curve(labels, scores)
     expected = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
     assert metrics.f1_max(points) == pytest.approx(expected, abs=1e-12)
 
@@ -76,13 +84,13 @@ def test_the_interval_of_a_share_is_exact(count, total, low, high):
     assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_delongs_variance_is_that_of_all_pairs():
+def test_delongs_variance_is_that_of_all_pairs(scikit_learn):
     """The interval on the logit scale, from the variance by its definition (DeLong and others, 1988)."""
     rng = np.random.default_rng(0)
     good, defect = rng.normal(0, 1, 40).round(1), rng.normal(1, 1, 25).round(1)
     pairs = (defect[:, None] > good) + 0.5 * (defect[:, None] == good)
     variance = pairs.mean(axis=1).var(ddof=1) / 25 + pairs.mean(axis=0).var(ddof=1) / 40
-    value = roc_auc_score(np.repeat([0, 1], [40, 25]), np.concatenate([good, defect]))
+    value = scikit_learn.roc_auc_score(np.repeat([0, 1], [40, 25]), np.concatenate([good, defect]))
     logit, step = np.log(value / (1 - value)), 1.959964 * np.sqrt(variance) / (value * (1 - value))
     figure = intervals.auroc(good, defect)
     expected = [1 / (1 + np.exp(-(logit + sign * step))) for sign in (-1, 1)]

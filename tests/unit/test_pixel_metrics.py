@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_curve, roc_auc_score
 
 from patchline.evaluation import intervals, pixel_metrics
 from patchline.evaluation.pixel_counts import Defect, PixelCounts, PixelStatistics
@@ -113,6 +112,8 @@ def test_three_pixels_by_hand():
 
 @pytest.mark.parametrize("levels", [3, 50])
 def test_pixel_auroc_and_f1_are_those_of_scikit_learn(levels):
+    from sklearn.metrics import precision_recall_curve, roc_auc_score
+
     maps = with_ties(levels)
     labels = np.concatenate([union(*pair).ravel() for pair in maps])
     scores = np.concatenate([scores.ravel() for scores, _ in maps])
@@ -124,6 +125,8 @@ def test_pixel_auroc_and_f1_are_those_of_scikit_learn(levels):
 
 
 def test_continuous_scores_differ_by_less_than_a_millionth():
+    from sklearn.metrics import roc_auc_score
+
     rng = np.random.default_rng(0)
     mask = np.zeros((256, 256), bool)
     mask[40:90, 60:200] = mask[150:160, 150:160] = True

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import redis
 
 from patchline import config
+from patchline.broker.base import BrokerError
 from patchline.config import Worker
 from patchline.devices.backbone import Device
 from patchline.protocol.errors import DeviceStuckError, MismatchError, Reason, SetupError
@@ -17,7 +19,7 @@ from patchline.protocol.messages import Decision, Verdict
 from patchline.runtime import notify
 from patchline.runtime.container import Limits
 from patchline.runtime.health import Health
-from patchline.worker import lost_device, sizes, supervisor, verdict_cache
+from patchline.worker import lost_device, process, sizes, supervisor, verdict_cache
 from patchline.worker.metrics import Metrics, SupervisorMetrics
 from patchline.worker.sizes import Sizes
 
@@ -340,3 +342,14 @@ def test_devices_are_parsed_strictly(text):
         return
     with pytest.raises(SetupError, match="is not one of"):
         Device.parse(text)
+
+
+def test_a_lane_that_waits_when_an_ending_worker_closes_its_connection_prints_no_stack_trace():
+    def run():
+        raise BrokerError("the connection to RabbitMQ is closed")
+
+    lane = SimpleNamespace(run=run, stop=threading.Event())
+    with pytest.raises(BrokerError):
+        process._run_lane(lane, [])
+    lane.stop.set()
+    process._run_lane(lane, [])

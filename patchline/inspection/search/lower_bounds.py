@@ -11,6 +11,7 @@ suffice. A row whose lower bound exceeds the distance to another row is not the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -135,11 +136,20 @@ def _choose_component_count(rotated: NDArray[np.float64]) -> int | None:
     distances[np.arange(len(sample)), sample] = np.inf
     nearest = _QUERY_DISTANCE * distances.min(axis=1, keepdims=True)
     smallest_work, best_count = _MAX_WORK * dim * rows, None
-    for count in range(_FLOATS_PER_REGISTER - 3, dim, _FLOATS_PER_REGISTER):
-        residual_norm = np.sqrt(_squared_norms(rotated, count)[1])
-        reduced = np.column_stack([rotated[:, :count], residual_norm])
-        remaining = (norm_sums - 2 * reduced[sample] @ reduced.T <= nearest).sum() / len(sample)
+    counts = range(_FLOATS_PER_REGISTER - 3, dim, _FLOATS_PER_REGISTER)
+    products = np.zeros_like(norm_sums)  # of the first components; each count adds its own to those before
+    blocks = itertools.pairwise((0, *counts))
+    for (begin, count), residual_norm in zip(blocks, _residual_norms(rotated, counts), strict=True):
+        products += rotated[sample, begin:count] @ rotated[:, begin:count].T
+        bounds = norm_sums - 2 * (products + np.outer(residual_norm[sample], residual_norm))
+        remaining = (bounds <= nearest).sum() / len(sample)
         work = (dim + rows) * (count + 3) + _COST_OF_ONE_ROW * dim * remaining
         if work < smallest_work:
             smallest_work, best_count = work, count
     return best_count
+
+
+def _residual_norms(rotated: NDArray[np.float64], counts: range) -> NDArray[np.float64]:
+    """The norms of the rows beyond the first components, float64 [counts, rows], for several counts of these."""
+    beyond = np.add.reduceat(rotated**2, counts, axis=1)  # from each count to the next one
+    return np.sqrt(np.cumsum(beyond[:, ::-1], axis=1)[:, ::-1].T)
