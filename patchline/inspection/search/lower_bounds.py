@@ -152,4 +152,5 @@ def _choose_component_count(rotated: NDArray[np.float64]) -> int | None:
 def _residual_norms(rotated: NDArray[np.float64], counts: range) -> NDArray[np.float64]:
     """The norms of the rows beyond the first components, float64 [counts, rows], for several counts of these."""
     beyond = np.add.reduceat(rotated**2, counts, axis=1)  # from each count to the next one
-    return np.sqrt(np.cumsum(beyond[:, ::-1], axis=1)[:, ::-1].T)
+    norms: NDArray[np.float64] = np.sqrt(np.cumsum(beyond[:, ::-1], axis=1)[:, ::-1].T)
+    return norms
