@@ -148,6 +148,13 @@ class ArchiveContract:
         assert [found.job_id for found in setting.archive.find(Search())] == ["b", "d", "c", "a"]
         assert [found.job_id for found in setting.archive.find(Search(most=2))] == ["b", "d"]
 
+    def test_a_search_goes_on_after_any_verdict_also_among_those_of_the_same_time(self, setting):
+        times = {"a": NOW + 1, "b": NOW + 3, "c": NOW + 3, "d": NOW + 3, "e": NOW + 2}
+        setting.archive.save([record(job_id, decided_at=time) for job_id, time in times.items()], [])
+        for number, last in enumerate(order := ["b", "c", "d", "e", "a"], 1):
+            found = setting.archive.find(Search(before=(times[last], last)))
+            assert [one.job_id for one in found] == order[number:]
+
     @pytest.mark.parametrize(
         ("search", "expected"),
         [

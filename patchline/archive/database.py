@@ -220,8 +220,16 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
         (search.until, lambda until: column.decided_at < until),
         (search.min_score, lambda score: column.score >= score),
         (search.max_score, lambda score: column.score <= score),
+        (search.before, lambda place: _follows(*place)),
     )
     return (condition(value) for value, condition in conditions if value is not None)
+
+
+def _follows(decided_at: int, job_id: str) -> sa.ColumnElement[bool]:
+    """What comes after a verdict in the order of `find`. The first condition is there for the index."""
+    column = VERDICTS.c
+    later = sa.or_(column.decided_at < decided_at, column.job_id > job_id)
+    return sa.and_(column.decided_at <= decided_at, later)
 
 
 def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
