@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,7 @@ class Database:
 
     def find(self, search: Search) -> Iterator[Record]:
         """See `base.Archive`."""
-        query = sa.select(VERDICTS).where(*_conditions(search)).limit(search.most)
-        for row in self._read(query.order_by(VERDICTS.c.decided_at.desc(), VERDICTS.c.job_id)):
+        for row in self._read(_latest_of_each(search) if search.most is not None else _latest(search)):
             yield Record(**row)
 
     def unreadable(self, most: int) -> list[Unreadable]:
@@ -206,6 +205,21 @@ class Database:
                 advice = "move it away with its -wal and -shm files and restore a backup; the verdicts wait in RabbitMQ"
                 raise DamagedError(f"{self._name}: is damaged ({_text(error)}); {advice}") from error
             raise Unavailable(_text(error)) from error
+
+
+def _latest(search: Search) -> sa.Select[Any]:
+    query = sa.select(VERDICTS).where(*_conditions(search)).limit(search.most)
+    return query.order_by(VERDICTS.c.decided_at.desc(), VERDICTS.c.job_id)
+
+
+def _latest_of_each(search: Search) -> sa.Select[Any]:
+    """The same. SQLite sorts all rows of several decisions, and reads the latest of one without those before."""
+    decisions = tuple(dict.fromkeys(search.decisions))
+    if len(decisions) < 2:
+        return _latest(search)
+    parts = (sa.select(_latest(replace(search, decisions=(one,))).subquery()) for one in decisions)
+    found = sa.union_all(*parts).subquery()
+    return sa.select(found).order_by(found.c.decided_at.desc(), found.c.job_id).limit(search.most)
 
 
 def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:

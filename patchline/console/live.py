@@ -14,7 +14,9 @@ from patchline.protocol.errors import DamagedError
 
 _log = structlog.get_logger(__name__)
 _POLL_S = 0.25
-_OVERLAP_MS = 10_000  # rows may come in another order than their times: clocks of workers differ
+# Rows come in another order than their times: archives take batches, and clocks of workers differ. Most looks go back
+# a little, and each eighth goes back as far as clocks may differ.
+_OVERLAP_MS, _FAR_MS, _FAR_EVERY = 2_000, 10_000, 8
 _FIRST, _PAGE, _KEPT = 60, 500, 2_000
 _KEPT_TIMES = 20_000
 _IDLE_S = 5.0  # nobody looks
@@ -44,6 +46,7 @@ class Live:
         self._looked_at = self._read_at = -_IDLE_S
         self._lock = threading.Lock()
         self._wanted = threading.Event()
+        self._looks = 0
         self.failure = ""
         self.ended = False
 
@@ -95,10 +98,11 @@ class Live:
         now = self._clock()
         again, self._read_at = now - self._read_at < _IDLE_S and bool(self._known), now
         if again:
+            self._looks += 1
             # A clock that is ahead must not hide what comes with the right time.
-            since = min(max(self._known.values()), self._now_ms()) - _OVERLAP_MS
-            found = self._since(since)
-            self._known = {job: at for job, at in self._known.items() if at >= since}
+            newest = min(max(self._known.values()), self._now_ms())
+            found = self._since(newest - (_OVERLAP_MS if self._looks % _FAR_EVERY else _FAR_MS))
+            self._known = {job: at for job, at in self._known.items() if at >= newest - _FAR_MS}
         else:
             found = list(self._find(Search(most=_FIRST)))
         new = [record for record in found if record.job_id not in self._known]

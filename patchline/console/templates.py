@@ -17,7 +17,7 @@ from patchline.console.roles import Role
 from patchline.console.visit import Answer, Refused, Visit
 
 _HERE = Path(__file__).parent
-_ASSETS = ("console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt")
+_ASSETS = ("console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
 class Templates:

@@ -46,9 +46,13 @@ def test_a_verdict_that_is_archived_after_later_ones_is_not_missed(bench):
     save(bench, "a")
     live.step()
     bench.pass_time(2)
-    save(bench, "late", at=bench.now - 9_000)
+    save(bench, "soon", at=bench.now - 3_000)
+    save(bench, "late", at=bench.now - 11_000)
     live.step()
-    assert jobs(live) == ["a", "late"]
+    assert jobs(live) == ["a", "soon"]
+    for _ in range(7):
+        live.step()
+    assert jobs(live) == ["a", "soon", "late"]
 
 
 def test_a_clock_that_is_ahead_hides_nothing(bench):

@@ -84,12 +84,12 @@ function listen(live) {
   });
 }
 
-// The review, by keyboard
+// Judgements, by keyboard
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=range]), select, textarea");
   if (typing || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
-  const target = document.querySelector(`#review [data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (target) { event.preventDefault(); target.click(); }
 });
 
