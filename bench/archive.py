@@ -56,7 +56,7 @@ def main() -> int:
                 archive.prepare()
                 per_second = fill(archive, count)
                 searches = search(archive, count)
-            intake = archive_intake.measure(line, target, map(_message, itertools.count(count)))
+            intake = archive_intake.measure(line, target, map(message, itertools.count(count)))
             measured = [*searches, intake]
             is_within &= max(row.ratio for row in searches) <= MAX_SEARCH and intake.ratio >= MIN_INTAKE
             print_rows(f"{name}, {count} verdicts, {per_second:.0f} stored a second into an empty one", measured)
@@ -75,7 +75,7 @@ def fill(archive: Archive, count: int) -> float:
     for size, batches in ((_BATCH, _TIMED_BATCHES), (20 * _BATCH, count)):
         started, stored = time.perf_counter(), 0
         for _ in range(batches):
-            batch = [_record(message) for message in _messages(numbers, size)]
+            batch = [_record(one) for one in _messages(numbers, size)]
             if not batch:
                 break
             archive.save(batch, [])
@@ -120,14 +120,14 @@ def search(archive: Archive, count: int) -> list[Row]:
 
 def _messages(numbers: Iterator[int], size: int) -> Iterator[Message]:
     for number, _ in zip(numbers, range(size), strict=False):
-        yield _message(number)
+        yield message(number)
 
 
 def _job_id(number: int) -> str:
     return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
 
 
-def _message(number: int) -> Message:
+def message(number: int) -> Message:
     """A verdict with the fields of a worker. Each number always gives the same one."""
     chance = random.Random(number)
     decided_at = _START_MS + number * _INTERVAL_MS
@@ -157,8 +157,8 @@ def _message(number: int) -> Message:
     return Message(json.dumps(document).encode(), _job_id(number), VERDICT_TYPE)
 
 
-def _record(message: Message) -> Record:
-    return rows.record(message, _START_MS)
+def _record(one: Message) -> Record:
+    return rows.record(one, _START_MS)
 
 
 if __name__ == "__main__":

@@ -148,6 +148,20 @@ class ArchiveContract:
         assert [found.job_id for found in setting.archive.find(Search())] == ["b", "d", "c", "a"]
         assert [found.job_id for found in setting.archive.find(Search(most=2))] == ["b", "d"]
 
+    def test_the_latest_of_several_decisions_are_found_in_the_order_of_all(self, setting):
+        decisions = ("fail", "review", "pass", "fail", "review")
+        rows = [record(str(number), decision=one, decided_at=NOW + number) for number, one in enumerate(decisions)]
+        setting.archive.save(rows, [])
+        found = setting.archive.find(Search(decisions=("review", "fail", "review"), most=3))
+        assert list(found) == [rows[4], rows[3], rows[1]]
+
+    def test_a_search_goes_on_after_any_verdict_also_among_those_of_the_same_time(self, setting):
+        times = {"a": NOW + 1, "b": NOW + 3, "c": NOW + 3, "d": NOW + 3, "e": NOW + 2}
+        setting.archive.save([record(job_id, decided_at=time) for job_id, time in times.items()], [])
+        for number, last in enumerate(order := ["b", "c", "d", "e", "a"], 1):
+            found = setting.archive.find(Search(before=(times[last], last)))
+            assert [one.job_id for one in found] == order[number:]
+
     @pytest.mark.parametrize(
         ("search", "expected"),
         [

@@ -265,6 +265,18 @@ class LedgerContract:
         if parts is not None:
             assert sum(count.parts for count in setting.archive.label_counts(search)) == parts
 
+    def test_the_newest_judgement_of_each_job_is_found_and_one_that_was_taken_back_is_no_label(self, setting):
+        self.label(setting)
+        taken_back = entry(judgement("a", "withdrawn", NOW + 9_000), NOW + 9_001)
+        setting.archive.save_ledger([taken_back], [])
+        found = setting.archive.judgements_of(["a", "c", "nobody"])
+        assert {job: (one.judgement, one.judged_by) for job, one in found.items()} == {
+            "a": ("withdrawn", "anna"),
+            "c": ("defect", "anna"),
+        }
+        assert setting.archive.judgements_of([]) == {}
+        assert [one.score for one in setting.archive.labelled_scores(LabelSearch())] == [4.0, 5.0]
+
     def test_a_clock_that_is_ahead_does_not_make_a_judgement_the_newest_for_long(self, setting):
         setting.archive.save([record("a", decision="pass")], [])
         ahead = entry(judgement("a", "defect", NOW + 10**9), NOW + 2_000)

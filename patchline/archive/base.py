@@ -112,6 +112,7 @@ class Search:
         until: the time before which it was made.
         min_score: the lowest score.
         max_score: the highest score.
+        before: the decision time and the job of a verdict: only what follows it in the order of `Archive.find`.
         most: the number of verdicts at most.
     """
 
@@ -125,6 +126,7 @@ class Search:
     min_score: float | None = None
     max_score: float | None = None
     most: int | None = None
+    before: tuple[int, str] | None = None
 
 
 class Archive(Protocol):
@@ -153,7 +155,7 @@ class Archive(Protocol):
         ...
 
     def find(self, search: Search) -> Iterator[Record]:
-        """Yield verdicts, the latest decision first."""
+        """Yield verdicts, the latest decision first, and those of the same time by their jobs."""
         ...
 
     def unreadable(self, most: int) -> list[Unreadable]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,7 @@ class Database:
 
     def find(self, search: Search) -> Iterator[Record]:
         """See `base.Archive`."""
-        query = sa.select(VERDICTS).where(*_conditions(search)).limit(search.most)
-        for row in self._read(query.order_by(VERDICTS.c.decided_at.desc(), VERDICTS.c.job_id)):
+        for row in self._read(_latest_of_each(search) if search.most is not None else _latest(search)):
             yield Record(**row)
 
     def unreadable(self, most: int) -> list[Unreadable]:
@@ -208,6 +207,21 @@ class Database:
             raise Unavailable(_text(error)) from error
 
 
+def _latest(search: Search) -> sa.Select[Any]:
+    query = sa.select(VERDICTS).where(*_conditions(search)).limit(search.most)
+    return query.order_by(VERDICTS.c.decided_at.desc(), VERDICTS.c.job_id)
+
+
+def _latest_of_each(search: Search) -> sa.Select[Any]:
+    """The same. SQLite sorts all rows of several decisions, and reads the latest of one without those before."""
+    decisions = tuple(dict.fromkeys(search.decisions))
+    if len(decisions) < 2:
+        return _latest(search)
+    parts = (sa.select(_latest(replace(search, decisions=(one,))).subquery()) for one in decisions)
+    found = sa.union_all(*parts).subquery()
+    return sa.select(found).order_by(found.c.decided_at.desc(), found.c.job_id).limit(search.most)
+
+
 def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
     column = VERDICTS.c
     conditions: tuple[tuple[Any, Callable[[Any], sa.ColumnElement[bool]]], ...] = (
@@ -220,8 +234,16 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
         (search.until, lambda until: column.decided_at < until),
         (search.min_score, lambda score: column.score >= score),
         (search.max_score, lambda score: column.score <= score),
+        (search.before, lambda place: _follows(*place)),
     )
     return (condition(value) for value, condition in conditions if value is not None)
+
+
+def _follows(decided_at: int, job_id: str) -> sa.ColumnElement[bool]:
+    """What comes after a verdict in the order of `find`. The first condition is there for the index."""
+    column = VERDICTS.c
+    later = sa.or_(column.decided_at < decided_at, column.job_id > job_id)
+    return sa.and_(column.decided_at <= decided_at, later)
 
 
 def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -215,6 +215,10 @@ class Ledger(Archive, Protocol):
         """Return what is known of a job beside its verdicts, in the order of arrival."""
         ...
 
+    def judgements_of(self, job_ids: Sequence[str]) -> dict[str, Judged]:
+        """Return the judgement that counts of each of some jobs that somebody has judged."""
+        ...
+
     def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
         """Yield the jobs with a gap, the latest first. See `docs/operations.md` for what each kind means."""
         ...
@@ -244,6 +248,14 @@ def judged(record: Record) -> bool:
     return record.score is not None and record.memory_bank is not None and not record.replay
 
 
-def newest(judgements: list[Judged]) -> Judged:
+def newest(judgements: Iterable[Judged]) -> Judged:
     """Return the judgement that counts."""
     return max(judgements, key=lambda one: (one.judged_at, one.archived_at, one.digest))
+
+
+def newest_of_each(judgements: Iterable[Judged]) -> dict[str, Judged]:
+    """Return the judgement that counts of each job."""
+    by_job: dict[str, list[Judged]] = {}
+    for one in judgements:
+        by_job.setdefault(one.job_id, []).append(one)
+    return {job_id: newest(given) for job_id, given in by_job.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +24,7 @@ from patchline.archive.ledger import (
     Judged,
     LabelledScore,
     LabelSearch,
+    newest_of_each,
 )
 from patchline.archive.shadow_table import SHADOWS
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
@@ -140,6 +141,11 @@ class LedgerDatabase(Database):
         ]
         return sorted(found, key=lambda entry: entry.archived_at)
 
+    def judgements_of(self, job_ids: Sequence[str]) -> dict[str, Judged]:
+        """See `ledger.Ledger`."""
+        rows = self._read(sa.select(_JUDGEMENTS).where(_JUDGEMENTS.c.job_id.in_(job_ids)))
+        return newest_of_each(Judged(**row) for row in rows)
+
     def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
         """See `ledger.Ledger`."""
         found: set[str] = set()
@@ -164,7 +170,7 @@ class LedgerDatabase(Database):
         column = VERDICTS.c
         joined = VERDICTS.join(newest, newest.c.job_id == column.job_id)
         query = sa.select(column.memory_bank, column.score, column.decision, newest.c.judgement).select_from(joined)
-        query = query.where(newest.c.judgement != Label.UNSURE, *_judged(search))
+        query = query.where(newest.c.judgement.in_((Label.GOOD, Label.DEFECT)), *_judged(search))
         return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
 
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from patchline.archive.base import Record, Saved, Unreadable
 from patchline.archive.ledger import (
@@ -22,6 +22,7 @@ from patchline.archive.ledger import (
     LabelSearch,
     judged,
     newest,
+    newest_of_each,
 )
 from patchline.archive.memory import MemoryArchive
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
@@ -63,6 +64,12 @@ class MemoryLedger(MemoryArchive):
         self.check()
         found = [entry for entry in self._entries.values() if entry.job_id == job_id]
         return sorted(found, key=lambda entry: entry.archived_at)
+
+    def judgements_of(self, job_ids: Sequence[str]) -> dict[str, Judged]:
+        """See `ledger.Ledger`."""
+        self.check()
+        given = (row for row in self._entries.values() if isinstance(row, Judged) and row.job_id in job_ids)
+        return newest_of_each(given)
 
     def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
         """See `ledger.Ledger`."""

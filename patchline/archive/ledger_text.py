@@ -12,6 +12,7 @@ from patchline.archive.ledger import SEEN, Acted, Announced, Entry, Found, Gap, 
 from patchline.archive.shadows import Shadowed
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Action, ActState
+from patchline.protocol.judgement_message import Label
 
 _OUTCOMES = {
     "escaped": "escaped: it was rejected, and the sensor has not seen it in the reject bin",
@@ -150,9 +151,8 @@ def _of_entry(entry: Entry) -> Event:
     if isinstance(entry, Judged):
         kind = "" if entry.kind is None else f" ({entry.kind})"
         note = "" if entry.note is None else f": {entry.note}"
-        return Event(
-            entry.judged_at, "judgement", f"{entry.judged_by} judged it {entry.judgement}{kind}{note}", document
-        )
+        said = "took the judgement back" if entry.judgement == Label.WITHDRAWN else f"judged it {entry.judgement}{kind}"
+        return Event(entry.judged_at, "judgement", f"{entry.judged_by} {said}{note}", document)
     if isinstance(entry, Shadowed):
         version = entry.shadow_version[:12]
         text = f"the shadow bank {version} would have said {entry.shadow_decision}, score {entry.shadow_score:g}"

@@ -73,4 +73,5 @@ def _matches(record: Record, search: Search) -> bool:
         and (search.until is None or record.decided_at < search.until)
         and (lowest is None or (record.score is not None and record.score >= lowest))
         and (highest is None or (record.score is not None and record.score <= highest))
+        and (search.before is None or (-record.decided_at, record.job_id) > (-search.before[0], search.before[1]))
     )

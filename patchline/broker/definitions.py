@@ -37,6 +37,11 @@ PERMISSIONS = {
     ),
     "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger|pictures)$"),
     "judge": Permissions(write=r"^patchline\.judgements$", read="^$"),
+    "console": Permissions(
+        write=r"^(patchline\.judgements|amq\.gen-.*)$",
+        read=r"^(patchline\.status|amq\.gen-.*)$",
+        configure=r"^amq\.gen-.*$",
+    ),
     "gate": Permissions(write=r"^patchline\.(acts|lease|status)$", read=r"^patchline\.(gate\..+|lease\..+|traces)$"),
 }
 # Only if there are devices: the process that forwards what they send, and a device. The devices of a line are one user.

@@ -15,6 +15,7 @@ from patchline.cli import (
     bank_versions,
     banks,
     camera,
+    console,
     dead_letters,
     gate,
     ledger,
@@ -65,6 +66,7 @@ app.add_typer(archive.app, name="archive")
 for subcommand in (ledger.part, ledger.gaps, ledger.judge, ledger.rates, ledger.threshold):
     archive.app.command()(subcommand)
 archive.app.command()(replay.replay)
+app.add_typer(console.app, name="console")
 app.add_typer(bank_versions.app, name="banks")
 bank_versions.app.command()(bank_shadow.shadow)
 bank_versions.app.command()(bank_shadow.report)

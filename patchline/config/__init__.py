@@ -2,6 +2,7 @@
 
 from patchline.config.base import Section
 from patchline.config.camera import Camera, CameraRules
+from patchline.config.console import Console
 from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
 from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
@@ -33,6 +34,7 @@ __all__ = [
     "CameraRules",
     "Category",
     "Config",
+    "Console",
     "Gate",
     "GateOverride",
     "GateRules",

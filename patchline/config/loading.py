@@ -114,6 +114,7 @@ def _resolve_paths(settings: Config, folder: Path) -> Config:
         "broker": broker,
         "redis": redis,
         "categories": categories,
+        "console": settings.console.below(folder),
         "plc": settings.plc.below(folder),
     }
     return settings.model_copy(update=update)

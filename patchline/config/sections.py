@@ -10,6 +10,7 @@ from pydantic import Field
 
 from patchline.config.base import Count, Endpoint, File, Pattern, Port, Positive, Section, Share, Url, is_bucket
 from patchline.config.camera import Camera
+from patchline.config.console import Console
 from patchline.config.pictures import Pictures
 from patchline.config.plc import Plc
 from patchline.protocol import messages
@@ -254,6 +255,7 @@ class Config(Section):
     camera: Camera = Camera()
     archive: Archive = Archive()
     banks: Banks = Banks()
+    console: Console = Console()
     paths: Paths = Paths()
     categories: Annotated[dict[messages.Name, Category], Field(min_length=1)]
 

@@ -16,12 +16,13 @@ _TEMPLATES = config.PACKAGED.with_name("plant")
 _UNITS = (
     *(f"patchline-{process}@.service" for process in ("worker", "gate", "publisher", "camera", "mqtt")),
     "patchline-archive.service",
+    "patchline-console.service",
     *(f"{drop_in}.conf" for drop_in in ("ascend", "gate-plc", "gate-low-port")),
 )
 # A plant with an archive keeps the pictures of its rejects. Without one, they would fill a queue.
 _KEEP_PICTURES = ("decisions: []", "decisions: [fail, review, expired, error]")
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
-_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive", "served-banks")
+_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive", "served-banks", "console")
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:

@@ -18,18 +18,19 @@ Note = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,1000}
 
 
 class Label(StrEnum):
-    """What a part is, as a person says."""
+    """What a part is, as a person says; or that the earlier judgements no longer count."""
 
     GOOD = "good"
     DEFECT = "defect"
     UNSURE = "unsure"
+    WITHDRAWN = "withdrawn"
 
 
 class Judgement(Frozen):
     """What a person says of the part of a job. All are kept, and the newest counts. No gate hears it.
 
     Attributes:
-        judgement: good, defect or unsure.
+        judgement: good, defect, unsure; or withdrawn: it was taken back, and nobody has judged the part.
         kind: of the defect, such as scratch. Only of a defect.
         by: who says so. RabbitMQ knows the user of the connection only, not the person.
         judged_at: when.

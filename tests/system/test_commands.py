@@ -46,6 +46,7 @@ COMMANDS = [
     "bench",
     "dead-letters",
     "archive",
+    "console",
     "banks",
 ]
 SUBCOMMANDS = {
@@ -62,6 +63,11 @@ SUBCOMMANDS = {
         ("rates",),
         ("threshold",),
         ("replay",),
+    ],
+    "console": [
+        (),
+        ("audit",),
+        *(("users", name) for name in ("add", "list", "role", "password", "remove")),
     ],
     "banks": [
         ("init",),

@@ -94,6 +94,7 @@ ALLOWED = {
         ("consume", topology.PICTURES),
     },
     "judge": {("publish", topology.JUDGEMENTS)},
+    "console": {("publish", topology.JUDGEMENTS)},
     "gate": {
         ("publish", topology.ACTS),
         ("publish", topology.LEASE),
@@ -133,7 +134,7 @@ def test_a_user_has_the_permissions_of_its_role_and_no_others(users, user):
 
 
 @pytest.mark.parametrize("user", ALLOWED)
-def test_only_workers_may_hear_news_and_in_a_queue_of_their_own(users, user):
+def test_only_workers_may_hear_news_and_the_console_statuses_and_in_queues_of_their_own(users, user):
     def hear(exchange):
         def listen(channel):
             queue = channel.queue_declare("", exclusive=True).method.queue
@@ -143,7 +144,8 @@ def test_only_workers_may_hear_news_and_in_a_queue_of_their_own(users, user):
         return attempt(url(users, user), listen)
 
     heard = {name for name in (topology.BANKS, topology.STATUS, topology.VERDICTS, topology.ACTS) if hear(name) is None}
-    assert heard == ({topology.BANKS, topology.STATUS} if user == "worker" else set())
+    expected = {"worker": {topology.BANKS, topology.STATUS}, "console": {topology.STATUS}}
+    assert heard == expected.get(user, set())
 
 
 def test_the_default_user_and_wrong_passwords_are_refused(users):

@@ -69,6 +69,11 @@ def test_the_wheel_has_one_top_level_package_and_its_metadata(wheel):
         "patchline/archive/migrations/versions/v0001_verdicts.py",
         "patchline/archive/migrations/versions/v0002_pictures.py",
         "patchline/publisher/publisher.py",
+        "patchline/console/static/htmx.min.js",
+        "patchline/console/static/htmx-LICENSE.txt",
+        "patchline/console/templates/base.html",
+        "patchline/console/locale/de/LC_MESSAGES/console.mo",
+        "patchline/console/locale/zh/LC_MESSAGES/console.mo",
         "patchline/py.typed",
     ):
         assert name in names

@@ -51,6 +51,17 @@ def test_config_yaml_shows_every_setting_with_its_default():
         shown = getattr(settings, section)
         assert shown == type(shown)(), section
         assert shown.model_fields_set == set(type(shown).model_fields), section
+    shown = settings.console.model_copy(update={"database": config.Console().database})
+    assert shown == config.Console()
+    assert shown.model_fields_set == set(config.Console.model_fields)
+
+
+def test_the_files_of_the_console_are_relative_to_the_configuration(tmp_path):
+    text = GOOD + "console: {database: here/c.sqlite, cert_file: c.pem, key_file: /etc/c.key}\n"
+    console = load(tmp_path, text).console
+    assert (console.database, console.cert_file) == (tmp_path / "here/c.sqlite", tmp_path / "c.pem")
+    assert str(console.key_file) == "/etc/c.key"
+    assert console.uses_https
 
 
 @pytest.mark.parametrize("name", MVTEC)
@@ -167,6 +178,11 @@ def test_a_url_can_be_read_from_a_file_named_in_the_environment(tmp_path, monkey
         ("broker: {url: 'amqp://u:hunter2@h'}", "broker.url: contains a password"),
         ("broker: {url: 'amqp://h,amqp://u:hunter2@h'}", "broker.url: contains a password"),
         ("redis: {url: 'redis://:hunter2@h'}", "redis.url: contains a password"),
+        ("console: {cert_file: c.pem}", "console: cert_file and key_file go together"),
+        ("console: {prefix: plant}", "console.prefix: String should match"),
+        ("console: {prefix: /plant/}", "console.prefix: String should match"),
+        ("console: {language: fr}", "console.language: Input should be 'en', 'de' or 'zh'"),
+        ("console: {defect_kinds: ['a b']}", "console.defect_kinds.0: String should match"),
         ("worker: {stuck_s: 20.0}", "worker.stuck_s: 20.0 is not above broker.confirm_timeout_s 30.0"),
         ("worker: {concurrency: 4, lanes: 2}", "worker.concurrency: 4 is above worker.lanes 2"),
         ("camera: {stuck_s: 5.0, frame_timeout_ms: 5000}", "camera: stuck_s 5 is not above frame_timeout_ms 5000"),

@@ -19,6 +19,7 @@ ROOMS = [
     {"archive", "banks", "publisher", "gate", "tracing", "services"},
     {"models", "evaluation", "worker", "plant", "camera"},
     {"operations", "demo"},
+    {"console"},
     {"cli"},
     {"__main__"},
 ]
@@ -60,6 +61,10 @@ NEIGHBOURS = {
     "pyarrow": {"patchline/archive/export.py"},
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},
+    "starlette": {"patchline/console/web.py"},
+    "uvicorn": {"patchline/console/process.py"},
+    "jinja2": {"patchline/console/templates.py"},
+    "argon2": {"patchline/console/passwords.py"},
 }
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50

@@ -1,0 +1,166 @@
+"""`python -m bench.console`: how soon a verdict is in a browser, and what pages take with a million of them in SQLite.
+
+Writes out/bench-console.json. Real processes: RabbitMQ, an archive, a console. Browsers are simulated: they read events
+and pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from bench import archive, archive_intake
+from bench import line as lines
+from bench.line import Line
+from patchline import config
+from patchline.archive.database import Database
+from patchline.broker.base import Message
+from patchline.console.accounts import Accounts
+from patchline.console.passwords import Passwords
+from patchline.console.process import open_database
+from patchline.console.roles import Role
+from patchline.console.sessions import Sessions
+from patchline.protocol import topology
+from patchline.protocol.messages import VERDICT_TYPE
+from patchline.runtime import terminal
+from patchline.runtime.connections import now_ms
+from patchline.services import server
+
+_VERDICTS, _PAUSE_S, _BROWSERS, _TIMEOUT_S = 200, 0.073, 3, 30.0
+_PAGES, _WARM_UP = 50, 3
+_OUT = Path("out/bench-console.json")
+_PATHS = {
+    "search, the latest": "/search",
+    "search, rejects of a category": "/search?category=gasket-3&decision=fail&decision=review",
+    "search, a part": "/search?part=part-4711",
+    "part": "/part/part-4711",
+    "review": "/review",
+}
+
+
+def main() -> int:
+    """Measure, print a table, and write it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.console", description=__doc__.splitlines()[0])
+    parser.add_argument("--verdicts", type=int, default=1_000_000)
+    count = parser.parse_args().verdicts
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        settings = _build(folder)
+        with closing(Database(settings.paths.archive / "archive.sqlite")) as database:
+            database.prepare()
+            archive.fill(database, count)
+        line = stack.enter_context(lines.running(folder, settings))
+        url = f"http://{server.HOST}:{settings.console.port}"
+        for name, probe in (("archive", None), ("console", f"{url}/healthz")):
+            stack.enter_context(_process(line, name, probe))
+        token = _log_in(settings)
+        measured = {"verdict to browser": _verdict_to_browser(line, url, token)}
+        measured |= {name: _page_ms(url + path, token) for name, path in _PATHS.items()}
+    rows = [(name, *(f"{value:.1f}" for value in values.values())) for name, values in measured.items()]
+    terminal.table(f"the console, {count} verdicts in SQLite, in ms", ("", "median", "p99", "most"), rows)
+    _OUT.parent.mkdir(exist_ok=True)
+    _OUT.write_text(json.dumps({"verdicts": count, "ms": measured}, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _build(folder: Path) -> config.Config:
+    settings = archive_intake.build(folder)
+    (port,) = server.free_ports(1)
+    console = settings.console.model_copy(update={"port": port, "database": folder / "console.sqlite"})
+    built = settings.model_copy(update={"console": console})
+    config.save(built, folder / "config.yaml")
+    return built
+
+
+@contextmanager
+def _process(line: Line, name: str, probe: str | None) -> Iterator[None]:
+    """Run a command of the line, and wait until it answers."""
+    (port,) = server.free_ports(1)
+    probe, options = probe or f"http://{server.HOST}:{port}/readyz", [] if probe else ["--metrics-port", str(port)]
+    command = [sys.executable, "-m", "patchline", name, *options, "--config", str(line.folder / "config.yaml")]
+    with (line.folder / f"{name}.log").open("ab") as log:
+        guard = server.start_guarded(command, log, log, {"PATCHLINE_AMQP_URL": line.servers.amqp_url})
+        try:
+            deadline = time.monotonic() + _TIMEOUT_S
+            while not server.responds(probe):
+                if time.monotonic() > deadline:
+                    raise server.ServiceError(f"the {name} of the benchmark does not answer; see its log")
+                time.sleep(0.1)
+            yield
+        finally:
+            server.stop_guarded(guard)
+
+
+def _log_in(settings: config.Config) -> str:
+    with closing(open_database(settings)) as database:
+        Accounts(database, Passwords()).add("bench", Role.REVIEW, "a password of nobody", "bench")
+        return Sessions(database, 60, 12).begin("bench").token
+
+
+class _Browser(threading.Thread):
+    """Reads events, and notes when each part came."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(daemon=True)
+        self._request = _request(f"{url}/line/events", token)
+        self.came: dict[str, float] = {}
+        self.start()
+
+    def run(self) -> None:
+        with urllib.request.urlopen(self._request, timeout=_TIMEOUT_S) as answer:
+            name = b""
+            for row in answer:
+                now = time.perf_counter()
+                if row.startswith(b"event: "):
+                    name = row[7:].strip()
+                elif row.startswith(b"data: ") and name == b"parts":
+                    self.came |= {part["job"]: now for part in json.loads(row[6:])}
+
+
+def _verdict_to_browser(line: Line, url: str, token: str) -> dict[str, float]:
+    """From the moment at which a verdict is published to that at which each of several browsers has it."""
+    browsers = [_Browser(url, token) for _ in range(_BROWSERS)]
+    time.sleep(2.0)
+    sent: dict[str, float] = {}
+    for number in range(_VERDICTS):
+        now = now_ms()
+        document = json.loads(archive.message(number).body) | {"job_id": f"new-{number}", "decided_at": now}
+        body = json.dumps(document | {"received_at": now - 40, "captured_at": now - 120}).encode()
+        sent[f"new-{number}"] = time.perf_counter()
+        line.broker.publish(topology.VERDICTS, "bench.default.pass", Message(body, f"new-{number}", VERDICT_TYPE))
+        time.sleep(_PAUSE_S)
+    time.sleep(2.0)
+    late = [(browser.came[job] - at) * 1000 for browser in browsers for job, at in sent.items()]
+    return _figures(late)
+
+
+def _page_ms(url: str, token: str) -> dict[str, float]:
+    times = []
+    for number in range(_PAGES + _WARM_UP):
+        started = time.perf_counter()
+        with urllib.request.urlopen(_request(url, token), timeout=_TIMEOUT_S) as answer:
+            answer.read()
+        if number >= _WARM_UP:
+            times.append((time.perf_counter() - started) * 1000)
+    return _figures(times)
+
+
+def _request(url: str, token: str) -> urllib.request.Request:
+    return urllib.request.Request(url, headers={"Cookie": f"patchline_session={token}"})
+
+
+def _figures(times: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(times), "p99": statistics.quantiles(times, n=100)[-1], "most": max(times)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

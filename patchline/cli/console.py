@@ -1,0 +1,183 @@
+"""Subcommands for the console in the browser, and for its accounts."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchline import config
+from patchline.cli.options import CONFIG, Settings
+from patchline.console.roles import Role
+from patchline.protocol.errors import SetupError
+from patchline.runtime import signals
+
+if TYPE_CHECKING:
+    from patchline.console.accounts import Accounts
+    from patchline.console.database import ConsoleDatabase
+
+app = typer.Typer(invoke_without_command=True)
+users = typer.Typer(no_args_is_help=True, help="The accounts of the console, and their roles.")
+app.add_typer(users, name="users")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the account.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", metavar="FILE", help="Its first line; without it, you are asked.")
+]
+_EXTRA = {"argon2", "jinja2", "starlette", "uvicorn"}
+
+
+@app.callback()
+def console(context: typer.Context, config_file: Settings = CONFIG) -> None:
+    """Show the line, its parts and pictures in the browser, and let people judge rejects.
+
+    It reads the archive, hears the statuses of the line, and publishes what people judge. Address and port are in the
+    section console of the configuration. Add an account before the first log-in: patchline console users add --help.
+
+    Example:  patchline console
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = config.load(config_file)
+    with _needs_the_extra():
+        from patchline.console import process
+    with signals.stop_event() as stop:
+        process.run(settings, stop)
+
+
+@users.command()
+def add(
+    name: Name,
+    role: Annotated[Role, typer.Option(help="See, review parts, engineer, or also keep the accounts: admin.")],
+    password_file: PasswordFile = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Add an account.
+
+    Example:  patchline console users add anna --role review
+    """
+    with _accounts(config_file) as accounts:
+        accounts.add(name, role, _password(password_file), _me())
+    print(f"{name}: {role}")
+
+
+@users.command(name="list")
+def list_(config_file: Settings = CONFIG) -> None:
+    """List the accounts, their roles, and when they were changed last.
+
+    Example:  patchline console users list
+    """
+    with _accounts(config_file) as accounts:
+        for one in accounts.all():
+            print(f"{one.name}  {one.role}  {_local(one.changed_at)}")
+
+
+@users.command()
+def role(
+    name: Name,
+    role: Annotated[Role, typer.Argument(help="The new role.")],
+    config_file: Settings = CONFIG,
+) -> None:
+    """Give an account another role. It must log in again.
+
+    Example:  patchline console users role anna engineer
+    """
+    with _accounts(config_file) as accounts:
+        accounts.set_role(name, role, _me())
+    print(f"{name}: {role}")
+
+
+@users.command()
+def password(name: Name, password_file: PasswordFile = None, config_file: Settings = CONFIG) -> None:
+    """Give an account another password. It must log in again.
+
+    Example:  patchline console users password anna
+    """
+    with _accounts(config_file) as accounts:
+        accounts.set_password(name, _password(password_file), _me())
+    print(f"{name}: has a new password")
+
+
+@users.command()
+def remove(name: Name, config_file: Settings = CONFIG) -> None:
+    """Remove an account, and end its log-ins. What the person has judged stays.
+
+    Example:  patchline console users remove anna
+    """
+    with _accounts(config_file) as accounts:
+        accounts.remove(name, _me())
+    print(f"{name}: removed")
+
+
+@app.command()
+def audit(
+    most: Annotated[int, typer.Option(min=1, metavar="N", help="How many entries at most.")] = 100,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Print who has changed what by the console, the latest first.
+
+    Example:  patchline console audit --most 20
+    """
+    from patchline.console import audit as log
+
+    with _database(config_file) as database:
+        for entry in log.latest(database, most):
+            line = f"{_local(entry.at)}  {entry.who}  {entry.what}  {entry.detail}".rstrip()
+            print("".join(letter if letter.isprintable() else "\ufffd" for letter in line))
+
+
+@contextmanager
+def _database(config_file: Path) -> Iterator[ConsoleDatabase]:
+    from patchline.console.database import ConsoleDatabase
+    from patchline.runtime.connections import now_ms
+
+    with closing(ConsoleDatabase(config.load(config_file).console.database, now_ms)) as database:
+        yield database
+
+
+@contextmanager
+def _accounts(config_file: Path) -> Iterator[Accounts]:
+    with _needs_the_extra():
+        from patchline.console.accounts import Accounts
+        from patchline.console.passwords import Passwords
+    with _database(config_file) as database:
+        yield Accounts(database, Passwords())
+
+
+@contextmanager
+def _needs_the_extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        raise SetupError(
+            f"{error.name} is not installed; the console needs: pip install 'patchline[console]'"
+        ) from error
+
+
+def _password(file: Path | None) -> str:
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, UnicodeError, IndexError) as error:
+            raise SetupError(f"{file}: has no password in its first line ({error})") from error
+    if not sys.stdin.isatty():
+        raise SetupError("there is no terminal to ask for a password; use --password-file FILE")
+    first = getpass.getpass("Password: ")
+    if getpass.getpass("Once more: ") != first:
+        raise SetupError("the two passwords differ; nothing was changed")
+    return first
+
+
+def _me() -> str:
+    return f"command line ({getpass.getuser()})"
+
+
+def _local(epoch_ms: int) -> str:
+    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")

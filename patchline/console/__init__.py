@@ -1,0 +1,1 @@
+"""Pages for people, in the browser: what the archive has, and what they say of it."""

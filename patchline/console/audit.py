@@ -1,0 +1,42 @@
+"""Who has changed what, by the console. Entries are never changed or deleted."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from patchline.console.database import ConsoleDatabase
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A change.
+
+    Attributes:
+        at: epoch milliseconds.
+        who: an account; or `command line`, with the user of the host.
+        what: a word for the kind of the change.
+        detail: whom or what it concerns.
+    """
+
+    at: int
+    who: str
+    what: str
+    detail: str
+
+
+def write(connection: sqlite3.Connection, at: int, who: str, what: str, detail: str) -> None:
+    """Write an entry within a transaction, so that no change is without one."""
+    connection.execute("INSERT INTO audit (at, who, what, detail) VALUES (?, ?, ?, ?)", (at, who, what, detail))
+
+
+def record(database: ConsoleDatabase, who: str, what: str, detail: str) -> None:
+    """Write an entry of its own. Raises SetupError."""
+    with database.transaction() as connection:
+        write(connection, database.now_ms(), who, what, detail)
+
+
+def latest(database: ConsoleDatabase, most: int) -> list[Entry]:
+    """Return the latest entries, the newest first. Raises SetupError."""
+    query = "SELECT at, who, what, detail FROM audit ORDER BY number DESC LIMIT ?"
+    return [Entry(*row) for row in database.read(query, most)]

@@ -1,0 +1,49 @@
+"""What the pages use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from patchline import config
+from patchline.archive.ledger import Ledger
+from patchline.archive.pictures import PictureIndex
+from patchline.archive.store import Store
+from patchline.console.accounts import Accounts
+from patchline.console.database import ConsoleDatabase
+from patchline.console.given import Given
+from patchline.console.live import Live
+from patchline.console.login_limit import LoginLimit
+from patchline.console.sessions import Sessions
+from patchline.console.states import States
+from patchline.console.templates import Templates
+from patchline.protocol.judgement_message import Judgement
+
+
+@dataclass(frozen=True)
+class Console:
+    """The neighbours of the pages.
+
+    Attributes:
+        archive: is only read.
+        judge: publishes a judgement, and returns once RabbitMQ has it. Raises SetupError and BrokerError.
+        given: the judgements of the last minute, which the archive may not have yet.
+        live: the parts as they come.
+        states: of the processes of the line.
+        now_ms: the wall clock.
+    """
+
+    settings: config.Config
+    archive: Ledger
+    pictures: PictureIndex
+    store: Store
+    database: ConsoleDatabase
+    accounts: Accounts
+    sessions: Sessions
+    limit: LoginLimit
+    judge: Callable[[Judgement], None]
+    given: Given
+    live: Live
+    states: States
+    templates: Templates
+    now_ms: Callable[[], int]

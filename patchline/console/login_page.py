@@ -1,0 +1,55 @@
+"""Logging in and out."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from patchline.console import audit
+from patchline.console.context import Console
+from patchline.console.texts import mark
+from patchline.console.visit import Answer, Redirect, Reply, Visit
+
+SESSION_COOKIE = "patchline_session"
+_FORM_COOKIE = "patchline_form"  # there is no log-in yet whose token the form could send
+_LONGEST_NAME = 63
+
+
+def show(console: Console, visit: Visit) -> Reply:
+    """Show the form."""
+    return _form(console, visit, 200, "")
+
+
+def log_in(console: Console, visit: Visit) -> Reply:
+    """Begin a log-in, if name and password are right."""
+    sent, expected = visit.one("csrf"), visit.cookies.get(_FORM_COOKIE, "")
+    if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
+        return _form(console, visit, 403, mark("The form was too old. Try again."))
+    name, password = visit.one("name")[:_LONGEST_NAME], (visit.form.get("password") or ("",))[0]
+    if not console.limit.admit(name, visit.address):
+        return _form(console, visit, 429, mark("Too many attempts. Wait 15 minutes, or ask an administrator."))
+    if not console.accounts.check(name, password):
+        audit.record(console.database, name, "log-in refused", f"from {visit.address}")
+        return _form(console, visit, 403, mark("Name or password is wrong."))
+    console.limit.forget(name, visit.address)
+    session = console.sessions.begin(name)
+    return Redirect(_local(visit.one("to")), {SESSION_COOKIE: session.token, _FORM_COOKIE: ""})
+
+
+def log_out(console: Console, visit: Visit) -> Reply:
+    """End the log-in."""
+    console.sessions.end(visit.person)
+    return Redirect("/login", {SESSION_COOKIE: ""})
+
+
+def _form(console: Console, visit: Visit, status: int, problem: str) -> Answer:
+    token = secrets.token_urlsafe(24)
+    values = {"problem": console.templates.say(visit, problem), "csrf": token, "to": _local(visit.one("to"))}
+    answer = console.templates.render("login.html", visit, status, name=visit.one("name"), **values)
+    return Answer(answer.body, status=status, cookies={_FORM_COOKIE: token})
+
+
+def _local(path: str) -> str:
+    """Return a path of these pages, whatever a link says."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_local else "/"

@@ -1,0 +1,46 @@
+"""Passwords are kept as hashes of Argon2id (RFC 9106, section 4, its second choice: 64 MiB). The only argon2 user."""
+
+from __future__ import annotations
+
+import threading
+
+import argon2
+
+from patchline.protocol.errors import SetupError
+
+_MEMORY_KIB, _PASSES, _LANES = 65_536, 3, 4
+_SHORTEST, _LONGEST = 10, 200
+
+
+class Passwords:
+    """Hashes and compares passwords, one at a time: many log-ins at once must not take the memory of the line.
+
+    Args:
+        memory_kib: of one hash, in KiB.
+        passes: over that memory.
+    """
+
+    def __init__(self, memory_kib: int = _MEMORY_KIB, passes: int = _PASSES) -> None:
+        self._hasher = argon2.PasswordHasher(time_cost=passes, memory_cost=memory_kib, parallelism=_LANES)
+        self._lock = threading.Lock()
+        self._of_nobody = self._hasher.hash("nobody has this password")
+
+    def hash(self, password: str) -> str:
+        """Return the hash of a new password.
+
+        Raises:
+            SetupError: it is too short or too long.
+        """
+        if not _SHORTEST <= len(password) <= _LONGEST:
+            raise SetupError(f"a password has {_SHORTEST} to {_LONGEST} characters; this one has {len(password)}")
+        with self._lock:
+            return self._hasher.hash(password)
+
+    def is_right(self, hashed: str | None, password: str) -> bool:
+        """Compare a password with a hash. None, of an account that does not exist, takes as long and is False."""
+        with self._lock:
+            try:
+                right = self._hasher.verify(hashed or self._of_nobody, password[:_LONGEST])
+            except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
+                return False
+        return right and hashed is not None

@@ -1,0 +1,133 @@
+"""The console's process: its wiring and its life. The only uvicorn user."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack, closing
+
+import structlog
+import uvicorn
+
+from patchline import config
+from patchline.archive import opening
+from patchline.archive.picture_table import PictureTable
+from patchline.broker.base import Broker
+from patchline.console import web
+from patchline.console.accounts import Accounts
+from patchline.console.context import Console
+from patchline.console.database import ConsoleDatabase
+from patchline.console.given import Given
+from patchline.console.live import Live
+from patchline.console.login_limit import LoginLimit
+from patchline.console.passwords import Passwords
+from patchline.console.sessions import Sessions
+from patchline.console.states import States
+from patchline.console.templates import Templates
+from patchline.operations import judging
+from patchline.protocol import topology
+from patchline.protocol.errors import SetupError
+from patchline.runtime import connections, notify
+from patchline.runtime.connections import now_ms
+
+_log = structlog.get_logger(__name__)
+_CONFIRM_S = 5.0
+_END_S = 3  # for pages that are being made; streams end at once
+_LOOK_S = 0.5
+_LOOPBACK = ("127.", "::1", "localhost")
+
+
+def open_database(settings: config.Config) -> ConsoleDatabase:
+    """Open the file of the console. See `ConsoleDatabase` for the errors."""
+    return ConsoleDatabase(settings.console.database, now_ms)
+
+
+def run(settings: config.Config, stop: threading.Event) -> None:
+    """Serve the pages until `stop` is set.
+
+    Raises:
+        SetupError: the address, a file, or the archive cannot be used.
+    """
+    with ExitStack() as stack:
+        sockets = _listen(settings.console)
+        stack.callback(sockets.close)
+        database = stack.enter_context(closing(open_database(settings)))
+        broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
+        console = _console(settings, database, broker, stack)
+        broker.listen(topology.STATUS, "#", console.states.hear)
+        reader = threading.Thread(target=console.live.run, args=(stop,), name="live", daemon=True)
+        reader.start()
+        stack.callback(reader.join, _END_S)
+        _warn(settings.console, console.accounts)
+        _serve(console, sockets, stop)
+    _log.info("console stopped")
+
+
+def _console(settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack) -> Console:
+    archive = stack.enter_context(closing(opening.open_archive(settings, read_only=True)))
+    section = settings.console
+    return Console(
+        settings=settings,
+        archive=archive,
+        pictures=PictureTable(archive),
+        store=opening.open_store(settings),
+        database=database,
+        accounts=Accounts(database, Passwords()),
+        sessions=Sessions(database, section.idle_minutes, section.session_hours),
+        limit=LoginLimit(),
+        judge=lambda judgement: judging.publish(broker, judgement),
+        given=Given(),
+        live=Live(archive.find, now_ms),
+        states=States(),
+        templates=Templates(section.prefix),
+        now_ms=now_ms,
+    )
+
+
+def _listen(section: config.Console) -> socket.socket:
+    """Return a socket that listens. Port 0 picks a free one."""
+    try:
+        family = socket.getaddrinfo(section.host, section.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((section.host, section.port), family=family, backlog=128)
+    except OSError as error:
+        advice = "choose another address with console.host and console.port"
+        raise SetupError(f"the console cannot listen on {section.host}:{section.port} ({error}); {advice}") from error
+
+
+def _serve(console: Console, listening: socket.socket, stop: threading.Event) -> None:
+    section = console.settings.console
+    options = uvicorn.Config(
+        web.application(console),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=_END_S,
+        ssl_certfile=section.cert_file,
+        ssl_keyfile=section.key_file,
+    )
+    server = uvicorn.Server(options)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages", daemon=True)
+    thread.start()
+    _log.info("console started", url=_url(section, listening))
+    notify.send(notify.READY)
+    while thread.is_alive() and not stop.wait(_LOOK_S):
+        notify.send(notify.ALIVE)
+    notify.send(notify.STOPPING)
+    server.should_exit = True
+    thread.join(2 * _END_S)
+    if not stop.is_set():
+        raise SetupError("the console's server has ended; its log says why")
+
+
+def _url(section: config.Console, listening: socket.socket) -> str:
+    scheme = "https" if section.cert_file else "http"
+    host, port = listening.getsockname()[:2]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{section.prefix}/"
+
+
+def _warn(section: config.Console, accounts: Accounts) -> None:
+    if not accounts.all():
+        _log.warning("nobody can log in yet; see: patchline console users add --help")
+    if not section.uses_https and not section.host.startswith(_LOOPBACK):
+        _log.warning("passwords travel in clear; set console.cert_file, or use a proxy with https", host=section.host)

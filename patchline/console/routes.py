@@ -1,0 +1,75 @@
+"""Which page answers which path, and who may see it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from patchline.console import audit_page, line_page, login_page, part_page, review_page, search_page
+from patchline.console.context import Console
+from patchline.console.roles import Role
+from patchline.console.texts import mark
+from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
+
+
+@dataclass(frozen=True)
+class Route:
+    """A page.
+
+    Attributes:
+        path: with names in braces.
+        role: who may see it; None: everybody.
+    """
+
+    method: str
+    path: str
+    page: Callable[[Console, Visit], Reply]
+    role: Role | None
+
+
+def _home(_: Console, __: Visit) -> Reply:
+    return Redirect("/line")
+
+
+def _asset(console: Console, visit: Visit) -> Reply:
+    answer = console.templates.asset(visit.names["name"])
+    if answer is None:
+        raise Refused(404)
+    return answer
+
+
+def _healthy(_: Console, __: Visit) -> Reply:
+    return Answer(b"yes\n", "text/plain; charset=utf-8")
+
+
+ROUTES = (
+    Route("GET", "/healthz", _healthy, None),
+    Route("GET", "/static/{name}", _asset, None),
+    Route("GET", "/login", login_page.show, None),
+    Route("POST", "/login", login_page.log_in, None),
+    Route("POST", "/logout", login_page.log_out, Role.SEE),
+    Route("GET", "/", _home, Role.SEE),
+    Route("GET", "/line", line_page.show, Role.SEE),
+    Route("GET", "/line/events", line_page.listen, Role.SEE),
+    Route("GET", "/search", search_page.show, Role.SEE),
+    Route("GET", "/part/{name}", part_page.show, Role.SEE),
+    Route("GET", "/picture/{job}/{kind}", part_page.show_picture, Role.SEE),
+    Route("GET", "/review", review_page.show, Role.REVIEW),
+    Route("POST", "/review", review_page.judge, Role.REVIEW),
+    Route("GET", "/audit", audit_page.show, Role.ADMIN),
+)
+
+
+def answer(console: Console, route: Route, visit: Visit) -> Reply:
+    """Answer a visit, if this person may make it.
+
+    Raises:
+        Refused: nobody has logged in, the role does not suffice, the form is not of this log-in; or the page says so.
+    """
+    if route.role is not None:
+        if not visit.person.role.may(route.role):
+            raise Refused(403, mark("Your account may not do this. An administrator can change its role."))
+        if route.method != "GET" and not hmac.compare_digest(visit.one("csrf").encode(), visit.person.csrf.encode()):
+            raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
+    return route.page(console, visit)

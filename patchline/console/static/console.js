@@ -1,0 +1,125 @@
+// What the pages do beside links and forms. Without it they can be read, searched and judged.
+"use strict";
+
+const MOST_PARTS = 60, MOST_REJECTS = 24, PICTURE_TRIES = 8, PICTURE_PAUSE_MS = 500;
+
+function make(tag, text, className) {
+  const element = document.createElement(tag);
+  if (text) element.textContent = text;
+  if (className) element.className = className;
+  return element;
+}
+
+function show(element, text) {
+  element.textContent = text;
+  element.hidden = !text;
+}
+
+// The line
+
+function picture(live, part) {
+  // The picture reaches the archive a moment after its verdict; some parts have no heat map, or no picture at all.
+  const image = make("img"), kinds = ["heat_map", "image"];
+  let tries = 0;
+  image.alt = `${live.dataset.pictureOf} ${part.part}`;
+  const load = () => { image.src = `${live.dataset.picture}${part.job}/${kinds[tries % 2]}?try=${tries}`; };
+  image.addEventListener("error", () => {
+    tries += 1;
+    if (tries < PICTURE_TRIES) setTimeout(load, tries % 2 ? 0 : PICTURE_PAUSE_MS); else image.remove();
+  });
+  load();
+  return image;
+}
+
+function link(live, part) {
+  const element = make("a");
+  element.href = `${live.dataset.part}${encodeURIComponent(part.part)}?job=${encodeURIComponent(part.job)}`;
+  return element;
+}
+
+function first(list, element, most) {
+  const item = make("li");
+  item.append(element);
+  list.prepend(item);
+  while (list.children.length > most) list.lastElementChild.remove();
+}
+
+function add(live, part) {
+  if (live.dataset.line && live.dataset.line !== part.line) return;
+  const dot = link(live, part);
+  dot.append(make("span", "", `result ${part.decision}`));
+  dot.setAttribute("aria-label", `${part.part}: ${part.word}, ${part.score}`);
+  dot.title = `${part.part}: ${part.word}, ${part.score}`;
+  first(document.getElementById("parts"), dot, MOST_PARTS);
+  if (part.decision === "pass") return;
+  const card = link(live, part);
+  card.append(picture(live, part), make("strong", part.part), make("br"), make("span", part.word, `result ${part.decision}`),
+    make("span", ` ${part.score}`), make("br"), make("small", `${part.line}, ${part.category}, ${part.at}`));
+  first(document.getElementById("rejects"), card, MOST_REJECTS);
+}
+
+function state(live, now) {
+  const rates = Object.entries(now.rates).filter(([line]) => !live.dataset.line || line === live.dataset.line);
+  document.getElementById("rates").replaceChildren(
+    ...rates.map(([line, count]) => make("li", `${line}: ${count} ${live.dataset.aMinute}`)));
+  const shown = now.processes.filter((one) => !live.dataset.line || !one.line || one.line === live.dataset.line);
+  const items = shown.map((one) => {
+    const where = [one.line, one.name, one.host].filter(Boolean).join(", ");
+    const item = make("li", `${one.role} (${where}): `);
+    const good = one.state === "serving" ? "pass" : one.state === "standby" ? "" : "fail";
+    item.append(make("span", one.word, `result ${good}`), one.heard_s > 3 ? ` ${one.heard_s} s` : "");
+    return item;
+  });
+  document.getElementById("processes").replaceChildren(...(items.length ? items : [make("li", live.dataset.nothing)]));
+  show(document.getElementById("live-problem"), now.archive ? "" : live.dataset.archive);
+}
+
+function listen(live) {
+  const source = new EventSource(live.dataset.events), problem = document.getElementById("live-problem");
+  source.addEventListener("parts", (event) => JSON.parse(event.data).forEach((part) => add(live, part)));
+  source.addEventListener("state", (event) => state(live, JSON.parse(event.data)));
+  source.addEventListener("end", () => { source.close(); show(problem, live.dataset.ended); });
+  source.addEventListener("error", () => {
+    show(problem, source.readyState === EventSource.CLOSED ? live.dataset.ended : live.dataset.lost);
+  });
+}
+
+// Judgements, by keyboard
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input:not([type=range]), select, textarea");
+  if (typing || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  if (target) { event.preventDefault(); target.click(); }
+});
+
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-over]")) return;
+  event.target.closest("figure").querySelector(".over").style.opacity = event.target.value / 100;
+});
+
+// One judgement at a time: a second key must not judge a part that nobody has seen.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const review = event.target.closest("#review");
+  if (review) review.querySelectorAll("button").forEach((button) => { button.disabled = true; });
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (event.target.closest) event.target.closest("#review")?.querySelectorAll("button").forEach((one) => { one.disabled = false; });
+});
+
+document.addEventListener("htmx:afterSwap", (event) => {
+  show(document.getElementById("trouble"), "");
+  if (event.target.id === "review") document.getElementById("review").focus();
+});
+
+for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(failure, (event) => {
+    const answer = event.detail.xhr ? new DOMParser().parseFromString(event.detail.xhr.responseText || "", "text/html") : null;
+    const said = answer?.querySelector(".problem")?.textContent;
+    show(document.getElementById("trouble"), said || document.body.dataset.trouble);
+  });
+}
+
+const live = document.getElementById("live");
+if (live) listen(live);

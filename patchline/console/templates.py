@@ -1,0 +1,104 @@
+"""Pages from templates, in the language of the visit. The only jinja2 user."""
+
+from __future__ import annotations
+
+import gettext
+import hashlib
+import mimetypes
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import jinja2
+
+from patchline.console import texts, words
+from patchline.console.events import Event
+from patchline.console.roles import Role
+from patchline.console.visit import Answer, Refused, Visit
+
+_HERE = Path(__file__).parent
+_ASSETS = ("console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
+
+
+class Templates:
+    """Renders pages. Values are escaped, and a value that is missing is an error.
+
+    Args:
+        prefix: of all paths.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.assets = {name: (_HERE / "static" / name).read_bytes() for name in _ASSETS}
+        self._digests = {name: hashlib.sha256(body).hexdigest()[:12] for name, body in self.assets.items()}
+        self._environments = {language: self._environment(language) for language in texts.LANGUAGES}
+
+    def render(self, name: str, visit: Visit, status: int = 200, /, **values: object) -> Answer:
+        """Return a page in the language of a visit."""
+        shared: Mapping[str, object] = {"visit": visit, "session": visit.session, "may": _may(visit)}
+        template = self._environments[visit.language].get_template(name)
+        return Answer(template.render(**shared, **values).encode(), status=status)
+
+    def say(self, visit: Visit, text: str, **values: object) -> str:
+        """Return a text in the language of a visit."""
+        translated = texts.catalogue(visit.language).gettext(text) if text else ""
+        return translated % values if values else translated
+
+    def explain(self, visit: Visit, refused: Refused, text: str = "") -> str:
+        """Return why something is refused, in the language of a visit; `text` if it does not say."""
+        said = self.say(visit, refused.text or text)
+        return f"{said.rstrip('.。')}: {refused.detail}" if refused.detail else said
+
+    def asset(self, name: str) -> Answer | None:
+        """Return a file of the pages, which the browser may keep; None if there is none of this name."""
+        if name not in self.assets:
+            return None
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Answer(self.assets[name], f"{kind}; charset=utf-8", kept=True)
+
+    def url(self, path: str) -> str:
+        """Return a path with the prefix."""
+        return self._prefix + path
+
+    def _asset_url(self, name: str) -> str:
+        return self.url(f"/static/{name}?v={self._digests[name]}")
+
+    def _environment(self, language: str) -> jinja2.Environment:
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        catalogue = texts.catalogue(language)
+        install: Callable[..., None] = getattr(environment, "install_gettext_callables")  # noqa: B009 - set by i18n
+        install(catalogue.gettext, catalogue.ngettext, newstyle=True)
+        environment.filters.update(clock=clock, score=score, told=_told(catalogue))
+        environment.globals.update(
+            url=self.url, asset=self._asset_url, words=words, languages=texts.LANGUAGES, Role=Role
+        )
+        return environment
+
+
+def clock(epoch_ms: int) -> str:
+    """Return a time of this machine, to the second."""
+    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def score(value: float | None) -> str:
+    """Return a score with four digits; a dash if there is none."""
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _told(catalogue: gettext.NullTranslations) -> Callable[[Event], str]:
+    def told(event: Event) -> str:
+        said = {name: catalogue.gettext(word) for name, word in event.words.items()}
+        return catalogue.gettext(event.text) % (event.values | said)
+
+    return told
+
+
+def _may(visit: Visit) -> Callable[[Role], bool]:
+    return lambda role: visit.session is not None and visit.session.role.may(role)

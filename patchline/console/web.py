@@ -1,0 +1,199 @@
+"""HTTP: a request becomes a visit, and a reply a response. The only starlette user.
+
+Every response has the headers that keep a browser from running, loading or sending what is not of these pages
+(W3C, Content Security Policy Level 3; Fetch Metadata).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import parse_qs, quote
+
+import structlog
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route as WebRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from patchline.archive.base import Unavailable
+from patchline.console import routes, texts
+from patchline.console.context import Console
+from patchline.console.login_page import SESSION_COOKIE
+from patchline.console.routes import Route
+from patchline.console.sessions import Session
+from patchline.console.texts import mark
+from patchline.console.visit import Answer, Redirect, Refused, Reply, Stream, Values, Visit
+from patchline.protocol.errors import SetupError
+
+_log = structlog.get_logger(__name__)
+_MOST_BODY = 65_536
+_LANGUAGE_COOKIE = "patchline_language"
+_KEPT_S = 31_536_000
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_NO_STORE = "no-store"
+_REFUSALS = {
+    400: mark("The request makes no sense."),
+    404: mark("There is no such page."),
+    405: mark("There is no such page."),
+    413: mark("The form is too large."),
+    500: mark("Something went wrong. The log of the console says what."),
+}
+
+
+def application(console: Console) -> ASGIApp:
+    """Return the pages as an application of ASGI."""
+    web = [WebRoute(one.path, _endpoint(console, one), methods=[one.method]) for one in routes.ROUTES]
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        visit = await run_in_threadpool(_visit, console, request, {})
+        return _response(console, request, _refusal(console, visit, Refused(status)))
+
+    inner = Starlette(routes=web, exception_handlers={HTTPException: refuse, Exception: refuse})
+    inner.router.redirect_slashes = False
+    return _Shell(inner, console.settings.console.prefix, console.settings.console.uses_https)
+
+
+class _Shell:
+    """Takes the prefix off each path, and adds the headers to each response."""
+
+    def __init__(self, inner: ASGIApp, prefix: str, https: bool) -> None:
+        self._inner, self._prefix = inner, prefix
+        headers = _HEADERS | ({"strict-transport-security": f"max-age={_KEPT_S}"} if https else {})
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
+
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            inside = path.removeprefix(self._prefix) if path.startswith(self._prefix + "/") else None
+            # A path outside of the prefix is no page, and no page has an empty name.
+            scope = {**scope, "path": path if not self._prefix else inside or "//", "root_path": ""}
+        await self._inner(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+def _endpoint(console: Console, route: Route) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        form: Values | None = {}
+        if route.method == "POST":
+            form = await _form(request)
+        reply, visit = await run_in_threadpool(_reply, console, route, request, form)
+        return _response(console, request, reply, visit)
+
+    return endpoint
+
+
+async def _form(request: Request) -> Values | None:
+    """Return what a form has sent; None if it is too large."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BODY:
+            return None
+    return _values(body.decode(errors="replace"))
+
+
+def _values(encoded: str) -> Values:
+    try:
+        return {name: tuple(values) for name, values in parse_qs(encoded, max_num_fields=100).items()}
+    except ValueError:
+        return {}
+
+
+def _reply(console: Console, route: Route, request: Request, form: Values | None) -> tuple[Reply, Visit]:
+    """Answer a request on a thread of its own: databases and RabbitMQ may take their time."""
+    visit = _visit(console, request, form or {})
+    try:
+        if form is None:
+            raise Refused(413)
+        if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none") and route.method != "GET":
+            raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
+        return routes.answer(console, route, visit), visit
+    except Refused as refused:
+        return _refusal(console, visit, refused), visit
+    except Unavailable as error:
+        return _refusal(console, visit, Refused(503, mark("The archive does not answer."), str(error))), visit
+    except SetupError as error:
+        _log.error("a page cannot be made", path=visit.path, reason=str(error))
+        return _refusal(console, visit, Refused(503, mark("The console cannot do this now."), str(error))), visit
+
+
+def _visit(console: Console, request: Request, form: Values) -> Visit:
+    query = dict(_values(request.url.query))
+    if "last-event-id" in request.headers:
+        query["last-event-id"] = (request.headers["last-event-id"],)
+    cookies = request.cookies
+    wanted = (*query.pop("lang", ()), cookies.get(_LANGUAGE_COOKIE, ""))
+    accepted = request.headers.get("accept-language", "")
+    return Visit(
+        path=request.url.path,
+        names=request.path_params,
+        query=query,
+        form=form,
+        cookies=cookies,
+        address=request.client.host if request.client else "",
+        partial="hx-request" in request.headers,
+        language=texts.choose(wanted, accepted, console.settings.console.language),
+        session=_session(console, cookies),
+    )
+
+
+def _session(console: Console, cookies: Mapping[str, str]) -> Session | None:
+    token = cookies.get(SESSION_COOKIE)
+    return console.sessions.find(token) if token else None
+
+
+def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:
+    if refused.status == 401:
+        back = f"{visit.path}?{visit.query_with()}" if visit.query else visit.path
+        return Redirect(f"/login?to={quote(back)}")
+    text = console.templates.explain(visit, refused, _REFUSALS.get(refused.status, ""))
+    return console.templates.render("refused.html", visit, refused.status, text=text)
+
+
+def _response(console: Console, request: Request, reply: Reply, visit: Visit | None = None) -> Response:
+    if isinstance(reply, Stream):
+        return StreamingResponse(reply.events, media_type="text/event-stream", headers={"cache-control": _NO_STORE})
+    if isinstance(reply, Redirect):
+        to = console.templates.url(reply.to)
+        is_partial = "hx-request" in request.headers
+        response = Response(status_code=401, headers={"hx-redirect": to}) if is_partial else RedirectResponse(to, 303)
+    else:
+        response = Response(reply.body, reply.status, media_type=None, headers={"content-type": reply.content_type})
+    is_kept = isinstance(reply, Answer) and reply.kept
+    response.headers["cache-control"] = f"max-age={_KEPT_S}, immutable" if is_kept else _NO_STORE
+    for name, value in reply.cookies.items():
+        _set_cookie(console, response, name, value)
+    if visit is not None and "lang" in request.query_params:
+        _set_cookie(console, response, _LANGUAGE_COOKIE, visit.language, _KEPT_S)
+    return response
+
+
+def _set_cookie(console: Console, response: Response, name: str, value: str, max_age: int | None = None) -> None:
+    settings = console.settings.console
+    age = 0 if not value else max_age
+    response.set_cookie(
+        name,
+        value,
+        max_age=age,
+        path=settings.prefix or "/",
+        secure=settings.uses_https,
+        httponly=True,
+        samesite="lax",
+    )

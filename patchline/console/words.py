@@ -1,0 +1,69 @@
+"""The words of the line on the pages, to be translated."""
+
+from __future__ import annotations
+
+from patchline.archive.ledger import GapKind
+from patchline.console.roles import Role
+from patchline.console.texts import mark
+from patchline.protocol.judgement_message import Label
+from patchline.protocol.messages import Decision
+
+DECISIONS: dict[str, str] = {
+    Decision.PASS: mark("pass"),
+    Decision.REVIEW: mark("doubtful"),
+    Decision.FAIL: mark("fail"),
+    Decision.EXPIRED: mark("too late"),
+    Decision.ERROR: mark("not judged"),
+}
+LABELS: dict[str, str] = {
+    Label.GOOD: mark("good"),
+    Label.DEFECT: mark("defect"),
+    Label.UNSURE: mark("unsure"),
+    Label.WITHDRAWN: mark("taken back"),
+}
+PROCESSES: dict[str, str] = {
+    "publisher": mark("publisher"),
+    "worker": mark("worker"),
+    "gate": mark("gate"),
+    "archive": mark("archive"),
+}
+STATES: dict[str, str] = {
+    "serving": mark("works"),
+    "standby": mark("stands by"),
+    "blind": mark("is blind"),
+    "silent": mark("says nothing"),
+}
+ROLES: dict[str, str] = {
+    Role.SEE: mark("sees"),
+    Role.REVIEW: mark("reviews"),
+    Role.ENGINEER: mark("engineer"),
+    Role.ADMIN: mark("administrator"),
+}
+GAPS: dict[GapKind, str] = {
+    GapKind.NO_ACT: mark("No gate has acted on it."),
+    GapKind.OPPOSITE_ACTS: mark("It was accepted and rejected."),
+    GapKind.NOT_PASSED: mark("It was accepted without a verdict that allows it."),
+    GapKind.NOT_CONFIRMED: mark("It was rejected, and the sensor has not seen it in the reject bin."),
+}
+OUTCOMES: dict[str, str] = {
+    "seen": mark("the sensor saw it in the bin %(bin)s"),
+    "escaped": mark("it escaped: rejected, and not seen in the reject bin"),
+    "unconfirmed": mark("it was rejected, and nobody read the sensor"),
+    "diverted": mark("it was accepted, and seen in the reject bin"),
+    "missed": mark("the act came too late for the arm"),
+    "unattended": mark("it passed the arm before any gate could act"),
+    "unannounced": mark("the PLC saw it, and nobody announced it"),
+}
+CHANGES: dict[str, str] = {
+    one: one
+    for one in (
+        mark("account added"),
+        mark("account removed"),
+        mark("role changed"),
+        mark("password changed"),
+        mark("logged in"),
+        mark("logged out"),
+        mark("log-in refused"),
+        mark("part judged"),
+    )
+}

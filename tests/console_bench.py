@@ -1,0 +1,123 @@
+"""A console in one process: an archive, accounts of all roles, and a clock that the test moves."""
+
+import hashlib
+import re
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from patchline import config
+from patchline.archive.ledger_memory import MemoryLedger
+from patchline.archive.pictures import MemoryPictures, PictureRow
+from patchline.archive.store import MemoryStore
+from patchline.broker.base import NotConfirmed
+from patchline.console import web
+from patchline.console.accounts import Accounts
+from patchline.console.context import Console
+from patchline.console.database import ConsoleDatabase
+from patchline.console.given import Given
+from patchline.console.live import Live
+from patchline.console.login_limit import LoginLimit
+from patchline.console.passwords import Passwords
+from patchline.console.roles import Role
+from patchline.console.sessions import Sessions
+from patchline.console.states import States
+from patchline.console.templates import Templates
+from tests.archive_contract import NOW
+
+PASSWORD = "correct horse"
+PNG = b"\x89PNG\r\n\x1a\n a picture"
+SETTINGS = config.load(Path("config.yaml"))
+# As few passes and as little memory as argon2 takes: tests log in often.
+PASSWORDS = Passwords(memory_kib=32, passes=1)
+HASHED = PASSWORDS.hash(PASSWORD)
+
+
+class Bench:
+    """The neighbours of the pages, and browsers."""
+
+    def __init__(self, folder, archive=None, pictures=None, **settings):
+        self.now = NOW + 60_000
+        self.published, self.broker_is_away = [], False
+        self.stack = ExitStack()
+        self.archive = MemoryLedger() if archive is None else archive
+        self.pictures = MemoryPictures() if pictures is None else pictures
+        self.store = MemoryStore()
+        section = SETTINGS.console.model_copy(update={"defect_kinds": ("scratch", "dent")} | settings)
+        database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
+        self.console = Console(
+            settings=SETTINGS.model_copy(update={"console": section}),
+            archive=self.archive,
+            pictures=self.pictures,
+            store=self.store,
+            database=database,
+            accounts=Accounts(database, PASSWORDS),
+            sessions=Sessions(database, section.idle_minutes, section.session_hours),
+            limit=LoginLimit(clock=lambda: self.now / 1000),
+            judge=self._publish,
+            given=Given(clock=lambda: self.now / 1000),
+            live=Live(self.archive.find, lambda: self.now, clock=lambda: self.now / 1000),
+            states=States(clock=lambda: self.now / 1000),
+            templates=Templates(section.prefix),
+            now_ms=lambda: self.now,
+        )
+        self.application = web.application(self.console)
+        for role in Role:
+            self._add_account(role)
+
+    def _add_account(self, role):
+        with self.console.database.transaction() as connection:
+            row = (f"a-{role}", role, HASHED, self.now)
+            connection.execute("INSERT INTO accounts VALUES (?, ?, ?, ?)", row)
+
+    def _publish(self, judgement):
+        if self.broker_is_away:
+            raise NotConfirmed("RabbitMQ is away")
+        self.published.append(judgement)
+
+    def close(self):
+        self.stack.close()
+
+    def pass_time(self, seconds):
+        self.now += int(seconds * 1000)
+
+    def keep_picture(self, job_id, kind="image", body=PNG, content_type="image/png", category="brick"):
+        digest = hashlib.sha256(body).hexdigest()
+        self.store.put(digest, body)
+        row = PictureRow(job_id, kind, digest, content_type, len(body), NOW, "fail", "l1", category)
+        self.pictures.add([row])
+
+    def browser(self, role=None, **headers):
+        """A browser; with a role, one whose person has logged in."""
+        client = TestClient(self.application, follow_redirects=False, headers={"accept-language": "en"} | headers)
+        browser = Browser(client)
+        if role is not None:
+            session = self.console.sessions.begin(f"a-{role}")
+            client.cookies.set("patchline_session", session.token)
+            browser.session, browser.csrf = session, session.csrf
+        return browser
+
+
+class Browser:
+    """A client with the token of its forms."""
+
+    def __init__(self, client):
+        self.client, self.csrf, self.session = client, "", None
+
+    def get(self, path, **headers):
+        return self.client.get(path, headers=headers)
+
+    def post(self, path, form=None, headers=None):
+        """Send a form with its token, unless it names another one."""
+        return self.client.post(path, data={"csrf": self.csrf} | (form or {}), headers=headers or {})
+
+    def log_in(self, name, password=PASSWORD, path="/login"):
+        form = self.get(path).text
+        token = re.search(r'name="csrf" value="([^"]+)"', form)[1]
+        return self.client.post(path, data={"csrf": token, "name": name, "password": password})
+
+
+def with_role(session, role):
+    return replace(session, role=role)
