@@ -27,6 +27,7 @@ import patchline.publisher.process
 import patchline.worker.process  # noqa: F401
 
 LARGEST = 1 << 20  # bytes of a request
+READY = b"ready"  # sent once, when this process can be forked
 
 
 def serve(requests):
@@ -93,6 +94,7 @@ def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends pytest, and that ends this process
     gc.collect()
     gc.freeze()
+    requests.send(READY)
     request = serve(requests)
     if request is None:
         return

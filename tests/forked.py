@@ -3,7 +3,7 @@
 The import of a command takes up to a second of CPU, and `make test` starts hundreds. A forked command is a process of
 its own, with its own environment, folder, files, signals and exit code. It is started by `python -m patchline` instead
 if something that acts on the start of Python differs, such as PYTHONPATH or LD_PRELOAD, or if OPENBLAS_NUM_THREADS is
-not 1, since a process with threads cannot be forked.
+not 1: a process with threads cannot be forked.
 """
 
 import atexit
@@ -58,7 +58,8 @@ def run(arguments, environment=None, folder=None, *, text=True, timeout=None):
 
 
 def _can_fork(environment):
-    return os.environ.get("OPENBLAS_NUM_THREADS") == "1" and _read_at_start(environment) == _read_at_start(os.environ)
+    same = _read_at_start(environment) == _read_at_start(os.environ)
+    return os.environ.get("OPENBLAS_NUM_THREADS") == "1" and same and _server() is not None
 
 
 def _read_at_start(environment):
@@ -67,7 +68,10 @@ def _read_at_start(environment):
 
 @functools.cache
 def _server():
-    """Start the process that is forked. Return our end of its socket. It ends with this process."""
+    """Start the process that is forked. Return our end of its socket, or None if it cannot be forked.
+
+    It ends with this process.
+    """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         command = [sys.executable, "-m", "tests.fork_server"]
@@ -78,7 +82,7 @@ def _server():
         process.wait(_END_S)
 
     atexit.register(end)
-    return ours
+    return ours if ours.recv(100) else None
 
 
 _request_lock = threading.Lock()

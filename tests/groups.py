@@ -8,8 +8,8 @@ from pathlib import PurePath
 
 from xdist.scheduler import LoadScopeScheduling
 
-# No two files of a group run at the same time. Those of these folders compute and hardly wait.
-COMPUTING_FOLDERS = ("unit", "parity")
+# No two files of a group run at the same time. Those of each of these folders compute and hardly wait.
+COMPUTING_FOLDERS = ("parity", "unit")
 # Files that wait for short timeouts, and files that use the machine as a whole (mounts, containers, the checkout).
 FILES_TOGETHER = {
     "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
@@ -17,13 +17,23 @@ FILES_TOGETHER = {
 }
 GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in names}
 # So that none of them runs alone at the end. The others follow in their order.
-LONGEST_FIRST = ("computing", "timeouts", "test_gate_standby", "test_gate", "test_network_camera", "machine")
+LONGEST_FIRST = (
+    *COMPUTING_FOLDERS,
+    "timeouts",
+    "test_gate_standby",
+    "test_gate",
+    "test_network_camera",
+    "machine",
+    "test_publisher",
+    "test_watched_folder",
+)
 
 
 def group_of(file):
     """Return the name of the group of a test file. A file that is named nowhere is a group."""
     path = PurePath(file)
-    return "computing" if path.parent.name in COMPUTING_FOLDERS else GROUP_OF.get(path.stem, path.stem)
+    folder = path.parent.name
+    return folder if folder in COMPUTING_FOLDERS else GROUP_OF.get(path.stem, path.stem)
 
 
 def rank(file):

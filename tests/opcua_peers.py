@@ -87,13 +87,12 @@ def security(folder, own, *peers, password=PASSWORD):
 
 
 class Poller:
-    """A PLC's program, of node-opcua, that uses our server. See tests/opcua/poller.mjs."""
+    """A PLC's program, of node-opcua, that uses our server after `login`. See tests/opcua/poller.mjs."""
 
-    def __init__(self, port, folder, *secure):
+    def __init__(self):
         needs_node()
-        url = f"opc.tcp://127.0.0.1:{port}/patchline"
         self._process = subprocess.Popen(
-            ["node", HERE / "poller.mjs", url, folder, *secure],
+            ["node", HERE / "poller.mjs"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -102,7 +101,13 @@ class Poller:
         self.answers, self.messages = queue.Queue(), queue.Queue()
         self._reader = threading.Thread(target=self._sort, daemon=True)
         self._reader.start()
-        self.greeting = self.answers.get(timeout=ANSWER_S)
+
+    def login(self, port, folder, *secure):
+        """Begin a session with a server, and end the one before. Return the first answer."""
+        words = [f"opc.tcp://127.0.0.1:{port}/patchline", *map(str, (folder, *secure))]
+        answer = self.ask(login=words)
+        self.messages = queue.Queue()
+        return answer
 
     def ask(self, **request):
         """Return the answer to a request."""

@@ -94,6 +94,10 @@ class Server:
                 assert time.monotonic() < limit, "the PLC does not serve"
                 time.sleep(0.02)
 
+    @property
+    def is_running(self):
+        return self._process is not None
+
     def stop(self):
         """Kill the process."""
         if self._process is not None:
@@ -109,8 +113,9 @@ class Server:
             assert time.monotonic() < limit, "the PLC does not freeze"
 
     def thaw(self):
-        """Let the process go on."""
-        self._process.send_signal(signal.SIGCONT)
+        """Let the process go on, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def _thread_states(self):
         threads = Path(f"/proc/{self._process.pid}/task").glob("*/stat")

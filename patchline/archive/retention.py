@@ -22,6 +22,7 @@ from patchline.archive.store import Store
 _log = structlog.get_logger(__name__)
 _AT_ONCE = 50  # pictures of a step
 _INTERVAL_S, _RETRY_S = 60.0, 5.0
+_EMPTY_INTERVAL_S = 5.0  # while nothing is stored, so that the first pictures are counted soon
 _DAY_MS = 86_400_000
 _JUMP_MS = 3_600_000  # a wall clock that has jumped further ahead makes no picture old
 # Whose pictures go first if all have too many bytes. Of the others, the oldest go first.
@@ -81,7 +82,8 @@ class Retention:
         self._metrics.deleted(rows)
         self._next_at = 0.0
         if not rows:
-            self._next_at, self._sums = self._clock() + _INTERVAL_S, None
+            interval_s = _INTERVAL_S if self._sums else _EMPTY_INTERVAL_S
+            self._next_at, self._sums = self._clock() + interval_s, None
         return len(rows)
 
     def _victims(self) -> list[PictureRow]:

@@ -3,9 +3,10 @@
 import json
 import re
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+import pika
 import psutil
 import pytest
 
@@ -13,7 +14,7 @@ from patchline.broker.base import Message, NotConfirmed
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.operations import plant_users
 from patchline.protocol import topology
-from patchline.services import private_servers
+from patchline.services import private_servers, server
 from tests.queues import has_leader
 from tests.system.conftest import wait_for
 from tests.system.prometheus import firing_alerts, query
@@ -92,63 +93,74 @@ def try_to_publish(publisher):
     return True
 
 
-def test_a_publisher_recovers_from_a_channel_that_was_opened_during_a_leader_election():
+@pytest.fixture(scope="module")
+def cluster():
+    """The nodes of a cluster, which take long to start. A test may leave some of them killed."""
     with private_servers.temporary_folder() as home:
         name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
         with private_servers.start_all([name_server, *(node.server for node in nodes)]):
             private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
-            with RabbitBroker(nodes[0].url) as first:
-                first.declare(topology.gate("press-3", ["g"]))
-            with RabbitBroker(nodes[1].url) as publisher:
-                wait_for(lambda: publisher.connected)
-                kill(nodes[0])
-                time.sleep(0.02)  # the other nodes have lost their leader and not elected a new one yet
-                try_to_publish(publisher)  # not confirmed, unless the election is unusually fast
-                wait_for(lambda: try_to_publish(publisher))
+            yield nodes
 
 
-def test_a_queue_without_a_leader_is_alerted_and_serves_again_once_a_node_is_back(tmp_path):
+@pytest.fixture
+def nodes(cluster):
+    """The nodes of the cluster, all of which run, without the queue of an earlier test."""
+    for node in cluster:
+        if not server.speaks_amqp(node.port):
+            node.server.stop()
+            node.server.start()
+            node.server.wait()
+    with closing(pika.BlockingConnection(pika.URLParameters(cluster[0].url))) as connection:
+        connection.channel().queue_delete(GATE_QUEUE)
+    return cluster
+
+
+def test_a_publisher_recovers_from_a_channel_that_was_opened_during_a_leader_election(nodes):
+    with RabbitBroker(nodes[0].url) as first:
+        first.declare(topology.gate("press-3", ["g"]))
+    with RabbitBroker(nodes[1].url) as publisher:
+        wait_for(lambda: publisher.connected)
+        kill(nodes[0])
+        time.sleep(0.02)  # the other nodes have lost their leader and not elected a new one yet
+        try_to_publish(publisher)  # not confirmed, unless the election is unusually fast
+        wait_for(lambda: try_to_publish(publisher))
+
+
+def test_a_queue_without_a_leader_is_alerted_and_serves_again_once_a_node_is_back(nodes, tmp_path):
     rules = tmp_path / "rules.yml"
     rules.write_text(RULES.read_text().replace("for: 1m", "for: 1s"))
-    with private_servers.temporary_folder() as home:
-        name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
-        targets = {"rabbitmq": [node.metrics_port for node in nodes]}
-        prometheus, url = private_servers.prometheus(home / "prometheus", targets, rules)
-        with private_servers.start_all([name_server, prometheus, *(node.server for node in nodes)]):
-            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
-            with RabbitBroker(",".join(node.url for node in nodes)) as broker:
-                broker.declare(topology.gate("press-3", ["g"]))
-                wait_for(lambda: try_to_publish(broker))
-                wait_for(lambda: query(url, READY) == [1])
-                assert has_leader(nodes[2], GATE_QUEUE)
-                # Without the minute of the alert, it fires between the first terms and the first numbers of messages.
-                wait_for(lambda: "PatchlineQueueWithoutLeader" not in firing_alerts(url))
-                kill(nodes[0])
-                kill(nodes[1])
-                wait_for(lambda: "PatchlineQueueWithoutLeader" in firing_alerts(url))
-                assert not has_leader(nodes[2], GATE_QUEUE)
-                assert not try_to_publish(broker)
-                nodes[0].server.stop()
-                nodes[0].server.start()
-                nodes[0].server.wait()
-                wait_for(lambda: try_to_publish(broker))
-                wait_for(lambda: sum(query(url, READY)) >= 2)  # the one that was not confirmed may be there, too
-                wait_for(lambda: "PatchlineQueueWithoutLeader" not in firing_alerts(url))
+    targets = {"rabbitmq": [node.metrics_port for node in nodes]}
+    prometheus, url = private_servers.prometheus(tmp_path / "prometheus", targets, rules)
+    with private_servers.start_all([prometheus]), RabbitBroker(",".join(node.url for node in nodes)) as broker:
+        broker.declare(topology.gate("press-3", ["g"]))
+        wait_for(lambda: try_to_publish(broker))
+        wait_for(lambda: query(url, READY) == [1])
+        assert has_leader(nodes[2], GATE_QUEUE)
+        # Without the minute of the alert, it fires between the first terms and the first numbers of messages.
+        wait_for(lambda: "PatchlineQueueWithoutLeader" not in firing_alerts(url))
+        kill(nodes[0])
+        kill(nodes[1])
+        wait_for(lambda: "PatchlineQueueWithoutLeader" in firing_alerts(url))
+        assert not has_leader(nodes[2], GATE_QUEUE)
+        assert not try_to_publish(broker)
+        nodes[0].server.stop()
+        nodes[0].server.start()
+        nodes[0].server.wait()
+        wait_for(lambda: try_to_publish(broker))
+        wait_for(lambda: sum(query(url, READY)) >= 2)  # the one that was not confirmed may be there, too
+        wait_for(lambda: "PatchlineQueueWithoutLeader" not in firing_alerts(url))
 
 
-def test_a_gate_reads_its_queue_although_rabbitmq_still_counts_the_consumer_of_a_lost_node():
-    with private_servers.temporary_folder() as home:
-        name_server, nodes = private_servers.cluster(home / "cluster", 3, peers)
-        with private_servers.start_all([name_server, *(node.server for node in nodes)]):
-            private_servers.rabbitmqctl(nodes[0], "await_online_nodes", "3")
-            with RabbitBroker(nodes[0].url) as lost, RabbitBroker(nodes[1].url) as broker:
-                broker.declare(topology.gate("press-3", ["g"]))
-                former = lost.consume(GATE_QUEUE, 10, exclusive=True)
-                wait_for(lambda: former.subscribed)
-                kill(nodes[0])
-                gate = broker.consume(GATE_QUEUE, 10, exclusive=True)
-                wait_for(lambda: gate.occupied)
-                wait_for(lambda: try_to_publish(broker))
-                delivery = gate.take(60.0)
-                assert delivery.message.message_id == "part-1"
-                delivery.ack()
+def test_a_gate_reads_its_queue_although_rabbitmq_still_counts_the_consumer_of_a_lost_node(nodes):
+    with RabbitBroker(nodes[0].url) as lost, RabbitBroker(nodes[1].url) as broker:
+        broker.declare(topology.gate("press-3", ["g"]))
+        former = lost.consume(GATE_QUEUE, 10, exclusive=True)
+        wait_for(lambda: former.subscribed)
+        kill(nodes[0])
+        gate = broker.consume(GATE_QUEUE, 10, exclusive=True)
+        wait_for(lambda: gate.occupied)
+        wait_for(lambda: try_to_publish(broker))
+        delivery = gate.take(60.0)
+        assert delivery.message.message_id == "part-1"
+        delivery.ack()

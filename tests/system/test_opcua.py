@@ -89,11 +89,17 @@ def _result(number, sequence, code=register_map.Code.PASS):
 # What a PLC of another make sees of our server
 
 
-@pytest.fixture
-def poller(open_server, tmp_path):
-    with contextlib.closing(Poller(open_server.port, tmp_path)) as program:
-        assert program.greeting == {"connected": True}
+@pytest.fixture(scope="module")
+def program():
+    """A process that begins a session for each test, since its start takes seconds."""
+    with contextlib.closing(Poller()) as program:
         yield program
+
+
+@pytest.fixture
+def poller(program, open_server, tmp_path):
+    assert program.login(open_server.port, tmp_path) == {"connected": True}
+    return program
 
 
 def test_a_plc_reads_a_result_by_name_and_with_its_type(open_server, poller):
@@ -188,21 +194,19 @@ def test_a_plc_that_reads_while_results_are_written_never_sees_half_of_one(open_
 # Who may begin a session with our server
 
 
-def _login(port, folder, own, trusted="gate", password=PASSWORD):
-    files = (folder / f"{own}.pem", folder / f"{own}.key", folder / f"{trusted}.pem")
-    return Poller(port, folder / f"{own} pki", *files, USER, password)
+def _login(program, port, folder, own, password=PASSWORD):
+    files = (folder / f"{own}.pem", folder / f"{own}.key", folder / "gate.pem")
+    return program.login(port, folder / f"{own} pki", *files, USER, password)
 
 
-def test_a_plc_with_its_certificate_and_password_is_served(secure_server, certificates):
-    with contextlib.closing(_login(secure_server.port, certificates, "plc")) as program:
-        assert program.greeting == {"connected": True}
-        assert program.write(["Plc.heartbeat", "UInt16", 9])[0].startswith("Good")
+def test_a_plc_with_its_certificate_and_password_is_served(program, secure_server, certificates):
+    assert _login(program, secure_server.port, certificates, "plc") == {"connected": True}
+    assert program.write(["Plc.heartbeat", "UInt16", 9])[0].startswith("Good")
 
 
 @pytest.mark.parametrize(("own", "password"), [("plc", "wrong"), ("stranger", PASSWORD)])
-def test_a_wrong_password_or_an_unknown_certificate_is_refused(secure_server, certificates, own, password):
-    with contextlib.closing(_login(secure_server.port, certificates, own, password=password)) as program:
-        assert "BadUserAccessDenied" in program.greeting["error"]
+def test_a_wrong_password_or_an_unknown_certificate_is_refused(program, secure_server, certificates, own, password):
+    assert "BadUserAccessDenied" in _login(program, secure_server.port, certificates, own, password)["error"]
 
 
 def test_a_connection_without_a_trusted_certificate_gets_no_user(certificates):

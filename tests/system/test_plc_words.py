@@ -30,14 +30,22 @@ def programs(tmp_path_factory):
     return tmp_path_factory.mktemp("programs")
 
 
-@pytest.fixture(params=PLCS)
-def plc(request, programs):
-    """A PLC that serves."""
+@pytest.fixture(scope="module", params=PLCS)
+def process(request, programs):
+    """A PLC, which may be stopped."""
     (port,) = server.free_ports(1)
-    running = Server(PLCS[request.param], port, programs)
-    running.start()
-    yield running
-    running.stop()
+    process = Server(PLCS[request.param], port, programs)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def plc(process):
+    """A PLC that serves. Tests use the same one, since some take seconds to start."""
+    if not process.is_running:
+        process.start()
+    yield process
+    process.thaw()
 
 
 @contextlib.contextmanager

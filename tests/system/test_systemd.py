@@ -114,10 +114,13 @@ def overlay(folder, stack):
 
 
 def install(root):
-    """Install /opt/patchline like `make setup` does, with Debian's Python, which the hardened units can read."""
+    """Install /opt/patchline like `make setup` does, with Debian's Python, which the hardened units can read.
+
+    They cannot write byte code there, so it is copied too: else each start of each unit compiles all files.
+    """
     home = root / "opt" / "patchline"
     for name in ("patchline", "models"):
-        shutil.copytree(name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(name, home / name)
     shutil.copytree("deploy/systemd", home / "deploy" / "systemd")
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", home / ".venv"], check=True)
     (site_packages,) = (home / ".venv" / "lib").glob("python3*/site-packages")

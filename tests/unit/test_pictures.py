@@ -186,6 +186,19 @@ def test_of_too_many_bytes_those_of_passes_go_first_then_the_oldest_and_no_more_
     assert scene.value("patchline_archive_picture_bytes", decision="fail") == 20
 
 
+def test_the_first_pictures_are_counted_before_the_minute_is_over():
+    scene = Scene()
+    scene.delete()
+    scene.keep(row("job-1", body=b"1" * 10))
+    scene.now_s = 6.0
+    scene.delete()
+    assert scene.value("patchline_archive_picture_bytes", decision="fail") == 10
+    scene.keep(row("job-2", body=b"2" * 10))
+    scene.now_s = 12.0
+    scene.delete()
+    assert scene.value("patchline_archive_picture_bytes", decision="fail") == 10  # as of the last minute
+
+
 def test_what_is_held_is_never_deleted():
     scene = Scene(max_bytes=1, keep_days=dict.fromkeys(NEVER, 1.0))
     scene.keep(*(row(f"job-{number}", body=bytes([number]), at=0) for number in range(120)))
