@@ -29,6 +29,7 @@ from patchline.publisher.watched_folder import Signature, WatchedFolder
 
 _LOOK_EVERY_S = 0.25  # while images are handed on
 _BATCH = 512  # images that are put in order at a time
+_GROUP, _GROUP_BYTES = 16, 8_000_000  # images that are read at a time: their memory is written once
 STOP_POLL_S = 0.2
 _LISTING_SHARE = 4  # the pause after a listing is at least this many times its duration
 
@@ -74,11 +75,13 @@ class FolderWatch:
         self.reports.looking()
         self._look(max_pause_s)
         next_look = time.monotonic() + _LOOK_EVERY_S
-        for path, signature in self._most_urgent():
-            capture = self._take(path, signature)
-            if capture is not None:
-                yield capture
-                self.reports.looking()
+        for group in _groups(self._most_urgent()):
+            captures = [self._take(path, signature) for path, signature in group]
+            self.memory.await_begun()
+            for capture in captures:
+                if capture is not None:
+                    yield capture
+                    self.reports.looking()
             if time.monotonic() >= next_look:
                 break
         self.memory.flush_later()
@@ -250,3 +253,17 @@ class FolderWatch:
     def _retry(self, path: str, error: OSError) -> None:
         self.reports.unreadable(path, str(error.strerror))
         self.images.retry(path, time.monotonic() + self.limits.poll_ms / 1000)
+
+
+def _groups(images: list[tuple[str, Signature]]) -> Iterator[list[tuple[str, Signature]]]:
+    """Split images into groups that are read at a time."""
+    group: list[tuple[str, Signature]] = []
+    size = 0
+    for path, signature in images:
+        if group and (len(group) == _GROUP or size + signature.size > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append((path, signature))
+        size += signature.size
+    if group:
+        yield group

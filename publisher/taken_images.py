@@ -62,6 +62,7 @@ class TakenImages:
         self._flushed = threading.Condition(self._lock)
         self._begun: dict[str, Begun] = {}
         self._unwritten: dict[str, State] = {}
+        self._awaited: dict[str, State] = {}
         self._unwritten_since: float | None = None
         self._failing = self._late = self._begins_late = False
         self._error: PatchlineError | None = None  # of the thread that writes
@@ -122,22 +123,23 @@ class TakenImages:
         return begun.captured_at
 
     def begin(self, path: str, signature: Signature, image_digest: bytes, captured_at: int) -> None:
-        """Remember an image that is about to be sent, and wait until that is on disk, but not for a slow disk.
+        """Remember an image that will be sent after `await_begun`."""
+        with self._lock:
+            self._begun_before.pop(path, None)
+            self._begun[path] = Begun(signature, image_digest, captured_at)
+            self._awaited[path] = self._note(path)
+
+    def await_begun(self) -> None:
+        """Wait until all images that were begun are on disk, but not for a slow disk.
 
         Raises:
             DamagedError: the file is damaged and cannot be replaced.
         """
-        with self._lock:
-            self._begun_before.pop(path, None)
-            self._begun[path] = Begun(signature, image_digest, captured_at)
-            state = self._note(path)
         self.flush_later()
         with self._lock:
-            if self._begins_late or self._failing:
-                return
-            self._begins_late = not self._flushed.wait_for(
-                lambda: self._unwritten.get(path) is not state or self._failing or self._error is not None, _BEGIN_S
-            )
+            awaited, self._awaited = self._awaited, {}
+            if not (self._begins_late or self._failing):
+                self._begins_late = not self._flushed.wait_for(lambda: self._is_settled(awaited), _BEGIN_S)
 
     def add(self, path: str, signature: Signature, image_digest: bytes) -> None:
         """Remember an image that was accepted. The next flush writes it. Called by any thread."""
@@ -235,6 +237,11 @@ class TakenImages:
                     self._error = error
                     self._flushed.notify_all()
                 return
+
+    def _is_settled(self, awaited: Mapping[str, State]) -> bool:
+        """Return True if these states need not be waited for. The lock is held."""
+        is_written = all(self._unwritten.get(path) is not state for path, state in awaited.items())
+        return is_written or self._failing or self._error is not None
 
     def _note(self, path: str) -> State:
         """Have the state of a path written. The lock is held."""

@@ -736,8 +736,10 @@ def test_the_same_content_with_the_same_set_time_is_sent_again_as_a_capture_of_i
     path = write(plant.root / "last.png")
     sent = []
     for _ in range(3):
-        path.write_bytes(PNG)
-        os.utime(path, (1_700_000_000, 1_700_000_000))  # as a copy that preserves the time of its original
+        before = path.stat().st_ctime_ns // 1_000_000
+        while path.stat().st_ctime_ns // 1_000_000 == before:
+            path.write_bytes(PNG)
+            os.utime(path, (1_700_000_000, 1_700_000_000))  # as a copy that preserves the time of its original
         plant.events = [Event(kind, "last.png") for kind in events]
         for capture in plant.turn(watch):
             capture.on_accepted()
@@ -760,20 +762,23 @@ def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_reje
 
 def test_complete_images_that_are_deleted_before_they_are_sent_are_logged_and_counted(plant, capsys):
     watch = plant.open()
-    for number in range(5):
-        write(plant.root / f"{number}.png", png(number))
-        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+    for number in range(20):
+        write(plant.root / f"{number:02}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number:02}.png"))
     watch.events = plant
+    sent = 0
     for capture in watch.turn(0.2):
         capture.on_accepted()
+        sent += 1
         for path in plant.root.iterdir():
             path.unlink()  # while the first one waits, the camera deletes all
     plant.turn(watch)
+    assert sent == 16, "those that were read together with the first one"
     assert plant.metric("vanished_images_total") == 4
     lines = [line for line in capsys.readouterr().out.splitlines() if "deleted before they were sent" in line]
     assert len(lines) == 1
     assert "count=4" in lines[0]
-    assert "1.png" in lines[0]
+    assert "16.png" in lines[0]
     watch.close()
 
 
