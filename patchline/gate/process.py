@@ -75,6 +75,7 @@ def run(
         journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"), measured.journal_failed)))
         damage.show(measured.registry, line, folder)
         link = stack.enter_context(Link(broker, settings, line, name, partial(_ping, lease, name), measured.queues))
+        measured.show_name(name, lambda: link.name_taken)
         follower = _follower(settings, line, name, arm.station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
