@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,15 +60,21 @@ def prepare(sqlite: sqlite3.Connection) -> None:
 
 
 def load_taken(sqlite: sqlite3.Connection) -> dict[str, Taken]:
-    """Return the images that were accepted, by path."""
-    rows = sqlite.execute("SELECT * FROM taken")
-    return {os.fsdecode(row[0]): Taken(Signature(*row[1:5]), row[5]) for row in rows}
+    """Return the images that were accepted, by path.
+
+    Raises:
+        ValueError: a row makes no sense.
+    """
+    return dict(_taken(row) for row in sqlite.execute("SELECT * FROM taken"))
 
 
 def load_begun(sqlite: sqlite3.Connection) -> dict[str, Begun]:
-    """Return the images that were handed on and not accepted, by path."""
-    rows = sqlite.execute("SELECT * FROM begun")
-    return {os.fsdecode(row[0]): Begun(Signature(*row[1:5]), *row[5:]) for row in rows}
+    """Return the images that were handed on and not accepted, by path.
+
+    Raises:
+        ValueError: a row makes no sense.
+    """
+    return dict(_begun(row) for row in sqlite.execute("SELECT * FROM begun"))
 
 
 def start(sqlite: sqlite3.Connection, taken: Mapping[str, Taken]) -> None:
@@ -105,15 +111,32 @@ def copy_readable(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> dam
     fresh.executescript(SCHEMA)
     fresh.execute(f"PRAGMA user_version={STARTED}")
     rescue = damage.Rescue()
-    for table, insert in (("taken", _INSERT_TAKEN), ("begun", _INSERT_BEGUN)):
+    for table, insert, parse in (("taken", _INSERT_TAKEN, _taken), ("begun", _INSERT_BEGUN, _begun)):
         for path in damage.keys(damaged, table, "path", bytes):
-            row = damage.row(damaged, f"SELECT * FROM {table} WHERE path = ?", path)
-            if row is not None and all(isinstance(value, int) for value in (*row[1:5], *row[6:])):
+            row = damage.row(damaged, f"SELECT * FROM {table} WHERE path = ?", path) or ()
+            try:
+                parse(row)
+            except ValueError:
+                rescue.known_lost += 1
+            else:
                 fresh.execute(insert, row)
                 rescue.kept += 1
-            else:
-                rescue.known_lost += 1
     return rescue
+
+
+def _taken(row: Sequence[object]) -> tuple[str, Taken]:
+    match row:
+        case bytes() as path, int() as inode, int() as size, int() as mtime, int() as ctime, bytes() | None as digest:
+            return os.fsdecode(path), Taken(Signature(inode, size, mtime, ctime), digest)
+    raise ValueError("a taken image has values of the wrong types")
+
+
+def _begun(row: Sequence[object]) -> tuple[str, Begun]:
+    match row:
+        case bytes(), int(), int(), int(), int(), bytes() as digest, int() as captured_at:
+            path, taken = _taken(row[:6])
+            return path, Begun(taken.signature, digest, captured_at)
+    raise ValueError("an image that was begun has values of the wrong types")
 
 
 def _taken_row(path: str, taken: Taken) -> tuple[bytes | int | None, ...]:

@@ -83,7 +83,7 @@ class TakenImages:
     def is_new(self) -> bool:
         """True until `start`."""
         (version,) = self._use(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone())
-        return bool(version < taken_file.STARTED)
+        return bool(version < taken_file.STARTED) and not (self._taken or self._begun_before)
 
     def start(self, taken: Mapping[str, Signature]) -> None:
         """Remember what counts as taken at the first start.
@@ -253,8 +253,8 @@ class TakenImages:
         """Return the result of an operation. It is repeated once if the file is damaged, on what can be read of it."""
         try:
             return operation(self._sqlite)
-        except sqlite3.Error as error:
-            if not damage.is_damage(error):
+        except (sqlite3.Error, MemoryError, ValueError) as error:
+            if not isinstance(error, ValueError) and not damage.is_damage(error):
                 raise
             self._sqlite.close()
             damage.replace(self._path, str(error), taken_file.copy_readable)
