@@ -24,11 +24,12 @@ from patchline.publisher.folder_events import Event, FolderEvents, Kind, file_sy
 from patchline.publisher.folder_listing import Listing
 from patchline.publisher.folder_reports import FolderReports
 from patchline.publisher.source import Capture
-from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.taken_images import Known, TakenImages
 from patchline.publisher.watched_folder import Signature, WatchedFolder
 
 _LOOK_EVERY_S = 0.25  # while images are handed on
 _BATCH = 512  # images that are put in order at a time
+_GROUP, _GROUP_BYTES = 16, 8_000_000  # images that are read at a time: their memory is written once
 STOP_POLL_S = 0.2
 _LISTING_SHARE = 4  # the pause after a listing is at least this many times its duration
 
@@ -74,11 +75,13 @@ class FolderWatch:
         self.reports.looking()
         self._look(max_pause_s)
         next_look = time.monotonic() + _LOOK_EVERY_S
-        for path, signature in self._most_urgent():
-            capture = self._take(path, signature)
-            if capture is not None:
-                yield capture
-                self.reports.looking()
+        for group in _groups(self._most_urgent()):
+            captures = [self._take(path, signature) for path, signature in group]
+            self.memory.await_begun()
+            for capture in captures:
+                if capture is not None:
+                    yield capture
+                    self.reports.looking()
             if time.monotonic() >= next_look:
                 break
         self.memory.flush_later()
@@ -147,6 +150,8 @@ class FolderWatch:
         self.images.list_all(listing.images, time.monotonic())
         if not listing.unreadable:
             self.memory.remove(self.images.forget_missing(listing.images))
+            if listing.images:  # or another folder may be mounted there
+                self.memory.remove(self.memory.gone(listing.images))
 
     def _list_subfolder(self, folder: str) -> None:
         """Look at the images of a folder that has appeared. Its errors are left to the next listing of all."""
@@ -209,12 +214,18 @@ class FolderWatch:
         self.images.take(path, signature)
         digest = taken_images.digest(image)
         known = self.memory.knows(path, signature, digest)
-        if known and not is_new:
-            self.memory.add(path, signature, digest)
+        begun_at = self.memory.begun_before(path, signature, digest)
+        if begun_at is not None and not is_new:  # the same job again
+            deadline = begun_at + self.deadline_ms
+        elif begun_at is None and known is Known.NEW:
+            deadline = self._deadline(signature)
+        elif is_new:  # a time that was set, and is that of another part with the same picture, tells nothing of it
+            deadline = signature.ctime_ns // 1_000_000 + self.deadline_ms
+        else:
+            if known is Known.TAKEN:
+                self.memory.add(path, signature, digest)
             return None
-        self.memory.begin(path, signature, digest)
-        # A time that was set, and is that of another part with the same picture, tells nothing of this capture.
-        deadline = signature.ctime_ns // 1_000_000 + self.deadline_ms if known else self._deadline(signature)
+        self.memory.begin(path, signature, digest, deadline - self.deadline_ms)
         late_ms = time.time_ns() // 1_000_000 - deadline
         if late_ms > 0:
             self.reports.late(path, late_ms / 1000, time.monotonic())
@@ -242,3 +253,17 @@ class FolderWatch:
     def _retry(self, path: str, error: OSError) -> None:
         self.reports.unreadable(path, str(error.strerror))
         self.images.retry(path, time.monotonic() + self.limits.poll_ms / 1000)
+
+
+def _groups(images: list[tuple[str, Signature]]) -> Iterator[list[tuple[str, Signature]]]:
+    """Split images into groups that are read at a time."""
+    group: list[tuple[str, Signature]] = []
+    size = 0
+    for path, signature in images:
+        if group and (len(group) == _GROUP or size + signature.size > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append((path, signature))
+        size += signature.size
+    if group:
+        yield group

@@ -18,16 +18,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from patchline.protocol.messages import Job
-from patchline.publisher.spool_file import Entry, SpoolError, SpoolFile, entry_of
+from patchline.publisher.spool_file import Entry, SpoolError, SpoolFile, checksum, entry_of
 from patchline.runtime import uptime
 
 _INSERT = """
-INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms, boot_id, boot_s) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR IGNORE INTO entries (job_id, job, image, size, added_ms, boot_id, boot_s, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _DELETE = "DELETE FROM entries WHERE number <= ?"
 _SINCE = "iif(entries.boot_id = boot.boot_id, entries.boot_s, boot.opened_s)"
 _OLDEST = f"""
-SELECT number, CAST(job AS BLOB), image, {_SINCE} FROM entries, boot WHERE number > ? ORDER BY number LIMIT 1
+SELECT number, CAST(job AS BLOB), image, checksum, {_SINCE} FROM entries, boot WHERE number > ? ORDER BY number LIMIT 1
 """
 _OLDEST_SINCE = f"SELECT {_SINCE} FROM entries, boot WHERE number > ? ORDER BY number LIMIT 1"
 _BYTES = "SELECT bytes FROM totals"
@@ -81,7 +82,9 @@ class Spool:
             SpoolFullError: the limit in bytes is reached, or the disk has too little free space.
             SpoolError: the file cannot be written, or its folder is gone.
         """
-        row = (job.job_id, job.model_dump_json(), image, len(image), now_ms, self._boot_id, self._boot_s())
+        text = job.model_dump_json()
+        times = (now_ms, self._boot_id, self._boot_s())
+        row = (job.job_id, text, image, len(image), *times, checksum(text.encode(), image))
 
         def insert(sqlite: sqlite3.Connection) -> None:
             with sqlite:

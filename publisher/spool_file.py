@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ _SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT UNIQUE, job TEXT, image BLOB, size INTEGER, added_ms INTEGER,
-    boot_id TEXT, boot_s REAL
+    boot_id TEXT, boot_s REAL, checksum INTEGER
 );
 CREATE TABLE IF NOT EXISTS boot (boot_id TEXT UNIQUE, opened_s REAL);
 CREATE INDEX IF NOT EXISTS sizes ON entries (size);
@@ -36,11 +37,12 @@ INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM entries;
 COMMIT;
 """
 _INDEXES = {"sizes": "size", "sqlite_autoindex_entries_1": "job_id"}
-_ADDED_COLUMNS = {"boot_id": "TEXT", "boot_s": "REAL"}  # an earlier build has made the table without them
-_READ = "SELECT CAST(job AS BLOB), image, added_ms, boot_id, boot_s FROM entries WHERE number = ?"
-_READ_OLD = "SELECT CAST(job AS BLOB), image, added_ms, NULL, NULL FROM entries WHERE number = ?"
-_READ_JOB = "SELECT CAST(job AS BLOB), NULL, ?, NULL, NULL FROM entries WHERE number = ?"
-_COPY = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# An earlier build has made the table without them, and leaves them empty.
+_ADDED_COLUMNS = {"boot_id": "TEXT", "boot_s": "REAL", "checksum": "INTEGER"}
+_READ = "SELECT CAST(job AS BLOB), image, checksum, added_ms, boot_id, boot_s FROM entries WHERE number = ?"
+_READ_OLD = "SELECT CAST(job AS BLOB), image, NULL, added_ms, NULL, NULL FROM entries WHERE number = ?"
+_READ_JOB = "SELECT CAST(job AS BLOB), NULL, NULL, ?, NULL, NULL FROM entries WHERE number = ?"
+_COPY = "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _T = TypeVar("_T")
 
 
@@ -144,7 +146,7 @@ class SpoolFile:
         with connection.lock:
             try:
                 return operation(connection.sqlite)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, MemoryError) as error:
                 if damage.is_damage(error):
                     raise SpoolDamagedError(str(error)) from error
                 raise SpoolError(f"{self.path}: the spool cannot be used at the moment ({error})") from error
@@ -152,7 +154,7 @@ class SpoolFile:
     def _open_or_replace(self) -> None:
         try:
             self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, MemoryError) as error:
             if not damage.is_damage(error):
                 raise
             self._replace(str(error))
@@ -162,8 +164,7 @@ class SpoolFile:
             connection.open(self.path)
         sqlite = self._synced.sqlite
         sqlite.executescript(_SCHEMA)
-        columns = {name for _, name, *_ in sqlite.execute("PRAGMA table_info(entries)")}
-        for name in _ADDED_COLUMNS.keys() - columns:
+        for name in _ADDED_COLUMNS.keys() - _columns(sqlite):
             sqlite.execute(f"ALTER TABLE entries ADD COLUMN {name} {_ADDED_COLUMNS[name]}")
         sqlite.execute("DELETE FROM boot WHERE boot_id <> ?", self._boot[:1])
         sqlite.execute("INSERT OR IGNORE INTO boot VALUES (?, ?)", self._boot)
@@ -189,15 +190,30 @@ class SpoolFile:
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
 
-def entry_of(number: int, job: object, image: object, since_s: object) -> Entry:
+def checksum(job: bytes, image: bytes) -> int:
+    """Return a checksum of the text of a job and its image: SQLite does not notice every damage."""
+    return zlib.crc32(image, zlib.crc32(job))
+
+
+def entry_of(number: int, job: object, image: object, expected: object, since_s: object) -> Entry:
     """Return the entry of a row.
 
+    Args:
+        number: of the entry.
+        job: its text.
+        image: the encoded image, or None.
+        expected: the checksum; None if there is no image, or an earlier build wrote the row.
+        since_s: see `Entry`.
+
     Raises:
-        SpoolDamagedError: its values cannot have been written by a spool.
+        SpoolDamagedError: these values cannot have been written by a spool.
     """
     if not isinstance(image, bytes | None) or not isinstance(since_s, float):
         raise SpoolDamagedError(f"entry {number} has values of the wrong types")
-    return Entry(number, _job_of(number, job), image, since_s)
+    parsed = _job_of(number, job)
+    if expected is not None and isinstance(job, bytes) and checksum(job, image or b"") != expected:
+        raise SpoolDamagedError(f"the image of entry {number} is not the one that was written")
+    return Entry(number, parsed, image, since_s)
 
 
 def _job_of(number: int, job: object) -> Job:
@@ -213,8 +229,9 @@ def _copy(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> damage.Resc
     """Copy what can be read. An entry without a readable image keeps its job, so that its part can be announced."""
     fresh.executescript(_SCHEMA)
     rescue = damage.Rescue()
+    read = _READ if "checksum" in _columns(damaged) else _READ_OLD
     for number in damage.keys(damaged, "entries", "number", int, _INDEXES):
-        row = _readable(damaged, number)
+        row = _readable(damaged, read, number)
         if row is None:
             rescue.known_lost += 1
             continue
@@ -225,17 +242,23 @@ def _copy(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> damage.Resc
     return rescue
 
 
-def _readable(damaged: sqlite3.Connection, number: int) -> tuple[object, ...] | None:
+def _columns(sqlite: sqlite3.Connection) -> set[str]:
+    return {name for _, name, *_ in damage.rows(sqlite, "PRAGMA table_info(entries)")}
+
+
+def _readable(damaged: sqlite3.Connection, read: str, number: int) -> tuple[object, ...] | None:
     """Return what can be read of an entry. The columns after a damaged image cannot be read either."""
-    for statement, values in ((_READ, (number,)), (_READ_OLD, (number,)), (_READ_JOB, (connections.now_ms(), number))):
+    for statement, values in ((read, (number,)), (_READ_JOB, (connections.now_ms(), number))):
         row = damage.row(damaged, statement, *values)
         if row is None:
             continue
-        text, image, added_ms, boot_id, boot_s = row
+        text, image, expected, added_ms, boot_id, boot_s = row
         with suppress(SpoolDamagedError):
-            job = entry_of(number, text, image, 0.0).job
+            job = entry_of(number, text, image, expected, 0.0).job
             times = (boot_id, boot_s) if isinstance(boot_s, float) else (None, None)
-            return number, job.job_id, job.model_dump_json(), image, len(image or b""), added_ms, *times
+            json = job.model_dump_json()
+            fresh = None if image is None else checksum(json.encode(), image)
+            return number, job.job_id, json, image, len(image or b""), added_ms, *times, fresh
     return None
 
 

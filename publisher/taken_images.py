@@ -1,8 +1,10 @@
-"""Remembers on disk (SQLite) which images of a watched folder were taken, by path and signature.
+"""Remembers on disk which images of a watched folder were taken, and which were handed on, by path and signature.
 
 No clock decides what is new, so neither a wrong clock nor a restart hides an image or sends it twice. A thread writes,
-in batches: what a crash makes it forget is sent again as the same job. All rows are in memory too, so that a disk that
-is full, or does not answer, holds up no image.
+in batches. All rows are in memory too, so that a disk that is full, or does not answer, holds up no image for long.
+
+An image is on disk before it is handed on. If the publisher is killed then, and a program sets the time of the file,
+the next publisher sends the same job again, and not a second one on the same part.
 """
 
 from __future__ import annotations
@@ -12,33 +14,34 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import Enum, auto
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from patchline.protocol.errors import PatchlineError, SetupError
+from patchline.publisher import taken_file
+from patchline.publisher.taken_file import Begun, State, Taken
 from patchline.publisher.watched_folder import Signature
 from patchline.runtime import damage, locks
 
 _log = structlog.get_logger(__name__)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS taken (
-    path BLOB PRIMARY KEY, inode INTEGER, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, digest BLOB
-) WITHOUT ROWID
-"""
-_INSERT = "INSERT OR REPLACE INTO taken VALUES (?, ?, ?, ?, ?, ?)"
-_SELECT = "SELECT * FROM taken"
-_SELECT_ONE = "SELECT * FROM taken WHERE path = ?"
-_DELETE = "DELETE FROM taken WHERE path = ?"
 _CLOCK_TICK_NS = 20_000_000  # upper bound of the resolution of file times
 _LATE_S = 5.0  # a disk that has written nothing for this long is reported
 _CLOSE_S = 10.0
-_STARTED = 1  # user_version of a memory that knows what was in the folder at its first start
+_BEGIN_S = 0.2  # longest wait of an image for the disk
 
 _T = TypeVar("_T")
-Row = tuple[bytes, int, int, int, int, bytes | None]
+
+
+class Known(Enum):
+    """What is known of a content."""
+
+    NEW = auto()
+    UNDER_WAY = auto()  # this process has handed it on
+    TAKEN = auto()  # it was accepted, or left out at the first start
 
 
 class TakenImages:
@@ -56,10 +59,12 @@ class TakenImages:
     def __init__(self, path: Path, in_use: str = "another process remembers the images of this folder") -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._begun: dict[str, Row] = {}
-        self._unwritten: dict[str, Row | None] = {}  # None: to be deleted
+        self._flushed = threading.Condition(self._lock)
+        self._begun: dict[str, Begun] = {}
+        self._unwritten: dict[str, State] = {}
+        self._awaited: dict[str, State] = {}
         self._unwritten_since: float | None = None
-        self._failing = self._late = False
+        self._failing = self._late = self._begins_late = False
         self._error: PatchlineError | None = None  # of the thread that writes
         self._wake, self._ended = threading.Event(), False
         self._writer = threading.Thread(target=self._write_behind, name="taken-images", daemon=True)
@@ -67,9 +72,10 @@ class TakenImages:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._process_lock = locks.claim(path.with_name(path.name + ".lock"), in_use)
             damage.finish(path)
-            self._sqlite = _connect(path)
-            self._use(_prepare)
-            self._rows: dict[str, Row] = {os.fsdecode(row[0]): row for row in self._use(_all_rows)}
+            self._sqlite = taken_file.connect(path)
+            self._use(taken_file.prepare)
+            self._taken: dict[str, Taken] = self._use(taken_file.load_taken)
+            self._begun_before: dict[str, Begun] = self._use(taken_file.load_begun)  # by a process that has ended
         except (OSError, sqlite3.Error) as error:
             raise SetupError(f"{path}: cannot be used to remember taken images ({error})") from error
 
@@ -77,7 +83,7 @@ class TakenImages:
     def is_new(self) -> bool:
         """True until `start`."""
         (version,) = self._use(lambda sqlite: sqlite.execute("PRAGMA user_version").fetchone())
-        return bool(version < _STARTED)
+        return bool(version < taken_file.STARTED) and not (self._taken or self._begun_before)
 
     def start(self, taken: Mapping[str, Signature]) -> None:
         """Remember what counts as taken at the first start.
@@ -85,56 +91,76 @@ class TakenImages:
         Raises:
             SetupError: the file cannot be written.
         """
-        self._rows = {path: _row(path, signature, None) for path, signature in taken.items()}
+        self._taken = {path: Taken(signature, None) for path, signature in taken.items()}
         try:
-            self._sqlite.execute("BEGIN IMMEDIATE")
-            self._sqlite.executemany(_INSERT, self._rows.values())
-            self._sqlite.execute(f"PRAGMA user_version={_STARTED}")
-            self._sqlite.execute("COMMIT")
+            taken_file.start(self._sqlite, self._taken)
         except sqlite3.Error as error:
             raise SetupError(f"{self._path}: cannot be written ({error}); free disk space and start again") from error
 
     def signatures(self) -> dict[str, Signature]:
-        """Return the signatures of the remembered images, by path."""
-        return {path: Signature(*row[1:5]) for path, row in self._rows.items()}
+        """Return the signatures of the images that need not be read again, by path."""
+        return {path: row.signature for path, row in self._taken.items() if path not in self._begun_before}
 
-    def knows(self, path: str, signature: Signature, image_digest: bytes) -> bool:
-        """Return True if this content was taken or begun, and only what the file system says of it is new.
+    def knows(self, path: str, signature: Signature, image_digest: bytes) -> Known:
+        """Return whether this content was taken or begun, and only what the file system says of it is new.
 
         That is another inode or change time, as after a mount or a chmod, or a modification time that a program has
         set, as after a copy that preserves times: it differs from the change time then. An image that was left out at
         the first start was never read: it is known by its size and modification time, which a chmod leaves alone.
         """
         with self._lock:
-            row = self._begun.get(path) or self._rows.get(path)
-        if row is None:
-            return False
-        if row[5] is None:
-            return row[2:4] == (signature.size, signature.mtime_ns)
-        if row[5] != image_digest:
-            return False
-        was_set = abs(signature.ctime_ns - signature.mtime_ns) > _CLOCK_TICK_NS
-        return row[3] == signature.mtime_ns or (row[1] == signature.inode and was_set)
+            begun, taken = self._begun.get(path), self._taken.get(path)
+        row = begun or taken
+        if row is None or not _is_same_content(row, signature, image_digest):
+            return Known.NEW
+        return Known.TAKEN if begun is None else Known.UNDER_WAY
 
-    def begin(self, path: str, signature: Signature, image_digest: bytes) -> None:
-        """Note an image that is being sent. A restart forgets it."""
+    def begun_before(self, path: str, signature: Signature, image_digest: bytes) -> int | None:
+        """Return the time of capture of the job that a former process may have sent of this content, or None."""
+        begun = self._begun_before.get(path)
+        if begun is None or not _is_same_content(begun, signature, image_digest):
+            return None
+        return begun.captured_at
+
+    def begin(self, path: str, signature: Signature, image_digest: bytes, captured_at: int) -> None:
+        """Remember an image that will be sent after `await_begun`."""
         with self._lock:
-            self._begun[path] = _row(path, signature, image_digest)
+            self._begun_before.pop(path, None)
+            self._begun[path] = Begun(signature, image_digest, captured_at)
+            self._awaited[path] = self._note(path)
+
+    def await_begun(self) -> None:
+        """Wait until all images that were begun are on disk, but not for a slow disk.
+
+        Raises:
+            DamagedError: the file is damaged and cannot be replaced.
+        """
+        self.flush_later()
+        with self._lock:
+            awaited, self._awaited = self._awaited, {}
+            if not (self._begins_late or self._failing):
+                self._begins_late = not self._flushed.wait_for(lambda: self._is_settled(awaited), _BEGIN_S)
 
     def add(self, path: str, signature: Signature, image_digest: bytes) -> None:
         """Remember an image that was accepted. The next flush writes it. Called by any thread."""
-        row = _row(path, signature, image_digest)
         with self._lock:
-            self._unwritten[path] = self._rows[path] = row
-            if self._begun.get(path) == row:
+            self._taken[path] = Taken(signature, image_digest)
+            begun = self._begun.get(path)
+            if begun is not None and begun[:2] == (signature, image_digest):
                 del self._begun[path]
+            self._note(path)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget images that are gone. The next flush writes it."""
         with self._lock:
             for path in paths:
-                self._unwritten[path] = None
-                self._rows.pop(path, None)
+                self._taken.pop(path, None)
+                self._begun_before.pop(path, None)
+                self._note(path)
+
+    def gone(self, paths: Collection[str]) -> set[str]:
+        """Return the paths of images that a former process has begun, and that are not among these."""
+        return self._begun_before.keys() - set(paths)
 
     def flush_later(self) -> None:
         """Have the thread write what has changed. It waits for no disk, and says once if the disk does not answer.
@@ -171,18 +197,21 @@ class TakenImages:
         if not changes:
             return
         try:
-            self._use(lambda sqlite: _write(sqlite, changes))
+            self._use(lambda sqlite: taken_file.write(sqlite, changes))
         except sqlite3.Error as error:
             if not self._failing:
                 _log.error("taken images are not remembered on disk, retrying", path=str(self._path), reason=str(error))
-            self._failing = True
+            with self._lock:
+                self._failing = True
+                self._flushed.notify_all()
             return
-        self._failing = False
         with self._lock:
-            for path, row in changes.items():
-                if self._unwritten.get(path) == row:
-                    self._unwritten.pop(path, None)
-        self._unwritten_since, self._late = None, False
+            for path, state in changes.items():
+                if self._unwritten.get(path) is state:
+                    del self._unwritten[path]
+            self._unwritten_since = None
+            self._failing = self._late = self._begins_late = False
+            self._flushed.notify_all()
 
     def close(self) -> None:
         """Write what has changed and close the file. If the disk does not answer, leave it: the images come again."""
@@ -204,62 +233,34 @@ class TakenImages:
             try:
                 self.flush()
             except PatchlineError as error:
-                self._error = error
+                with self._lock:
+                    self._error = error
+                    self._flushed.notify_all()
                 return
+
+    def _is_settled(self, awaited: Mapping[str, State]) -> bool:
+        """Return True if these states need not be waited for. The lock is held."""
+        is_written = all(self._unwritten.get(path) is not state for path, state in awaited.items())
+        return is_written or self._failing or self._error is not None
+
+    def _note(self, path: str) -> State:
+        """Have the state of a path written. The lock is held."""
+        state = State(self._taken.get(path), self._begun.get(path) or self._begun_before.get(path))
+        self._unwritten[path] = state
+        return state
 
     def _use(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
         """Return the result of an operation. It is repeated once if the file is damaged, on what can be read of it."""
         try:
             return operation(self._sqlite)
-        except sqlite3.Error as error:
-            if not damage.is_damage(error):
+        except (sqlite3.Error, MemoryError, ValueError) as error:
+            if not isinstance(error, ValueError) and not damage.is_damage(error):
                 raise
             self._sqlite.close()
-            damage.replace(self._path, str(error), _copy)
-            self._sqlite = _connect(self._path)
-            _prepare(self._sqlite)
+            damage.replace(self._path, str(error), taken_file.copy_readable)
+            self._sqlite = taken_file.connect(self._path)
+            taken_file.prepare(self._sqlite)
         return operation(self._sqlite)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-
-
-def _all_rows(sqlite: sqlite3.Connection) -> list[Row]:
-    return sqlite.execute(_SELECT).fetchall()
-
-
-def _prepare(sqlite: sqlite3.Connection) -> None:
-    sqlite.execute("PRAGMA journal_mode=WAL")
-    sqlite.execute("PRAGMA synchronous=NORMAL")
-    sqlite.execute(_SCHEMA)
-
-
-def _write(sqlite: sqlite3.Connection, changes: Mapping[str, Row | None]) -> None:
-    sqlite.execute("BEGIN IMMEDIATE")
-    try:
-        sqlite.executemany(_INSERT, [row for row in changes.values() if row is not None])
-        sqlite.executemany(_DELETE, [(os.fsencode(path),) for path, row in changes.items() if row is None])
-        sqlite.execute("COMMIT")
-    except sqlite3.Error:
-        if sqlite.in_transaction:
-            sqlite.execute("ROLLBACK")
-        raise
-
-
-def _copy(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> damage.Rescue:
-    """Copy what can be read. An image that is forgotten is sent again, as the same job."""
-    fresh.execute(_SCHEMA)
-    fresh.execute(f"PRAGMA user_version={_STARTED}")
-    rescue = damage.Rescue()
-    for path in damage.keys(damaged, "taken", "path", bytes):
-        row = damage.row(damaged, _SELECT_ONE, path)
-        if row is not None and all(isinstance(value, int) for value in row[1:5]):
-            fresh.execute(_INSERT, row)
-            rescue.kept += 1
-        else:
-            rescue.known_lost += 1
-    return rescue
 
 
 def digest(image: bytes) -> bytes:
@@ -267,5 +268,11 @@ def digest(image: bytes) -> bytes:
     return hashlib.blake2b(image, digest_size=16).digest()
 
 
-def _row(path: str, signature: Signature, image_digest: bytes | None) -> Row:
-    return os.fsencode(path), *signature, image_digest
+def _is_same_content(row: Taken | Begun, signature: Signature, image_digest: bytes) -> bool:
+    """Return True if only what the file system says of a content is new. See `TakenImages.knows`."""
+    if row.digest is None:
+        return row.signature[1:3] == signature[1:3]
+    if row.digest != image_digest:
+        return False
+    was_set = abs(signature.ctime_ns - signature.mtime_ns) > _CLOCK_TICK_NS
+    return row.signature.mtime_ns == signature.mtime_ns or (row.signature.inode == signature.inode and was_set)

@@ -23,8 +23,8 @@ class Proxy:
         self.delay_s = self.loss = 0.0
         self._luck = random.Random(0)
         self._open = []
-        self._flowing = threading.Event()
-        self._flowing.set()
+        self._flowing, self._answering = threading.Event(), threading.Event()
+        self.release()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
@@ -36,9 +36,14 @@ class Proxy:
         """Forward nothing, and close nothing, until `release`: like a cable that is pulled, or a frozen server."""
         self._flowing.clear()
 
+    def hold_answers(self):
+        """Forward nothing that comes from the server, until `release`."""
+        self._answering.clear()
+
     def release(self):
         """Forward what was held."""
         self._flowing.set()
+        self._answering.set()
 
     def close(self):
         """Close every connection and accept no more."""
@@ -58,10 +63,10 @@ class Proxy:
                 for connection in (client, server):  # avoids 40 ms per message: Nagle and delayed acknowledgements
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._open += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
+                for ends in ((client, server, self._flowing), (server, client, self._answering)):
+                    threading.Thread(target=self._forward, args=ends, daemon=True).start()
 
-    def _forward(self, source, target):
+    def _forward(self, source, target, direction):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if self.delay_s:
@@ -69,6 +74,7 @@ class Proxy:
                 if self._luck.random() < self.loss:
                     time.sleep(RETRANSMIT_S)
                 self._flowing.wait()
+                direction.wait()
                 target.sendall(data)
         _close(source)
         _close(target)

@@ -74,6 +74,7 @@ class Link:
         self._lease: QueueConsumer | None = None
         self._wants_lease = True
         self._occupied_since: float | None = None  # another process consumes the gate's queue
+        self._name_taken = False
         self._gaps = self._lease_gaps = 0
         self._must_ask = threading.Event()
         self._failure: TopologyMismatch | None = None
@@ -97,6 +98,11 @@ class Link:
     def unsent(self) -> int:
         """Number of acts and snapshots that the other gates have not been told."""
         return len(self._outbox)
+
+    @property
+    def name_taken(self) -> bool:
+        """True if another gate of the line has this gate's name, and its queue."""
+        return self._name_taken
 
     def take(self, timeout_s: float) -> Delivery | None:
         """Return the next delivery of the gate's queue, or None.
@@ -229,11 +235,12 @@ class Link:
         """Say that another gate has the same name. RabbitMQ needs some heartbeats to end a lost connection."""
         now = time.monotonic()
         if self._own is None or not self._own.occupied:
-            self._occupied_since = None
+            self._occupied_since, self._name_taken = None, False
             self._last_errors.pop(_NAMESAKE, None)
             return
         self._occupied_since = self._occupied_since or now
         if now >= self._occupied_since + _LOST_HEARTBEATS * self._settings.gate.heartbeat_s:
+            self._name_taken = True
             queue = topology.gate_queue(self._line, self._instance)
             advice = f"it consumes {queue}; give one of them another name with --instance"
             self._log_once(_NAMESAKE, SetupError(advice))

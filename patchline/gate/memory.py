@@ -116,8 +116,8 @@ class Memory:
             self._prepare()
             for load in (self.load_expected, self.load_acted, self.load_held_last, self.load_has_partner):
                 load()
-        except (sqlite3.Error, ValueError) as error:
-            if isinstance(error, sqlite3.Error) and not damage.is_damage(error):
+        except (sqlite3.Error, MemoryError, ValueError) as error:
+            if not isinstance(error, ValueError) and not damage.is_damage(error):
                 raise
             self._replace(error)
 
@@ -158,7 +158,7 @@ class Memory:
         try:
             try:
                 self._run_all(statements)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, MemoryError) as error:
                 if not damage.is_damage(error):
                     raise
                 self._replace(error)

@@ -90,6 +90,12 @@ class Metrics:
         """Record that the journal could not be written. For any thread."""
         self._journal_failures.inc()
 
+    def show_name(self, gate: str, is_taken: Callable[[], bool]) -> None:
+        """Show the name of the gate, and whether another one has it."""
+        text = "1 if another gate of the line has this gate's name, else 0."
+        gauge = Gauge("patchline_gate_name_taken", text, ["line", "gate"], registry=self.registry)
+        gauge.labels(self._line, gate).set_function(is_taken)
+
     def set_silent(self, silent: bool) -> None:
         """Set whether the arm takes no sign of life."""
         self._silent.set(silent)

@@ -75,17 +75,21 @@ def run(
         journal = stack.enter_context(closing(Journal(path.with_suffix(".journal"), measured.journal_failed)))
         damage.show(measured.registry, line, folder)
         link = stack.enter_context(Link(broker, settings, line, name, partial(_ping, lease, name), measured.queues))
+        measured.show_name(name, lambda: link.name_taken)
         follower = _follower(settings, line, name, arm.station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
         life = _Life(gate, lease, link)
         health.try_to_serve(settings.worker.metrics_host, metrics_port, measured.registry, life, "acting")
-        status_broker = connections.connect(quick, f"gate {line} {name} status", quiet=True)
-        identity, makes = Identity("gate", name, line), settings.broker.make_queues
-        stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
+        stack.enter_context(_status(quick, line, name, life))
         _log.info("gate started", line=line, gate=name, expected=gate.parts.expected, to_repeat=gate.parts.undone)
         _run(service, life, stop, settings.gate.max_wait_ms / 1000)
     _log.info("gate stopped", line=line, gate=name, expected=gate.parts.expected, late_verdicts=gate.late_verdicts)
+
+
+def _status(settings: config.Config, line: str, name: str, life: _Life) -> StatusSender:
+    broker = connections.connect(settings, f"gate {line} {name} status", quiet=True)
+    return StatusSender(broker, Identity("gate", name, line), life.report, now_ms, settings.broker.make_queues)
 
 
 def _belt(settings: config.Config, line: str) -> Belt:

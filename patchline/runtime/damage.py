@@ -37,11 +37,18 @@ class Rescue:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return True if an error of SQLite says that the content of the file is damaged, or of the wrong encoding."""
+    """Return True if an error says that the content of a file is damaged, or of the wrong encoding.
+
+    Damaged lengths make SQLite ask for more memory than there is.
+    """
+    if isinstance(error, MemoryError):
+        return True
     if not isinstance(error, sqlite3.DatabaseError):
         return False
     code = getattr(error, "sqlite_errorcode", None)
-    return "decode to UTF-8" in str(error) if code is None else code & 0xFF in _CODES
+    if code is None:
+        return "decode to UTF-8" in str(error)
+    return code & 0xFF in _CODES or "unsupported file format" in str(error)
 
 
 def replace(path: Path, reason: str, copy: Callable[[sqlite3.Connection, sqlite3.Connection], Rescue]) -> None:
@@ -128,7 +135,7 @@ def keys(
 
 def rows(damaged: sqlite3.Connection, statement: str) -> Iterator[tuple[Any, ...]]:
     """Yield rows until the end, or until a damaged page."""
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, MemoryError):
         yield from damaged.execute(statement)
 
 
@@ -136,7 +143,7 @@ def row(damaged: sqlite3.Connection, statement: str, *values: object) -> tuple[A
     """Return one row, or None if it cannot be read."""
     try:
         result: tuple[Any, ...] | None = damaged.execute(statement, values).fetchone()
-    except sqlite3.Error:
+    except (sqlite3.Error, MemoryError):
         return None
     return result
 

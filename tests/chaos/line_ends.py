@@ -102,10 +102,9 @@ class LineEnds:
         part_id = f"p{len(self.sources):05}"
         self.sources[part_id] = None if oversized else source
         path = self.captured(camera) / f"{part_id}.png"
-        with path.open("wb", buffering=0) as file:
-            file.write(source.read_bytes() + bytes(MAX_IMAGE_BYTES if oversized else 0))
-            if camera == "ahead":  # before its close: a publisher that is killed between the two sends two jobs
-                _shift_time(file.fileno(), CAMERA_AHEAD_S)
+        path.write_bytes(source.read_bytes() + bytes(MAX_IMAGE_BYTES if oversized else 0))
+        if camera == "ahead":  # after its close: its publisher may have read it, and may be killed
+            _shift_time(path, CAMERA_AHEAD_S)
         return part_id
 
     def arms(self):
@@ -218,7 +217,7 @@ def _make_queues(settings, amqp_url):
 
 
 def _shift_time(file, seconds):
-    at = os.fstat(file).st_mtime + seconds
+    at = file.stat().st_mtime + seconds
     os.utime(file, (at, at))
 
 

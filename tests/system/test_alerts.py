@@ -444,10 +444,28 @@ CASES = {
         {'patchline_queues_made_again_total{instance="i"}': "1x20", 'patchline_queues_missing{instance="i"}': "0x20"},
     ),
     "PatchlineGateBlind": (
-        {'patchline_gate_blind{line="l",instance="i"}': "0x5 1x20"},
+        {
+            'patchline_gate_blind{line="l",instance="i"}': "0x5 1x20",
+            'patchline_gate_name_taken{line="l",gate="g",instance="i"}': "0x25",
+            'patchline_gate_blind{line="l",instance="other host"}': "0x25",
+            'patchline_gate_blind{line="other",instance="i"}': "0x25",
+            'patchline_gate_name_taken{line="other",gate="g",instance="i"}': "1x25",
+        },
         {"line": "l", "instance": "i"},
         10,
-        {'patchline_gate_blind{line="l",instance="i"}': "0x20"},
+        {
+            'patchline_gate_blind{line="l",instance="i"}': "1x20",
+            'patchline_gate_name_taken{line="l",gate="g",instance="i"}': "1x20",
+        },
+    ),
+    "PatchlineGateNameTaken": (
+        {
+            'patchline_gate_name_taken{line="l",gate="g",instance="i"}': "0x5 1x20",
+            'patchline_gate_name_taken{line="l",gate="g",instance="other host"}': "0x25",
+        },
+        {"line": "l", "gate": "g", "instance": "i"},
+        10,
+        {'patchline_gate_name_taken{line="l",gate="g",instance="i"}': "0x20"},
     ),
     "PatchlineGateActFailed": (
         {'patchline_gate_act_failures_total{line="l",instance="i"}': "0x5 1x20"},

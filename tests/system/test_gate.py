@@ -311,9 +311,11 @@ def test_a_gate_with_the_name_of_another_host_waits_takes_nothing_from_it_and_sa
     first = start(line, arms[0], tmp_path, "first", ("--instance", "g"))
     wait_for(lambda: is_serving(first))
     configure(line, tmp_path / "host-2")
-    second = start(line, arms[1], tmp_path, "second", ("--instance", "g"))
+    (port,) = server.free_ports(1)
+    second = start(line, arms[1], tmp_path, "second", ("--instance", "g", "--metrics-port", str(port)))
     wait_for(lambda: "another gate of this line has the same name" in second.log.read_text())
     assert "give one of them another name with --instance" in second.log.read_text()
+    assert line.metric(port, "patchline_gate_name_taken") == 1
     feed(line, range(1, 40))
     wait_for(all_told(arms, 39))
     assert_each_part_has_one_action(arms, range(1, 40))
@@ -322,6 +324,7 @@ def test_a_gate_with_the_name_of_another_host_waits_takes_nothing_from_it_and_sa
     assert re.findall(r"gate is (\w+)", second.log.read_text())[-1] == "blind"
     first.kill()
     wait_for(lambda: is_serving(second))
+    assert line.metric(port, "patchline_gate_name_taken") == 0
     feed(line, range(40, 60))
     wait_for(all_told(arms, 59))
     assert_each_part_has_one_action(arms, range(1, 60))

@@ -8,12 +8,15 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.parse
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import pytest
 
 from patchline.protocol import messages
+from tests.proxy import Proxy
 from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
 
@@ -258,6 +261,27 @@ def test_a_killed_publisher_loses_no_image_and_repeats_only_what_was_under_way(l
     again.stop()
     assert {job.part_id for job in after} <= expected
     assert len(before | {job.job_id for job in after}) == 120
+
+
+def test_an_image_whose_time_is_set_when_its_publisher_is_killed_stays_one_job(line, folder, picture):
+    environment = line.environment
+    url = urllib.parse.urlsplit(environment["PATCHLINE_AMQP_URL"])
+    with closing(Proxy(url.port)) as proxy:
+        through_proxy = url._replace(netloc=f"127.0.0.1:{proxy.port}").geturl()
+        line.environment = environment | {"PATCHLINE_AMQP_URL": through_proxy}
+        watch = Watch(line, folder)
+        proxy.hold_answers()  # the publisher does not know that its job has arrived
+        (folder / "a.png").write_bytes(picture(1))
+        (sent,) = line.messages(JOBS_QUEUE, 1)
+        watch.process.kill()
+        watch.process.wait(10)
+    os.utime(folder / "a.png", (time.time() - 1, time.time() - 1))  # as an SMB server that keeps the camera's time
+    line.environment = environment
+    again = Watch(line, folder)
+    repeated = [(job.job_id, job.captured_at, job.deadline) for job in map(messages.parse_job, jobs(line, 1))]
+    again.stop()
+    first = messages.parse_job(sent)
+    assert repeated == [(first.job_id, first.captured_at, first.deadline)]
 
 
 def test_a_second_publisher_of_a_folder_ends_with_one_line_and_takes_over_after_a_kill(line, folder, picture):

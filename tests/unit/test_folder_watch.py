@@ -3,8 +3,10 @@
 import itertools
 import json
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +26,13 @@ from patchline.publisher import (
     folder_metrics,
     folder_setup,
     source,
+    taken_file,
     taken_images,
 )
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind
 from patchline.publisher.folder_metrics import FolderMetrics
-from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.taken_images import Known, TakenImages
 from patchline.publisher.watched_folder import Signature, State
 from patchline.publisher.whole_image import is_whole
 from patchline.runtime import damage
@@ -349,17 +352,18 @@ def test_taken_images_are_remembered_with_their_names_and_signatures(tmp_path):
 def test_a_content_is_known_in_each_of_its_stages(tmp_path):
     memory = TakenImages(tmp_path / "m")
     moved = SIGNATURE._replace(inode=7, ctime_ns=8)
-    assert not memory.knows("a.png", moved, b"d")
-    memory.begin("a.png", SIGNATURE, b"d")
-    begun = memory.knows("a.png", moved, b"d")
+    stages = [memory.knows("a.png", moved, b"d")]
+    memory.begin("a.png", SIGNATURE, b"d", 5)
+    stages.append(memory.knows("a.png", moved, b"d"))
     memory.add("a.png", SIGNATURE, b"d")
-    added = memory.knows("a.png", moved, b"d")
+    stages.append(memory.knows("a.png", moved, b"d"))
     memory.flush()
-    assert (begun, added, memory.knows("a.png", moved, b"d")) == (True, True, True)
-    assert not memory.knows("a.png", moved, b"other content")
-    assert not memory.knows("a.png", moved._replace(mtime_ns=9), b"d")
-    assert memory.knows("a.png", SIGNATURE._replace(mtime_ns=9), b"d"), "a program has set its time"
-    assert not memory.knows("a.png", SIGNATURE._replace(mtime_ns=SIGNATURE.ctime_ns), b"d"), "written again"
+    assert [*stages, memory.knows("a.png", moved, b"d")] == [Known.NEW, Known.UNDER_WAY, Known.TAKEN, Known.TAKEN]
+    assert memory.knows("a.png", moved, b"other content") is Known.NEW
+    assert memory.knows("a.png", moved._replace(mtime_ns=9), b"d") is Known.NEW
+    assert memory.knows("a.png", SIGNATURE._replace(mtime_ns=9), b"d") is Known.TAKEN, "a program has set its time"
+    written = SIGNATURE._replace(mtime_ns=SIGNATURE.ctime_ns)
+    assert memory.knows("a.png", written, b"d") is Known.NEW, "written again"
     memory.close()
 
 
@@ -376,7 +380,7 @@ def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
 
 
 def test_a_disk_that_hangs_holds_up_no_image_and_is_reported(plant, monkeypatch, capsys):
-    answers, hung, write_rows = threading.Event(), threading.Event(), taken_images._write
+    answers, hung, write_rows = threading.Event(), threading.Event(), taken_file.write
 
     def hang(sqlite, changes):
         hung.set()
@@ -384,7 +388,7 @@ def test_a_disk_that_hangs_holds_up_no_image_and_is_reported(plant, monkeypatch,
         write_rows(sqlite, changes)
 
     watch = plant.open()
-    monkeypatch.setattr(taken_images, "_write", hang)
+    monkeypatch.setattr(taken_file, "write", hang)
     monkeypatch.setattr(taken_images, "_LATE_S", 0.0)
     sent = []
     for number in range(3):
@@ -426,7 +430,7 @@ def test_a_memory_that_cannot_be_repaired_by_its_thread_ends_the_watch_with_its_
         ended.set()
         raise SetupError("the memory is damaged")
 
-    monkeypatch.setattr(taken_images, "_write", fail)
+    monkeypatch.setattr(taken_file, "write", fail)
     memory.add("a.png", SIGNATURE, b"d")
     memory.flush_later()
     assert ended.wait(20)
@@ -630,6 +634,93 @@ def test_an_image_whose_time_is_set_after_it_was_closed_is_sent_once(plant):
     assert plant.captures(watch) == []
 
 
+def set_time(path):
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def begin(plant, watch, *events):
+    """Have an image handed on and not accepted, as if the publisher were killed then."""
+    plant.events = [Event(kind, "1.png") for kind in events or (Kind.WRITTEN, Kind.CLOSED)]
+    (capture,) = plant.turn(watch)
+    with closing(sqlite3.connect(watch.memory._path)) as other:
+        assert other.execute("SELECT captured_at FROM begun").fetchall() == [(capture.captured_at,)]
+    return capture
+
+
+def send_again(plant):
+    """Start a publisher after the end of another one. Return what it sends."""
+    captures = plant.captures(plant.open())
+    assert plant.parts() == [], "it is sent once"
+    return captures
+
+
+def test_an_image_whose_time_is_set_when_its_publisher_is_killed_is_sent_again_as_the_same_job(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    first = begin(plant, watch)
+    watch.close()
+    set_time(path)
+    (again,) = send_again(plant)
+    assert (again.captured_at, again.deadline) == (first.captured_at, first.deadline), "and no second job of the part"
+
+
+def test_an_image_whose_time_is_set_before_it_is_confirmed_is_not_lost_if_its_publisher_is_killed(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    first = begin(plant, watch)
+    set_time(path)
+    assert plant.captures(watch, accept=False) == [], "its publisher knows that the image is under way"
+    (again,) = send_again(plant)
+    assert again.captured_at == first.captured_at
+
+
+def test_an_image_whose_time_is_set_before_it_is_confirmed_is_not_sent_again_after_that(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    first = begin(plant, watch)
+    set_time(path)
+    first.on_accepted()
+    watch.close()
+    assert send_again(plant) == []
+
+
+def test_a_second_part_with_the_same_picture_and_set_time_is_not_lost_if_its_publisher_is_killed(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    set_time(path)
+    begin(plant, watch).on_accepted()
+    watch.memory.flush()
+    path.write_bytes(PNG)
+    set_time(path)
+    second = begin(plant, watch)
+    watch.close()
+    (again,) = send_again(plant)
+    assert again.captured_at == second.captured_at
+
+
+def test_a_new_picture_under_the_name_of_one_that_a_killed_publisher_has_begun_is_a_job_of_its_own(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    first = begin(plant, watch)
+    watch.close()
+    write(path, png(1))
+    (again,) = send_again(plant)
+    assert (again.image, again.captured_at > first.captured_at) == (png(1), True)
+
+
+def test_what_a_killed_publisher_has_begun_is_forgotten_when_it_is_gone(plant):
+    watch = plant.open()
+    path = write(plant.root / "1.png")
+    begin(plant, watch)
+    watch.close()
+    write(path.with_name("2.png"), png(2))
+    path.unlink()
+    assert [capture.part_id for capture in send_again(plant)] == ["2"]
+    memory = TakenImages(watch.memory._path)
+    assert memory.gone([]) == set()
+    memory.close()
+
+
 def test_the_same_content_that_is_written_again_is_sent_again(plant):
     plant.open().close()
     path = write(plant.root / "last.png")
@@ -645,8 +736,10 @@ def test_the_same_content_with_the_same_set_time_is_sent_again_as_a_capture_of_i
     path = write(plant.root / "last.png")
     sent = []
     for _ in range(3):
-        path.write_bytes(PNG)
-        os.utime(path, (1_700_000_000, 1_700_000_000))  # as a copy that preserves the time of its original
+        before = path.stat().st_ctime_ns // 1_000_000
+        while path.stat().st_ctime_ns // 1_000_000 == before:
+            path.write_bytes(PNG)
+            os.utime(path, (1_700_000_000, 1_700_000_000))  # as a copy that preserves the time of its original
         plant.events = [Event(kind, "last.png") for kind in events]
         for capture in plant.turn(watch):
             capture.on_accepted()
@@ -669,20 +762,23 @@ def test_a_truncated_image_is_sent_while_a_worker_has_time_to_say_why_it_is_reje
 
 def test_complete_images_that_are_deleted_before_they_are_sent_are_logged_and_counted(plant, capsys):
     watch = plant.open()
-    for number in range(5):
-        write(plant.root / f"{number}.png", png(number))
-        plant.events.append(Event(Kind.CLOSED, f"{number}.png"))
+    for number in range(20):
+        write(plant.root / f"{number:02}.png", png(number))
+        plant.events.append(Event(Kind.CLOSED, f"{number:02}.png"))
     watch.events = plant
+    sent = 0
     for capture in watch.turn(0.2):
         capture.on_accepted()
+        sent += 1
         for path in plant.root.iterdir():
             path.unlink()  # while the first one waits, the camera deletes all
     plant.turn(watch)
+    assert sent == 16, "those that were read together with the first one"
     assert plant.metric("vanished_images_total") == 4
     lines = [line for line in capsys.readouterr().out.splitlines() if "deleted before they were sent" in line]
     assert len(lines) == 1
     assert "count=4" in lines[0]
-    assert "1.png" in lines[0]
+    assert "16.png" in lines[0]
     watch.close()
 
 

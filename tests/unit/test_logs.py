@@ -1,5 +1,6 @@
 """The log of a process: nobody waits for its reader."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import threading
 
 import pytest
 
+from patchline.cli import job_states
+from patchline.cli.job_states import JobStates
+from patchline.protocol.messages import Job
 from patchline.runtime.log_lines import LogLines
 
 _LOST = "lost {}".format
@@ -124,3 +128,20 @@ def test_a_flush_in_vain_is_not_repeated(pipe):
     done = threading.Event()
     threading.Thread(target=lambda: (lines.flush(60.0), done.set()), daemon=True).start()
     assert done.wait(10.0)
+
+
+@pytest.mark.timeout(20)
+def test_a_publisher_goes_on_while_nobody_reads_its_output_and_says_how_many_states_were_left_out(pipe, monkeypatch):
+    job = Job(job_id="j", line="l", category="c", part_id="p", captured_at=1_800_000_000_000, content_type="image/png")
+    monkeypatch.setattr(job_states, "_PATIENCE_S", 0.05)
+    states = JobStates()
+    with os.fdopen(os.dup(pipe[1]), "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        for _ in range(1000):  # more than a pipe holds
+            states.print(job, "confirmed", None)
+        shown = os.read(pipe[0], 1 << 20).count(b'"state": "confirmed"')
+        states.print(job, "refused", "it is too large")
+        log, last, _ = os.read(pipe[0], 1 << 20).decode().split("\n")  # the log of a test goes to its output
+    assert 100 < shown < 1000
+    assert f"left_out={1000 - shown}" in log
+    assert (json.loads(last)["state"], json.loads(last)["reason"]) == ("refused", "it is too large")

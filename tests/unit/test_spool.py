@@ -3,6 +3,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import psutil
@@ -12,6 +13,8 @@ from patchline.protocol import messages
 from patchline.protocol.errors import DamagedError
 from patchline.publisher.spool import Spool, SpoolFullError
 from patchline.publisher.spool_file import SpoolError
+from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.watched_folder import Signature
 from patchline.runtime import damage, uptime
 
 NOW = 1_800_000_000_000
@@ -295,4 +298,74 @@ def test_the_age_of_an_entry_goes_on_over_a_restart_of_its_process_and_starts_an
     now.s -= 2
     last = opened("second")
     assert [last.is_too_old(last.oldest(after=number)) for number in range(2)] == [False, False]
+    last.close()
+
+
+def test_an_image_with_a_flipped_byte_is_not_judged_as_if_it_were_the_one_that_was_taken(tmp_path):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path, 5)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes([3]) * 1000) + 500] ^= 1
+    path.write_bytes(data)
+    spool = Spool(path, 10**9, 60.0)
+    assert emptied(spool) == images | {"j3": None}
+    assert len(damage.set_aside_files(tmp_path, "l")) == 1
+    spool.close()
+
+
+def test_the_images_of_an_earlier_build_have_no_checksum_and_are_sent(tmp_path):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path, 3)
+    with closing(sqlite3.connect(path)) as sqlite, sqlite:
+        sqlite.execute("ALTER TABLE entries DROP COLUMN checksum")
+    spool = Spool(path, 10**9, 60.0)
+    assert emptied(spool) == images
+    assert damage.set_aside_files(tmp_path, "l") == []
+    spool.close()
+
+
+def flipped(data, random):
+    """Flip some bits, or fill the head of a page or all of it with noise."""
+    data, start = bytearray(data), random.randrange(len(data) // PAGE) * PAGE
+    match random.randrange(3):
+        case 0:
+            for _ in range(random.choice([1, 5, 50])):
+                data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+        case 1:
+            data[start : start + 60] = random.randbytes(60)
+        case 2:
+            data[start : start + PAGE] = random.randbytes(PAGE)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_damaged_in_a_spool_no_other_image_is_sent_and_none_is_lost_without_a_word(tmp_path, seed):
+    path = tmp_path / "l.c.sqlite"
+    images = filled(path, 10)
+    path.write_bytes(flipped(path.read_bytes(), Random(seed)))
+    spool = Spool(path, 10**9, 60.0)
+    rest = emptied(spool)
+    spool.put(job(99), b"pixels", NOW)
+    assert spool.oldest().image == b"pixels"
+    assert {job_id: image for job_id, image in rest.items() if image not in (None, images.get(job_id))} == {}
+    assert rest == images or len(damage.set_aside_files(tmp_path, "l")) == 1
+    spool.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_damaged_in_a_memory_of_taken_images_it_remembers_new_ones(tmp_path, seed):
+    path, signature = tmp_path / "l.id.taken", Signature(1, 2, 3, 4)
+    memory = TakenImages(path)
+    memory.start({f"{number:03}.png": signature for number in range(200)})
+    for number in range(40):
+        memory.begin(f"begun-{number}.png", signature, b"d" * 16, NOW)
+    memory.close()
+    path.write_bytes(flipped(path.read_bytes(), Random(seed)))
+    for _ in range(2):
+        again = TakenImages(path)
+        assert not again.is_new, "or images that are in the folder would count as taken"
+        again.add("new.png", signature, b"d" * 16)
+        again.close()
+    last = TakenImages(path)
+    assert last.signatures()["new.png"] == signature
     last.close()
