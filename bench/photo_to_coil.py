@@ -1,7 +1,8 @@
 """`python -m bench.photo_to_coil`: from the trigger of a part until its PLC has the result, through RabbitMQ.
 
 The belt of `patchline/plant` carries 36 parts a second past a camera. Camera, worker, gate, RabbitMQ, Redis and the PLC
-share the cores. Their times are compared with the sum of the stages, each of which is measured alone before.
+share the cores. Their times are compared with the sum of the stages, each of which is measured alone before. The last
+rows say where the slowest parts spend their time, and what each process costs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import coil_stages, plant
+from bench import coil_legs, coil_stages, plant, process_costs
 from bench import line as lines
+from bench.coil_legs import Legs
 from bench.coil_stages import LINE
 from bench.line import Line
 from bench.plant import DEFAULT
@@ -32,6 +34,7 @@ from patchline.plant.plc_server import gate_address
 from patchline.plant.simulator import geometry_of
 from patchline.plc.register_map import Code, Layout
 from patchline.protocol import topology
+from patchline.protocol.messages import Verdict
 from patchline.runtime import logs
 from patchline.services import server
 
@@ -45,6 +48,14 @@ _PICTURES = 100
 _WARM_UP = 50  # parts, which are not counted
 _TIMEOUT_S = 120.0
 _JUDGED = (Code.PASS, Code.REVIEW, Code.FAIL)
+_COMMANDS = {
+    "the worker": "-m patchline worker",
+    "the gate": "-m patchline gate",
+    "the camera": "-m patchline.plant.camera",
+    "RabbitMQ": "beam.smp",
+    "Redis": "redis-server",
+    "the simulated PLC": "-m patchline.plant.simulator",
+}
 
 
 @dataclass
@@ -55,12 +66,16 @@ class Run:
         triggers: when each part was triggered, by number.
         results: when its result was read, and why it is as it is.
         stalled_s: for so long the belt stood, because the machine was too slow.
+        legs: the ways of the parts that were judged and count.
+        core_ms: the CPU time of each process, by `_COMMANDS`.
     """
 
     triggers: dict[int, float] = field(default_factory=dict)
     results: dict[int, tuple[float, Code]] = field(default_factory=dict)
     stalled_s: float = 0.0
     is_empty: bool = False
+    legs: list[Legs] = field(default_factory=list)
+    core_ms: dict[str, float] = field(default_factory=dict)
 
     def on_events(self, events: list[Event]) -> None:
         """Take note of events of the ledger."""
@@ -75,8 +90,27 @@ class Run:
 
     def latencies_ms(self) -> list[float]:
         """Return the times of all parts that were judged."""
-        judged = {number: at for number, (at, code) in self.results.items() if code in _JUDGED and number > _WARM_UP}
-        return [1000 * (at - self.triggers[number]) for number, at in judged.items()]
+        return [1000 * (at - self.triggers[number]) for number, at in self._judged().items()]
+
+    def follow(self, verdicts: Iterable[Verdict], epoch_s: float) -> None:
+        """Take note of the way of each part that was judged and counts.
+
+        Args:
+            verdicts: of all parts.
+            epoch_s: the epoch time at 0 of the clock of the ledger.
+        """
+        judged = self._judged()
+        self.legs = [
+            Legs.of(
+                1000 * (epoch_s + self.triggers[verdict.number]), verdict, 1000 * (epoch_s + judged[verdict.number])
+            )
+            for verdict in verdicts
+            if verdict.number in judged
+        ]
+
+    def _judged(self) -> dict[int, float]:
+        """When the result of each part that was judged and counts was read, by number."""
+        return {number: at for number, (at, code) in self.results.items() if code in _JUDGED and number > _WARM_UP}
 
     @property
     def lost(self) -> int:
@@ -136,7 +170,12 @@ def measure(folder: Path, settings: config.Config, parts: int, rate: float) -> t
             line.verdicts(2 * coil_stages.REPEATS)
             with line.workers(DEFAULT) as workers, _camera(line, belt.camera_port):
                 lines.wait_until_ready(workers)
-                return stages, belt.carry(parts)
+                before = process_costs.cpu_seconds_of_commands(_COMMANDS)
+                run = belt.carry(parts)
+                after = process_costs.cpu_seconds_of_commands(_COMMANDS)
+            run.core_ms = {name: 1000 * (after[name] - before[name]) for name in _COMMANDS}
+            run.follow(line.verdicts(len(run.triggers) - run.lost), time.time() - time.monotonic())
+            return stages, run
 
 
 @dataclass(frozen=True)
@@ -229,6 +268,8 @@ def _rows(stages: dict[str, float], run: Run) -> Iterator[Row]:
     latencies = run.latencies_ms()
     for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0)):
         yield ratio_row(f"photo to coil, {name} : all stages alone", "ms", lines.quantile(latencies, share), total)
+    yield from coil_legs.rows(run.legs)
+    yield from coil_legs.cost_rows(run.core_ms, len(run.triggers), run.rate)
 
 
 if __name__ == "__main__":

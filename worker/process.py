@@ -21,7 +21,7 @@ from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
 from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
-from patchline.runtime import connections, container, logs, notify
+from patchline.runtime import connections, container, garbage, logs, notify
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
@@ -253,6 +253,7 @@ def _run_lanes(
     losses: list[DeviceStuckError] = []
     queues = {lane.jobs for lane in lanes}
     health.is_consuming = lambda: broker.connected and all(queue.subscribed for queue in queues)
+    garbage.settle()
     threads = _start(lanes, losses)
     failure = _watch(threads, lanes[0].heartbeats, health, stop)
     # A worker that lost its device can finish nothing: it gives everything back at once.

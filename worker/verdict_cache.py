@@ -20,7 +20,7 @@ from patchline.protocol import messages
 
 _log = structlog.get_logger(__name__)
 _RETRY_AFTER_S = 5.0  # after a failure; an unreachable Redis then costs one timeout in this period
-_WRITE_INTERVAL_S = 0.05  # entries that arrive within it are written in one pipeline
+_WRITE_INTERVAL_S = 0.2  # entries that arrive within it are written in one pipeline
 _MAX_PENDING = 1000  # verdicts and pictures waiting to be written; further ones are dropped
 _CLOSE_TIMEOUT_S = 1.0
 

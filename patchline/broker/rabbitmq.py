@@ -22,6 +22,7 @@ import pika
 import pika.exceptions
 import structlog
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils import io_services_utils
 from pika.channel import Channel
 
 from patchline.broker import advice, rabbit_topology
@@ -38,6 +39,7 @@ from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
+_READ_BYTES = 262_144  # at once; pika reads 4,096
 _CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
 _NOT_FOUND = 404
 _LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
@@ -304,13 +306,8 @@ class RabbitBroker:
 
     def _send(self, channel: Channel, publication: Publication, item: Outgoing) -> None:
         self._confirms.add(publication, item)
-        channel.basic_publish(
-            item.exchange,
-            item.routing_key,
-            item.message.body,
-            _properties(item.message),
-            mandatory=item.mandatory,
-        )
+        message, properties = item.message, _properties(item.message)
+        channel.basic_publish(item.exchange, item.routing_key, message.body, properties, mandatory=item.mandatory)
 
     def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
         self.doubt_topology()
@@ -368,6 +365,7 @@ class RabbitBroker:
 
 
 pika.data.decode_value = partial(decode_value, pika.data.decode_value)
+io_services_utils._AsyncTransportBase._MAX_RECV_BYTES = _READ_BYTES  # there is no option (decision 171)
 
 
 def _properties(message: Message) -> pika.BasicProperties:

@@ -29,7 +29,7 @@ from patchline.publisher import process as publisher
 from patchline.publisher.job_state import OnState
 from patchline.publisher.pipelines import Pipelines
 from patchline.publisher.source import Capture
-from patchline.runtime import connections, notify
+from patchline.runtime import connections, garbage, notify
 from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
@@ -140,6 +140,7 @@ def run(
             metrics.show(lambda: shutter.is_open, lambda: shutter.opened, lambda: len(parts), series.frame_timeout_s)
             exposures = Exposures(series, publishers.announce, sender.send, parts, shutter, metrics, connections.now_ms)
             exposures.answer_left()
+            garbage.settle()
             start_triggers(shutter, events, stop)
             serve(exposures, shutter, events, stop, publisher_stop)
             shutter.close()

@@ -24,7 +24,7 @@ from patchline.gate.metrics import Metrics, PlcMetrics
 from patchline.gate.service import Service
 from patchline.plc.station import Station
 from patchline.protocol.gate_messages import Ping
-from patchline.runtime import connections, damage, health, notify
+from patchline.runtime import connections, damage, garbage, health, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.status import Identity, StatusSender
 from patchline.runtime.uptime import boot_s
@@ -128,6 +128,7 @@ def _with_short_times(settings: config.Config) -> config.Config:
 
 
 def _run(service: Service, life: _Life, stop: threading.Event, forget_after_s: float) -> None:
+    garbage.settle()
     notify.send(notify.READY)
     alive_at = 0.0
     while not stop.is_set():

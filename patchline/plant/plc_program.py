@@ -84,6 +84,7 @@ class Tracked:
         number: its number.
         count: the encoder's count at the trigger.
         old_sequence: that of its slot at the trigger. What has it is the result of an earlier part.
+        words: what its slot held last. Most cycles see nothing new there.
         result: what the slot said last.
         rejected: the slot has said reject.
         accept: whether the arm lets it pass. None until it reaches its window.
@@ -93,6 +94,7 @@ class Tracked:
     number: int
     count: int
     old_sequence: int
+    words: tuple[int, ...] = ()
     result: Result | None = None
     rejected: bool = False
     accept: bool | None = None
@@ -224,7 +226,8 @@ class PlcProgram:
         retained.number = (retained.number + 1) % 2**32
         retained.trigger_sequence = registers.next_sequence(retained.trigger_sequence)
         self._last_trigger = count
-        retained.parts.append(Tracked(retained.number, count, int(self._slot(retained.number)["sequence"])))
+        slot = registers.RESULT.unpack(self._slot(retained.number))
+        retained.parts.append(Tracked(retained.number, count, int(slot["sequence"])))
         words = registers.TRIGGER.pack(
             {"number": retained.number, "count": count, "sequence": retained.trigger_sequence}
         )
@@ -233,7 +236,10 @@ class PlcProgram:
 
     def _read_result(self, part: Tracked) -> None:
         """Read the slot of a part. A reject stays one, whatever is written later."""
-        slot = self._slot(part.number)
+        words = self._slot(part.number)
+        if words == part.words:
+            return
+        part.words, slot = words, registers.RESULT.unpack(words)
         result = self._valid_result(part, slot)
         if result in (None, part.result):
             return
@@ -242,8 +248,8 @@ class PlcProgram:
         in_time = part.accept is None
         self._record("result", number=part.number, result=result, code=slot["code"], in_time=in_time)
 
-    def _slot(self, number: int) -> dict[str, Value]:
-        return registers.RESULT.unpack(self._memory.read(self._layout.result(number), registers.RESULT.words))
+    def _slot(self, number: int) -> tuple[int, ...]:
+        return self._memory.read(self._layout.result(number), registers.RESULT.words)
 
     def _valid_result(self, part: Tracked, slot: dict[str, Value]) -> Result | None:
         if slot["number"] != part.number or slot["sequence"] == part.old_sequence:

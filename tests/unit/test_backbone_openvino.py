@@ -39,3 +39,8 @@ def test_models_that_come_and_go_leave_the_signal_stack_as_it_is():
     del second
     gc.collect()
     assert signal_stack() == before, "a signal would be handled on memory that is freed"
+
+
+def test_the_threads_of_a_model_are_not_bound_to_cores():
+    # OpenVINO binds a thread only while it computes, so its own word has to do.
+    assert load("f32")._compiled.get_property("ENABLE_CPU_PINNING") is False
