@@ -21,6 +21,8 @@ WHO_MAY = {
     ("GET", "/login"): ALL,
     ("POST", "/login"): ALL,
     ("POST", "/logout"): set(Role),
+    ("GET", "/password"): set(Role),
+    ("POST", "/password"): set(Role),
     ("GET", "/"): set(Role),
     ("GET", "/line"): set(Role),
     ("GET", "/line/events"): set(Role),
@@ -212,6 +214,38 @@ def test_a_log_in_leads_to_the_page_that_was_asked_for_and_never_to_another_site
         token = browser.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
         form = {"csrf": token, "name": "a-see", "password": "correct horse", "to": to}
         assert browser.client.post("/login", data=form).headers["location"] == expected
+
+
+def test_a_person_changes_the_own_password_and_the_other_log_ins_of_the_account_end(own):
+    browser, other = own.browser(Role.SEE), own.browser(Role.SEE)
+    form = {"old": "correct horse", "new": "  a new password", "again": "  a new password"}
+    answer = browser.post("/password", form)
+    assert answer.headers["location"] == "/line"
+    assert browser.get("/line").status_code == 200
+    assert other.get("/line").status_code == 303
+    assert own.console.accounts.check("a-see", "  a new password")
+    latest = audit.latest(own.console.database, 2)[1]
+    assert (latest.who, latest.what, latest.detail) == ("a-see", "password changed", "a-see")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({"old": "wrong password"}, 403, "The present password is wrong."),
+        ({"again": "something else"}, 400, "The two new passwords differ."),
+        ({"new": "short", "again": "short"}, 400, "A password has 10 to 200 characters."),
+    ],
+)
+def test_a_password_that_cannot_be_changed_stays(own, change, status, text):
+    browser = own.browser(Role.SEE)
+    form = {"old": "correct horse", "new": "a new password", "again": "a new password"} | change
+    for _ in range(5):
+        answer = browser.post("/password", form)
+        assert (answer.status_code, text in answer.text) == (status, True)
+    assert own.console.accounts.check("a-see", "correct horse")
+    if status == 403:
+        assert browser.post("/password", form).status_code == 429
+    assert browser.get("/line").status_code == 200
 
 
 def test_wrong_passwords_are_counted_and_the_sixth_attempt_is_not_even_looked_at(own):
