@@ -268,6 +268,17 @@ def test_an_address_that_tries_many_names_is_refused_and_others_are_not(own):
     assert sum(admit("anna", f"10.0.1.{number}") for number in range(200)) == 99
 
 
+def test_people_who_log_in_rightly_use_up_no_attempts_of_their_address(own):
+    limit = own.console.limit
+    for number in range(100):
+        assert limit.admit(f"name-{number}", "10.0.0.1")
+        limit.forget(f"name-{number}", "10.0.0.1")
+    for _ in range(4):
+        assert limit.admit("anna", "10.0.0.1")
+    limit.forget("anna", "10.0.0.1")
+    assert sum(limit.admit(f"other-{number}", "10.0.0.1") for number in range(40)) == 30
+
+
 def test_an_account_that_does_not_exist_is_refused_in_the_same_words(own):
     browser = own.browser()
     texts = {browser.log_in(name, "wrong password").text.count("Name or password is wrong.") for name in ("a-see", "x")}
