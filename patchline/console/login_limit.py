@@ -48,9 +48,13 @@ class LoginLimit:
             return True
 
     def forget(self, name: str, address: str) -> None:
-        """Forget the attempts of a person who has logged in."""
+        """Forget the attempts of a person who has logged in: a shift that begins behind a proxy is no attack."""
         with self._lock:
-            self._tried.pop(_keys(name, address)[0], None)
+            person, *shared = (self._tried.get(key, []) for key in _keys(name, address))
+            count = len(person)
+            person.clear()
+            for tried in shared:
+                del tried[max(0, len(tried) - count) :]
 
     def _of(self, key: tuple[str, str], now: float) -> list[float]:
         recent = [at for at in self._tried.pop(key, []) if now - at < _WINDOW_S]

@@ -9,7 +9,7 @@ import argon2
 from patchline.protocol.errors import SetupError
 
 _MEMORY_KIB, _PASSES, _LANES = 65_536, 3, 4
-_SHORTEST, _LONGEST = 10, 200
+SHORTEST, LONGEST = 10, 200
 
 
 class Passwords:
@@ -31,8 +31,8 @@ class Passwords:
         Raises:
             SetupError: it is too short or too long.
         """
-        if not _SHORTEST <= len(password) <= _LONGEST:
-            raise SetupError(f"a password has {_SHORTEST} to {_LONGEST} characters; this one has {len(password)}")
+        if not SHORTEST <= len(password) <= LONGEST:
+            raise SetupError(f"a password has {SHORTEST} to {LONGEST} characters; this one has {len(password)}")
         with self._lock:
             return self._hasher.hash(password)
 
@@ -40,7 +40,7 @@ class Passwords:
         """Compare a password with a hash. None, of an account that does not exist, takes as long and is False."""
         with self._lock:
             try:
-                right = self._hasher.verify(hashed or self._of_nobody, password[:_LONGEST])
+                right = self._hasher.verify(hashed or self._of_nobody, password[:LONGEST])
             except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
                 return False
         return right and hashed is not None

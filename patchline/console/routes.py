@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from patchline.console import audit_page, line_page, login_page, part_page, review_page, search_page
+from patchline.console import audit_page, line_page, login_page, part_page, password_page, review_page, search_page
 from patchline.console.context import Console
 from patchline.console.roles import Role
 from patchline.console.texts import mark
@@ -49,6 +49,8 @@ ROUTES = (
     Route("GET", "/login", login_page.show, None),
     Route("POST", "/login", login_page.log_in, None),
     Route("POST", "/logout", login_page.log_out, Role.SEE),
+    Route("GET", "/password", password_page.show, Role.SEE),
+    Route("POST", "/password", password_page.change, Role.SEE),
     Route("GET", "/", _home, Role.SEE),
     Route("GET", "/line", line_page.show, Role.SEE),
     Route("GET", "/line/events", line_page.listen, Role.SEE),

@@ -21,6 +21,8 @@ WHO_MAY = {
     ("GET", "/login"): ALL,
     ("POST", "/login"): ALL,
     ("POST", "/logout"): set(Role),
+    ("GET", "/password"): set(Role),
+    ("POST", "/password"): set(Role),
     ("GET", "/"): set(Role),
     ("GET", "/line"): set(Role),
     ("GET", "/line/events"): set(Role),
@@ -214,6 +216,38 @@ def test_a_log_in_leads_to_the_page_that_was_asked_for_and_never_to_another_site
         assert browser.client.post("/login", data=form).headers["location"] == expected
 
 
+def test_a_person_changes_the_own_password_and_the_other_log_ins_of_the_account_end(own):
+    browser, other = own.browser(Role.SEE), own.browser(Role.SEE)
+    form = {"old": "correct horse", "new": "  a new password", "again": "  a new password"}
+    answer = browser.post("/password", form)
+    assert answer.headers["location"] == "/line"
+    assert browser.get("/line").status_code == 200
+    assert other.get("/line").status_code == 303
+    assert own.console.accounts.check("a-see", "  a new password")
+    latest = audit.latest(own.console.database, 2)[1]
+    assert (latest.who, latest.what, latest.detail) == ("a-see", "password changed", "a-see")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "text"),
+    [
+        ({"old": "wrong password"}, 403, "The present password is wrong."),
+        ({"again": "something else"}, 400, "The two new passwords differ."),
+        ({"new": "short", "again": "short"}, 400, "A password has 10 to 200 characters."),
+    ],
+)
+def test_a_password_that_cannot_be_changed_stays(own, change, status, text):
+    browser = own.browser(Role.SEE)
+    form = {"old": "correct horse", "new": "a new password", "again": "a new password"} | change
+    for _ in range(5):
+        answer = browser.post("/password", form)
+        assert (answer.status_code, text in answer.text) == (status, True)
+    assert own.console.accounts.check("a-see", "correct horse")
+    if status == 403:
+        assert browser.post("/password", form).status_code == 429
+    assert browser.get("/line").status_code == 200
+
+
 def test_wrong_passwords_are_counted_and_the_sixth_attempt_is_not_even_looked_at(own):
     browser = own.browser()
     for _ in range(5):
@@ -232,6 +266,17 @@ def test_an_address_that_tries_many_names_is_refused_and_others_are_not(own):
     assert not admit("anna", "10.0.0.1")
     assert admit("anna", "10.0.0.2")
     assert sum(admit("anna", f"10.0.1.{number}") for number in range(200)) == 99
+
+
+def test_people_who_log_in_rightly_use_up_no_attempts_of_their_address(own):
+    limit = own.console.limit
+    for number in range(100):
+        assert limit.admit(f"name-{number}", "10.0.0.1")
+        limit.forget(f"name-{number}", "10.0.0.1")
+    for _ in range(4):
+        assert limit.admit("anna", "10.0.0.1")
+    limit.forget("anna", "10.0.0.1")
+    assert sum(limit.admit(f"other-{number}", "10.0.0.1") for number in range(40)) == 30
 
 
 def test_an_account_that_does_not_exist_is_refused_in_the_same_words(own):
