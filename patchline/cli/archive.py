@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,7 +67,9 @@ def find(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Decided before.")] = None,
     score: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="The score; either end may be missing.")] = None,
-    bank: Annotated[str | None, typer.Option(metavar="DIGEST", help="The memory bank, by the first digits.")] = None,
+    bank: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The version of the memory bank, by its first digits.")
+    ] = None,
     most: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many at most; 100, all with --out.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a .csv or .parquet file instead.")] = None,
     config_file: Settings = CONFIG,
@@ -122,11 +124,7 @@ def _range(text: str | None) -> tuple[float | None, float | None]:
 @contextmanager
 def opened(config_file: Path) -> Iterator[LedgerDatabase]:
     """Open the archive for reading. What it cannot do is one line."""
-    from patchline.archive import opening
-    from patchline.archive.base import Unavailable
+    from patchline.archive.database import Access
 
-    with closing(opening.open_archive(config.load(config_file), read_only=True)) as archive:
-        try:
-            yield archive
-        except Unavailable as error:
-            raise SetupError(f"the database of the archive cannot be used ({error})") from error
+    with archive_pictures.opened(config.load(config_file), Access.READ) as archive:
+        yield archive

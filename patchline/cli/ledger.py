@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchline import config
-from patchline.archive.ledger import GapKind
+from patchline.archive.ledger import GapKind, shown_bank
 from patchline.cli.archive import opened
 from patchline.cli.options import CONFIG, Category, Settings, names
 from patchline.protocol.judgement_message import Label
+from patchline.runtime import this_user
 
 if TYPE_CHECKING:
     from patchline.archive.ledger import LabelSearch
@@ -26,7 +26,9 @@ OneLine = Annotated[str | None, typer.Option("--line", metavar="NAME", callback=
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="Then or later: 2026-11-28T09:30, 8h, 7d.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before that time.")]
-Bank = Annotated[str | None, typer.Option(metavar="DIGEST", help="The memory bank, by the first digits.")]
+Bank = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="The version of the memory bank, by its first digits.")
+]
 
 
 def part(
@@ -107,7 +109,7 @@ def judge(
     from patchline.operations import judging
     from patchline.runtime import connections
 
-    said = judging.make(job_id, judgement, kind, by or getpass.getuser(), note, connections.now_ms())
+    said = judging.make(job_id, judgement, kind, by or this_user.person(), note, connections.now_ms())
     settings = config.load(config_file)
     with connections.connect(settings, "judge", confirm_timeout_s=10) as broker:
         judging.publish(broker, said)
@@ -145,7 +147,7 @@ def rates(
     columns = ("line", "category", "bank", "good", "defect", "unsure", "over-kill", "miss", "good rejects", "missed")
     rows = [
         (
-            *(one.line, one.category, one.bank[:12]),
+            *(one.line, one.category, shown_bank(one.bank)),
             *(one.passed.good + one.rejected.good, one.passed.defects + one.rejected.defects, one.unsure),
             *(_percent(figure) for figure in (one.over_kill, one.miss, one.good_rejects, one.missed_passes)),
         )
@@ -153,7 +155,7 @@ def rates(
     ]
     terminal.table("labelled parts, in %, with 95 % bounds", columns, rows)
     print("good rejects: of the labelled rejects, those that are good; missed: of the labelled passes, the defects")
-    _explain((f"{one.line}, {one.category}, {one.bank[:12]}", one.meaning) for one in found)
+    _explain((f"{one.line}, {one.category}, {shown_bank(one.bank)}", one.meaning) for one in found)
 
 
 def threshold(
@@ -182,7 +184,7 @@ def threshold(
     if as_json:
         print(proposal.model_dump_json())
         return
-    print(f"category {category}, bank {proposal.bank[:12]}: proposed threshold {proposal.threshold:g}")
+    print(f"category {category}, bank {shown_bank(proposal.bank)}: proposed threshold {proposal.threshold:g}")
     print(f"  good parts rejected: {_bounds(proposal.over_kill)} ({proposal.good} labelled)")
     print(f"  defects that pass:   {_bounds(proposal.miss)} ({proposal.defects} labelled)")
     _explain([("", proposal.meaning)])
