@@ -101,6 +101,8 @@ def find(
         for record, pictures in found:
             print(_shown(record, pictures))
             count += 1
+    if not count:
+        print("no verdicts", file=sys.stderr)
     if count == limit and most is None:
         print(f"the latest {count}; there may be more: see --most and --out", file=sys.stderr)
 

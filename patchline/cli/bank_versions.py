@@ -110,9 +110,14 @@ def publish(
     settings = config.load(config_file)
     settings.category(category)
     source = settings.paths.memory_banks / category if folder is None else folder
-    version, is_new = opening.versions(settings).publish(source, category, name_of(who), why)
+    versions = opening.versions(settings)
+    version, is_new = versions.publish(source, category, name_of(who), why)
     print(f"{category}: {source} {'is' if is_new else 'was published before as'} version {version}")
-    print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
+    state = versions.state(category).state_of(version)
+    if state in ("active", "retired"):
+        print("It is active." if state == "active" else "It is retired, and cannot be activated any more.")
+    else:
+        print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
 
 
 @app.command()

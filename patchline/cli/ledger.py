@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
@@ -102,7 +103,8 @@ def judge(
 ) -> None:
     """Say what a part is, after its verdict. The archive keeps all judgements, and the newest one counts.
 
-    No gate hears it: the part has left the line. It needs RabbitMQ only, as a user who may publish judgements.
+    No gate hears it: the part has left the line. It needs RabbitMQ only, as a user who may publish judgements. If the
+    archive can be read from here, it is asked whether there is such a job.
 
     Example:  patchline archive judge 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11 defect --kind scratch --by anna
     """
@@ -111,8 +113,11 @@ def judge(
 
     said = judging.make(job_id, judgement, kind, by or this_user.person(), note, connections.now_ms())
     settings = config.load(config_file)
-    with connections.connect(settings, "judge", confirm_timeout_s=10) as broker:
+    note_on_job = judging.look_up(settings, job_id)
+    with connections.connect(settings, "judge", confirm_timeout_s=10, quiet=True) as broker:
         judging.publish(broker, said)
+    if note_on_job is not None:
+        print(note_on_job, file=sys.stderr)
     print(f"job {said.job_id}: {said.judgement}{'' if said.kind is None else f' ({said.kind})'}, says {said.by}")
 
 

@@ -187,21 +187,21 @@ def test_the_url_is_read_again_from_its_file_at_each_connection(archives, tmp_pa
     with owner._engine.begin() as connection:
         connection.execute(sa.text("CREATE ROLE before LOGIN IN ROLE pg_write_all_data, pg_read_all_data"))
     archive = opening.open_archive(config.load(tmp_path / "config.yaml"))
-    archive.check()
+    archive.save([record()], [])
     with owner._engine.begin() as connection:  # as with a password that was changed
         connection.execute(sa.text("ALTER ROLE before RENAME TO after"))
         others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'after'"
         connection.execute(sa.text(others))
     with pytest.raises(Unavailable):
-        archive.check()
+        archive.save([record()], [])
     with pytest.raises(Unavailable, match='role "before" does not exist'):
-        archive.check()
+        archive.save([record()], [])
     write_url("after")
-    archive.check()
+    archive.save([record()], [])
     file.unlink()
     archive.close()
     with pytest.raises(Unavailable, match=r"archive\.url.*cannot be read"):
-        archive.check()
+        archive.save([record()], [])
     with owner._engine.begin() as connection:
         connection.execute(sa.text("DROP ROLE after"))
 

@@ -105,6 +105,9 @@ def test_a_part_is_judged_by_people_and_its_ledger_and_the_rates_are_printed(lin
         assert said.returncode == 0, said.err
     target = opening.target(line.settings)
     wait_for(lambda: rows(target, "judgements") == 4 and rows(target, "acts") == 6 and rows(target, "verdicts") == 3)
+    by_part = line.run("archive", "judge", "part-j3", "good")
+    assert (by_part.returncode, "is the id of a part; name its job: j3" in by_part.err) == (2, True)
+    assert "knows no job another yet" in line.run("archive", "judge", "another", "good").err
     printed = line.run("archive", "part", "part-j3").out
     for words in ("captured", "announced", "verdict fail, score 8", "rejected it: fail", "anna judged it good: dust"):
         assert words in printed
