@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
@@ -302,6 +302,8 @@ def _sqlite_engine(file: Path, access: Access) -> sa.Engine:
     try:
         if access is Access.MAKE:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(OSError):  # it is there, or the first connection says what is wrong
+                file.touch(mode=0o600, exist_ok=False)  # for its owner only, whatever the umask; its log follows it
         elif not file.exists():
             raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
     except OSError as error:

@@ -117,6 +117,8 @@ def _declare(keeper: QueueKeeper, stop: threading.Event) -> None:
 
 
 def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event: str, stop: threading.Event) -> None:
+    """Try again and again. Each reason is said once, since this may last for days."""
+    said = ""
     while not stop.is_set():
         try:
             attempt()
@@ -124,7 +126,9 @@ def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event:
         except TopologyMismatch:
             raise
         except retried as error:
-            _log.warning(event, reason=str(error), retry_in_s=_RETRY_S)
+            if str(error) != said:
+                _log.warning(event, reason=str(error), retry_in_s=_RETRY_S)
+            said = str(error)
         notify.extend_start(_START_S)
         stop.wait(_RETRY_S)
 

@@ -301,7 +301,8 @@ class Versions:
         try:
             record = Record.model_validate_json(content, extra=messages.UNKNOWN_FIELDS)
         except pydantic.ValidationError as error:
-            raise SetupError(f"{where}: {messages.describe(error)}") from error
+            advice = "restore this file from a backup; a record of a later build needs that build"
+            raise SetupError(f"{where}: {messages.describe(error)}; {advice}") from error
         if record.number != number or record.after != before.digest:
             raise SetupError(f"{where}: does not follow the record before it; the log was changed")
         if record.act == "publish" and (record.files or {}).get(store.MANIFEST_FILE) != record.version:

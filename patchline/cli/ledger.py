@@ -6,17 +6,17 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
+from patchline.archive import times
 from patchline.archive.ledger import GapKind, shown_bank
 from patchline.cli.archive import opened
 from patchline.cli.options import CONFIG, Category, Settings, names
 from patchline.protocol.judgement_message import Label
-from patchline.runtime import this_user
+from patchline.runtime import terminal, this_user
 
 if TYPE_CHECKING:
     from patchline.archive.ledger import LabelSearch
@@ -55,9 +55,9 @@ def part(
             number = "" if page.number is None else f", number {page.number}"
             print(f"part {page.part_id}, job {page.job_id}, line {page.line}, category {page.category}{number}")
             for event in page.events:
-                print(f"  {_local(event.at)}  {_printable(event.text)}")
+                print(f"  {times.local(event.at)}  {terminal.printable(event.text)}")
             for missing in page.missing:
-                print(f"  ! {_printable(missing)}")
+                print(f"  ! {terminal.printable(missing)}")
 
 
 def gaps(
@@ -76,7 +76,7 @@ def gaps(
 
     Example:  patchline archive gaps --line press-3 --since 8h
     """
-    from patchline.archive import ledger_text, times
+    from patchline.archive import ledger_text
     from patchline.archive.ledger import GapSearch
     from patchline.runtime.connections import now_ms
 
@@ -85,8 +85,8 @@ def gaps(
     with opened(config_file) as archive:
         found = [gap for one in kind or GapKind for gap in archive.gaps(one, search)]
     for gap in found:
-        text = f"{_local(gap.at)}  part {gap.part_id}, job {gap.job_id}, line {gap.line}: {ledger_text.words(gap)}"
-        print(json.dumps(asdict(gap)) if as_json else _printable(text))
+        text = f"{times.local(gap.at)}  part {gap.part_id}, job {gap.job_id}, line {gap.line}: {ledger_text.words(gap)}"
+        print(json.dumps(asdict(gap)) if as_json else terminal.printable(text))
     if not found and not as_json:
         print("no gaps")
 
@@ -138,7 +138,6 @@ def rates(
     Example:  patchline archive rates --category gasket --since 7d
     """
     from patchline.operations import label_rates
-    from patchline.runtime import terminal
 
     with opened(config_file) as archive:
         found = label_rates.rates(archive.label_counts(_search(line, category, bank, since, until)))
@@ -198,7 +197,6 @@ def threshold(
 def _search(
     line: str | None, category: str | None, bank: str | None, since: str | None, until: str | None
 ) -> LabelSearch:
-    from patchline.archive import times
     from patchline.archive.ledger import LabelSearch
     from patchline.runtime.connections import now_ms
 
@@ -222,13 +220,3 @@ def _percent(figure: Figure | None) -> str:
 
 def _bounds(share: FlaggedShare | None) -> str:
     return "unknown" if share is None else f"{share.expected:.2%}, {share.lower:.2%} to {share.upper:.2%}"
-
-
-def _printable(text: str) -> str:
-    """Return a text of other processes without what controls a terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
-def _local(epoch_ms: int) -> str:
-    """Return a time of this machine, with its offset."""
-    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "milliseconds")

@@ -1,6 +1,8 @@
 """The archive in memory and in SQLite: the contract, and what only a file has."""
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 
 import pytest
@@ -102,6 +104,18 @@ def test_a_reader_does_not_hinder_the_archive(file):
     reader.close()
 
 
+def test_the_file_is_readable_by_its_owner_only_whatever_the_umask_and_the_folder(file):
+    file.parent.mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        archive = opened(file)
+        archive.save([record()], [])
+        assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
+        archive.close()
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("access", [Access.READ, Access.CHANGE])
 def test_only_the_archive_makes_the_archive(file, access):
     with pytest.raises(SetupError, match="there is no archive"):
@@ -110,7 +124,7 @@ def test_only_the_archive_makes_the_archive(file, access):
     file.parent.mkdir()
     file.touch()
     archive = Database(file, access)
-    with pytest.raises(SetupError, match=r"not those of this build .* `patchline archive` makes them"):
+    with pytest.raises(Unavailable, match=r"no such table: verdicts; `patchline archive` of this build makes its tables"):
         archive.get("job-1")
     archive.close()
 
