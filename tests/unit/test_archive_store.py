@@ -124,7 +124,9 @@ def test_only_the_archive_makes_the_archive(file, access):
     file.parent.mkdir()
     file.touch()
     archive = Database(file, access)
-    with pytest.raises(Unavailable, match=r"no such table: verdicts; `patchline archive` of this build makes its tables"):
+    with pytest.raises(
+        Unavailable, match=r"no such table: verdicts; `patchline archive` of this build makes its tables"
+    ):
         archive.get("job-1")
     archive.close()
 
