@@ -10,7 +10,8 @@ TEST_PROCESSES := $(if $(PATCHLINE_AMQP_URL)$(PATCHLINE_REDIS_URL),,$(PROCESSES)
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Tests start hundreds of processes: byte code is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,broker_kill,plc_reset,link_freeze
+CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,archive_kill,broker_kill
+CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
 .PHONY: plant-check lint types bench bench-against bench-check wheel wheels lock servers
@@ -128,8 +129,8 @@ wheel:
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir out .
 	@ls out/patchline-*.whl
 
-# Pins what pyproject.toml allows; run it to take newer versions. requirements.lock runs the line, and requirements-dev.lock
-# develops it.
+# Pins what pyproject.toml allows; run it to take newer versions. requirements.lock runs the line,
+# requirements-archive.lock adds PostgreSQL and S3, and requirements-dev.lock develops it.
 lock: $(SETUP)
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra dev --strip-extras --generate-hashes \
@@ -139,3 +140,7 @@ lock: $(SETUP)
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra demo --strip-extras --generate-hashes \
 		--no-emit-options -c requirements-dev.lock -o .venv/lock/demo.txt pyproject.toml
 	grep -A2 '^elpv-dataset' .venv/lock/demo.txt | grep -v '# via' > requirements-demo.lock
+	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra s3 --extra archive-postgres \
+		--strip-extras --generate-hashes --no-emit-options -c requirements-dev.lock -o .venv/lock/archive.txt pyproject.toml
+	awk '/^[a-z]/ {keep = /^(obstore|psycopg|psycopg-binary)==/} keep && !/^ *#/' .venv/lock/archive.txt \
+		> requirements-archive.lock

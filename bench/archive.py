@@ -127,6 +127,10 @@ def _job_id(number: int) -> str:
     return hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
 
 
+def _version(number: int) -> str:
+    return hashlib.sha256(str(number // 100_000).encode()).hexdigest()
+
+
 def message(number: int) -> Message:
     """A verdict with the fields of a worker. Each number always gives the same one."""
     chance = random.Random(number)
@@ -142,7 +146,8 @@ def message(number: int) -> Message:
         "thresholds": {"review": 780.5, "fail": 901.25, "patch": 1400.0, "patch_rule": "review"},
         "p_value": 0.25,
         "backbone": "efficientnet_lite0@5f8d3c0b",
-        "memory_bank": hashlib.sha256(str(number // 100_000).encode()).hexdigest(),
+        "memory_bank": f"gasket-{number % 8}@{_version(number)[:12]}",
+        "bank_version": _version(number),
         "device": "cpu:0",
         "worker": "host:cpu:0:1234",
         "attempt": 1,

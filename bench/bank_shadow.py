@@ -7,27 +7,19 @@ comes just when the shadow judges the one before: the worst case. With many, mos
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench import bank_switch, plant
 from bench import line as lines
-from bench.bank_switch import Load, wait, with_store
+from bench.bank_switch import Load, wait
 from bench.line import Line, Worker
 from bench.plant import DEFAULT
-from bench.table import Row, Table, ratio_row
-from patchline import config
+from bench.table import Row, ratio_row
 from patchline.banks import opening
-from patchline.devices import openvino_backbone
-from patchline.operations import doctor
 from patchline.protocol import topology
-from patchline.runtime import logs
 
 _TURNS, _JOBS = 6, 200  # of each kind; jobs in each turn
 _FEW, _MANY = 1, 12  # jobs on their way
@@ -35,23 +27,12 @@ _FEW, _MANY = 1, 12  # jobs on their way
 
 def main() -> int:
     """Measure, print a table and write it to `out/bench-bank-shadow.json`."""
-    parser = argparse.ArgumentParser(prog="python -m bench.bank_shadow", description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, default=config.PACKAGED)
-    parser.add_argument("--turns", type=int, default=_TURNS)
-    options = parser.parse_args()
-    logs.configure("warning")
-    settings = config.load(options.config)
-    with tempfile.TemporaryDirectory() as folder, with_store(Path(folder), settings) as (line, versions):
+
+    def measured(line: Line, versions: list[str], turns: int) -> list[Row]:
         line.broker.declare(topology.ledger(1_000_000))
-        measured = [row for jobs in (_FEW, _MANY) for row in measure(line, versions[1], jobs, options.turns)]
-    table = Table(
-        cpu=openvino_backbone.cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
-        capabilities=doctor.instructions(),
-        rows=tuple(measured),
-    )
-    table.show()
-    table.write(Path("out/bench-bank-shadow.json"))
+        return [row for jobs in (_FEW, _MANY) for row in measure(line, versions[1], jobs, turns)]
+
+    bank_switch.run("bank_shadow", __doc__, ("--turns", _TURNS), measured)
     return 0
 
 

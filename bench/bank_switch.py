@@ -80,23 +80,34 @@ class Load:
 
 def main() -> int:
     """Measure, print a table and write it to `out/bench-bank-switch.json`. Return 1 if the ratio is out of bounds."""
-    parser = argparse.ArgumentParser(prog="python -m bench.bank_switch", description=__doc__.splitlines()[0])
+    rows = run("bank_switch", __doc__, ("--switches", _SWITCHES), measure)
+    return int(rows[0].ratio > MAX_LATENCY)
+
+
+def run(
+    name: str, text: str | None, option: tuple[str, int], measure_: Callable[[Line, list[str], int], list[Row]]
+) -> list[Row]:
+    """Measure on a line with a store, print a table and write it to `out/bench-NAME.json`. Return its rows.
+
+    Args:
+        name: of the module.
+        text: its docstring.
+        option: how often to measure: the name of the option, and its default.
+        measure_: measures on the line, with its versions, so often.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=(text or "").splitlines()[0])
     parser.add_argument("--config", type=Path, default=config.PACKAGED)
-    parser.add_argument("--switches", type=int, default=_SWITCHES)
+    parser.add_argument(option[0], dest="times", type=int, default=option[1])
     options = parser.parse_args()
     logs.configure("warning")
     settings = config.load(options.config)
     with tempfile.TemporaryDirectory() as folder, with_store(Path(folder), settings) as (line, versions):
-        measured = measure(line, versions, options.switches)
-    table = Table(
-        cpu=openvino_backbone.cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
-        capabilities=doctor.instructions(),
-        rows=tuple(measured),
-    )
+        rows = measure_(line, versions, options.times)
+    cores, capabilities = len(os.sched_getaffinity(0)), doctor.instructions()
+    table = Table(cpu=openvino_backbone.cpu_name(), cores=cores, capabilities=capabilities, rows=tuple(rows))
     table.show()
-    table.write(Path("out/bench-bank-switch.json"))
-    return int(measured[0].ratio > MAX_LATENCY)
+    table.write(Path(f"out/bench-{name.replace('_', '-')}.json"))
+    return rows
 
 
 @contextmanager

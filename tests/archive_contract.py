@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -12,7 +12,8 @@ from patchline.broker.base import Message
 from patchline.protocol.messages import VERDICT_TYPE
 
 NOW = 1_700_000_000_000
-BANK = hashlib.sha256(b"bank").hexdigest()
+BANK = "brick@" + hashlib.sha256(b"index").hexdigest()[:12]  # as workers name it
+VERSION = hashlib.sha256(b"manifest").hexdigest()
 
 
 @dataclass
@@ -35,6 +36,7 @@ def message(job_id="job-1", **changes):
         "thresholds": {"review": 900.0, "fail": 1000.0},
         "backbone": "net",
         "memory_bank": BANK,
+        "bank_version": VERSION,
         "device": "cpu:0",
         "worker": "w",
         "attempt": 1,
@@ -45,7 +47,7 @@ def message(job_id="job-1", **changes):
         "durations_ms": {"decode": 1.5},
     }
     document = {name: value for name, value in (values | changes).items() if value is not None}
-    return Message(json.dumps(document).encode(), job_id, VERDICT_TYPE)
+    return Message(json.dumps(document, separators=(",", ":")).encode(), job_id, VERDICT_TYPE)
 
 
 def record(job_id="job-1", **changes):
@@ -66,7 +68,7 @@ class ArchiveContract:
         assert setting.archive.get("job-2") is None
 
     def test_a_verdict_without_optional_values_is_read_as_it_was_stored(self, setting):
-        names = ("score", "thresholds", "backbone", "memory_bank", "captured_at", "number")
+        names = ("score", "thresholds", "backbone", "memory_bank", "bank_version", "captured_at", "number")
         stored = record(decision="error", reason="crashed", detail="it did", **dict.fromkeys(names))
         setting.archive.save([stored], [])
         assert setting.archive.get("job-1") == stored
@@ -170,7 +172,13 @@ class ArchiveContract:
             (Search(category="cup"), {"c"}),
             (Search(decisions=("fail",)), {"a"}),
             (Search(decisions=("fail", "review")), {"a", "b"}),
-            (Search(bank="feed"), {"c"}),
+            (Search(bank="feed"), {"c"}),  # the digits of its index
+            (Search(bank="cup@fe"), {"c"}),
+            (Search(bank=VERSION[:6]), {"a", "b"}),
+            (Search(bank=VERSION[:6].upper()), {"a", "b"}),
+            (Search(bank=VERSION), {"a", "b"}),
+            (Search(bank=BANK), {"a", "b"}),
+            (Search(bank="@"), set()),
             (Search(bank="%"), set()),
             (Search(bank="_"), set()),
             (Search(since=NOW + 2), {"b", "c", "d"}),
@@ -188,12 +196,24 @@ class ArchiveContract:
             [
                 record("a", part_id="p1", score=10.0, decided_at=NOW + 1),
                 record("b", part_id="p2", line="l2", decision="review", score=20.0, decided_at=NOW + 2),
-                record("c", category="cup", decision="pass", score=30.0, memory_bank="feed5", decided_at=NOW + 3),
-                record("d", decision="error", score=None, memory_bank=None, decided_at=NOW + 4),
+                record(
+                    "c",
+                    category="cup",
+                    decision="pass",
+                    score=30.0,
+                    memory_bank="cup@feed5",
+                    bank_version=None,
+                    decided_at=NOW + 3,
+                ),
+                record("d", decision="error", score=None, memory_bank=None, bank_version=None, decided_at=NOW + 4),
             ],
             [],
         )
         assert {found.job_id for found in setting.archive.find(search)} == expected
+
+    def test_a_verdict_that_was_archived_without_the_version_of_its_bank_is_found_by_it(self, setting):
+        setting.archive.save([replace(record("a"), bank_version=None), record("b", bank_version="0" * 64)], [])
+        assert [found.job_id for found in setting.archive.find(Search(bank=VERSION[:6]))] == ["a"]
 
     def test_a_search_that_is_not_read_to_its_end_holds_nothing(self, setting):
         setting.archive.save([record(f"job-{number}") for number in range(3_000)], [])

@@ -14,7 +14,7 @@ from patchline.protocol import messages, topology
 from patchline.protocol.gate_messages import ACT_TYPE, CONFIRMATION_TYPE, OUTCOME_TYPE
 from patchline.protocol.judgement_message import JUDGEMENT_TYPE
 from patchline.protocol.shadow_message import SHADOW_TYPE
-from tests.archive_contract import BANK, NOW, record
+from tests.archive_contract import BANK, NOW, VERSION, record
 
 LATER = GapSearch(until=NOW + 1_000_000)
 OTHER_BANK = "0" * 64
@@ -59,7 +59,7 @@ def judgement(job_id="job-1", said="good", judged_at=NOW + 1_000, **changes):
 
 def shadow(job_id="job-1", said="pass", judged_at=NOW + 30, **changes):
     values = {"job_id": job_id, "line": "l1", "category": "brick", "part_id": f"part-of-{job_id}", "worker": "w"}
-    values |= {"bank_version": BANK, "decision": "fail", "score": 1200.1, "shadow_version": OTHER_BANK}
+    values |= {"bank_version": VERSION, "decision": "fail", "score": 1200.1, "shadow_version": OTHER_BANK}
     values |= {"shadow_decision": said, "shadow_score": 0.1 + 0.2, "judged_at": judged_at} | changes
     return delivery(as_json(SHADOW_TYPE, values), topology.SHADOWS)
 
@@ -118,9 +118,9 @@ class LedgerContract:
         archive = setting.reopen()
         search = ShadowSearch("brick", OTHER_BANK)
         assert archive.shadow_counts(search) == [
-            ShadowCount("l1", BANK, "fail", "fail", 1),
-            ShadowCount("l1", BANK, "fail", "pass", 2),
-            ShadowCount("l2", BANK, "pass", "pass", 1),
+            ShadowCount("l1", VERSION, "fail", "fail", 1),
+            ShadowCount("l1", VERSION, "fail", "pass", 2),
+            ShadowCount("l2", VERSION, "pass", "pass", 1),
         ]
         found = list(archive.shadow_differences(search))
         assert found == [entry(one) for one in first[:2]]
@@ -208,9 +208,9 @@ class LedgerContract:
                 record("a", decision="pass", score=1.0, decided_at=NOW + 1),
                 record("b", decision="fail", score=5.0, decided_at=NOW + 2),
                 record("c", decision="review", score=4.0, line="l2", decided_at=NOW + 3),
-                record("d", decision="pass", score=2.0, memory_bank=OTHER_BANK, decided_at=NOW + 4),
+                record("d", decision="pass", score=2.0, bank_version=OTHER_BANK, decided_at=NOW + 4),
                 record("e", decision="pass", score=1.5, decided_at=NOW + 5),
-                record("crashed", decision="error", score=None, memory_bank=None),
+                record("crashed", decision="error", score=None, memory_bank=None, bank_version=None),
                 record("again", decision="fail", replay=True),
                 record("late", decision="expired", score=3.0),
             ],
@@ -232,10 +232,10 @@ class LedgerContract:
     def test_parts_are_counted_by_what_people_say_at_last(self, setting):
         self.label(setting)
         assert set(setting.archive.label_counts(LabelSearch())) == {
-            Count("l1", "brick", BANK, "pass", "good", 1),
-            Count("l1", "brick", BANK, "pass", "unsure", 1),
-            Count("l1", "brick", BANK, "fail", "good", 1),
-            Count("l2", "brick", BANK, "review", "defect", 1),
+            Count("l1", "brick", VERSION, "pass", "good", 1),
+            Count("l1", "brick", VERSION, "pass", "unsure", 1),
+            Count("l1", "brick", VERSION, "fail", "good", 1),
+            Count("l2", "brick", VERSION, "review", "defect", 1),
             Count("l1", "brick", OTHER_BANK, "pass", None, 1),
         }
 
@@ -252,7 +252,7 @@ class LedgerContract:
         [
             (LabelSearch(line="l2"), [4.0]),
             (LabelSearch(category="cup"), []),
-            (LabelSearch(bank=BANK[:6]), [1.0, 4.0, 5.0]),
+            (LabelSearch(bank=VERSION[:6]), [1.0, 4.0, 5.0]),
             (LabelSearch(bank=OTHER_BANK), []),
             (LabelSearch(since=NOW + 2), [4.0, 5.0]),
             (LabelSearch(until=NOW + 3), [1.0, 5.0]),

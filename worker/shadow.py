@@ -140,22 +140,8 @@ class Shadows:
                     self.metrics.skipped(verdict.category, Skipped.BUSY)
                     return
                 decision, score = bank.inspector.judge(inspection.patches)
-            self._send(
-                ShadowJudgement(
-                    job_id=verdict.job_id,
-                    line=verdict.line,
-                    category=verdict.category,
-                    part_id=verdict.part_id,
-                    bank_version=verdict.bank_version,
-                    decision=inspection.decision,
-                    score=inspection.score,
-                    shadow_version=bank.version,
-                    shadow_decision=decision,
-                    shadow_score=score,
-                    worker=verdict.worker,
-                    judged_at=self._now_ms(),
-                )
-            )
+            judged = inspection.decision, inspection.score
+            self._send(ShadowJudgement.beside(verdict, judged, bank.version, (decision, score), self._now_ms()))
         except Exception:  # noqa: BLE001 - nothing that a shadow does may end a lane
             _log.exception("shadow bank cannot judge", job_id=verdict.job_id)
             self.metrics.skipped(verdict.category, Skipped.FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,7 +23,9 @@ class Record:
     Attributes:
         review_threshold: the score from which a part is reviewed.
         fail_threshold: the score from which a part fails.
-        memory_bank: the digest of the bank.
+        memory_bank: the name of the bank: its category and the first digits of the digest of its index.
+        bank_version: the digest of the version of the bank, as `patchline banks list` shows it. None of verdicts that
+            builds before it have sent or archived.
         number: the number by which the PLC knows the part.
         replay: the job is a replayed dead letter.
         archived_at: when the archive has received the verdict.
@@ -42,6 +45,7 @@ class Record:
     fail_threshold: float | None
     backbone: str | None
     memory_bank: str | None
+    bank_version: str | None
     device: str
     worker: str
     number: int | None
@@ -107,7 +111,7 @@ class Search:
 
     Attributes:
         part: the id of the part.
-        bank: the beginning of the digest of the memory bank.
+        bank: the beginning of the digest of the bank's version or of its index, or of its name.
         since: the earliest time of the decision, in epoch milliseconds.
         until: the time before which it was made.
         min_score: the lowest score.
@@ -127,6 +131,13 @@ class Search:
     max_score: float | None = None
     most: int | None = None
     before: tuple[int, str] | None = None
+
+
+def is_of_bank(record: Record, bank: str) -> bool:
+    """Return True if a verdict is by a bank, which is named as in `Search`."""
+    version, name = record.bank_version or json.loads(record.document).get("bank_version") or "", record.memory_bank
+    digits = bank.lower()
+    return version.startswith(digits) or (name is not None and (name.startswith(bank) or f"@{digits}" in name))
 
 
 class Archive(Protocol):

@@ -6,9 +6,11 @@ So it does on PostgreSQL, whose `synchronous_commit` is switched on if a server 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from patchline.protocol.errors import DamagedError, MismatchError, SetupError
 from patchline.runtime import damage
 
 METADATA = sa.MetaData()
+_OTHER_BUILD = "`patchline archive` of this build makes its tables, or changes them, when it starts"
+_UNDEFINED = ("42P01", "42703")  # a table, a column (PostgreSQL, appendix A)
+_NO_SUCH = re.compile(r"no such (table|column)|has no column")  # SQLite has no code of its own for these
 _SQLITE_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 7_204_118_231  # of PostgreSQL's advisory locks: two archives must not change the tables at once
 _ROWS_AT_ONCE = 1000  # while a search is read
@@ -49,6 +54,7 @@ def _verdict_columns() -> list[sa.Column[Any]]:
         *(sa.Column(name, text) for name in ("reason", "detail")),
         *(sa.Column(name, sa.Double) for name in ("score", "review_threshold", "fail_threshold")),
         *(sa.Column(name, text) for name in ("backbone", "memory_bank")),
+        sa.Column("bank_version", short(64)),
         *(sa.Column(name, text, nullable=False) for name in ("device", "worker")),
         *(sa.Column(name, integer) for name in ("number", "captured_at")),
         *(sa.Column(name, integer, nullable=False) for name in ("received_at", "decided_at", "archived_at")),
@@ -83,21 +89,39 @@ UNREADABLE = sa.Table(
 )
 
 
+class Access(Enum):
+    """What may be done with an archive. Only the first one makes the file or the tables."""
+
+    MAKE = "make"
+    CHANGE = "change"
+    READ = "read"
+
+
+class _OtherTables(Unavailable):
+    """A table or a column is missing."""
+
+
 class Database:
     """Implements `patchline.archive.base.Archive`. It connects when it is used first.
 
     Args:
         target: the file of SQLite, or the url of a PostgreSQL database.
-        read_only: change nothing. The file must exist.
+        access: what may be done with it.
+        current_url: returns the url of now, whenever a connection is made: a password may have changed.
 
     Raises:
-        SetupError: the url cannot be used, the folder cannot be made, or the driver of PostgreSQL is missing.
+        SetupError: the url cannot be used, the folder cannot be made, the file is missing and may not be made, or the
+            driver of PostgreSQL is missing.
     """
 
-    def __init__(self, target: Path | str, read_only: bool = False) -> None:
-        self._is_sqlite = isinstance(target, Path)
+    def __init__(
+        self, target: Path | str, access: Access = Access.MAKE, current_url: Callable[[], str] | None = None
+    ) -> None:
+        self._is_sqlite, self._access = isinstance(target, Path), access
         self._name = str(target) if isinstance(target, Path) else "the database of the archive"
-        self._engine = _sqlite_engine(target, read_only) if isinstance(target, Path) else _postgresql_engine(target)
+        self._engine = (
+            _sqlite_engine(target, access) if isinstance(target, Path) else _postgresql_engine(target, current_url)
+        )
         self._insert = sqlite.insert if self._is_sqlite else postgresql.insert
 
     def prepare(self) -> None:
@@ -113,8 +137,7 @@ class Database:
             if not self._is_sqlite:
                 connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
                 connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-            if migrations.is_of_a_later_build(connection):
-                raise MismatchError(f"{self._name} was changed by a later build of Patchline; run that build")
+            self._require_no_later_build(connection)
             try:
                 if not migrations.is_current(connection):
                     migrations.upgrade(connection)
@@ -124,7 +147,7 @@ class Database:
 
     def save(self, records: list[Record], unreadable: list[Unreadable]) -> Saved:
         """See `base.Archive`."""
-        with self._errors(), self._engine.begin() as connection:
+        with self.transaction() as connection:
             verdicts = self._add(connection, VERDICTS, records)
             digests = self._digests(connection, [record.job_id for record in records])
             others = [record for record in records if digests[record.job_id] != record.digest]
@@ -161,9 +184,22 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Enclose statements that are committed together. Raises Unavailable and Unstorable, as `save`."""
-        with self._errors(), self._engine.begin() as connection:
-            yield connection
+        """Enclose statements that are committed together. Raises Unavailable and Unstorable, as `save`.
+
+        Raises:
+            MismatchError: a later build has changed the tables while this one runs, and they do not take its rows.
+        """
+        try:
+            with self._errors(), self._engine.begin() as connection:
+                yield connection
+        except (Unstorable, _OtherTables):
+            with self._errors(), self._engine.connect() as connection:
+                self._require_no_later_build(connection)
+            raise
+
+    def _require_no_later_build(self, connection: sa.Connection) -> None:
+        if migrations.is_of_a_later_build(connection):
+            raise MismatchError(f"{self._name} was changed by a later build of Patchline; run that build")
 
     def insert(self, table: sa.Table) -> Any:
         """Return the statement that inserts rows which are not there, and counts them."""
@@ -204,6 +240,9 @@ class Database:
             if isinstance(error, exc.DBAPIError) and isinstance(error.orig, Exception) and damage.is_damage(error.orig):
                 advice = "move it away with its -wal and -shm files and restore a backup; the verdicts wait in RabbitMQ"
                 raise DamagedError(f"{self._name}: is damaged ({_text(error)}); {advice}") from error
+            if _lacks_a_table_or_column(error):
+                advice = "" if self._access is Access.MAKE else f"; {_OTHER_BUILD}"
+                raise _OtherTables(_text(error) + advice) from error
             raise Unavailable(_text(error)) from error
 
 
@@ -229,7 +268,7 @@ def _conditions(search: Search) -> Iterator[sa.ColumnElement[bool]]:
         (search.line, lambda line: column.line == line),
         (search.category, lambda category: column.category == category),
         (search.decisions or None, lambda decisions: column.decision.in_(decisions)),
-        (search.bank, lambda bank: column.memory_bank.startswith(bank, autoescape=True)),
+        (search.bank, of_bank),
         (search.since, lambda since: column.decided_at >= since),
         (search.until, lambda until: column.decided_at < until),
         (search.min_score, lambda score: column.score >= score),
@@ -246,14 +285,29 @@ def _follows(decided_at: int, job_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(column.decided_at <= decided_at, later)
 
 
-def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
+def of_bank(bank: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a verdict is by a bank: see `base.is_of_bank`."""
+    column, digits = VERDICTS.c, bank.lower()
+    by_name = (
+        column.memory_bank.startswith(bank, autoescape=True),
+        column.memory_bank.contains(f"@{digits}", autoescape=True),
+    )
+    of_earlier_build = column.document.contains(f'"bank_version":"{digits}', autoescape=True)
+    without_version = sa.and_(column.bank_version.is_(None), of_earlier_build)
+    return sa.or_(column.bank_version.startswith(digits, autoescape=True), *by_name, without_version)
+
+
+def _sqlite_engine(file: Path, access: Access) -> sa.Engine:
+    read_only = access is Access.READ
     try:
-        if not read_only:
+        if access is Access.MAKE:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(OSError):  # it is there, or the first connection says what is wrong
+                file.touch(mode=0o600, exist_ok=False)  # for its owner only, whatever the umask; its log follows it
         elif not file.exists():
             raise SetupError(f"{file}: there is no archive; `patchline archive` makes it")
     except OSError as error:
-        done = "read" if read_only else "made"
+        done = "made" if access is Access.MAKE else "read"
         raise SetupError(f"{file.parent}: cannot be {done} ({error.strerror}); see paths.archive") from error
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(file)), connect_args={"timeout": _SQLITE_TIMEOUT_S})
 
@@ -270,11 +324,9 @@ def _sqlite_engine(file: Path, read_only: bool) -> sa.Engine:
     return engine
 
 
-def _postgresql_engine(url: str) -> sa.Engine:
+def _postgresql_engine(url: str, current_url: Callable[[], str] | None) -> sa.Engine:
     try:
-        engine = sa.create_engine(
-            sa.make_url(url).set(drivername="postgresql+psycopg"), connect_args=_POSTGRESQL, pool_timeout=5
-        )
+        engine = sa.create_engine(_driven(url), connect_args=_POSTGRESQL, pool_timeout=5)
     except ImportError as error:
         raise SetupError(
             f"{error.name} is not installed; PostgreSQL needs: pip install 'patchline[archive-postgres]'"
@@ -288,7 +340,27 @@ def _postgresql_engine(url: str) -> sa.Engine:
             cursor.execute(_DURABLE)
         connection.commit()
 
+    @sa.event.listens_for(engine, "do_connect")
+    def read_url(dialect: Any, _: object, __: object, parameters: dict[str, Any]) -> None:
+        if current_url is None:
+            return
+        try:
+            _, fresh = dialect.create_connect_args(_driven(current_url()))
+        except (SetupError, exc.ArgumentError, ValueError) as error:
+            raise Unavailable(f"the url of the archive cannot be used ({_text(error)})") from error
+        parameters.clear()
+        parameters.update(fresh | _POSTGRESQL)
+
     return engine
+
+
+def _driven(url: str) -> sa.URL:
+    return sa.make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _lacks_a_table_or_column(error: Exception) -> bool:
+    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    return getattr(cause, "sqlstate", None) in _UNDEFINED or _NO_SUCH.search(str(cause)) is not None
 
 
 def _text(error: Exception) -> str:

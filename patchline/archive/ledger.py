@@ -155,7 +155,7 @@ class LabelSearch:
     """Which verdicts to compare with judgements. None does not restrict.
 
     Attributes:
-        bank: the beginning of the digest of the memory bank.
+        bank: as in `base.Search`.
         since: the earliest time of the decision, in epoch milliseconds.
         until: the time before which it was made.
     """
@@ -172,12 +172,13 @@ class Count:
     """How many parts had a decision, and what people call them.
 
     Attributes:
+        bank: its version; of verdicts that do not say it, its name.
         judgement: the newest one; None of the parts that nobody has judged.
     """
 
     line: str
     category: str
-    memory_bank: str
+    bank: str
     decision: str
     judgement: str | None
     parts: int
@@ -185,7 +186,11 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class LabelledScore:
-    """The score of a part that somebody has judged."""
+    """The score of a part that somebody has judged.
+
+    Attributes:
+        memory_bank: the name of the bank. Scores of one index can be compared, whatever its thresholds.
+    """
 
     memory_bank: str
     score: float
@@ -241,6 +246,11 @@ class Ledger(Archive, Protocol):
     def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
         """Yield the parts on which verdict and shadow have different decisions, the latest first."""
         ...
+
+
+def shown_bank(bank: str) -> str:
+    """Return a bank for people: the first digits of a version, or its name."""
+    return bank if "@" in bank else bank[:12]
 
 
 def judged(record: Record) -> bool:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from patchline.archive import shadow_table
 from patchline.archive.base import Saved, Unreadable
-from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database
+from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database, of_bank
 from patchline.archive.ledger import (
     OF_A_SENSOR,
     SEEN,
@@ -116,7 +116,7 @@ class LedgerDatabase(Database):
 
     def save_ledger(self, entries: list[Entry], unreadable: list[Unreadable]) -> Saved:
         """See `ledger.Ledger`."""
-        with self._errors(), self._engine.begin() as connection:
+        with self.transaction() as connection:
             new = {
                 table.name: self._add(connection, table, [row for row in entries if isinstance(row, kind)])
                 for kind, table in _TABLES.items()
@@ -159,7 +159,9 @@ class LedgerDatabase(Database):
     def label_counts(self, search: LabelSearch) -> list[Count]:
         """See `ledger.Ledger`."""
         newest = _newest_judgements()
-        group = (*(VERDICTS.c[name] for name in ("line", "category", "memory_bank", "decision")), newest.c.judgement)
+        column = VERDICTS.c
+        bank = sa.func.coalesce(column.bank_version, column.memory_bank).label("bank")
+        group = (column.line, column.category, bank, column.decision, newest.c.judgement)
         joined = VERDICTS.outerjoin(newest, newest.c.job_id == VERDICTS.c.job_id)
         query = sa.select(*group, sa.func.count().label("parts")).select_from(joined).where(*_judged(search))
         return [Count(**row) for row in self._read(query.group_by(*group).order_by(*group))]
@@ -221,7 +223,7 @@ def _judged(search: LabelSearch) -> Iterator[sa.ColumnElement[bool]]:
         if value is not None:
             yield column[name] == value
     if search.bank is not None:
-        yield column.memory_bank.startswith(search.bank, autoescape=True)
+        yield of_bank(search.bank)
     yield from _between(column.decided_at, search.since, search.until)
 
 

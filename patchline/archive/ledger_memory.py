@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from patchline.archive.base import Record, Saved, Unreadable
+from patchline.archive.base import Record, Saved, Unreadable, is_of_bank
 from patchline.archive.ledger import (
     OF_A_SENSOR,
     SEEN,
@@ -115,7 +115,7 @@ class MemoryLedger(MemoryArchive):
     def label_counts(self, search: LabelSearch) -> list[Count]:
         """See `ledger.Ledger`."""
         counts = Counter(
-            (record.line, record.category, record.memory_bank or "", record.decision, label)
+            (record.line, record.category, record.bank_version or record.memory_bank or "", record.decision, label)
             for record, label in self._labelled(search)
         )
         return [Count(*group, parts) for group, parts in sorted(counts.items(), key=lambda item: repr(item[0]))]
@@ -165,7 +165,7 @@ def _matches(record: Record, search: LabelSearch) -> bool:
     return (
         search.line in (None, record.line)
         and search.category in (None, record.category)
-        and (search.bank is None or (record.memory_bank or "").startswith(search.bank))
+        and (search.bank is None or is_of_bank(record, search.bank))
         and (search.since is None or record.decided_at >= search.since)
         and (search.until is None or record.decided_at < search.until)
     )

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchline.archive.base import Record
-from patchline.archive.ledger import SEEN, Acted, Announced, Entry, Found, Gap, GapKind, GapSearch, Judged, Ledger
+from patchline.archive.ledger import (
+    SEEN,
+    Acted,
+    Announced,
+    Entry,
+    Found,
+    Gap,
+    GapKind,
+    GapSearch,
+    Judged,
+    Ledger,
+    shown_bank,
+)
 from patchline.archive.shadows import Shadowed
 from patchline.protocol.errors import SetupError
 from patchline.protocol.gate_messages import Action, ActState
@@ -133,9 +145,10 @@ def _of_verdict(record: Record, verdicts: list[Record]) -> Iterator[Event]:
     score = "" if record.score is None else f", score {record.score:g}"
     if record.review_threshold is not None and record.fail_threshold is not None:
         score += f", reviewed from {record.review_threshold:g}, fails from {record.fail_threshold:g}"
-    bank = "" if record.memory_bank is None else f", bank {record.memory_bank[:12]}"
+    bank = record.bank_version or record.memory_bank
+    by = "" if bank is None else f", bank {shown_bank(bank)}"
     replayed = ", of a replayed job" if record.replay else ""
-    text = f"{again}verdict {record.decision}{score}{bank}{replayed}" + (f" ({because})" if because else "")
+    text = f"{again}verdict {record.decision}{score}{by}{replayed}" + (f" ({because})" if because else "")
     yield Event(record.decided_at, "verdict", text, json.loads(record.document))
 
 

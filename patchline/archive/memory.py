@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from patchline.archive.base import Record, Saved, Search, Unavailable, Unreadable
+from patchline.archive.base import Record, Saved, Search, Unavailable, Unreadable, is_of_bank
 
 
 class MemoryArchive:
@@ -68,7 +68,7 @@ def _matches(record: Record, search: Search) -> bool:
     return (
         all(wanted is None or wanted == value for wanted, value in equal)
         and (not search.decisions or record.decision in search.decisions)
-        and (search.bank is None or (record.memory_bank or "").startswith(search.bank))
+        and (search.bank is None or is_of_bank(record, search.bank))
         and (search.since is None or record.decided_at >= search.since)
         and (search.until is None or record.decided_at < search.until)
         and (lowest is None or (record.score is not None and record.score >= lowest))

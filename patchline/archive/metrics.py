@@ -130,8 +130,8 @@ class PictureMetrics:
         self._ready.set_function(lambda: float(is_ready()))
 
     def watch_space(self, free_bytes: Callable[[], float]) -> None:
-        """Show how many bytes the disk of the pictures has free. Only archives whose store is a folder show it."""
-        text = "Free bytes of the disk that has the folder of pictures."
+        """Show how many bytes a disk has free. Archives that have pictures and database elsewhere do not show it."""
+        text = "Free bytes of the disk that has the folder of pictures, or the database of SQLite."
         Gauge("patchline_archive_store_free_bytes", text, registry=self._registry).set_function(free_bytes)
 
     def batch_stored(self, seconds: float, stored: int, known: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchline import config
+from patchline.archive.database import Access
 from patchline.archive.folder_store import FolderStore
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.archive.store import Store
@@ -18,9 +19,9 @@ def target(settings: config.Config) -> Path | str:
     return settings.archive.url or settings.paths.archive / FILE
 
 
-def open_archive(settings: config.Config, read_only: bool = False) -> LedgerDatabase:
+def open_archive(settings: config.Config, access: Access = Access.MAKE) -> LedgerDatabase:
     """Return the archive of a configuration. See `Database` for the errors."""
-    return LedgerDatabase(target(settings), read_only)
+    return LedgerDatabase(target(settings), access, lambda: config.archive_url(settings.archive))
 
 
 def open_store(settings: config.Config) -> Store:

@@ -21,6 +21,7 @@ from patchline.archive.retention import Retention
 from patchline.archive.store import StoreUnavailable
 from patchline.broker.base import Broker
 from patchline.protocol import topology
+from patchline.protocol.errors import PatchlineError
 from patchline.runtime.connections import now_ms
 
 _log = structlog.get_logger(__name__)
@@ -48,6 +49,8 @@ class PictureThread:
         store, index = opening.open_store(settings), PictureTable(database)
         if isinstance(store, FolderStore):
             metrics.watch_space(store.free_bytes)
+        elif not settings.archive.url:
+            metrics.watch_space(FolderStore(settings.paths.archive).free_bytes)  # of the database
         with suppress(StoreUnavailable):  # it is tried again, and said
             opening.make_folder(settings)
         self._queue = broker.consume(topology.PICTURES, prefetch=2 * rules.batch, exclusive=True)
@@ -55,6 +58,7 @@ class PictureThread:
         self._writer = PictureWriter(self._queue, index, store, retention, metrics, rules.batch, now_ms)
         self._stop = threading.Event()
         self._stepped_at: float | None = None
+        self._failure: PatchlineError | None = None
         self._thread = threading.Thread(target=self._run, name="pictures", daemon=True)
         metrics.show(self.is_ready)
 
@@ -72,6 +76,16 @@ class PictureThread:
         """The number of pictures that were taken and are not stored."""
         return self._writer.pending
 
+    def check(self) -> None:
+        """Raise what has ended the thread, if another start would end the same.
+
+        Raises:
+            DamagedError: the database is damaged.
+            MismatchError: a later build has changed it.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     def is_ready(self) -> bool:
         """Return True if pictures are taken and stored, or if another archive does so."""
         if not self._thread.is_alive() or not self._broker.connected:
@@ -84,6 +98,8 @@ class PictureThread:
     def _run(self) -> None:
         try:
             self._loop(self._writer.step)
+        except PatchlineError as error:
+            self._failure = error
         except Exception:  # noqa: BLE001 - verdicts are stored all the same, and the probe says it
             _log.exception("pictures are no longer stored")
 

@@ -60,9 +60,9 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
     measured.show(life.stores_verdicts)
     with ExitStack() as stack:
         archive = stack.enter_context(closing(opening.open_archive(settings)))
-        if not settings.archive.url:
-            stack.callback(os.close, _claim(settings))
         health.try_to_serve(settings.worker.metrics_host, metrics_port, measured.registry, life, "archiving")
+        if not settings.archive.url:
+            _claim(settings, stack, stop)
         _prepare(archive, stop)
         broker = stack.enter_context(connections.connect(settings, "archive"))
         shared = connections.plant(settings, []) | connections.ledger(settings)
@@ -85,14 +85,25 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         identity, makes = Identity("archive", socket.gethostname()), settings.broker.make_queues
         stack.enter_context(StatusSender(status_broker, identity, life.report, now_ms, makes))
         _log.info("archive started", database="PostgreSQL" if rules.url else str(opening.target(settings)))
-        _run(writer, ledger, life, stop)
+        _run(writer, (ledger, pictures), life, stop)
         verdicts.cancel()
     _log.info("archive stopped", given_back=writer.pending + ledger.pending)
 
 
-def _claim(settings: config.Config) -> int:
+def _claim(settings: config.Config, stack: ExitStack, stop: threading.Event) -> None:
+    """Keep other archives out of the folder. Wait while its disk is full or takes nothing, until `stop` is set."""
     file = settings.paths.archive / "archive.lock"
-    return locks.claim(file, f"{settings.paths.archive}: another archive uses this folder")
+
+    def claim() -> None:
+        try:
+            lock = locks.claim(file, f"{settings.paths.archive}: another archive uses this folder")
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise Unavailable(f"{file}: {error.strerror}") from error
+        stack.callback(os.close, lock)
+
+    _until_stopped(claim, Unavailable, "waiting for the folder of the archive", stop)
 
 
 def _prepare(archive: Database, stop: threading.Event) -> None:
@@ -106,6 +117,8 @@ def _declare(keeper: QueueKeeper, stop: threading.Event) -> None:
 
 
 def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event: str, stop: threading.Event) -> None:
+    """Try again and again. Each reason is said once, since this may last for days."""
+    said = ""
     while not stop.is_set():
         try:
             attempt()
@@ -113,15 +126,18 @@ def _until_stopped(attempt: Callable[[], None], retried: type[Exception], event:
         except TopologyMismatch:
             raise
         except retried as error:
-            _log.warning(event, reason=str(error), retry_in_s=_RETRY_S)
+            if str(error) != said:
+                _log.warning(event, reason=str(error), retry_in_s=_RETRY_S)
+            said = str(error)
         notify.extend_start(_START_S)
         stop.wait(_RETRY_S)
 
 
-def _run(writer: Writer[Record], ledger: LedgerLoop, life: _Life, stop: threading.Event) -> None:
+def _run(writer: Writer[Record], threads: tuple[LedgerLoop, PictureThread], life: _Life, stop: threading.Event) -> None:
     notify.send(notify.READY)
     while not stop.is_set():
-        ledger.check()
+        for thread in threads:
+            thread.check()
         pause_s = writer.step()
         life.record_step()
         if life.is_alive():

@@ -38,6 +38,7 @@ def record(envelope: Envelope, archived_at: int) -> Record:
         fail_threshold=None if thresholds is None else thresholds.fail,
         backbone=text(verdict.backbone),
         memory_bank=text(verdict.memory_bank),
+        bank_version=verdict.bank_version,
         device=text(verdict.device) or "",
         worker=text(verdict.worker) or "",
         number=verdict.number,

@@ -36,3 +36,8 @@ def iso(epoch_ms: int) -> str:
     """Return a time in ISO 8601, UTC, with milliseconds."""
     at = datetime.fromtimestamp(epoch_ms / 1000, UTC)
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{epoch_ms % 1000:03}Z"
+
+
+def local(epoch_ms: int) -> str:
+    """Return a time of this machine, with its offset."""
+    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "milliseconds")

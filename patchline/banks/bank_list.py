@@ -36,14 +36,18 @@ def rows(
 
 
 def log(versions: Versions, category: str) -> Iterator[str]:
-    """Yield the audit log of a category as JSON objects, by time: acts of people, and reports of workers.
+    """Yield the audit log of a category as JSON objects: acts of people in their order, and reports of workers by time.
 
     Raises:
         SetupError: the log cannot be read.
     """
     said = [report for content in versions.reports(category) if (report := reports.parse(content)) is not None]
-    lines: list[Record | reports.Report] = [*versions.state(category).records, *said]
-    for line in sorted(lines, key=lambda line: line.when):
+    latest, lines = 0, list[tuple[int, Record | reports.Report]]()
+    for record in versions.state(category).records:  # the clock of one who acts later may be behind
+        latest = max(latest, record.when)
+        lines.append((latest, record))
+    lines += [(report.when, report) for report in said]
+    for _, line in sorted(lines, key=lambda line: line[0]):
         yield line.model_dump_json(exclude={"format", "after", "files"}, exclude_none=True)
 
 

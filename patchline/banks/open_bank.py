@@ -204,7 +204,11 @@ def _locked(folder: Path, output: Path | None) -> Iterator[None]:
         yield
         return
     in_use = f"{folder}: is being changed by another command; wait for its end"
-    lock = locks.claim(folder.with_name(f".{folder.name}.lock"), in_use)
+    try:
+        lock = locks.claim(folder.with_name(f".{folder.name}.lock"), in_use)
+    except OSError as error:
+        advice = "let this user write there, make room, or name another folder with --output"
+        raise SetupError(f"{folder.parent}: cannot be written ({error.strerror}); {advice}") from error
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from patchline.banks.objects import StoreUnavailable
-from patchline.runtime.bucket import Bucket, BucketError
+from patchline.runtime.bucket import Bucket, errors_as
 
 PAUSE_S = 5.0  # after a failure: a worker of many categories asks for each of them
 QUICK_S = 10.0  # for one of the small objects: the mark, a record, a report
@@ -34,7 +34,7 @@ class S3Objects:
 
     def create(self, key: str, content: bytes) -> bool:
         """See `Objects`."""
-        with _errors():
+        with errors_as(StoreUnavailable):
             return self._of(key).make(key, content)
 
     def read(self, key: str) -> bytes | None:
@@ -49,7 +49,7 @@ class S3Objects:
 
     def why_closed(self, prefix: str) -> str | None:
         """See `Objects`. The rights of a user in a bucket may differ by prefix, which is not looked at."""
-        with _errors():
+        with errors_as(StoreUnavailable):
             return self._quick.why_closed()
 
     def _of(self, key: str) -> Bucket:
@@ -60,17 +60,9 @@ class S3Objects:
         if self._failure is not None and self._clock() < self._failure[0] + PAUSE_S:
             raise StoreUnavailable(self._failure[1])
         try:
-            with _errors():
+            with errors_as(StoreUnavailable):
                 yield
         except StoreUnavailable as error:
             self._failure = self._clock(), str(error)
             raise
         self._failure = None
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except BucketError as error:
-        raise StoreUnavailable(str(error)) from error

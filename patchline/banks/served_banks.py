@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from patchline.protocol.errors import SetupError
 
 _SERVED_FILE = "served.json"
 _NEW = ".new-"
+_LEFT_OVER_S = 86_400.0  # a copy takes minutes
 
 
 class _Served(messages.Frozen):
@@ -80,9 +82,9 @@ class ServedBanks:
             below.mkdir(parents=True, exist_ok=True)
             if not _has_content(below / _SERVED_FILE, content):
                 _write(below, _SERVED_FILE, content)
-            for folder in below.iterdir():
-                if folder.is_dir() and not folder.name.startswith(".") and folder.name not in needed:
-                    shutil.rmtree(folder, ignore_errors=True)
+            for path in below.iterdir():
+                if _is_left_over(path) if path.name.startswith(_NEW) else path.is_dir() and path.name not in needed:
+                    shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -120,8 +122,16 @@ class ServedBanks:
     def _unusable(self, error: OSError) -> SetupError:
         return SetupError(
             f"{error.filename or self.folder}: copies of memory banks cannot be kept ({error.strerror}); "
-            "let this user write to paths.served_banks"
+            "let this user write to paths.served_banks, and make room there"
         )
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Return True for what a worker that was killed has not finished: other workers of the host may be copying, too."""
+    try:
+        return folder.is_dir() and time.time() - folder.stat().st_mtime > _LEFT_OVER_S
+    except FileNotFoundError:  # it has its name now
+        return False
 
 
 def _is_complete(folder: Path, files: Mapping[str, str]) -> bool:

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pydantic
 
-from patchline.banks import folds, golden, store
+from patchline.banks import folds, golden, held_out, store
 from patchline.banks.objects import Objects, StoreUnavailable
 from patchline.banks.version_log import SHORT, Act, Record, Shadow, State
-from patchline.inspection.memory_bank import BankManifest
+from patchline.inspection.memory_bank import BankManifest, MemoryBank
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
@@ -82,6 +82,8 @@ class Versions:
     def publish(self, folder: Path, category: str, who: str, why: str) -> tuple[str, bool]:
         """Store the bank of a folder as a version. It is not served until it is activated.
 
+        Of a version that was published before, files that are missing in the store are stored again.
+
         Args:
             folder: with a complete bank, as `patchline fit` writes it.
             category: that the bank must be of.
@@ -101,16 +103,17 @@ class Versions:
             raise SetupError(f"{folder}: is a memory bank of {bank.manifest.category}, not of {category}")
         contents = {path.name: path.read_bytes() for path in _files(folder)}
         files = {name: store.digest(content) for name, content in contents.items()}
+        _require_unchanged(folder, bank, files)
         version, state = files[store.MANIFEST_FILE], self.state(category)
         before = state.published_as(version)
-        if before is not None:
-            if before.files != files:
-                raise SetupError(f"{folder}: version {version[:SHORT]} was published with other golden images")
-            return version, False
-        for name, content in contents.items():
-            self._store_file(f"{category}/versions/{version}/{name}", content)
-        self._record(category, state, "publish", version, who, why, files)
-        return version, True
+        if before is not None and before.files != files:
+            raise SetupError(f"{folder}: version {version[:SHORT]} was published with other golden images")
+        if version not in state.retired:  # whose files may have been deleted
+            for name, content in contents.items():
+                self._store_file(f"{category}/versions/{version}/{name}", content)
+        if before is None:
+            self._record(category, state, "publish", version, who, why, files)
+        return version, before is None
 
     def activate(self, category: str, version: str, who: str, why: str, instead_of: str | None = None) -> None:
         """Have workers serve a version.
@@ -134,6 +137,7 @@ class Versions:
             raise SetupError(f"{category}: version {version[:SHORT]} is retired; publish a bank of its images again")
         if version == state.active:
             raise SetupError(f"{category}: version {version[:SHORT]} is active already; {_last(state)}")
+        self._require_files(category, version, state)
         self._record(category, state, "activate", version, who, why)
 
     def rollback(self, category: str, who: str, why: str) -> str:
@@ -177,6 +181,7 @@ class Versions:
             raise SetupError(f"{category}: version {version[:SHORT]} is retired; publish a bank of its images again")
         if state.shadow == Shadow(version, share):
             raise SetupError(f"{category}: version {version[:SHORT]} is the shadow already; {_last(state)}")
+        self._require_files(category, version, state)
         self._record(category, state, "shadow", version, who, why, share=share)
 
     def end_shadow(self, category: str, who: str, why: str) -> str:
@@ -248,6 +253,14 @@ class Versions:
             text = f"{self._place}: is no store of memory banks, or it is not mounted; `patchline banks init` makes one"
             raise StoreUnavailable(text)
 
+    def _require_files(self, category: str, version: str, state: State) -> None:
+        """Look whether all files of a version have a place in the store. What is in them, workers check."""
+        record, there = state.published_as(version), set(self._objects.names(f"{category}/versions/{version}"))
+        missing = sorted((record.files or {}).keys() - there) if record is not None else []
+        if missing:
+            text = f"{category}: version {version[:SHORT]} lacks {', '.join(missing)} in {self._place}"
+            raise SetupError(f"{text}; publish its bank again with `patchline banks publish`")
+
     def _store_file(self, key: str, content: bytes) -> None:
         if not self._objects.create(key, content) and self._objects.read(key) != content:
             raise SetupError(f"{self._place}: {key} is damaged; delete the folder of this version and publish again")
@@ -288,12 +301,24 @@ class Versions:
         try:
             record = Record.model_validate_json(content, extra=messages.UNKNOWN_FIELDS)
         except pydantic.ValidationError as error:
-            raise SetupError(f"{where}: {messages.describe(error)}") from error
+            advice = "restore this file from a backup; a record of a later build needs that build"
+            raise SetupError(f"{where}: {messages.describe(error)}; {advice}") from error
         if record.number != number or record.after != before.digest:
             raise SetupError(f"{where}: does not follow the record before it; the log was changed")
         if record.act == "publish" and (record.files or {}).get(store.MANIFEST_FILE) != record.version:
             raise SetupError(f"{where}: the version is not the digest of its manifest")
         return record
+
+
+def _require_unchanged(folder: Path, bank: MemoryBank, files: dict[str, str]) -> None:
+    """Raise SetupError if the files that were read are not those of the bank that was checked: a fit replaced it."""
+    named = {
+        store.MANIFEST_FILE: bank.digest,
+        store.INDEX_FILE: bank.manifest.index_sha256,
+        held_out.FILE: bank.manifest.held_out_sha256,
+    }
+    if any(sha256 is not None and files.get(name) != sha256 for name, sha256 in named.items()):
+        raise SetupError(f"{folder}: was replaced meanwhile; publish it again")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
+from patchline.archive import times
 from patchline.cli import archive_pictures
 from patchline.cli.options import CONFIG, Settings, names, port
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Decision
-from patchline.runtime import signals
+from patchline.runtime import signals, terminal
 
 if TYPE_CHECKING:
     from patchline.archive.base import Record
@@ -67,20 +68,25 @@ def find(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Decided before.")] = None,
     score: Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="The score; either end may be missing.")] = None,
-    bank: Annotated[str | None, typer.Option(metavar="DIGEST", help="The memory bank, by the first digits.")] = None,
+    bank: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The version of the memory bank, by its first digits.")
+    ] = None,
     most: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many at most; 100, all with --out.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a .csv or .parquet file instead.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, also on a terminal: the messages as they were sent.")
+    ] = False,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Print verdicts of the archive, the latest first, as they were sent: one JSON object a line.
+    """Print verdicts of the archive, the latest first: a short line of each on a terminal, otherwise a JSON object.
 
-    The key archived_pictures lists which pictures of the job there are, if any.
+    The JSON is the message as it was sent. Its key archived_pictures lists the pictures of the job, if there are any.
 
     All options together must hold. Times are those of this machine, or spans before now (30m, 8h, 7d).
 
     Example:  patchline archive find --line press-3 --decision fail --since 8h --out rejects.csv
     """
-    from patchline.archive import export, times
+    from patchline.archive import export
     from patchline.archive.base import Search
     from patchline.archive.picture_table import PictureTable
     from patchline.runtime.connections import now_ms
@@ -95,18 +101,36 @@ def find(
         if out is not None:
             print(f"{export.write(found, out)} verdicts: {out}")
             return
-        count = 0
-        for record, pictures in found:
-            print(_shown(record, pictures))
-            count += 1
+        count = _print(found, as_json)
+    if not count:
+        print("no verdicts", file=sys.stderr)
     if count == limit and most is None:
         print(f"the latest {count}; there may be more: see --most and --out", file=sys.stderr)
+
+
+def _print(found: Iterator[tuple[Record, list[str]]], as_json: bool) -> int:
+    """Print verdicts with the kinds of their pictures. Return their number."""
+    count, show = 0, _brief if sys.stdout.isatty() and not as_json else _shown
+    for record, pictures in found:
+        print(show(record, pictures))
+        count += 1
+    return count
 
 
 def _shown(record: Record, pictures: list[str]) -> str:
     """Return the document as it was sent, with a key for its pictures."""
     document = record.document.rstrip()
     return f'{document[:-1]},"archived_pictures":{json.dumps(pictures)}}}' if pictures else document
+
+
+def _brief(record: Record, pictures: list[str]) -> str:
+    """Return a verdict in one short line."""
+    score = "" if record.score is None else f", score {record.score:g}"
+    because = f" ({record.reason})" if record.reason else ""
+    kept = f", {' and '.join(pictures)}" if pictures else ""
+    part = f"{record.line} {record.category} part {record.part_id}"
+    text = f"{record.decision:7}  {part}{because}{score}, job {record.job_id}{kept}"
+    return f"{times.local(record.decided_at)}  {terminal.printable(text)}"
 
 
 def _range(text: str | None) -> tuple[float | None, float | None]:
@@ -122,11 +146,7 @@ def _range(text: str | None) -> tuple[float | None, float | None]:
 @contextmanager
 def opened(config_file: Path) -> Iterator[LedgerDatabase]:
     """Open the archive for reading. What it cannot do is one line."""
-    from patchline.archive import opening
-    from patchline.archive.base import Unavailable
+    from patchline.archive.database import Access
 
-    with closing(opening.open_archive(config.load(config_file), read_only=True)) as archive:
-        try:
-            yield archive
-        except Unavailable as error:
-            raise SetupError(f"the database of the archive cannot be used ({error})") from error
+    with archive_pictures.opened(config.load(config_file), Access.READ) as archive:
+        yield archive

@@ -14,7 +14,8 @@ from patchline.cli.options import CONFIG, Settings
 from patchline.protocol.errors import SetupError
 
 if TYPE_CHECKING:
-    from patchline.archive.pictures import PictureIndex
+    from patchline.archive.database import Access
+    from patchline.archive.ledger_database import LedgerDatabase
 
 Jobs = Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="The ids of the jobs.")]
 
@@ -29,13 +30,15 @@ def picture(
     Example:  patchline archive picture 4f5b17d0-6f0c-5f0e-9a53-0d4f0d0b6a10 -o out
     """
     from patchline.archive import opening, picture_files
+    from patchline.archive.database import Access
+    from patchline.archive.picture_table import PictureTable
     from patchline.archive.store import StoreUnavailable
 
     settings = config.load(config_file)
-    with _index(settings, read_only=True) as index:
-        rows = index.of_job(job)
-    if not rows:
-        raise SetupError(f"{job}: the archive has no picture of this job")
+    with opened(settings, Access.READ) as archive:
+        rows = PictureTable(archive).of_job(job)
+        if not rows:
+            raise SetupError(picture_files.why_none(archive, job))
     store = opening.open_store(settings)
     try:
         for file in picture_files.write(store, rows, out):
@@ -65,27 +68,31 @@ def release(jobs: Jobs, config_file: Settings = CONFIG) -> None:
 
 
 def _set_hold(jobs: list[str], reason: str | None, done: str, config_file: Path) -> None:
+    from patchline.archive import picture_files
+    from patchline.archive.database import Access
+    from patchline.archive.picture_table import PictureTable
+
     missing = []
-    with _index(config.load(config_file)) as index:
+    with opened(config.load(config_file), Access.CHANGE) as archive:
+        index = PictureTable(archive)
         for job in jobs:
             count = index.hold(job, reason)
             if count:
                 print(f"{job}: {count} pictures {done}")
             else:
-                missing.append(job)
+                missing.append(picture_files.why_none(archive, job))
     if missing:
-        raise SetupError("\n".join(f"{job}: the archive has no picture of this job" for job in missing))
+        raise SetupError("\n".join(missing))
 
 
 @contextmanager
-def _index(settings: config.Config, read_only: bool = False) -> Iterator[PictureIndex]:
-    """Open the rows of the pictures. What cannot be done is one line."""
+def opened(settings: config.Config, access: Access) -> Iterator[LedgerDatabase]:
+    """Open the archive. What it cannot do is one line."""
     from patchline.archive import opening
     from patchline.archive.base import Unavailable
-    from patchline.archive.picture_table import PictureTable
 
-    with closing(opening.open_archive(settings, read_only)) as archive:
+    with closing(opening.open_archive(settings, access)) as archive:
         try:
-            yield PictureTable(archive)
+            yield archive
         except Unavailable as error:
             raise SetupError(f"the database of the archive cannot be used ({error})") from error

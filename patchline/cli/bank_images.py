@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
+from patchline.cli.bank_versions import name_of
 from patchline.cli.options import CONFIG, Serving, Settings, names
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _change(who: str | None, why: str | None) -> Change:
     from patchline.banks import one_by_one
     from patchline.inspection.memory_bank import Change
 
-    return Change(when=one_by_one.now(), who=who or f"{getpass.getuser()}@{socket.gethostname()}", why=why)
+    return Change(when=one_by_one.now(), who=name_of(who), why=why)
 
 
 def _print(folder: Path, changed: Changed) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
 from patchline.cli.options import CONFIG, Settings, names
+from patchline.protocol.errors import SetupError
+from patchline.runtime import this_user
+
+if TYPE_CHECKING:
+    from patchline.banks.versions import Versions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,12 +55,26 @@ def list_(
 
     settings = config.load(config_file)
     versions = opening.versions(settings)
-    tables = [category] if category is not None else versions.categories()
+    tables = _with_versions(versions, category)
     serving = bank_news.serving(settings) if tables else None
     for name in tables:
         terminal.table(name, bank_list.COLUMNS, bank_list.rows(versions, name, serving), text=True)
-    if serving is None:
+    if not tables:
+        print(f"{settings.banks.store}: has no versions yet; see `patchline banks publish --help`")
+    elif serving is None:
         print("?: no worker was heard: none runs, RabbitMQ is away, or this user may not listen (it needs worker.url)")
+
+
+def _with_versions(versions: Versions, category: str | None) -> list[str]:
+    """Return the categories of the store, or the one that is named. Raise SetupError if that has no versions."""
+    known = versions.categories()
+    if category is None:
+        return known
+    if category not in known:
+        names_ = ", ".join(known) or "none"
+        advice = f"publish one with `patchline banks publish {category} --why TEXT`"
+        raise SetupError(f"the store has no version of category {category} (it has: {names_}); {advice}")
+    return [category]
 
 
 @app.command()
@@ -68,7 +85,9 @@ def log(category: Name, config_file: Settings = CONFIG) -> None:
     """
     from patchline.banks import bank_list, opening
 
-    print(*bank_list.log(opening.versions(config.load(config_file)), category), sep="\n")
+    versions = opening.versions(config.load(config_file))
+    _with_versions(versions, category)
+    print(*bank_list.log(versions, category), sep="\n")
 
 
 @app.command()
@@ -91,9 +110,14 @@ def publish(
     settings = config.load(config_file)
     settings.category(category)
     source = settings.paths.memory_banks / category if folder is None else folder
-    version, is_new = opening.versions(settings).publish(source, category, name_of(who), why)
+    versions = opening.versions(settings)
+    version, is_new = versions.publish(source, category, name_of(who), why)
     print(f"{category}: {source} {'is' if is_new else 'was published before as'} version {version}")
-    print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
+    state = versions.state(category).state_of(version)
+    if state in ("active", "retired"):
+        print("It is active." if state == "active" else "It is retired, and cannot be activated any more.")
+    else:
+        print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
 
 
 @app.command()
@@ -162,11 +186,5 @@ def announced(settings: config.Config, category: str, version: str) -> str:
 
 
 def name_of(who: str | None) -> str:
-    """Who acts: as said, or the user and the host. Behind sudo it is the person and not root."""
-    if who is not None:
-        return who
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # no such user, as in a container
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    """Who acts: as said, or the user and the host."""
+    return f"{this_user.person()}@{socket.gethostname()}" if who is None else who

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import getpass
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
-from patchline.archive.ledger import GapKind
+from patchline.archive import times
+from patchline.archive.ledger import GapKind, shown_bank
 from patchline.cli.archive import opened
 from patchline.cli.options import CONFIG, Category, Settings, names
 from patchline.protocol.judgement_message import Label
+from patchline.runtime import terminal, this_user
 
 if TYPE_CHECKING:
     from patchline.archive.ledger import LabelSearch
@@ -26,7 +27,9 @@ OneLine = Annotated[str | None, typer.Option("--line", metavar="NAME", callback=
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="Then or later: 2026-11-28T09:30, 8h, 7d.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before that time.")]
-Bank = Annotated[str | None, typer.Option(metavar="DIGEST", help="The memory bank, by the first digits.")]
+Bank = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="The version of the memory bank, by its first digits.")
+]
 
 
 def part(
@@ -52,9 +55,9 @@ def part(
             number = "" if page.number is None else f", number {page.number}"
             print(f"part {page.part_id}, job {page.job_id}, line {page.line}, category {page.category}{number}")
             for event in page.events:
-                print(f"  {_local(event.at)}  {_printable(event.text)}")
+                print(f"  {times.local(event.at)}  {terminal.printable(event.text)}")
             for missing in page.missing:
-                print(f"  ! {_printable(missing)}")
+                print(f"  ! {terminal.printable(missing)}")
 
 
 def gaps(
@@ -73,7 +76,7 @@ def gaps(
 
     Example:  patchline archive gaps --line press-3 --since 8h
     """
-    from patchline.archive import ledger_text, times
+    from patchline.archive import ledger_text
     from patchline.archive.ledger import GapSearch
     from patchline.runtime.connections import now_ms
 
@@ -82,8 +85,8 @@ def gaps(
     with opened(config_file) as archive:
         found = [gap for one in kind or GapKind for gap in archive.gaps(one, search)]
     for gap in found:
-        text = f"{_local(gap.at)}  part {gap.part_id}, job {gap.job_id}, line {gap.line}: {ledger_text.words(gap)}"
-        print(json.dumps(asdict(gap)) if as_json else _printable(text))
+        text = f"{times.local(gap.at)}  part {gap.part_id}, job {gap.job_id}, line {gap.line}: {ledger_text.words(gap)}"
+        print(json.dumps(asdict(gap)) if as_json else terminal.printable(text))
     if not found and not as_json:
         print("no gaps")
 
@@ -100,17 +103,21 @@ def judge(
 ) -> None:
     """Say what a part is, after its verdict. The archive keeps all judgements, and the newest one counts.
 
-    No gate hears it: the part has left the line. It needs RabbitMQ only, as a user who may publish judgements.
+    No gate hears it: the part has left the line. It needs RabbitMQ only, as a user who may publish judgements. If the
+    archive can be read from here, it is asked whether there is such a job.
 
     Example:  patchline archive judge 5f0c7a52-8a5c-5a53-b9f7-6f0a3d2b1c11 defect --kind scratch --by anna
     """
     from patchline.operations import judging
     from patchline.runtime import connections
 
-    said = judging.make(job_id, judgement, kind, by or getpass.getuser(), note, connections.now_ms())
+    said = judging.make(job_id, judgement, kind, by or this_user.person(), note, connections.now_ms())
     settings = config.load(config_file)
-    with connections.connect(settings, "judge", confirm_timeout_s=10) as broker:
+    note_on_job = judging.look_up(settings, job_id)
+    with connections.connect(settings, "judge", confirm_timeout_s=10, quiet=True) as broker:
         judging.publish(broker, said)
+    if note_on_job is not None:
+        print(note_on_job, file=sys.stderr)
     print(f"job {said.job_id}: {said.judgement}{'' if said.kind is None else f' ({said.kind})'}, says {said.by}")
 
 
@@ -131,7 +138,6 @@ def rates(
     Example:  patchline archive rates --category gasket --since 7d
     """
     from patchline.operations import label_rates
-    from patchline.runtime import terminal
 
     with opened(config_file) as archive:
         found = label_rates.rates(archive.label_counts(_search(line, category, bank, since, until)))
@@ -145,7 +151,7 @@ def rates(
     columns = ("line", "category", "bank", "good", "defect", "unsure", "over-kill", "miss", "good rejects", "missed")
     rows = [
         (
-            *(one.line, one.category, one.bank[:12]),
+            *(one.line, one.category, shown_bank(one.bank)),
             *(one.passed.good + one.rejected.good, one.passed.defects + one.rejected.defects, one.unsure),
             *(_percent(figure) for figure in (one.over_kill, one.miss, one.good_rejects, one.missed_passes)),
         )
@@ -153,7 +159,7 @@ def rates(
     ]
     terminal.table("labelled parts, in %, with 95 % bounds", columns, rows)
     print("good rejects: of the labelled rejects, those that are good; missed: of the labelled passes, the defects")
-    _explain((f"{one.line}, {one.category}, {one.bank[:12]}", one.meaning) for one in found)
+    _explain((f"{one.line}, {one.category}, {shown_bank(one.bank)}", one.meaning) for one in found)
 
 
 def threshold(
@@ -182,7 +188,7 @@ def threshold(
     if as_json:
         print(proposal.model_dump_json())
         return
-    print(f"category {category}, bank {proposal.bank[:12]}: proposed threshold {proposal.threshold:g}")
+    print(f"category {category}, bank {shown_bank(proposal.bank)}: proposed threshold {proposal.threshold:g}")
     print(f"  good parts rejected: {_bounds(proposal.over_kill)} ({proposal.good} labelled)")
     print(f"  defects that pass:   {_bounds(proposal.miss)} ({proposal.defects} labelled)")
     _explain([("", proposal.meaning)])
@@ -191,7 +197,6 @@ def threshold(
 def _search(
     line: str | None, category: str | None, bank: str | None, since: str | None, until: str | None
 ) -> LabelSearch:
-    from patchline.archive import times
     from patchline.archive.ledger import LabelSearch
     from patchline.runtime.connections import now_ms
 
@@ -215,13 +220,3 @@ def _percent(figure: Figure | None) -> str:
 
 def _bounds(share: FlaggedShare | None) -> str:
     return "unknown" if share is None else f"{share.expected:.2%}, {share.lower:.2%} to {share.upper:.2%}"
-
-
-def _printable(text: str) -> str:
-    """Return a text of other processes without what controls a terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-
-
-def _local(epoch_ms: int) -> str:
-    """Return a time of this machine, with its offset."""
-    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "milliseconds")

@@ -3,7 +3,7 @@
 from patchline.config.base import Section
 from patchline.config.camera import Camera, CameraRules
 from patchline.config.console import Console
-from patchline.config.loading import PACKAGED, broker_url, load, save, with_urls
+from patchline.config.loading import PACKAGED, archive_url, broker_url, load, save, with_urls
 from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
 from patchline.config.sections import (
@@ -47,6 +47,7 @@ __all__ = [
     "Redis",
     "Section",
     "Worker",
+    "archive_url",
     "broker_url",
     "load",
     "save",

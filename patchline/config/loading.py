@@ -13,7 +13,7 @@ import yaml
 from patchline.config.base import Section
 from patchline.config.pictures import Pictures
 from patchline.config.plc import PlcRules
-from patchline.config.sections import Broker, Category, Config, GateOverride, Paths, Redis
+from patchline.config.sections import Archive, Broker, Category, Config, GateOverride, Paths, Redis
 from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
 
@@ -65,6 +65,14 @@ def broker_url(settings: Broker) -> str:
     return url
 
 
+def archive_url(settings: Archive) -> str:
+    """Return the url of the archive, read again from its variable or file. Raise SetupError if it cannot be used."""
+    url = secret_files.url_from_environment("PATCHLINE_ARCHIVE_URL")
+    if url and not url.startswith("postgresql://"):
+        raise SetupError("PATCHLINE_ARCHIVE_URL: must begin with postgresql://, or be empty for a file of SQLite")
+    return settings.url if url is None else url
+
+
 def save(settings: Config, path: Path) -> None:
     """Write a configuration file without the urls, which may contain passwords."""
     secret = {"broker": {"url"}, "redis": {"url"}, "archive": {"url"}}
@@ -80,12 +88,8 @@ def with_urls(settings: Config, amqp: str | None, redis: str | None) -> Config:
 
 
 def _with_archive_url(settings: Config) -> Config:
-    url = secret_files.url_from_environment("PATCHLINE_ARCHIVE_URL")
-    if url is None:
-        return settings
-    if url and not url.startswith("postgresql://"):
-        raise SetupError("PATCHLINE_ARCHIVE_URL: must begin with postgresql://, or be empty for a file of SQLite")
-    return settings.model_copy(update={"archive": settings.archive.model_copy(update={"url": url})})
+    update = {"url": archive_url(settings.archive)}
+    return settings.model_copy(update={"archive": settings.archive.model_copy(update=update)})
 
 
 def _with_url_of_file(settings: Config, name: str | None) -> Config:

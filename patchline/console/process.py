@@ -11,6 +11,7 @@ import uvicorn
 
 from patchline import config
 from patchline.archive import opening
+from patchline.archive.database import Access
 from patchline.archive.picture_table import PictureTable
 from patchline.broker.base import Broker
 from patchline.console import web
@@ -64,7 +65,7 @@ def run(settings: config.Config, stop: threading.Event) -> None:
 
 
 def _console(settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack) -> Console:
-    archive = stack.enter_context(closing(opening.open_archive(settings, read_only=True)))
+    archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
     section = settings.console
     return Console(
         settings=settings,

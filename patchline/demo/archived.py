@@ -10,6 +10,7 @@ from pathlib import Path
 from patchline import config
 from patchline.archive import opening, picture_files
 from patchline.archive.base import Search
+from patchline.archive.database import Access
 from patchline.archive.picture_table import PictureTable
 from patchline.broker.base import Broker, QueueConsumer
 from patchline.protocol import topology
@@ -44,7 +45,7 @@ def wait(settings: config.Config, verdicts: Collection[Verdict]) -> int:
     missing = {verdict.job_id for verdict in verdicts}
     rejects = {verdict.job_id for verdict in verdicts if _has_picture(verdict)}
     deadline = time.monotonic() + _WAIT_S
-    with closing(opening.open_archive(settings, read_only=True)) as archive:
+    with closing(opening.open_archive(settings, Access.READ)) as archive:
         pictures = PictureTable(archive)
         while (missing or rejects) and time.monotonic() < deadline:
             missing -= {record.job_id for record in archive.find(Search())}
@@ -60,7 +61,7 @@ def show(settings: config.Config, verdicts: Collection[Verdict], out: Path) -> N
         SetupError: the store has lost a picture, or the folder cannot be written.
     """
     score_of = {verdict.job_id: verdict.score or 0.0 for verdict in verdicts if _has_picture(verdict)}
-    with closing(opening.open_archive(settings, read_only=True)) as archive:
+    with closing(opening.open_archive(settings, Access.READ)) as archive:
         pictures = PictureTable(archive)
         kept = pictures.kinds(list(score_of)).keys()
         print(f"the archive holds {len(verdicts)} verdicts, and the pictures of {len(kept)} of {len(score_of)} rejects")

@@ -24,7 +24,8 @@ def announce(settings: config.Config, category: str, version: str) -> str | None
         with connections.connect(settings, "banks", quiet=True) as broker:
             broker.publish(topology.BANKS, category, message, mandatory=False, timeout_s=_CONNECT_S)
     except (BrokerError, SetupError) as error:
-        return str(error)
+        missing = f"no exchange '{topology.BANKS}'" in str(error)
+        return f"{topology.BANKS} is missing: no worker was started with banks.store yet" if missing else str(error)
     return None
 
 

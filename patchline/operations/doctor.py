@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from patchline import config
-from patchline.banks import serving
+from patchline.banks import opening, serving
+from patchline.banks.objects import StoreUnavailable
+from patchline.banks.served_banks import ServedBanks
+from patchline.banks.version_log import SHORT
 from patchline.devices import backbone, model_manifest, om_manifest
 from patchline.evaluation.ran_on import RanOn
+from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.models import atc, atc_operators
 from patchline.operations import ascend_checks, message_size, store_checks
@@ -21,6 +26,7 @@ from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 from patchline.runtime import terminal
 from patchline.services import private_servers
+from patchline.worker.bank_source import BankSource
 
 _CPU_FEATURES = {
     "avx2": "f32",
@@ -145,26 +151,56 @@ def _ascend_models(settings: config.Config) -> Iterator[Finding]:
 
 
 def categories(settings: config.Config, device: backbone.Device) -> Iterator[Finding]:
-    """Whether the model and bank of each category are there, match, and score their golden images as they should."""
+    """Whether the model and bank of each category are there, match, and score their golden images as they should.
+
+    The bank is the one that a worker of this host would serve. What is copied from a store for that is deleted.
+    """
     if host := ascend_checks.unusable_host(device):
         yield Finding("categories", host.state, f"not loaded on {device}: {host.text}")
         return
-    with closing(serving.Loader(settings, device, streams=1)) as loader:
+    loading, copying = (
+        serving.Loader(settings, device, streams=1),
+        tempfile.TemporaryDirectory(prefix="patchline-banks-"),
+    )
+    with closing(loading) as loader, copying as folder:
+        copies = None if settings.banks.store is None else ServedBanks(Path(folder), opening.versions(settings))
         for name in settings.categories:
-            yield _category(settings, name, loader)
+            yield _category(settings, name, BankSource(loader, copies))
 
 
-def _category(settings: config.Config, name: str, loader: serving.Loader) -> Finding:
-    if not (settings.paths.memory_banks / name).is_dir():
+def _category(settings: config.Config, name: str, source: BankSource) -> Finding:
+    try:
+        loaded = _load(settings, name, source)
+    except SetupError as error:
+        return Finding(name, State.PROBLEM, str(error))
+    if loaded is None:
         backbone_name = settings.category(name).backbone
         try:
             model_manifest.read(settings.paths.models, backbone_name)
             return Finding(name, State.NOTE, f"no memory bank; patchline fit --category {name} FOLDER")
         except SetupError:
             return Finding(name, State.NOTE, f"no memory bank, and no model {backbone_name} in paths.models")
+    inspector, origin = loaded
+    ran_on = RanOn.of(inspector.backbone, source.loader.device)
+    return Finding(name, State.OK, f"{inspector.bank.version}{origin}: {inspector.bank.search}; {ran_on}; ready")
+
+
+def _load(settings: config.Config, name: str, source: BankSource) -> tuple[Inspector, str] | None:
+    """Load the bank that a worker would serve, and say where it is from. None if the category has no bank.
+
+    Raises:
+        SetupError: it cannot be served here.
+    """
+    has_own = (settings.paths.memory_banks / name).is_dir()
+    if source.copies is None:
+        return (source.loader.load(name), "") if has_own else None
     try:
-        inspector = loader.load(name)
-    except SetupError as error:
-        return Finding(name, State.PROBLEM, str(error))
-    ran_on = RanOn.of(inspector.backbone, loader.device)
-    return Finding(name, State.OK, f"{inspector.bank.version}: {inspector.bank.search}; {ran_on}; ready")
+        state = source.copies.versions.state(name)
+        if state.active is None and not has_own:
+            return None
+        origin = "" if state.active is None else f", version {state.active[:SHORT]} of the store"
+        return source.load_active(name, state), origin
+    except StoreUnavailable as error:
+        folder = ServedBanks(settings.paths.served_banks, source.copies.versions).last(name)
+        served = source.loader.load(name) if folder is None else source.loader.load_folder(name, folder)
+        return served, f", which this host served last, because the store cannot be read ({error})"

@@ -73,7 +73,7 @@ def rates(counts: list[Count]) -> list[LabelRates]:
     """Return the rates of each line, category and bank of which somebody has labelled a part."""
     groups: dict[tuple[str, str, str], list[Count]] = defaultdict(list)
     for count in counts:
-        groups[count.line, count.category, count.memory_bank].append(count)
+        groups[count.line, count.category, count.bank].append(count)
     found = [_rates(*key, group) for key, group in sorted(groups.items())]
     return [one for one in found if one.passed.labelled + one.rejected.labelled + one.unsure]
 

@@ -72,6 +72,7 @@ class Report:
         if not self.tables:
             return f"{self.category}: the archive has no part that the shadow {self.shadow_version[:SHORT]} has judged"
         lines = [f"{self.category}: shadow {self.shadow_version[:SHORT]}", *map(str, self.tables)]
+        lines.append("Images that come while a worker is busy are left out: see patchline_shadow_skipped_total.")
         lines.append(f"{len(self.different)} parts with two decisions{', and more: see --most' if self.more else ''}:")
         lines += [
             f"  {iso(row.judged_at)}  part {row.part_id}, job {row.job_id}, line {row.line}: {row.decision} "

@@ -11,6 +11,7 @@ from pathlib import Path
 from patchline import config
 from patchline.archive import opening as archives
 from patchline.archive.base import Unavailable
+from patchline.archive.database import Access
 from patchline.archive.store import StoreUnavailable
 from patchline.banks import opening as banks
 from patchline.banks.folder_objects import is_folder
@@ -91,7 +92,7 @@ def archive(settings: config.Config) -> Iterator[Finding]:
 def _database(settings: config.Config) -> Finding:
     shown = "PostgreSQL" if settings.archive.url else str(archives.target(settings))
     try:
-        with closing(archives.open_archive(settings, read_only=True)) as opened:
+        with closing(archives.open_archive(settings, Access.READ)) as opened:
             opened.check()
     except (PatchlineError, Unavailable) as error:
         return Finding(_ARCHIVE, State.PROBLEM, f"{shown} cannot be read by {this_user.name()}: {error}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from patchline.archive.ledger import Count, LabelledScore
+from patchline.archive.ledger import Count, LabelledScore, shown_bank
 from patchline.banks import calibration
 from patchline.banks.shares import share_beyond, share_from_count
 from patchline.inspection.memory_bank import FlaggedShare
@@ -118,7 +118,7 @@ def _one_bank(category: str, scores: list[LabelledScore]) -> str:
     if not banks:
         raise SetupError(f"nobody has labelled a part of category {category}; see `patchline archive judge`")
     if len(banks) > 1:
-        names = ", ".join(bank[:12] for bank in banks)
+        names = ", ".join(map(shown_bank, banks))
         raise SetupError(f"the labelled parts have scores of {len(banks)} banks ({names}); name one with --bank")
     return banks[0]
 

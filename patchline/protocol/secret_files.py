@@ -20,7 +20,7 @@ def secret(name: str) -> str | None:
     """
     value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
     if file is None:
-        return value
+        return None if value is None else value.strip()  # a secret of Kubernetes may end with the line of its file
     if value is not None:
         raise SetupError(f"{name} and {name}_FILE are both set; unset one")
     return read(Path(file), f"named by {name}_FILE")

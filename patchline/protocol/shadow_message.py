@@ -6,7 +6,7 @@ import pydantic
 
 from patchline.protocol import messages
 from patchline.protocol.errors import Reason, Unusable
-from patchline.protocol.messages import Decision, Digest, Envelope, EpochMs, Frozen, Identifier, Name
+from patchline.protocol.messages import Decision, Digest, Envelope, EpochMs, Frozen, Identifier, Name, Verdict
 
 SHADOW_TYPE = "patchline.shadow.v1"
 
@@ -34,6 +34,30 @@ class ShadowJudgement(Frozen):
     shadow_score: float
     worker: str
     judged_at: EpochMs
+
+    @classmethod
+    def beside(
+        cls, verdict: Verdict, judged: tuple[Decision, float], shadow: str, would_have: tuple[Decision, float], at: int
+    ) -> ShadowJudgement:
+        """Return what a shadow says of the part of a verdict.
+
+        Args:
+            verdict: names its bank.
+            judged: the decision and the score of the bank.
+            shadow: the version of the shadow.
+            would_have: its decision and score.
+            at: when it has judged, in epoch milliseconds.
+        """
+        names = ("job_id", "line", "category", "part_id", "bank_version", "worker")
+        return cls(
+            **{name: getattr(verdict, name) for name in names},
+            decision=judged[0],
+            score=judged[1],
+            shadow_version=shadow,
+            shadow_decision=would_have[0],
+            shadow_score=would_have[1],
+            judged_at=at,
+        )
 
     @property
     def routing_key(self) -> str:

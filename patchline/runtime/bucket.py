@@ -33,6 +33,15 @@ class BucketError(Exception):
     """The bucket does not answer, does not exist, or refuses. The text has one line, and no secret."""
 
 
+@contextmanager
+def errors_as(kind: type[Exception]) -> Iterator[None]:
+    """Raise another error for those of a bucket: that of the store which is in it."""
+    try:
+        yield
+    except BucketError as error:
+        raise kind(str(error)) from error
+
+
 class Bucket:
     """Objects by their keys, such as `gasket/log/00000001.json`. Thread-safe. All methods raise BucketError.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from patchline.protocol.errors import SetupError
@@ -30,6 +31,7 @@ def claim(path: Path, in_use: str) -> int:
     except OSError:
         os.close(lock)
         raise
-    os.ftruncate(lock, 0)
-    os.write(lock, b"%d\n" % os.getpid())
+    with suppress(OSError):  # a full disk takes no id, and the lock holds all the same
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
     return lock

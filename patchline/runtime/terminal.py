@@ -70,3 +70,8 @@ class Screen:
 def is_terminal() -> bool:
     """Return True if standard output is a terminal that can draw lines again."""
     return rich.console.Console().is_terminal
+
+
+def printable(text: str) -> str:
+    """Return a text of other processes without what controls a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

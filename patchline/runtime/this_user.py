@@ -1,4 +1,4 @@
-"""The user as whom a process runs: whose permissions count."""
+"""The user as whom a process runs, whose permissions count, and the person behind it."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def name() -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return str(number)
+
+
+def person() -> str:
+    """Return who acts, for a record: the name of the user, and behind sudo that of the person and not root."""
+    return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or os.environ.get("USER") or name()

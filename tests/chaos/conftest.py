@@ -1,11 +1,11 @@
 """The servers and the results of all storms."""
 
-import os
 from dataclasses import replace
 
 import pytest
 
-from patchline.services import postgresql, private_servers
+from patchline.services import private_servers
+from tests import postgresql_server
 from tests.chaos import reconciliation
 from tests.chaos.archived import Archive
 from tests.slow_disk import SlowDisk
@@ -34,10 +34,5 @@ def servers_to_restart():
 @pytest.fixture
 def archive():
     """An archive with an empty database in a PostgreSQL that tests may crash."""
-    if postgresql.missing_packages():
-        text = "not installed: postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    with postgresql.running() as postgres:
+    with postgresql_server.running() as postgres:
         yield Archive(postgres)

@@ -170,6 +170,10 @@ class Faults:
                 worker.kill()
         return at
 
+    def archive_kill(self, rng):
+        """Kill the archive, and start it again. Nothing else notices."""
+        return self._kill(self.plant.archive, rng)
+
     def broker_kill(self, _):
         """Kill RabbitMQ, and start it again with its data."""
         children = psutil.Process(self.node.server.guard.pid).children(recursive=True)

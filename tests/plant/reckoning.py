@@ -62,6 +62,7 @@ class Reckoning:
         passed_outside_faults: parts judged `pass` whose way touches no fault, on a machine that did not stall.
         share_outside_faults: how many of them lie in the good bin.
         outcomes: what the gates say became of parts.
+        archive: what the archive holds (archived.py): each job has one row, and each reject its picture.
     """
 
     pictures: str
@@ -93,12 +94,14 @@ class Reckoning:
     outcomes: dict
     no_image: dict
     faults: dict
+    archive: dict = field(default_factory=dict)
     examples: dict = field(default_factory=dict)
 
     @property
     def is_safe(self):
-        """Return True if nothing bad went into the good bin, and each part has a record. No machine is too slow."""
-        wrong = (self.bad_in_good_bin, self.unnoticed, self.escaped, self.foreign_pictures)
+        """Return True if nothing bad went into the good bin, and each part has its records. No machine is too slow."""
+        wrong = [self.bad_in_good_bin, self.unnoticed, self.escaped, self.foreign_pictures]
+        wrong += [self.archive.get(name, 0) for name in ("missing", "twice", "without_picture", "foreign_pictures")]
         return self.parts > 0 and not any(wrong)
 
     @property
@@ -164,7 +167,7 @@ def unnoticed(parts, faults):
     return parts.without_record & read
 
 
-def reckon(events, audit, faults, pictures, camera="files"):
+def reckon(events, audit, faults, pictures, camera="files", archive=None):
     """Return the reckoning of a run that is over."""
     parts = Parts(events, audit)
     good, reject = parts.keys_in(Bin.GOOD), parts.keys_in(Bin.REJECT)
@@ -206,6 +209,7 @@ def reckon(events, audit, faults, pictures, camera="files"):
         outcomes=_counts(outcome for _, outcome in audit.outcomes),
         no_image=_counts(_cause(detail) for *_, detail in audit.no_image),
         faults=_counts(fault.kind for fault in faults),
+        archive=archive or {},
         examples={name: keys[:5] for name, keys in lists.items()}
         | {"rejected_outside_faults": sorted(undisturbed - set(good))[:20]},
     )

@@ -25,6 +25,7 @@ from patchline.runtime import connections
 from patchline.services.server import free_ports
 from tests.chaos import scene as line
 from tests.chaos.line_ends import Process
+from tests.plant import archived
 from tests.plant.eyes import POLL_MS, FileEye
 from tests.plant.goods import CATEGORY, digest
 from tests.proxy import Proxy
@@ -39,6 +40,7 @@ CHANGES = {
     "broker": {"confirm_timeout_s": 1.0, "max_attempts": 5},
     "publisher": {"confirm_timeout_s": 1.0},
     "gate": {"lease_ms": 1000},
+    "archive": archived.CHANGES,
 }
 
 
@@ -68,6 +70,7 @@ class Audit:
     """
 
     verdicts: list[tuple[int, int | None, Decision]] = field(default_factory=list)
+    jobs: set[str] = field(default_factory=set)  # of the verdicts
     acts: list[tuple[int, int | None, str, str]] = field(default_factory=list)  # with action and reason
     outcomes: list[tuple[int, str]] = field(default_factory=list)
     pictures: list[tuple[int, int | None, str]] = field(default_factory=list)
@@ -78,6 +81,7 @@ class Audit:
         if message.type == messages.VERDICT_TYPE:
             verdict = messages.parse_verdict(message)
             self.verdicts.append((verdict.number, verdict.encoder_count, verdict.decision))
+            self.jobs.add(verdict.job_id)
             if verdict.reason is Reason.NO_IMAGE:
                 self.no_image.append((verdict.number, verdict.encoder_count, str(verdict.detail)))
         elif message.type == messages.JOB_TYPE:
@@ -106,6 +110,8 @@ class Plant:
     simulator: subprocess.Popen | None = None
     camera: Process | None = None
     worker: Process | None = None
+    archive: Process | None = None
+    settings: config.Config | None = None
     gates: dict[str, Process] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
 
@@ -159,7 +165,8 @@ def set_up(goods, folder, amqp_url, redis_url, rate, seed, broken=None, plc="mod
             proxies[name], urls[name] = line.behind_proxies([amqp_url], stack)
         link = Proxy(plc_port)
         stack.callback(link.close)
-        scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies, eye)
+        urls["archive"] = amqp_url
+        scene = Plant(folder, rate, Ledger(folder / "ledger.jsonl"), link, proxies, eye, settings=settings)
         _declare(settings, amqp_url, eye)
         _audit(scene.audit, amqp_url, stack)
         view = {} if eye.view is None else {"view": eye.view}
@@ -192,9 +199,10 @@ def _processes(scene, urls, redis_url, camera_port, output, broken):
         arguments = ("gate", "--line", LINE, "--instance", name, "--output", output)
         scene.gates[name] = process(f"gate-{name}", "gate", "patchline", *arguments)
     scene.worker = process("worker", "worker", "patchline", "worker", "--devices", "cpu:0")
+    scene.archive = process("archive", "archive", "patchline", "archive")
     common |= scene.eye.environment
     scene.camera = process("camera", "camera", *scene.eye.arguments(LINE, CATEGORY, output, camera_port))
-    return [*scene.gates.values(), scene.worker, scene.camera]
+    return [*scene.gates.values(), scene.worker, scene.camera, scene.archive]
 
 
 def _simulator(folder, plc, plc_port, camera_port, pictures, rate, seed, **options):
@@ -229,12 +237,12 @@ def _declare(settings: config.Config, amqp_url, eye):
     bindings = ((topology.VERDICTS, "#"), (topology.ACTS, "#")) + (((topology.JOBS, "#"),) if eye.view else ())
     audit = topology.Queue(AUDIT, bindings, {"x-queue-type": "quorum"})
     with RabbitBroker(amqp_url) as broker:
-        broker.declare(connections.plant(settings))
+        broker.declare(connections.plant(settings) | connections.ledger(settings))
         broker.declare(topology.gate(LINE, GATES))
         broker.declare(topology.Topology(topology.EXCHANGES, (audit,)))
     kinds = (topology.JOBS, topology.BACKLOG, topology.SUSPECTS)
     queues = [topology.category_queue(kind, CATEGORY) for kind in kinds]
-    for queue in (*queues, topology.VERDICTS, topology.DEAD, AUDIT):
+    for queue in (*queues, topology.VERDICTS, topology.PICTURES, topology.LEDGER, topology.DEAD, AUDIT):
         line.purge(amqp_url, queue)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.plant import eyes, reckoning, scene
+from tests.plant import archived, eyes, reckoning, scene
 from tests.plant.faults import Faults
 from tests.plant.scene import wait_until
 
@@ -23,6 +23,7 @@ PARTS = int(os.environ.get("PLANT_PARTS", "3000"))
 SEED = int(os.environ.get("PLANT_SEED", "21"))
 PLCS = os.environ.get("PLANT_PLC", "modbus").split(",")
 FAULTS = {"camera_kill": 10, "gate_kill": 10, "standby_kill": 10, "worker_kill": 10, "broker_kill": 10, "amqp_cut": 5}
+FAULTS |= {"archive_kill": 5}
 FAULTS |= {
     "plc_restart": 5,
     "plc_reset": 5,
@@ -44,8 +45,9 @@ def finish(belt, faults, goods, camera="files"):
     assert wait_until(lambda: belt.ledger.of("empty"), 300, 0.5), "the belt stands"
     wait_until(lambda: not reckoning.unnoticed(reckoning.Parts(belt.ledger.events, belt.audit), faults.done), 300, 0.5)
     (belt.folder / "faults.json").write_text(json.dumps([asdict(fault) for fault in faults.done]))
-    (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit)))
-    return reckoning.reckon(belt.ledger.events, belt.audit, faults.done, goods.name, camera)
+    held = archived.when_settled(belt.settings, belt.audit)
+    (belt.folder / "audit.json").write_text(json.dumps(asdict(belt.audit), default=sorted))
+    return reckoning.reckon(belt.ledger.events, belt.audit, faults.done, goods.name, camera, held)
 
 
 @pytest.mark.parametrize("plc", PLCS)

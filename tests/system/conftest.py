@@ -22,8 +22,8 @@ from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
-from patchline.services import postgresql, private_servers, server
-from tests import forked, gate_input
+from patchline.services import private_servers, server
+from tests import forked, gate_input, postgresql_server
 from tests.stuck_file import StuckFile
 
 TIMEOUT_S = 40.0
@@ -176,13 +176,8 @@ def line_with_short_timeouts(plant, folder, amqp_url, redis_url):
 
 @pytest.fixture(scope="module")
 def postgres():
-    """A private PostgreSQL. If it is not installed, the tests are skipped; in CI they fail."""
-    if postgresql.missing_packages():
-        text = "not installed: postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-    with postgresql.running() as running:
+    """A private PostgreSQL."""
+    with postgresql_server.running() as running:
         yield running
 
 

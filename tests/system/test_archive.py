@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from patchline.archive import opening
 from patchline.archive.base import Search
-from patchline.archive.database import Database
+from patchline.archive.database import Access, Database
 from patchline.broker.base import Message, Outgoing
 from patchline.protocol import topology
 from patchline.protocol.messages import VERDICT_TYPE
@@ -85,7 +85,7 @@ def publish(line, numbers):
 
 def jobs(target):
     """The ids of the jobs in the archive, one for each row."""
-    with closing(Database(target, read_only=True) if isinstance(target, Path) else Database(target)) as archive:
+    with closing(Database(target, Access.READ) if isinstance(target, Path) else Database(target)) as archive:
         return [record.job_id for record in archive.find(Search())]
 
 

@@ -121,7 +121,7 @@ def assert_pictures_are_found_written_and_held(line, bodies, job, tmp_path):
     assert set(rows(line, f"SELECT hold FROM pictures WHERE job_id = '{job}'")) == {("claim 7",)}
     result = line.run("archive", "release", job, "nothing")
     assert (result.returncode, result.out) == (2, f"{job}: 2 pictures released\n")
-    assert "nothing: the archive has no picture of this job" in result.err
+    assert "nothing: the archive knows no job with this id" in result.err
     assert "Traceback" not in result.err
 
 

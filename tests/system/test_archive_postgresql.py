@@ -1,22 +1,26 @@
 """The archive in PostgreSQL: the contract, and what only a server has."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from patchline.archive import database, rows
+from patchline import config
+from patchline.archive import database, opening, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
-from patchline.archive.database import Database
+from patchline.archive.database import Access, Database
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.archive.picture_table import PictureTable
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import MismatchError, SetupError
 from tests.archive_contract import ArchiveContract, Setting, message, record
+from tests.conftest import CONFIG
 from tests.ledger_contract import LedgerContract, entry, everything
-from tests.picture_contract import PictureContract
+from tests.picture_contract import PictureContract, row
 from tests.system.conftest import emptied
 
 pytestmark = pytest.mark.timeout(120)
@@ -127,6 +131,79 @@ def test_a_user_who_may_only_write_rows_is_enough_once_the_tables_are_there(arch
     assert clerk.save_ledger([entry(one) for one in everything("job-1")], []).acts == 2
     with owner._engine.begin() as connection:
         connection.execute(sa.text("DROP OWNED BY clerk"))
+
+
+def test_a_later_build_that_changes_the_tables_meanwhile_ends_the_archive_and_nothing_is_set_aside(archives):
+    archive = archives()
+    with archive._engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE verdicts ADD COLUMN lamp text NOT NULL"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(MismatchError, match="later build"):
+        archive.save([record()], [])
+
+
+def test_the_commands_of_the_page_make_the_users_that_an_archive_and_people_need(postgres):
+    first, second = re.findall(r"```sql\n(.*?)```", Path("docs/operations.md").read_text(), re.S)
+    admin = sa.make_url(postgres.url).set(drivername="postgresql+psycopg")
+    run(admin, first.replace("DATABASE patchline", "DATABASE plant"))
+    in_plant = sa.make_url(postgres.url).set(database="plant")
+    try:
+        archive, people = (
+            LedgerDatabase(str(in_plant.set(username=user)), access)
+            for user, access in (("archive", Access.MAKE), ("people", Access.CHANGE))
+        )
+        archive.prepare()
+        archive.save([record()], [])
+        PictureTable(archive).add([row()])
+        run(admin.set(database="plant"), second)
+        assert [found.job_id for found in people.find(Search())] == ["job-1"]
+        assert PictureTable(people).hold("job-1", "claim 7") == 1
+        with pytest.raises(Unavailable, match="permission denied"):
+            people.save([record("job-2")], [])
+        archive.close()
+        people.close()
+    finally:
+        run(admin, "DROP DATABASE plant WITH (FORCE); DROP ROLE archive; DROP ROLE people")
+
+
+def run(url, commands):
+    """Run commands as an administrator does, one after the other."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for command in filter(str.strip, commands.split(";")):
+            connection.execute(sa.text(command))
+    engine.dispose()
+
+
+def test_the_url_is_read_again_from_its_file_at_each_connection(archives, tmp_path, monkeypatch):
+    owner, file = archives(), tmp_path / "archive.url"
+
+    def write_url(user):
+        file.write_text(str(owner._engine.url.set(drivername="postgresql", username=user)))
+
+    write_url("before")
+    monkeypatch.setenv("PATCHLINE_ARCHIVE_URL_FILE", str(file))
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    with owner._engine.begin() as connection:
+        connection.execute(sa.text("CREATE ROLE before LOGIN IN ROLE pg_write_all_data, pg_read_all_data"))
+    archive = opening.open_archive(config.load(tmp_path / "config.yaml"))
+    archive.save([record()], [])
+    with owner._engine.begin() as connection:  # as with a password that was changed
+        connection.execute(sa.text("ALTER ROLE before RENAME TO after"))
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'after'"
+        connection.execute(sa.text(others))
+    with pytest.raises(Unavailable):
+        archive.save([record()], [])
+    with pytest.raises(Unavailable, match='role "before" does not exist'):
+        archive.save([record()], [])
+    write_url("after")
+    archive.save([record()], [])
+    file.unlink()
+    archive.close()
+    with pytest.raises(Unavailable, match=r"archive\.url.*cannot be read"):
+        archive.save([record()], [])
+    with owner._engine.begin() as connection:
+        connection.execute(sa.text("DROP ROLE after"))
 
 
 def test_a_batch_with_something_that_cannot_be_stored_stores_nothing(archives):

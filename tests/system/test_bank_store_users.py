@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,31 @@ def read_at(line, worker):
     return line.metric(worker.metrics_port, READ_AT)
 
 
-def test_people_and_workers_with_users_of_their_own_share_a_store(start, shared, banks):
-    store = shared / "store"
+@dataclass
+class Plant:
+    """Two people and two workers, with a store of two versions. The second worker finds the store by a link."""
+
+    store: Path
+    link: Path
+    anna: Line
+    bob: Line
+    a: Line
+    b: Line
+    versions: list[str]
+    of_a: subprocess.Popen = None
+    of_b: subprocess.Popen = None
+
+    def serve(self, version):
+        wait_for(lambda: {serves(self.of_a), serves(self.of_b)} == {version[:12]})
+
+
+@pytest.fixture
+def plant_of_four(start, shared, banks):
+    """Each of the two people has published a version, and the first one is active."""
+    store, link = shared / "store", shared / "store-of-b"
     store.mkdir()
     shutil.chown(store, ANNA, PEOPLE)
     store.chmod(0o2775)  # people write, all others read; each of them has a umask that lets in nobody
-    link = shared / "store-of-b"
     link.symlink_to(store)
     anna, bob = start("anna", ANNA, store), start("bob", BOB, store)
     a, b = start("a", WORKER_A, store), start("b", WORKER_B, link)
@@ -115,43 +135,60 @@ def test_people_and_workers_with_users_of_their_own_share_a_store(start, shared,
     ]
     acted(anna, "activate", "brick", versions[0], "--why", "x")
     assert "cannot be written by 64003" in acted(a, "activate", "brick", versions[1], "--why", "x", code=2)
-    of_a, of_b = a.worker("--device", "cpu"), b.worker("--device", "cpu")
-    assert {serves(of_a), serves(of_b)} == {versions[0][:12]}
+    return Plant(store, link, anna, bob, a, b, versions)
 
-    link.unlink()  # host b is cut off
-    acted(bob, "activate", "brick", versions[1], "--why", "x")
-    wait_for(lambda: serves(of_a) == versions[1][:12])
-    wait_for(lambda: "does not take the report of this worker" in of_a.stderr.readline())
-    wait_for(lambda: read_at(a, of_a) > read_at(b, of_b) + 1)
-    assert serves(of_b) == versions[0][:12]
-    listed = acted(anna, "list", "brick")
-    assert re.search(rf"{versions[1][:12]} │ active .* │ 1 ", listed)
-    assert re.search(rf"{versions[0][:12]} │ previous .* │ 1 ", listed)
-    of_b.terminate()  # also after a restart
-    assert of_b.wait(30) == 0
-    of_b = b.worker("--device", "cpu")
-    assert serves(of_b) == versions[0][:12]
-    link.symlink_to(store)
-    wait_for(lambda: serves(of_b) == versions[1][:12])
 
-    log = records(acted(bob, "log", "brick"))
+def test_people_and_workers_with_users_of_their_own_share_a_store(plant_of_four):
+    plant = plant_of_four
+    plant.of_a, plant.of_b = plant.a.worker("--device", "cpu"), plant.b.worker("--device", "cpu")
+    plant.serve(plant.versions[0])
+    assert_a_host_that_is_cut_off_keeps_its_bank_and_catches_up(plant)
+    assert_workers_report_once_they_may_write(plant)
+    assert_workers_that_may_not_read_the_store_go_on_and_say_so(plant)
+
+
+def assert_a_host_that_is_cut_off_keeps_its_bank_and_catches_up(plant):
+    first, second = plant.versions
+    plant.link.unlink()
+    acted(plant.bob, "activate", "brick", second, "--why", "x")
+    wait_for(lambda: serves(plant.of_a) == second[:12])
+    wait_for(lambda: "does not take the report of this worker" in plant.of_a.stderr.readline())
+    wait_for(lambda: read_at(plant.a, plant.of_a) > read_at(plant.b, plant.of_b) + 1)
+    assert serves(plant.of_b) == first[:12]
+    listed = acted(plant.anna, "list", "brick")
+    assert re.search(rf"{second[:12]} │ active .* │ 1 ", listed)
+    assert re.search(rf"{first[:12]} │ previous .* │ 1 ", listed)
+    plant.of_b.terminate()  # also after a restart
+    assert plant.of_b.wait(30) == 0
+    plant.of_b = plant.b.worker("--device", "cpu")
+    assert serves(plant.of_b) == first[:12]
+    plant.link.symlink_to(plant.store)
+    wait_for(lambda: serves(plant.of_b) == second[:12])
+
+
+def assert_workers_report_once_they_may_write(plant):
+    log = records(acted(plant.bob, "log", "brick"))
     assert [entry.get("act") for entry in log] == ["publish", "publish", "activate", "activate"]  # no worker may write
-    reports = store / "brick" / "reports"
+    reports = plant.store / "brick" / "reports"
     reports.mkdir()
     reports.chmod(0o1777)
-    acted(bob, "rollback", "brick", "--why", "x")
-    wait_for(lambda: {serves(of_a), serves(of_b)} == {versions[0][:12]})
-    wait_for(lambda: [entry.get("state") for entry in records(acted(anna, "log", "brick"))][5:] == ["serving"] * 2)
+    acted(plant.bob, "rollback", "brick", "--why", "x")
+    plant.serve(plant.versions[0])
+    wait_for(
+        lambda: [entry.get("state") for entry in records(acted(plant.anna, "log", "brick"))][5:] == ["serving"] * 2
+    )
 
-    store.chmod(0o2770)  # workers may not even read
-    wait_for(lambda: "cannot be read, serving the banks of before" in of_a.stderr.readline())
-    assert {serves(of_a), serves(of_b)} == {versions[0][:12]}
-    found = a.run("doctor")
+
+def assert_workers_that_may_not_read_the_store_go_on_and_say_so(plant):
+    plant.store.chmod(0o2770)
+    wait_for(lambda: "cannot be read, serving the banks of before" in plant.of_a.stderr.readline())
+    plant.serve(plant.versions[0])
+    found = plant.a.run("doctor")
     assert found.returncode == 1
     assert re.search(r"bank store +│ PROBLEM │ .* cannot be read by 64003 \(Permission denied\)", flat(found.out))
-    store.chmod(0o2775)
-    acted(anna, "activate", "brick", versions[1], "--why", "x")
-    wait_for(lambda: {serves(of_a), serves(of_b)} == {versions[1][:12]})
+    plant.store.chmod(0o2775)
+    acted(plant.anna, "activate", "brick", plant.versions[1], "--why", "x")
+    plant.serve(plant.versions[1])
 
 
 def flat(table):

@@ -10,6 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from patchline.archive import opening
+from patchline.archive.database import Access
 from patchline.protocol import topology
 from patchline.runtime.connections import now_ms
 from patchline.services import server
@@ -82,7 +83,7 @@ class Listener:
 
 def judged(line, job_id):
     """What the archive has as the judgement of a job."""
-    with closing(opening.open_archive(line.settings, read_only=True)) as archive:
+    with closing(opening.open_archive(line.settings, Access.READ)) as archive:
         found = archive.judgements_of([job_id]).get(job_id)
         return found and (found.judgement, found.kind, found.judged_by)
 

@@ -118,7 +118,7 @@ def volume(host, owner):
 
 @needs_root
 def test_the_secrets_of_compose_are_readable_for_their_container_only(compose_plant):
-    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate", "archive")}
+    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate", "archive", "judge")}
     read["definitions.json"] = RABBITMQ_UID
     (compose_plant / "secrets").chmod(0o755)  # an engine mounts each file, whatever its folder
     for owned in (False, True):

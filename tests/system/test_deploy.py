@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
@@ -97,8 +98,8 @@ def references(node):
     for key, value in node.items() if isinstance(node, dict) else ():
         if key in ("secretName", "claimName", "serviceName"):
             yield {"secretName": "Secret", "claimName": "PersistentVolumeClaim", "serviceName": "Service"}[key], value
-        elif key in ("configMap", "secretKeyRef"):
-            yield {"configMap": "ConfigMap", "secretKeyRef": "Secret"}[key], value["name"]
+        elif key in ("configMap", "secretKeyRef", "secretRef"):
+            yield {"configMap": "ConfigMap"}.get(key, "Secret"), value["name"]
         elif key == "secretTargetRef":
             yield from (("Secret", entry["name"]) for entry in value)
         elif key == "authenticationRef":
@@ -152,7 +153,10 @@ def test_probes_and_grace_periods_match_the_configuration():
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.mqtt.yaml"])
+COMPOSE_FILES = sorted(file.name for file in DEPLOY.glob("compose*.yaml"))
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
 def test_a_compose_file_is_valid_and_its_mounts_exist(name):
     checker = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / name)]
     result = subprocess.run(checker, capture_output=True, text=True, check=False)
@@ -161,8 +165,45 @@ def test_a_compose_file_is_valid_and_its_mounts_exist(name):
     volumes = [volume for service in document["services"].values() for volume in service.get("volumes", [])]
     for source in {volume.split(":")[0] for volume in volumes if volume.startswith("./")}:
         assert (DEPLOY / source).exists(), source
-    files = {config["file"] for config in document["configs"].values() if "file" in config}
+    files = {config["file"] for config in document.get("configs", {}).values() if "file" in config}
     assert all((DEPLOY / file).exists() for file in files)
+    main = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    secrets = {name for service in document["services"].values() for name in named(service.get("secrets", []))}
+    assert secrets <= {*document.get("secrets", {}), *main["secrets"]}
+    for service in document["services"].values():  # a variable names a file that is a secret of the service
+        files = [value for name, value in service.get("environment", {}).items() if name.endswith("_FILE")]
+        assert {Path(file).name for file in files} <= {*named(service.get("secrets", []))}
+
+
+def named(secrets):
+    """The names of secrets, in their short form or with a target."""
+    return [secret if isinstance(secret, str) else secret["source"] for secret in secrets]
+
+
+def test_an_archive_and_workers_in_containers_have_what_postgresql_and_s3_need():
+    """The packages are in the image, and the keys reach the processes that use them, in compose and in Kubernetes."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    locked = [Path(name).read_text() for line in lines for name in re.findall(r"-r (\S+\.lock)", line)]
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = [re.match(r"[\w-]+", one)[0] for extra in ("s3", "archive-postgres") for one in extras[extra]]
+    assert needed == ["obstore", "psycopg"]
+    assert all(re.search(rf"(?m)^{name}==", "\n".join(locked)) for name in needed)
+    development = Path("requirements-dev.lock").read_text()
+    pinned = re.findall(r"(?m)^[a-z][\w-]*==\S+", Path("requirements-archive.lock").read_text())
+    assert all(pin in development for pin in pinned)
+    services = yaml.safe_load((DEPLOY / "compose.s3.yaml").read_text())["services"]
+    assert {"worker", "archive"} <= {
+        name for name in services if "AWS_SECRET_ACCESS_KEY_FILE" in services[name]["environment"]
+    }
+    for name in (
+        "base/worker",
+        "base/archive",
+        "overlays/ascend/worker-ascend",
+        "overlays/ascend-split/worker-ascend-split",
+    ):
+        document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()))
+        (container,) = document["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "patchline-s3", "optional": True}}]
 
 
 def test_rabbitmq_listens_for_mqtt_in_the_same_way_on_a_host_in_compose_and_in_kubernetes():

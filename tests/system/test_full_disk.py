@@ -1,14 +1,19 @@
-"""On a full disk the publisher waits and loses no image, and the gate still acts on every part."""
+"""On a full disk the publisher waits and loses no image, the gate acts on every part, and the archive waits."""
 
 import os
+import sqlite3
 import subprocess
 import urllib.parse
+from contextlib import closing
 
 import pytest
 
 from patchline import config
 from patchline.gate.instance import default_name
+from patchline.protocol import topology
 from patchline.services import server
+from tests.archive_contract import message
+from tests.picture_contract import picture
 from tests.proxy import Proxy
 from tests.queues import JOBS_QUEUE
 from tests.system.conftest import records, wait_for
@@ -91,3 +96,46 @@ def test_a_gate_acts_while_its_disk_is_full(line_on_small_disk, small_disk):
     _, log = gate.communicate(timeout=20)
     assert gate.returncode == 0
     assert 1 <= log.count("a restart would forget parts") < 30
+
+
+def test_an_archive_on_a_full_disk_waits_says_so_and_loses_nothing(line_on_small_disk, small_disk):
+    line = line_on_small_disk
+    paths = line.settings.paths.model_copy(update={"archive": small_disk / "archive"})
+    rules = config.Archive(batch=20, batch_ms=20, pictures=config.Pictures(decisions=("fail",), min_free_bytes=0))
+    line.settings = line.settings.model_copy(update={"paths": paths, "archive": rules})
+    config.save(line.settings, line.folder / "config.yaml")
+    (small_disk / "archive").mkdir()
+    filler = fill(small_disk)
+    (port,) = server.free_ports(1)
+    archive = line.start("archive", "--metrics-port", str(port))
+
+    def is_ready():
+        return server.responds(f"http://127.0.0.1:{port}/readyz")
+
+    def publish(numbers):
+        for number in numbers:
+            body = os.urandom(IMAGE_BYTES)
+            line.broker.publish(topology.VERDICTS, "l1.brick.fail", message(f"job-{number}"))
+            line.broker.publish(topology.PICTURES, "l1.brick.fail", picture(f"job-{number}", body=body))
+
+    def stored():
+        with closing(sqlite3.connect(small_disk / "archive" / "archive.sqlite", timeout=10)) as connection:
+            tables = ("verdicts", "pictures")
+            return [connection.execute(f"SELECT count(DISTINCT job_id) FROM {table}").fetchone()[0] for table in tables]
+
+    wait_for(lambda: server.is_listening(port))
+    publish(range(20))
+    assert not is_ready()
+    filler.unlink()
+    wait_for(is_ready)
+    wait_for(lambda: stored() == [20, 20])
+    filler = fill(small_disk)
+    publish(range(20, 60))
+    wait_for(lambda: not is_ready())
+    filler.unlink()
+    wait_for(is_ready)
+    wait_for(lambda: stored() == [60, 60])
+    archive.terminate()
+    _, log = archive.communicate(timeout=30)
+    assert archive.returncode == 0
+    assert "Traceback" not in log

@@ -9,6 +9,7 @@ import pytest
 
 from patchline import config
 from patchline.archive import opening
+from patchline.archive.database import Access
 from patchline.archive.ledger import Acted, Announced, Found, GapKind, GapSearch, Judged
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.broker.base import Message
@@ -93,9 +94,10 @@ def test_a_part_is_judged_by_people_and_its_ledger_and_the_rates_are_printed(lin
     arm = gates.Arm(tmp_path / "arms", "arm")
     gate = gates.start(line, arm, tmp_path)
     wait_for(lambda: gates.is_serving(gate))
+    bank = {"memory_bank": f"brick@{'b' * 12}", "bank_version": "c" * 64}  # as a worker names it
     for job_id, decision, score in (("j1", "pass", 1.0), ("j2", "fail", 9.0), ("j3", "fail", 8.0)):
         gates.announce(line, job_id, part_id=f"part-{job_id}")
-        gates.decide(line, job_id, decision, part_id=f"part-{job_id}", score=score, memory_bank="b" * 64)
+        gates.decide(line, job_id, decision, part_id=f"part-{job_id}", score=score, **bank)
     wait_for(gates.all_told([arm], 3))
     labels = (("j1", "defect", "--kind", "scratch"), ("j2", "good"), ("j2", "defect"), ("j3", "good", "--note", "dust"))
     for words in labels:
@@ -103,6 +105,9 @@ def test_a_part_is_judged_by_people_and_its_ledger_and_the_rates_are_printed(lin
         assert said.returncode == 0, said.err
     target = opening.target(line.settings)
     wait_for(lambda: rows(target, "judgements") == 4 and rows(target, "acts") == 6 and rows(target, "verdicts") == 3)
+    by_part = line.run("archive", "judge", "part-j3", "good")
+    assert (by_part.returncode, "is the id of a part; name its job: j3" in by_part.err) == (2, True)
+    assert "knows no job another yet" in line.run("archive", "judge", "another", "good").err
     printed = line.run("archive", "part", "part-j3").out
     for words in ("captured", "announced", "verdict fail, score 8", "rejected it: fail", "anna judged it good: dust"):
         assert words in printed
@@ -113,12 +118,14 @@ def test_a_part_is_judged_by_people_and_its_ledger_and_the_rates_are_printed(lin
     assert line.run("archive", "gaps", "--until", "0s").out == "no gaps\n"
     (rates,) = records(line.run("archive", "rates", "--json").out)
     assert (rates["over_kill"]["value"], rates["miss"]["value"]) == (1.0, 0.5)
-    assert "All parts are labelled" in line.run("archive", "rates", "--category", "brick").out
+    assert rates["bank"] == "c" * 64
+    assert "All parts are labelled" in line.run("archive", "rates", "--category", "brick", "--bank", "cccc").out
+    assert line.run("archive", "find", "--bank", "cccc", "--most", "5").out.count("\n") == 3
     refused = line.run("archive", "threshold", "--category", "brick", "--target-miss", "0.01")
     assert (refused.returncode, "it takes 99" in refused.err) == (2, True)
     proposed = line.run("archive", "threshold", "--category", "brick", "--target-miss", "0.5").out
     assert "proposed threshold 1" in proposed
-    with closing(LedgerDatabase(target, read_only=True)) as database:
+    with closing(LedgerDatabase(target, Access.READ)) as database:
         assert sum(isinstance(entry, Judged) for entry in database.entries("j2")) == 2
     assert archive.poll() is None
 
@@ -153,7 +160,7 @@ def test_a_reject_that_the_sensor_saw_in_another_bin_or_not_at_all_is_a_gap(line
         hands.confirm(number, seen_in, 1500)
     hands.write_header(count=1600, heartbeat=2)
     wait_for(lambda: rows(target, "outcomes") == 5)
-    with closing(LedgerDatabase(target, read_only=True)) as database:
+    with closing(LedgerDatabase(target, Access.READ)) as database:
         found = {(job, one.outcome, one.bin) for job in ("j1", "j2", "j4") for one in outcomes_of(database, job)}
         assert found == {
             ("j1", "seen", "reject"),

@@ -1,11 +1,11 @@
 """A shadow bank on a real line: its report names the parts that the two judge differently, and it is promoted."""
 
+import itertools
 import json
 import shutil
 import sqlite3
 from contextlib import ExitStack, closing
 
-import numpy as np
 import pytest
 
 from patchline import config
@@ -34,16 +34,27 @@ def line(plant, empty_servers, tmp_path):
 
 
 @pytest.fixture
-def stricter(banks, plant, texture_folder, tmp_path):
-    """The second bank with a lower threshold: it rejects some good pictures that the first one accepts."""
-    folder = tmp_path / "stricter"
-    shutil.copytree(banks[1], folder)
-    inspector = inspector_of(folder, plant)
-    scores = [inspector.inspect(picture, "image/png", untimed).score for picture in pictures(texture_folder)]
-    middle = float(np.quantile(scores, 0.25))
-    thresholds = Thresholds(review=middle, fail=middle * 1.001)
-    store.replace_manifest(folder, store.load(folder).manifest.model_copy(update={"thresholds": thresholds}))
-    return folder
+def crossed(banks, plant, texture_folder, tmp_path):
+    """The two banks with other thresholds: each of them rejects pictures that the other one accepts."""
+    folders = [shutil.copytree(bank, tmp_path / f"bank-{number}") for number, bank in enumerate(banks)]
+    images = pictures(texture_folder)
+    scores = [
+        [inspector.inspect(image, "image/png", untimed).score for image in images]
+        for inspector in (inspector_of(folder, plant) for folder in folders)
+    ]
+
+    def apart(pair):
+        """How far apart two pictures are that the banks put into another order; below 0 if they do not."""
+        (one, other), (first, second) = pair, scores
+        return min(first[other] / first[one], second[one] / second[other]) - 1
+
+    pair = max(itertools.permutations(range(len(images)), 2), key=apart)
+    assert apart(pair) > 1e-4
+    for folder, of_bank in zip(folders, scores, strict=True):
+        limit = sum(of_bank[number] for number in pair) / 2
+        thresholds = Thresholds(review=limit, fail=limit * 1.001)
+        store.replace_manifest(folder, store.load(folder).manifest.model_copy(update={"thresholds": thresholds}))
+    return folders
 
 
 def pictures(texture_folder):
@@ -60,10 +71,10 @@ def archived(line, query):
 
 
 def test_the_report_names_exactly_the_parts_that_differ_and_promotion_and_rollback_lose_no_job(
-    line, plant, banks, stricter, texture_folder
+    line, plant, crossed, texture_folder
 ):
     images = pictures(texture_folder)
-    inspectors = [inspector_of(folder, plant) for folder in (banks[0], stricter)]
+    inspectors = [inspector_of(folder, plant) for folder in crossed]
     expected = {
         f"part-{number}": [inspector.inspect(image, "image/png", untimed) for inspector in inspectors]
         for number, image in enumerate(images)
@@ -71,7 +82,7 @@ def test_the_report_names_exactly_the_parts_that_differ_and_promotion_and_rollba
     differ = {part for part, (one, other) in expected.items() if one.decision is not other.decision}
     assert 0 < len(differ) < len(images)
     assert line.run("banks", "init").returncode == 0
-    versions = [test_replay.published(line, folder) for folder in (banks[0], stricter)]
+    versions = [test_replay.published(line, folder) for folder in crossed]
     activate(line, versions[0])
     (port,) = server.free_ports(1)
     line.start("archive", "--metrics-port", str(port))
@@ -100,6 +111,7 @@ def test_the_report_names_exactly_the_parts_that_differ_and_promotion_and_rollba
     rejected = {part: [inspection.decision != "pass" for inspection in pair] for part, pair in expected.items()}
     assert table["shadow_only"] == sum(pair == [False, True] for pair in rejected.values())
     assert table["bank_only"] == sum(pair == [True, False] for pair in rejected.values())
+    assert min(table["shadow_only"], table["bank_only"]) > 0  # both directions
     assert "McNemar's exact test: p = " in line.run("banks", "report", "brick", versions[1][:8]).out
     assert_promoted_and_rolled_back_under_load(line, worker, versions, images, metric)
 

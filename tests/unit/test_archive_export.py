@@ -7,6 +7,7 @@ import pytest
 
 from patchline.archive import export, times
 from patchline.archive.base import Unavailable
+from patchline.cli import archive
 from patchline.protocol.errors import SetupError
 from tests.archive_contract import NOW, record
 
@@ -116,3 +117,10 @@ def test_a_date_is_the_midnight_of_this_machine():
 def test_another_text_is_no_time(text):
     with pytest.raises(SetupError, match="is no time"):
         times.parse(text, NOW)
+
+
+def test_a_verdict_in_one_line_has_what_a_person_looks_for_and_nothing_that_controls_a_terminal():
+    found = record(decision="error", reason="\x1b[2Jcrashed", score=None)
+    text = archive._brief(found, ["heat_map", "image"])
+    assert text.endswith("part part-of-job-1 (\ufffd[2Jcrashed), job job-1, heat_map and image")
+    assert "  fail     l1 brick part part-of-job-1, score 1200.5, job job-1" in archive._brief(record(), [])

@@ -1,6 +1,8 @@
 """The archive in memory and in SQLite: the contract, and what only a file has."""
 
+import os
 import sqlite3
+import stat
 from contextlib import closing
 
 import pytest
@@ -10,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 
 from patchline.archive import database, ledger_database, picture_table, rows
 from patchline.archive.base import Saved, Unavailable, Unstorable
-from patchline.archive.database import Database
+from patchline.archive.database import Access, Database
 from patchline.archive.memory import MemoryArchive
 from patchline.broker.base import Message
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError, Unusable
@@ -22,9 +24,9 @@ def file(tmp_path):
     return tmp_path / "archive" / "archive.sqlite"
 
 
-def opened(file, read_only=False):
-    archive = Database(file, read_only)
-    if not read_only:
+def opened(file, access=Access.MAKE):
+    archive = Database(file, access)
+    if access is Access.MAKE:
         archive.prepare()
     return archive
 
@@ -91,7 +93,7 @@ def test_another_process_that_writes_makes_the_archive_wait_and_loses_nothing(fi
 
 
 def test_a_reader_does_not_hinder_the_archive(file):
-    archive, reader = opened(file), opened(file, read_only=True)
+    archive, reader = opened(file), opened(file, Access.READ)
     archive.save([record("a"), record("b")], [])
     with reader._engine.connect() as connection:
         connection.exec_driver_sql("SELECT * FROM verdicts").fetchone()
@@ -102,10 +104,31 @@ def test_a_reader_does_not_hinder_the_archive(file):
     reader.close()
 
 
-def test_a_reader_makes_no_archive(file):
+def test_the_file_is_readable_by_its_owner_only_whatever_the_umask_and_the_folder(file):
+    file.parent.mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        archive = opened(file)
+        archive.save([record()], [])
+        assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
+        archive.close()
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("access", [Access.READ, Access.CHANGE])
+def test_only_the_archive_makes_the_archive(file, access):
     with pytest.raises(SetupError, match="there is no archive"):
-        Database(file, read_only=True)
+        Database(file, access)
     assert not file.parent.exists()
+    file.parent.mkdir()
+    file.touch()
+    archive = Database(file, access)
+    with pytest.raises(
+        Unavailable, match=r"no such table: verdicts; `patchline archive` of this build makes its tables"
+    ):
+        archive.get("job-1")
+    archive.close()
 
 
 def test_a_database_of_a_later_build_is_refused(file):
@@ -115,6 +138,19 @@ def test_a_database_of_a_later_build_is_refused(file):
     archive = Database(file)
     with pytest.raises(MismatchError, match="later build"):
         archive.prepare()
+    archive.close()
+
+
+def test_a_later_build_that_changes_the_tables_meanwhile_ends_the_archive_and_nothing_is_set_aside(file):
+    archive = opened(file)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("ALTER TABLE verdicts RENAME COLUMN backbone TO spine")
+    with pytest.raises(Unavailable, match="no column named backbone"):  # who knows by whom
+        archive.save([record()], [])
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(MismatchError, match="later build"):
+        archive.save([record()], [])
     archive.close()
 
 

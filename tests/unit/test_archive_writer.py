@@ -1,9 +1,13 @@
 """The path of a verdict into the archive: on the broker and the archive in memory."""
 
+import threading
+
 import pytest
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 
-from patchline.archive.base import Search, Unstorable
+from patchline.archive import process
+from patchline.archive.base import Search, Unavailable, Unstorable
 from patchline.archive.memory import MemoryArchive
 from patchline.archive.metrics import Metrics
 from patchline.archive.writer import Writer, verdict
@@ -174,3 +178,17 @@ def test_another_verdict_on_a_job_is_counted():
     assert scene.archive.get("a").decision == "fail"
     assert [record.decision for record in scene.archive.further("a")] == ["pass"]
     assert scene.metric("patchline_archive_rows_total") == 2
+
+
+def test_an_archive_that_waits_for_days_says_each_reason_once(monkeypatch):
+    monkeypatch.setattr(process, "_RETRY_S", 0.0)
+    reasons = iter([*["disk full"] * 100, *["read-only"] * 100])
+
+    def attempt():
+        reason = next(reasons, None)
+        if reason is not None:
+            raise Unavailable(reason)
+
+    with capture_logs() as logged:
+        process._until_stopped(attempt, Unavailable, "waiting", threading.Event())
+    assert [(line["event"], line["reason"]) for line in logged] == [("waiting", "disk full"), ("waiting", "read-only")]

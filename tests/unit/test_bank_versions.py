@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from patchline.banks import bank_list, store
+from patchline.banks import bank_list, golden, store
 from patchline.banks.folder_objects import FolderObjects
 from patchline.banks.objects import MemoryObjects, StoreUnavailable
 from patchline.banks.served_banks import ServedBanks
@@ -137,6 +137,62 @@ def test_a_bank_is_published_once(versions, banks):
     (banks[0] / "golden-lowest.png").write_bytes(b"another")
     with pytest.raises(SetupError, match="other golden images"):
         versions.publish(banks[0], "brick", WHO, WHY)
+
+
+def test_files_that_are_missing_in_the_store_are_named_and_publishing_the_bank_again_brings_them_back(tmp_path, banks):
+    versions = Versions(FolderObjects(tmp_path / "store"), "STORE", lambda: NOW)
+    versions.make()
+    first, second = published(versions, banks[:2])
+    folder = tmp_path / "store" / "brick" / "versions" / first
+    (folder / store.INDEX_FILE).unlink()
+    for act in (versions.activate, lambda *names: versions.shadow(*names[:2], 1.0, *names[2:])):
+        with pytest.raises(
+            SetupError, match=rf"{first[:12]} lacks {store.INDEX_FILE} in STORE; publish its bank again"
+        ):
+            act("brick", first, WHO, WHY)
+    assert versions.publish(banks[0], "brick", WHO, WHY) == (first, False)
+    versions.activate("brick", first, WHO, WHY)
+    (folder / store.INDEX_FILE).chmod(0o600)
+    (folder / store.INDEX_FILE).write_bytes(b"half of it")
+    with pytest.raises(SetupError, match="is damaged; delete the folder of this version and publish again"):
+        versions.publish(banks[0], "brick", WHO, WHY)
+    shutil.rmtree(folder)
+    assert versions.publish(banks[0], "brick", WHO, WHY) == (first, False)
+    assert store.load(folder).digest == first
+    versions.retire("brick", second, WHO, WHY)
+    shutil.rmtree(folder.with_name(second))  # to free the space
+    assert versions.publish(banks[1], "brick", WHO, WHY) == (second, False)
+    assert not folder.with_name(second).exists()
+
+
+def test_a_bank_that_a_fit_replaces_while_it_is_published_is_not_mixed_with_the_new_one(versions, banks, monkeypatch):
+    read = golden.read
+
+    def replaced_after_the_check(folder):
+        shutil.copy(banks[1] / store.MANIFEST_FILE, folder)
+        return read(folder)
+
+    monkeypatch.setattr(golden, "read", replaced_after_the_check)
+    with pytest.raises(SetupError, match="was replaced meanwhile; publish it again"):
+        versions.publish(banks[0], "brick", WHO, WHY)
+    assert versions.state("brick").records == ()
+
+
+def test_the_audit_log_has_the_order_of_the_acts_whatever_the_clocks_say(objects, banks):
+    times = iter((NOW, NOW + 5_000, NOW + 1_000))  # of three hosts
+    versions = Versions(objects, "STORE", times.__next__)
+    versions.make()
+    (first,) = published(versions, banks[:1])
+    versions.activate("brick", first, WHO, WHY)
+    versions.retire("brick", published_by_another(versions, banks[1], NOW + 500), WHO, WHY)
+    acts = [json.loads(line)["act"] for line in bank_list.log(versions, "brick")]
+    assert acts == ["publish", "activate", "publish", "retire"]
+
+
+def published_by_another(versions, folder, now_ms):
+    """Publish by another host with a clock of its own."""
+    other = Versions(versions._objects, "STORE", lambda: now_ms)
+    return other.publish(folder, "brick", WHO, WHY)[0]
 
 
 @pytest.mark.parametrize(
@@ -421,6 +477,17 @@ def test_a_damaged_copy_is_fetched_again_and_old_copies_are_deleted(host, centra
         central.activate("brick", version, WHO, WHY)
         host.switch.step()
     assert files(host.copies.folder / "brick") == sorted([second, third, "served.json"])
+
+
+def test_copies_that_a_killed_worker_has_left_unfinished_are_deleted_after_a_day(host, central, banks):
+    (first,) = published(central, banks[:1])
+    central.activate("brick", first, WHO, WHY)
+    left, fresh = (host.copies.folder / "brick" / f".new-{name}" for name in ("left", "fresh"))
+    for folder in (left, fresh):
+        folder.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    host.start()
+    assert (left.exists(), fresh.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(("of_worker", "of_thread"), [(0, 15), (10, 19), (19, 19)])

@@ -1,6 +1,9 @@
+import shutil
 from dataclasses import replace
 
 from patchline import config
+from patchline.banks import opening, store
+from patchline.devices import backbone
 from patchline.models import atc_operators
 from patchline.operations import doctor
 from patchline.operations.findings import State
@@ -13,6 +16,36 @@ def test_blas_kernels_for_an_older_cpu_are_reported_with_advice(monkeypatch):
     assert list(doctor._products([])) == []
     monkeypatch.setattr(doctor.exact_search, "blas_kernels", lambda: ("faiss_cpu:Haswell", "numpy:SkylakeX"))
     assert list(doctor._products(["avx2", "avx512f"])) == []
+
+
+def test_a_category_is_loaded_with_the_bank_that_a_worker_would_serve(plant, tmp_path):
+    settings, own = config.load(plant / "config.yaml"), plant / "faiss-index-precision"
+    paths = settings.paths.model_copy(update={"memory_banks": tmp_path / "none", "served_banks": tmp_path / "served"})
+    banks = config.Banks(store=tmp_path / "store")
+    settings = settings.model_copy(update={"paths": paths, "banks": banks})
+
+    def found():
+        (finding,) = doctor.categories(settings, backbone.CPU)
+        return finding.state, finding.text
+
+    versions = opening.versions(settings)
+    versions.make()
+    version, _ = versions.publish(own / "brick", "brick", "anna", "why")
+    assert found()[0] is State.NOTE  # nothing is active yet
+    versions.activate("brick", version, "anna", "why")
+    state, text = found()
+    assert (state, f"version {version[:12]} of the store" in text, text.endswith("ready")) == (State.OK, True, True)
+    assert not (tmp_path / "served").exists()
+    index = tmp_path / "store" / "brick" / "versions" / version / store.INDEX_FILE
+    index.chmod(0o600)
+    index.write_bytes(b"damaged")
+    assert found()[0] is State.PROBLEM
+    (tmp_path / "store").rename(tmp_path / "away")  # and this host has never served any
+    assert found()[0] is State.PROBLEM
+    shutil.copytree(own / "brick", tmp_path / "served" / "brick" / version)
+    (tmp_path / "served" / "brick" / "served.json").write_text(f'{{"version": "{version}"}}')
+    state, text = found()
+    assert (state, "this host served last" in text) == (State.OK, True)
 
 
 def test_models_for_the_ascend_are_held_against_the_operators_of_cann(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from patchline.protocol import topology
 from patchline.protocol.errors import SetupError, Unusable
 from patchline.protocol.gate_messages import SNAPSHOT_TYPE, SYNC_TYPE
 from patchline.protocol.judgement_message import Label
-from tests.archive_contract import NOW, Setting, record
+from tests.archive_contract import NOW, VERSION, Setting, record
 from tests.ledger_contract import (
     LedgerContract,
     act,
@@ -172,13 +172,13 @@ def test_the_page_of_a_part_tells_its_way_in_the_order_of_time():
         "announced; its verdict is due 10.05 s after the capture",
         "taken by the worker w",
         "taken by the worker w",
-        f"verdict fail, score 1200.5, reviewed from 900, fails from 1000, bank {record().memory_bank[:12]}",
+        f"verdict fail, score 1200.5, reviewed from 900, fails from 1000, bank {VERSION[:12]}",
         "gate g was about to reject it: fail",
         "gate g rejected it: fail",
         "the sensor saw it in the reject bin (gate g)",
         "anna judged it good",
         "anna judged it defect (scratch): below",
-        f"another verdict pass, score 1200.5, reviewed from 900, fails from 1000, bank {record().memory_bank[:12]}"
+        f"another verdict pass, score 1200.5, reviewed from 900, fails from 1000, bank {VERSION[:12]}"
         ", of a replayed job",
     ]
     assert page.events[6].document["state"] == "done"
@@ -186,7 +186,7 @@ def test_the_page_of_a_part_tells_its_way_in_the_order_of_time():
 
 def test_a_verdict_without_score_and_thresholds_is_told_too():
     archive = MemoryLedger()
-    names = ("score", "thresholds", "memory_bank", "captured_at")
+    names = ("score", "thresholds", "memory_bank", "bank_version", "captured_at")
     archive.save([record(decision="error", reason="crashed", detail="it did", **dict.fromkeys(names))], [])
     (page,) = ledger_text.pages(archive, "job-1", NOW, 5)
     assert [event.text for event in page.events] == ["taken by the worker w", "verdict error (crashed: it did)"]

@@ -1,15 +1,19 @@
 """The path of a picture into the archive, and out of it again: in memory, and its rows in SQLite."""
 
+import sqlite3
 from contextlib import closing
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from patchline import config
+from patchline.archive import opening
 from patchline.archive.base import Unstorable
 from patchline.archive.database import Database
 from patchline.archive.metrics import PictureMetrics
 from patchline.archive.picture_table import PictureTable
+from patchline.archive.picture_thread import PictureThread
 from patchline.archive.picture_writer import PictureWriter
 from patchline.archive.pictures import MemoryPictures
 from patchline.archive.retention import Retention
@@ -17,10 +21,12 @@ from patchline.archive.store import MemoryStore, StoreUnavailable
 from patchline.broker.base import Message
 from patchline.broker.memory import MemoryBroker
 from patchline.protocol import topology
+from patchline.protocol.errors import DamagedError
 from tests.picture_contract import NOW, PictureContract, picture, row
 
 KEY = "l1.brick.fail"
 DAY_MS = 86_400_000
+CATEGORIES = {"brick": {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}}
 NEVER = dict.fromkeys(("pass", "review", "fail", "expired", "error"))
 
 
@@ -77,6 +83,28 @@ class Scene:
 
     def value(self, name, **labels):
         return self.registry.get_sample_value(name, labels)
+
+
+def test_a_damaged_table_of_pictures_ends_the_archive_and_no_stack_trace_is_logged(tmp_path):
+    settings = config.Config.model_validate({"categories": CATEGORIES, "paths": {"archive": tmp_path}})
+    file, broker = opening.target(settings), MemoryBroker()
+    with closing(Database(file)) as database:
+        database.prepare()
+    with closing(sqlite3.connect(file)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'pictures'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as opened:
+        opened.seek((root - 1) * size)
+        opened.write(b"\xa5" * size)
+    broker.declare(topology.plant([], 1, 1, 1, 1))
+    broker.publish(topology.PICTURES, KEY, picture())
+    with closing(Database(file)) as database, capture_logs() as logged:
+        with PictureThread(settings, database, broker, PictureMetrics(CollectorRegistry())) as thread:
+            thread._thread.join(30)
+        with pytest.raises(DamagedError, match="restore a backup"):
+            thread.check()
+    assert not thread.is_ready()
+    assert "exc_info" not in str(logged)
 
 
 def jobs(scene, count=100):

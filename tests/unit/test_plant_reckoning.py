@@ -1,14 +1,21 @@
 """The reckoning of `make plant`, on ledgers that are written by hand."""
 
+from contextlib import closing
+
 import cv2
 import numpy as np
 import pytest
 
+from patchline import config
+from patchline.archive import opening
+from patchline.archive.picture_table import PictureTable
 from patchline.gate.tracker import UNATTENDED
 from patchline.plc.register_map import Bin, Result
 from patchline.protocol.gate_messages import Action
 from patchline.protocol.messages import Decision
-from tests.plant import reckoning
+from tests.archive_contract import record
+from tests.picture_contract import row
+from tests.plant import archived, reckoning
 from tests.plant.faults import Fault
 from tests.plant.goods import digest
 from tests.plant.scene import Audit
@@ -185,3 +192,34 @@ def test_the_time_to_safe_ends_when_the_plc_withdraws_its_permission(belt):
     belt.at += 0.15
     belt.event("permit", permit=False, because="watchdog")
     assert belt.reckon(fault).time_to_safe_ms["gate_kill"]["max"] == 158.0
+
+
+def test_a_job_without_a_row_and_a_reject_without_its_picture_break_the_promise(belt, tmp_path, monkeypatch):
+    category = {"backbone": "b", "layer": "l", "resize": 64, "imagesize": 64}
+    sections = {"categories": {"brick": category}, "paths": {"archive": tmp_path}, "archive": archived.CHANGES}
+    settings = config.Config.model_validate(sections)
+    monkeypatch.setattr(archived, "_SETTLE_S", 0.0)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8), np.uint8)
+    images = [cv2.imencode(".png", picture)[1].tobytes() for picture in pixels]
+    numbered = [record(f"job-{number}", number=number, encoder_count=100 * number) for number in range(2)]
+    belt.audit.jobs |= {"job-0", "job-1", "blind"}
+    belt.audit.pictures += [(number, 100 * number, digest(images[0])) for number in range(2)]
+    with closing(opening.open_archive(settings)) as archive:
+        archive.prepare()
+        archive.save([*numbered, record("blind", decision="error", reason="no_image", number=2)], [])
+        opening.make_folder(settings)
+        found = archived.when_settled(settings, belt.audit)
+        assert (found["rows"], found["rejects"], found["without_picture"], found["missing"]) == (3, 2, 2, 0)
+        for number, image in enumerate(images):
+            PictureTable(archive).add([row(f"job-{number}", body=image)])
+            opening.open_store(settings).put(row(body=image).digest, image)
+        found = archived.when_settled(settings, belt.audit)
+        assert (found["without_picture"], found["foreign_pictures"]) == (0, 1)
+        belt.audit.jobs.add("lost")
+        archive.save([record("again", number=1, encoder_count=100)], [])
+        found = archived.when_settled(settings, belt.audit)
+        assert (found["missing"], found["twice"]) == (1, 1)
+    belt.audit.pictures.clear()
+    for name in ("missing", "twice", "without_picture", "foreign_pictures"):
+        assert not reckoning.reckon(belt.events, belt.audit, [], "bricks", archive={name: 1}).is_safe
+    assert belt.reckon().is_safe
