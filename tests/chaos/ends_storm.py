@@ -89,6 +89,18 @@ class EndsStorm:
         """Suspend the gate that stands by for longer than a lease."""
         self._freeze_gate("standby", rng)
 
+    def publisher_freeze(self, rng):
+        """Suspend a publisher. Its images wait, and those that it has announced are rejected."""
+        publisher = self.ends.publishers[rng.choice(CAMERAS)]
+        assert wait_until(lambda: publisher.process, _RECOVERY_S), f"{publisher.name} does not run"
+        self._freeze([publisher.process], rng)
+        self.done["publisher_freeze"] += 1
+
+    def worker_freeze(self, rng):
+        """Suspend all workers. Their supervisor may replace them."""
+        self._freeze(self.ends.workers(), rng)
+        self.done["worker_freeze"] += 1
+
     def arm_kill(self, rng):
         """Kill the arm of a gate. Its gate starts it again."""
         assert wait_until(self.ends.arms, _RECOVERY_S), "no arm runs"
@@ -161,6 +173,15 @@ class EndsStorm:
             processes[0].resume()
             self.done[f"gate_freeze while {role}"] += 1
         self.wait_for_gates(f"gate_freeze while {role}")
+
+    def _freeze(self, processes, rng):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in processes:
+                process.suspend()
+        time.sleep(rng.uniform(*FREEZE_S))
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def _delete_gate_queue(self, role):
         """Delete the queue of a gate. Wait until it hears its line again, and knows what it has missed."""

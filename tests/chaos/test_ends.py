@@ -12,7 +12,7 @@ from tests.chaos.storm import wait_until
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
 FAULTS = {"worker_kill": 10, "publisher_kill": 11, "active_kill": 6, "standby_kill": 5, "arm_kill": 12, "cut": 5}
-FAULTS |= {"active_freeze": 3, "standby_freeze": 2, "broker_restart": 2}
+FAULTS |= {"active_freeze": 3, "standby_freeze": 2, "publisher_freeze": 2, "worker_freeze": 1, "broker_restart": 2}
 FAULTS |= {"broker_alarm": 2, "jobs_queue": 1, "verdicts_queue": 1, "active_queue": 2, "standby_queue": 2}
 pytestmark = pytest.mark.timeout(600 * SCALE)
 
