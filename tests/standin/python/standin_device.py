@@ -88,17 +88,24 @@ def next_fault(device):
 
 def _take_fault(folder, device):
     count = int((folder / "count").read_text()) + 1 if (folder / "count").exists() else 1
-    (folder / "count").write_text(str(count))
+    _write(folder / "count", str(count))
     faults = (folder / "faults").read_text().split()
     if not faults or count % int((folder / "every").read_text()):
         return None
     fault, _, number = faults[0].partition("@")
     if number not in ("", str(device)):
         return None
-    (folder / "faults").write_text("\n".join(faults[1:]))
+    _write(folder / "faults", "\n".join(faults[1:]))
     with (folder / "happened").open("a") as log:
         log.write(fault + "\n")
     return fault
+
+
+def _write(path, text):
+    """Write a file at once: a worker may kill this process at any time."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
 
 
 @contextlib.contextmanager
