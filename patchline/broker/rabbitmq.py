@@ -91,14 +91,14 @@ class RabbitBroker:
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
+        self._replaced: set[Channel] = set()  # whose closing RabbitMQ has not yet answered
         self._queued: list[Publication] = []  # until the channel is open
-        self._blocked, self._unblocked_at = False, 0.0
+        self._blocked, self._unblocked_at, self._closing = False, 0.0, False
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
         self._consumers: list[RabbitConsumer] = []
         self._next_node = self._failures = self._doubts = 0
-        self._closing = False
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
         self._thread.start()
 
@@ -225,13 +225,8 @@ class RabbitBroker:
         node = self._nodes[self._next_node % len(self._nodes)]
         self._next_node += 1
         self._max_message_size, self._blocked = None, False
-        self._connection = pika.SelectConnection(
-            node,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_connection_lost,
-            on_close_callback=self._on_connection_lost,
-            custom_ioloop=self._loop,
-        )
+        on_open, on_lost = self._on_open, self._on_connection_lost
+        self._connection = pika.SelectConnection(node, on_open, on_lost, on_lost, custom_ioloop=self._loop)
 
     def _on_open(self, connection: pika.SelectConnection) -> None:
         self._log.info("connected to RabbitMQ", host=connection.params.host, port=connection.params.port)
@@ -257,9 +252,9 @@ class RabbitBroker:
     def _on_publish_channel_open(self, channel: Channel) -> None:
         channel.add_on_return_callback(self._on_return)
         channel.add_on_close_callback(self._on_publish_channel_closed)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_confirms_selected(channel))
+        channel.confirm_delivery(partial(self._on_confirm, channel), partial(self._on_confirms_selected, channel))
 
-    def _on_confirms_selected(self, channel: Channel) -> None:
+    def _on_confirms_selected(self, channel: Channel, _: object) -> None:
         self._publish_channel = channel
         self._confirms = PublisherConfirms()
         self._check_confirms(channel)
@@ -267,7 +262,10 @@ class RabbitBroker:
         for publication in queued:
             self._publish(publication)
 
-    def _on_publish_channel_closed(self, _: Channel, reason: BaseException) -> None:
+    def _on_publish_channel_closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel in self._replaced:
+            self._replaced.discard(channel)
+            return
         self._publish_channel = None
         if refusal := _TOO_LARGE.search(str(reason)):
             self._max_message_size = int(refusal[1])
@@ -289,7 +287,7 @@ class RabbitBroker:
             self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
             return
         self._log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
-        self._replace(channel)
+        self._replace(channel, "RabbitMQ does not confirm")
 
     def _forget_cancelled(self) -> None:
         self._queued = [publication for publication in self._queued if not publication.confirmation.cancelled()]
@@ -309,22 +307,26 @@ class RabbitBroker:
         message, properties = item.message, _properties(item.message)
         channel.basic_publish(item.exchange, item.routing_key, message.body, properties, mandatory=item.mandatory)
 
-    def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
+    def _on_return(self, channel: Channel, method: Any, properties: pika.BasicProperties, _: bytes) -> None:
         self.doubt_topology()
         reason = f"{method.reply_code} {method.reply_text}"
-        self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
+        if channel is self._publish_channel:
+            self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_confirm(self, channel: Channel, frame: Any) -> None:
+        if channel is not self._publish_channel:
+            return
         ack = isinstance(frame.method, pika.spec.Basic.Ack)
         self._confirms.on_confirm(frame.method.delivery_tag, frame.method.multiple, ack)
-        if not ack and self._confirms.is_empty and self._publish_channel is not None:
+        if not ack and self._confirms.is_empty:
             # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
-            self._replace(self._publish_channel)
+            self._replace(channel, "it has refused a message")
 
-    def _replace(self, channel: Channel) -> None:
-        """Close the publish channel. `_on_publish_channel_closed` opens the next one."""
-        self._publish_channel = None
+    def _replace(self, channel: Channel, reason: str) -> None:
+        """Close the publish channel, and open the next one at once: RabbitMQ may answer the closing a minute later."""
         channel.close()
+        self._on_publish_channel_closed(channel, BrokerError(reason))
+        self._replaced.add(channel)
 
     def doubt_topology(self) -> None:
         """Count that exchanges or queues may be missing. Called on the I/O thread."""
