@@ -20,8 +20,7 @@ from patchline.broker.headers import decode_headers, decode_message, deliveries_
 _log = structlog.get_logger(__name__)
 _MIN_RESUBSCRIBE_DELAY_S, _MAX_RESUBSCRIBE_DELAY_S = 0.2, 5.0  # doubles while the queue is missing
 _REPLY_TIMEOUT_S = 5.0
-_ANSWER_TIMEOUT_S = 10.0  # then the channel is replaced; doubles while RabbitMQ does not answer
-_MAX_ANSWER_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 10.0  # then the channel is replaced
 _PROBE_INTERVAL_S = 2.0
 _OCCUPIED_DELAYS_S = (0.25, 0.75)  # between two looks at a queue that another consumer has
 _UNREAD_LOOKS = 6
@@ -94,7 +93,7 @@ class RabbitConsumer:
         self._unread = 0  # looks in a row that found consumers and waiting messages
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
-        self._unanswered = 0  # channels in a row
+        self._silent: Any = None  # the last channel that was replaced since RabbitMQ did not answer
         self._waiting: tuple[Any, object] | None = None  # the connection and the timer of the next attempt
         self._stopped = False
         self._gaps = 0
@@ -242,7 +241,7 @@ class RabbitConsumer:
             self._close_later(subscription, lambda: subscription.probing, "queue.declare")
 
     def _on_probe_reply(self, subscription: _Subscription, frame: Any) -> None:
-        subscription.probing, self._unanswered = False, 0
+        subscription.probing = False
         waiting = frame.method.message_count and not subscription.unsettled
         subscription.idle_probes = subscription.idle_probes + 1 if waiting else 0
         if frame.method.consumer_count == 0 or subscription.idle_probes > 1:
@@ -251,25 +250,25 @@ class RabbitConsumer:
             self._probe_later(subscription)
 
     def _close_later(self, subscription: _Subscription, is_unanswered: Callable[[], bool], method: str) -> None:
-        """Replace a channel that does not answer in time.
+        """Replace a channel that does not answer in time, but not a second one before RabbitMQ has closed the first.
 
         A channel of RabbitMQ waits for a queue without a leader, 65 s for each member, and answers nothing meanwhile:
-        not even its closing. It has said before that it consumes.
+        not even its closing. It has said before that it consumes. Once the queue has a leader, it gives messages to all
+        such channels, and what they had counts as an attempt.
         """
 
         def replace() -> None:
             if not is_unanswered() or not subscription.channel.is_open:
                 return
-            if subscription.unsettled:  # it delivers, and closing would count an attempt for each delivery
+            others_open = self._silent is not None and not self._silent.is_closed
+            if others_open or subscription.unsettled:  # it delivers, and closing would count as an attempt
                 self._close_later(subscription, is_unanswered, method)
                 return
-            self._unanswered += 1
-            subscription.channel.close()
-            reason = TimeoutError(f"RabbitMQ did not answer {method}")
-            self._on_channel_closed(subscription, subscription.channel, reason)
+            self._silent = subscription.channel
+            self._silent.close()
+            self._on_channel_closed(subscription, self._silent, TimeoutError(f"RabbitMQ did not answer {method}"))
 
-        timeout_s = min(_MAX_ANSWER_TIMEOUT_S, _ANSWER_TIMEOUT_S * 2 ** min(self._unanswered, 16))
-        subscription.channel.connection.ioloop.call_later(timeout_s, replace)
+        subscription.channel.connection.ioloop.call_later(_ANSWER_TIMEOUT_S, replace)
 
     def _on_cancelled_by_broker(self, subscription: _Subscription, _: object) -> None:
         """RabbitMQ ends a consumer when its queue is deleted, or is not available."""

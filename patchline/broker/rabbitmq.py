@@ -40,8 +40,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
 _READ_BYTES = 262_144  # at once; pika reads 4,096
-_CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
-_NOT_FOUND = 404
+_NOT_FOUND, _CONFIRM_TIMEOUTS = 404, 3  # timeouts without a confirmation, then the channel is replaced
 _LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
@@ -275,7 +274,7 @@ class RabbitBroker:
         self._open_channel(self._on_publish_channel_open)
 
     def _check_confirms(self, channel: Any) -> None:
-        """Replace a channel on which confirmations no longer come, so that its messages are sent again.
+        """Replace a channel on which confirmations no longer come, once the one before is closed.
 
         RabbitMQ before 4.2 can lose a message for a quorum queue whose leader dies. It then enqueues and confirms
         nothing more that the same channel sends to this queue (rabbitmq-server #14589).
@@ -283,7 +282,8 @@ class RabbitBroker:
         if not channel.is_open or channel is not self._publish_channel:
             return
         since, limit_s = self._confirms.waiting_since(), _CONFIRM_TIMEOUTS * self._confirm_timeout_s
-        if since is None or self._blocked or time.monotonic() - max(since, self._unblocked_at) < limit_s:
+        is_silent = since is not None and time.monotonic() - max(since, self._unblocked_at) >= limit_s
+        if self._blocked or self._replaced or not is_silent:
             self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
             return
         self._log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
