@@ -25,3 +25,16 @@ def leaders_on_record(node):
     """
     queues = json.loads(private_servers.rabbitmqctl(node, "--formatter", "json", "list_queues", "name", "leader"))
     return {queue["name"]: queue["leader"] for queue in queues}
+
+
+def state_of_queues(node):
+    """Return the lengths and consumers of all queues, and where the channels of a node wait inside of a call."""
+    columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
+    lengths = private_servers.rabbitmqctl(node, "list_queues", *columns)
+    return lengths + private_servers.rabbitmqctl(node, "eval", _WAITING_CHANNELS)
+
+
+# An idle channel waits in gen_server2 itself.
+_WAITING_CHANNELS = """[{Channel, Stack} || Channel <- rabbit_channel:list_local(),
+    {current_stacktrace, [{Module, _, _, _} | _] = Stack} <- [process_info(Channel, current_stacktrace)],
+    Module =/= gen_server2]."""

@@ -93,6 +93,7 @@ class RabbitConsumer:
         self._unread = 0  # looks in a row that found consumers and waiting messages
         self._subscription: _Subscription | None = None
         self._failures = 0  # in a row
+        self._silent: Any = None  # the last channel that was replaced since RabbitMQ did not answer
         self._waiting: tuple[Any, object] | None = None  # the connection and the timer of the next attempt
         self._stopped = False
         self._gaps = 0
@@ -249,15 +250,25 @@ class RabbitConsumer:
             self._probe_later(subscription)
 
     def _close_later(self, subscription: _Subscription, is_unanswered: Callable[[], bool], method: str) -> None:
-        def close() -> None:
+        """Replace a channel that does not answer in time, but not a second one before RabbitMQ has closed the first.
+
+        A channel of RabbitMQ waits for a queue without a leader, 65 s for each member, and answers nothing meanwhile:
+        not even its closing. It has said before that it consumes. Once the queue has a leader, it gives messages to all
+        such channels, and what they had counts as an attempt.
+        """
+
+        def replace() -> None:
             if not is_unanswered() or not subscription.channel.is_open:
                 return
-            if subscription.unsettled:  # it delivers, and closing would count an attempt for each delivery
+            others_open = self._silent is not None and not self._silent.is_closed
+            if others_open or subscription.unsettled:  # it delivers, and closing would count as an attempt
                 self._close_later(subscription, is_unanswered, method)
-            else:
-                subscription.channel.close(reply_text=f"RabbitMQ did not answer {method}")
+                return
+            self._silent = subscription.channel
+            self._silent.close()
+            self._on_channel_closed(subscription, self._silent, TimeoutError(f"RabbitMQ did not answer {method}"))
 
-        subscription.channel.connection.ioloop.call_later(_ANSWER_TIMEOUT_S, close)
+        subscription.channel.connection.ioloop.call_later(_ANSWER_TIMEOUT_S, replace)
 
     def _on_cancelled_by_broker(self, subscription: _Subscription, _: object) -> None:
         """RabbitMQ ends a consumer when its queue is deleted, or is not available."""

@@ -40,8 +40,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
 _READ_BYTES = 262_144  # at once; pika reads 4,096
-_CONFIRM_TIMEOUTS = 3  # without a confirmation, then the channel is replaced
-_NOT_FOUND = 404
+_NOT_FOUND, _CONFIRM_TIMEOUTS = 404, 3  # timeouts without a confirmation, then the channel is replaced
 _LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
@@ -91,14 +90,14 @@ class RabbitBroker:
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
         self._publish_channel: Channel | None = None
+        self._replaced: set[Channel] = set()  # whose closing RabbitMQ has not yet answered
         self._queued: list[Publication] = []  # until the channel is open
-        self._blocked, self._unblocked_at = False, 0.0
+        self._blocked, self._unblocked_at, self._closing = False, 0.0, False
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
         self._confirms = PublisherConfirms()
         self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
         self._consumers: list[RabbitConsumer] = []
         self._next_node = self._failures = self._doubts = 0
-        self._closing = False
         self._thread = threading.Thread(target=self._run_io_loop, name="broker-io", daemon=True)
         self._thread.start()
 
@@ -225,13 +224,8 @@ class RabbitBroker:
         node = self._nodes[self._next_node % len(self._nodes)]
         self._next_node += 1
         self._max_message_size, self._blocked = None, False
-        self._connection = pika.SelectConnection(
-            node,
-            on_open_callback=self._on_open,
-            on_open_error_callback=self._on_connection_lost,
-            on_close_callback=self._on_connection_lost,
-            custom_ioloop=self._loop,
-        )
+        on_open, on_lost = self._on_open, self._on_connection_lost
+        self._connection = pika.SelectConnection(node, on_open, on_lost, on_lost, custom_ioloop=self._loop)
 
     def _on_open(self, connection: pika.SelectConnection) -> None:
         self._log.info("connected to RabbitMQ", host=connection.params.host, port=connection.params.port)
@@ -257,9 +251,9 @@ class RabbitBroker:
     def _on_publish_channel_open(self, channel: Channel) -> None:
         channel.add_on_return_callback(self._on_return)
         channel.add_on_close_callback(self._on_publish_channel_closed)
-        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_confirms_selected(channel))
+        channel.confirm_delivery(partial(self._on_confirm, channel), partial(self._on_confirms_selected, channel))
 
-    def _on_confirms_selected(self, channel: Channel) -> None:
+    def _on_confirms_selected(self, channel: Channel, _: object) -> None:
         self._publish_channel = channel
         self._confirms = PublisherConfirms()
         self._check_confirms(channel)
@@ -267,7 +261,10 @@ class RabbitBroker:
         for publication in queued:
             self._publish(publication)
 
-    def _on_publish_channel_closed(self, _: Channel, reason: BaseException) -> None:
+    def _on_publish_channel_closed(self, channel: Channel, reason: BaseException) -> None:
+        if channel in self._replaced:
+            self._replaced.discard(channel)
+            return
         self._publish_channel = None
         if refusal := _TOO_LARGE.search(str(reason)):
             self._max_message_size = int(refusal[1])
@@ -277,7 +274,7 @@ class RabbitBroker:
         self._open_channel(self._on_publish_channel_open)
 
     def _check_confirms(self, channel: Any) -> None:
-        """Replace a channel on which confirmations no longer come, so that its messages are sent again.
+        """Replace a channel on which confirmations no longer come, once the one before is closed.
 
         RabbitMQ before 4.2 can lose a message for a quorum queue whose leader dies. It then enqueues and confirms
         nothing more that the same channel sends to this queue (rabbitmq-server #14589).
@@ -285,11 +282,12 @@ class RabbitBroker:
         if not channel.is_open or channel is not self._publish_channel:
             return
         since, limit_s = self._confirms.waiting_since(), _CONFIRM_TIMEOUTS * self._confirm_timeout_s
-        if since is None or self._blocked or time.monotonic() - max(since, self._unblocked_at) < limit_s:
+        is_silent = since is not None and time.monotonic() - max(since, self._unblocked_at) >= limit_s
+        if self._blocked or self._replaced or not is_silent:
             self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
             return
         self._log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
-        self._replace(channel)
+        self._replace(channel, "RabbitMQ does not confirm")
 
     def _forget_cancelled(self) -> None:
         self._queued = [publication for publication in self._queued if not publication.confirmation.cancelled()]
@@ -309,22 +307,26 @@ class RabbitBroker:
         message, properties = item.message, _properties(item.message)
         channel.basic_publish(item.exchange, item.routing_key, message.body, properties, mandatory=item.mandatory)
 
-    def _on_return(self, _: Channel, method: Any, properties: pika.BasicProperties, __: bytes) -> None:
+    def _on_return(self, channel: Channel, method: Any, properties: pika.BasicProperties, _: bytes) -> None:
         self.doubt_topology()
         reason = f"{method.reply_code} {method.reply_text}"
-        self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
+        if channel is self._publish_channel:
+            self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
 
-    def _on_confirm(self, frame: Any) -> None:
+    def _on_confirm(self, channel: Channel, frame: Any) -> None:
+        if channel is not self._publish_channel:
+            return
         ack = isinstance(frame.method, pika.spec.Basic.Ack)
         self._confirms.on_confirm(frame.method.delivery_tag, frame.method.multiple, ack)
-        if not ack and self._confirms.is_empty and self._publish_channel is not None:
+        if not ack and self._confirms.is_empty:
             # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
-            self._replace(self._publish_channel)
+            self._replace(channel, "it has refused a message")
 
-    def _replace(self, channel: Channel) -> None:
-        """Close the publish channel. `_on_publish_channel_closed` opens the next one."""
-        self._publish_channel = None
+    def _replace(self, channel: Channel, reason: str) -> None:
+        """Close the publish channel, and open the next one at once: RabbitMQ may answer the closing a minute later."""
         channel.close()
+        self._on_publish_channel_closed(channel, BrokerError(reason))
+        self._replaced.add(channel)
 
     def doubt_topology(self) -> None:
         """Count that exchanges or queues may be missing. Called on the I/O thread."""

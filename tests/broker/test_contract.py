@@ -4,11 +4,12 @@ import threading
 import time
 import urllib.parse
 import uuid
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
 
+from patchline.broker import rabbit_consumer
 from patchline.broker.base import (
     PREVIOUS_ATTEMPTS,
     AlreadySettled,
@@ -59,14 +60,14 @@ class Setting:
 
 
 @pytest.fixture(scope="module")
-def broker_url():
+def node():
     """A RabbitMQ that takes no large messages."""
     if private_servers.missing_packages():
         pytest.skip("RabbitMQ is not installed")
     with private_servers.temporary_folder() as home:
         node = private_servers.rabbitmq(home / "rabbitmq", f"max_message_size = {MAX_MESSAGE_SIZE}\n")
         with private_servers.start_all([node.server]):
-            yield node.url
+            yield node
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
@@ -76,7 +77,7 @@ def setting(request):
             broker = MemoryBroker(max_message_size=MAX_MESSAGE_SIZE)
             setting = Setting(broker, broker.cut)
         else:
-            url = urllib.parse.urlsplit(request.getfixturevalue("broker_url"))
+            url = urllib.parse.urlsplit(request.getfixturevalue("node").url)
             proxy = stack.enter_context(closing(Proxy(url.port)))
             broker = RabbitBroker(f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}", heartbeat_s=5)
             setting = Setting(broker, proxy.cut)
@@ -365,3 +366,32 @@ def test_publishing_on_a_closed_broker_raises(setting):
         setting.publish()
     with pytest.raises(BrokerError):
         setting.broker.publish_nowait([])
+
+
+@contextmanager
+def silent_channels(node):
+    """Suspend all channels that are open: like those that wait for a leader, they answer nothing, not even a close."""
+    on_all = "[sys:{}(Channel) || Channel <- rabbit_channel:list_local()]."
+    private_servers.rabbitmqctl(node, "eval", on_all.format("suspend"))
+    try:
+        yield
+    finally:
+        private_servers.rabbitmqctl(node, "eval", on_all.format("resume"))
+
+
+def test_a_publisher_and_a_consumer_go_on_while_rabbitmq_answers_nothing_on_their_channels(node, monkeypatch):
+    monkeypatch.setattr(rabbit_consumer, "_ANSWER_TIMEOUT_S", 0.5)
+    with RabbitBroker(node.url, confirm_timeout_s=0.5) as broker:
+        setting = Setting(broker, cut=None)
+        setting.declare()
+        consumer = broker.consume(setting.queue, prefetch=1)
+        setting.publish(b"before")
+        assert setting.bodies(1, consumer) == [b"before"]
+        with silent_channels(node):
+            deadline, confirmed = time.monotonic() + 30.0, 0
+            while confirmed < 2 and time.monotonic() < deadline:  # RabbitMQ holds one of two for the silent channel
+                with suppress(BrokerError):
+                    setting.publish(b"during", timeout_s=0.5)
+                    confirmed += 1
+            assert setting.bodies(1, consumer) == [b"during"]
+        assert setting.bodies(1, consumer) == [b"during"], "the silent channel has given up its message"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from patchline.services import private_servers
-from tests.queues import has_leader, leaders_on_record
+from tests.queues import has_leader, leaders_on_record, state_of_queues
 
 STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "cache")
 _TIMEOUT_S = 15.0
@@ -28,6 +28,7 @@ class Storm:
     done: Counter = field(default_factory=Counter)
     recovery_s: dict = field(default_factory=dict)
     leaders: dict = field(default_factory=dict)
+    queues: str = ""
 
     def inject(self, **counts):
         """Inject each kind of fault as often as its count says, in random order."""
@@ -174,6 +175,8 @@ class Storm:
         self.leaders = leaders_on_record(node)
         names = [queue for queue in self.scene.queues if not self.leaders.get(queue) or not has_leader(node, queue)]
         self.done["queue_without_leader"] += len(names)
+        if not names:
+            self.queues = state_of_queues(node)
         return len(names)
 
     def restart_node(self, node, kind):
@@ -189,7 +192,9 @@ class Storm:
             if self.scene.last_verdict_at > since:
                 self.recovery_s.setdefault(kind, []).append(round(self.scene.last_verdict_at - since, 1))
         else:
-            assert is_excused(), f"no verdict after {kind}; {self.leaders}; {self.scene.last_log_lines()}"
+            assert is_excused(), (
+                f"no verdict after {kind}; {self.leaders}; {self.queues}; {self.scene.last_log_lines()}"
+            )
 
 
 def wait_until(condition, timeout_s=_TIMEOUT_S):
