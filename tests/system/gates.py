@@ -75,6 +75,18 @@ def is_serving(process):
     return roles[-1:] == ["serving"]
 
 
+def stands_by(line, process, name):
+    """Return True if a gate leaves the arm to another one, and hears of parts: its queue has a consumer."""
+    if "gate is standby" not in process.log.read_text():
+        return False
+    with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
+        try:
+            queue = connection.channel().queue_declare(topology.gate_queue("l1", name), passive=True)
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+    return queue.method.consumer_count > 0
+
+
 def announce(line, job_id, patience_ms=2000, captured_at=None, **fields):
     part = announcement(job_id, captured_at or now_ms(), patience_ms, **IDS | fields)
     line.broker.publish(topology.PARTS, "l1", message_of(part))
@@ -116,7 +128,7 @@ def two_gates(line, tmp_path):
     gates = [start(line, arms[0], tmp_path, "first")]
     wait_for(lambda: is_serving(gates[0]))
     gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: "gate is standby" in gates[1].log.read_text())
+    wait_for(lambda: stands_by(line, gates[1], "second"))
     return gates, arms
 
 

@@ -21,6 +21,7 @@ from tests.system.gates import (
     feed,
     is_serving,
     saved,
+    stands_by,
     start,
     two_gates,
 )
@@ -80,7 +81,7 @@ def test_a_restarted_gate_becomes_the_standby_of_the_one_that_took_over(line, tm
     first = start(line, arms[0], tmp_path, "first")
     wait_for(lambda: is_serving(first))
     second = start(line, arms[1], tmp_path, "second")
-    wait_for(lambda: "gate is standby" in second.log.read_text())
+    wait_for(lambda: stands_by(line, second, "second"))
     first.kill()
     first.wait()
     again = start(line, arms[2], tmp_path, "again")

@@ -19,7 +19,7 @@ from tests import forked
 from tests.plc_servers import PLCS, SIZE, Server
 from tests.system import gates
 from tests.system.conftest import wait_for
-from tests.system.gates import is_serving
+from tests.system.gates import is_serving, stands_by
 
 pytestmark = pytest.mark.timeout(240)
 LAYOUT = registers.Layout(gate=0, plc=256, slots=16)
@@ -107,7 +107,7 @@ def test_a_standby_gives_no_sign_of_life_until_it_takes_over(line, tmp_path, plc
     first = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g1")
     wait_for(lambda: is_serving(first))
     second = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g2")
-    wait_for(lambda: "gate is standby" in second.log.read_text())
+    wait_for(lambda: stands_by(line, second, "g2"))
     first.kill()
     wait_for(lambda: not beats(words), timeout_s=5)
     wait_for(lambda: is_serving(second))
@@ -121,7 +121,7 @@ def test_a_frozen_gate_gives_no_sign_of_life_and_writes_nothing_old_when_it_wake
     first = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g1")
     wait_for(lambda: is_serving(first))
     second = start(line, tmp_path, f"modbus:127.0.0.1:{plc.port}", "g2")
-    wait_for(lambda: "gate is standby" in second.log.read_text())
+    wait_for(lambda: stands_by(line, second, "g2"))
     first.send_signal(signal.SIGSTOP)
     announce(line, 5)
     decide(line, 5, Decision.FAIL)
