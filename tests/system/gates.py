@@ -75,13 +75,15 @@ def is_serving(process):
     return roles[-1:] == ["serving"]
 
 
-def stands_by(line, process, name):
+def stands_by(line, process):
     """Return True if a gate leaves the arm to another one, and hears of parts: its queue has a consumer."""
-    if "gate is standby" not in process.log.read_text():
+    events = records(process.log.read_text())
+    names = [event["gate"] for event in events if event["event"] == "gate is standby"]
+    if not names:
         return False
     with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
         try:
-            queue = connection.channel().queue_declare(topology.gate_queue("l1", name), passive=True)
+            queue = connection.channel().queue_declare(topology.gate_queue("l1", names[0]), passive=True)
         except pika.exceptions.ChannelClosedByBroker:
             return False
     return queue.method.consumer_count > 0
@@ -128,7 +130,7 @@ def two_gates(line, tmp_path):
     gates = [start(line, arms[0], tmp_path, "first")]
     wait_for(lambda: is_serving(gates[0]))
     gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: stands_by(line, gates[1], "second"))
+    wait_for(lambda: stands_by(line, gates[1]))
     return gates, arms
 
 
