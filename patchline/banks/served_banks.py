@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class ServedBanks:
             if not _has_content(below / _SERVED_FILE, content):
                 _write(below, _SERVED_FILE, content)
             for path in below.iterdir():
-                if _is_left_over(path) if path.name.startswith(_NEW) else path.is_dir() and path.name not in needed:
+                if _is_needless(path, needed):
                     shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise self._unusable(error) from error
@@ -126,8 +126,13 @@ class ServedBanks:
         )
 
 
-def _is_left_over(folder: Path) -> bool:
-    """Return True for what a worker that was killed has not finished: other workers of the host may be copying, too."""
+def _is_needless(folder: Path, needed: Collection[str | None]) -> bool:
+    """Return True for a copy that no worker needs, or that a worker did not finish since it was killed.
+
+    Other workers of the host may be copying now.
+    """
+    if not folder.name.startswith(_NEW):
+        return folder.is_dir() and not folder.name.startswith(".") and folder.name not in needed
     try:
         return folder.is_dir() and time.time() - folder.stat().st_mtime > _LEFT_OVER_S
     except FileNotFoundError:  # it has its name now

@@ -6,17 +6,17 @@ import getpass
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchline import config
+from patchline.archive import times
 from patchline.cli.options import CONFIG, Settings
 from patchline.console.roles import Role
 from patchline.protocol.errors import SetupError
-from patchline.runtime import signals
+from patchline.runtime import signals, terminal, this_user
 
 if TYPE_CHECKING:
     from patchline.console.accounts import Accounts
@@ -74,7 +74,7 @@ def list_(config_file: Settings = CONFIG) -> None:
     """
     with _accounts(config_file) as accounts:
         for one in accounts.all():
-            print(f"{one.name}  {one.role}  {_local(one.changed_at)}")
+            print(f"{one.name}  {one.role}  {times.local(one.changed_at)}")
 
 
 @users.command()
@@ -127,8 +127,8 @@ def audit(
 
     with _database(config_file) as database:
         for entry in log.latest(database, most):
-            line = f"{_local(entry.at)}  {entry.who}  {entry.what}  {entry.detail}".rstrip()
-            print("".join(letter if letter.isprintable() else "\ufffd" for letter in line))
+            line = f"{times.local(entry.at)}  {entry.who}  {entry.what}  {entry.detail}"
+            print(terminal.printable(line.rstrip()))
 
 
 @contextmanager
@@ -176,8 +176,4 @@ def _password(file: Path | None) -> str:
 
 
 def _me() -> str:
-    return f"command line ({getpass.getuser()})"
-
-
-def _local(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000).astimezone().isoformat(" ", "seconds")
+    return f"command line ({this_user.person()})"
