@@ -64,7 +64,6 @@ def sdk(monkeypatch, tmp_path):
     environment = {
         "MX_SDK_HOME": str(installation.install(tmp_path / "sdk")),
         "PATCHLINE_MINDX_PYTHON": sys.executable,
-        "PATCHLINE_MINDX_TIMEOUT_MS": "300",
         "STANDIN_FAULTS": str(tmp_path),
     }
     for name, value in environment.items():
