@@ -12,6 +12,8 @@ from patchline import config
 from patchline.archive.ledger_memory import MemoryLedger
 from patchline.archive.pictures import MemoryPictures, PictureRow
 from patchline.archive.store import MemoryStore
+from patchline.banks.objects import MemoryObjects
+from patchline.banks.versions import Versions
 from patchline.broker.base import NotConfirmed
 from patchline.console import web
 from patchline.console.accounts import Accounts
@@ -38,9 +40,12 @@ HASHED = PASSWORDS.hash(PASSWORD)
 class Bench:
     """The neighbours of the pages, and browsers."""
 
-    def __init__(self, folder, archive=None, pictures=None, **settings):
+    def __init__(self, folder, archive=None, pictures=None, with_banks=True, **settings):
         self.now = NOW + 60_000
-        self.published, self.broker_is_away = [], False
+        self.published, self.announced, self.broker_is_away = [], [], False
+        self.bank_objects = MemoryObjects()
+        self.banks = Versions(self.bank_objects, "STORE", lambda: self.now)
+        self.banks.make()
         self.stack = ExitStack()
         self.archive = MemoryLedger() if archive is None else archive
         self.pictures = MemoryPictures() if pictures is None else pictures
@@ -52,6 +57,8 @@ class Bench:
             archive=self.archive,
             pictures=self.pictures,
             store=self.store,
+            banks=self.banks if with_banks else None,
+            announce=self._announce,
             database=database,
             accounts=Accounts(database, PASSWORDS),
             sessions=Sessions(database, section.idle_minutes, section.session_hours),
@@ -76,6 +83,12 @@ class Bench:
         if self.broker_is_away:
             raise NotConfirmed("RabbitMQ is away")
         self.published.append(judgement)
+
+    def _announce(self, category, version):
+        if self.broker_is_away:
+            return "RabbitMQ is away"
+        self.announced.append((category, version))
+        return None
 
     def close(self):
         self.stack.close()

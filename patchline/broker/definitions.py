@@ -38,7 +38,7 @@ PERMISSIONS = {
     "archive": Permissions(write=r"^patchline\.status$", read=r"^patchline\.(verdicts|ledger|pictures)$"),
     "judge": Permissions(write=r"^patchline\.judgements$", read="^$"),
     "console": Permissions(
-        write=r"^(patchline\.judgements|amq\.gen-.*)$",
+        write=r"^(patchline\.(judgements|banks)|amq\.gen-.*)$",
         read=r"^(patchline\.status|amq\.gen-.*)$",
         configure=r"^amq\.gen-.*$",
     ),

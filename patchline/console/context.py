@@ -9,6 +9,7 @@ from patchline import config
 from patchline.archive.ledger import Ledger
 from patchline.archive.pictures import PictureIndex
 from patchline.archive.store import Store
+from patchline.banks.versions import Versions
 from patchline.console.accounts import Accounts
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
@@ -26,6 +27,8 @@ class Console:
 
     Attributes:
         archive: is only read.
+        banks: the store of the versions of memory banks; None: none is configured.
+        announce: tells workers to look at the version of a category. Returns why they were not told, or None.
         judge: publishes a judgement, and returns once RabbitMQ has it. Raises SetupError and BrokerError.
         given: the judgements of the last minute, which the archive may not have yet.
         live: the parts as they come.
@@ -37,6 +40,8 @@ class Console:
     archive: Ledger
     pictures: PictureIndex
     store: Store
+    banks: Versions | None
+    announce: Callable[[str, str], str | None]
     database: ConsoleDatabase
     accounts: Accounts
     sessions: Sessions

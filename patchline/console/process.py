@@ -13,6 +13,7 @@ from patchline import config
 from patchline.archive import opening
 from patchline.archive.database import Access
 from patchline.archive.picture_table import PictureTable
+from patchline.banks import opening as bank_opening
 from patchline.broker.base import Broker
 from patchline.console import web
 from patchline.console.accounts import Accounts
@@ -25,7 +26,7 @@ from patchline.console.passwords import Passwords
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
-from patchline.operations import judging
+from patchline.operations import bank_news, judging
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
 from patchline.runtime import connections, notify
@@ -72,6 +73,8 @@ def _console(settings: config.Config, database: ConsoleDatabase, broker: Broker,
         archive=archive,
         pictures=PictureTable(archive),
         store=opening.open_store(settings),
+        banks=None if settings.banks.store is None else bank_opening.versions(settings),
+        announce=lambda category, version: bank_news.announce(settings, category, version),
         database=database,
         accounts=Accounts(database, Passwords()),
         sessions=Sessions(database, section.idle_minutes, section.session_hours),

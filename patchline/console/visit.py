@@ -97,7 +97,8 @@ class Refused(Exception):
     """The request is not answered with its page.
 
     Args:
-        status: of HTTP: 400 senseless, 401 not logged in, 403 not allowed, 404 not there, 429 too often, 503 not now.
+        status: of HTTP: 400 senseless, 401 not logged in, 403 not allowed, 404 not there, 409 done by
+            somebody else or not possible, 429 too often, 503 not now.
         text: what is wrong, for people, in English, as a text of the catalogues.
         detail: what a program says of it.
     """

@@ -65,5 +65,11 @@ CHANGES: dict[str, str] = {
         mark("logged out"),
         mark("log-in refused"),
         mark("part judged"),
+        mark("bank activated"),
+        mark("bank rolled back"),
+        mark("bank retired"),
+        mark("shadow started"),
+        mark("shadow ended"),
+        mark("thresholds set"),
     )
 }

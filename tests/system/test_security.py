@@ -94,7 +94,7 @@ ALLOWED = {
         ("consume", topology.PICTURES),
     },
     "judge": {("publish", topology.JUDGEMENTS)},
-    "console": {("publish", topology.JUDGEMENTS)},
+    "console": {("publish", topology.JUDGEMENTS), ("publish", topology.BANKS)},
     "gate": {
         ("publish", topology.ACTS),
         ("publish", topology.LEASE),
