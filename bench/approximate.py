@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import searches
-from bench.searches import DEEP, LARGE, SMALL, Features
+from bench.searches import DEEP, SHALLOW, Features
 from bench.table import median_ms
 from patchline.inspection import score
 from patchline.inspection.search import exact_search
@@ -25,11 +25,11 @@ _COLUMNS = ("index", "ms", "of ours for a score", "true neighbours", "largest er
 
 def main() -> None:
     """Measure and print a table for each bank."""
-    for size in (SMALL, LARGE, DEEP):
-        (bank,), images = searches.build_banks(size, (size.rows,))
-        search = exact_search.with_pruning(bank)
-        title = f"{len(images[0])} x {bank.shape[1]} in {size.rows}, one thread"
-        terminal.table(title, _COLUMNS, _rows(search, images))
+    for source in (SHALLOW, DEEP):
+        banks, images = searches.build_banks(source)
+        for bank in banks:
+            title = f"{len(images[0])} x {bank.shape[1]} in {len(bank)}, one thread"
+            terminal.table(title, _COLUMNS, _rows(exact_search.with_pruning(bank), images))
 
 
 def _rows(search: exact_search.Search, images: list[Features]) -> Iterator[tuple[object, ...]]:

@@ -13,7 +13,7 @@ from bench import line as lines
 from bench import plant, rows, searches
 from bench.plant import WIDE
 from bench.rows import JPEG
-from bench.searches import LARGE, SMALL
+from bench.searches import SHALLOW
 from bench.table import Row
 from patchline import config
 from patchline.protocol.errors import PatchlineError
@@ -43,10 +43,10 @@ def run(settings: config.Config) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         bench_settings = plant.build(Path(folder), settings.paths.models, (WIDE,))
-        _, limit = rows.network_alone(bench_settings, WIDE, len(os.sched_getaffinity(0)))
+        limit = rows.network_rate(bench_settings, WIDE, len(os.sched_getaffinity(0)))
         with lines.running(Path(folder), bench_settings) as line:
             measured = [rows.end_to_end(line, WIDE, JPEG, limit, "network alone")]
-    measured += [*searches.rows(SMALL), *searches.rows(LARGE)]
+    measured += searches.rows(SHALLOW)
     checked = [(row, _violation(row)) for row in measured]
     cells = [[row.name, f"{row.ratio:.3f}", violation or ""] for row, violation in checked]
     terminal.table("ratios", ("measured : against", "ratio", "out of bounds"), cells)

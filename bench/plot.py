@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import pyplot
 
 from bench import searches
+from bench.random_network import LAYER2
 from bench.table import median_ms
 from patchline.devices import backbone, loading
 from patchline.inspection.search import exact_search
@@ -47,7 +48,7 @@ def main() -> None:
 
 def _search_ms() -> Iterator[list[float]]:
     """For each bank, the duration of a search by faiss, of all patches, and for a score."""
-    banks, (image, *_) = searches.build_banks(searches.LARGE, _BANK_ROWS)
+    banks, (image, *_) = searches.build_banks(searches.Source(LAYER2, 104, _BANK_ROWS))
     for bank in banks:
         search = exact_search.with_pruning(bank)
         calls = (

@@ -37,19 +37,19 @@ def network_alone(settings: config.Config, category: str, cores: int) -> tuple[l
     Returns:
         The rows, and a function that measures images/s again with the best number of streams.
     """
-    recipe = settings.category(category)
-    compiled = {
-        streams: loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams)
-        for streams in (1, cores, cores + 1)
-    }
-    image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
-
-    def measure(streams: int) -> float:
-        return calls_per_second(lambda _: compiled[streams].extract(image), _INFERENCES, streams)
-
-    best = max(compiled, key=measure)
+    one = network_rate(settings, category, 1)
+    rates = {1: one, **{streams: network_rate(settings, category, streams) for streams in (cores, cores + 1)}}
+    best = max(rates, key=lambda streams: rates[streams]())
     name = f"{category}: network alone, {best} streams : 1 stream"
-    return [measure_in_turn(name, "images/s", lambda: measure(best), lambda: measure(1))], lambda: measure(best)
+    return [measure_in_turn(name, "images/s", rates[best], one)], rates[best]
+
+
+def network_rate(settings: config.Config, category: str, streams: int) -> Callable[[], float]:
+    """Return a function that measures the network alone with a number of streams, in images/s."""
+    recipe = settings.category(category)
+    compiled = loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams)
+    image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
+    return lambda: calls_per_second(lambda _: compiled.extract(image), _INFERENCES, streams)
 
 
 def end_to_end(line: Line, category: str, content_type: str, limit: Callable[[], float], limit_name: str) -> Row:

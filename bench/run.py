@@ -10,7 +10,7 @@ from bench import cells, plant, publishing, rows, searches
 from bench import line as lines
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
-from bench.searches import DEEP, LARGE, SMALL
+from bench.searches import DEEP, SHALLOW
 from bench.table import Row, Table
 from patchline import config
 from patchline.devices import openvino_backbone
@@ -75,7 +75,7 @@ def _against_reference(line: lines.Line, better_kernels: str | None) -> list[Row
 
 
 def _parts(settings: config.Config, line: lines.Line, better_kernels: str | None) -> list[Row]:
-    measured = [*searches.rows(SMALL), *searches.rows(LARGE), *searches.rows(DEEP), searches.noise()]
+    measured = [*searches.rows(SHALLOW), *searches.rows(DEEP), searches.noise()]
     if better_kernels is not None:
         measured += searches.rows_with_kernels(better_kernels)
     for category in (WIDE, WIDE8, DEFAULT):
