@@ -49,7 +49,7 @@ demo-plant: setup
 
 test: setup
 	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql systemd-container gcc libc6-dev \
-		libmodbus-dev
+		libmodbus-dev chromium fonts-noto-cjk
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.

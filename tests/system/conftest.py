@@ -53,7 +53,7 @@ class Line:
         """Use the configuration in `folder`. Delete and declare the queues."""
         self.folder = folder
         self.settings = config.load(folder / "config.yaml")
-        _delete_queues(self._url)
+        delete_queues(self._url)
         self._declare()
 
     def _declare(self):
@@ -194,7 +194,7 @@ def emptied(postgres):
 @pytest.fixture
 def empty_servers(servers):
     """The servers without the queues of earlier tests, whose arguments may differ, and without their verdicts."""
-    _delete_queues(servers.amqp_url)
+    delete_queues(servers.amqp_url)
     with redis.Redis.from_url(servers.redis_url) as cache:
         cache.flushdb()
     return servers
@@ -216,7 +216,8 @@ def stuck_file(tmp_path):
     file.close()
 
 
-def _delete_queues(url):
+def delete_queues(url):
+    """Delete the queues of earlier tests, whose arguments may differ."""
     connection = pika.BlockingConnection(pika.URLParameters(url))
     for queue in [
         *(queue.name for queue in topology.RETIRED),
