@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,archive_kill,broker_kill
 CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
-.PHONY: setup install demo demo-plant test test-cameras test-debian13 test-debian11 test-convert chaos plant soak
-.PHONY: plant-check lint types bench bench-against bench-check wheel wheels lock servers
+.PHONY: setup install demo demo-plant test test-installed test-cameras test-debian13 test-debian11 test-convert chaos
+.PHONY: plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -48,9 +48,14 @@ demo-plant: setup
 	$(BIN)/patchline demo --plant
 
 test: setup
-	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql systemd-container gcc libc6-dev \
-		libmodbus-dev chromium fonts-noto-cjk
+	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql gcc libc6-dev libmodbus-dev \
+		chromium fonts-noto-cjk
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES)
+
+# What is installed: the wheel, the units in a container with systemd, the documented commands, the demo's belt.
+test-installed: setup
+	@$(BIN)/python -m patchline.services.install_servers systemd-container
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope tests/installed
 
 # Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.
 test-cameras: setup
@@ -58,11 +63,11 @@ test-cameras: setup
 		gstreamer1.0-plugins-ugly mosquitto python3-gi
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
 
-# The tests of broker, system and cameras in Debian 13, with RabbitMQ 4 and Redis 8, then those that use Redis most with
-# Valkey. Unpacks Debian once, into .debian13/. Needs root.
+# The tests of broker, system, cameras and what is installed in Debian 13, with RabbitMQ 4 and Redis 8, then those that
+# use Redis most with Valkey. Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras
+	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras tests/installed
 	$(ONE_THREAD) tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
 		tests/system/test_versions.py tests/system/test_faults.py
 

@@ -13,7 +13,7 @@ COMPUTING_FOLDERS = ("parity", "unit")
 # Files that wait for short timeouts, and files that use the machine as a whole (mounts, containers, the checkout).
 FILES_TOGETHER = {
     "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
-    "machine": ("test_systemd", "test_full_disk", "test_wheel", "test_operations"),
+    "machine": ("test_systemd", "test_operations"),
 }
 GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in names}
 # So that none of them runs alone at the end. The others follow in their order.

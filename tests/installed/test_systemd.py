@@ -25,9 +25,9 @@ from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
 from patchline.services import private_servers
+from tests.installed.test_operations import blocks
 from tests.standin import installation
 from tests.system.conftest import wait_for
-from tests.system.test_operations import blocks
 
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
