@@ -22,11 +22,13 @@ from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
+from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
+from patchline.protocol.errors import SetupError
 from tests.archive_contract import NOW
 
 PASSWORD = "correct horse"
@@ -65,6 +67,7 @@ class Bench:
             limit=LoginLimit(clock=lambda: self.now / 1000),
             judge=self._publish,
             given=Given(clock=lambda: self.now / 1000),
+            looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),
             live=Live(self.archive.find, lambda: self.now, clock=lambda: self.now / 1000),
             states=States(clock=lambda: self.now / 1000),
             templates=Templates(section.prefix),
@@ -89,6 +92,10 @@ class Bench:
             return "RabbitMQ is away"
         self.announced.append((category, version))
         return None
+
+    def look(self, job_id):
+        """A closer look, for which a test sets another function."""
+        raise SetupError(f"{job_id}: nothing judges here")
 
     def close(self):
         self.stack.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchline import config
@@ -13,6 +14,14 @@ from patchline.banks.served_banks import ServedBanks
 from patchline.banks.version_log import SHORT
 from patchline.inspection.memory_bank import MemoryBank
 from patchline.protocol.errors import SetupError
+
+
+@dataclass(frozen=True)
+class FoundBank:
+    """A bank, and the folder with its other files."""
+
+    bank: MemoryBank
+    folder: Path
 
 
 class PastVersions:
@@ -34,7 +43,7 @@ class PastVersions:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._copies, ignore_errors=True)
 
-    def find(self, category: str, version: str | None, name: str | None) -> MemoryBank:
+    def find(self, category: str, version: str | None, name: str | None) -> FoundBank:
         """Return a bank, checked against its digests.
 
         Args:
@@ -53,7 +62,7 @@ class PastVersions:
                 damaged = error
                 continue
             if bank.digest == version if version is not None else bank.version == name:
-                return bank
+                return FoundBank(bank, folder)
         if damaged is not None:
             raise damaged
         wanted = f"version {version[:SHORT]}" if version is not None else f"bank {name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILE = "rows.npz"
+
+
+class Origin(StrEnum):
+    """What is known of the good picture that a row of a bank came from."""
+
+    FOUND = "found"
+    UNKNOWN = "unknown"  # the bank does not say it
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True)

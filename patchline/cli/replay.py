@@ -42,7 +42,8 @@ def replay(
     from patchline.banks.past_versions import PastVersions
     from patchline.devices.backbone import Device
     from patchline.inspection.search import exact_search
-    from patchline.operations.replay import Answer, Replayer
+    from patchline.operations.look_result import Answer
+    from patchline.operations.replay import Replayer
 
     if bool(jobs) == (last is not None):
         raise SetupError("name jobs by their ids, or give --last N")
@@ -53,12 +54,11 @@ def replay(
     with opened(config_file) as archive, PastVersions(settings) as banks:
         search = Search(line=line, category=category, decisions=tuple(map(str, decision or [])), most=last)
         ids = jobs or [record.job_id for record in archive.find(search)]
-        pictures, store = PictureTable(archive), opening.open_store(settings)
-        replayer = Replayer(settings, Device.parse(device), archive, pictures, store, banks)
+        stored = PictureTable(archive), opening.open_store(settings)
+        replayer = Replayer(settings, Device.parse(device), archive, *stored, banks)
         counts = dict.fromkeys(Answer, 0)
         with closing(replayer):
-            for job_id in ids:
-                result = replayer.replay(job_id)
+            for result in map(replayer.replay, ids):
                 counts[result.answer] += 1
                 print(result, flush=True)
     print(f"{len(ids)} jobs: " + ", ".join(f"{counts[answer]} {answer}" for answer in Answer))

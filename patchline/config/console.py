@@ -25,6 +25,7 @@ class Console(Section):
         session_hours: and at last this long after its beginning.
         language: for browsers that ask for none of those that there are.
         defect_kinds: names to choose from in the review; others can be written.
+        trace_url: the address of a trace in the plant's viewer, with {trace} in the place of its id; empty: no link.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class Console(Section):
     session_hours: Count = 12
     language: Literal["en", "de", "zh"] = "en"
     defect_kinds: Annotated[tuple[messages.Name, ...], Field(strict=False, max_length=9)] = ()
+    trace_url: Annotated[str, Field(pattern=r"^(https?://\S*\{trace\}\S*)?$")] = ""
 
     @property
     def uses_https(self) -> bool:

@@ -15,6 +15,7 @@ from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
+from patchline.console.looks import Looks
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
@@ -32,6 +33,7 @@ class Console:
         judge: publishes a judgement, and returns once RabbitMQ has it. Raises SetupError and BrokerError.
         given: the judgements of the last minute, which the archive may not have yet.
         live: the parts as they come.
+        looks: closer looks at parts, which take some seconds.
         states: of the processes of the line.
         now_ms: the wall clock.
     """
@@ -49,6 +51,7 @@ class Console:
     judge: Callable[[Judgement], None]
     given: Given
     live: Live
+    looks: Looks
     states: States
     templates: Templates
     now_ms: Callable[[], int]

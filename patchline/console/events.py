@@ -18,6 +18,10 @@ _ACTS = {
     (Action.ACCEPT, ActState.INTENDED): mark("gate %(gate)s was about to accept it: %(because)s"),
     (Action.REJECT, ActState.INTENDED): mark("gate %(gate)s was about to reject it: %(because)s"),
 }
+_STALE = {
+    (Action.ACCEPT, ActState.DONE): mark("gate %(gate)s accepted it too late, it had probably left: %(because)s"),
+    (Action.REJECT, ActState.DONE): mark("gate %(gate)s rejected it too late, it had probably left: %(because)s"),
+}
 _ORDER = ("captured", "announced", "received", "verdict", "shadow", "intended", "done", "outcome", "judgement")
 
 
@@ -70,8 +74,9 @@ def _of_entry(entry: Entry) -> Event:
     if isinstance(entry, Announced):
         return Event(entry.announced_at, "announced", mark("the part was announced"))
     if isinstance(entry, Acted):
-        key = (Action(entry.action), ActState(entry.state))
-        return Event(entry.acted_at, entry.state, _ACTS[key], {"gate": entry.gate, "because": entry.because})
+        texts = _STALE if entry.stale and entry.state == ActState.DONE else _ACTS
+        text = texts[Action(entry.action), ActState(entry.state)]
+        return Event(entry.acted_at, entry.state, text, {"gate": entry.gate, "because": entry.because})
     if isinstance(entry, Judged):
         return _judged(entry)
     if isinstance(entry, Shadowed):

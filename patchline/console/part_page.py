@@ -8,14 +8,18 @@ import pydantic
 
 from patchline.archive.base import Record
 from patchline.archive.ledger import GapKind, GapSearch, Judged, newest
+from patchline.archive.pictures import PictureRow
 from patchline.archive.store import StoreUnavailable
-from patchline.console import events, words
+from patchline.console import events, outlines, part_times, words
 from patchline.console.context import Console
 from patchline.console.events import Event
+from patchline.console.looks import Look
+from patchline.console.part_times import Times
 from patchline.console.texts import mark
 from patchline.console.visit import Answer, Refused, Reply, Visit
-from patchline.inspection import decode, picture
-from patchline.protocol import messages, picture_message
+from patchline.inspection import decode, image_header, picture
+from patchline.operations.look_result import Lack
+from patchline.protocol import image_files, messages, picture_message
 from patchline.protocol.errors import Unusable
 from patchline.protocol.messages import Verdict
 
@@ -31,7 +35,11 @@ class Part:
         record: its first verdict; None: there is none yet.
         verdict: the message of it; None also if it cannot be read.
         pictures: their kinds.
+        look: the closer look, if somebody has asked for it lately.
+        lack: why it cannot be judged again, as far as the archive's rows say.
+        times: of its way.
         judgement: the one that counts.
+        judgements: all of them, the latest first.
         problems: what is missing or contradictory, to be translated.
     """
 
@@ -39,9 +47,27 @@ class Part:
     record: Record | None
     verdict: Verdict | None
     pictures: list[str]
+    look: Look | None
+    lack: Lack | None
     events: list[Event]
+    times: Times
     judgement: Judged | None
+    judgements: list[Judged]
     problems: list[str]
+
+    @property
+    def heat_map(self) -> str:
+        """The path of its heat map: the archive's, or else that of the closer look; empty if there is none."""
+        if picture_message.HEAT_MAP in self.pictures:
+            return f"/picture/{self.job_id}/{picture_message.HEAT_MAP}"
+        is_there = self.look is not None and self.look.found is not None and self.look.found.heat_map is not None
+        return f"/look/{self.job_id}/heat_map" if is_there else ""
+
+    @property
+    def trace(self) -> str:
+        """The id of its trace (W3C Trace Context); empty if the verdict names none."""
+        fields = ((self.verdict and self.verdict.traceparent) or "").split("-")
+        return fields[1] if len(fields) == 4 else ""
 
 
 def show(console: Console, visit: Visit) -> Reply:
@@ -59,6 +85,8 @@ def show(console: Console, visit: Visit) -> Reply:
         jobs=jobs,
         part=read(console, job_id),
         kinds=console.settings.console.defect_kinds,
+        stages=part_times.STAGES,
+        trace_url=console.settings.console.trace_url,
     )
 
 
@@ -68,44 +96,75 @@ def read(console: Console, job_id: str) -> Part:
     first, entries = archive.get(job_id), archive.entries(job_id)
     verdicts = ([] if first is None else [first]) + archive.further(job_id)
     judged = [entry for entry in entries if isinstance(entry, Judged)]
+    verdict = None if first is None else _verdict(first)
+    kinds = console.pictures.kinds([job_id]).get(job_id, [])
+    deadline, stages = (None, {}) if verdict is None else (verdict.deadline, verdict.durations_ms)
     search = GapSearch(until=console.now_ms(), job_id=job_id)
     return Part(
         job_id=job_id,
         record=first,
-        verdict=None if first is None else _verdict(first),
-        pictures=console.pictures.kinds([job_id]).get(job_id, []),
+        verdict=verdict,
+        pictures=kinds,
+        look=console.looks.of(job_id),
+        lack=lack_of(first, kinds),
         events=events.events(verdicts, entries),
+        times=part_times.times(first, deadline, stages, entries),
         judgement=newest(judged) if judged else None,
+        judgements=sorted(judged, key=lambda one: (-one.judged_at, -one.archived_at)),
         problems=[words.GAPS[kind] for kind in GapKind if list(archive.gaps(kind, search))],
     )
 
 
+def lack_of(record: Record | None, kinds: list[str]) -> Lack | None:
+    """Return why a part cannot be judged again, as far as its rows in the archive say; None: perhaps it can."""
+    if record is None:
+        return Lack.VERDICT
+    if record.score is None:
+        return Lack.SCORE
+    return None if picture_message.IMAGE in kinds else Lack.IMAGE
+
+
 def show_picture(console: Console, visit: Visit) -> Reply:
     """Show the image of a job, or its heat map, as a browser can show it."""
-    found = [row for row in console.pictures.of_job(visit.names["job"]) if row.kind == visit.names["kind"]]
+    row, body = _stored(console, visit.names["job"], visit.names["kind"])
+    recipe = console.settings.categories.get(row.category)
+    depth = decode.AS_STORED if recipe is None else recipe.depth
+    # A browser would show 12 bits in a file of 16 as nearly black.
+    is_shown = row.content_type in _SHOWN_BY_BROWSERS and (depth.bits is None or row.kind != picture_message.IMAGE)
+    if is_shown or row.kind != picture_message.IMAGE:
+        return Answer(body, row.content_type if is_shown else messages.NO_CONTENT)
+    try:
+        rgb = decode.decode(body, row.content_type, console.settings.images, depth)
+    except Unusable as error:
+        raise Refused(404, mark("This picture cannot be shown."), error.detail) from error
+    return Answer(picture.encode_png(rgb), "image/png")
+
+
+def show_outlines(console: Console, visit: Visit) -> Reply:
+    """Show the outlines of the regions of a job, as a picture of the same size as its image."""
+    record = console.archive.get(visit.names["job"])
+    verdict = None if record is None else _verdict(record)
+    if verdict is None or not verdict.regions:
+        raise Refused(404, mark("The archive has no such picture."))
+    _, body = _stored(console, verdict.job_id, picture_message.IMAGE)
+    try:
+        header = image_header.read(body, image_files.detect_content_type(body) or "")
+    except (Unusable, KeyError) as error:
+        raise Refused(404, mark("This picture cannot be shown."), str(error)) from error
+    return Answer(outlines.draw(verdict.regions, header.width, header.height), "image/svg+xml")
+
+
+def _stored(console: Console, job_id: str, kind: str) -> tuple[PictureRow, bytes]:
+    found = [row for row in console.pictures.of_job(job_id) if row.kind == kind]
     if not found:
         raise Refused(404, mark("The archive has no such picture."))
-    row = found[0]
     try:
-        body = console.store.get(row.digest)
+        body = console.store.get(found[0].digest)
     except StoreUnavailable as error:
         raise Refused(503, mark("The store of the pictures does not answer."), str(error)) from error
     if body is None:
         raise Refused(404, mark("The store has lost this picture."))
-    if row.content_type in _SHOWN_BY_BROWSERS or row.kind != picture_message.IMAGE:
-        kind = row.content_type if row.content_type in _SHOWN_BY_BROWSERS else messages.NO_CONTENT
-        return Answer(body, kind)
-    return Answer(_as_png(console, body, row.content_type, row.category), "image/png")
-
-
-def _as_png(console: Console, body: bytes, content_type: str, category: str) -> bytes:
-    """Return an image of another format as browsers show it, in the 8 bits that were judged."""
-    recipe = console.settings.categories.get(category)
-    depth = decode.AS_STORED if recipe is None else recipe.depth
-    try:
-        return picture.encode_png(decode.decode(body, content_type, console.settings.images, depth))
-    except Unusable as error:
-        raise Refused(404, mark("This picture cannot be shown."), error.detail) from error
+    return found[0], body
 
 
 def _verdict(record: Record) -> Verdict | None:

@@ -22,11 +22,12 @@ from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
+from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
-from patchline.operations import bank_news, judging
+from patchline.operations import bank_news, judging, look_child
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
 from patchline.runtime import connections, notify
@@ -36,6 +37,7 @@ _log = structlog.get_logger(__name__)
 _CONFIRM_S = 5.0
 _END_S = 3  # for pages that are being made; streams end at once
 _LOOK_S = 0.5
+_REPLAY_S = 120.0  # of a closer look: some seconds on an idle host, and much longer on a busy one
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -55,17 +57,20 @@ def run(settings: config.Config, stop: threading.Event) -> None:
         stack.callback(sockets.close)
         database = stack.enter_context(closing(open_database(settings)))
         broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
-        console = _console(settings, database, broker, stack)
+        console = _console(settings, database, broker, stack, stop)
         broker.listen(topology.STATUS, "#", console.states.hear)
-        reader = threading.Thread(target=console.live.run, args=(stop,), name="live", daemon=True)
-        reader.start()
-        stack.callback(reader.join, _END_S)
+        for name, step in (("live", console.live.run), ("looks", console.looks.run)):
+            thread = threading.Thread(target=step, args=(stop,), name=name, daemon=True)
+            thread.start()
+            stack.callback(thread.join, _END_S)
         _warn(settings.console, console.accounts)
         _serve(console, sockets, stop)
     _log.info("console stopped")
 
 
-def _console(settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack) -> Console:
+def _console(
+    settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack, stop: threading.Event
+) -> Console:
     archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
     section = settings.console
     return Console(
@@ -82,6 +87,7 @@ def _console(settings: config.Config, database: ConsoleDatabase, broker: Broker,
         judge=lambda judgement: judging.publish(broker, judgement),
         given=Given(),
         live=Live(archive.find, now_ms),
+        looks=Looks(lambda job_id: look_child.look(settings, job_id, _REPLAY_S, stop)),
         states=States(),
         templates=Templates(section.prefix),
         now_ms=now_ms,

@@ -6,7 +6,16 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from patchline.console import audit_page, line_page, login_page, part_page, password_page, review_page, search_page
+from patchline.console import (
+    audit_page,
+    line_page,
+    login_page,
+    look_page,
+    part_page,
+    password_page,
+    review_page,
+    search_page,
+)
 from patchline.console.context import Console
 from patchline.console.roles import Role
 from patchline.console.texts import mark
@@ -57,6 +66,10 @@ ROUTES = (
     Route("GET", "/search", search_page.show, Role.SEE),
     Route("GET", "/part/{name}", part_page.show, Role.SEE),
     Route("GET", "/picture/{job}/{kind}", part_page.show_picture, Role.SEE),
+    Route("GET", "/outlines/{job}", part_page.show_outlines, Role.SEE),
+    Route("GET", "/look/{job}", look_page.show, Role.SEE),
+    Route("POST", "/look/{job}", look_page.ask, Role.SEE),
+    Route("GET", "/look/{job}/{kind}", look_page.show_picture, Role.SEE),
     Route("GET", "/review", review_page.show, Role.REVIEW),
     Route("POST", "/review", review_page.judge, Role.REVIEW),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),

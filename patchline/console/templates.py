@@ -17,6 +17,7 @@ from patchline.console.roles import Role
 from patchline.console.visit import Answer, Refused, Visit
 
 _HERE = Path(__file__).parent
+_IN_SECONDS_MS = 10_000
 _ASSETS = ("console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
@@ -75,7 +76,7 @@ class Templates:
         catalogue = texts.catalogue(language)
         install: Callable[..., None] = getattr(environment, "install_gettext_callables")  # noqa: B009 - set by i18n
         install(catalogue.gettext, catalogue.ngettext, newstyle=True)
-        environment.filters.update(clock=clock, score=score, told=_told(catalogue))
+        environment.filters.update(clock=clock, moment=moment, took=took, score=score, told=_told(catalogue))
         environment.globals.update(
             url=self.url, asset=self._asset_url, words=words, languages=texts.LANGUAGES, Role=Role
         )
@@ -85,6 +86,18 @@ class Templates:
 def clock(epoch_ms: int) -> str:
     """Return a time of this machine, to the second."""
     return datetime.fromtimestamp(epoch_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def moment(epoch_ms: int) -> str:
+    """Return a time of this machine, to the millisecond."""
+    return f"{clock(epoch_ms)}.{epoch_ms % 1000:03}"
+
+
+def took(ms: float) -> str:
+    """Return a time span: milliseconds, or seconds from ten of them on."""
+    if abs(ms) >= _IN_SECONDS_MS:
+        return f"{ms / 1000:.1f} s"
+    return f"{ms} ms" if isinstance(ms, int) else f"{ms:.1f} ms"
 
 
 def score(value: float | None) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from patchline.archive.ledger import GapKind
+from patchline.banks.row_origins import Origin
 from patchline.console.roles import Role
 from patchline.console.texts import mark
+from patchline.operations.look_result import Lack
 from patchline.protocol.judgement_message import Label
 from patchline.protocol.messages import Decision
 
@@ -53,6 +55,19 @@ OUTCOMES: dict[str, str] = {
     "missed": mark("the act came too late for the arm"),
     "unattended": mark("it passed the arm before any gate could act"),
     "unannounced": mark("the PLC saw it, and nobody announced it"),
+}
+LACKS: dict[Lack, str] = {
+    Lack.VERDICT: mark("There is no verdict on it that can be read."),
+    Lack.SCORE: mark("It has no score: it was not judged, or too late."),
+    Lack.IMAGE: mark("Its picture is missing: the archive did not keep it, or has deleted it by its age or for space."),
+    Lack.BANK: mark("The memory bank that judged it is missing."),
+    Lack.MODEL: mark("The model that judged it is missing, or is another one now."),
+}
+ORIGINS: dict[Origin, str] = {
+    Origin.FOUND: mark("The nearest good patch, of %(name)s"),
+    Origin.UNKNOWN: mark("The memory bank does not say which pictures it is made of. Fit it again to see them."),
+    Origin.UNREADABLE: mark("The nearest good patch is of %(name)s, which this console cannot read."),
+    Origin.CHANGED: mark("The nearest good patch is of %(name)s, which has changed since the fit."),
 }
 CHANGES: dict[str, str] = {
     one: one

@@ -19,6 +19,18 @@ _TILE_SIDE = 256  # pixels, as the next two
 _CAPTION_HEIGHT = 34
 _THUMBNAIL_SIDE = 512
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_CLOSE_UP = 5  # sides of the box in a close-up
+_CLOSE_UP_SIDE = 320  # pixels
+
+
+@dataclass(frozen=True)
+class Box:
+    """A part of a picture, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,36 @@ def contact_sheet(tiles: list[Tile], columns: int = 6) -> Picture:
             caption = text[:38].encode("ascii", "replace").decode("ascii")
             cv2.putText(sheet, caption, origin, _FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return sheet
+
+
+def close_up(rgb: Picture, box: Box) -> Picture:
+    """Draw the surroundings of a box, enlarged, with its outline.
+
+    Args:
+        rgb: uint8 [height, width, 3].
+        box: within it.
+
+    Returns:
+        uint8 [height, width, 3] with a longer side of 320 pixels: five boxes, or fewer at an edge of the picture.
+    """
+    height, width = rgb.shape[:2]
+    left, right = _around(box.x, box.width, width)
+    top, bottom = _around(box.y, box.height, height)
+    scale = _CLOSE_UP_SIDE / max(right - left, bottom - top)
+    shown = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+    enlarged = cv2.resize(rgb[top:bottom, left:right], shown, interpolation=cv2.INTER_CUBIC)
+    corners = [(box.x - left, box.y - top), (box.x + box.width - left, box.y + box.height - top)]
+    first, last = ((round(x * scale), round(y * scale)) for x, y in corners)
+    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):  # seen on every ground
+        cv2.rectangle(enlarged, first, last, colour, thickness)
+    return np.asarray(enlarged, np.uint8)
+
+
+def _around(start: int, length: int, side: int) -> tuple[int, int]:
+    """Return the begin and end of the surroundings of a box along one side of a picture, within it."""
+    length = max(1, length)
+    begin = max(0, start - (_CLOSE_UP - 1) // 2 * length)
+    return begin, max(begin + 1, min(side, start + length + (_CLOSE_UP - 1) // 2 * length))
 
 
 def encode_png(rgb: Picture) -> bytes:

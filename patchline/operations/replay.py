@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -16,21 +15,15 @@ from patchline.archive.base import Archive
 from patchline.archive.pictures import PictureIndex, PictureRow
 from patchline.archive.store import Store, StoreUnavailable
 from patchline.banks import serving
+from patchline.banks.past_versions import FoundBank
 from patchline.devices import backbone, loading, model_manifest
 from patchline.inspection import judged_with
 from patchline.inspection.inspector import Inspection, Inspector, untimed
-from patchline.inspection.memory_bank import BankManifest, MemoryBank
+from patchline.inspection.memory_bank import BankManifest
+from patchline.operations.look_result import Answer, Lack
 from patchline.protocol import messages, picture_message
 from patchline.protocol.errors import JobError, SetupError
 from patchline.protocol.messages import JudgedWith, Verdict
-
-
-class Answer(StrEnum):
-    """What a replay has found."""
-
-    SAME = "same score"
-    OTHER = "another score"
-    IMPOSSIBLE = "cannot be replayed"
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class Replay:
         again: the score now.
         other: what is not as it was, such as the build, in words.
         missing: why it cannot be replayed.
+        lack: what is missing, for programs.
     """
 
     job_id: str
@@ -50,6 +44,7 @@ class Replay:
     again: float | None = None
     other: tuple[str, ...] = ()
     missing: str | None = None
+    lack: Lack | None = None
 
     def __str__(self) -> str:
         """One line. Scores have all their digits."""
@@ -62,11 +57,32 @@ class Replay:
 class Banks(Protocol):
     """Where banks are found: see `patchline.banks.past_versions.PastVersions`."""
 
-    def find(self, category: str, version: str | None, name: str | None) -> MemoryBank: ...
+    def find(self, category: str, version: str | None, name: str | None) -> FoundBank: ...
 
 
 class Missing(Exception):
     """Something that a replay needs is not there. The text says what."""
+
+    def __init__(self, lack: Lack, text: str) -> None:
+        super().__init__(text)
+        self.lack = lack
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What judges the verdicts of a bank again, and the folder of the bank."""
+
+    inspector: Inspector
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Again:
+    """A replay, and what it was made with. `judging` and `inspection` are None if it is impossible."""
+
+    replay: Replay
+    judging: Judging | None = None
+    inspection: Inspection | None = None
 
 
 class Replayer:
@@ -79,6 +95,7 @@ class Replayer:
         pictures: the rows of the pictures.
         store: their bytes.
         banks: finds the banks.
+        cpus: that a model on the CPU may use; None: all.
     """
 
     def __init__(
@@ -89,10 +106,12 @@ class Replayer:
         pictures: PictureIndex,
         store: Store,
         banks: Banks,
+        cpus: int | None = None,
     ) -> None:
         self._settings, self._device = settings, device
         self._archive, self._pictures, self._store, self._banks = archive, pictures, store, banks
-        self._inspectors: dict[tuple[str, str | None, str | None, str | None], Inspector] = {}
+        self._cpus = cpus
+        self._judging: dict[tuple[str, str | None, str | None, str | None], Judging] = {}
         self._networks: dict[tuple[str, int, str], backbone.Backbone] = {}
 
     def replay(self, job_id: str) -> Replay:
@@ -101,19 +120,30 @@ class Replayer:
         Raises:
             Unavailable: the database of the archive does not answer.
         """
+        return self.judge(job_id).replay
+
+    def judge(self, job_id: str, with_heat_map: bool = False) -> Again:
+        """Judge the picture of a job again, and return the inspection, too. See `replay` for the errors.
+
+        Args:
+            job_id: of the verdict and the picture.
+            with_heat_map: make a heat map of a part that passes, too.
+        """
         try:
             verdict = self._verdict(job_id)
             row, image = self._image(job_id)
-            inspector = self._inspector(verdict)
-            inspection = inspector.inspect(image, row.content_type, untimed)
+            judging = self._judging_of(verdict)
+            inspection = judging.inspector.inspect(image, row.content_type, untimed, with_heat_map)
         except Missing as missing:
-            return Replay(job_id, Answer.IMPOSSIBLE, missing=str(missing))
+            return Again(Replay(job_id, Answer.IMPOSSIBLE, missing=str(missing), lack=missing.lack))
         except JobError as error:
-            return Replay(job_id, Answer.IMPOSSIBLE, missing=f"the image cannot be inspected here ({error.detail})")
+            text = f"the image cannot be inspected here ({error.detail})"
+            return Again(Replay(job_id, Answer.IMPOSSIBLE, missing=text, lack=Lack.IMAGE))
         same = inspection.score == verdict.score and verdict.scores in (None, inspection.scores)
-        here = judged_with.of(inspector.backbone, self._device.kind)
+        here = judged_with.of(judging.inspector.backbone, self._device.kind)
         other = (*differences(verdict, str(self._device), here), *_other_decision(verdict, inspection))
-        return Replay(job_id, Answer.SAME if same else Answer.OTHER, verdict.score, inspection.score, other)
+        answer = Answer.SAME if same else Answer.OTHER
+        return Again(Replay(job_id, answer, verdict.score, inspection.score, other), judging, inspection)
 
     def close(self) -> None:
         """Release the device."""
@@ -123,49 +153,58 @@ class Replayer:
     def _verdict(self, job_id: str) -> Verdict:
         record = self._archive.get(job_id)
         if record is None:
-            raise Missing("the archive has no verdict on it")
+            raise Missing(Lack.VERDICT, "the archive has no verdict on it")
         try:
             verdict = Verdict.model_validate_json(record.document, extra=messages.UNKNOWN_FIELDS)
         except pydantic.ValidationError as error:
-            raise Missing(f"its verdict cannot be read ({messages.describe(error)})") from error
+            raise Missing(Lack.VERDICT, f"its verdict cannot be read ({messages.describe(error)})") from error
         if verdict.score is None:
-            raise Missing(f"its verdict is {verdict.decision} and has no score")
+            raise Missing(Lack.SCORE, f"its verdict is {verdict.decision} and has no score")
         return verdict
 
     def _image(self, job_id: str) -> tuple[PictureRow, bytes]:
         rows = [row for row in self._pictures.of_job(job_id) if row.kind == picture_message.IMAGE]
         if not rows:
-            raise Missing("the image is missing: the archive did not keep it, or it was deleted by age or space")
+            raise Missing(
+                Lack.IMAGE, "the image is missing: the archive did not keep it, or it was deleted by age or space"
+            )
         row = rows[0]
         try:
             image = self._store.get(row.digest)
         except StoreUnavailable as error:
-            raise Missing(f"the image cannot be read ({error})") from error
+            raise Missing(Lack.IMAGE, f"the image cannot be read ({error})") from error
         if image is None:
-            raise Missing(f"the image is missing: the store has lost {row.digest}")
+            raise Missing(Lack.IMAGE, f"the image is missing: the store has lost {row.digest}")
         if hashlib.sha256(image).hexdigest() != row.digest:
-            raise Missing(f"the image is damaged: the store has other bytes as {row.digest}")
+            raise Missing(Lack.IMAGE, f"the image is damaged: the store has other bytes as {row.digest}")
         return row, image
 
-    def _inspector(self, verdict: Verdict) -> Inspector:
+    def _judging_of(self, verdict: Verdict) -> Judging:
         precision = None if verdict.judged_with is None else verdict.judged_with.precision
         key = (verdict.category, verdict.bank_version, verdict.memory_bank, precision)
-        if key not in self._inspectors:
-            self._inspectors[key] = self._load(verdict, precision)
-        return self._inspectors[key]
+        if key not in self._judging:
+            self._judging[key] = self._load(verdict, precision)
+        return self._judging[key]
 
-    def _load(self, verdict: Verdict, precision: str | None) -> Inspector:
+    def _load(self, verdict: Verdict, precision: str | None) -> Judging:
         try:
-            bank = self._banks.find(verdict.category, verdict.bank_version, verdict.memory_bank)
+            found = self._banks.find(verdict.category, verdict.bank_version, verdict.memory_bank)
         except SetupError as error:
-            raise Missing(f"the bank is missing: {error}") from error
-        recipe, used = recipe_of(bank.manifest), precision or bank.manifest.precision
+            raise Missing(Lack.BANK, f"the bank is missing: {error}") from error
+        bank = found.bank
+        recipe, used = self._recipe(bank.manifest), precision or bank.manifest.precision
         try:
             network = self._network(bank.manifest, used)
             serving.check_match(verdict.category, recipe, network, self._device, bank.manifest)
         except SetupError as error:
-            raise Missing(f"the model is missing or another one: {error}") from error
-        return Inspector(recipe, self._settings.images, network, bank.with_pruning())
+            raise Missing(Lack.MODEL, f"the model is missing or another one: {error}") from error
+        return Judging(Inspector(recipe, self._settings.images, network, bank.with_pruning()), found.folder)
+
+    def _recipe(self, bank: BankManifest) -> config.Category:
+        """Return the recipe of a bank, with the smallest region to draw, which no bank has."""
+        now = self._settings.categories.get(bank.category)
+        recipe = recipe_of(bank)
+        return recipe if now is None else recipe.model_copy(update={"min_region_pixels": now.min_region_pixels})
 
     def _network(self, bank: BankManifest, precision: str) -> backbone.Backbone:
         models = self._settings.paths.models
@@ -173,7 +212,7 @@ class Replayer:
         key = (name, bank.imagesize, precision)
         if key not in self._networks:
             wanted = pydantic.TypeAdapter(model_manifest.Precision).validate_python(precision)
-            self._networks[key] = loading.load(models, name, bank.imagesize, self._device, 1, wanted)
+            self._networks[key] = loading.load(models, name, bank.imagesize, self._device, 1, wanted, self._cpus)
         return self._networks[key]
 
 

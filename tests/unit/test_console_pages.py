@@ -127,7 +127,12 @@ def test_a_part_shows_all_that_is_known_of_it(filled):
         "it escaped",
         "anna: defect (scratch)",
         "would have said",
-        "decode</dt><dd>1.5 ms",
+        'Worker: read the image</th> <td class="number">1.5 ms',
+        'in the queue</th><td class="number">20 ms</td>',
+        'until the gate had acted</th><td class="number">20 ms</td>',
+        "The verdict came 10.0 s before its deadline.",
+        "version 05b3abf2579a",
+        "<td>anna</td> <td>defect (scratch)</td>",
         'value="withdrawn"',
         'value="defect:dent"',
     ):

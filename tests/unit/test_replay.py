@@ -13,7 +13,9 @@ from patchline.broker.base import Message
 from patchline.devices.backbone import CPU
 from patchline.inspection import judged_with
 from patchline.inspection.inspector import untimed
-from patchline.operations.replay import Answer, Replayer
+from patchline.operations import closer_look
+from patchline.operations.look_result import Answer, Lack
+from patchline.operations.replay import Replayer
 from patchline.protocol import messages
 from patchline.protocol.messages import Decision, Verdict
 from tests.picture_contract import row
@@ -57,9 +59,14 @@ class Scene:
         self.archive.save([rows.record(Message(document, "job-1", messages.VERDICT_TYPE), NOW)], [])
 
     def replay(self):
+        return self.with_replayer(lambda replayer: replayer.replay("job-1"))
+
+    def look(self, job_id="job-1"):
+        return self.with_replayer(lambda replayer: closer_look.look(replayer, job_id))
+
+    def with_replayer(self, act):
         with PastVersions(self.settings) as banks:
-            replayer = Replayer(self.settings, CPU, self.archive, self.pictures, self.store, banks)
-            return replayer.replay("job-1")
+            return act(Replayer(self.settings, CPU, self.archive, self.pictures, self.store, banks, cpus=1))
 
 
 @pytest.fixture
@@ -141,6 +148,9 @@ def test_what_is_missing_for_a_replay_is_named(scene, tmp_path, change):
     result = scene.replay()
     assert result.answer is Answer.IMPOSSIBLE
     assert text in result.missing
+    look = scene.look()
+    assert (look.missing, look.heat_map, look.comparison) == (result.missing, None, None)
+    assert look.lack == {"without_bank": Lack.BANK, "with_another_model": Lack.MODEL}.get(change.__name__, Lack.IMAGE)
 
 
 def test_a_verdict_without_a_score_and_a_job_without_a_verdict_cannot_be_replayed(scene):

@@ -1,7 +1,7 @@
 // What the pages do beside links and forms. Without it they can be read, searched and judged.
 "use strict";
 
-const MOST_PARTS = 60, MOST_REJECTS = 24, PICTURE_TRIES = 8, PICTURE_PAUSE_MS = 500;
+const MOST_PARTS = 60, MOST_REJECTS = 24, HEAT_MAP_TRIES = 12, PICTURE_TRIES = 20, PICTURE_PAUSE_MS = 250;
 
 function make(tag, text, className) {
   const element = document.createElement(tag);
@@ -18,14 +18,17 @@ function show(element, text) {
 // The line
 
 function picture(live, part) {
-  // The picture reaches the archive a moment after its verdict; some parts have no heat map, or no picture at all.
-  const image = make("img"), kinds = ["heat_map", "image"];
-  let tries = 0;
+  // The pictures reach the archive a moment after the verdict. A part that was not judged has no heat map, and the
+  // archive may keep no picture at all.
+  const image = make("img"), judged = part.decision === "fail" || part.decision === "review";
+  let tries = judged ? 0 : HEAT_MAP_TRIES;
   image.alt = `${live.dataset.pictureOf} ${part.part}`;
-  const load = () => { image.src = `${live.dataset.picture}${part.job}/${kinds[tries % 2]}?try=${tries}`; };
+  const load = () => {
+    image.src = `${live.dataset.picture}${part.job}/${tries < HEAT_MAP_TRIES ? "heat_map" : "image"}?try=${tries}`;
+  };
   image.addEventListener("error", () => {
     tries += 1;
-    if (tries < PICTURE_TRIES) setTimeout(load, tries % 2 ? 0 : PICTURE_PAUSE_MS); else image.remove();
+    if (tries < PICTURE_TRIES) setTimeout(load, PICTURE_PAUSE_MS); else image.remove();
   });
   load();
   return image;
@@ -93,10 +96,32 @@ document.addEventListener("keydown", (event) => {
   if (target) { event.preventDefault(); target.click(); }
 });
 
+// The heat map over the picture: its strength stays from part to part
+
+const OVER = "patchline-heat-map";
+
+function cover(slider) {
+  const figure = slider.closest("figure"), text = `${slider.value} %`;
+  figure.querySelector(".over").style.opacity = slider.value / 100;
+  figure.querySelector("[data-over-text]").textContent = text;
+  slider.setAttribute("aria-valuetext", text);
+}
+
+function coverAsBefore() {
+  for (const slider of document.querySelectorAll("[data-over]")) {
+    slider.value = sessionStorage.getItem(OVER) ?? slider.value;
+    cover(slider);
+  }
+}
+
 document.addEventListener("input", (event) => {
   if (!event.target.matches("[data-over]")) return;
-  event.target.closest("figure").querySelector(".over").style.opacity = event.target.value / 100;
+  cover(event.target);
+  sessionStorage.setItem(OVER, event.target.value);
 });
+
+document.addEventListener("htmx:afterSettle", coverAsBefore);
+coverAsBefore();
 
 // One judgement at a time: a second key must not judge a part that nobody has seen.
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -111,6 +136,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
 document.addEventListener("htmx:afterSwap", (event) => {
   show(document.getElementById("trouble"), "");
   if (event.target.id === "review") document.getElementById("review").focus();
+  const look = document.getElementById("look");
+  if (look && document.activeElement === document.body) look.focus();  // the button that was pressed is gone
 });
 
 for (const failure of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
