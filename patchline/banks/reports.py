@@ -33,6 +33,12 @@ def name_of(report: Report) -> str:
     return f"{report.when}-{secrets.token_hex(6)}.json"
 
 
+def said_at(name: str) -> int:
+    """Return the time in the name of a report, in epoch milliseconds; 0 if it has none."""
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
 def parse(content: bytes) -> Report | None:
     """Read a report; None if it is damaged or of a later build."""
     try:

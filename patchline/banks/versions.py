@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pydantic
 
-from patchline.banks import folds, golden, held_out, store
+from patchline.banks import folds, golden, held_out, reports, store
 from patchline.banks.objects import Objects, StoreUnavailable
 from patchline.banks.version_log import SHORT, Act, Record, Shadow, State
 from patchline.inspection.memory_bank import BankManifest, MemoryBank
@@ -37,7 +37,10 @@ _MARK_CONTENT = b'{"format": "patchline.bank_store.v1"}\n'
 
 
 class ChangedMeanwhile(SetupError):
-    """Somebody else has acted on the category in the same moment."""
+    """Somebody else has acted on the category in the same moment, or since the person has looked.
+
+    A version that was published since does not count: it changes nothing that the person has seen.
+    """
 
 
 class Versions:
@@ -115,7 +118,15 @@ class Versions:
             self._record(category, state, "publish", version, who, why, files)
         return version, before is None
 
-    def activate(self, category: str, version: str, who: str, why: str, instead_of: str | None = None) -> None:
+    def activate(
+        self,
+        category: str,
+        version: str,
+        who: str,
+        why: str,
+        instead_of: str | None = None,
+        seen: int | None = None,
+    ) -> None:
         """Have workers serve a version.
 
         Args:
@@ -124,12 +135,13 @@ class Versions:
             who: acts.
             why: in words.
             instead_of: the version that must be active until now; None for any.
+            seen: how many records of the log the person has seen; see `ChangedMeanwhile`. None: does not matter.
 
         Raises:
-            ChangedMeanwhile: another one is active, or somebody else has acted in the same moment.
+            ChangedMeanwhile: another one is active, or somebody else has acted since, or in the same moment.
             SetupError: the version is retired or active already, or the store cannot be written.
         """
-        state = self.state(category)
+        state = self._state_as(category, seen)
         if instead_of is not None and state.active != instead_of:
             now = "none" if state.active is None else state.active[:SHORT]
             raise ChangedMeanwhile(f"{category}: {now} is active, not {instead_of[:SHORT]}; {_last(state)}")
@@ -140,26 +152,28 @@ class Versions:
         self._require_files(category, version, state)
         self._record(category, state, "activate", version, who, why)
 
-    def rollback(self, category: str, who: str, why: str) -> str:
+    def rollback(self, category: str, who: str, why: str, seen: int | None = None) -> str:
         """Have workers serve the version before the active one, and return it.
 
         Raises:
+            ChangedMeanwhile: see `activate`.
             SetupError: there is none, or see `activate`.
         """
-        state = self.state(category)
+        state = self._state_as(category, seen)
         previous = state.previous
         if previous is None:
             raise SetupError(f"{category}: no version was active before this one; activate one by its digest")
         self._record(category, state, "rollback", previous, who, why)
         return previous
 
-    def retire(self, category: str, version: str, who: str, why: str) -> None:
+    def retire(self, category: str, version: str, who: str, why: str, seen: int | None = None) -> None:
         """Have a version never activated again. Its files stay: verdicts name it.
 
         Raises:
+            ChangedMeanwhile: see `activate`.
             SetupError: it is active, or retired already, or see `activate`.
         """
-        state = self.state(category)
+        state = self._state_as(category, seen)
         if version == state.active:
             raise SetupError(f"{category}: version {version[:SHORT]} is active; activate another one first")
         if version in state.retired:
@@ -168,13 +182,14 @@ class Versions:
             raise SetupError(f"{category}: version {version[:SHORT]} is the shadow; end it first with --end")
         self._record(category, state, "retire", version, who, why)
 
-    def shadow(self, category: str, version: str, share: float, who: str, why: str) -> None:
+    def shadow(self, category: str, version: str, share: float, who: str, why: str, seen: int | None = None) -> None:
         """Have workers judge a share of the images by a version, too, and act on nothing of it.
 
         Raises:
+            ChangedMeanwhile: see `activate`.
             SetupError: it is active or retired, or it is the shadow with this share already, or see `activate`.
         """
-        state = self.state(category)
+        state = self._state_as(category, seen)
         if version == state.active:
             raise SetupError(f"{category}: version {version[:SHORT]} is active; a shadow is another version")
         if version in state.retired:
@@ -184,13 +199,14 @@ class Versions:
         self._require_files(category, version, state)
         self._record(category, state, "shadow", version, who, why, share=share)
 
-    def end_shadow(self, category: str, who: str, why: str) -> str:
+    def end_shadow(self, category: str, who: str, why: str, seen: int | None = None) -> str:
         """Have workers judge by the active version only. Return the version that was the shadow.
 
         Raises:
+            ChangedMeanwhile: see `activate`.
             SetupError: there is no shadow, or see `activate`.
         """
-        state = self.state(category)
+        state = self._state_as(category, seen)
         if state.shadow is None:
             raise SetupError(f"{category}: no version is a shadow")
         self._record(category, state, "end-shadow", state.shadow.version, who, why)
@@ -232,12 +248,16 @@ class Versions:
         self._check()
         self._objects.create(f"{category}/reports/{name}", content)
 
-    def reports(self, category: str) -> list[bytes]:
-        """Return what workers have said, in the order of the names."""
+    def reports(self, category: str, since: int = 0) -> list[bytes]:
+        """Return what workers have said, in the order of the names.
+
+        Args:
+            category: of the versions.
+            since: epoch milliseconds, by the clocks of the workers: only what was said then or later.
+        """
         self._check()
-        contents = (
-            self._objects.read(f"{category}/reports/{name}") for name in self._objects.names(f"{category}/reports")
-        )
+        names = (name for name in self._objects.names(f"{category}/reports") if reports.said_at(name) >= since)
+        contents = (self._objects.read(f"{category}/reports/{name}") for name in names)
         return [content for content in contents if content is not None]
 
     def why_closed(self, prefix: str) -> str | None:
@@ -247,6 +267,15 @@ class Versions:
             StoreUnavailable: nobody may.
         """
         return self._objects.why_closed(prefix)
+
+    def _state_as(self, category: str, seen: int | None) -> State:
+        """Return the state, or raise ChangedMeanwhile: somebody has acted after the records that a person has seen."""
+        state = self.state(category)
+        since = () if seen is None else state.records[max(seen, 0) :]
+        acts = [record for record in since if record.act != "publish"]
+        if acts:
+            raise ChangedMeanwhile(f"{category}: nothing was done; {_in_words(acts[-1])}; look, then try again")
+        return state
 
     def _check(self) -> None:
         if self._objects.read(MARK) is None:
@@ -333,5 +362,8 @@ def _last(state: State) -> str:
     """Say in words what was done last."""
     if not state.records:
         return "nothing was done before"
-    last = state.records[-1]
-    return f"{last.who} has {_DONE[last.act]} {last.version[:SHORT]} ({last.why})"
+    return _in_words(state.records[-1])
+
+
+def _in_words(record: Record) -> str:
+    return f"{record.who} has {_DONE[record.act]} {record.version[:SHORT]} ({record.why})"

@@ -130,6 +130,44 @@ def test_versions_are_published_activated_rolled_back_and_retired(versions, bank
     ]
 
 
+def test_who_has_not_seen_the_last_act_changes_nothing_and_is_told_of_it(versions, banks):
+    first, second, third = published(versions, banks)
+    seen = len(versions.state("brick").records)
+    versions.activate("brick", first, WHO, WHY, seen=seen)
+    versions.activate("brick", second, "bob@host", "another", seen=seen + 1)
+    versions.shadow("brick", third, 0.5, "bob@host", "a shadow", seen=seen + 2)
+    before = versions.state("brick")
+    acts = (
+        lambda seen: versions.activate("brick", first, WHO, WHY, seen=seen),
+        lambda seen: versions.rollback("brick", WHO, WHY, seen=seen),
+        lambda seen: versions.shadow("brick", third, 1.0, WHO, WHY, seen=seen),
+        lambda seen: versions.end_shadow("brick", WHO, WHY, seen=seen),
+        lambda seen: versions.retire("brick", first, WHO, WHY, seen=seen),
+    )
+    told = rf"nothing was done; bob@host has made a shadow of {third[:12]} \(a shadow\); look, then try again"
+    for act in acts:
+        with pytest.raises(ChangedMeanwhile, match=told):
+            act(seen + 2)
+    assert versions.state("brick") == before
+    assert versions.rollback("brick", WHO, WHY, seen=seen + 3) == first
+
+
+def test_a_version_that_was_published_since_is_no_conflict(versions, banks):
+    first, second = published(versions, banks[:2])
+    seen = len(versions.state("brick").records)
+    published(versions, banks[2:])
+    versions.activate("brick", second, WHO, WHY, seen=seen)
+    assert versions.state("brick").active == second
+
+
+def test_reports_of_workers_are_read_from_a_time_on(versions):
+    for when in (NOW, NOW + 5, NOW + 10):
+        versions.report("brick", f"{when}-ab.json", str(when).encode())
+    versions.report("brick", "of-a-later-build.json", b"other")
+    assert versions.reports("brick", NOW + 5) == [str(NOW + 5).encode(), str(NOW + 10).encode()]
+    assert len(versions.reports("brick")) == 4
+
+
 def test_a_bank_is_published_once(versions, banks):
     (first,) = published(versions, banks[:1])
     assert versions.publish(banks[0], "brick", WHO, WHY) == (first, False)
