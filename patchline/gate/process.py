@@ -79,7 +79,7 @@ def run(
         follower = _follower(settings, line, name, arm.station, belt, gate, measured)
         service = Service(line, name, gate, lease, link, output, journal, memory, measured, boot_s, now_ms, follower)
         service.restore()
-        life = _Life(gate, lease, link)
+        life = _Life(gate, lease, link, service)
         health.try_to_serve(settings.worker.metrics_host, metrics_port, measured.registry, life, "acting")
         stack.enter_context(_status(quick, line, name, life))
         _log.info("gate started", line=line, gate=name, expected=gate.parts.expected, to_repeat=gate.parts.undone)
@@ -89,7 +89,8 @@ def run(
 
 def _status(settings: config.Config, line: str, name: str, life: _Life) -> StatusSender:
     broker = connections.connect(settings, f"gate {line} {name} status", quiet=True)
-    return StatusSender(broker, Identity("gate", name, line), life.report, now_ms, settings.broker.make_queues)
+    identity, makes = Identity("gate", name, line), settings.broker.make_queues
+    return StatusSender(broker, identity, life.report, now_ms, makes, arm=life.arm)
 
 
 def _belt(settings: config.Config, line: str) -> Belt:
@@ -151,8 +152,8 @@ def _ping(lease: Lease, name: str) -> Ping:
 class _Life:
     """What a gate tells about itself: probes and status."""
 
-    def __init__(self, gate: Gate, lease: Lease, link: Link) -> None:
-        self._gate, self._lease, self._link = gate, lease, link
+    def __init__(self, gate: Gate, lease: Lease, link: Link, service: Service) -> None:
+        self._gate, self._lease, self._link, self._service = gate, lease, link, service
         self._last_step = boot_s()
 
     def record_step(self, now: float) -> None:
@@ -172,3 +173,7 @@ class _Life:
         parts = self._gate.parts
         holds = {"expected": parts.expected, "undone": parts.undone, "unsent_acts": self._link.unsent}
         return self._lease.role(boot_s()), holds
+
+    def arm(self) -> str:
+        """Return the state of the arm of this gate, as `Status` names it."""
+        return "working" if self._service.arm_works else "faulty"

@@ -80,9 +80,15 @@ class Service:
         self._retry_at = self._check_at = clock()
         self._failures = 0  # in a row
         self._silent = False  # the arm does not take signs of life
+        self._faulty = False  # it has not acknowledged the last action, or is known to be out of order
         self._failed_job: str | None = None
         self._role: Role | None = None
         self._held_last, self._has_partner = lease.held_last, lease.has_partner
+
+    @property
+    def arm_works(self) -> bool:
+        """The arm has acknowledged the last action, and takes signs of life."""
+        return not (self._faulty or self._silent)
 
     def restore(self) -> None:
         """Restore the state of an earlier process. The remaining patience is never longer than a new one."""
@@ -191,6 +197,7 @@ class Service:
             if now >= self._check_at:
                 self._check_at = now + _CHECK_INTERVAL_S
                 self._output.check()
+                self._faulty = self._faulty and bool(self._gate.parts.undone)
         except OutputError as error:
             self._on_fault(error, record)
         return False
@@ -210,7 +217,7 @@ class Service:
         self._output.act(record)
         self._journal.write_done(record)
         self._metrics.acted(record, self._clock() - started)
-        self._failures, self._failed_job = 0, None
+        self._failures, self._failed_job, self._faulty = 0, None, False
         self._conclude(record)
 
     def _conclude(self, record: ActionRecord) -> None:
@@ -224,7 +231,7 @@ class Service:
         self._link.announce(Act(**record.model_dump(), gate=self._instance, state=state))
 
     def _on_fault(self, error: OutputError, record: ActionRecord | None) -> None:
-        now = self._clock()
+        now, self._faulty = self._clock(), True
         job_id = record.job_id if record else None
         pause_s = retry_pause_s(self._failures)
         if job_id is None or self._failed_job not in (None, job_id):  # the arm fails on more than one part

@@ -28,6 +28,7 @@ class Status(pydantic.BaseModel):
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
             A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`, `pending_pictures`.
         banks: of a worker: the version of the memory bank that it serves, by category.
+        arm: of a gate: `working`, or `faulty`: it has not acknowledged its last act, or takes no sign of life.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
@@ -41,6 +42,7 @@ class Status(pydantic.BaseModel):
     sent_at: EpochMs
     holds: dict[str, int] = {}
     banks: dict[str, str] | None = None
+    arm: str | None = None
 
     @property
     def routing_key(self) -> str:

@@ -44,6 +44,7 @@ class StatusSender:
         make_exchange: declare the exchange before the first status. The process declares it too, on another connection
             and perhaps later (see `broker.make_queues`).
         banks: returns the version of each category's memory bank.
+        arm: returns the state of a gate's arm.
     """
 
     def __init__(
@@ -54,13 +55,14 @@ class StatusSender:
         now_ms: Callable[[], int],
         make_exchange: bool = False,
         banks: Callable[[], Mapping[str, str]] = dict,
+        arm: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._report = report
         self._now_ms = now_ms
         self._must_declare = make_exchange
-        self._banks = banks
+        self._banks, self._arm = banks, arm
         self._state, self._since = "", now_ms()
         self._failure: str | None = None
         self._stop = threading.Event()
@@ -116,6 +118,7 @@ class StatusSender:
             sent_at=now_ms,
             holds=dict(holds),
             banks=dict(self._banks()) or None,
+            arm=self._arm(),
         )
 
     def _run(self) -> None:

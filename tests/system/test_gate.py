@@ -236,6 +236,7 @@ def test_a_gate_sends_its_status(line, arm, tmp_path):
     assert (states[-1].role, states[-1].name, states[-1].line) == ("gate", default_name(), "l1")
     assert states[0].state == "standby"
     assert states[-1].holds == {"expected": 0, "undone": 0, "unsent_acts": 0}
+    assert states[-1].arm == "working"
 
 
 def test_a_gate_acts_without_the_exchange_of_statuses_and_says_once_that_it_is_missing(line, arm, tmp_path):

@@ -387,10 +387,12 @@ def test_a_standby_keeps_what_the_acting_gate_has_not_done_for_long_and_does_it_
 
 
 def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving):
+    assert serving.service.arm_works
     serving.arm.fault = "jammed"
     serving.part("j")
     with capture_logs() as logs:
         serving.pass_time(12.0)
+    assert not serving.service.arm_works
     faults = [log for log in logs if "not acknowledged" in log["event"]]
     pauses = [log["retry_in_s"] for log in faults if log["job_id"] == "j"]
     assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
@@ -399,6 +401,19 @@ def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving)
     serving.arm.fault = None
     serving.pass_time(5.0)
     assert serving.acts() == [("j", "reject", NO_VERDICT)]
+    assert serving.service.arm_works
+
+
+def test_an_arm_that_is_out_of_order_while_nothing_is_due_works_again_once_it_says_so(serving):
+    serving.arm.fault = "switched off"
+    serving.pass_time(2.0)
+    assert not serving.service.arm_works
+    serving.arm.fault, serving.arm.silence = None, "no answer"
+    serving.pass_time(10.0)
+    assert not serving.service.arm_works, "it takes no signs of life"
+    serving.arm.silence = None
+    serving.pass_time(10.0)
+    assert serving.service.arm_works
 
 
 def test_a_part_on_which_the_arm_never_acts_delays_no_other_part(serving):

@@ -24,7 +24,8 @@ class Plant:
         self.consumer = self.broker.consume("q", 100)
         self.now_ms, self.state, self.holds = NOW_MS, SERVING, {"spooled": 3}
         identity = Identity("publisher", "host:c:1", "l1")
-        self.sender = StatusSender(self.broker, identity, self.report, lambda: self.now_ms)
+        self.arm = None
+        self.sender = StatusSender(self.broker, identity, self.report, lambda: self.now_ms, arm=lambda: self.arm)
 
     def report(self):
         return self.state, self.holds
@@ -42,8 +43,10 @@ def plant():
 def test_a_status_says_who_since_when_and_what_it_holds(plant):
     assert plant.sender.send()
     plant.now_ms += 1000
+    plant.arm = "faulty"
     assert plant.sender.send()
     statuses = plant.received()
+    assert [status.arm for status in statuses] == [None, "faulty"]
     assert [(status.role, status.name, status.line) for status in statuses] == [("publisher", "host:c:1", "l1")] * 2
     assert [(status.since, status.sent_at) for status in statuses] == [(NOW_MS, NOW_MS), (NOW_MS, NOW_MS + 1000)]
     assert statuses[0].holds == {"spooled": 3}
