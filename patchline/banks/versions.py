@@ -56,6 +56,7 @@ class Versions:
         self._objects, self._place, self._now_ms = objects, place, now_ms
         self._lock = threading.Lock()
         self._states: dict[str, State] = {}
+        self._manifests: dict[str, BankManifest] = {}  # by digest: they never change
 
     def make(self) -> bool:
         """Make the store. Return False if there is one."""
@@ -218,11 +219,15 @@ class Versions:
         Raises:
             SetupError: it is missing, damaged or of a later build.
         """
+        if version in self._manifests:
+            return self._manifests[version]
         content = self.file(category, version, store.MANIFEST_FILE, version)
         try:
-            return BankManifest.model_validate_json(content)
+            bank = BankManifest.model_validate_json(content)
         except pydantic.ValidationError as error:
             raise SetupError(f"version {version[:SHORT]} of {category}: {messages.describe(error)}") from error
+        self._manifests[version] = bank
+        return bank
 
     def file(self, category: str, version: str, name: str, sha256: str) -> bytes:
         """Return a file of a version.

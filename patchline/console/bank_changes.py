@@ -29,7 +29,15 @@ def store(console: Console) -> Versions:
     return console.banks
 
 
-def activate(console: Console, visit: Visit, category: str, version: str, why: str, instead_of: str) -> str | None:
+def activate(
+    console: Console,
+    visit: Visit,
+    category: str,
+    version: str,
+    why: str,
+    instead_of: str | None,
+    seen: int | None = None,
+) -> str | None:
     """Have workers serve a version, and tell them.
 
     Args:
@@ -38,7 +46,8 @@ def activate(console: Console, visit: Visit, category: str, version: str, why: s
         category: of the bank.
         version: its digest, or the first digits.
         why: in words.
-        instead_of: the version that the person has seen as the active one; empty: none was.
+        instead_of: the version that the person has seen as the active one; empty: none was; None: see `seen`.
+        seen: how many records of the store's log the person has seen: nothing is done if others have acted since.
 
     Returns:
         Why workers were not told, and look by themselves a moment later; None: they were told.
@@ -50,49 +59,53 @@ def activate(console: Console, visit: Visit, category: str, version: str, why: s
     def do(versions: Versions) -> str:
         _require_active(versions, category, instead_of)
         chosen = versions.state(category).find(version)
-        versions.activate(category, chosen, visit.person.name, why, instead_of or None)
+        versions.activate(category, chosen, visit.person.name, why, instead_of or None, seen)
         return chosen
 
     return console.announce(category, act(console, visit, "bank activated", category, why, do))
 
 
-def roll_back(console: Console, visit: Visit, category: str, why: str, instead_of: str) -> str | None:
+def roll_back(
+    console: Console, visit: Visit, category: str, why: str, instead_of: str | None, seen: int | None = None
+) -> str | None:
     """Have workers serve the version before the active one. See `activate`."""
 
     def do(versions: Versions) -> str:
         _require_active(versions, category, instead_of)
-        return versions.rollback(category, visit.person.name, why)
+        return versions.rollback(category, visit.person.name, why, seen)
 
     return console.announce(category, act(console, visit, "bank rolled back", category, why, do))
 
 
-def retire(console: Console, visit: Visit, category: str, version: str, why: str) -> None:
+def retire(console: Console, visit: Visit, category: str, version: str, why: str, seen: int | None = None) -> None:
     """Have a version never activated again. Raises Refused, see `activate`."""
 
     def do(versions: Versions) -> str:
         chosen = versions.state(category).find(version)
-        versions.retire(category, chosen, visit.person.name, why)
+        versions.retire(category, chosen, visit.person.name, why, seen)
         return chosen
 
     act(console, visit, "bank retired", category, why, do)
 
 
-def start_shadow(console: Console, visit: Visit, category: str, version: str, share: float, why: str) -> str | None:
+def start_shadow(
+    console: Console, visit: Visit, category: str, version: str, share: float, why: str, seen: int | None = None
+) -> str | None:
     """Have workers judge a share of the images by a version, too, and act on nothing of it. See `activate`."""
 
     def do(versions: Versions) -> str:
         chosen = versions.state(category).find(version)
-        versions.shadow(category, chosen, share, visit.person.name, why)
+        versions.shadow(category, chosen, share, visit.person.name, why, seen)
         return chosen
 
     return console.announce(category, act(console, visit, "shadow started", category, why, do))
 
 
-def end_shadow(console: Console, visit: Visit, category: str, why: str) -> str | None:
+def end_shadow(console: Console, visit: Visit, category: str, why: str, seen: int | None = None) -> str | None:
     """Have workers judge by the active version only. See `activate`."""
 
     def do(versions: Versions) -> str:
-        return versions.end_shadow(category, visit.person.name, why)
+        return versions.end_shadow(category, visit.person.name, why, seen)
 
     return console.announce(category, act(console, visit, "shadow ended", category, why, do))
 
@@ -127,8 +140,8 @@ def act(console: Console, visit: Visit, what: str, category: str, why: str, do: 
     return version
 
 
-def _require_active(versions: Versions, category: str, seen: str) -> None:
+def _require_active(versions: Versions, category: str, seen: str | None) -> None:
     """Raise SetupError if another version is active than the person has seen."""
     active = versions.state(category).active or ""
-    if active != seen:
+    if seen is not None and active != seen:
         raise SetupError(f"{category}: {active[:SHORT] or 'no version'} is active by now; load the page again")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 
 from patchline.archive.base import Record
 from patchline.console import words
@@ -82,8 +81,11 @@ def _part(console: Console, visit: Visit, record: Record) -> dict[str, object]:
 def _state(console: Console, visit: Visit) -> dict[str, object]:
     say = console.templates.say
     processes = [
-        asdict(state)
-        | {
+        {
+            "name": state.name,
+            "host": state.host,
+            "line": state.line,
+            "state": state.state,
             "role": say(visit, words.PROCESSES.get(state.role, state.role)),
             "word": say(visit, words.STATES.get(state.state, state.state)),
             "heard_s": round(state.heard_s),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from patchline.console import (
     audit_page,
+    bank_act_page,
+    bank_page,
     line_page,
     login_page,
     look_page,
@@ -15,6 +17,7 @@ from patchline.console import (
     password_page,
     review_page,
     search_page,
+    shadow_page,
 )
 from patchline.console.context import Console
 from patchline.console.roles import Role
@@ -29,12 +32,14 @@ class Route:
     Attributes:
         path: with names in braces.
         role: who may see it; None: everybody.
+        renewed: htmx asks for it again and again, which is no sign that a person is there.
     """
 
     method: str
     path: str
     page: Callable[[Console, Visit], Reply]
     role: Role | None
+    renewed: bool = False
 
 
 def _home(_: Console, __: Visit) -> Reply:
@@ -72,6 +77,11 @@ ROUTES = (
     Route("GET", "/look/{job}/{kind}", look_page.show_picture, Role.SEE),
     Route("GET", "/review", review_page.show, Role.REVIEW),
     Route("POST", "/review", review_page.judge, Role.REVIEW),
+    Route("GET", "/banks", bank_page.show_all, Role.SEE),
+    Route("GET", "/banks/{category}", bank_page.show, Role.SEE, renewed=True),
+    Route("GET", "/banks/{category}/report", shadow_page.show, Role.SEE),
+    Route("GET", "/banks/{category}/act", bank_act_page.ask, Role.ENGINEER),
+    Route("POST", "/banks/{category}/act", bank_act_page.do, Role.ENGINEER),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),
 )
 

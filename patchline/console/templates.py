@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 
+from patchline.banks.version_log import SHORT
 from patchline.console import texts, words
 from patchline.console.events import Event
 from patchline.console.roles import Role
@@ -76,7 +77,9 @@ class Templates:
         catalogue = texts.catalogue(language)
         install: Callable[..., None] = getattr(environment, "install_gettext_callables")  # noqa: B009 - set by i18n
         install(catalogue.gettext, catalogue.ngettext, newstyle=True)
-        environment.filters.update(clock=clock, moment=moment, took=took, score=score, told=_told(catalogue))
+        environment.filters.update(
+            clock=clock, moment=moment, took=took, score=score, told=_told(catalogue), short=short, age=age
+        )
         environment.globals.update(
             url=self.url, asset=self._asset_url, words=words, languages=texts.LANGUAGES, Role=Role
         )
@@ -103,6 +106,19 @@ def took(ms: float) -> str:
 def score(value: float | None) -> str:
     """Return a score with four digits; a dash if there is none."""
     return "–" if value is None else f"{value:.4g}"
+
+
+def short(digest: str) -> str:
+    """Return the first digits of a digest."""
+    return digest[:SHORT]
+
+
+def age(seconds: float) -> str:
+    """Return a time span in its largest unit, with the symbols of SI."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _told(catalogue: gettext.NullTranslations) -> Callable[[Event], str]:

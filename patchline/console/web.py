@@ -118,7 +118,7 @@ def _values(encoded: str) -> Values:
 
 def _reply(console: Console, route: Route, request: Request, form: Values | None) -> tuple[Reply, Visit]:
     """Answer a request on a thread of its own: databases and RabbitMQ may take their time."""
-    visit = _visit(console, request, form or {})
+    visit = _visit(console, request, form or {}, is_used=not (route.renewed and "hx-request" in request.headers))
     try:
         if form is None:
             raise Refused(413)
@@ -134,7 +134,7 @@ def _reply(console: Console, route: Route, request: Request, form: Values | None
         return _refusal(console, visit, Refused(503, mark("The console cannot do this now."), str(error))), visit
 
 
-def _visit(console: Console, request: Request, form: Values) -> Visit:
+def _visit(console: Console, request: Request, form: Values, is_used: bool = True) -> Visit:
     query = dict(_values(request.url.query))
     if "last-event-id" in request.headers:
         query["last-event-id"] = (request.headers["last-event-id"],)
@@ -150,13 +150,13 @@ def _visit(console: Console, request: Request, form: Values) -> Visit:
         address=request.client.host if request.client else "",
         partial="hx-request" in request.headers,
         language=texts.choose(wanted, accepted, console.settings.console.language),
-        session=_session(console, cookies),
+        session=_session(console, cookies, is_used),
     )
 
 
-def _session(console: Console, cookies: Mapping[str, str]) -> Session | None:
+def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> Session | None:
     token = cookies.get(SESSION_COOKIE)
-    return console.sessions.find(token) if token else None
+    return console.sessions.find(token, is_used) if token else None
 
 
 def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:

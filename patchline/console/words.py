@@ -47,6 +47,21 @@ GAPS: dict[GapKind, str] = {
     GapKind.NOT_PASSED: mark("It was accepted without a verdict that allows it."),
     GapKind.NOT_CONFIRMED: mark("It was rejected, and the sensor has not seen it in the reject bin."),
 }
+VERSION_STATES: dict[str, str] = {
+    "active": mark("active"),
+    "previous": mark("active before"),
+    "shadow": mark("shadow"),
+    "published": mark("published"),
+    "retired": mark("retired"),
+}
+ACTS: dict[str, str] = {
+    "publish": mark("published"),
+    "activate": mark("activated"),
+    "rollback": mark("rolled back"),
+    "retire": mark("retired"),
+    "shadow": mark("made a shadow"),
+    "end-shadow": mark("shadow ended"),
+}
 OUTCOMES: dict[str, str] = {
     "seen": mark("the sensor saw it in the bin %(bin)s"),
     "escaped": mark("it escaped: rejected, and not seen in the reject bin"),

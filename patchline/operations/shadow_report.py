@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from patchline import config
 from patchline.archive.ledger import Ledger
@@ -37,6 +37,13 @@ class Table:
     shadow_only: int
     neither: int
     p_value: float
+
+    @property
+    def rejects_more(self) -> Literal["bank", "shadow"] | None:
+        """Which of the two rejects more, beyond chance; None if these parts do not show it."""
+        if self.p_value > 1 - intervals.CONFIDENCE:
+            return None
+        return "shadow" if self.shadow_only > self.bank_only else "bank"
 
     def __str__(self) -> str:
         """The table in words."""
@@ -134,7 +141,6 @@ def _table(version: str, counts: Iterable[ShadowCount], category: str, gate: con
 
 
 def _meaning(table: Table) -> str:
-    if table.p_value > 1 - intervals.CONFIDENCE:
+    if table.rejects_more is None:
         return "; these parts do not show that one of them rejects more"
-    more = "the shadow" if table.shadow_only > table.bank_only else "the bank"
-    return f"; {more} rejects more, beyond chance"
+    return f"; the {table.rejects_more} rejects more, beyond chance"

@@ -153,7 +153,7 @@ def test_who_has_not_seen_the_last_act_changes_nothing_and_is_told_of_it(version
 
 
 def test_a_version_that_was_published_since_is_no_conflict(versions, banks):
-    first, second = published(versions, banks[:2])
+    _, second = published(versions, banks[:2])
     seen = len(versions.state("brick").records)
     published(versions, banks[2:])
     versions.activate("brick", second, WHO, WHY, seen=seen)
