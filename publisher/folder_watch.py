@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchline import config
-from patchline.publisher import folder_listing, source, taken_images, whole_image
+from patchline.publisher import folder_listing, source, whole_image
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind, file_system
 from patchline.publisher.folder_listing import Listing
 from patchline.publisher.folder_reports import FolderReports
 from patchline.publisher.source import Capture
-from patchline.publisher.taken_images import Known, TakenImages
+from patchline.publisher.taken_images import Content, Known, TakenImages
 from patchline.publisher.watched_folder import Signature, WatchedFolder
 
 _LOOK_EVERY_S = 0.25  # while images are handed on
@@ -212,9 +212,9 @@ class FolderWatch:
         """Return the capture of an image. Return None if it was handed on before: only its signature is new."""
         is_new = self.images.is_new_content(path)
         self.images.take(path, signature)
-        digest = taken_images.digest(image)
-        known = self.memory.knows(path, signature, digest)
-        begun_at = self.memory.begun_before(path, signature, digest)
+        content = Content(image)
+        known = self.memory.knows(path, signature, content)
+        begun_at = self.memory.begun_before(path, signature, content)
         if begun_at is not None and not is_new:  # the same job again
             deadline = begun_at + self.deadline_ms
         elif begun_at is None and known is Known.NEW:
@@ -223,9 +223,9 @@ class FolderWatch:
             deadline = signature.ctime_ns // 1_000_000 + self.deadline_ms
         else:
             if known is Known.TAKEN:
-                self.memory.add(path, signature, digest)
+                self.memory.add(path, signature, content)
             return None
-        self.memory.begin(path, signature, digest, deadline - self.deadline_ms)
+        self.memory.begin(path, signature, content, deadline - self.deadline_ms)
         late_ms = time.time_ns() // 1_000_000 - deadline
         if late_ms > 0:
             self.reports.late(path, late_ms / 1000, time.monotonic())
@@ -234,7 +234,8 @@ class FolderWatch:
             captured_at=deadline - self.deadline_ms,
             category=self.categories.category(path) if self.categories else None,
             deadline=deadline,
-            on_accepted=functools.partial(self.memory.add, path, signature, digest),
+            sha256=content.sha256,
+            on_accepted=functools.partial(self.memory.add, path, signature, content),
         )
 
     def _deadline(self, signature: Signature) -> int:

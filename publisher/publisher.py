@@ -8,6 +8,7 @@ only entries whose time is over, once the broker takes these: no part waits for 
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import threading
 import time
@@ -274,8 +275,7 @@ class Publisher:
         category = capture.category or self.category
         assert category is not None, "the source or the publisher knows the category"
         return Job(
-            job_id=capture.job_id
-            or messages.job_id_for(self.line, category, capture.part_id, capture.captured_at, capture.image),
+            job_id=capture.job_id or self._job_id(category, capture),
             line=self.line,
             category=category,
             part_id=capture.part_id,
@@ -287,6 +287,10 @@ class Publisher:
             traceparent=capture.traceparent or new_traceparent(),
             no_image=capture.no_image,
         )
+
+    def _job_id(self, category: str, capture: Capture) -> str:
+        sha256 = capture.sha256 or hashlib.sha256(capture.image).digest()
+        return messages.job_id_for(self.line, category, capture.part_id, capture.captured_at, sha256)
 
 
 def new_traceparent() -> str:

@@ -39,6 +39,7 @@ class Capture:
         traceparent: made at the trigger; None makes a new one.
         no_image: why there is no image of an announced part.
         announced: the confirmation of an announcement that was sent at the trigger.
+        sha256: of the image, 32 bytes, if the source has it; a job's id is made of it.
         name: that of the file as far as an id may have it, without a hash: the part's number is searched in it.
         on_accepted: called once, when the job is confirmed by the broker, stored on disk, or refused for good. The
             source may then forget the image. It is called by any thread, and must not block.
@@ -56,6 +57,7 @@ class Capture:
     traceparent: str | None = None
     no_image: str | None = None
     name: str | None = None
+    sha256: bytes | None = field(default=None, repr=False, compare=False)
     announced: Future[None] | None = field(default=None, repr=False, compare=False)
     on_accepted: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 

@@ -32,6 +32,7 @@ _CLOCK_TICK_NS = 20_000_000  # upper bound of the resolution of file times
 _LATE_S = 5.0  # a disk that has written nothing for this long is reported
 _CLOSE_S = 10.0
 _BEGIN_S = 0.2  # longest wait of an image for the disk
+_DIGEST_BYTES, _DIGEST_BYTES_BEFORE = 20, 16
 
 _T = TypeVar("_T")
 
@@ -42,6 +43,29 @@ class Known(Enum):
     NEW = auto()
     UNDER_WAY = auto()  # this process has handed it on
     TAKEN = auto()  # it was accepted, or left out at the first start
+
+
+class Content:
+    """What a file holds, and how it is remembered.
+
+    Attributes:
+        sha256: of the image, 32 bytes.
+    """
+
+    def __init__(self, image: bytes) -> None:
+        self._image = image
+        self.sha256 = hashlib.sha256(image).digest()
+
+    @property
+    def digest(self) -> bytes:
+        """What is remembered of it: 20 bytes, since all rows are in memory."""
+        return self.sha256[:_DIGEST_BYTES]
+
+    def has(self, digest: bytes) -> bool:
+        """Return True if a remembered digest is that of this content. Earlier builds remember 16 bytes of BLAKE2b."""
+        if len(digest) == _DIGEST_BYTES_BEFORE:
+            return digest == hashlib.blake2b(self._image, digest_size=_DIGEST_BYTES_BEFORE).digest()
+        return digest == self.digest
 
 
 class TakenImages:
@@ -101,7 +125,7 @@ class TakenImages:
         """Return the signatures of the images that need not be read again, by path."""
         return {path: row.signature for path, row in self._taken.items() if path not in self._begun_before}
 
-    def knows(self, path: str, signature: Signature, image_digest: bytes) -> Known:
+    def knows(self, path: str, signature: Signature, content: Content) -> Known:
         """Return whether this content was taken or begun, and only what the file system says of it is new.
 
         That is another inode or change time, as after a mount or a chmod, or a modification time that a program has
@@ -111,22 +135,22 @@ class TakenImages:
         with self._lock:
             begun, taken = self._begun.get(path), self._taken.get(path)
         row = begun or taken
-        if row is None or not _is_same_content(row, signature, image_digest):
+        if row is None or not _is_same_content(row, signature, content):
             return Known.NEW
         return Known.TAKEN if begun is None else Known.UNDER_WAY
 
-    def begun_before(self, path: str, signature: Signature, image_digest: bytes) -> int | None:
+    def begun_before(self, path: str, signature: Signature, content: Content) -> int | None:
         """Return the time of capture of the job that a former process may have sent of this content, or None."""
         begun = self._begun_before.get(path)
-        if begun is None or not _is_same_content(begun, signature, image_digest):
+        if begun is None or not _is_same_content(begun, signature, content):
             return None
         return begun.captured_at
 
-    def begin(self, path: str, signature: Signature, image_digest: bytes, captured_at: int) -> None:
+    def begin(self, path: str, signature: Signature, content: Content, captured_at: int) -> None:
         """Remember an image that will be sent after `await_begun`."""
         with self._lock:
             self._begun_before.pop(path, None)
-            self._begun[path] = Begun(signature, image_digest, captured_at)
+            self._begun[path] = Begun(signature, content.digest, captured_at)
             self._awaited[path] = self._note(path)
 
     def await_begun(self) -> None:
@@ -141,12 +165,12 @@ class TakenImages:
             if not (self._begins_late or self._failing):
                 self._begins_late = not self._flushed.wait_for(lambda: self._is_settled(awaited), _BEGIN_S)
 
-    def add(self, path: str, signature: Signature, image_digest: bytes) -> None:
+    def add(self, path: str, signature: Signature, content: Content) -> None:
         """Remember an image that was accepted. The next flush writes it. Called by any thread."""
         with self._lock:
-            self._taken[path] = Taken(signature, image_digest)
+            self._taken[path] = Taken(signature, content.digest)
             begun = self._begun.get(path)
-            if begun is not None and begun[:2] == (signature, image_digest):
+            if begun is not None and begun[:2] == (signature, content.digest):
                 del self._begun[path]
             self._note(path)
 
@@ -263,16 +287,11 @@ class TakenImages:
         return operation(self._sqlite)
 
 
-def digest(image: bytes) -> bytes:
-    """Return a digest of an image's content."""
-    return hashlib.blake2b(image, digest_size=16).digest()
-
-
-def _is_same_content(row: Taken | Begun, signature: Signature, image_digest: bytes) -> bool:
+def _is_same_content(row: Taken | Begun, signature: Signature, content: Content) -> bool:
     """Return True if only what the file system says of a content is new. See `TakenImages.knows`."""
     if row.digest is None:
         return row.signature[1:3] == signature[1:3]
-    if row.digest != image_digest:
+    if not content.has(row.digest):
         return False
     was_set = abs(signature.ctime_ns - signature.mtime_ns) > _CLOCK_TICK_NS
     return row.signature.mtime_ns == signature.mtime_ns or (row.signature.inode == signature.inode and was_set)

@@ -252,10 +252,17 @@ class Verdict(Frozen):
 _Parsed = TypeVar("_Parsed", bound=Part)
 
 
-def job_id_for(line: str, category: str, part_id: str, captured_at: int, image: bytes) -> str:
-    """Return an id that is the same each time that the same capture is sent (a UUID of version 5, RFC 9562)."""
-    digest = hashlib.sha256(image).hexdigest()
-    return str(uuid.uuid5(_JOB_NAMESPACE, f"{line}/{category}/{part_id}/{captured_at}/{digest}"))
+def job_id_for(line: str, category: str, part_id: str, captured_at: int, sha256: bytes) -> str:
+    """Return an id that is the same each time that the same capture is sent (a UUID of version 5, RFC 9562).
+
+    Args:
+        line: the line of the camera.
+        category: the category of the part.
+        part_id: the part.
+        captured_at: epoch milliseconds.
+        sha256: of the image, 32 bytes.
+    """
+    return str(uuid.uuid5(_JOB_NAMESPACE, f"{line}/{category}/{part_id}/{captured_at}/{sha256.hex()}"))
 
 
 def job_id_at_trigger(line: str, category: str, series: int, trigger: int) -> str:

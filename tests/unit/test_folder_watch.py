@@ -1,5 +1,6 @@
 """What belongs to a watched folder besides its states: content checks, listing, events, memory and the reading."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -32,7 +33,7 @@ from patchline.publisher import (
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind
 from patchline.publisher.folder_metrics import FolderMetrics
-from patchline.publisher.taken_images import Known, TakenImages
+from patchline.publisher.taken_images import Content, Known, TakenImages
 from patchline.publisher.watched_folder import Signature, State
 from patchline.publisher.whole_image import is_whole
 from patchline.runtime import damage
@@ -332,14 +333,15 @@ def test_network_and_overlay_file_systems_have_no_complete_events(tmp_path, monk
 
 
 SIGNATURE = Signature(2**63 - 1, 10, -5, 1_700_000_000_000_000_000)
+CONTENT = Content(b"d")
 
 
 def test_taken_images_are_remembered_with_their_names_and_signatures(tmp_path):
     memory = TakenImages(tmp_path / "m")
     assert memory.is_new
     memory.start({"old.png": SIGNATURE})
-    memory.add(NOT_UTF8, SIGNATURE, b"d")
-    memory.add("gone.png", SIGNATURE, b"d")
+    memory.add(NOT_UTF8, SIGNATURE, CONTENT)
+    memory.add("gone.png", SIGNATURE, CONTENT)
     memory.flush()
     memory.remove(["gone.png"])
     memory.close()
@@ -352,27 +354,27 @@ def test_taken_images_are_remembered_with_their_names_and_signatures(tmp_path):
 def test_a_content_is_known_in_each_of_its_stages(tmp_path):
     memory = TakenImages(tmp_path / "m")
     moved = SIGNATURE._replace(inode=7, ctime_ns=8)
-    stages = [memory.knows("a.png", moved, b"d")]
-    memory.begin("a.png", SIGNATURE, b"d", 5)
-    stages.append(memory.knows("a.png", moved, b"d"))
-    memory.add("a.png", SIGNATURE, b"d")
-    stages.append(memory.knows("a.png", moved, b"d"))
+    stages = [memory.knows("a.png", moved, CONTENT)]
+    memory.begin("a.png", SIGNATURE, CONTENT, 5)
+    stages.append(memory.knows("a.png", moved, CONTENT))
+    memory.add("a.png", SIGNATURE, CONTENT)
+    stages.append(memory.knows("a.png", moved, CONTENT))
     memory.flush()
-    assert [*stages, memory.knows("a.png", moved, b"d")] == [Known.NEW, Known.UNDER_WAY, Known.TAKEN, Known.TAKEN]
-    assert memory.knows("a.png", moved, b"other content") is Known.NEW
-    assert memory.knows("a.png", moved._replace(mtime_ns=9), b"d") is Known.NEW
-    assert memory.knows("a.png", SIGNATURE._replace(mtime_ns=9), b"d") is Known.TAKEN, "a program has set its time"
+    assert [*stages, memory.knows("a.png", moved, CONTENT)] == [Known.NEW, Known.UNDER_WAY, Known.TAKEN, Known.TAKEN]
+    assert memory.knows("a.png", moved, Content(b"other content")) is Known.NEW
+    assert memory.knows("a.png", moved._replace(mtime_ns=9), CONTENT) is Known.NEW
+    assert memory.knows("a.png", SIGNATURE._replace(mtime_ns=9), CONTENT) is Known.TAKEN, "a program has set its time"
     written = SIGNATURE._replace(mtime_ns=SIGNATURE.ctime_ns)
-    assert memory.knows("a.png", written, b"d") is Known.NEW, "written again"
+    assert memory.knows("a.png", written, CONTENT) is Known.NEW, "written again"
     memory.close()
 
 
 def test_what_a_full_disk_does_not_take_is_written_later(tmp_path):
     memory = TakenImages(tmp_path / "m")
     memory._sqlite.execute("PRAGMA query_only=ON")
-    memory.add("a.png", SIGNATURE, b"d")
+    memory.add("a.png", SIGNATURE, CONTENT)
     memory.flush()
-    assert memory.knows("a.png", SIGNATURE, b"d")
+    assert memory.knows("a.png", SIGNATURE, CONTENT)
     memory._sqlite.execute("PRAGMA query_only=OFF")
     memory.flush()
     assert memory.signatures() == {"a.png": SIGNATURE}
@@ -431,7 +433,7 @@ def test_a_memory_that_cannot_be_repaired_by_its_thread_ends_the_watch_with_its_
         raise SetupError("the memory is damaged")
 
     monkeypatch.setattr(taken_file, "write", fail)
-    memory.add("a.png", SIGNATURE, b"d")
+    memory.add("a.png", SIGNATURE, CONTENT)
     memory.flush_later()
     assert ended.wait(20)
     memory._writer.join(20)
@@ -462,7 +464,7 @@ def test_of_a_memory_with_a_damaged_page_the_other_images_are_not_sent_again(tmp
     again = TakenImages(path)
     rest = again.signatures()
     assert len(names) - 150 < len(rest) < len(names)
-    again.add("new.png", SIGNATURE, b"d")
+    again.add("new.png", SIGNATURE, CONTENT)
     again.close()
     last = TakenImages(path)
     assert last.signatures() == rest | {"new.png": SIGNATURE}
@@ -1063,8 +1065,13 @@ def test_a_log_line_may_name_a_file_that_is_not_utf8():
     assert json.loads(json.dumps({"path": NOT_UTF8}))["path"] == NOT_UTF8
 
 
-def test_the_digest_of_an_image_is_short():
-    assert len(taken_images.digest(PNG)) == 16
+def test_what_is_remembered_of_a_content_is_short_and_that_of_an_earlier_build_is_known():
+    content = Content(PNG)
+    assert len(content.digest) == 20
+    assert content.has(content.digest)
+    assert content.has(hashlib.blake2b(PNG, digest_size=16).digest())
+    assert not content.has(hashlib.blake2b(b"", digest_size=16).digest())
+    assert not Content(b"").has(content.digest)
 
 
 @pytest.mark.parametrize(
