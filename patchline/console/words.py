@@ -32,6 +32,7 @@ PROCESSES: dict[str, str] = {
 STATES: dict[str, str] = {
     "serving": mark("works"),
     "standby": mark("stands by"),
+    "starting": mark("starts"),
     "blind": mark("is blind"),
     "silent": mark("says nothing"),
 }

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchline import config
-from patchline.gate.outputs import DryRunOutput, ExecOutput, Output
+from patchline.gate.dry_run_output import DryRunOutput
+from patchline.gate.outputs import ExecOutput, Output
 from patchline.gate.plc_output import PlcOutput
 from patchline.gate.sparkplug_output import SparkplugOutput
 from patchline.plc import connecting, mqtt_url

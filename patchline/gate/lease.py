@@ -29,6 +29,7 @@ _PARTNER_S = 60.0  # a gate that is not heard for so long is no partner any more
 class Role(StrEnum):
     """What a gate is doing."""
 
+    STARTING = "starting"  # it has heard nothing of its line yet
     SERVING = "serving"
     STANDBY = "standby"
     BLIND = "blind"
@@ -174,4 +175,6 @@ class Lease:
         """Return what this gate is doing now."""
         if self.is_blind(now):
             return Role.BLIND
+        if self._heard_until is None:
+            return Role.STARTING
         return Role.SERVING if self.is_valid(now) and self.is_current(now) else Role.STANDBY

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,29 +69,6 @@ class Output(Protocol):
     def close(self) -> None:
         """Release the arm."""
         ...
-
-
-class DryRunOutput:
-    """Prints each action. There is no arm."""
-
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self._stream = stream or sys.stdout
-
-    def act(self, action: ActionRecord) -> None:
-        """See `Output`."""
-        try:
-            print(action.to_json().decode(), file=self._stream, flush=True)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"standard output cannot be written ({error})") from error
-
-    def tell(self, state: OutputState) -> None:
-        """See `Output`. Prints nothing."""
-
-    def check(self) -> None:
-        """See `Output`."""
-
-    def close(self) -> None:
-        """See `Output`."""
 
 
 class MemoryOutput:

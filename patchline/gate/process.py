@@ -165,8 +165,9 @@ class _Life:
         return boot_s() - self._last_step < _STUCK_S
 
     def is_ready(self) -> bool:
-        """Return True if the gate hears its line, as the acting gate or as a standby."""
-        return self.is_alive() and self._lease.role(boot_s()) is not Role.BLIND
+        """Return True if the gate hears its line, acting or as a standby, and its arm acknowledges."""
+        hears = self._lease.role(boot_s()) in (Role.SERVING, Role.STANDBY)
+        return self.is_alive() and hears and self._service.arm_acknowledges
 
     def report(self) -> tuple[str, dict[str, int]]:
         """Return the state of this gate, and what it holds."""

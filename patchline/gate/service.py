@@ -88,7 +88,12 @@ class Service:
     @property
     def arm_works(self) -> bool:
         """The arm has acknowledged the last action, and takes signs of life."""
-        return not (self._faulty or self._silent)
+        return self.arm_acknowledges and not self._silent
+
+    @property
+    def arm_acknowledges(self) -> bool:
+        """The arm has acknowledged the last action, and is not known to be out of order."""
+        return not self._faulty
 
     def restore(self) -> None:
         """Restore the state of an earlier process. The remaining patience is never longer than a new one."""
@@ -249,8 +254,10 @@ class Service:
         if role is Role.BLIND:
             self._link.declare_again()
         if role is not self._role:
-            _log.info(f"gate is {role}", line=self._line, gate=self._instance, expected=self._gate.parts.expected)
             self._role = role
+            if role is not Role.STARTING:
+                expected = self._gate.parts.expected
+                _log.info(f"gate is {role}", line=self._line, gate=self._instance, expected=expected)
 
     def forget_overdue(self, overdue_s: float) -> None:
         """Forget what another gate must have done long ago, if it is much. A gate that acted last forgets nothing."""

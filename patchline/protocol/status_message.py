@@ -21,8 +21,9 @@ class Status(pydantic.BaseModel):
         name: the instance, unique within its role and line.
         host: the name of its host.
         line: the line that it serves; None: all lines.
-        state: `serving`, `standby` (a gate) or `blind`: a gate hears nothing of its line, a worker takes no jobs, a
-            publisher has no connection, an archive stores nothing. Without a connection no status arrives.
+        state: `serving`, `standby` (a gate), `starting` (a gate that has heard nothing of its line yet) or `blind`: a
+            gate hears nothing of its line, a worker takes no jobs, a publisher has no connection, an archive stores
+            nothing. Without a connection no status arrives.
         since: when the state began, in epoch milliseconds.
         sent_at: when the status was sent.
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import pika
 import psutil
 import pytest
 
@@ -39,14 +40,15 @@ def cells(tmp_path_factory):
 
 
 @contextmanager
-def demo(cells, folder):
-    """Start the demo on a belt, with private servers. Its output goes to files."""
+def demo(cells, folder, **variables):
+    """Start the demo on a belt, with private servers unless variables name others. Its output goes to files."""
     (folder / "config.yaml").write_text(CONFIG)
     arguments = ["--parts", str(PARTS), "--out", str(folder / "out"), "--config", str(folder / "config.yaml")]
     command = [sys.executable, "-m", "patchline", "demo", "--plant", *arguments]
     path = os.pathsep.join([str(cells), os.environ.get("PYTHONPATH", "")])
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stdout=output, stderr=errors)
+        environment = os.environ | {"PYTHONPATH": path} | variables
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
     try:
         yield process
     finally:
@@ -75,11 +77,21 @@ def test_each_cell_on_the_belt_has_a_line_and_a_bin(servers, cells, tmp_path):
     assert not running_in(tmp_path)
 
 
-def test_ctrl_c_ends_the_belt_with_all_its_processes(servers, cells, tmp_path):
-    with demo(cells, tmp_path) as process:
+def test_ctrl_c_ends_the_belt_with_all_its_processes_and_leaves_the_servers_that_it_was_given(
+    empty_servers, cells, tmp_path
+):
+    given = {"PATCHLINE_AMQP_URL": empty_servers.amqp_url, "PATCHLINE_REDIS_URL": empty_servers.redis_url}
+    with demo(cells, tmp_path, **given) as process:
         wait_for(lambda: b"part" in (tmp_path / "stdout").read_bytes() or process.poll() is not None, 240)
         assert len(running_in(tmp_path)) > 4
+        started = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+        assert not started & {"beam.smp", "epmd", "redis-server"}
+        said = (tmp_path / "stderr").read_text()
+        assert "servers: RabbitMQ at 127.0.0.1:" in said
+        assert "(PATCHLINE_AMQP_URL), Redis at 127.0.0.1:" in said
         process.send_signal(signal.SIGINT)
         assert process.wait() == 0, (tmp_path / "stderr").read_text()
     assert "│ parts" in (tmp_path / "stdout").read_text()
     assert not running_in(tmp_path)
+    with pika.BlockingConnection(pika.URLParameters(empty_servers.amqp_url)) as connection:
+        assert connection.is_open

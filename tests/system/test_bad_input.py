@@ -102,3 +102,5 @@ def test_images_in_the_queue_that_rabbitmq_no_longer_takes_get_their_verdicts(pl
             assert dead["big-0"].headers["x-patchline-image-bytes"] == len(big)
             assert dead["big-0"].headers["x-patchline-reason"] == "unreadable_image"
             wait_for(lambda: server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz"))
+            with pytest.raises(TooLarge, match="1000000"):
+                line.send(big, "big-2")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from patchline.banks import store
 from patchline.cli import main
 from patchline.inspection.search import exact_search
+from patchline.services import server
 from tests import forked
 from tests.conftest import CONFIG, make_textures
 from tests.system.conftest import records
@@ -273,6 +274,21 @@ def test_the_doctor_reports_the_environment_and_its_problems(broken, servers):
     assert wrong.returncode == 2
     assert "write / as %2F" in wrong.stderr
     assert not [text for result in (ill, wrong) for text in ("hun", "ter2") if text in result.stdout + result.stderr]
+
+
+def test_the_doctor_looks_at_each_node_of_a_clusters_url_and_shows_no_password(broken, servers):
+    ports = server.free_ports(2)  # nodes that are away, before and after one that answers
+    away = [f"amqp://guest:pa%40ss%2Fhunter2%2C@127.0.0.1:{port}" for port in ports]
+    cluster = f"{away[0]},{servers.amqp_url},{away[1]}"
+    urls = {"PATCHLINE_AMQP_URL": cluster, "PATCHLINE_REDIS_URL": servers.redis_url}
+    report = patchline("doctor", folder=broken, **urls)
+    words = " ".join(report.stdout.replace("│", " ").split())
+    assert report.returncode == 1
+    assert [f"127.0.0.1:{port} does not answer" in words for port in ports] == [True, True]
+    assert words.count("answers at 127.0.0.1:") == 2  # the node that is there, and Redis
+    assert "takes images of 16000000 bytes" in words  # asked of the node that is there
+    assert "Traceback" not in report.stdout + report.stderr
+    assert not [text for text in ("pa@ss", "pa%40", "hunter2") if text in report.stdout + report.stderr]
 
 
 def test_the_committed_message_schema_is_up_to_date():

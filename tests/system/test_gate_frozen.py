@@ -37,7 +37,7 @@ def two_gates(line, tmp_path, fault="pass", **environment):
     gates = [start(line, arms[0], tmp_path, "first", **environment)]
     wait_for(lambda: is_serving(gates[0]))
     gates.append(start(line, arms[1], tmp_path, "second"))
-    wait_for(lambda: stands_by(line, gates[1]))
+    wait_for(lambda: stands_by(gates[1]))
     return gates, arms
 
 

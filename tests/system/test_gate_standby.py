@@ -81,7 +81,7 @@ def test_a_restarted_gate_becomes_the_standby_of_the_one_that_took_over(line, tm
     first = start(line, arms[0], tmp_path, "first")
     wait_for(lambda: is_serving(first))
     second = start(line, arms[1], tmp_path, "second")
-    wait_for(lambda: stands_by(line, second))
+    wait_for(lambda: stands_by(second))
     first.kill()
     first.wait()
     again = start(line, arms[2], tmp_path, "again")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import psutil
@@ -51,6 +52,26 @@ def test_servers_from_the_environment_are_used_instead_of_private_ones(monkeypat
     monkeypatch.setenv("PATCHLINE_REDIS_URL", "redis://elsewhere")
     with private_servers.running() as servers:
         assert (servers.amqp_url, servers.redis_url) == ("amqp://elsewhere", "redis://elsewhere")
+
+
+GIVEN = """
+def test_given(servers):
+    assert servers.amqp_url == "{amqp}"
+    assert servers.redis_url == "{redis}"
+"""
+
+
+def test_the_tests_use_the_servers_of_the_environment_and_say_so(servers, tmp_path):
+    (tmp_path / "test_given.py").write_text(GIVEN.format(amqp=servers.amqp_url, redis=servers.redis_url))
+    urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+    options = ("-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "0", "--rootdir", tmp_path, "-c", os.devnull)
+    command = [sys.executable, "-m", "pytest", *options, tmp_path]
+    result = subprocess.run(command, env=os.environ | urls, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout
+    assert "1 passed" in result.stdout
+    places = [f"{url.hostname}:{url.port}" for url in map(urllib.parse.urlsplit, urls.values())]
+    said = f"RabbitMQ at {places[0]} (PATCHLINE_AMQP_URL), Redis at {places[1]} (PATCHLINE_REDIS_URL)"
+    assert f"servers: {said}; the tests delete and create the queues" in result.stdout
 
 
 @pytest.mark.usefixtures("servers")

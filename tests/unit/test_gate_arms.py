@@ -6,7 +6,8 @@ import pytest
 
 from patchline import config
 from patchline.gate import arms
-from patchline.gate.outputs import DryRunOutput, ExecOutput, MemoryOutput, OutputState
+from patchline.gate.dry_run_output import DryRunOutput
+from patchline.gate.outputs import ExecOutput, MemoryOutput, OutputState
 from patchline.gate.plc_output import PlcOutput
 from patchline.gate.sparkplug_output import SparkplugOutput
 from patchline.plc.ethernet_ip import EthernetIpWords

@@ -63,6 +63,22 @@ def test_the_first_gate_acts_after_it_has_waited_and_the_second_stands_by():
     assert roles(line) == {"a": Role.SERVING, "b": Role.STANDBY}
 
 
+def test_a_gate_stands_by_once_it_has_heard_its_line_and_not_before():
+    line = Line()
+    lease = line.start("a")
+    line.now += T - 0.5
+    assert lease.role(line.now) is Role.STARTING
+    line.pass_time(0.5)
+    assert lease.role(line.now) is Role.STANDBY
+
+
+def test_a_gate_that_hears_nothing_is_blind_after_a_lease():
+    line = Line()
+    lease = line.start("a")
+    line.now += T
+    assert lease.role(line.now) is Role.BLIND
+
+
 def test_a_standby_takes_over_within_a_stated_time_and_never_while_the_former_holds_the_lease():
     line = Line()
     line.start("a")
@@ -198,7 +214,7 @@ def test_a_gate_whose_queue_was_lost_is_blind_until_its_next_ping():
     line = Line()
     lease = line.start("a")
     lease.on_gap(line.now)
-    assert lease.role(line.now) is Role.STANDBY  # it had not heard anything before
+    assert lease.role(line.now) is Role.STARTING  # it had not heard anything before
     line.pass_time(5.0)
     lease.on_gap(line.now)
     assert lease.role(line.now) is Role.BLIND

@@ -1,14 +1,16 @@
 """One contract for every output of a gate, and what only the program of an arm can do wrong."""
 
-import io
+import fcntl
 import itertools
 import json
+import os
 import sys
 import time
 
 import pytest
 
-from patchline.gate.outputs import DryRunOutput, ExecOutput, MemoryOutput, OutputError, OutputState
+from patchline.gate.dry_run_output import DryRunOutput
+from patchline.gate.outputs import ExecOutput, MemoryOutput, OutputError, OutputState
 from patchline.gate.plc_output import PlcOutput
 from patchline.plc.register_map import RESULT
 from patchline.plc.station import Station
@@ -66,21 +68,30 @@ class Exec:
 
 
 class DryRun:
-    def __init__(self, _):
-        self.stream = io.StringIO()
-        self.text = ""
-        self.output = DryRunOutput(self.stream)
+    """A pipe, and its reader."""
+
+    def __init__(self, _=None):
+        self.text = b""
+        self.reading, self.writing = os.pipe()
+        self.output = DryRunOutput(self.writing)
 
     def told(self):
-        text = self.text + ("" if self.stream.closed else self.stream.getvalue())
-        return [json.loads(line)["job_id"] for line in text.splitlines()]
+        os.set_blocking(self.reading, False)
+        try:
+            while piece := os.read(self.reading, 65_536):
+                self.text += piece
+        except BlockingIOError:
+            pass
+        return [json.loads(line)["job_id"] for line in self.text.splitlines()]
 
     def break_(self):
-        self.text += self.stream.getvalue()
-        self.stream.close()
+        self.told()
+        os.close(self.reading)
 
     def mend(self):
-        self.stream = self.output._stream = io.StringIO()
+        os.close(self.writing)
+        self.reading, self.writing = os.pipe()
+        self.output._descriptor = self.writing
 
 
 class Memory:
@@ -193,3 +204,42 @@ def test_the_end_of_an_idle_program_is_noticed_and_it_is_started_again(tmp_path)
 def test_a_program_that_cannot_be_started_is_named():
     with pytest.raises(SetupError, match="--exec: /nowhere/arm: cannot be started"):
         ExecOutput(["/nowhere/arm"], 1.0)
+
+
+def has_room(output):
+    try:
+        output.check()
+    except OutputError:
+        return False
+    return True
+
+
+def test_a_dry_run_whose_reader_stops_fails_without_a_wait_and_goes_on_when_it_reads_again():
+    arm = DryRun()
+    fcntl.fcntl(arm.writing, fcntl.F_SETPIPE_SZ, 4096)
+    told, started = 0, time.monotonic()
+    while has_room(arm.output):
+        arm.output.act(action("j"))
+        told += 1
+    with pytest.raises(OutputError, match="its reader does not read"):
+        arm.output.act(action("j"))
+    with pytest.raises(OutputError, match="its reader does not read"):
+        arm.output.check()
+    assert time.monotonic() - started < 30.0  # a write would wait for ever
+    assert arm.told() == ["j"] * told
+    arm.output.check()
+    arm.output.act(action("first"))
+    assert arm.told() == ["j"] * told + ["first"]
+
+
+def test_a_line_that_is_longer_than_the_pipe_is_completed_before_the_next_one():
+    arm = DryRun()
+    room = fcntl.fcntl(arm.writing, fcntl.F_SETPIPE_SZ, 8192)
+    with pytest.raises(OutputError, match="its reader does not read"):
+        arm.output.act(action("j").model_copy(update={"part_id": "p" * 2 * room}))
+    arm.text += os.read(arm.reading, room)
+    with pytest.raises(OutputError, match="its reader does not read"):
+        arm.output.act(action("first"))
+    arm.text += os.read(arm.reading, room)
+    arm.output.act(action("first"))
+    assert arm.told() == ["j", "first"]

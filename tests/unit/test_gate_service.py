@@ -44,6 +44,34 @@ def test_an_action_whose_process_crashed_is_repeated_and_not_reversed(serving):
     assert serving.acts() == [("j", "accept", "pass")]
 
 
+def test_the_arm_counts_as_out_of_order_until_it_acknowledges_or_has_nothing_to_do(serving):
+    assert serving.service.arm_acknowledges
+    serving.part("j")
+    serving.verdict("j")
+    serving.arm.faulty_jobs = {"j"}
+    serving.pass_time(3.0)
+    assert not serving.service.arm_acknowledges  # a check alone says little
+    serving.arm.faulty_jobs = set()
+    serving.pass_time(5.0)
+    assert serving.service.arm_acknowledges
+    serving.arm.fault = "switched off"
+    serving.pass_time(2.0)
+    assert not serving.service.arm_acknowledges
+    serving.arm.fault = None
+    serving.pass_time(2.0)
+    assert serving.service.arm_acknowledges
+
+
+def test_a_gate_says_that_it_stands_by_once_it_hears_its_line(bench):
+    with capture_logs() as logs:
+        bench.step()
+        bench.now += 1.0
+        bench.step()
+        assert not [log["event"] for log in logs]
+        bench.pass_time(0.5, active=False)
+    assert [log["event"] for log in logs if "gate is" in log["event"]] == ["gate is standby"]
+
+
 def test_what_is_done_is_not_done_again_even_if_the_memory_has_lost_it(serving):
     serving.part("j")
     serving.verdict("j")

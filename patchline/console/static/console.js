@@ -69,7 +69,7 @@ function state(live, now) {
   const items = shown.map((one) => {
     const where = [one.line, one.name, one.host].filter(Boolean).join(", ");
     const item = make("li", `${one.role} (${where}): `);
-    const good = one.state === "serving" ? "pass" : one.state === "standby" ? "" : "fail";
+    const good = one.state === "serving" ? "pass" : ["standby", "starting"].includes(one.state) ? "" : "fail";
     item.append(make("span", one.word, `result ${good}`), one.heard_s > 3 ? ` ${one.heard_s} s` : "");
     return item;
   });
