@@ -2,6 +2,8 @@
 
 import json
 
+import pika
+
 from patchline.protocol import topology
 from patchline.services import private_servers
 
@@ -27,14 +29,37 @@ def leaders_on_record(node):
     return {queue["name"]: queue["leader"] for queue in queues}
 
 
-def state_of_queues(node):
-    """Return the lengths and consumers of all queues, and where the channels of a node wait inside of a call."""
+def state_of_queues(nodes):
+    """Return what living nodes of a cluster know of the queues, as text.
+
+    The lengths and consumers of all queues, where the channels of the first node wait inside of a call, what the
+    leaders' state machines hold, and whether each node confirms a message on a channel of its own. The length of a
+    queue in `list_queues` is a metric of the node on record: what the state machine says is true.
+    """
     columns = ("name", "messages_ready", "messages_unacknowledged", "consumers")
-    lengths = private_servers.rabbitmqctl(node, "list_queues", *columns)
-    return lengths + private_servers.rabbitmqctl(node, "eval", _WAITING_CHANNELS)
+    texts = [private_servers.rabbitmqctl(nodes[0], "list_queues", *columns)]
+    texts += [private_servers.rabbitmqctl(nodes[0], "eval", _WAITING_CHANNELS)]
+    for node in nodes:
+        texts += [f"{node.name}:", private_servers.rabbitmqctl(node, "eval", _STATE_MACHINES), _try_to_publish(node)]
+    return "\n".join(texts)
+
+
+def _try_to_publish(node):
+    """Publish to the jobs on a new channel; return what comes of it."""
+    try:
+        with pika.BlockingConnection(pika.URLParameters(node.url)) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            channel.basic_publish("", JOBS_QUEUE, b"asked in a test", mandatory=True)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        return f"a message to {JOBS_QUEUE} fails: {error!r}"
+    return f"a message to {JOBS_QUEUE} is confirmed"
 
 
 # An idle channel waits in gen_server2 itself.
 _WAITING_CHANNELS = """[{Channel, Stack} || Channel <- rabbit_channel:list_local(),
     {current_stacktrace, [{Module, _, _, _} | _] = Stack} <- [process_info(Channel, current_stacktrace)],
     Module =/= gen_server2]."""
+_STATE_MACHINES = """[{Pid, catch ra:leader_query({Name, node()}, fun rabbit_fifo:overview/1, 5000)}
+    || Queue <- rabbit_amqqueue:list(), amqqueue:get_type(Queue) == rabbit_quorum_queue,
+    {Name, _} = Pid <- [amqqueue:get_pid(Queue)]]."""

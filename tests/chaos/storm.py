@@ -159,24 +159,25 @@ class Storm:
         self.scene.archive.take_store_away(rng.uniform(2.0, 4.0))
         self.done["store_away"] += 1
 
-    def node_loss(self, node, survivor):
+    def node_loss(self, node, survivors):
         """Kill one node of a cluster with SIGKILL, and wait until verdicts arrive.
 
         RabbitMQ before 3.13.4 can leave a queue without a leader, or with a dead one in its metadata, until the node is
-        back (decision 113). Such queues are counted, if the surviving node confirms it.
+        back (decision 113). Such queues are counted, if a surviving node confirms it.
         """
         for process in psutil.Process(node.server.guard.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):  # the node's short-lived children
                 if process.name() == "beam.smp":
                     process.kill()
-        self._await_recovery("node_loss", time.monotonic(), lambda: self._count_queues_without_leader(survivor))
+        self._await_recovery("node_loss", time.monotonic(), lambda: self._count_queues_without_leader(survivors))
 
-    def _count_queues_without_leader(self, node):
+    def _count_queues_without_leader(self, nodes):
+        node = nodes[0]
         self.leaders = leaders_on_record(node)
         names = [queue for queue in self.scene.queues if not self.leaders.get(queue) or not has_leader(node, queue)]
         self.done["queue_without_leader"] += len(names)
         if not names:
-            self.queues = state_of_queues(node)
+            self.queues = state_of_queues(nodes)
         return len(names)
 
     def restart_node(self, node, kind):

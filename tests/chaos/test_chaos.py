@@ -93,7 +93,7 @@ def test_a_cluster_that_loses_a_node_loses_no_job(plant, texture_folder, tmp_pat
             storm = Storm(line, SEED)
             while line.decided() < CLUSTER_JOBS // 10:
                 time.sleep(0.1)
-            storm.node_loss(nodes[0], nodes[1])
+            storm.node_loss(nodes[0], nodes[1:])
             storm.restart_node(nodes[0], "node_return")
             nodes[1].server.stop()
             storm.restart_node(nodes[1], "node_restart")
