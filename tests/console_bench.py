@@ -24,6 +24,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.rates import Rates
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
@@ -65,6 +66,7 @@ class Bench:
             accounts=Accounts(database, PASSWORDS),
             sessions=Sessions(database, section.idle_minutes, section.session_hours),
             limit=LoginLimit(clock=lambda: self.now / 1000),
+            rates=Rates(section.searches_per_minute, section.changes_per_minute, lambda: self.now / 1000),
             judge=self._publish,
             given=Given(clock=lambda: self.now / 1000),
             looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),
@@ -80,7 +82,7 @@ class Bench:
     def _add_account(self, role):
         with self.console.database.transaction() as connection:
             row = (f"a-{role}", role, HASHED, self.now)
-            connection.execute("INSERT INTO accounts VALUES (?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO accounts (name, role, password, changed_at) VALUES (?, ?, ?, ?)", row)
 
     def _publish(self, judgement):
         if self.broker_is_away:

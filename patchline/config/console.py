@@ -23,6 +23,8 @@ class Console(Section):
         behind_https: browsers reach it through a proxy by https, and must not send cookies otherwise.
         idle_minutes: a log-in ends this long after the last page.
         session_hours: and at last this long after its beginning.
+        searches_per_minute: how many pages that ask much of the archive's database a person gets, half of them at once.
+        changes_per_minute: how much a person may send, such as judgements, half of it at once.
         language: for browsers that ask for none of those that there are.
         defect_kinds: names to choose from in the review; others can be written.
         trace_url: the address of a trace in the plant's viewer, with {trace} in the place of its id; empty: no link.
@@ -37,6 +39,8 @@ class Console(Section):
     behind_https: bool = False
     idle_minutes: Count = 60
     session_hours: Count = 12
+    searches_per_minute: Count = 60
+    changes_per_minute: Count = 240
     language: Literal["en", "de", "zh"] = "en"
     defect_kinds: Annotated[tuple[messages.Name, ...], Field(strict=False, max_length=9)] = ()
     trace_url: Annotated[str, Field(pattern=r"^(https?://\S*\{trace\}\S*)?$")] = ""

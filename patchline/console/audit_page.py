@@ -10,6 +10,5 @@ _MOST = 500
 
 
 def show(console: Console, visit: Visit) -> Reply:
-    """Show the accounts and the latest entries of the audit log."""
-    entries = audit.latest(console.database, _MOST)
-    return console.templates.render("audit.html", visit, entries=entries, accounts=console.accounts.all())
+    """Show the latest entries of the audit log."""
+    return console.templates.render("audit.html", visit, entries=audit.latest(console.database, _MOST))

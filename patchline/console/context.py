@@ -16,6 +16,7 @@ from patchline.console.given import Given
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
+from patchline.console.rates import Rates
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
@@ -31,6 +32,7 @@ class Console:
         banks: the store of the versions of memory banks; None: none is configured.
         announce: tells workers to look at the version of a category. Returns why they were not told, or None.
         judge: publishes a judgement, and returns once RabbitMQ has it. Raises SetupError and BrokerError.
+        rates: how much each person may ask.
         given: the judgements of the last minute, which the archive may not have yet.
         live: the parts as they come.
         looks: closer looks at parts, which take some seconds.
@@ -48,6 +50,7 @@ class Console:
     accounts: Accounts
     sessions: Sessions
     limit: LoginLimit
+    rates: Rates
     judge: Callable[[Judgement], None]
     given: Given
     live: Live

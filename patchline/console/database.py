@@ -16,16 +16,22 @@ from typing import Any
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError
 from patchline.runtime import damage
 
-_VERSION = 1
 _BUSY_S = 5.0
-_SCHEMA = """
+# What each version of the file adds to the one before.
+_VERSIONS = (
+    """
 CREATE TABLE accounts (name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL, changed_at INTEGER NOT NULL);
 CREATE TABLE sessions (digest TEXT PRIMARY KEY, name TEXT NOT NULL, csrf TEXT NOT NULL, started_at INTEGER NOT NULL,
     seen_at INTEGER NOT NULL);
 CREATE INDEX sessions_name ON sessions (name);
 CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL,
     what TEXT NOT NULL, detail TEXT NOT NULL);
-"""
+""",
+    """
+ALTER TABLE accounts ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE accounts ADD COLUMN must_change INTEGER NOT NULL DEFAULT 0;
+""",
+)
 Row = tuple[Any, ...]
 
 
@@ -59,12 +65,12 @@ class ConsoleDatabase:
             self._connection.execute(f"PRAGMA {pragma}")
         with self.transaction() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
+            if version > len(_VERSIONS):
                 raise MismatchError(f"{self._path} was changed by a later build of Patchline; run that build")
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
+            for statements in _VERSIONS[version:]:
+                for statement in filter(str.strip, statements.split(";")):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.execute(f"PRAGMA user_version={len(_VERSIONS)}")
 
     def read(self, query: str, *values: object) -> list[Row]:
         """Return the rows of a query. Raises SetupError."""

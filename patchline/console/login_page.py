@@ -32,6 +32,10 @@ def log_in(console: Console, visit: Visit) -> Reply:
         audit.record(console.database, name, "log-in refused", f"from {visit.address}")
         return _form(console, visit, 403, mark("Name or password is wrong."))
     console.limit.forget(name, visit.address)
+    account = console.accounts.find(name)
+    if account is None or account.disabled:
+        audit.record(console.database, name, "log-in refused", f"the account is disabled, from {visit.address}")
+        return _form(console, visit, 403, mark("This account is disabled. Ask an administrator."))
     session = console.sessions.begin(name)
     return Redirect(_local(visit.one("to")), {SESSION_COOKIE: session.token, _FORM_COOKIE: ""})
 

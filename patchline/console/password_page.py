@@ -20,6 +20,8 @@ def change(console: Console, visit: Visit) -> Reply:
     old, new, again = (_raw(visit, field) for field in ("old", "new", "again"))
     if new != again:
         return _form(console, visit, 400, mark("The two new passwords differ."))
+    if new == old:
+        return _form(console, visit, 400, mark("The new password is the present one."))
     if not SHORTEST <= len(new) <= LONGEST:
         return _form(console, visit, 400, mark("A password has %(shortest)s to %(longest)s characters."))
     if not console.limit.admit(name, visit.address):

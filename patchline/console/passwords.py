@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 
 import argon2
@@ -10,6 +11,13 @@ from patchline.protocol.errors import SetupError
 
 _MEMORY_KIB, _PASSES, _LANES = 65_536, 3, 4
 SHORTEST, LONGEST = 10, 200
+# Nothing that people confuse when they read it aloud or type it: 31 letters and digits, in four groups of four.
+_LETTERS, _GROUPS, _GROUP = "abcdefghjkmnpqrstuvwxyz23456789", 4, 4
+
+
+def made_up() -> str:
+    """Return a password of 79 random bits for somebody who chooses another one at once."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(_GROUP)) for _ in range(_GROUPS))
 
 
 class Passwords:

@@ -24,6 +24,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.rates import Rates
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.templates import Templates
@@ -84,6 +85,7 @@ def _console(
         accounts=Accounts(database, Passwords()),
         sessions=Sessions(database, section.idle_minutes, section.session_hours),
         limit=LoginLimit(),
+        rates=Rates(section.searches_per_minute, section.changes_per_minute),
         judge=lambda judgement: judging.publish(broker, judgement),
         given=Given(),
         live=Live(archive.find, now_ms),

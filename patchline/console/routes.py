@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchline.console import (
+    accounts_page,
     audit_page,
     bank_act_page,
     bank_page,
@@ -33,6 +34,7 @@ class Route:
         path: with names in braces.
         role: who may see it; None: everybody.
         renewed: htmx asks for it again and again, which is no sign that a person is there.
+        costly: it asks much of the archive's database; a person gets few of them a minute.
     """
 
     method: str
@@ -40,6 +42,7 @@ class Route:
     page: Callable[[Console, Visit], Reply]
     role: Role | None
     renewed: bool = False
+    costly: bool = False
 
 
 def _home(_: Console, __: Visit) -> Reply:
@@ -57,6 +60,8 @@ def _healthy(_: Console, __: Visit) -> Reply:
     return Answer(b"yes\n", "text/plain; charset=utf-8")
 
 
+# What a person may do who must choose a password first, and as often as it takes.
+_BEFORE_A_PASSWORD = ("/password", "/logout")
 ROUTES = (
     Route("GET", "/healthz", _healthy, None),
     Route("GET", "/static/{name}", _asset, None),
@@ -68,20 +73,22 @@ ROUTES = (
     Route("GET", "/", _home, Role.SEE),
     Route("GET", "/line", line_page.show, Role.SEE),
     Route("GET", "/line/events", line_page.listen, Role.SEE),
-    Route("GET", "/search", search_page.show, Role.SEE),
+    Route("GET", "/search", search_page.show, Role.SEE, costly=True),
     Route("GET", "/part/{name}", part_page.show, Role.SEE),
     Route("GET", "/picture/{job}/{kind}", part_page.show_picture, Role.SEE),
     Route("GET", "/outlines/{job}", part_page.show_outlines, Role.SEE),
     Route("GET", "/look/{job}", look_page.show, Role.SEE),
     Route("POST", "/look/{job}", look_page.ask, Role.SEE),
     Route("GET", "/look/{job}/{kind}", look_page.show_picture, Role.SEE),
-    Route("GET", "/review", review_page.show, Role.REVIEW),
+    Route("GET", "/review", review_page.show, Role.REVIEW, costly=True),
     Route("POST", "/review", review_page.judge, Role.REVIEW),
     Route("GET", "/banks", bank_page.show_all, Role.SEE),
     Route("GET", "/banks/{category}", bank_page.show, Role.SEE, renewed=True),
     Route("GET", "/banks/{category}/report", shadow_page.show, Role.SEE),
     Route("GET", "/banks/{category}/act", bank_act_page.ask, Role.ENGINEER),
     Route("POST", "/banks/{category}/act", bank_act_page.do, Role.ENGINEER),
+    Route("GET", "/accounts", accounts_page.show, Role.ADMIN),
+    Route("POST", "/accounts", accounts_page.change, Role.ADMIN),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),
 )
 
@@ -90,11 +97,17 @@ def answer(console: Console, route: Route, visit: Visit) -> Reply:
     """Answer a visit, if this person may make it.
 
     Raises:
-        Refused: nobody has logged in, the role does not suffice, the form is not of this log-in; or the page says so.
+        Refused: nobody has logged in, the role does not suffice, the form is not of this log-in, or it is one too
+            many; or the page says so.
     """
     if route.role is not None:
+        if visit.person.must_change and route.path not in _BEFORE_A_PASSWORD:
+            return Redirect("/password")
         if not visit.person.role.may(route.role):
             raise Refused(403, mark("Your account may not do this. An administrator can change its role."))
         if route.method != "GET" and not hmac.compare_digest(visit.one("csrf").encode(), visit.person.csrf.encode()):
             raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
+        is_counted = route.path not in _BEFORE_A_PASSWORD
+        if is_counted and not console.rates.admit(visit.person.name, route.method, route.costly):
+            raise Refused(429, mark("Too much at once. Wait a few seconds, and load the page again."))
     return route.page(console, visit)

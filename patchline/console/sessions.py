@@ -13,7 +13,10 @@ from patchline.protocol.errors import SetupError
 
 _TOKEN_BYTES = 32
 _SEEN_EVERY_MS = 60_000  # one write a minute, not one a page
-_COLUMNS = "SELECT s.name, a.role, s.csrf, s.started_at, s.seen_at FROM sessions s JOIN accounts a ON a.name = s.name"
+_COLUMNS = (
+    "SELECT s.name, a.role, s.csrf, a.must_change, s.started_at, s.seen_at "
+    "FROM sessions s JOIN accounts a ON a.name = s.name AND NOT a.disabled"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +28,14 @@ class Session:
         role: as it is now.
         csrf: what each form must send back.
         token: of the browser.
+        must_change: the person may only choose a password.
     """
 
     name: str
     role: Role
     csrf: str = field(repr=False)
     token: str = field(repr=False)
+    must_change: bool = False
 
 
 class Sessions:
@@ -53,13 +58,14 @@ class Sessions:
             connection.execute(
                 "DELETE FROM sessions WHERE seen_at <= ? OR started_at <= ?", (now - self._idle_ms, now - self._most_ms)
             )
-            role = connection.execute("SELECT role FROM accounts WHERE name = ?", (name,)).fetchone()
-            if role is None:
+            query = "SELECT role, must_change FROM accounts WHERE name = ? AND NOT disabled"
+            account = connection.execute(query, (name,)).fetchone()
+            if account is None:
                 raise SetupError(f"there is no account {name!r} any more")
             row = (_digest(token), name, csrf, now, now)
             connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?)", row)
             audit.write(connection, now, name, "logged in", "")
-        return Session(name, Role(role[0]), csrf, token)
+        return Session(name, Role(account[0]), csrf, token, bool(account[1]))
 
     def find(self, token: str, used: bool = True) -> Session | None:
         """Return the log-in of a token, or None if there is none, it has ended, or its account is gone.
@@ -71,14 +77,14 @@ class Sessions:
         rows = self._database.read(f"{_COLUMNS} WHERE s.digest = ?", _digest(token))
         if not rows:
             return None
-        name, role, csrf, started_at, seen_at = rows[0]
+        name, role, csrf, must_change, started_at, seen_at = rows[0]
         now = self._now()
         if now >= seen_at + self._idle_ms or now >= started_at + self._most_ms:
             return None
         if used and now >= seen_at + _SEEN_EVERY_MS:
             with self._database.transaction() as connection:
                 connection.execute("UPDATE sessions SET seen_at = ? WHERE digest = ?", (now, _digest(token)))
-        return Session(name, Role(role), csrf, token)
+        return Session(name, Role(role), csrf, token, bool(must_change))
 
     def end(self, session: Session) -> None:
         """End a log-in."""

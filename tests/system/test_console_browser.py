@@ -22,7 +22,14 @@ VIEWS = (
     TABLET | {"locale": "zh-CN", "color_scheme": "dark"},
 )
 # Paths that are not those of a route, or that show something else of it.
-MORE_PATHS = ("/search?decision=fail", "/search?low=much", "/review?category=cup", "/part/nobody", "/nothing")
+MORE_PATHS = (
+    "/search?decision=fail",
+    "/search?low=much",
+    "/accounts?name=anna",
+    "/review?category=cup",
+    "/part/nobody",
+    "/nothing",
+)
 _SEEN = """() => {
   window.seen = {};
   new MutationObserver(() => document.querySelectorAll("#rejects a").forEach((one) => {

@@ -86,7 +86,7 @@ def test_each_input_has_a_label_and_each_picture_a_text(template):
     for tag in re.findall(r"<(?:input|select)[^>]*>", text):
         if 'type="hidden"' in tag or "checkbox" in tag or "range" in tag:
             continue
-        name = re.search(r'id="(\w+)"', tag)[1]
+        name = re.search(r'id="([^"]+)"', tag)[1]
         assert f'<label for="{name}">' in text, tag
     assert all("alt=" in tag for tag in re.findall(r"<img[^>]*>", text))
 
