@@ -8,6 +8,7 @@ import pytest
 from patchline.archive import ledger_rows, rows
 from patchline.archive.base import Saved
 from patchline.archive.ledger import Count, GapKind, GapSearch, LabelledScore, LabelSearch
+from patchline.archive.scores import ScoreCount, ScoreSearch
 from patchline.archive.shadows import ShadowCount, ShadowSearch
 from patchline.broker.base import Delivery, Message
 from patchline.protocol import messages, topology
@@ -282,6 +283,80 @@ class LedgerContract:
         ahead = entry(judgement("a", "defect", NOW + 10**9), NOW + 2_000)
         setting.archive.save_ledger([ahead, entry(judgement("a", "good", NOW + 2_500), NOW + 3_000)], [])
         assert [count.judgement for count in setting.archive.label_counts(LabelSearch())] == ["good"]
+
+    def spread(self, setting):
+        """Seven parts that count, in steps of 2 from 0 to 6 with a cut at 4.5, and some that do not count."""
+        limits = {"review": 3.0, "fail": 5.0}
+        rows = [
+            ("a", "pass", 0.5, {}),
+            ("b", "pass", 1.5, {}),
+            ("c", "review", 2.0, {}),
+            ("d", "review", 4.0, {}),
+            ("e", "review", 4.5, {"bank_version": OTHER_BANK}),
+            ("f", "fail", 6.0, {}),
+            ("g", "fail", 900.0, {}),
+            ("again", "fail", 6.0, {"replay": True}),
+            ("late", "expired", 6.0, {}),
+            ("other", "fail", 6.0, {"memory_bank": "brick@0000"}),
+            ("cup", "fail", 6.0, {"category": "cup"}),
+        ]
+        setting.archive.save(
+            [
+                record(job, decision=decision, score=score, thresholds=limits, decided_at=NOW + number, **changes)
+                for number, (job, decision, score, changes) in enumerate(rows)
+            ],
+            [],
+        )
+        self.save(
+            setting,
+            judgement("b", "good"),
+            judgement("f", "good"),
+            judgement("f", "defect", NOW + 1_500),
+            judgement("g", "unsure"),
+            judgement("again", "good"),
+            judgement("other", "good"),
+        )
+
+    def scores(self, setting, **changes):
+        values = {"category": "brick", "memory_bank": BANK, "since": NOW, "until": NOW + 100, "step": 2.0, "steps": 4}
+        return setting.archive.score_counts(ScoreSearch(**values | {"cuts": (4.5,)} | changes))
+
+    def test_scores_of_a_bank_are_counted_in_steps_by_decision_and_by_what_people_say_at_last(self, setting):
+        self.spread(setting)
+        found = self.scores(setting)
+        assert found.since == NOW
+        assert found.counts == [
+            ScoreCount(0, 0, "pass", True, None, 1),
+            ScoreCount(0, 0, "pass", True, "good", 1),
+            ScoreCount(1, 0, "review", True, None, 1),
+            ScoreCount(2, 0, "review", False, None, 1),
+            ScoreCount(2, 1, "review", False, None, 1),
+            ScoreCount(3, 1, "fail", False, "defect", 1),
+            ScoreCount(3, 1, "fail", False, "unsure", 1),
+        ]
+        assert self.scores(setting, steps=1, cuts=(), category="cup").counts == [
+            ScoreCount(0, 0, "fail", False, None, 1)
+        ]
+        assert self.scores(setting, memory_bank="brick@1111").counts == []
+
+    def test_scores_of_a_span_are_counted_and_of_too_many_the_latest(self, setting):
+        self.spread(setting)
+        found = self.scores(setting, since=NOW + 2, until=NOW + 5)
+        assert [(one.step, one.parts) for one in found.counts] == [(1, 1), (2, 1), (2, 1)]
+        found = self.scores(setting, most=2)
+        assert found.since == NOW + 5
+        assert [one.judgement for one in found.counts] == ["defect", "unsure"]
+        assert self.scores(setting, most=7).since == NOW
+
+    def test_the_banks_of_a_category_come_with_their_latest_thresholds_the_latest_bank_first(self, setting):
+        self.spread(setting)
+        changed = {"bank_version": OTHER_BANK, "thresholds": {"review": 3.5, "fail": 5.5}}
+        setting.archive.save([record("newest", decided_at=NOW + 50, **changed)], [])
+        found = setting.archive.banks_of("brick", 9)
+        assert [(one.memory_bank, one.last_at) for one in found] == [(BANK, NOW + 50), ("brick@0000", NOW + 9)]
+        assert (found[0].bank_version, found[0].review_threshold, found[0].fail_threshold) == (OTHER_BANK, 3.5, 5.5)
+        assert [one.memory_bank for one in setting.archive.banks_of("brick", 1)] == ["brick@0000"]
+        assert setting.archive.banks_of("nothing", 9) == []
 
     def test_a_large_batch_is_stored(self, setting):
         batch = [entry(one) for number in range(2_000) for one in everything(f"job-{number}")]

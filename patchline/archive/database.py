@@ -72,6 +72,10 @@ VERDICTS = sa.Table(
     sa.Index("verdicts_time", "decided_at"),
     *(sa.Index(f"verdicts_{column}", column, "decided_at") for column in ("line", "category", "decision")),
     sa.Index("verdicts_score", "category", "score"),
+    sa.Index(
+        "verdicts_scores",
+        *("category", "memory_bank", "decided_at", "score", "review_threshold", "decision", "replay"),
+    ),
 )
 FURTHER = sa.Table(
     "further_verdicts", METADATA, *_verdict_columns(), sa.Column("digest", sa.String(64), primary_key=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from patchline.archive.base import Archive, Record, Saved, Unreadable
+from patchline.archive.scores import BankUse, ScoreCounts, ScoreSearch
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 
 SEEN = "seen"  # the outcome of a part that the sensor saw
@@ -237,6 +238,20 @@ class Ledger(Archive, Protocol):
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """Return the scores of the parts that people call good or a defect. The same verdicts count."""
+        ...
+
+    def score_counts(self, search: ScoreSearch) -> ScoreCounts:
+        """Count the scores of parts in steps, by decision and by what people call them. The same verdicts count.
+
+        A judgement that is more than a day older than `search.since` does not count.
+        """
+        ...
+
+    def banks_of(self, category: str, most: int) -> list[BankUse]:
+        """Return the banks that have judged parts of a category, the one with the latest verdict first.
+
+        Of more than `most` banks, those whose names come first are returned.
+        """
         ...
 
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from patchline.archive import shadow_table
+from patchline.archive import score_table, scores, shadow_table
 from patchline.archive.base import Saved, Unreadable
 from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database, of_bank
 from patchline.archive.ledger import (
@@ -26,6 +26,7 @@ from patchline.archive.ledger import (
     LabelSearch,
     newest_of_each,
 )
+from patchline.archive.scores import BankUse, ScoreCounts, ScoreKey, ScoreSearch
 from patchline.archive.shadow_table import SHADOWS
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 from patchline.protocol.gate_messages import Action, ActState
@@ -101,7 +102,9 @@ _JUDGEMENTS = sa.Table(
     *_required(_INTEGER, "judged_at"),
     *_message(),
     sa.PrimaryKeyConstraint("job_id", "digest"),
+    sa.Index("judgements_time", "judged_at"),
 )
+_EARLIER_MS = 86_400_000  # a judge whose clock is behind by less says the same as one whose clock is right
 _TABLES: dict[type[Entry], sa.Table] = {
     Announced: _ANNOUNCEMENTS,
     Acted: _ACTS,
@@ -175,6 +178,28 @@ class LedgerDatabase(Database):
         query = query.where(newest.c.judgement.in_((Label.GOOD, Label.DEFECT)), *_judged(search))
         return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
 
+    def score_counts(self, search: ScoreSearch) -> ScoreCounts:
+        """See `ledger.Ledger`."""
+        too_early = list(self._read(score_table.last_time(search)))
+        since = too_early[0]["decided_at"] + 1 if too_early else search.since
+        newest = _newest_judgements(since - _EARLIER_MS)
+        totals = self._read(score_table.totals(search, since, self._is_sqlite))
+        labelled = self._read(score_table.labelled(search, since, self._is_sqlite, newest))
+        found = [(_score_key(row), row["parts"]) for row in totals]
+        judged = [(_score_key(row), row["judgement"], row["parts"]) for row in labelled]
+        return ScoreCounts(since, scores.merged(found, judged))
+
+    def banks_of(self, category: str, most: int) -> list[BankUse]:
+        """See `ledger.Ledger`."""
+        found, after = list[BankUse](), ""
+        for _ in range(most):
+            name = [row["memory_bank"] for row in self._read(score_table.next_bank(category, after))]
+            if not name:
+                break
+            after = name[0]
+            found += [BankUse(**row) for row in self._read(score_table.latest_of_bank(category, after))]
+        return sorted(found, key=lambda bank: (-bank.last_at, bank.memory_bank))
+
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
         """See `ledger.Ledger`."""
         return [ShadowCount(**row) for row in self._read(shadow_table.counts(search))]
@@ -206,11 +231,15 @@ def _names(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
     return sa.or_(by_job, table.c.part_id == name) if "part_id" in table.c else by_job
 
 
-def _newest_judgements() -> sa.Subquery:
+def _score_key(row: dict[str, Any]) -> ScoreKey:
+    return row["step"], row["cut"], row["decision"], bool(row["below"])
+
+
+def _newest_judgements(since: int | None = None) -> sa.Subquery:
     column = _JUDGEMENTS.c
     order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
     rank = sa.func.row_number().over(partition_by=column.job_id, order_by=order).label("rank")
-    ranked = sa.select(column.job_id, column.judgement, rank).subquery()
+    ranked = sa.select(column.job_id, column.judgement, rank).where(*_between(column.judged_at, since, None)).subquery()
     return sa.select(ranked.c.job_id, ranked.c.judgement).where(ranked.c.rank == 1).subquery()
 
 

@@ -25,6 +25,7 @@ from patchline.archive.ledger import (
     newest_of_each,
 )
 from patchline.archive.memory import MemoryArchive
+from patchline.archive.scores import BankUse, ScoreCounts, ScoreKey, ScoreSearch, key_of, merged
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
 
 _FLAGGED = ("pass", "review", "fail")
@@ -131,6 +132,33 @@ class MemoryLedger(MemoryArchive):
             LabelledScore(record.memory_bank or "", score, record.decision, label or "")
             for score, _, record, label in sorted(found, key=lambda item: item[:2])
         ]
+
+    def score_counts(self, search: ScoreSearch) -> ScoreCounts:
+        """See `ledger.Ledger`."""
+        wanted = LabelSearch(category=search.category, since=search.since, until=search.until)
+        found = [row for row in self._labelled(wanted) if row[0].memory_bank == search.memory_bank]
+        times = sorted((record.decided_at for record, _ in found), reverse=True)
+        since = times[search.most] + 1 if len(times) > search.most else search.since
+        totals, labelled = Counter[ScoreKey](), Counter[tuple[ScoreKey, str]]()
+        for record, judgement in found:
+            if record.decided_at >= since:
+                key = key_of(search, record.score or 0.0, record.decision, record.review_threshold)
+                totals[key] += 1
+                if judgement is not None:
+                    labelled[key, judgement] += 1
+        return ScoreCounts(since, merged(totals.items(), ((*one, parts) for one, parts in labelled.items())))
+
+    def banks_of(self, category: str, most: int) -> list[BankUse]:
+        """See `ledger.Ledger`."""
+        self.check()
+        latest: dict[str, BankUse] = {}
+        for one in sorted(self._verdicts.values(), key=lambda record: record.decided_at):
+            limits = one.review_threshold, one.fail_threshold
+            if one.category == category and one.memory_bank and one.score is not None and None not in limits:
+                use = BankUse(one.memory_bank, one.bank_version, limits[0] or 0.0, limits[1] or 0.0, one.decided_at)
+                latest[one.memory_bank] = use
+        kept = [latest[name] for name in sorted(latest)[:most]]
+        return sorted(kept, key=lambda bank: (-bank.last_at, bank.memory_bank))
 
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
         """See `ledger.Ledger`."""

@@ -55,7 +55,8 @@ NEIGHBOURS = {
     | {"patchline/plant/opcua_arrays.py"},
     "obstore": {"patchline/runtime/bucket.py"},
     "sqlalchemy": {
-        f"patchline/archive/{name}.py" for name in ("database", "ledger_database", "picture_table", "shadow_table")
+        f"patchline/archive/{name}.py"
+        for name in ("database", "ledger_database", "picture_table", "score_table", "shadow_table")
     }
     | CHANGES_OF_THE_ARCHIVE,
     "pyarrow": {"patchline/archive/export.py"},
