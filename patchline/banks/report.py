@@ -31,7 +31,7 @@ def _thresholds(thresholds: Thresholds) -> str:
 
 
 def _changes(bank: BankManifest) -> list[str]:
-    """A line for each of the latest changes by single images."""
+    """A line for each of the latest changes by people."""
     earlier = len(bank.changes) - _LATEST
     more = [f"changed {earlier} times before, see changes in manifest.json"] if earlier > 0 else []
     return more + [_change(change) for change in bank.changes[-_LATEST:]]
@@ -40,6 +40,8 @@ def _changes(bank: BankManifest) -> list[str]:
 def _change(change: Change) -> str:
     acts = (("added", change.added), ("removed", change.removed))
     done = "; ".join(f"{act} {', '.join(names)}" for act, names in acts if names)
+    if change.thresholds is not None:
+        done = f"thresholds set to {_thresholds(change.thresholds)}"
     return f"{change.when} by {change.who}: {done}{f' ({change.why})' if change.why else ''}"
 
 

@@ -175,6 +175,31 @@ def retire(category: Name, version: Version, why: Why, who: Who = None, config_f
     print(f"{category}: version {chosen[:12]} is retired")
 
 
+@app.command()
+def thresholds(
+    category: Name,
+    version: Version,
+    why: Why,
+    review: Annotated[float, typer.Option(metavar="SCORE", help="A part is reviewed from this score on.")],
+    fail: Annotated[float, typer.Option(metavar="SCORE", help="A part fails from this score on.")],
+    who: Who = None,
+    config_file: Settings = CONFIG,
+) -> None:
+    """Make a version with the rows of another one, and with thresholds that you choose.
+
+    The threshold of the hottest patch stays. Workers serve it once it is activated.
+
+    Example:  patchline banks thresholds gasket 3f9a1c --review 820 --fail 950 --why "over-kill of week 48"
+    """
+    from patchline.banks import opening, report, set_thresholds
+
+    versions = opening.versions(config.load(config_file))
+    chosen = versions.state(category).find(version)
+    made = set_thresholds.publish(versions, category, chosen, review, fail, name_of(who), why)
+    print(f"{category}: {made}\n{report.describe(versions.manifest(category, made))}")
+    print(f"To have workers serve it: patchline banks activate {category} {made[:12]} --why TEXT")
+
+
 def announced(settings: config.Config, category: str, version: str) -> str:
     """Tell the workers to look at the store, and say whether they were told."""
     from patchline.operations import bank_news

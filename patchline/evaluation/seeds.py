@@ -104,7 +104,7 @@ def recipe_of(settings: config.Config, inspector: Inspector) -> Recipe:
     origins = RowOrigins.load(folder)
     if origins is None:
         raise SetupError(f"{folder}: does not say which images it was made of, so --seeds cannot be used; fit it again")
-    if inspector.bank.manifest.changes:
+    if any(change.added or change.removed for change in inspector.bank.manifest.changes):
         raise SetupError(
             f"{folder}: images were added or removed one by one, so no seed of a fit gives this bank; fit it again"
         )

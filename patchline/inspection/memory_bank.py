@@ -53,7 +53,7 @@ class Calibration(messages.Frozen):
 
 
 class Change(messages.Frozen):
-    """Good images that were added to a bank or removed from it, one by one, after its fit.
+    """What a person has changed of a bank after its fit: good images, one by one, or the thresholds.
 
     Attributes:
         when: in ISO 8601, UTC.
@@ -61,6 +61,7 @@ class Change(messages.Frozen):
         why: in words.
         added: images, by name.
         removed: images, by name.
+        thresholds: that the person has set; None: they follow from the images.
     """
 
     when: str
@@ -68,6 +69,7 @@ class Change(messages.Frozen):
     why: str | None = None
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    thresholds: messages.Thresholds | None = None
 
 
 class BankManifest(messages.Frozen):
@@ -80,7 +82,7 @@ class BankManifest(messages.Frozen):
         accepted_outliers: images that were used although their held-out scores stand out, by name.
         left_out: images that a person left out, and outliers that were left out because of `clean_share`.
         folds_sha256: the digest of `folds.npz`; None in banks of earlier builds, and in imported ones, which have none.
-        changes: images that were added and removed one by one after the fit, the oldest change first.
+        changes: of images and thresholds after the fit, the oldest first.
     """
 
     format: Literal["patchline.memory_bank.v1"] = "patchline.memory_bank.v1"
