@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from enum import StrEnum
 
 from patchline.archive.ledger import Count
 from patchline.evaluation import intervals
@@ -40,6 +41,15 @@ class Looked(Frozen):
     def share(self) -> float:
         """The share of them that was labelled; 1 without any."""
         return self.labelled / self.parts if self.parts else 1.0
+
+
+class Sample(StrEnum):
+    """What the labelled parts are of all parts: no passes, no rejects, all of them, or a sample of unknown kind."""
+
+    NO_PASSES = "no-passes"
+    NO_REJECTS = "no-rejects"
+    ALL = "all"
+    SOME = "some"
 
 
 class LabelRates(Frozen):
@@ -96,6 +106,15 @@ def coverage(passed: Looked, rejected: Looked) -> str:
     )
 
 
+def sample(passed: Looked, rejected: Looked) -> Sample:
+    """Return what the labelled parts are. Only `ALL` and `SOME` allow an over-kill and a miss rate."""
+    if passed.parts and not passed.labelled:
+        return Sample.NO_PASSES
+    if rejected.parts and not rejected.labelled:
+        return Sample.NO_REJECTS
+    return Sample.ALL if passed.share == rejected.share == 1.0 else Sample.SOME
+
+
 def leaning(passed: Looked, rejected: Looked) -> float:
     """Return how many times as often rejects were looked at as passes; 1.0 if about as often."""
     if not passed.labelled:
@@ -106,7 +125,7 @@ def leaning(passed: Looked, rejected: Looked) -> float:
 
 def _rates(line: str, category: str, bank: str, counts: list[Count]) -> LabelRates:
     passed, rejected = looked(counts, True), looked(counts, False)
-    both = all(kind.labelled or not kind.parts for kind in (passed, rejected))
+    both = sample(passed, rejected) in (Sample.ALL, Sample.SOME)
     return LabelRates(
         line=line,
         category=category,
@@ -128,16 +147,17 @@ def _share(count: int, total: int) -> Figure | None:
 
 def _meaning(passed: Looked, rejected: Looked) -> Iterator[str]:
     yield coverage(passed, rejected)
-    if passed.parts and not passed.labelled:
+    known = sample(passed, rejected)
+    if known is Sample.NO_PASSES:
         yield (
             "No part that passed is labelled, so nothing is known of misses, and how many good parts passed: there is "
             "no over-kill and no miss rate. Label some parts that passed, picked blindly."
         )
         return
-    if rejected.parts and not rejected.labelled:
+    if known is Sample.NO_REJECTS:
         yield "No part that was rejected is labelled, so there is no over-kill and no miss rate."
         return
-    if passed.share == rejected.share == 1.0:
+    if known is Sample.ALL:
         yield "All parts are labelled: the rates are theirs, and the bounds are for further parts like them."
         return
     yield (
