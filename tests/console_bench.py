@@ -43,7 +43,7 @@ HASHED = PASSWORDS.hash(PASSWORD)
 class Bench:
     """The neighbours of the pages, and browsers."""
 
-    def __init__(self, folder, archive=None, pictures=None, with_banks=True, **settings):
+    def __init__(self, folder, archive=None, pictures=None, with_banks=True, categories=(), **settings):
         self.now = NOW + 60_000
         self.published, self.announced, self.broker_is_away = [], [], False
         self.bank_objects = MemoryObjects()
@@ -54,9 +54,10 @@ class Bench:
         self.pictures = MemoryPictures() if pictures is None else pictures
         self.store = MemoryStore()
         section = SETTINGS.console.model_copy(update={"defect_kinds": ("scratch", "dent")} | settings)
+        known = SETTINGS.categories | dict.fromkeys(categories, next(iter(SETTINGS.categories.values())))
         database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
         self.console = Console(
-            settings=SETTINGS.model_copy(update={"console": section}),
+            settings=SETTINGS.model_copy(update={"console": section, "categories": known}),
             archive=self.archive,
             pictures=self.pictures,
             store=self.store,

@@ -110,7 +110,9 @@ def end_shadow(console: Console, visit: Visit, category: str, why: str, seen: in
     return console.announce(category, act(console, visit, "shadow ended", category, why, do))
 
 
-def act(console: Console, visit: Visit, what: str, category: str, why: str, do: Callable[[Versions], str]) -> str:
+def act(
+    console: Console, visit: Visit, what: str, category: str, why: str, do: Callable[[Versions], str], more: str = ""
+) -> str:
     """Act on the store, and write the audit log.
 
     Args:
@@ -120,6 +122,7 @@ def act(console: Console, visit: Visit, what: str, category: str, why: str, do: 
         category: of the bank.
         why: in words; must not be empty.
         do: acts, and returns the version that it was about.
+        more: for the audit log.
 
     Returns:
         That version.
@@ -136,7 +139,7 @@ def act(console: Console, visit: Visit, what: str, category: str, why: str, do: 
         raise Refused(503, _NOT_NOW, str(error)) from error
     except SetupError as error:
         raise Refused(409, _NOT_DONE, str(error)) from error
-    audit.record(console.database, visit.person.name, what, f"{category}: {version[:SHORT]} ({why})")
+    audit.record(console.database, visit.person.name, what, f"{category}: {version[:SHORT]}{more} ({why})")
     return version
 
 

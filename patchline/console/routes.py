@@ -11,6 +11,7 @@ from patchline.console import (
     audit_page,
     bank_act_page,
     bank_page,
+    category_page,
     line_page,
     login_page,
     look_page,
@@ -19,6 +20,7 @@ from patchline.console import (
     review_page,
     search_page,
     shadow_page,
+    threshold_page,
 )
 from patchline.console.context import Console
 from patchline.console.roles import Role
@@ -87,6 +89,11 @@ ROUTES = (
     Route("GET", "/banks/{category}/report", shadow_page.show, Role.SEE),
     Route("GET", "/banks/{category}/act", bank_act_page.ask, Role.ENGINEER),
     Route("POST", "/banks/{category}/act", bank_act_page.do, Role.ENGINEER),
+    Route("GET", "/category", category_page.show_all, Role.SEE),
+    Route("GET", "/category/{category}", category_page.show, Role.SEE),
+    Route("POST", "/category/{category}/thresholds", threshold_page.set_, Role.ENGINEER),
+    Route("POST", "/category/{category}/activate", threshold_page.activate, Role.ENGINEER),
+    Route("POST", "/category/{category}/rollback", threshold_page.roll_back, Role.ENGINEER),
     Route("GET", "/accounts", accounts_page.show, Role.ADMIN),
     Route("POST", "/accounts", accounts_page.change, Role.ADMIN),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),

@@ -49,10 +49,10 @@ def search_of(visit: Visit, now_ms: int, most: int) -> Search:
         line=visit.one("line") or None,
         category=visit.one("category") or None,
         decisions=decisions,
-        since=_time(visit.one("since"), now_ms),
-        until=_time(visit.one("until"), now_ms),
-        min_score=_score(visit.one("low")),
-        max_score=_score(visit.one("high")),
+        since=time_of(visit.one("since"), now_ms),
+        until=time_of(visit.one("until"), now_ms),
+        min_score=score_of(visit.one("low")),
+        max_score=score_of(visit.one("high")),
         before=place(visit.one("before")),
         most=most,
     )
@@ -71,14 +71,16 @@ def place(text: str) -> tuple[int, str] | None:
     return None if found is None else (int(found[1]), found[2])
 
 
-def _time(text: str, now_ms: int) -> int | None:
+def time_of(text: str, now_ms: int) -> int | None:
+    """Return a time in epoch milliseconds; None of an empty text. Raises Refused."""
     try:
         return times.parse(text, now_ms) if text else None
     except SetupError:
         raise Refused(400, mark("This is no time."), text) from None
 
 
-def _score(text: str) -> float | None:
+def score_of(text: str) -> float | None:
+    """Return a score; None of an empty text. Raises Refused."""
     try:
         return float(text) if text else None
     except ValueError:

@@ -19,7 +19,7 @@ from patchline.console.visit import Answer, Refused, Visit
 
 _HERE = Path(__file__).parent
 _IN_SECONDS_MS = 10_000
-_ASSETS = ("console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
+_ASSETS = ("category.js", "console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
 class Templates:

@@ -6,6 +6,7 @@ from patchline.archive.ledger import GapKind
 from patchline.banks.row_origins import Origin
 from patchline.console.roles import Role
 from patchline.console.texts import mark
+from patchline.operations.label_rates import Sample
 from patchline.operations.look_result import Lack
 from patchline.protocol.judgement_message import Label
 from patchline.protocol.messages import Decision
@@ -35,6 +36,40 @@ STATES: dict[str, str] = {
     "starting": mark("starts"),
     "blind": mark("is blind"),
     "silent": mark("says nothing"),
+}
+UNLABELLED = mark("without a judgement")
+SAMPLES: dict[str, str] = {
+    Sample.NO_PASSES: mark(
+        "No part that passed is labelled, so nothing is known of misses, and how many good parts passed: there is no "
+        "over-kill and no miss rate. Label some parts that passed, picked blindly."
+    ),
+    Sample.NO_REJECTS: mark("No part that was rejected is labelled, so there is no over-kill and no miss rate."),
+    Sample.ALL: mark("All parts are labelled: the rates are theirs, and the bounds are for further parts like them."),
+    Sample.SOME: mark(
+        "The labelled parts are a sample, and the archive does not know how it was chosen. The rates are those of the "
+        "labelled parts. They hold for all parts only if people picked them blindly, without their decision or score."
+    ),
+}
+LEANINGS: dict[str, str] = {
+    "rejects": mark(
+        "Rejected parts were looked at more often than parts that passed. So over-kill is overstated, and the miss "
+        "rate is understated: of all defects, more pass than it says."
+    ),
+    "passes": mark(
+        "Parts that passed were looked at more often than rejected ones. So over-kill is understated, and the miss "
+        "rate is overstated."
+    ),
+}
+DONE: dict[str, str] = {
+    "made": mark("The new version is stored. Nothing serves it until it is activated."),
+    "activated": mark("Done. Workers were told, and switch between two parts."),
+    "activated-quietly": mark("Done. Workers could not be told, and look by themselves within some seconds."),
+}
+EFFECTS: dict[str, str] = {
+    "passed": mark("would have passed"),
+    "rejected": mark("would have been rejected, or gone to a person"),
+    "released": mark("was rejected, and would have passed"),
+    "caught": mark("passed, and would have been rejected"),
 }
 ROLES: dict[str, str] = {
     Role.SEE: mark("sees"),

@@ -25,6 +25,7 @@ ROOMS = [
 ]
 # Each change of the archive's tables is a script of its own, as Alembic runs them.
 CHANGES_OF_THE_ARCHIVE = {str(path) for path in Path("patchline/archive/migrations/versions").glob("v*.py")}
+ONLY_INDEXES = {path for path in CHANGES_OF_THE_ARCHIVE if "import sqlalchemy" not in Path(path).read_text()}
 NEIGHBOURS = {
     "pika": {"patchline/broker/rabbitmq.py"},
     "redis": {"patchline/worker/verdict_cache.py"},
@@ -58,7 +59,7 @@ NEIGHBOURS = {
         f"patchline/archive/{name}.py"
         for name in ("database", "ledger_database", "picture_table", "score_table", "shadow_table")
     }
-    | CHANGES_OF_THE_ARCHIVE,
+    | CHANGES_OF_THE_ARCHIVE - ONLY_INDEXES,
     "pyarrow": {"patchline/archive/export.py"},
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},
