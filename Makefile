@@ -135,7 +135,8 @@ wheel:
 	@ls out/patchline-*.whl
 
 # Pins what pyproject.toml allows; run it to take newer versions. requirements.lock runs the line,
-# requirements-archive.lock adds PostgreSQL and S3, and requirements-dev.lock develops it.
+# requirements-archive.lock adds PostgreSQL and S3, requirements-console.lock the console, and requirements-dev.lock
+# develops it.
 lock: $(SETUP)
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra dev --strip-extras --generate-hashes \
@@ -149,3 +150,7 @@ lock: $(SETUP)
 		--strip-extras --generate-hashes --no-emit-options -c requirements-dev.lock -o .venv/lock/archive.txt pyproject.toml
 	awk '/^[a-z]/ {keep = /^(obstore|psycopg|psycopg-binary)==/} keep && !/^ *#/' .venv/lock/archive.txt \
 		> requirements-archive.lock
+	CUSTOM_COMPILE_COMMAND="make lock" .venv/lock/bin/pip-compile --quiet --extra console --strip-extras --generate-hashes \
+		--no-emit-options -c requirements-dev.lock -o .venv/lock/console.txt pyproject.toml
+	awk 'NR==FNR {if (/^[a-z]/) known[$$1]; next} /^[a-z]/ {keep = !($$1 in known)} keep && !/^ *#/' \
+		requirements.lock .venv/lock/console.txt > requirements-console.lock

@@ -83,18 +83,23 @@ def _given_urls():
     return stack
 
 
+def require_servers():
+    """Skip a test if servers are not installed; in CI it fails."""
+    if missing := private_servers.missing_packages():
+        message = f"not installed: {', '.join(missing)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
 @pytest.fixture(scope="session")
 def servers():
     """Private RabbitMQ and Redis, or the servers of PATCHLINE_AMQP_URL and PATCHLINE_REDIS_URL.
 
     If they are not installed, the tests are skipped; in CI they fail.
     """
-    missing = private_servers.missing_packages()
-    if missing and len(GIVEN_URLS) < len(URLS):
-        message = f"not installed: {', '.join(missing)}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    if len(GIVEN_URLS) < len(URLS):
+        require_servers()
     with ExitStack() as stack:
         with _given_urls():
             running = stack.enter_context(private_servers.running())

@@ -145,6 +145,36 @@ ARCHIVE = (
         },
     ),
 )
+CONSOLE = (
+    Panel(
+        "Console: requests by status, log-ins refused",
+        {
+            "{{status}}": "sum by (status) (rate(patchline_console_requests_total[5m]))",
+            "log-ins refused: {{reason}}": "sum by (reason) (rate(patchline_console_logins_refused_total[5m]))",
+        },
+        "ops",
+    ),
+    Panel(
+        "Console: time to answer (p95)",
+        {
+            "{{page}}": "histogram_quantile(0.95,"
+            " sum by (le, page) (rate(patchline_console_request_seconds_bucket[5m])))"
+        },
+        "s",
+    ),
+    Panel(
+        "Console: browsers that watch, statuses heard a second",
+        {
+            "browsers {{instance}}": "max by (instance) (patchline_console_live_browsers)",
+            "statuses {{instance}}": "sum by (instance) (rate(patchline_console_statuses_heard_total[1m]))",
+        },
+    ),
+    Panel(
+        "Console: time since the archive has answered",
+        {"{{instance}}": "time() - max by (instance) (patchline_console_archive_answered_timestamp_seconds)"},
+        "s",
+    ),
+)
 BANKS = (
     Panel(
         "Banks: switches of workers to another version",
@@ -327,7 +357,7 @@ CAMERA = (
 
 def plant() -> dict[str, object]:
     """Return the dashboard of the whole plant."""
-    return _dashboard("patchline-plant", "Patchline: plant", (*PLANT, *ARCHIVE, *BANKS), [])
+    return _dashboard("patchline-plant", "Patchline: plant", (*PLANT, *ARCHIVE, *BANKS, *CONSOLE), [])
 
 
 def line() -> dict[str, object]:

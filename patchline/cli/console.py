@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import typer
 
 from patchline import config
 from patchline.archive import times
-from patchline.cli.options import CONFIG, Settings
+from patchline.cli.options import CONFIG, Settings, port
 from patchline.console.roles import Role
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals, terminal, this_user
@@ -33,7 +34,14 @@ _EXTRA = {"argon2", "jinja2", "starlette", "uvicorn"}
 
 
 @app.callback()
-def console(context: typer.Context, config_file: Settings = CONFIG) -> None:
+def console(
+    context: typer.Context,
+    pages_port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", min=0, max=65_535, help="Instead of console.port.")
+    ] = None,
+    metrics_port: Annotated[int | None, port("Serves metrics, /healthz and /readyz.")] = None,
+    config_file: Settings = CONFIG,
+) -> None:
     """Show the line, its parts and pictures in the browser, and let people judge rejects.
 
     It reads the archive, hears the statuses of the line, and publishes what people judge. Address and port are in the
@@ -44,10 +52,13 @@ def console(context: typer.Context, config_file: Settings = CONFIG) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = config.load(config_file)
-    with _needs_the_extra():
+    with needs_the_extra():
         from patchline.console import process
+    if pages_port is not None:
+        section = settings.console.model_copy(update={"port": pages_port})
+        settings = settings.model_copy(update={"console": section})
     with signals.stop_event() as stop:
-        process.run(settings, stop)
+        process.run(settings, stop, metrics_port)
 
 
 @users.command()
@@ -142,7 +153,7 @@ def _database(config_file: Path) -> Iterator[ConsoleDatabase]:
 
 @contextmanager
 def _accounts(config_file: Path) -> Iterator[Accounts]:
-    with _needs_the_extra():
+    with needs_the_extra():
         from patchline.console.accounts import Accounts
         from patchline.console.passwords import Passwords
     with _database(config_file) as database:
@@ -150,7 +161,8 @@ def _accounts(config_file: Path) -> Iterator[Accounts]:
 
 
 @contextmanager
-def _needs_the_extra() -> Iterator[None]:
+def needs_the_extra() -> Iterator[None]:
+    """Enclose imports of the console's packages: one that is missing is an error that says what to install."""
     try:
         yield
     except ImportError as error:
@@ -159,6 +171,21 @@ def _needs_the_extra() -> Iterator[None]:
         raise SetupError(
             f"{error.name} is not installed; the console needs: pip install 'patchline[console]'"
         ) from error
+
+
+def first_admin(config_file: Path, once: bool = True) -> tuple[str, str] | None:
+    """Add an administrator if there is no account. Return its name and password, which nobody can see again.
+
+    Args:
+        config_file: names the file of the accounts.
+        once: the person must choose another password at the first log-in.
+    """
+    with _accounts(config_file) as accounts:
+        if accounts.all():
+            return None
+        name, password = "admin", secrets.token_urlsafe(12)
+        accounts.add(name, Role.ADMIN, password, _me(), given=once)
+        return name, password
 
 
 def _password(file: Path | None) -> str:

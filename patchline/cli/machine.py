@@ -32,7 +32,8 @@ def init(
     print("\n".join(map(str, files)))
     for warning in init.warnings(folder):
         print(f"note: {warning}", file=sys.stderr)
-    print(f"next: read {folder / 'README.md'}")
+    print(f"next: patchline up {folder}    # starts everything for a trial, and prints the console's address")
+    print(f"{folder / 'README.md'} has the other steps")
 
 
 def demo(

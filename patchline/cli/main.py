@@ -23,6 +23,7 @@ from patchline.cli import (
     machine,
     models,
     replay,
+    up,
 )
 from patchline.protocol.errors import PatchlineError
 from patchline.runtime import logs
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 for command in (
     machine.init,
+    up.up,
     line.worker,
     line.publish,
     camera.camera,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from patchline import config
 from patchline.archive.ledger import Ledger
@@ -16,6 +16,7 @@ from patchline.console.given import Given
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
+from patchline.console.metrics import Metrics
 from patchline.console.rates import Rates
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
@@ -38,6 +39,7 @@ class Console:
         looks: closer looks at parts, which take some seconds.
         states: of the processes of the line.
         now_ms: the wall clock.
+        metrics: counts requests, log-ins and browsers.
     """
 
     settings: config.Config
@@ -58,3 +60,4 @@ class Console:
     states: States
     templates: Templates
     now_ms: Callable[[], int]
+    metrics: Metrics = field(default_factory=Metrics)

@@ -66,6 +66,11 @@ class Live:
                 counts[line] = counts.get(line, 0) + (decided_at >= since)
         return counts
 
+    def newest(self) -> int | None:
+        """Return when the newest verdict was decided, in epoch milliseconds; None: no verdict was read."""
+        with self._lock:
+            return max((decided_at for _, decided_at in self._times), default=None)
+
     def step(self) -> None:
         """Look for new verdicts once. An archive that does not answer is named in `failure`."""
         try:

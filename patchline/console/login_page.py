@@ -7,6 +7,7 @@ import secrets
 
 from patchline.console import audit
 from patchline.console.context import Console
+from patchline.console.metrics import LogInRefusal
 from patchline.console.texts import mark
 from patchline.console.visit import Answer, Redirect, Reply, Visit
 
@@ -27,8 +28,10 @@ def log_in(console: Console, visit: Visit) -> Reply:
         return _form(console, visit, 403, mark("The form was too old. Try again."))
     name, password = visit.one("name")[:_LONGEST_NAME], (visit.form.get("password") or ("",))[0]
     if not console.limit.admit(name, visit.address):
+        console.metrics.log_in_refused(LogInRefusal.LIMIT)
         return _form(console, visit, 429, mark("Too many attempts. Wait 15 minutes, or ask an administrator."))
     if not console.accounts.check(name, password):
+        console.metrics.log_in_refused(LogInRefusal.WRONG)
         audit.record(console.database, name, "log-in refused", f"from {visit.address}")
         return _form(console, visit, 403, mark("Name or password is wrong."))
     console.limit.forget(name, visit.address)

@@ -14,9 +14,10 @@ from patchline.archive import opening
 from patchline.archive.database import Access
 from patchline.archive.picture_table import PictureTable
 from patchline.banks import opening as bank_opening
-from patchline.broker.base import Broker
+from patchline.broker.base import Broker, Message
 from patchline.console import web
 from patchline.console.accounts import Accounts
+from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
@@ -31,7 +32,7 @@ from patchline.console.templates import Templates
 from patchline.operations import bank_news, judging, look_child
 from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
-from patchline.runtime import connections, notify
+from patchline.runtime import connections, health, notify
 from patchline.runtime.connections import now_ms
 
 _log = structlog.get_logger(__name__)
@@ -47,8 +48,29 @@ def open_database(settings: config.Config) -> ConsoleDatabase:
     return ConsoleDatabase(settings.console.database, now_ms)
 
 
-def run(settings: config.Config, stop: threading.Event) -> None:
+class _Life:
+    """What the probes ask: the pages are served, and the archive answers."""
+
+    def __init__(self, archive: ArchiveWatch) -> None:
+        self.archive = archive
+        self.pages: threading.Thread | None = None
+
+    def is_alive(self) -> bool:
+        """Return False if the pages are not served any more."""
+        return self.pages is None or self.pages.is_alive()
+
+    def is_ready(self) -> bool:
+        """Return True if pages are served and the archive answers."""
+        return self.pages is not None and self.is_alive() and self.archive.answers()
+
+
+def run(settings: config.Config, stop: threading.Event, metrics_port: int | None = None) -> None:
     """Serve the pages until `stop` is set.
+
+    Args:
+        settings: the configuration.
+        stop: ends the console.
+        metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
 
     Raises:
         SetupError: the address, a file, or the archive cannot be used.
@@ -59,14 +81,31 @@ def run(settings: config.Config, stop: threading.Event) -> None:
         database = stack.enter_context(closing(open_database(settings)))
         broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
         console = _console(settings, database, broker, stack, stop)
-        broker.listen(topology.STATUS, "#", console.states.hear)
-        for name, step in (("live", console.live.run), ("looks", console.looks.run)):
-            thread = threading.Thread(target=step, args=(stop,), name=name, daemon=True)
+        life = _measure(console, broker, metrics_port)
+        works = (("live", console.live.run), ("looks", console.looks.run), ("archive watch", life.archive.run))
+        for name, work in works:
+            thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
             thread.start()
             stack.callback(thread.join, _END_S)
         _warn(settings.console, console.accounts)
-        _serve(console, sockets, stop)
+        _serve(console, sockets, life, stop)
     _log.info("console stopped")
+
+
+def _measure(console: Console, broker: Broker, metrics_port: int | None) -> _Life:
+    """Serve metrics and probes, and hear the statuses of the line."""
+    life, metrics = _Life(ArchiveWatch(console.archive.find)), console.metrics
+    metrics.show_newest(console.live.newest)
+    metrics.show_archive(lambda: life.archive.answered_at_s)
+
+    def hear(message: Message) -> None:
+        metrics.status_heard()
+        console.states.hear(message)
+
+    broker.listen(topology.STATUS, "#", hear)
+    host = console.settings.worker.metrics_host
+    health.try_to_serve(host, metrics_port, metrics.registry, life, "showing pages")
+    return life
 
 
 def _console(
@@ -106,7 +145,7 @@ def _listen(section: config.Console) -> socket.socket:
         raise SetupError(f"the console cannot listen on {section.host}:{section.port} ({error}); {advice}") from error
 
 
-def _serve(console: Console, listening: socket.socket, stop: threading.Event) -> None:
+def _serve(console: Console, listening: socket.socket, life: _Life, stop: threading.Event) -> None:
     section = console.settings.console
     options = uvicorn.Config(
         web.application(console),
@@ -121,6 +160,7 @@ def _serve(console: Console, listening: socket.socket, stop: threading.Event) ->
     server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages", daemon=True)
     thread.start()
+    life.pages = thread
     _log.info("console started", url=_url(section, listening))
     notify.send(notify.READY)
     while thread.is_alive() and not stop.wait(_LOOK_S):

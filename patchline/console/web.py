@@ -6,6 +6,7 @@ Every response has the headers that keep a browser from running, loading or send
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qs, quote
 
@@ -22,6 +23,7 @@ from patchline.archive.base import Unavailable
 from patchline.console import routes, texts
 from patchline.console.context import Console
 from patchline.console.login_page import SESSION_COOKIE
+from patchline.console.metrics import NO_PAGE
 from patchline.console.routes import Route
 from patchline.console.sessions import Session
 from patchline.console.texts import mark
@@ -59,6 +61,7 @@ def application(console: Console) -> ASGIApp:
     async def refuse(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         visit = await run_in_threadpool(_visit, console, request, {})
+        console.metrics.answered(NO_PAGE, status, None)
         return _response(console, request, _refusal(console, visit, Refused(status)))
 
     inner = Starlette(routes=web, exception_handlers={HTTPException: refuse, Exception: refuse})
@@ -90,11 +93,15 @@ class _Shell:
 
 def _endpoint(console: Console, route: Route) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        began = time.monotonic()
         form: Values | None = {}
         if route.method == "POST":
             form = await _form(request)
         reply, visit = await run_in_threadpool(_reply, console, route, request, form)
-        return _response(console, request, reply, visit)
+        response = _response(console, request, reply, visit)
+        seconds = None if isinstance(reply, Stream) else time.monotonic() - began
+        console.metrics.answered(route.path, response.status_code, seconds)
+        return response
 
     return endpoint
 
@@ -169,7 +176,8 @@ def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:
 
 def _response(console: Console, request: Request, reply: Reply, visit: Visit | None = None) -> Response:
     if isinstance(reply, Stream):
-        return StreamingResponse(reply.events, media_type="text/event-stream", headers={"cache-control": _NO_STORE})
+        events = console.metrics.watched(reply.events)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": _NO_STORE})
     if isinstance(reply, Redirect):
         to = console.templates.url(reply.to)
         is_partial = "hx-request" in request.headers

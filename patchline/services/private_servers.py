@@ -143,6 +143,17 @@ def rabbitmq(home: Path, extra_config: str = "") -> Node:
     return _node(home, home, free_ports(4), extra_config)
 
 
+def kept_rabbitmq(home: Path, ports: list[int], name: str) -> Node:
+    """Return a node, not started, with the data of an earlier start.
+
+    Args:
+        home: folder for its data.
+        ports: for clients, other nodes, metrics and Erlang's name server; they may differ from start to start.
+        name: of the node, by which RabbitMQ finds its data. Take `node_name` at the first start, and keep it.
+    """
+    return _node(home, home, ports, "", name)
+
+
 def cluster(
     home: Path, count: int, extra_config: Callable[[list[str]], str] = lambda _: ""
 ) -> tuple[Server, list[Node]]:
@@ -160,7 +171,7 @@ def cluster(
     command = ["epmd", "-address", HOST, "-port", str(epmd)]
     name_server = Server("epmd", command, home / "epmd", lambda: is_listening(epmd))
     node_ports = [[*ports[3 * number : 3 * number + 3], epmd] for number in range(count)]
-    lines = extra_config([_node_name(ports[0]) for ports in node_ports])
+    lines = extra_config([node_name(ports[0]) for ports in node_ports])
     nodes = [_node(home, home / f"node-{number}", ports, lines) for number, ports in enumerate(node_ports)]
     return name_server, nodes
 
@@ -175,10 +186,10 @@ def join_cluster(nodes: Sequence[Node]) -> None:
     rabbitmqctl(first, "await_online_nodes", str(len(nodes)))
 
 
-def redis(home: Path, *extra_arguments: str) -> tuple[Server, str]:
-    """Return Redis without persistence, not started, and its URL."""
+def redis(home: Path, *extra_arguments: str, port: int | None = None) -> tuple[Server, str]:
+    """Return Redis without persistence, not started, and its URL. Without a port it gets a free one."""
     _require_installed(shutil.which("redis-server") is not None, "redis-server")
-    (port,) = free_ports(1)
+    port = port or free_ports(1)[0]
     command = ["redis-server", "--bind", HOST, "--port", str(port), "--save", "", "--dir", str(home), *extra_arguments]
     return Server("redis", command, home, lambda: is_listening(port)), f"redis://{HOST}:{port}/0"
 
@@ -240,10 +251,16 @@ def rabbitmqctl(node: Node, *command: str, tool: str = "rabbitmqctl") -> str:
     return result.stdout
 
 
-def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) -> Node:
+def node_name(port: int) -> str:
+    """Return the name of a node that was made with this port for clients."""
+    return f"patchline-{port}@localhost"
+
+
+def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str, name: str | None = None) -> Node:
     _require_installed(RABBITMQ.exists(), "rabbitmq-server")
     port, distribution, metrics, epmd = ports
-    home.mkdir(mode=0o700, parents=True)
+    name = name or node_name(port)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "rabbitmq.conf").write_text(
         f"listeners.tcp.1 = {HOST}:{port}\nprometheus.tcp.ip = {HOST}\nprometheus.tcp.port = {metrics}\n"
         f"log.console = false\nlog.file.level = info\n{_message_size(extra_config)}{extra_config}"
@@ -251,7 +268,7 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
     (home / "enabled_plugins").write_text("[rabbitmq_prometheus].\n")
     _write_cookie(cookie_home / ".erlang.cookie")
     environment = {
-        "RABBITMQ_NODENAME": _node_name(port),
+        "RABBITMQ_NODENAME": name,
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(distribution),
         "RABBITMQ_MNESIA_BASE": str(home / "data"),
@@ -265,7 +282,7 @@ def _node(cookie_home: Path, home: Path, ports: list[int], extra_config: str) ->
         "HOME": str(cookie_home),
     }
     server = Server("rabbitmq", [str(RABBITMQ)], home, lambda: speaks_amqp(port), environment)
-    return Node(_node_name(port), server, port, metrics)
+    return Node(name, server, port, metrics)
 
 
 def _message_size(extra_config: str) -> str:
@@ -282,10 +299,6 @@ def _write_cookie(path: Path) -> None:
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(20))
         path.chmod(0o400)
-
-
-def _node_name(port: int) -> str:
-    return f"patchline-{port}@localhost"
 
 
 def _require_installed(is_installed: bool, package: str) -> None:

@@ -265,6 +265,24 @@ CASES = {
         120,
         {'patchline_archive_store_free_bytes{instance="i"}': "900000000000-100000000x150"},
     ),
+    "PatchlineConsoleDown": (
+        {'up{job="patchline-console",instance="i"}': "1x5 0x20"},
+        {"instance": "i", "job": "patchline-console"},
+        10,
+        {'up{job="patchline-console",instance="i"}': "0x20", 'up{job="patchline",instance="j"}': "1x5 0x20"},
+    ),
+    "PatchlineConsoleWithoutArchive": (
+        {'patchline_console_archive_answered_timestamp_seconds{instance="i"}': "0+60x5 300x10"},
+        {"instance": "i"},
+        10,
+        {'patchline_console_archive_answered_timestamp_seconds{instance="i"}': "0+60x20"},
+    ),
+    "PatchlineConsoleLogInsRefused": (
+        {'patchline_console_logins_refused_total{instance="i",reason="wrong"}': "0+2x10 20+5x10"},
+        {"instance": "i"},
+        20,
+        {'patchline_console_logins_refused_total{instance="i",reason="wrong"}': "0+1x20 20x20"},
+    ),
     "PatchlineSpoolFilling": (
         {'patchline_spool_oldest_age_seconds{line="l",category="c"}': "0+60x20"},
         {"line": "l"},
@@ -654,7 +672,8 @@ def test_a_process_that_ended_pages_until_it_is_back(tmp_path):
 
 def test_the_documented_targets_are_the_ports_of_the_configuration_and_the_units():
     settings = yaml.safe_load(Path("config.yaml").read_text())["worker"]
-    ports = {int(target.rsplit(":", 1)[1]) for target in documented_targets("patchline")}
+    targets = documented_targets("patchline") + documented_targets("patchline-console")
+    ports = {int(target.rsplit(":", 1)[1]) for target in targets}
     assert {settings["supervisor_port"], settings["metrics_port"], settings["metrics_port"] + 1} < ports
     for unit in Path("deploy/systemd").glob("*.service"):
         assert {int(port) for port in re.findall(r"METRICS_PORT=(\d+)", unit.read_text())} < ports

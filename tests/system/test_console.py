@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -97,8 +98,10 @@ def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(lin
         "console", "users", "add", "anna", "--role", "review", "--password-file", str(tmp_path / "password")
     )
     assert (added.returncode, added.out) == (0, "anna: review\n")
-    console = line.start("console")
-    wait_for(lambda: server.responds(f"{line.url}/healthz") or console.poll() is not None)
+    (metrics,) = server.free_ports(1)
+    console = line.start("console", "--metrics-port", str(metrics))
+    wait_for(lambda: server.responds(f"http://127.0.0.1:{metrics}/readyz") or console.poll() is not None)
+    assert server.responds(f"{line.url}/healthz")
     with ExitStack() as stack:
         client = log_in(line, stack, "anna")
         listener = Listener(client)
@@ -123,6 +126,9 @@ def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(lin
         archive.kill()
         archive.wait(10)
         wait_for(lambda: [one for one in listener.states[-1]["processes"] if one["state"] == "silent"])
+        assert line.metric(metrics, "patchline_console_live_browsers") == 1
+        assert line.metric(metrics, "patchline_console_statuses_heard_total") > 0
+        assert 0 <= time.time() - line.metric(metrics, "patchline_console_newest_verdict_timestamp_seconds") < 120
         assert client.get("/search").status_code == 200
         console.terminate()
         assert console.wait(20) == 0

@@ -118,7 +118,7 @@ def volume(host, owner):
 
 @needs_root
 def test_the_secrets_of_compose_are_readable_for_their_container_only(compose_plant):
-    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate", "archive", "judge")}
+    read = {f"{user}.url": PATCHLINE_UID for user in ("worker", "publisher", "gate", "archive", "judge", "console")}
     read["definitions.json"] = RABBITMQ_UID
     (compose_plant / "secrets").chmod(0o755)  # an engine mounts each file, whatever its folder
     for owned in (False, True):
@@ -186,7 +186,7 @@ def test_a_volume_of_root_would_stop_a_publisher_of_compose(compose_plant):
 
 def test_compose_mounts_what_the_configuration_names():
     paths = yaml.safe_load(Path("deploy/config.compose.yaml").read_text())["paths"]
-    for name in ("worker", "gate", "publisher"):
+    for name in ("worker", "gate", "publisher", "console"):
         targets = [entry.split(":")[1] for entry in service(name)["volumes"]]
         assert "/etc/patchline/state" in targets
         assert "/etc/patchline/config.yaml" in targets

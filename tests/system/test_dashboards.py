@@ -40,8 +40,8 @@ def test_a_dashboard_can_be_provisioned(document):
 
 
 def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_path, servers):
-    ports = server.consecutive_free_ports(6)
-    worker_port, supervisor_port, publisher_port, gate_port, camera_port, archive_port = ports
+    *ports, pages_port = server.consecutive_free_ports(8)
+    worker_port, supervisor_port, publisher_port, gate_port, camera_port, archive_port, console_port = ports
     line.folder = plant_with_supervisor_port(line.folder, tmp_path / "plant", supervisor_port)
     if servers.broker_metrics_port is None:
         pytest.skip("the metrics of the RabbitMQ of PATCHLINE_AMQP_URL are at an unknown port")
@@ -51,6 +51,8 @@ def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_pa
     activate_bank(line)
     with private_servers.start_all([prometheus]):
         line.start("archive", "--metrics-port", str(archive_port))
+        wait_for(lambda: server.responds(f"http://127.0.0.1:{archive_port}/readyz"))
+        line.start("console", "--port", str(pages_port), "--metrics-port", str(console_port))
         line.start("gate", "--line", "l1", "--dry-run", "--metrics-port", str(gate_port))
         line.start("worker", "--devices", "cpu:0", "--metrics-port", str(worker_port))
         images = write_images(tmp_path / "images", sorted((texture_folder / "train" / "good").glob("*.png")), count=400)
@@ -62,6 +64,7 @@ def test_every_query_returns_data_while_a_line_runs(line, texture_folder, tmp_pa
         assert len(without_data) > 20
 
         def all_have_data():
+            server.responds(f"http://127.0.0.1:{pages_port}/healthz")
             for title, expression in set(without_data):
                 if not all(map(math.isnan, query(url, expression))):
                     without_data.remove((title, expression))

@@ -111,12 +111,19 @@ def references(node):
         yield from references(item)
 
 
+def claims_of(document):
+    """The claims of the first pod of a StatefulSet."""
+    templates = document.get("spec", {}).get("volumeClaimTemplates", [])
+    return [f"{template['metadata']['name']}-{document['metadata']['name']}-0" for template in templates]
+
+
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
 def test_everything_that_a_kubernetes_document_refers_to_exists(folder):
     """Secrets are made by the commands in the comments."""
     documents, config_maps = built(folder)
     existing = {(document["kind"], document["metadata"]["name"]) for document in documents}
     existing |= {("ConfigMap", name) for name in config_maps}
+    existing |= {("PersistentVolumeClaim", name) for document in documents for name in claims_of(document)}
     texts = "".join(file.read_text() for file in (DEPLOY / "kubernetes").rglob("*.yaml"))
     existing |= {("Secret", name) for name in re.findall(r"kubectl -n patchline create secret generic (\S+)", texts)}
     needed = {reference for document in documents for reference in references(document)}
@@ -133,7 +140,8 @@ def test_kustomize_builds_a_plant_in_its_namespace(folder):
     result = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     documents = list(yaml.safe_load_all(result.stdout))
-    namespaces = {document["metadata"].get("namespace") for document in documents if document["kind"] != "Namespace"}
+    of_cluster = ("Namespace", "PriorityClass")
+    namespaces = {one["metadata"].get("namespace") for one in documents if one["kind"] not in of_cluster}
     assert namespaces == {"patchline"}
     expected, config_maps = built(folder)
     assert len(documents) == len(expected) + len(config_maps)
@@ -180,30 +188,59 @@ def named(secrets):
     return [secret if isinstance(secret, str) else secret["source"] for secret in secrets]
 
 
-def test_an_archive_and_workers_in_containers_have_what_postgresql_and_s3_need():
+def test_an_archive_workers_and_a_console_in_containers_have_what_they_need():
     """The packages are in the image, and the keys reach the processes that use them, in compose and in Kubernetes."""
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     locked = [Path(name).read_text() for line in lines for name in re.findall(r"-r (\S+\.lock)", line)]
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    needed = [re.match(r"[\w-]+", one)[0] for extra in ("s3", "archive-postgres") for one in extras[extra]]
-    assert needed == ["obstore", "psycopg"]
+    chosen = ("s3", "archive-postgres", "console")
+    needed = [re.match(r"[\w-]+", one)[0] for extra in chosen for one in extras[extra]]
+    assert {"obstore", "psycopg", "starlette", "argon2-cffi"} <= {*needed}
     assert all(re.search(rf"(?m)^{name}==", "\n".join(locked)) for name in needed)
     development = Path("requirements-dev.lock").read_text()
-    pinned = re.findall(r"(?m)^[a-z][\w-]*==\S+", Path("requirements-archive.lock").read_text())
-    assert all(pin in development for pin in pinned)
+    for name in ("archive", "console"):
+        pinned = re.findall(r"(?m)^[a-z][\w-]*==\S+", Path(f"requirements-{name}.lock").read_text())
+        assert pinned
+        assert all(pin in development for pin in pinned)
     services = yaml.safe_load((DEPLOY / "compose.s3.yaml").read_text())["services"]
-    assert {"worker", "archive"} <= {
+    assert {"worker", "archive", "console"} <= {
         name for name in services if "AWS_SECRET_ACCESS_KEY_FILE" in services[name]["environment"]
     }
     for name in (
         "base/worker",
         "base/archive",
+        "base/console",
         "overlays/ascend/worker-ascend",
         "overlays/ascend-split/worker-ascend-split",
     ):
-        document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text()))
+        documents = yaml.safe_load_all((DEPLOY / "kubernetes" / f"{name}.yaml").read_text())
+        document = next(one for one in documents if "template" in one.get("spec", {}))
         (container,) = document["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "patchline-s3", "optional": True}}]
+
+
+def test_a_console_in_containers_reads_the_archive_keeps_its_accounts_and_gives_way_to_the_line():
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["console"]
+    mounted = [volume.split(":")[1] for volume in service["volumes"]]
+    for file in ("config.compose.yaml", "kubernetes/base/config.yaml"):
+        settings = config.load(DEPLOY / file)
+        assert settings.console.database.relative_to((DEPLOY / file).parent).parts[0] == "accounts"
+        assert settings.console.host == "0.0.0.0"
+    assert {"/etc/patchline/accounts", "/etc/patchline/state"} <= {*mounted}
+    assert service["cpu_shares"] < 1024
+    assert service["depends_on"]["archive"] == {"condition": "service_healthy"}
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    priority, pods, _ = yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / "console.yaml").read_text())
+    pod = pods["spec"]["template"]["spec"]
+    assert pod["priorityClassName"] == priority["metadata"]["name"]
+    assert priority["value"] < 0
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"pages": config.Console().port, "metrics": int(container["args"][2])}
+    assert service["command"] == container["args"]
+    (near,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    archive = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / "archive.yaml").read_text()))
+    assert near["labelSelector"]["matchLabels"] == archive["spec"]["template"]["metadata"]["labels"]
 
 
 def test_rabbitmq_listens_for_mqtt_in_the_same_way_on_a_host_in_compose_and_in_kubernetes():

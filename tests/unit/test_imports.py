@@ -17,7 +17,7 @@ ROOMS = [
     {"broker", "devices", "plc"},
     {"runtime", "inspection"},
     {"archive", "banks", "publisher", "gate", "tracing", "services"},
-    {"models", "evaluation", "worker", "plant", "camera"},
+    {"models", "evaluation", "worker", "plant", "camera", "trial"},
     {"operations", "demo"},
     {"console"},
     {"cli"},

@@ -1,0 +1,1 @@
+"""A whole plant on one host, started by one command for a trial."""

@@ -1,0 +1,182 @@
+"""The life of a trial: starts a plant's servers and processes, keeps them running, and ends them in order."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from patchline import config
+from patchline.banks import fitted, opening
+from patchline.protocol.errors import SetupError
+from patchline.runtime import locks
+from patchline.services import server
+from patchline.trial import lines, memory, ports, processes, servers
+from patchline.trial.child import Child
+from patchline.trial.lines import WatchedLine
+from patchline.trial.memory import Memory
+from patchline.trial.processes import Launcher, Program
+from patchline.trial.servers import Servers
+
+FOLDER = "up"  # in the plant's folder
+_STEP_S, _LOOK_S = 0.2, 2.0
+_END_S = 45.0  # of a group of processes; a worker drains for worker.drain_s
+Say = Callable[[str, str], None]
+
+
+class Trial:
+    """The children of a plant on one host.
+
+    Args:
+        config_file: of the plant.
+        device: of the worker.
+        say: takes what people should know: a name, and a text.
+    """
+
+    def __init__(self, config_file: Path, device: str, say: Say) -> None:
+        self._file, self._device, self._say = config_file, device, say
+        self._settings = config.load(config_file)
+        self._read_at = config_file.stat().st_mtime_ns
+        self._home = config_file.parent / FOLDER
+        self._children: dict[str, Child] = {}
+        self._groups: list[list[str]] = []
+        self._served: dict[str, str] = {}
+        self._looked_at = 0.0
+        self._told = False
+        self.address = ""
+
+    def run(self, stop: threading.Event, welcome: Callable[[str], None]) -> None:
+        """Run the plant until `stop` is set, then end everything in order. Nothing that a process has taken is lost.
+
+        Args:
+            stop: ends the trial.
+            welcome: is called with the console's address once its pages can be opened.
+
+        Raises:
+            SetupError: another trial of this folder runs, a file cannot be used, or RabbitMQ does not answer.
+            ServiceError: a server is not installed.
+        """
+        with ExitStack() as stack:
+            remembered = self._claim(stack)
+            watched = lines.of_plant(self._file.parent, self._settings)
+            found = servers.choose(self._settings, self._home, remembered)
+            chosen = ports.choose(processes.wanted_ports(self._settings, watched), ports.is_free, server.free_ports)
+            self.address = address(self._settings.console, chosen["pages"])
+            remembered.console = self.address
+            remembered.save()
+            self._make(found, watched, chosen)
+            stack.callback(self._end)
+            welcomed = False
+            while not stop.is_set():
+                self.step(time.monotonic())
+                if not welcomed and self._children["console"].ready:
+                    welcomed = True
+                    welcome(self.address)
+                stop.wait(_STEP_S)
+
+    def step(self, now: float) -> None:
+        """Watch all children once, and every two seconds the memory banks."""
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            self._look_for_banks()
+        for child in self._children.values():
+            child.step(now)
+
+    def _claim(self, stack: ExitStack) -> Memory:
+        try:
+            self._home.mkdir(mode=0o700, exist_ok=True)
+            (self._home / "logs").mkdir(exist_ok=True)
+            remembered = memory.read(self._home / "state.json")
+            at = f"; its console is at {remembered.console}" if remembered.console else ""
+            text = f"{self._file.parent}: patchline up runs here already{at}"
+            stack.callback(os.close, locks.claim(self._home / "lock", text))
+        except OSError as error:
+            raise SetupError(f"{self._home}: cannot be written ({error.strerror})") from error
+        return remembered
+
+    def _make(self, found: Servers, watched: Sequence[WatchedLine], chosen: Mapping[str, int]) -> None:
+        for name, text in found.used:
+            self._say(name, text)
+        self._write_environment(found.environment)
+        host = self._settings.worker.metrics_host
+        launcher = Launcher(self._file, self._home / "logs", found.environment, host, self._say)
+        private = {one.name: launcher.server(one) for one in found.own}
+        self._children |= private
+        made = processes.programs(chosen, watched, self._device)
+        for program in made:
+            self._children[program.name] = launcher.child(program, self._may_start(program, tuple(private)))
+        publishers = [program.name for program in made if program.name.startswith("publisher ")]
+        gates = [program.name for program in made if program.name.startswith("gate ")]
+        # Nothing new comes in, then the worker finishes, and who has its verdicts to write ends after it.
+        self._groups = [[*publishers, "console"], ["worker"], [*gates, "archive"], [*private]]
+
+    def _write_environment(self, environment: Mapping[str, str]) -> None:
+        """Write what other terminals need to use the private servers."""
+        file = self._home / "urls.env"
+        try:
+            rows = [f"export {name}={shlex.quote(value)}\n" for name, value in environment.items()]
+            file.touch(mode=0o600)
+            file.write_text("".join(rows), encoding="utf-8")
+        except OSError as error:
+            raise SetupError(f"{file}: cannot be written ({error.strerror})") from error
+
+    def _may_start(self, program: Program, private: tuple[str, ...]) -> Callable[[], bool]:
+        def may_start() -> bool:
+            is_fitted = program.name != "worker" or bool(self._served)
+            return is_fitted and all(self._children[name].was_ready for name in (*private, *program.needs))
+
+        return may_start
+
+    def _look_for_banks(self) -> None:
+        """Let the worker start with the first memory bank, and start it anew for each that it cannot know."""
+        self._reload()
+        banks = fitted.banks(self._settings, opening.copies(self._settings))
+        if not banks and not self._told and self._children["console"].ready:
+            self._told = True
+            self._say("worker", "waits for a memory bank: nothing can be judged before a category is fitted")
+        new = [name for name, bank in banks.items() if is_new(self._served.get(name), bank)]
+        if self._served and new:
+            self._children["worker"].renew(f"there is a new memory bank of {', '.join(new)}")
+        self._served |= banks
+
+    def _reload(self) -> None:
+        """Read the configuration again if it has changed: a category may be new."""
+        try:
+            read_at = self._file.stat().st_mtime_ns
+            if read_at != self._read_at:
+                self._read_at = read_at
+                self._settings = config.load(self._file)
+        except (OSError, SetupError) as error:
+            self._say("config", f"{error}; the one before is used")
+
+    def _end(self) -> None:
+        for names in self._groups:
+            group = [child for child in map(self._children.__getitem__, names) if child.process is not None]
+            for child in group:
+                child.stop()
+            deadline = time.monotonic() + _END_S
+            for child in group:
+                while child.process is not None and child.process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                self._say(child.name, "ended")
+
+
+def is_new(served: str | None, bank: str) -> bool:
+    """Return True if a worker that has served one bank of a category must be started anew for another.
+
+    Args:
+        served: what `fitted.banks` said when the worker started; None: the category had no bank.
+        bank: what it says now. Versions of a store are switched by the worker itself.
+    """
+    return served is None or (bank != served and fitted.IN_STORE not in (bank, served))
+
+
+def address(section: config.Console, port: int) -> str:
+    """Return the url of the pages, for a browser on this host."""
+    scheme = "https" if section.cert_file else "http"
+    host = server.HOST if section.host in ("0.0.0.0", "::", "") else section.host
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{section.prefix}/"

@@ -1,0 +1,135 @@
+"""The processes of a trial, in the order in which they start: servers, archive, console, worker, gates, publishers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchline import config
+from patchline.services import server
+from patchline.services.server import Server
+from patchline.trial.child import Child, Running
+from patchline.trial.lines import WatchedLine
+
+_LOG_BYTES = 10_000_000  # a log that is larger is put aside at the next start
+_LAST_LINE = 300
+_GENTLE = ("nice", "-n", "10")  # pages must not take the machine from the line
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command of Patchline.
+
+    Attributes:
+        name: for people, and of its log.
+        arguments: of `patchline`.
+        port: of its metrics and probes.
+        needs: the names of what must have been ready before it is started for the first time.
+        gentle: it runs at a low priority.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    port: int
+    needs: tuple[str, ...] = ()
+    gentle: bool = False
+
+
+def wanted_ports(settings: config.Config, lines: Sequence[WatchedLine]) -> dict[str, int]:
+    """Return the ports that programs have without a trial, the most important first."""
+    of_lines = {f"publisher {line.name}": line.publisher_port for line in lines}
+    of_lines |= {f"gate {line.name}": line.gate_port for line in lines}
+    first = {"pages": settings.console.port, "worker": settings.worker.metrics_port}
+    return first | {"archive": 9140, "console": 9150} | of_lines
+
+
+def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str) -> list[Program]:
+    """Return the programs of a plant. The archive comes first, since it makes the tables that the console reads.
+
+    Pictures are sent once a worker can judge them: earlier ones would only become late.
+    """
+    pages = ("--port", str(ports["pages"]))
+    found = [
+        _program("archive", ("archive",), ports),
+        _program("console", ("console", *pages), ports, ("archive",), gentle=True),
+        _program("worker", ("worker", "--device", device), ports, ("archive",)),
+    ]
+    for line in lines:
+        of_line = ("--line", line.name)
+        found.append(_program(f"gate {line.name}", ("gate", *of_line, "--dry-run"), ports, ("archive",)))
+        watch = ("--category", line.category, "--watch", str(line.folder))
+        needs = ("worker", f"gate {line.name}")
+        found.append(_program(f"publisher {line.name}", ("publish", *of_line, *watch), ports, needs))
+    return found
+
+
+def _program(
+    name: str, arguments: tuple[str, ...], ports: Mapping[str, int], needs: tuple[str, ...] = (), gentle: bool = False
+) -> Program:
+    return Program(name, (*arguments, "--metrics-port", str(ports[name])), ports[name], needs, gentle)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Makes children of programs and servers.
+
+    Attributes:
+        config_file: of the plant.
+        logs: the folder of their logs.
+        environment: variables for them.
+        host: where they serve their metrics.
+        say: takes what people should know: a name, and a text.
+    """
+
+    config_file: Path
+    logs: Path
+    environment: Mapping[str, str]
+    host: str
+    say: Callable[[str, str], None]
+
+    def child(self, program: Program, may_start: Callable[[], bool]) -> Child:
+        """Return the child of a program."""
+        log = self.logs / f"{program.name.replace(' ', '-')}.log"
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        words = [sys.executable, "-m", "patchline", *program.arguments, "--config", str(self.config_file)]
+        command = [*_GENTLE, *words] if program.gentle else words
+
+        def launch() -> Running:
+            with log.open("ab") as output:
+                return server.start_guarded(command, output, output, self.environment)
+
+        url = f"http://{self.host}:{program.port}/readyz"
+        asked = (lambda: server.responds(url)), _request_stop, self.say
+        return Child(program.name, launch, *asked, may_start=may_start, last_words=lambda: _last_line(log))
+
+    def server(self, private: Server) -> Child:
+        """Return the child of a private server."""
+
+        def launch() -> Running:
+            private.start()
+            assert private.guard is not None
+            return private.guard
+
+        words = private.home / "console.log"
+        return Child(
+            private.name, launch, private.is_ready, _request_stop, self.say, last_words=lambda: _last_line(words)
+        )
+
+
+def _request_stop(process: Running) -> None:
+    assert isinstance(process, subprocess.Popen)
+    server.request_stop(process)
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a log that says something, for people."""
+    try:
+        rows = [row.strip() for row in log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]]
+    except OSError:
+        rows = []
+    said = [row for row in rows if row]
+    return f"{said[-1][:_LAST_LINE]} ({log})" if said else f"see {log}"

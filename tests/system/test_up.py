@@ -1,0 +1,149 @@
+"""`patchline up` in a fresh folder, with real servers and processes, as somebody meets it who tries Patchline."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import httpx2 as httpx
+import psutil
+import pytest
+
+from patchline.operations import init
+from patchline.services import server
+from tests.conftest import require_servers
+from tests.system.conftest import wait_for
+
+pytestmark = pytest.mark.timeout(400)
+PATIENCE_S = 120.0
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a plant with small images, whose urls name servers that do not run."""
+    require_servers()
+    plant = tmp_path / "plant"
+    init.init(plant, "l1", "brick")
+    amqp, redis = server.free_ports(2)
+    text = (plant / "config.yaml").read_text()
+    for old, new in {
+        "127.0.0.1:5672": f"127.0.0.1:{amqp}",
+        "127.0.0.1:6379": f"127.0.0.1:{redis}",
+        "size: 256 ": "size: 128 ",  # resize and imagesize
+        "coreset_ratio: 0.01": "coreset_ratio: 0.05",
+        "false_reject_rate: 0.01": "false_reject_rate: 0.05",
+        "review_rate: 0.05": "review_rate: 0.1",
+        "deadline_ms: 10000 ": "deadline_ms: 100000 ",
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    (plant / "config.yaml").write_text(text)
+    return plant
+
+
+class Trial:
+    """A running `patchline up`, and what it has said."""
+
+    def __init__(self, folder, stack):
+        command = [sys.executable, "-m", "patchline", "up", str(folder)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+        self.said = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        stack.callback(self.end, signal.SIGTERM)
+
+    def _read(self):
+        for row in self.process.stdout:
+            self.said += row
+
+    def wait_for(self, pattern, count=1):
+        """Wait until it has said this so many times. Return the last match."""
+
+        def found():
+            assert self.process.poll() is None or re.search(pattern, self.said), self.said
+            return len(re.findall(pattern, self.said)) >= count
+
+        wait_for(found, PATIENCE_S)
+        return [*re.finditer(pattern, self.said)][-1]
+
+    def end(self, number):
+        """Signal it, and return its exit code and how long it has taken."""
+        began = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(90)
+        self._reader.join(10)
+        self.process.stdout.close()
+        return code, time.monotonic() - began
+
+
+def running(trial):
+    return [one for one in psutil.Process(trial.process.pid).children(recursive=True) if is_alive(one)]
+
+
+def is_alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+OWN = "a password of my own"
+
+
+def logged_in(stack, address, password):
+    client = stack.enter_context(httpx.Client(base_url=address, timeout=30, follow_redirects=True))
+    token = re.search(r'name="csrf" value="([^"]+)"', client.get("login").text)[1]
+    page = client.post("login", data={"csrf": token, "name": "admin", "password": password})
+    assert page.status_code == 200
+    if password != OWN:  # it was given, and may be used once
+        assert client.get("search").url.path == "/password"
+        token = re.search(r'name="csrf" value="([^"]+)"', page.text)[1]
+        client.post("password", data={"csrf": token, "old": password, "new": OWN, "again": OWN})
+        return logged_in(stack, address, OWN)
+    return client
+
+
+def test_a_plant_comes_up_judges_a_picture_is_ended_and_still_knows_the_part(folder, plant, texture_folder):
+    with ExitStack() as stack:
+        trial = Trial(folder, stack)
+        address = trial.wait_for(r"open (http\S+) in a browser")[1]
+        password = trial.wait_for(r"name admin, password (\S+)")[1]
+        trial.wait_for("worker +waits for a memory bank")
+        client = logged_in(stack, address, password)
+        assert client.get("line").status_code == 200
+        second = subprocess.run(
+            [sys.executable, "-m", "patchline", "up", str(folder)], env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert second.returncode == 2
+        assert f"runs here already; its console is at {address}" in second.stderr
+        shutil.copytree(plant / "faiss-index-precision" / "brick", folder / "fitted")
+        (folder / "fitted").rename(folder / "faiss-index-precision" / "brick")
+        trial.wait_for("publisher l1 +ready")
+        shutil.copy(next((texture_folder / "test" / "scratch").glob("*.png")), folder / "captured" / "part-1.png")
+        wait_for(lambda: "part-1" in client.get("search?part=part-1").text.partition("<tbody")[2], PATIENCE_S)
+        (archive,) = [one for one in running(trial) if one.cmdline()[1:4] == ["-m", "patchline", "archive"]]
+        archive.kill()
+        trial.wait_for(r"archive +was ended by signal 9, starts again in 1 s")
+        trial.wait_for("archive +ready", count=2)
+        started = running(trial)
+        code, seconds = trial.end(signal.SIGINT)
+        assert (code, seconds < 30) == (0, True), (seconds, trial.said)
+        ended = re.findall(r"(?m)^\S+  (\w+)[\w ]* ended$", trial.said)
+        assert {*ended[:2]} == {"publisher", "console"}
+        assert ended[2] == "worker"
+        assert {*ended[-2:]} == {"redis", "rabbitmq"}
+        assert not [one for one in started if is_alive(one)]
+    with ExitStack() as stack:
+        trial = Trial(folder, stack)
+        trial.wait_for("publisher l1 +ready")
+        client = logged_in(stack, trial.wait_for(r"open (http\S+) in a browser")[1], OWN)
+        assert "part-1" in client.get("search?part=part-1").text.partition("<tbody")[2]
+        assert "password" not in trial.said

@@ -1,0 +1,238 @@
+"""The planning of `patchline up`: what starts when, which ports and servers, and what becomes of a child that ends."""
+
+import os
+
+import pytest
+
+from patchline import config
+from patchline.operations import init
+from patchline.protocol.errors import MismatchError, SetupError
+from patchline.services import private_servers
+from patchline.trial import lines, memory, plant, ports, processes, servers
+from patchline.trial.child import Child
+
+
+class Process:
+    """A process whose exit code the test sets."""
+
+    def __init__(self):
+        self.code, self.stops = None, 0
+
+    def poll(self):
+        return self.code
+
+
+class Bench:
+    """A child, its processes, and what it has said."""
+
+    def __init__(self):
+        self.processes, self.said, self.may, self.ready = [], [], True, False
+        self.child = Child(
+            "worker",
+            self.launch,
+            lambda: self.ready,
+            lambda process: setattr(process, "stops", process.stops + 1),
+            lambda name, text: self.said.append(f"{name} {text}"),
+            lambda: self.may,
+            lambda: "the last line",
+        )
+
+    def launch(self):
+        self.processes.append(Process())
+        return self.processes[-1]
+
+    def run(self, *times):
+        for now in times:
+            self.child.step(now)
+        return len(self.processes)
+
+
+def test_a_child_starts_once_it_may_and_says_when_it_is_ready():
+    bench = Bench()
+    bench.may = False
+    assert bench.run(1.0, 2.0) == 0
+    bench.may = True
+    assert bench.run(3.0, 3.2) == 1
+    assert (bench.child.ready, bench.said) == (False, [])
+    bench.ready = True
+    bench.run(3.4, 3.6)
+    assert (bench.child.ready, bench.said) == (True, ["worker ready"])
+
+
+def test_a_child_that_ends_starts_again_later_each_time():
+    bench, now, pauses = Bench(), 1.0, []
+    for _ in range(8):
+        bench.run(now, now + 0.2)
+        bench.processes[-1].code = 2
+        bench.run(now + 0.4)
+        count, now = len(bench.processes), now + 0.4
+        while bench.run(now) == count:
+            now += 0.25
+        pauses.append(bench.said[-1])
+    waits = [float(said.split("again in ")[1].split()[0]) for said in pauses]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert bench.said[0] == "worker ended with code 2, starts again in 1 s: the last line"
+
+
+def test_a_child_that_has_started_does_not_wait_for_the_others_again_and_a_long_life_forgets_failures():
+    bench = Bench()
+    bench.run(1.0)
+    bench.may, bench.processes[0].code = False, 1
+    assert bench.run(2.0, 3.1) == 2
+    bench.processes[1].code = 247  # as its guard says of SIGKILL
+    bench.run(100.0)
+    assert "was ended by signal 9, starts again in 1 s" in bench.said[-1]
+
+
+def test_a_child_that_cannot_run_is_given_up():
+    bench = Bench()
+    bench.run(1.0)
+    bench.processes[0].code = MismatchError.exit_code
+    assert bench.run(2.0, 100.0, 1000.0) == 1
+    assert bench.said == ["worker cannot run, and is not started again: the last line"]
+    bench.child.stop()
+    assert bench.processes[0].stops == 0
+
+
+def test_a_child_is_started_anew_without_a_pause_and_asked_once():
+    bench = Bench()
+    bench.run(1.0)
+    bench.child.renew("a new bank")
+    bench.child.renew("a new bank")
+    assert (bench.processes[0].stops, bench.said) == (1, ["worker starts anew: a new bank"])
+    bench.processes[0].code = 0
+    assert bench.run(2.0, 2.2) == 2
+    assert len(bench.said) == 1
+
+
+def test_wanted_ports_are_taken_if_they_are_free_and_nobody_else_wants_them():
+    used, spare = {8420}, [20001, 9100, 20002, 20003, 20004, 20005]
+    wanted = {"pages": 8420, "worker": 9100, "archive": 9140, "console": 0, "gate l1": 9140}
+    chosen = ports.choose(wanted, lambda port: port not in used, lambda count: spare[:count])
+    assert chosen == {"pages": 20001, "worker": 9100, "archive": 9140, "console": 20002, "gate l1": 20003}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("PATCHLINE_")]:
+        monkeypatch.delenv(name)
+    init.init(tmp_path / "plant", "press-3", "gasket")
+    init.init(tmp_path / "plant", "press-4", "gasket")
+    return tmp_path / "plant"
+
+
+def test_the_lines_are_those_of_the_files_for_systemd(folder):
+    first, second = lines.of_plant(folder, config.load(folder / "config.yaml"))
+    assert (first.name, first.category, first.folder) == ("press-3", "gasket", folder / "captured")
+    assert (second.name, second.folder) == ("press-4", folder / "captured-press-4")
+    assert (second.publisher_port, second.gate_port) == (9111, 9121)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("FOLDER=captured\n", "has no line CATEGORY="),
+        ("CATEGORY=seal\nFOLDER=captured\n", "'seal' is not configured"),
+        ("CATEGORY=gasket\nFOLDER=elsewhere\n", "elsewhere is no folder"),
+    ],
+)
+def test_a_line_that_cannot_be_watched_is_an_error_that_names_its_file(folder, text, error):
+    (folder / "publisher-press-4.env").write_text(text)
+    with pytest.raises(SetupError, match=error):
+        lines.of_plant(folder, config.load(folder / "config.yaml"))
+
+
+def test_the_archive_comes_first_and_pictures_are_sent_once_they_can_be_judged(folder):
+    settings = config.load(folder / "config.yaml")
+    watched = lines.of_plant(folder, settings)
+    wanted = processes.wanted_ports(settings, watched)
+    made = {one.name: one for one in processes.programs(wanted, watched, "cpu:0")}
+    started = []
+    while len(started) < len(made):
+        started += [name for name in made if name not in started and set(made[name].needs) <= {*started}][:1]
+    assert started[0] == "archive"
+    assert made["publisher press-3"].needs == ("worker", "gate press-3")
+    assert made["worker"].arguments == ("worker", "--device", "cpu:0", "--metrics-port", "9100")
+    assert made["console"].arguments == ("console", "--port", "8420", "--metrics-port", "9150")
+    assert "--dry-run" in made["gate press-4"].arguments
+    assert [one.name for one in made.values() if one.gentle] == ["console"]
+    assert len(set(wanted.values())) == len(wanted)
+
+
+def chosen(folder, answers, remembered=None):
+    settings = config.load(folder / "config.yaml")
+    remembered = remembered or memory.Memory(folder / "state.json")
+    return servers.choose(settings, folder / "up", remembered, lambda host, port: (host, port) in answers)
+
+
+def test_servers_that_answer_are_used(folder):
+    found = chosen(folder, {("127.0.0.1", 5672), ("127.0.0.1", 6379)})
+    assert (found.own, found.environment) == ([], {})
+    assert [name for name, _ in found.used] == ["rabbitmq", "redis"]
+
+
+def test_servers_on_another_host_or_of_the_environment_have_to_answer(folder, monkeypatch):
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("127.0.0.1:5672", "broker.plant:5672"))
+    with pytest.raises(SetupError, match=r"does not answer at broker\.plant:5672"):
+        chosen(folder, set())
+    monkeypatch.setenv("PATCHLINE_AMQP_URL", "amqp://u:hunter2@127.0.0.1:1234")
+    with pytest.raises(SetupError, match=r"does not answer at 127\.0\.0\.1:1234") as refused:
+        chosen(folder, set())
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.skipif(bool({*private_servers.missing_packages()} - {"prometheus"}), reason="no servers are installed")
+def test_private_servers_keep_their_ports_and_the_name_of_their_node(folder):
+    remembered = memory.Memory(folder / "state.json")
+    first = chosen(folder, set(), remembered)
+    assert [one.name for one in first.own] == ["rabbitmq", "redis"]
+    remembered.save()
+    again = memory.read(folder / "state.json")
+    assert again == remembered
+    assert again.node
+    assert chosen(folder, set(), again).environment == first.environment
+    again.ports["rabbitmq"] = 1  # taken since: the data are found by the name
+    moved = chosen(folder, set(), again)
+    assert moved.own[0].environment["RABBITMQ_NODENAME"] == remembered.node
+
+
+def test_a_memory_that_is_damaged_is_not_made_anew(tmp_path):
+    assert memory.read(tmp_path / "state.json").node == ""
+    (tmp_path / "state.json").write_text('{"node": "patchline-1@localhost"')
+    with pytest.raises(SetupError, match=r"state\.json: is damaged"):
+        memory.read(tmp_path / "state.json")
+
+
+@pytest.mark.parametrize(
+    ("served", "bank", "new"),
+    [
+        (None, "folder 1", True),
+        (None, "store", True),
+        ("folder 1", "folder 1", False),
+        ("folder 1", "folder 2", True),
+        ("folder 1", "store", False),
+        ("store", "store", False),
+        ("store", "folder 1", False),
+    ],
+)
+def test_a_worker_is_started_anew_for_banks_that_it_cannot_switch_to(served, bank, new):
+    assert plant.is_new(served, bank) is new
+
+
+@pytest.mark.parametrize(
+    ("changes", "url"),
+    [
+        ({}, "http://127.0.0.1:8421/"),
+        ({"host": "0.0.0.0", "prefix": "/plant"}, "http://127.0.0.1:8421/plant/"),
+        ({"host": "::1"}, "http://[::1]:8421/"),
+        ({"cert_file": "c.pem", "key_file": "c.key"}, "https://127.0.0.1:8421/"),
+    ],
+)
+def test_the_address_of_the_console_can_be_opened_on_this_host(changes, url):
+    assert plant.address(config.Console().model_copy(update=changes), 8421) == url
+
+
+def test_a_folder_without_a_plant_is_no_line_of_a_stack_trace(tmp_path):
+    with pytest.raises(SetupError, match="cannot be read"):
+        plant.Trial(tmp_path / "config.yaml", "cpu", lambda *_: None)
