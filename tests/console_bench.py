@@ -20,6 +20,7 @@ from patchline.console.accounts import Accounts
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
@@ -28,6 +29,7 @@ from patchline.console.rates import Rates
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
+from patchline.console.teacher import COMMAND, Teacher
 from patchline.console.templates import Templates
 from patchline.protocol.errors import SetupError
 from tests.archive_contract import NOW
@@ -43,7 +45,17 @@ HASHED = PASSWORDS.hash(PASSWORD)
 class Bench:
     """The neighbours of the pages, and browsers."""
 
-    def __init__(self, folder, archive=None, pictures=None, with_banks=True, categories=(), **settings):
+    def __init__(
+        self,
+        folder,
+        archive=None,
+        pictures=None,
+        with_banks=True,
+        categories=(),
+        new_like=None,
+        fits=COMMAND,
+        **settings,
+    ):
         self.now = NOW + 60_000
         self.published, self.announced, self.broker_is_away = [], [], False
         self.bank_objects = MemoryObjects()
@@ -56,8 +68,13 @@ class Bench:
         section = SETTINGS.console.model_copy(update={"defect_kinds": ("scratch", "dent")} | settings)
         known = SETTINGS.categories | dict.fromkeys(categories, next(iter(SETTINGS.categories.values())))
         database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
+        store = {"store": folder / "store" if with_banks else None, "new_categories_like": new_like}
+        banks = SETTINGS.banks.model_copy(update=store)
+        whole = SETTINGS.model_copy(update={"console": section, "categories": known, "banks": banks})
+        lessons = Lessons(folder / "lessons", section.teach.keep_days, lambda: self.now)
+        teacher = Teacher(lessons, whole, lambda: self.now, fits)
         self.console = Console(
-            settings=SETTINGS.model_copy(update={"console": section, "categories": known}),
+            settings=whole,
             archive=self.archive,
             pictures=self.pictures,
             store=self.store,
@@ -73,6 +90,8 @@ class Bench:
             looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),
             live=Live(self.archive.find, lambda: self.now, clock=lambda: self.now / 1000),
             states=States(clock=lambda: self.now / 1000),
+            lessons=lessons,
+            teacher=self.stack.enter_context(closing(teacher)),
             templates=Templates(section.prefix),
             now_ms=lambda: self.now,
         )

@@ -24,6 +24,7 @@ from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.worker.bank_source import BankSource
 from patchline.worker.metrics import Metrics
+from patchline.worker.new_categories import NewCategories
 from patchline.worker.shadow import Shadows
 from patchline.worker.shadow_switch import ShadowSwitch
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
@@ -58,6 +59,7 @@ class BankSwitch:
         now_ms: the wall clock.
         clock: returns seconds.
         shadows: of the lanes; None: no version judges beside that which serves.
+        new: what the store has beside the categories of the configuration; None: it is not served.
     """
 
     source: BankSource
@@ -70,6 +72,7 @@ class BankSwitch:
     now_ms: Callable[[], int]
     clock: Callable[[], float] = time.monotonic
     shadows: Shadows | None = None
+    new: NewCategories | None = None
     _failures: dict[str, _Failure] = field(default_factory=dict)
     _unreadable: str | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -98,15 +101,20 @@ class BankSwitch:
 
     def step(self) -> None:
         """Look at the store once, and switch each category whose active version is not served."""
-        unreadable = None
-        for name in self.inspectors:
+        names, unreadable = list(self.inspectors), None
+        if self.new is not None:
+            try:
+                names += self.new.names(names)
+            except SetupError as error:
+                unreadable = str(error)
+        for name in names:
             try:
                 state = self.versions.state(name)
             except SetupError as error:  # the store is away, or the log of this category is damaged
                 unreadable = str(error)
             else:
                 self._follow(name, state)
-                if self._shadow is not None:
+                if self._shadow is not None and name in self.inspectors:
                     self._shadow.follow(name, state)
         if unreadable is None:
             self._read_at = self.now_ms() / 1000
@@ -118,8 +126,8 @@ class BankSwitch:
 
     def _follow(self, name: str, state: State) -> None:
         """Serve the active version of a category, if it is not served and no attempt has failed just now."""
-        failure = self._failures.get(name)
-        if state.active is None or state.active == self.inspectors[name].bank.digest:
+        failure, serves = self._failures.get(name), self.inspectors.get(name)
+        if state.active is None or (serves is not None and state.active == serves.bank.digest):
             if failure is not None:
                 del self._failures[name]
                 self.metrics.set_bank_not_activated(name, False)
@@ -135,10 +143,15 @@ class BankSwitch:
             self._fail(name, state.active, f"{type(error).__name__}: {error}")
 
     def _switch(self, name: str, state: State) -> None:
-        began, before = self.clock(), self.inspectors[name].bank.digest
+        began, serves = self.clock(), self.inspectors.get(name)
+        before = None if serves is None else serves.bank.digest
+        if serves is None and self.new is not None:
+            self.new.prepare(name)
         inspector = self.source.load_active(name, state, partial(self.lock.shared, quiet=True))
         self.metrics.set_bank(name, inspector.bank, self.source.reference(name, inspector))
         self.inspectors[name] = inspector
+        if serves is None and self.new is not None:
+            self.new.begin(name)
         self._failures.pop(name, None)
         self.metrics.set_bank_not_activated(name, False)
         self.metrics.bank_switched(name)

@@ -267,7 +267,7 @@ class Lane:
 
     def _inspector(self, job: Job) -> Inspector:
         if job.category not in self.inspectors:
-            served = ", ".join(self.inspectors)
+            served = ", ".join(list(self.inspectors))
             raise Unusable(Reason.UNKNOWN_CATEGORY, f"category {job.category!r} is not served here; served: {served}")
         return self.inspectors[job.category]
 

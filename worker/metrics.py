@@ -114,6 +114,11 @@ class Metrics:
         health.is_blocked = lambda: self.backpressure.waiting > 0
         return serve(host, port, metrics.application(self.registry), health)
 
+    def add_category(self, category: str) -> None:
+        """Have a further category counted by its name."""
+        self._categories |= {category}
+        self.set_category_ready(category, True)
+
     def set_bank(self, category: str, bank: MemoryBank, reference: drift.Reference | None) -> None:
         """Set the memory bank that a category is judged by from now on.
 

@@ -22,19 +22,22 @@ from patchline.inspection.search import exact_search
 from patchline.protocol import topology
 from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
 from patchline.runtime import connections, container, garbage, logs, notify
+from patchline.runtime.connections import now_ms
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
-from patchline.worker import lost_device, pictures, retired_queues, sizes, supply, verdict_cache
+from patchline.worker import lost_device, new_categories, pictures, retired_queues, sizes, supply, verdict_cache
 from patchline.worker.bank_source import BankSource, fitted_categories
 from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.drain import drain
 from patchline.worker.heartbeats import Heartbeats
 from patchline.worker.lane import Lane, SuspectLane
 from patchline.worker.metrics import Metrics
+from patchline.worker.new_categories import NewCategories
 from patchline.worker.shadow import ShadowMetrics, Shadows
 from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 from patchline.worker.sizes import Sizes
+from patchline.worker.supply import Supply
 from patchline.worker.verdict_cache import VerdictCache
 from patchline.worker.verdict_factory import VerdictFactory
 
@@ -84,12 +87,12 @@ def run(
         if stop.is_set():
             _log.info("worker stopped before it was ready", device=str(device))
             return
-        lanes = _make_lanes(
-            settings, broker, inspectors, size, VerdictFactory(name, str(device), connections.now_ms), cache, metrics
-        )
+        expected, factory = new_categories.expected(settings, categories), VerdictFactory(name, str(device), now_ms)
+        lanes = _make_lanes(settings, broker, inspectors, size, factory, cache, metrics, expected)
+        new = _new_categories(source, keeper, lanes, metrics) if expected else None
         _log.info("worker ready", device=str(device), categories=list(inspectors), metrics_port=port, **vars(size))
-        statuses = _statuses(settings, name, partial(_report, lanes, health, metrics, len(inspectors)), inspectors)
-        with keeper, statuses, _switch(source, lanes, inspectors, metrics, broker, name):
+        statuses = _statuses(settings, name, partial(_report, lanes, health, metrics, inspectors), inspectors)
+        with keeper, statuses, _switch(source, lanes, inspectors, metrics, broker, name, new):
             failure, is_busy = _run_lanes(lanes, broker, health, stop, settings.worker)
     cache.close()
     if is_busy:
@@ -107,10 +110,10 @@ def _statuses(
     inspectors: Mapping[str, Inspector],
 ) -> StatusSender:
     def banks() -> dict[str, str]:
-        return {category: inspector.bank.digest or "" for category, inspector in inspectors.items()}
+        return {category: inspector.bank.digest or "" for category, inspector in list(inspectors.items())}
 
     broker, identity = connections.connect(settings, f"{name} status", quiet=True), Identity("worker", name)
-    return StatusSender(broker, identity, report, connections.now_ms, settings.broker.make_queues, banks)
+    return StatusSender(broker, identity, report, now_ms, settings.broker.make_queues, banks)
 
 
 def _switch(
@@ -120,21 +123,33 @@ def _switch(
     metrics: Metrics,
     broker: Broker,
     name: str,
+    new: NewCategories | None,
 ) -> AbstractContextManager[object]:
     """Follow the active versions of the store, if there is one."""
     if source.copies is None:
         return nullcontext()
     poll_s, versions = source.loader.settings.banks.poll_s, source.copies.versions
     first = lanes[0]
-    common = first.lock, metrics, name, poll_s, connections.now_ms
-    switch = BankSwitch(source, versions, inspectors, *common, shadows=first.shadows)
+    common = first.lock, metrics, name, poll_s, now_ms
+    switch = BankSwitch(source, versions, inspectors, *common, shadows=first.shadows, new=new)
     broker.listen(topology.BANKS, "#", lambda _: switch.look_now())
     return switch
 
 
-def _report(lanes: list[Lane], health: Health, metrics: Metrics, categories: int) -> tuple[str, dict[str, int]]:
+def _new_categories(
+    source: BankSource, keeper: QueueKeeper, lanes: list[Lane], metrics: Metrics
+) -> NewCategories | None:
+    jobs, suspects = lanes[0].jobs, lanes[-1].jobs
+    if source.copies is None or not isinstance(jobs, Supply) or not isinstance(suspects, Supply):
+        return None
+    return NewCategories(source.loader.settings, source.copies, keeper, jobs, suspects, metrics)
+
+
+def _report(
+    lanes: list[Lane], health: Health, metrics: Metrics, inspectors: Mapping[str, Inspector]
+) -> tuple[str, dict[str, int]]:
     in_hand = sum(len(lane.in_hand) for lane in {id(lane): lane for lane in lanes}.values())
-    holds = {"in_hand": in_hand, "refused_lanes": metrics.backpressure.waiting, "categories": categories}
+    holds = {"in_hand": in_hand, "refused_lanes": metrics.backpressure.waiting, "categories": len(inspectors)}
     return SERVING if health.is_ready() else BLIND, holds
 
 
@@ -212,8 +227,9 @@ def _make_lanes(
     verdicts: VerdictFactory,
     cache: VerdictCache,
     metrics: Metrics,
+    expected: int,
 ) -> list[Lane]:
-    prefetch = size.prefetch_of_each(len(inspectors))
+    prefetch = size.prefetch_of_each(len(inspectors) + expected)
     jobs, suspects = supply.of_jobs(broker, inspectors, prefetch), supply.of_suspects(broker, inspectors)
     heartbeats = Heartbeats(size.lanes + 1)
     lock = SharedExclusiveLock(size.concurrency, heartbeats.beat)
@@ -236,7 +252,7 @@ def _shadows(settings: config.Config, worker: str, lock: SharedExclusiveLock, me
     if settings.banks.store is None:
         return None
     broker = connections.connect(settings, f"{worker} shadows", quiet=True)
-    return Shadows(broker, lock, ShadowMetrics(metrics.registry), connections.now_ms)
+    return Shadows(broker, lock, ShadowMetrics(metrics.registry), now_ms)
 
 
 def _run_lanes(

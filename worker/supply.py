@@ -25,16 +25,32 @@ class Supply:
     def __init__(self, broker: Broker, fresh: Sequence[str], backlog: Sequence[str], prefetch: int) -> None:
         self._arrivals = threading.Semaphore(0)
         self._turns = itertools.count()
+        self._broker, self._prefetch, self._stopped = broker, prefetch, False
+        self._joining: list[Consumer] = []
         self._fresh = self._consume(broker, fresh, prefetch)
         self._backlog = self._consume(broker, backlog, max(1, prefetch // 2))
 
     def _consume(self, broker: Broker, queues: Sequence[str], prefetch: int) -> list[Consumer]:
         return [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
 
+    def add(self, fresh: Sequence[str], backlog: Sequence[str]) -> None:
+        """Take from further queues, with the same prefetch. They count as subscribed until they are for the first time.
+
+        Once the supply was stopped, this does nothing.
+        """
+        if self._stopped:
+            return
+        more = self._consume(self._broker, fresh, self._prefetch)
+        late = self._consume(self._broker, backlog, max(1, self._prefetch // 2))
+        self._joining = [*self._joining, *more, *late]
+        self._fresh, self._backlog = [*self._fresh, *more], [*self._backlog, *late]
+        self._arrivals.release(len(more + late))  # for what has arrived before a lane could look
+
     @property
     def subscribed(self) -> bool:
         """See `base.Consumer`."""
-        return all(consumer.subscribed for consumer in self._all())
+        self._joining = [consumer for consumer in self._joining if not consumer.subscribed]
+        return all(consumer.subscribed for consumer in self._all() if consumer not in self._joining)
 
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`."""
@@ -53,11 +69,13 @@ class Supply:
 
     def stop(self) -> None:
         """See `base.Consumer`."""
+        self._stopped = True
         for consumer in self._all():
             consumer.stop()
 
     def cancel(self) -> None:
         """See `base.Consumer`."""
+        self._stopped = True
         for consumer in self._all():
             consumer.cancel()
 
@@ -79,6 +97,16 @@ def of_jobs(broker: Broker, categories: Iterable[str], prefetch: int) -> Supply:
 def of_suspects(broker: Broker, categories: Iterable[str]) -> Supply:
     """Return the suspects of some categories, one of each at a time."""
     return Supply(broker, _queues(topology.SUSPECTS, list(categories)), (), prefetch=1)
+
+
+def add_jobs(supply: Supply, category: str) -> None:
+    """Have a supply of `of_jobs` take those of one more category."""
+    supply.add(_queues(topology.JOBS, [category]), _queues(topology.BACKLOG, [category]))
+
+
+def add_suspects(supply: Supply, category: str) -> None:
+    """Have a supply of `of_suspects` take those of one more category."""
+    supply.add(_queues(topology.SUSPECTS, [category]), ())
 
 
 def _queues(exchange: str, categories: Sequence[str]) -> list[str]:

@@ -96,10 +96,13 @@ def fit(
     with Recipe.open(settings, name, folder, device, choices, trial) as recipe, terminal.progress() as progress:
         recipe, draft = make_clean_draft(recipe, seed, progress)
         review.require_no_outliers(recipe, draft.held_out, draft.distances)
-        candidates = int(draft.candidates.sum())
-        return recipe.save_bank(
-            draft.bank, draft.held_out, "leave-one-group-out", seed, candidates, draft.folds(recipe)
-        )
+        return save(recipe, draft, seed)
+
+
+def save(recipe: Recipe, draft: Draft, seed: int) -> memory_bank.BankManifest:
+    """Save the bank of a draft in `paths.memory_banks`, with thresholds. `seed` is that of the draft."""
+    candidates = int(draft.candidates.sum())
+    return recipe.save_bank(draft.bank, draft.held_out, "leave-one-group-out", seed, candidates, draft.folds(recipe))
 
 
 def review_images(

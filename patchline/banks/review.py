@@ -84,6 +84,12 @@ def review(recipe: Recipe, held_out: HeldOut, distances: Distances) -> tuple[lis
     Returns:
         All images, the highest score first, and the file of the sheet.
     """
+    reviewed, tiles = drawn(recipe, held_out, distances)
+    return reviewed, write_sheet(recipe.choices.out, recipe.name, tiles)
+
+
+def drawn(recipe: Recipe, held_out: HeldOut, distances: Distances) -> tuple[list[Reviewed], list[picture.Tile]]:
+    """Return what `review` does, with the tiles of the sheet instead of its file: those of the first images."""
     scores = held_out.image_scores(recipe.category.score)
     suspects, p_values = outliers.suspects(scores), outliers.p_values(scores)
     # Images with the same pixels have scores of 0.
@@ -95,8 +101,7 @@ def review(recipe: Recipe, held_out: HeldOut, distances: Distances) -> tuple[lis
         for row in order
     ]
     shown = zip(order[:_SHOWN], reviewed, strict=False)
-    tiles = [_tile(recipe, row, image, distances[row], highest) for row, image in shown]
-    return reviewed, write_sheet(recipe.choices.out, recipe.name, tiles)
+    return reviewed, [_tile(recipe, row, image, distances[row], highest) for row, image in shown]
 
 
 def write_sheet(out: Path, name: str, tiles: list[picture.Tile]) -> Path:

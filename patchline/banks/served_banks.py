@@ -88,6 +88,10 @@ class ServedBanks:
         except OSError as error:
             raise self._unusable(error) from error
 
+    def categories(self) -> list[str]:
+        """Return the categories of which a version was served here."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{_SERVED_FILE}"))
+
     def last(self, category: str) -> Path | None:
         """Return the copy of the version that was served last; None if it was the bank in `paths.memory_banks`.
 

@@ -2,7 +2,7 @@
 
 from patchline.config.base import Section
 from patchline.config.camera import Camera, CameraRules
-from patchline.config.console import Console
+from patchline.config.console import Console, Teach
 from patchline.config.loading import PACKAGED, archive_url, broker_url, load, save, with_urls
 from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
@@ -46,6 +46,7 @@ __all__ = [
     "Publisher",
     "Redis",
     "Section",
+    "Teach",
     "Worker",
     "archive_url",
     "broker_url",

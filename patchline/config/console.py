@@ -12,6 +12,14 @@ from patchline.config.base import Count, File, Port, Section
 from patchline.protocol import messages
 
 
+class Teach(Section):
+    """What people may gather to teach a category. A lesson that nobody touches for `keep_days` is deleted."""
+
+    max_pictures: Annotated[int, Field(ge=1, le=5_000)] = 1_000
+    max_bytes: Count = 4_000_000_000
+    keep_days: Count = 30
+
+
 class Console(Section):
     """The console.
 
@@ -28,6 +36,7 @@ class Console(Section):
         language: for browsers that ask for none of those that there are.
         defect_kinds: names to choose from in the review; others can be written.
         trace_url: the address of a trace in the plant's viewer, with {trace} in the place of its id; empty: no link.
+        teach: limits of each lesson.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +53,7 @@ class Console(Section):
     language: Literal["en", "de", "zh"] = "en"
     defect_kinds: Annotated[tuple[messages.Name, ...], Field(strict=False, max_length=9)] = ()
     trace_url: Annotated[str, Field(pattern=r"^(https?://\S*\{trace\}\S*)?$")] = ""
+    teach: Teach = Teach()
 
     @property
     def uses_https(self) -> bool:

@@ -11,6 +11,7 @@ import pydantic
 import yaml
 
 from patchline.config.base import Section
+from patchline.config.console import Teach
 from patchline.config.pictures import Pictures
 from patchline.config.plc import PlcRules
 from patchline.config.sections import Archive, Broker, Category, Config, GateOverride, Paths, Redis
@@ -150,6 +151,8 @@ def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
         return PlcRules
     if location[:2] == ("archive", "pictures") and len(location) > 2:
         return Pictures
+    if location[:2] == ("console", "teach") and len(location) > 2:
+        return Teach
     section = Config.model_fields[str(location[0])].annotation
     return section if isinstance(section, type) and issubclass(section, Section) else Category
 

@@ -214,12 +214,17 @@ class Banks(Section):
     """Versions of memory banks in a store that all hosts share. Without a store, banks are in `paths.memory_banks`.
 
     The store is a folder, or the url of a bucket of S3, for which `endpoint` and `region` are.
+
+    Attributes:
+        new_categories_like: the category whose recipe those have that the configuration does not name. Workers serve
+            them once a version of them is active. None: there are no such categories.
     """
 
     store: Path | str | None = None
     endpoint: Endpoint = None
     region: str = "us-east-1"
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+    new_categories_like: messages.Name | None = None
 
     @pydantic.field_validator("store", mode="before")
     @classmethod
@@ -275,10 +280,18 @@ class Config(Section):
             unknown = named.keys() - self.categories.keys()
             if unknown:
                 raise ValueError(f"{section}.categories names {min(unknown)!r}, which is not a category here")
+        like = self.banks.new_categories_like
+        if like is not None and like not in self.categories:
+            raise ValueError(f"banks.new_categories_like names {like!r}, which is not a category here")
+        if like is not None and self.banks.store is None:
+            raise ValueError("banks.new_categories_like needs banks.store, where the banks of these categories are")
         return self
 
     def category(self, name: str) -> Category:
-        """Return the recipe of a category. Raise SetupError if it is not configured."""
-        if name not in self.categories:
-            raise SetupError(f"category {name!r} is not configured; known: {', '.join(self.categories)}")
-        return self.categories[name]
+        """Return the recipe of a category. Raise SetupError if it is not configured, and no other recipe is its."""
+        recipe = self.categories.get(name) or self.categories.get(self.banks.new_categories_like or "")
+        if recipe is None:
+            known = ", ".join(self.categories)
+            advice = "add it to the configuration, or set banks.new_categories_like there"
+            raise SetupError(f"category {name!r} is not configured; known: {known}; {advice}")
+        return recipe

@@ -13,6 +13,7 @@ from patchline.banks.versions import Versions
 from patchline.console.accounts import Accounts
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
@@ -20,6 +21,7 @@ from patchline.console.metrics import Metrics
 from patchline.console.rates import Rates
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
+from patchline.console.teacher import Teacher
 from patchline.console.templates import Templates
 from patchline.protocol.judgement_message import Judgement
 
@@ -38,6 +40,8 @@ class Console:
         live: the parts as they come.
         looks: closer looks at parts, which take some seconds.
         states: of the processes of the line.
+        lessons: the pictures of banks to be made.
+        teacher: makes these banks.
         now_ms: the wall clock.
         metrics: counts requests, log-ins and browsers.
     """
@@ -58,6 +62,8 @@ class Console:
     live: Live
     looks: Looks
     states: States
+    lessons: Lessons
+    teacher: Teacher
     templates: Templates
     now_ms: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)

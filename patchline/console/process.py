@@ -21,6 +21,7 @@ from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
@@ -28,6 +29,7 @@ from patchline.console.passwords import Passwords
 from patchline.console.rates import Rates
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
+from patchline.console.teacher import Teacher
 from patchline.console.templates import Templates
 from patchline.operations import bank_news, judging, look_child
 from patchline.protocol import topology
@@ -113,6 +115,8 @@ def _console(
 ) -> Console:
     archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
     section = settings.console
+    lessons = Lessons(section.database.parent / "lessons", section.teach.keep_days, now_ms)
+    teacher = stack.enter_context(closing(Teacher(lessons, settings, now_ms)))
     return Console(
         settings=settings,
         archive=archive,
@@ -130,6 +134,8 @@ def _console(
         live=Live(archive.find, now_ms),
         looks=Looks(lambda job_id: look_child.look(settings, job_id, _REPLAY_S, stop)),
         states=States(),
+        lessons=lessons,
+        teacher=teacher,
         templates=Templates(section.prefix),
         now_ms=now_ms,
     )

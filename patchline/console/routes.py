@@ -12,6 +12,7 @@ from patchline.console import (
     bank_act_page,
     bank_page,
     category_page,
+    lesson_page,
     line_page,
     login_page,
     look_page,
@@ -21,10 +22,12 @@ from patchline.console import (
     search_page,
     shadow_page,
     threshold_page,
+    teach_page,
 )
 from patchline.console.context import Console
 from patchline.console.roles import Role
 from patchline.console.texts import mark
+from patchline.console.uploads import Limits
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 
 
@@ -37,6 +40,7 @@ class Route:
         role: who may see it; None: everybody.
         renewed: htmx asks for it again and again, which is no sign that a person is there.
         costly: it asks much of the archive's database; a person gets few of them a minute.
+        upload: how much a form with files may send to it; None: it takes no files.
     """
 
     method: str
@@ -45,6 +49,7 @@ class Route:
     role: Role | None
     renewed: bool = False
     costly: bool = False
+    upload: Callable[[Console, Visit], Limits] | None = None
 
 
 def _home(_: Console, __: Visit) -> Reply:
@@ -96,6 +101,17 @@ ROUTES = (
     Route("POST", "/category/{category}/rollback", threshold_page.roll_back, Role.ENGINEER),
     Route("GET", "/accounts", accounts_page.show, Role.ADMIN),
     Route("POST", "/accounts", accounts_page.change, Role.ADMIN),
+    Route("GET", "/teach", teach_page.show, Role.ENGINEER),
+    Route("POST", "/teach", teach_page.begin, Role.ENGINEER),
+    Route("GET", "/teach/{lesson}", lesson_page.show, Role.ENGINEER),
+    Route("POST", "/teach/{lesson}", lesson_page.upload, Role.ENGINEER, upload=lesson_page.limits),
+    Route("POST", "/teach/{lesson}/archive", lesson_page.choose, Role.ENGINEER),
+    Route("POST", "/teach/{lesson}/fit", lesson_page.fit, Role.ENGINEER),
+    Route("GET", "/teach/{lesson}/run", lesson_page.show_run, Role.ENGINEER, renewed=True),
+    Route("POST", "/teach/{lesson}/cancel", lesson_page.cancel, Role.ENGINEER),
+    Route("POST", "/teach/{lesson}/delete", lesson_page.delete, Role.ENGINEER),
+    Route("GET", "/teach/{lesson}/small/{kind}/{name}", lesson_page.show_small, Role.ENGINEER),
+    Route("GET", "/teach/{lesson}/tile/{name}", lesson_page.show_tile, Role.ENGINEER),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),
 )
 
@@ -110,11 +126,25 @@ def answer(console: Console, route: Route, visit: Visit) -> Reply:
     if route.role is not None:
         if visit.person.must_change and route.path not in _BEFORE_A_PASSWORD:
             return Redirect("/password")
-        if not visit.person.role.may(route.role):
-            raise Refused(403, mark("Your account may not do this. An administrator can change its role."))
+        _require_role(route.role, visit)
         if route.method != "GET" and not hmac.compare_digest(visit.one("csrf").encode(), visit.person.csrf.encode()):
             raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
         is_counted = route.path not in _BEFORE_A_PASSWORD
         if is_counted and not console.rates.admit(visit.person.name, route.method, route.costly):
             raise Refused(429, mark("Too much at once. Wait a few seconds, and load the page again."))
     return route.page(console, visit)
+
+
+def limits(console: Console, route: Route, visit: Visit) -> Limits:
+    """Return how much this person may send to a page that takes files. Raises Refused, as `answer`."""
+    if route.role is None or route.upload is None:
+        raise Refused(404)
+    if visit.person.must_change:
+        raise Refused(403, mark("Change the password first."))
+    _require_role(route.role, visit)
+    return route.upload(console, visit)
+
+
+def _require_role(role: Role, visit: Visit) -> None:
+    if not visit.person.role.may(role):
+        raise Refused(403, mark("Your account may not do this. An administrator can change its role."))

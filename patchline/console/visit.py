@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlencode
 
 from patchline.console.sessions import Session
 
 Values = Mapping[str, tuple[str, ...]]
 HTML = "text/html; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file that a form has sent.
+
+    Attributes:
+        name: as the browser says it; empty if the field was left empty.
+        path: where it is until the page is made; None if it was refused.
+        problem: why it was refused, to be translated.
+    """
+
+    name: str
+    path: Path | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,7 @@ class Visit:
         partial: htmx wants a part of the page.
         language: of the texts.
         session: the log-in; None: nobody has logged in.
+        files: that were sent, to a page that takes files.
     """
 
     path: str
@@ -37,6 +54,7 @@ class Visit:
     partial: bool = False
     language: str = "en"
     session: Session | None = None
+    files: tuple[Received, ...] = ()
 
     def one(self, name: str) -> str:
         """Return a value of the form or the query, without spaces around it; empty if it is missing."""

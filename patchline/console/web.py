@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from urllib.parse import parse_qs, quote
 
 import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route as WebRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,11 +29,13 @@ from patchline.console.metrics import NO_PAGE
 from patchline.console.routes import Route
 from patchline.console.sessions import Session
 from patchline.console.texts import mark
+from patchline.console.uploads import Receiver
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Stream, Values, Visit
 from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
 _MOST_BODY = 65_536
+_MOST_FIELDS = 1_000  # such as pictures that are ticked
 _LANGUAGE_COOKIE = "patchline_language"
 _KEPT_S = 31_536_000
 _HEADERS = {
@@ -45,6 +49,8 @@ _HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 _NO_STORE = "no-store"
+_LONGEST_NUMBER = 16  # digits of a length
+_BEGUN = Answer(b"")  # what is sent is being read
 _REFUSALS = {
     400: mark("The request makes no sense."),
     404: mark("There is no such page."),
@@ -95,6 +101,8 @@ def _endpoint(console: Console, route: Route) -> Callable[[Request], Awaitable[R
     async def endpoint(request: Request) -> Response:
         began = time.monotonic()
         form: Values | None = {}
+        if route.upload is not None:
+            return await _take_files(console, route, request)
         if route.method == "POST":
             form = await _form(request)
         reply, visit = await run_in_threadpool(_reply, console, route, request, form)
@@ -104,6 +112,44 @@ def _endpoint(console: Console, route: Route) -> Callable[[Request], Awaitable[R
         return response
 
     return endpoint
+
+
+async def _take_files(console: Console, route: Route, request: Request) -> Response:
+    """Answer a form with files. Who may not send it is refused before anything is read."""
+    visit = await run_in_threadpool(_visit, console, request, {})
+    receivers: list[Receiver] = []
+
+    def begin() -> Reply:
+        _require_own_page(request, route)
+        limits = routes.limits(console, route, visit)
+        length = request.headers.get("content-length", "")
+        known = int(length) if length.isdecimal() and len(length) < _LONGEST_NUMBER else None
+        receivers.append(Receiver(request.headers.get("content-type", ""), known, visit.person.csrf, limits))
+        return _BEGUN
+
+    def feed(piece: bytes) -> Reply:
+        receivers[0].feed(piece)
+        return _BEGUN
+
+    def end() -> Reply:
+        taken = receivers[0]
+        return routes.answer(console, route, replace(visit, form=taken.fields(), files=taken.files()))
+
+    try:
+        reply = await run_in_threadpool(_guarded, console, visit, begin)
+        if reply is _BEGUN:
+            async for piece in request.stream():
+                reply = await run_in_threadpool(_guarded, console, visit, partial(feed, piece))
+                if reply is not _BEGUN:
+                    break
+            else:
+                reply = await run_in_threadpool(_guarded, console, visit, end)
+        return _response(console, request, reply, visit)
+    except ClientDisconnect:
+        return Response(status_code=400)
+    finally:
+        for receiver in receivers:
+            await run_in_threadpool(receiver.close)
 
 
 async def _form(request: Request) -> Values | None:
@@ -118,7 +164,7 @@ async def _form(request: Request) -> Values | None:
 
 def _values(encoded: str) -> Values:
     try:
-        return {name: tuple(values) for name, values in parse_qs(encoded, max_num_fields=100).items()}
+        return {name: tuple(values) for name, values in parse_qs(encoded, max_num_fields=_MOST_FIELDS).items()}
     except ValueError:
         return {}
 
@@ -126,19 +172,32 @@ def _values(encoded: str) -> Values:
 def _reply(console: Console, route: Route, request: Request, form: Values | None) -> tuple[Reply, Visit]:
     """Answer a request on a thread of its own: databases and RabbitMQ may take their time."""
     visit = _visit(console, request, form or {}, is_used=not (route.renewed and "hx-request" in request.headers))
-    try:
+
+    def make() -> Reply:
         if form is None:
             raise Refused(413)
-        if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none") and route.method != "GET":
-            raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
-        return routes.answer(console, route, visit), visit
+        _require_own_page(request, route)
+        return routes.answer(console, route, visit)
+
+    return _guarded(console, visit, make), visit
+
+
+def _require_own_page(request: Request, route: Route) -> None:
+    if request.headers.get("sec-fetch-site") not in (None, "same-origin", "none") and route.method != "GET":
+        raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
+
+
+def _guarded(console: Console, visit: Visit, make: Callable[[], Reply]) -> Reply:
+    """Make a reply. What goes wrong becomes a page that says it."""
+    try:
+        return make()
     except Refused as refused:
-        return _refusal(console, visit, refused), visit
+        return _refusal(console, visit, refused)
     except Unavailable as error:
-        return _refusal(console, visit, Refused(503, mark("The archive does not answer."), str(error))), visit
+        return _refusal(console, visit, Refused(503, mark("The archive does not answer."), str(error)))
     except SetupError as error:
         _log.error("a page cannot be made", path=visit.path, reason=str(error))
-        return _refusal(console, visit, Refused(503, mark("The console cannot do this now."), str(error))), visit
+        return _refusal(console, visit, Refused(503, mark("The console cannot do this now."), str(error)))
 
 
 def _visit(console: Console, request: Request, form: Values, is_used: bool = True) -> Visit:

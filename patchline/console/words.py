@@ -120,6 +120,30 @@ ORIGINS: dict[Origin, str] = {
     Origin.UNREADABLE: mark("The nearest good patch is of %(name)s, which this console cannot read."),
     Origin.CHANGED: mark("The nearest good patch is of %(name)s, which has changed since the fit."),
 }
+STEPS: dict[str, str] = {
+    "": mark("It begins."),
+    "images": mark("It looks at the pictures."),
+    "features": mark("It describes the pictures."),
+    "coreset": mark("It chooses what the bank keeps."),
+    "held-out coresets": mark("It leaves out each picture in turn."),
+    "calibration": mark("It compares each picture with the others."),
+    "defects": mark("It judges the defects."),
+    "store": mark("It puts the version into the store."),
+}
+FITS: dict[str, str] = {
+    "running": mark("is being fitted"),
+    "outliers": mark("waits for a look at pictures that stand out"),
+    "failed": mark("failed"),
+    "cancelled": mark("cancelled"),
+    "done": mark("made a version"),
+}
+LEFT_OUT: dict[str, str] = {
+    "exact copies": mark("exact copies"),
+    "thumbnails of other images": mark("small copies of others"),
+    "much smaller than the others": mark("much smaller than the others"),
+    "named by --leave-out": mark("left out by hand"),
+    "outliers": mark("left out since they stand out"),
+}
 CHANGES: dict[str, str] = {
     one: one
     for one in (
@@ -140,5 +164,11 @@ CHANGES: dict[str, str] = {
         mark("shadow started"),
         mark("shadow ended"),
         mark("thresholds set"),
+        mark("lesson begun"),
+        mark("pictures added"),
+        mark("fit started"),
+        mark("fit cancelled"),
+        mark("bank version made"),
+        mark("lesson deleted"),
     )
 }

@@ -69,6 +69,12 @@ class QueueKeeper:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
 
+    def add(self, queues: Topology) -> None:
+        """Create or check further queues, and keep them, too. See `declare` for the errors."""
+        connections.declare(self._broker, self._settings, queues)
+        new = [queue for queue in queues.queues if queue not in self._queues.queues]
+        self._queues |= Topology((), tuple(new))
+
     def declare(self) -> None:
         """Create or check everything.
 

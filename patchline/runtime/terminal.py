@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import rich.console
@@ -12,17 +15,44 @@ import rich.table
 import rich.text
 
 Progress = rich.progress.Progress
+_newest: deque[Progress] = deque(maxlen=1)
 
 
 def progress() -> Progress:
     """Return progress bars on standard error. If it is not a terminal, they only show their final state."""
-    return Progress(
+    bars = Progress(
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
         console=rich.console.Console(stderr=True),
     )
+    _newest.append(bars)
+    return bars
+
+
+@contextmanager
+def followed(tell: Callable[[str, int, int], None], every_s: float = 0.5) -> Iterator[None]:
+    """Within the block, tell how far the newest progress bar of this process is.
+
+    Args:
+        tell: called on a thread of its own, with the title of the bar, the steps that are done, and all steps.
+        every_s: seconds between two calls.
+    """
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(every_s):
+            for task in [task for bars in tuple(_newest) for task in bars.tasks][-1:]:
+                tell(task.description, int(task.completed), int(task.total or 0))
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def note(text: str) -> None:

@@ -30,7 +30,7 @@ TIMEOUT_S = 40.0
 _SHOWN_LOG = 4000  # characters
 HEARTBEAT_S = 2  # of a line with short timeouts
 LINES = ("l1", "l2")
-CATEGORIES = ("brick", "cup", "grass", "gravel")
+CATEGORIES = ("brick", "brick_two", "cup", "grass", "gravel")
 GATES = (default_name(), f"{default_name()}-2")  # of each line
 BY_CATEGORY = (topology.JOBS, topology.BACKLOG, topology.SUSPECTS)
 

@@ -12,17 +12,25 @@ from types import SimpleNamespace
 
 import pytest
 
+from patchline import config
 from patchline.banks import bank_list, golden, store
 from patchline.banks.folder_objects import FolderObjects
 from patchline.banks.objects import MemoryObjects, StoreUnavailable
 from patchline.banks.served_banks import ServedBanks
 from patchline.banks.versions import MARK, ChangedMeanwhile, Versions
+from patchline.broker.base import Message
+from patchline.broker.memory import MemoryBroker
 from patchline.inspection.memory_bank import BankManifest
+from patchline.protocol import topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Thresholds
-from patchline.worker.bank_source import BankSource, fitted_categories
+from patchline.runtime import connections
+from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
+from patchline.worker import supply
+from patchline.worker.bank_source import BankSource, fitted_categories, new_categories
 from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.metrics import Metrics
+from patchline.worker.new_categories import MOST, NewCategories, expected
 from tests.objects_contract import ObjectsContract
 
 BANK = Path("tests/data/build_5fd44a6/brick")
@@ -541,14 +549,109 @@ def test_the_thread_that_loads_is_nicer_than_the_lanes_and_never_asks_for_more(
     assert asked == [(threading.get_native_id(), of_thread)]
 
 
+def settings_of(host, categories, like=None):
+    banks = SimpleNamespace(new_categories_like=like)
+    return SimpleNamespace(categories=categories, paths=SimpleNamespace(memory_banks=host.own), banks=banks)
+
+
 def test_a_category_is_served_that_only_the_store_has(host, central, banks):
-    settings = SimpleNamespace(categories=("brick", "cup"), paths=SimpleNamespace(memory_banks=host.own))
+    settings = settings_of(host, ("brick", "cup"))
     shutil.rmtree(host.own)
     with pytest.raises(SetupError, match="no memory bank found"):
         fitted_categories(settings, host.copies)
     (first,) = published(central, banks[:1])
     central.activate("brick", first, WHO, WHY)
     assert fitted_categories(settings, host.copies) == ["brick"]
+
+
+def test_a_category_that_is_not_configured_is_served_if_others_have_its_recipe(host, central, banks, memory):
+    settings = settings_of(host, ("cup",), like="cup")
+    with pytest.raises(SetupError, match="no memory bank found"):
+        fitted_categories(settings, host.copies)
+    (first,) = published(central, banks[:1])
+    assert new_categories(settings, host.copies) == [], "it is not active"
+    central.activate("brick", first, WHO, WHY)
+    assert fitted_categories(settings, host.copies) == ["brick"]
+    assert new_categories(settings_of(host, ("cup",)), host.copies) == []
+    host.source.load("brick")
+    memory.available = False
+    assert fitted_categories(settings, host.copies) == ["brick"], "it was served here before"
+
+
+class Newcomer:
+    """What gives a worker its new categories."""
+
+    def __init__(self, found):
+        self.found, self.done, self.refused = found, [], False
+
+    def names(self, served):
+        return [name for name in self.found if name not in served]
+
+    def prepare(self, name):
+        if self.refused:
+            raise SetupError("the queues cannot be used")
+        self.done.append(("prepared", name))
+
+    def begin(self, name):
+        self.done.append(("begun", name))
+
+
+def test_a_running_worker_begins_to_serve_a_new_category_once_its_bank_is_loaded(host, central, banks):
+    (first,) = published(central, banks[:1])
+    host.start()
+    del host.inspectors["brick"]  # a worker without this category
+    host.switch.new = new = Newcomer(["brick"])
+    host.switch.step()
+    assert (host.inspectors, new.done) == ({}, []), "no version is active"
+    central.activate("brick", first, WHO, WHY)
+    new.refused = True
+    host.switch.step()
+    assert (host.inspectors, host.metric("not_activated")) == ({}, 1)
+    new.refused = False
+    host.now += 5
+    host.refused.add(first)
+    host.switch.step()
+    assert (host.inspectors, new.done) == ({}, [("prepared", "brick")]), "its jobs stay in their queue"
+    host.refused.clear()
+    host.now += 60
+    host.switch.step()
+    assert host.serves == first
+    assert new.done == [("prepared", "brick")] * 2 + [("begun", "brick")]
+    assert host.metric("not_activated") == 0
+    host.switch.step()
+    assert len(new.done) == 3
+
+
+def test_a_worker_takes_a_bounded_number_of_new_categories(host, central, monkeypatch):
+    broker = MemoryBroker()
+    settings = config.load(Path("config.yaml"))
+    broker.declare(connections.plant(settings, ["cup"]))
+    jobs, suspects = supply.of_jobs(broker, ["cup"], 20), supply.of_suspects(broker, ["cup"])
+    keeper = QueueKeeper(broker, settings, topology.NOTHING, topology.NOTHING, QueueMetrics(host.metrics.registry))
+    new = NewCategories(settings, host.copies, keeper, jobs, suspects, host.metrics)
+    names = [f"new-{number}" for number in range(MOST + 1)]
+    monkeypatch.setattr("patchline.worker.bank_source.new_categories", lambda *_: names)
+    assert new.names(["new-0"]) == names[1:]
+    for name in new.names([]):
+        new.prepare(name)
+        new.begin(name)
+        broker.publish(topology.JOBS, f"l1.{name}", Message(b"x", name))
+    assert new.names(names[:-1]) == []
+    taken = [jobs.take(0.0) for _ in range(MOST)]
+    assert {delivery.message.message_id for delivery in taken} == set(names[:-1])
+    broker.publish(topology.SUSPECTS, "l1.new-3", Message(b"x", "suspect"))
+    assert suspects.take(0.0).message.message_id == "suspect"
+    assert jobs.subscribed
+    assert host.metrics.registry.get_sample_value("patchline_queues_made_again_total") == 0
+    ready = {"category": "new-3"}
+    assert host.metrics.registry.get_sample_value("patchline_category_ready", ready) == 1
+    assert [
+        expected(settings_of(host, (), like), chosen) for like, chosen in ((None, []), ("cup", []), ("cup", ["a"]))
+    ] == [
+        0,
+        MOST,
+        0,
+    ]
 
 
 def test_the_name_of_the_mark_of_a_store_does_not_change():

@@ -73,6 +73,14 @@ def test_a_bank_of_an_mvtec_category_has_as_many_rows_as_the_reference_s(name):
     assert math.floor(good_images * patches * category.coreset_ratio) == rows
 
 
+def test_a_category_that_is_not_named_has_the_recipe_of_another_one_if_the_store_may_have_it(tmp_path):
+    settings = load(tmp_path, "banks: {store: b, new_categories_like: bottle}\n" + GOOD)
+    assert settings.category("new") == settings.category("bottle") == settings.categories["bottle"]
+    settings = load(tmp_path, "banks: {store: b}\n" + GOOD)
+    with pytest.raises(SetupError, match=r"'new' is not configured; known: bottle; .* banks.new_categories_like"):
+        settings.category("new")
+
+
 def test_a_configuration_needs_only_a_category(tmp_path):
     settings = load(tmp_path, GOOD)
     assert settings.category("bottle").coreset_ratio == 0.01
@@ -107,6 +115,10 @@ def test_a_configuration_needs_only_a_category(tmp_path):
         ("archive:\n  pictures: {store: s3:/x}\n" + GOOD, "archive.pictures.store: must be s3://BUCKET"),
         ("banks: {store: s3:/x}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
         ("banks: {store: 'https://h/b'}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
+        (
+            "console:\n  teach:\n    days: 3\n" + GOOD,
+            "line.yaml:3: console.teach.days: is not a known setting; known here: max_pictures, max_bytes, keep_days",
+        ),
         ("banks: {endpoint: 'h:9000'}\n" + GOOD, "line.yaml:1: banks.endpoint: must be https://HOST"),
         (
             "archive:\n  pictures: {endpoint: 'https://u:p@h'}\n" + GOOD,
@@ -202,6 +214,8 @@ def test_passwords_and_contradictory_settings_are_refused(tmp_path, text, messag
     [
         ("redis: {}\nworker:\n  stuck_s: 20.0", ":3: worker.stuck_s: 20.0 is not above"),
         ("plc:\n  slots: 8\n  categories: {x: 1}", ":3: plc.categories: names 'x'"),
+        ("banks:\n  store: b\n  new_categories_like: x", ":3: banks.new_categories_like: names 'x', which is not a"),
+        ("banks:\n  new_categories_like: bottle", ":2: banks.new_categories_like: needs banks.store"),
         ("plc:\n  lines:\n    l: {arm: 1, window: 2}", ":3: plc.lines.l: window 2 is longer than the way"),
         ("plc:\n  lines:\n    l:\n      arn: 2", ":4: plc.lines.l.arn: is not a known setting; known here: unit, arm"),
         ("plc:\n  lines:\n    l:\n      slots: 1", ":4: plc.lines.l.slots: Input should be greater"),

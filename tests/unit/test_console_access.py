@@ -49,8 +49,19 @@ WHO_MAY = {
     ("GET", "/accounts"): {Role.ADMIN},
     ("POST", "/accounts"): {Role.ADMIN},
     ("GET", "/audit"): {Role.ADMIN},
+    ("GET", "/teach"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach"): {Role.ENGINEER, Role.ADMIN},
+    ("GET", "/teach/{lesson}"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach/{lesson}"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach/{lesson}/archive"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach/{lesson}/fit"): {Role.ENGINEER, Role.ADMIN},
+    ("GET", "/teach/{lesson}/run"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach/{lesson}/cancel"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/teach/{lesson}/delete"): {Role.ENGINEER, Role.ADMIN},
+    ("GET", "/teach/{lesson}/small/{kind}/{name}"): {Role.ENGINEER, Role.ADMIN},
+    ("GET", "/teach/{lesson}/tile/{name}"): {Role.ENGINEER, Role.ADMIN},
 }
-NAMES = {"{name}": "part-of-job-1", "{job}": "job-1", "{kind}": "image", "{category}": "brick"}
+NAMES = {"{name}": "part-of-job-1", "{job}": "job-1", "{kind}": "image", "{category}": "brick", "{lesson}": "none"}
 PROTECTED = [route for route in ROUTES if route.role is not None]
 REFUSALS = [(route, role) for route in PROTECTED for role in Role if not role.may(route.role)]
 

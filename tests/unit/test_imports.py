@@ -66,6 +66,7 @@ NEIGHBOURS = {
     "starlette": {"patchline/console/web.py"},
     "uvicorn": {"patchline/console/process.py"},
     "jinja2": {"patchline/console/templates.py"},
+    "werkzeug": {"patchline/console/uploads.py"},
     "argon2": {"patchline/console/passwords.py"},
 }
 ONE_ROOM = {"typer": "cli"}

@@ -1,5 +1,7 @@
 """Which delivery a worker takes next, with the broker in memory."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from patchline.broker.base import Message
@@ -76,3 +78,39 @@ def test_a_delivery_names_its_exchange(broker):
     delivery = jobs.take(0.0)
     assert delivery.exchange == topology.BACKLOG
     assert delivery.withdraw().exchange == topology.BACKLOG
+
+
+def test_a_category_is_added_while_the_others_are_served_and_not_after_the_stop(broker):
+    jobs = supply.of_jobs(broker, ["a"], prefetch=20)
+    send(broker, topology.JOBS, "b", "b1")
+    send(broker, topology.BACKLOG, "b", "late")
+    assert take_all(jobs) == []
+    supply.add_jobs(jobs, "b")
+    send(broker, topology.JOBS, "a", "a1")
+    taken = take_all(jobs)
+    assert (sorted(taken[:2]), taken[2:]) == (["a1", "b1"], ["late"])
+    jobs.stop()
+    supply.add_jobs(jobs, "c")
+    send(broker, topology.JOBS, "c", "c1")
+    assert take_all(jobs) == []
+
+
+class Consumer:
+    """A consumer that is subscribed when the test says so."""
+
+    subscribed = False
+
+
+def test_a_queue_that_was_added_counts_once_it_was_subscribed():
+    made = []
+    broker = SimpleNamespace(consume=lambda *_: made.append(Consumer()) or made[-1])
+    jobs = supply.of_jobs(broker, ["a"], prefetch=20)
+    assert not jobs.subscribed
+    for consumer in made:
+        consumer.subscribed = True
+    supply.add_jobs(jobs, "b")
+    assert jobs.subscribed
+    made[-1].subscribed = made[-2].subscribed = True
+    assert jobs.subscribed
+    made[-1].subscribed = False
+    assert not jobs.subscribed
