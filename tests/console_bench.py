@@ -10,6 +10,8 @@ from starlette.testclient import TestClient
 
 from patchline import config
 from patchline.archive.ledger_memory import MemoryLedger
+from patchline.archive.period_memory import MemoryPeriods
+from patchline.archive.period_table import PeriodTable
 from patchline.archive.pictures import MemoryPictures, PictureRow
 from patchline.archive.store import MemoryStore
 from patchline.banks.objects import MemoryObjects
@@ -26,6 +28,7 @@ from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
 from patchline.console.rates import Rates
+from patchline.console.reports import Reports
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
@@ -69,16 +72,19 @@ class Bench:
         known = SETTINGS.categories | dict.fromkeys(categories, next(iter(SETTINGS.categories.values())))
         database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
         store = {"store": folder / "store" if with_banks else None, "new_categories_like": new_like}
-        banks = SETTINGS.banks.model_copy(update=store)
-        whole = SETTINGS.model_copy(update={"console": section, "categories": known, "banks": banks})
+        stores = SETTINGS.banks.model_copy(update=store)
+        whole = SETTINGS.model_copy(update={"console": section, "categories": known, "banks": stores})
         lessons = Lessons(folder / "lessons", section.teach.keep_days, lambda: self.now)
         teacher = Teacher(lessons, whole, lambda: self.now, fits)
+        templates, banks = Templates(section.prefix), self.banks if with_banks else None
+        self.periods = MemoryPeriods(self.archive) if archive is None else PeriodTable(archive)
+        sources = (self.archive, self.periods, self.pictures, self.store, banks)
         self.console = Console(
             settings=whole,
             archive=self.archive,
             pictures=self.pictures,
             store=self.store,
-            banks=self.banks if with_banks else None,
+            banks=banks,
             announce=self._announce,
             database=database,
             accounts=Accounts(database, PASSWORDS),
@@ -92,7 +98,8 @@ class Bench:
             states=States(clock=lambda: self.now / 1000),
             lessons=lessons,
             teacher=self.stack.enter_context(closing(teacher)),
-            templates=Templates(section.prefix),
+            templates=templates,
+            reports=Reports(whole, *sources, database, templates, lambda: self.now),
             now_ms=lambda: self.now,
         )
         self.application = web.application(self.console)

@@ -159,6 +159,7 @@ class LabelSearch:
         bank: as in `base.Search`.
         since: the earliest time of the decision, in epoch milliseconds.
         until: the time before which it was made.
+        prefix: the beginning of the ids of the parts.
     """
 
     line: str | None = None
@@ -166,6 +167,7 @@ class LabelSearch:
     bank: str | None = None
     since: int | None = None
     until: int | None = None
+    prefix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

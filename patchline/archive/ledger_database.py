@@ -51,7 +51,7 @@ def _message() -> list[sa.Column[Any]]:
     return [*_required(_INTEGER, "archived_at"), *_required(_TEXT, "document"), *_required(_SHORT(64), "digest")]
 
 
-_ANNOUNCEMENTS = sa.Table(
+ANNOUNCEMENTS = sa.Table(
     "announcements",
     METADATA,
     *_part(),
@@ -63,7 +63,7 @@ _ANNOUNCEMENTS = sa.Table(
     sa.Index("announcements_part", "part_id", "announced_at"),
     sa.Index("announcements_time", "announced_at"),
 )
-_ACTS = sa.Table(
+ACTS = sa.Table(
     "acts",
     METADATA,
     *_part(),
@@ -77,7 +77,7 @@ _ACTS = sa.Table(
     sa.Index("acts_part", "part_id", "acted_at"),
     sa.Index("acts_action", "state", "action", "acted_at"),
 )
-_OUTCOMES = sa.Table(
+OUTCOMES = sa.Table(
     "outcomes",
     METADATA,
     *_required(_SHORT(128), "job_id"),
@@ -106,9 +106,9 @@ _JUDGEMENTS = sa.Table(
 )
 _EARLIER_MS = 86_400_000  # a judge whose clock is behind by less says the same as one whose clock is right
 _TABLES: dict[type[Entry], sa.Table] = {
-    Announced: _ANNOUNCEMENTS,
-    Acted: _ACTS,
-    Found: _OUTCOMES,
+    Announced: ANNOUNCEMENTS,
+    Acted: ACTS,
+    Found: OUTCOMES,
     Judged: _JUDGEMENTS,
     Shadowed: SHADOWS,
 }
@@ -161,7 +161,7 @@ class LedgerDatabase(Database):
 
     def label_counts(self, search: LabelSearch) -> list[Count]:
         """See `ledger.Ledger`."""
-        newest = _newest_judgements()
+        newest = newest_judgements()
         column = VERDICTS.c
         bank = sa.func.coalesce(column.bank_version, column.memory_bank).label("bank")
         group = (column.line, column.category, bank, column.decision, newest.c.judgement)
@@ -171,7 +171,7 @@ class LedgerDatabase(Database):
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """See `ledger.Ledger`."""
-        newest = _newest_judgements()
+        newest = newest_judgements()
         column = VERDICTS.c
         joined = VERDICTS.join(newest, newest.c.job_id == column.job_id)
         query = sa.select(column.memory_bank, column.score, column.decision, newest.c.judgement).select_from(joined)
@@ -182,7 +182,7 @@ class LedgerDatabase(Database):
         """See `ledger.Ledger`."""
         too_early = list(self._read(score_table.last_time(search)))
         since = too_early[0]["decided_at"] + 1 if too_early else search.since
-        newest = _newest_judgements(since - _EARLIER_MS)
+        newest = newest_judgements(since - _EARLIER_MS)
         totals = self._read(score_table.totals(search, since, self._is_sqlite))
         labelled = self._read(score_table.labelled(search, since, self._is_sqlite, newest))
         found = [(_score_key(row), row["parts"]) for row in totals]
@@ -210,12 +210,12 @@ class LedgerDatabase(Database):
             yield Shadowed(**row)
 
 
-_NAMED = (VERDICTS, _ANNOUNCEMENTS, _ACTS, _OUTCOMES, _JUDGEMENTS)
+_NAMED = (VERDICTS, ANNOUNCEMENTS, ACTS, OUTCOMES, _JUDGEMENTS)
 _TIMES = {
     VERDICTS: "decided_at",
-    _ANNOUNCEMENTS: "announced_at",
-    _ACTS: "acted_at",
-    _OUTCOMES: "found_at",
+    ANNOUNCEMENTS: "announced_at",
+    ACTS: "acted_at",
+    OUTCOMES: "found_at",
     _JUDGEMENTS: "judged_at",
     SHADOWS: "judged_at",
 }
@@ -235,11 +235,12 @@ def _score_key(row: dict[str, Any]) -> ScoreKey:
     return row["step"], row["cut"], row["decision"], bool(row["below"])
 
 
-def _newest_judgements(since: int | None = None) -> sa.Subquery:
+def newest_judgements(since: int | None = None) -> sa.Subquery:
+    """Return the job and the judgement that counts of each job that somebody has judged."""
     column = _JUDGEMENTS.c
     order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
     rank = sa.func.row_number().over(partition_by=column.job_id, order_by=order).label("rank")
-    ranked = sa.select(column.job_id, column.judgement, rank).where(*_between(column.judged_at, since, None)).subquery()
+    ranked = sa.select(column.job_id, column.judgement, rank).where(*between(column.judged_at, since, None)).subquery()
     return sa.select(ranked.c.job_id, ranked.c.judgement).where(ranked.c.rank == 1).subquery()
 
 
@@ -253,10 +254,21 @@ def _judged(search: LabelSearch) -> Iterator[sa.ColumnElement[bool]]:
             yield column[name] == value
     if search.bank is not None:
         yield of_bank(search.bank)
-    yield from _between(column.decided_at, search.since, search.until)
+    if search.prefix is not None:
+        yield begins_with(column.part_id, search.prefix)
+    yield from between(column.decided_at, search.since, search.until)
 
 
-def _between(column: sa.Column[Any], since: int | None, until: int | None) -> Iterator[sa.ColumnElement[bool]]:
+def begins_with(column: sa.ColumnElement[str], prefix: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a text begins with another one, letter by letter in every database.
+
+    LIKE of SQLite takes small and capital letters for the same, and a range means another order in each PostgreSQL.
+    """
+    return sa.func.substr(column, 1, len(prefix)) == prefix
+
+
+def between(column: sa.Column[Any], since: int | None, until: int | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions that a time is in a span."""
     if since is not None:
         yield column >= since
     if until is not None:
@@ -282,49 +294,49 @@ def _gap(table: sa.Table, detail: sa.ColumnElement[Any]) -> sa.Select[Any]:
 def _within(query: sa.Select[Any], table: sa.Table, search: GapSearch) -> sa.Select[Any]:
     chosen = (("line", search.line), ("job_id", search.job_id))
     equal = (table.c[name] == value for name, value in chosen if value is not None)
-    query = query.where(*equal, *_between(_time(table), search.since, search.until))
+    query = query.where(*equal, *between(_time(table), search.since, search.until))
     return query.order_by(_time(table).desc(), table.c.job_id)
 
 
-def _by_job_only(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+def not_by_index(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     """Keep SQLite from using an index on this column: it would read all acts of a state, not those of a job."""
     return sa.func.coalesce(column, "")
 
 
 def _done(table: Any, job_id: sa.ColumnElement[str], action: Action | None = None) -> sa.ColumnElement[bool]:
-    actions = () if action is None else (_by_job_only(table.c.action) == action,)
-    return sa.exists().where(table.c.job_id == job_id, _by_job_only(table.c.state) == ActState.DONE, *actions)
+    actions = () if action is None else (not_by_index(table.c.action) == action,)
+    return sa.exists().where(table.c.job_id == job_id, not_by_index(table.c.state) == ActState.DONE, *actions)
 
 
 def _without_act(search: GapSearch) -> sa.Select[Any]:
-    column = _ANNOUNCEMENTS.c
-    joined = _ANNOUNCEMENTS.outerjoin(VERDICTS, VERDICTS.c.job_id == column.job_id)
-    query = _gap(_ANNOUNCEMENTS, VERDICTS.c.decision).select_from(joined)
+    column = ANNOUNCEMENTS.c
+    joined = ANNOUNCEMENTS.outerjoin(VERDICTS, VERDICTS.c.job_id == column.job_id)
+    query = _gap(ANNOUNCEMENTS, VERDICTS.c.decision).select_from(joined)
     due = sa.or_(column.deadline.is_(None), column.deadline < search.until)
-    return _within(query.where(due, sa.not_(_done(_ACTS, column.job_id))), _ANNOUNCEMENTS, search)
+    return _within(query.where(due, sa.not_(_done(ACTS, column.job_id))), ANNOUNCEMENTS, search)
 
 
 def _acts_done(action: Action, search: GapSearch) -> sa.Select[Any]:
-    state = _ACTS.c.state if search.job_id is None else _by_job_only(_ACTS.c.state)
-    return _gap(_ACTS, _ACTS.c.because).where(state == ActState.DONE, _ACTS.c.action == action)
+    state = ACTS.c.state if search.job_id is None else not_by_index(ACTS.c.state)
+    return _gap(ACTS, ACTS.c.because).where(state == ActState.DONE, ACTS.c.action == action)
 
 
 def _opposite(search: GapSearch) -> sa.Select[Any]:
-    other = _ACTS.alias()
-    query = _acts_done(Action.REJECT, search).where(_done(other, _ACTS.c.job_id, Action.ACCEPT))
-    return _within(query, _ACTS, search)
+    other = ACTS.alias()
+    query = _acts_done(Action.REJECT, search).where(_done(other, ACTS.c.job_id, Action.ACCEPT))
+    return _within(query, ACTS, search)
 
 
 def _not_passed(search: GapSearch) -> sa.Select[Any]:
     allowed = (
-        sa.exists().where(table.c.job_id == _ACTS.c.job_id, table.c.decision.in_(_MAY_BE_ACCEPTED))
+        sa.exists().where(table.c.job_id == ACTS.c.job_id, table.c.decision.in_(_MAY_BE_ACCEPTED))
         for table in (VERDICTS, FURTHER)
     )
-    return _within(_acts_done(Action.ACCEPT, search).where(*(sa.not_(one) for one in allowed)), _ACTS, search)
+    return _within(_acts_done(Action.ACCEPT, search).where(*(sa.not_(one) for one in allowed)), ACTS, search)
 
 
 def _not_confirmed(search: GapSearch) -> sa.Select[Any]:
-    column, other = _OUTCOMES.c, _OUTCOMES.alias()
-    seen = sa.exists().where(column.job_id == _ACTS.c.job_id, column.outcome == SEEN, column.bin == "reject")
-    has_sensor = sa.exists().where(other.c.line == _ACTS.c.line, other.c.outcome.in_(OF_A_SENSOR))
-    return _within(_acts_done(Action.REJECT, search).where(has_sensor, sa.not_(seen)), _ACTS, search)
+    column, other = OUTCOMES.c, OUTCOMES.alias()
+    seen = sa.exists().where(column.job_id == ACTS.c.job_id, column.outcome == SEEN, column.bin == "reject")
+    has_sensor = sa.exists().where(other.c.line == ACTS.c.line, other.c.outcome.in_(OF_A_SENSOR))
+    return _within(_acts_done(Action.REJECT, search).where(has_sensor, sa.not_(seen)), ACTS, search)

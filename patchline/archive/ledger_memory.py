@@ -51,6 +51,11 @@ class MemoryLedger(MemoryArchive):
         kinds = dict(zip(names, (Announced, Acted, Found, Judged, Shadowed), strict=True))
         return saved + Saved(**{name: added[kind] for name, kind in kinds.items()})
 
+    def all_entries(self) -> list[Entry]:
+        """Return everything beside the verdicts."""
+        self.check()
+        return list(self._entries.values())
+
     def jobs_of(self, name: str, most: int) -> list[str]:
         """See `ledger.Ledger`."""
         self.check()
@@ -194,6 +199,7 @@ def _matches(record: Record, search: LabelSearch) -> bool:
         search.line in (None, record.line)
         and search.category in (None, record.category)
         and (search.bank is None or is_of_bank(record, search.bank))
+        and record.part_id.startswith(search.prefix or "")
         and (search.since is None or record.decided_at >= search.since)
         and (search.until is None or record.decided_at < search.until)
     )

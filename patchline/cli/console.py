@@ -30,7 +30,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the accou
 PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", metavar="FILE", help="Its first line; without it, you are asked.")
 ]
-_EXTRA = {"argon2", "jinja2", "starlette", "uvicorn", "werkzeug"}
+_EXTRA = {"argon2", "jinja2", "reportlab", "starlette", "uvicorn", "werkzeug"}
 
 
 @app.callback()

@@ -23,6 +23,7 @@ from patchline.cli import (
     machine,
     models,
     replay,
+    report,
     up,
 )
 from patchline.protocol.errors import PatchlineError
@@ -47,6 +48,7 @@ for command in (
     line.traces,
     line.show,
     line.recent,
+    report.report,
     line.topology,
     banks.fit,
     banks.calibrate,

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from patchline.config.base import Count, File, Port, Section
 from patchline.protocol import messages
+
+_TIME = r"([01]\d|2[0-3]):[0-5]\d"
+Hours = Annotated[str, StringConstraints(pattern=f"^{_TIME}-{_TIME}$")]
 
 
 class Teach(Section):
@@ -37,6 +40,8 @@ class Console(Section):
         defect_kinds: names to choose from in the review; others can be written.
         trace_url: the address of a trace in the plant's viewer, with {trace} in the place of its id; empty: no link.
         teach: limits of each lesson.
+        time_zone: of the plant, such as Europe/Berlin; empty: that of the console's host.
+        shifts: when each of them begins and ends by the clock of the plant, such as 22:00-06:00.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +59,8 @@ class Console(Section):
     defect_kinds: Annotated[tuple[messages.Name, ...], Field(strict=False, max_length=9)] = ()
     trace_url: Annotated[str, Field(pattern=r"^(https?://\S*\{trace\}\S*)?$")] = ""
     teach: Teach = Teach()
+    time_zone: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*)?$")] = ""
+    shifts: Annotated[dict[messages.Name, Hours], Field(max_length=9)] = Field(default_factory=dict)
 
     @property
     def uses_https(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchline.console.database import ConsoleDatabase
@@ -40,3 +41,11 @@ def latest(database: ConsoleDatabase, most: int) -> list[Entry]:
     """Return the latest entries, the newest first. Raises SetupError."""
     query = "SELECT at, who, what, detail FROM audit ORDER BY number DESC LIMIT ?"
     return [Entry(*row) for row in database.read(query, most)]
+
+
+def between(database: ConsoleDatabase, since: int, until: int, kinds: Sequence[str], most: int) -> list[Entry]:
+    """Return the latest entries of some kinds in a span of time, the newest first. Raises SetupError."""
+    places = ", ".join("?" * len(kinds))
+    query = f"SELECT at, who, what, detail FROM audit WHERE at >= ? AND at < ? AND what IN ({places})"
+    rows = database.read(f"{query} ORDER BY number DESC LIMIT ?", since, until, *kinds, most)
+    return [Entry(*row) for row in rows]

@@ -19,6 +19,7 @@ from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.metrics import Metrics
 from patchline.console.rates import Rates
+from patchline.console.reports import Reports
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.teacher import Teacher
@@ -42,6 +43,7 @@ class Console:
         states: of the processes of the line.
         lessons: the pictures of banks to be made.
         teacher: makes these banks.
+        reports: are made one at a time.
         now_ms: the wall clock.
         metrics: counts requests, log-ins and browsers.
     """
@@ -65,5 +67,6 @@ class Console:
     lessons: Lessons
     teacher: Teacher
     templates: Templates
+    reports: Reports
     now_ms: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)

@@ -12,6 +12,7 @@ import uvicorn
 from patchline import config
 from patchline.archive import opening
 from patchline.archive.database import Access
+from patchline.archive.period_table import PeriodTable
 from patchline.archive.picture_table import PictureTable
 from patchline.banks import opening as bank_opening
 from patchline.broker.base import Broker, Message
@@ -27,6 +28,7 @@ from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
 from patchline.console.rates import Rates
+from patchline.console.reports import Reports
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.teacher import Teacher
@@ -114,15 +116,18 @@ def _console(
     settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack, stop: threading.Event
 ) -> Console:
     archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
-    section = settings.console
+    section, pictures, store = settings.console, PictureTable(archive), opening.open_store(settings)
+    templates = Templates(section.prefix)
+    banks = None if settings.banks.store is None else bank_opening.versions(settings)
+    sources = (archive, PeriodTable(archive), pictures, store, banks)
     lessons = Lessons(section.database.parent / "lessons", section.teach.keep_days, now_ms)
     teacher = stack.enter_context(closing(Teacher(lessons, settings, now_ms)))
     return Console(
         settings=settings,
         archive=archive,
-        pictures=PictureTable(archive),
-        store=opening.open_store(settings),
-        banks=None if settings.banks.store is None else bank_opening.versions(settings),
+        pictures=pictures,
+        store=store,
+        banks=banks,
         announce=lambda category, version: bank_news.announce(settings, category, version),
         database=database,
         accounts=Accounts(database, Passwords()),
@@ -136,7 +141,8 @@ def _console(
         states=States(),
         lessons=lessons,
         teacher=teacher,
-        templates=Templates(section.prefix),
+        templates=templates,
+        reports=Reports(settings, *sources, database, templates, now_ms),
         now_ms=now_ms,
     )
 

@@ -18,11 +18,12 @@ from patchline.console import (
     look_page,
     part_page,
     password_page,
+    report_page,
     review_page,
     search_page,
     shadow_page,
-    threshold_page,
     teach_page,
+    threshold_page,
 )
 from patchline.console.context import Console
 from patchline.console.roles import Role
@@ -81,6 +82,9 @@ ROUTES = (
     Route("GET", "/line", line_page.show, Role.SEE),
     Route("GET", "/line/events", line_page.listen, Role.SEE),
     Route("GET", "/search", search_page.show, Role.SEE, costly=True),
+    Route("GET", "/report", report_page.show, Role.SEE, costly=True),
+    Route("GET", "/report.html", report_page.save_html, Role.SEE, costly=True),
+    Route("GET", "/report.pdf", report_page.save_pdf, Role.SEE, costly=True),
     Route("GET", "/part/{name}", part_page.show, Role.SEE),
     Route("GET", "/picture/{job}/{kind}", part_page.show_picture, Role.SEE),
     Route("GET", "/outlines/{job}", part_page.show_outlines, Role.SEE),

@@ -19,7 +19,7 @@ from patchline.console.visit import Answer, Refused, Visit
 
 _HERE = Path(__file__).parent
 _IN_SECONDS_MS = 10_000
-_ASSETS = ("category.js", "console.css", "console.js", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
+_ASSETS = ("category.js", "console.css", "console.js", "report.css", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
 class Templates:
@@ -40,6 +40,14 @@ class Templates:
         shared: Mapping[str, object] = {"visit": visit, "session": visit.session, "may": _may(visit)}
         template = self._environments[visit.language].get_template(name)
         return Answer(template.render(**shared, **values).encode(), status=status)
+
+    def file(self, name: str, language: str, **values: object) -> str:
+        """Return a page that is no page of the console: a file of its own."""
+        return self._environments[language].get_template(name).render(**values)
+
+    def style(self, name: str) -> str:
+        """Return a style sheet of the pages, for a file that has it inside."""
+        return self.assets[name].decode()
 
     def say(self, visit: Visit, text: str, **values: object) -> str:
         """Return a text in the language of a visit."""

@@ -84,6 +84,7 @@ class Answer:
     Attributes:
         cookies: to set, by name; an empty one is deleted.
         kept: the browser may keep it for ever.
+        saved_as: the browser is to save it as a file of this name.
     """
 
     body: bytes
@@ -91,6 +92,7 @@ class Answer:
     status: int = 200
     cookies: Mapping[str, str] = field(default_factory=dict)
     kept: bool = False
+    saved_as: str = ""
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,8 @@ def _response(console: Console, request: Request, reply: Reply, visit: Visit | N
     else:
         response = Response(reply.body, reply.status, media_type=None, headers={"content-type": reply.content_type})
     is_kept = isinstance(reply, Answer) and reply.kept
+    if isinstance(reply, Answer) and reply.saved_as:
+        response.headers["content-disposition"] = f'attachment; filename="{reply.saved_as}"'
     response.headers["cache-control"] = f"max-age={_KEPT_S}, immutable" if is_kept else _NO_STORE
     for name, value in reply.cookies.items():
         _set_cookie(console, response, name, value)

@@ -15,11 +15,13 @@ from patchline.archive import database, opening, rows
 from patchline.archive.base import Saved, Search, Unavailable, Unstorable
 from patchline.archive.database import Access, Database
 from patchline.archive.ledger_database import LedgerDatabase
+from patchline.archive.period_table import PeriodTable
 from patchline.archive.picture_table import PictureTable
 from patchline.protocol.errors import MismatchError, SetupError
 from tests.archive_contract import ArchiveContract, Setting, message, record
 from tests.conftest import CONFIG
 from tests.ledger_contract import LedgerContract, entry, everything
+from tests.period_contract import PeriodContract, fill
 from tests.picture_contract import PictureContract, row
 from tests.system.conftest import emptied
 
@@ -59,6 +61,14 @@ class TestLedger(LedgerContract):
     @pytest.fixture
     def setting(self, archives):
         return Setting(archives(), archives)
+
+
+class TestPeriods(PeriodContract):
+    @pytest.fixture
+    def periods(self, archives):
+        archive = archives()
+        fill(archive)
+        return PeriodTable(archive), archive
 
 
 class TestPictures(PictureContract):

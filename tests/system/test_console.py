@@ -1,5 +1,6 @@
 """The console's process on a real RabbitMQ with a real archive, as a person meets it."""
 
+import io
 import json
 import re
 import threading
@@ -8,6 +9,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx2 as httpx
+import pypdf
 import pytest
 
 from patchline.archive import opening
@@ -89,6 +91,25 @@ def judged(line, job_id):
         return found and (found.judgement, found.kind, found.judged_by)
 
 
+def require_reports(line, client, folder):
+    """The page, its files and those of the command are about the two parts, and have the picture."""
+    page = client.get("/report", params={"since": "1h", "line": "l1"}).text
+    assert "2 parts with a verdict" in page
+    assert 'src="/plant/picture/job-1/image"' in page
+    asked = re.search(r'href="/plant/report\.pdf\?([^"]+)"', page)[1].replace("&amp;", "&")
+    printed = pypdf.PdfReader(io.BytesIO(client.get(f"/report.pdf?{asked}").content))
+    text = "".join(one.extract_text() for one in printed.pages)
+    assert "part-of-job-1" in text
+    files = (str(folder / "report.html"), str(folder / "report.pdf"))
+    made = line.run("report", "--since", "1h", "--line", "l1", "--html", files[0], "--pdf", files[1], "--json")
+    assert made.returncode == 0, made.err
+    figures = json.loads(made.out.splitlines()[-1])
+    assert {one["decision"]: one["parts"] for one in figures["decisions"] if one["parts"]} == {"pass": 1, "fail": 1}
+    assert [one["job_id"] for one in figures["worst"]] == ["job-1"]
+    assert "2 parts with a verdict" in Path(files[0]).read_text()
+    assert len(pypdf.PdfReader(files[1]).pages) == len(printed.pages)
+
+
 def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(line, tmp_path):
     refused = line.run("console")
     assert refused.returncode == 2
@@ -123,6 +144,7 @@ def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(lin
         wait_for(lambda: judged(line, "job-1") == ("withdrawn", None, "anna"))
         assert 'name="job" value="job-1"' in client.get("/review").text
         assert "anna: taken back" in client.get("/part/job-1").text
+        require_reports(line, client, tmp_path)
         archive.kill()
         archive.wait(10)
         wait_for(lambda: [one for one in listener.states[-1]["processes"] if one["state"] == "silent"])

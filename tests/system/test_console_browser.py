@@ -28,6 +28,7 @@ MORE_PATHS = (
     "/accounts?name=anna",
     "/review?category=cup",
     "/part/nobody",
+    "/report?since=2h",
     "/nothing",
 )
 _SEEN = """() => {

@@ -57,7 +57,7 @@ NEIGHBOURS = {
     "obstore": {"patchline/runtime/bucket.py"},
     "sqlalchemy": {
         f"patchline/archive/{name}.py"
-        for name in ("database", "ledger_database", "picture_table", "score_table", "shadow_table")
+        for name in ("database", "ledger_database", "period_table", "picture_table", "score_table", "shadow_table")
     }
     | CHANGES_OF_THE_ARCHIVE - ONLY_INDEXES,
     "pyarrow": {"patchline/archive/export.py"},
@@ -67,6 +67,7 @@ NEIGHBOURS = {
     "uvicorn": {"patchline/console/process.py"},
     "jinja2": {"patchline/console/templates.py"},
     "werkzeug": {"patchline/console/uploads.py"},
+    "reportlab": {"patchline/console/report_pdf.py"},
     "argon2": {"patchline/console/passwords.py"},
 }
 ONE_ROOM = {"typer": "cli"}
