@@ -95,7 +95,7 @@ def close_up(rgb: Picture, box: Box) -> Picture:
         box: within it.
 
     Returns:
-        uint8 [height, width, 3] with a longer side of 320 pixels: five boxes, or fewer at an edge of the picture.
+        uint8 [height, width, 3] with a longer side of 320 pixels: as wide and high as five boxes, if the picture is.
     """
     height, width = rgb.shape[:2]
     left, right = _around(box.x, box.width, width)
@@ -112,9 +112,9 @@ def close_up(rgb: Picture, box: Box) -> Picture:
 
 def _around(start: int, length: int, side: int) -> tuple[int, int]:
     """Return the begin and end of the surroundings of a box along one side of a picture, within it."""
-    length = max(1, length)
-    begin = max(0, start - (_CLOSE_UP - 1) // 2 * length)
-    return begin, max(begin + 1, min(side, start + length + (_CLOSE_UP - 1) // 2 * length))
+    whole = min(side, _CLOSE_UP * max(1, length))
+    begin = min(max(0, start - (whole - length) // 2), side - whole)
+    return begin, begin + whole
 
 
 def encode_png(rgb: Picture) -> bytes:

@@ -102,6 +102,8 @@ def _communicate(
 def main() -> int:
     """Answer the task on the standard input. Return the exit code."""
     background.stand_back()
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     told = _Task.model_validate_json(sys.stdin.buffer.read())
     try:
         archive = told.settings.archive
@@ -110,7 +112,8 @@ def main() -> int:
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return _REFUSED
-    sys.stdout.buffer.write(answer.model_dump_json().encode())
+    with output:
+        output.write(answer.model_dump_json().encode())
     return 0
 
 

@@ -72,6 +72,7 @@ def test_a_person_logs_in_and_a_reject_is_there_within_a_second_of_its_verdict(l
     assert min(took_ms) < 1000, took_ms
     shown = "image => image.complete && image.naturalWidth > 0"
     wait_for(lambda: page.locator("#rejects img").first.evaluate(shown))
+    assert "/heat_map?" in page.locator("#rejects img").first.get_attribute("src")
     page.locator("#rejects a").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("part-of-job-")
 
@@ -87,6 +88,37 @@ def test_the_slider_of_the_heat_map_fades_it_and_both_pictures_are_there(line, p
     expect(over).to_have_css("opacity", "0.3")
     page.locator("input[data-over]").press("Home")
     expect(over).to_have_css("opacity", "0")
+
+
+def test_the_slider_moves_by_finger_and_its_place_stays_for_the_next_part(line, people):
+    page = people(line.cookies("anna"), **TABLET).new_page()
+    first, second, *_ = line.rejects()
+    page.goto(f"{line.url}/part/part-of-{first}")
+    slider = page.locator("input[data-over]")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + 4)  # anywhere in its height, not on its line
+    expect(slider).to_have_value("25")
+    expect(slider).to_have_attribute("aria-valuetext", "25 %")
+    page.goto(f"{line.url}/part/part-of-{second}")
+    expect(page.locator("img.over")).to_have_css("opacity", "0.25")
+    page.get_by_label("Outlines of the regions").uncheck()
+    expect(page.locator("img.outlines")).to_be_hidden()
+
+
+def test_a_part_is_compared_with_good_parts_by_keyboard(line, people):
+    page = people(line.cookies("anna"), **TABLET).new_page()
+    page.goto(f"{line.url}/part/part-of-{line.rejects()[0]}")
+    page.get_by_role("button", name="Compare with good parts").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("It is judged again.")
+    expect(page.get_by_role("heading", name="Compared with good parts")).to_be_visible(timeout=120_000)
+    for image in page.locator(".pair img").all():
+        wait_for(lambda image=image: image.evaluate("image => image.complete && image.naturalWidth > 0"))
+    expect(page.locator(".pair figcaption")).to_have_count(2)
+    expect(page.locator("#look")).to_be_focused()
+    assert violations(page) == []
+    assert small_targets(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
 def test_rejects_are_judged_by_keyboard_and_the_last_one_is_taken_back(line, people):

@@ -111,16 +111,18 @@ def test_a_look_is_the_same_after_its_way_between_processes(reject):
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (120, 40), (56, 120)])
-def test_a_close_up_stays_within_the_picture_and_has_the_shape_of_its_part(x, y):
-    rgb = np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8)
+def test_a_close_up_is_as_large_as_five_boxes_and_within_the_picture(x, y):
+    rgb = np.zeros((128, 128, 3), np.uint8)
+    rgb[y : y + 8, x : x + 8] = (0, 200, 0)
     shown = picture.close_up(rgb, Box(x, y, 8, 8))
-    assert max(shown.shape[:2]) == 320
-    assert shown.dtype == np.uint8
+    assert (shown.shape, shown.dtype) == ((320, 320, 3), np.uint8)
+    inside = (shown[..., 1] > 150) & (shown[..., 0] < 50)
+    assert 50 * 50 < inside.sum() < 66 * 66
 
 
 def test_a_close_up_of_a_narrow_picture_has_a_pixel_at_least():
     rgb = np.zeros((1, 2000, 3), np.uint8)
-    assert picture.close_up(rgb, Box(0, 0, 60, 0)).shape == (2, 320, 3)
+    assert picture.close_up(rgb, Box(0, 0, 60, 0)).shape == (1, 320, 3)
 
 
 @pytest.mark.parametrize("url", ["amqp://somebody:secret@elsewhere:5672/", "amqp://127.0.0.1/"])
@@ -146,6 +148,25 @@ def test_a_child_that_gets_nonsense_ends_with_the_reason(tmp_path):
     )
     assert result.returncode == 1
     assert b"job_id" in result.stderr
+
+
+_TALKATIVE = """
+import os, sys
+from patchline.operations import look_child
+from patchline.operations.look_result import Answer, CloserLook
+def answer(settings, job_id):
+    os.write(1, b"a library prints")
+    return CloserLook(answer=Answer.SAME)
+look_child._answer = answer
+sys.exit(look_child.main())
+"""
+
+
+def test_what_a_library_prints_is_no_part_of_the_answer(settings):
+    task = look_child.task(settings, "job-1")
+    result = subprocess.run([sys.executable, "-c", _TALKATIVE], input=task, capture_output=True, timeout=60)
+    assert CloserLook.model_validate_json(result.stdout) == CloserLook(answer=Answer.SAME)
+    assert b"a library prints" in result.stderr
 
 
 def test_a_child_that_takes_too_long_is_killed(settings):
