@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from patchline import config
-from patchline.banks import serving
+from patchline.banks import fitted, serving
 from patchline.banks.served_banks import ServedBanks
 from patchline.banks.version_log import SHORT, State
 from patchline.inspection.inspector import Inspector
@@ -95,42 +95,17 @@ class BankSource:
 
 
 def fitted_categories(settings: config.Config, copies: ServedBanks | None) -> list[str]:
-    """Return the categories that have a memory bank, here or in the store: see also `new_categories`.
+    """Return the categories that have a memory bank, here or in the store: see also `fitted.new_categories`.
 
     Raises:
         SetupError: there is none.
     """
-    banks = settings.paths.memory_banks
-    names = [name for name in settings.categories if (banks / name).is_dir() or (copies and _is_stored(name, copies))]
+    names = list(fitted.banks(settings, copies))
     try:
-        names += new_categories(settings, copies)
+        names += fitted.new_categories(settings, copies)
     except SetupError:  # the store is away
         names += [name for name in copies.categories() if name not in settings.categories] if copies else []
     if not names:
-        raise SetupError(
-            f"{banks}: no memory bank found; create one with: patchline fit --category NAME FOLDER_OF_GOOD_IMAGES"
-        )
+        advice = "create one with: patchline fit --category NAME FOLDER_OF_GOOD_IMAGES"
+        raise SetupError(f"{settings.paths.memory_banks}: no memory bank found; {advice}")
     return names
-
-
-def new_categories(settings: config.Config, copies: ServedBanks | None) -> list[str]:
-    """Return the categories of the store that the configuration does not name, and that are served all the same.
-
-    They have an active version, and the recipe of `banks.new_categories_like`. Without that there are none.
-
-    Raises:
-        SetupError: the store cannot be read.
-    """
-    if copies is None or settings.banks.new_categories_like is None:
-        return []
-    versions = copies.versions
-    unnamed = (name for name in versions.categories() if name not in settings.categories)
-    return [name for name in unnamed if versions.state(name).active is not None]
-
-
-def _is_stored(name: str, copies: ServedBanks) -> bool:
-    """Return True if the store has an active version of a category, or had one when it was last read."""
-    try:
-        return copies.versions.state(name).active is not None
-    except SetupError:
-        return (copies.folder / name).is_dir()

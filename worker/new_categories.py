@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from patchline import config
+from patchline.banks import fitted
 from patchline.banks.served_banks import ServedBanks
 from patchline.broker.base import BrokerError
 from patchline.protocol.errors import SetupError
 from patchline.runtime import connections
 from patchline.runtime.queue_keeper import QueueKeeper
-from patchline.worker import bank_source, supply
+from patchline.worker import supply
 from patchline.worker.metrics import Metrics
 from patchline.worker.supply import Supply
 
@@ -49,7 +50,7 @@ class NewCategories:
 
     def names(self, served: Collection[str]) -> list[str]:
         """Return the names of active categories that are not served yet. Raises SetupError: the store is away."""
-        found = [name for name in bank_source.new_categories(self.settings, self.copies) if name not in served]
+        found = [name for name in fitted.new_categories(self.settings, self.copies) if name not in served]
         room = MOST - len(self._begun)
         if len(found) > room and not self._warned:
             self._warned = True

@@ -29,6 +29,21 @@ def banks(settings: config.Config, copies: ServedBanks | None) -> dict[str, str]
     return found
 
 
+def new_categories(settings: config.Config, copies: ServedBanks | None) -> list[str]:
+    """Return the categories of the store that the configuration does not name, and that are served all the same.
+
+    They have an active version, and the recipe of `banks.new_categories_like`. Without that there are none.
+
+    Raises:
+        SetupError: the store cannot be read.
+    """
+    if copies is None or settings.banks.new_categories_like is None:
+        return []
+    versions = copies.versions
+    unnamed = (name for name in versions.categories() if name not in settings.categories)
+    return [name for name in unnamed if versions.state(name).active is not None]
+
+
 def _is_stored(name: str, copies: ServedBanks) -> bool:
     """Return True if the store has an active version of a category, or had one when it was last read."""
     try:

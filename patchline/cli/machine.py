@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from patchline import config
+from patchline.cli import console
 from patchline.cli.options import CONFIG, All, Dataset, Serving, Settings, Several, chosen, names
 from patchline.protocol.errors import SetupError
 
@@ -40,6 +41,12 @@ def demo(
     plant: Annotated[
         bool, typer.Option("--plant", help="Cells on a belt with an arm and a PLC, seen in the terminal as it runs.")
     ] = False,
+    watched: Annotated[
+        bool,
+        typer.Option(
+            "--console", help="Also show it in the browser, and stay until Ctrl-C. Needs the extra `console`."
+        ),
+    ] = False,
     parts: Annotated[int, typer.Option(min=1, help="With --plant: cells on the belt.")] = 300,
     rate: Annotated[float, typer.Option(min=0.5, max=40.0, help="With --plant: cells per second.")] = 5.0,
     out: Annotated[
@@ -57,17 +64,24 @@ def demo(
 
     Needs the extra `demo` (the images), and RabbitMQ, Redis and Prometheus of the distribution.
 
-    Example:  patchline demo --plant
+    With --console, parts, rejects and their pictures can be seen and reviewed in the browser, also after the end.
+
+    Example:  patchline demo --plant --console
     """
     try:
         from patchline.demo import belt, run
+        from patchline.demo.watched import Watch
     except ImportError as error:
         raise SetupError(f"{error.name} is not installed; install Patchline with its extra `demo`") from error
-    settings = config.load(config_file)
+    settings, watch = config.load(config_file), None
+    if watched:
+        with console.needs_the_extra():
+            import patchline.console.process  # noqa: F401 - said now, and not after the fit
+        watch = Watch(lambda file: console.first_admin(file, once=False))
     if plant:
-        belt.run(settings, out or Path("out/demo-plant"), parts, rate)
+        belt.run(settings, out or Path("out/demo-plant"), parts, rate, watch)
     else:
-        run.run(settings, out or Path("out/demo"))
+        run.run(settings, out or Path("out/demo"), watch)
 
 
 def bench(

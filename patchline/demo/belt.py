@@ -19,9 +19,10 @@ from patchline import config
 from patchline.banks import fit
 from patchline.banks.choices import Choices
 from patchline.broker.base import QueueConsumer
-from patchline.demo import archived, belt_view, cells, folder
+from patchline.demo import archived, belt_view, cells, folder, watched
 from patchline.demo.belt_parts import BeltParts
 from patchline.demo.processes import Processes, wait_until_ready
+from patchline.demo.watched import Watch
 from patchline.plant import starting
 from patchline.plant.belt import Geometry
 from patchline.plant.ledger import LedgerReader
@@ -45,7 +46,7 @@ _START_S = 60.0
 _END_S = 60.0
 
 
-def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
+def run(settings: config.Config, out: Path, parts: int, rate: float, watch: Watch | None = None) -> None:
     """Run the belt until `parts` parts lie in a bin, or until Ctrl-C.
 
     Args:
@@ -53,6 +54,7 @@ def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
         out: a folder for everything that is written.
         parts: number of parts.
         rate: parts per second.
+        watch: shows the belt in the browser too, and stays until Ctrl-C; None: there is no console.
 
     Raises:
         SetupError: the images are not installed, `out` holds other files, or a part without a verdict `pass` is in the
@@ -75,11 +77,13 @@ def run(settings: config.Config, out: Path, parts: int, rate: float) -> None:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
         environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
         processes = Processes(out, environment | archived.ENVIRONMENT)
-        with _line(settings, processes, parts, rate) as line, signals.stop_event() as stop:
+        with _line(settings, processes, parts, rate, watch) as line, signals.stop_event() as stop:
             result = line.watch(stop, geometry, f"{parts} solar cells, {rate:g} a second. Ctrl-C ends all.")
             verdicts = [part.verdict for part in result.parts.values() if part.verdict is not None]
             not_archived = archived.wait(settings, verdicts)
-    terminal.table("belt", ["", "value"], belt_view.summary(result))
+            terminal.table("belt", ["", "value"], belt_view.summary(result))
+            if watch is not None:
+                watched.stay(stop)
     if wrong := result.without_pass():
         raise SetupError(f"{len(wrong)} parts lie in the good bin without a verdict pass; see {out}")
     if not_archived:
@@ -135,7 +139,9 @@ class _Line:
 
 
 @contextmanager
-def _line(settings: config.Config, processes: Processes, parts: int, rate: float) -> Iterator[_Line]:
+def _line(
+    settings: config.Config, processes: Processes, parts: int, rate: float, watch: Watch | None
+) -> Iterator[_Line]:
     """Start all processes, the belt last."""
     plc_port, camera_port, worker_port, gate_port, archive_port = server.free_ports(5)
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
@@ -153,6 +159,8 @@ def _line(settings: config.Config, processes: Processes, parts: int, rate: float
         start("archive", "patchline", "archive", "--metrics-port", str(archive_port))
         consumer = archived.consume_verdicts(broker)
         wait_until_ready([worker_port, gate_port, archive_port], "worker, gate and archive")
+        if watch is not None:
+            stack.enter_context(watch.console(settings, processes))
         starting.wait_for_camera(camera_port, _START_S)
         out = processes.out
         belt = starting.simulator(

@@ -36,6 +36,7 @@ def settings_for(settings: config.Config, out: Path, categories: Sequence[str]) 
         }
     )
     chosen = {name: settings.category(name) for name in categories}
-    settings = settings.model_copy(update={"paths": paths, "categories": chosen})
+    console = settings.console.model_copy(update={"database": (out / "console" / "console.sqlite").resolve()})
+    settings = settings.model_copy(update={"paths": paths, "categories": chosen, "console": console})
     config.save(settings, out / "config.yaml")
     return settings

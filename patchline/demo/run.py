@@ -20,8 +20,9 @@ from patchline import config
 from patchline.banks import fit
 from patchline.banks.choices import Choices
 from patchline.broker.base import Broker, QueueConsumer
-from patchline.demo import archived, cells, folder, report
+from patchline.demo import archived, cells, folder, report, watched
 from patchline.demo.processes import Processes, wait_until_ready
+from patchline.demo.watched import Watch
 from patchline.protocol import messages, topology
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Verdict
@@ -50,8 +51,13 @@ class Received:
         return (len(self.verdicts) - 1) / max(self.last_at - self.first_at, 1e-9)
 
 
-def run(settings: config.Config, out: Path) -> None:
+def run(settings: config.Config, out: Path, watch: Watch | None = None) -> None:
     """Run the demo. Write its report, its summary and its memory banks to `out`.
+
+    Args:
+        settings: the configuration.
+        out: a folder for everything that is written.
+        watch: shows the line in the browser, and stays until Ctrl-C; None: there is no console.
 
     Raises:
         SetupError: the images are not installed, `out` holds other files, or a part has no verdict or no action.
@@ -68,9 +74,15 @@ def run(settings: config.Config, out: Path) -> None:
         fit.fit(settings, name, out / "images" / name / "train" / "good", seed=0, choices=choices)
     ports = server.consecutive_free_ports(2)
     print(f"servers: {private_servers.describe(with_prometheus=True)}", file=sys.stderr)
-    with private_servers.running({"patchline": ports}) as servers:
+    with private_servers.running({"patchline": ports}) as servers, ExitStack() as kept:
         settings = config.with_urls(settings, servers.amqp_url, servers.redis_url)
-        summary, verdicts = _run_line(settings, out, ports[0], servers)
+        summary, verdicts = _run_line(settings, out, ports[0], servers, kept, watch)
+        _report(settings, out, summary, verdicts)
+        if watch is not None:
+            watched.stay()
+
+
+def _report(settings: config.Config, out: Path, summary: report.Summary, verdicts: list[Verdict]) -> None:
     summary["categories"] = report.by_category(settings, verdicts, out / "images")
     paths = report.write(settings, verdicts, summary, out)
     report.show(summary, paths)
@@ -82,8 +94,14 @@ def run(settings: config.Config, out: Path) -> None:
 
 
 def _run_line(
-    settings: config.Config, out: Path, metrics_port: int, servers: private_servers.Servers
+    settings: config.Config,
+    out: Path,
+    metrics_port: int,
+    servers: private_servers.Servers,
+    kept: ExitStack,
+    watch: Watch | None,
 ) -> tuple[report.Summary, list[Verdict]]:
+    """Run the line until each image has a verdict. Archive and console go on until `kept` ends."""
     environment = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
     processes = Processes(out, environment | archived.ENVIRONMENT)
     with ExitStack() as stack, connections.connect(settings, "demo") as broker:
@@ -96,9 +114,12 @@ def _run_line(
         start("gate", "gate", "--line", LINE, "--instance", _GATE, "--dry-run")
         start("workers", "worker", "--devices", "cpu:0,cpu:1", "--metrics-port", str(metrics_port))
         (archive_port,) = server.free_ports(1)
-        start("archive", "archive", "--metrics-port", str(archive_port))
+        archive = ("archive", "--metrics-port", str(archive_port))
+        kept.enter_context(processes.running("archive", "patchline", *archive))
         verdicts = archived.consume_verdicts(broker)
         wait_until_ready([metrics_port, metrics_port + 1, archive_port], "workers and archive")
+        if watch is not None:
+            kept.enter_context(watch.console(settings, processes))
         cameras = [
             start(f"published-{name}", *_camera(name, out / "images" / name / "test")) for name in cells.CATEGORIES
         ]

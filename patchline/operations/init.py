@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from patchline import config
+from patchline.banks.folder_objects import FolderObjects
+from patchline.banks.versions import Versions
 from patchline.protocol.errors import SetupError
+from patchline.runtime import connections
 
 _DEPLOY = config.PACKAGED.with_name("deploy")
 _TEMPLATES = config.PACKAGED.with_name("plant")
@@ -21,8 +24,22 @@ _UNITS = (
 )
 # A plant with an archive keeps the pictures of its rejects. Without one, they would fill a queue.
 _KEEP_PICTURES = ("decisions: []", "decisions: [fail, review, expired, error]")
+# Banks that people teach and try out in the console are versions of a store. Others are served without it, too.
+_STORE = "bank-store"
+_HAS_STORE = ("store: null                 #", f"store: {_STORE}           #")
+_LIKE = "new_categories_like: null"
 _PUBLISHER_PORT, _GATE_PORT = 9110, 9120  # of the first line's metrics; further lines of this host count up from them
-_FOLDERS = ("captured", "models", "faiss-index-precision", "spool", "gate-memory", "archive", "served-banks", "console")
+_FOLDERS = (
+    "captured",
+    "models",
+    "faiss-index-precision",
+    "spool",
+    "gate-memory",
+    "archive",
+    "served-banks",
+    "console",
+    _STORE,
+)
 
 
 def init(folder: Path, line: str, category: str) -> list[Path]:
@@ -54,6 +71,8 @@ def init(folder: Path, line: str, category: str) -> list[Path]:
             _write_new(plant / name, content)
             written.append(plant / name)
         (plant / f"gate-{line}.sh").chmod(0o755)
+        if not is_plant:
+            Versions(FolderObjects(plant / _STORE), _STORE, connections.now_ms).make()
     except (OSError, RuntimeError, UnicodeError) as error:  # RuntimeError: a loop of symbolic links
         for path in written:
             path.unlink(missing_ok=True)
@@ -85,9 +104,12 @@ def _plant_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
     """The contents of the files, by their paths in the plant's folder."""
     # The packaged configuration shows every setting; its last section, the categories, is the demo's and MVTec's.
     settings, _, _ = config.PACKAGED.read_text(encoding="utf-8").partition("categories:\n")
+    for old, new in (_KEEP_PICTURES, _HAS_STORE, (_LIKE, _LIKE.replace("null", f'"{category}"'))):
+        settings = settings.replace(old, new)
     return {
         "README.md": _filled("README.md", plant, line, category),
-        "config.yaml": settings.replace(*_KEEP_PICTURES) + _filled("category.yaml", plant, line, category),
+        "config.yaml": settings.replace(*_KEEP_PICTURES).replace(*_HAS_STORE)
+        + _filled("category.yaml", plant, line, category),
         **_line_files(plant, line, category),
         **{f"deploy/systemd/{name}": _unit(name, plant) for name in _UNITS},
         **{f"deploy/{name}": _deployed(name, plant) for name in _monitoring()},
@@ -140,6 +162,7 @@ def _unit(name: str, plant: Path) -> str:
         "/opt/patchline/.venv/bin/patchline": _program(),
         "WorkingDirectory=/opt/patchline": f"WorkingDirectory={plant}",
         "/etc/patchline": str(plant),
+        "/srv/patchline-banks": str(plant / _STORE),
     }
     for old, new in swaps.items():
         text = text.replace(old, new)

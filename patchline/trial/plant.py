@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from patchline import config
@@ -134,14 +134,17 @@ class Trial:
     def _look_for_banks(self) -> None:
         """Let the worker start with the first memory bank, and start it anew for each that it cannot know."""
         self._reload()
-        banks = fitted.banks(self._settings, opening.copies(self._settings))
-        if not banks and not self._told and self._children["console"].ready:
-            self._told = True
-            self._say("worker", "waits for a memory bank: nothing can be judged before a category is fitted")
+        copies = opening.copies(self._settings)
+        banks = fitted.banks(self._settings, copies)
         new = [name for name, bank in banks.items() if is_new(self._served.get(name), bank)]
         if self._served and new:
             self._children["worker"].renew(f"there is a new memory bank of {', '.join(new)}")
+        with suppress(SetupError):  # a running worker finds these by itself
+            banks |= dict.fromkeys(fitted.new_categories(self._settings, copies), fitted.IN_STORE)
         self._served |= banks
+        if not self._served and not self._told and self._children["console"].ready:
+            self._told = True
+            self._say("worker", f"waits for a memory bank: teach a category at {self.address}teach, or: patchline fit")
 
     def _reload(self) -> None:
         """Read the configuration again if it has changed: a category may be new."""

@@ -1,6 +1,7 @@
 """`patchline demo --plant`, with pictures of a brick wall in the place of the package with solar cells."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pika
 import psutil
 import pytest
 
+from patchline.services import server
 from tests.conftest import make_textures
 from tests.system.conftest import wait_for
 
@@ -40,11 +42,11 @@ def cells(tmp_path_factory):
 
 
 @contextmanager
-def demo(cells, folder, **variables):
+def demo(cells, folder, *options, **variables):
     """Start the demo on a belt, with private servers unless variables name others. Its output goes to files."""
     (folder / "config.yaml").write_text(CONFIG)
     arguments = ["--parts", str(PARTS), "--out", str(folder / "out"), "--config", str(folder / "config.yaml")]
-    command = [sys.executable, "-m", "patchline", "demo", "--plant", *arguments]
+    command = [sys.executable, "-m", "patchline", "demo", "--plant", *options, *arguments]
     path = os.pathsep.join([str(cells), os.environ.get("PYTHONPATH", "")])
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
         environment = os.environ | {"PYTHONPATH": path} | variables
@@ -62,12 +64,20 @@ def running_in(folder):
     return [command for command in names if any(str(folder) in word for word in command)]
 
 
-def test_each_cell_on_the_belt_has_a_line_and_a_bin(servers, cells, tmp_path):
-    with demo(cells, tmp_path) as process:
+def test_each_cell_on_the_belt_has_a_line_and_a_bin_and_the_console_stays_until_ctrl_c(servers, cells, tmp_path):
+    with demo(cells, tmp_path, "--console") as process:
+        output = tmp_path / "stdout"
+        wait_for(lambda: b"the console stays" in output.read_bytes() or process.poll() is not None, 240)
+        address = re.search(
+            r"console: open (\S+) in a browser\nconsole: name admin, password \S+\n", output.read_text()
+        )
+        assert server.responds(f"{address[1]}healthz")
+        process.send_signal(signal.SIGINT)
         assert process.wait() == 0, (tmp_path / "stderr").read_text()
-    lines = (tmp_path / "stdout").read_text().splitlines()
-    assert {int(line.split()[1]) for line in lines[:PARTS]} == set(range(1, PARTS + 1))
-    assert all(line[12:].startswith(("good bin", "reject bin")) for line in lines[:PARTS])
+    lines = output.read_text().splitlines()
+    parts = [line for line in lines if line.startswith("part ")]
+    assert {int(line.split()[1]) for line in parts} == set(range(1, PARTS + 1))
+    assert all(line[12:].startswith(("good bin", "reject bin")) for line in parts)
     table = dict(line.strip("│ ").split("│") for line in lines if line.startswith("│"))
     values = {name.strip(): value.strip() for name, value in table.items()}
     assert values["parts"] == str(PARTS)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from patchline.protocol.messages import Decision
+from patchline.services import server
 from tests.conftest import SIDE
 from tests.system.conftest import records, wait_for
 
@@ -124,3 +126,29 @@ def test_good_images_become_verdicts_far_from_any_checkout(installed, empty_serv
     assert verdict["decision"] == Decision.FAIL
     last = records(run("recent", "--line", "press-3", "--category", "gasket"))
     assert {record["job_id"] for record in last} == set(parts.values())
+
+
+def test_one_command_runs_a_plant_far_from_any_checkout(installed, servers, tmp_path):
+    """The servers are those of the test. Another test, test_up.py, has private ones."""
+    names = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    environment |= {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
+    options = {"cwd": tmp_path, "env": environment, "text": True, "timeout": PATIENCE_S}
+    made = subprocess.run([str(installed), "init", "plant/"], capture_output=True, check=True, **options)
+    assert "next: patchline up plant" in made.stdout
+    up = [str(installed), "up", "plant/"]
+    refused = subprocess.run(up, capture_output=True, check=False, **options)
+    assert refused.returncode == 2
+    assert "pip install 'patchline[console]'" in refused.stderr
+    pip = [str(installed.with_name("pip")), "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    subprocess.run([*pip, "--require-hashes", "-r", "requirements-console.lock"], check=True, timeout=200)
+    with (tmp_path / "said").open("wb") as output:
+        process = subprocess.Popen(up, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    try:
+        said = (tmp_path / "said").read_text
+        wait_for(lambda: "waits for a memory bank" in said() or process.poll() is not None, PATIENCE_S)
+        address = re.search(r"open (\S+) in a browser", said())[1]
+        assert server.responds(f"{address}healthz")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, said()

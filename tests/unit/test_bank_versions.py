@@ -14,6 +14,7 @@ import pytest
 
 from patchline import config
 from patchline.banks import bank_list, golden, store
+from patchline.banks.fitted import new_categories
 from patchline.banks.folder_objects import FolderObjects
 from patchline.banks.objects import MemoryObjects, StoreUnavailable
 from patchline.banks.served_banks import ServedBanks
@@ -27,7 +28,7 @@ from patchline.protocol.messages import Thresholds
 from patchline.runtime import connections
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
 from patchline.worker import supply
-from patchline.worker.bank_source import BankSource, fitted_categories, new_categories
+from patchline.worker.bank_source import BankSource, fitted_categories
 from patchline.worker.bank_switch import BankSwitch
 from patchline.worker.metrics import Metrics
 from patchline.worker.new_categories import MOST, NewCategories, expected
@@ -630,7 +631,7 @@ def test_a_worker_takes_a_bounded_number_of_new_categories(host, central, monkey
     keeper = QueueKeeper(broker, settings, topology.NOTHING, topology.NOTHING, QueueMetrics(host.metrics.registry))
     new = NewCategories(settings, host.copies, keeper, jobs, suspects, host.metrics)
     names = [f"new-{number}" for number in range(MOST + 1)]
-    monkeypatch.setattr("patchline.worker.bank_source.new_categories", lambda *_: names)
+    monkeypatch.setattr("patchline.banks.fitted.new_categories", lambda *_: names)
     assert new.names(["new-0"]) == names[1:]
     for name in new.names([]):
         new.prepare(name)

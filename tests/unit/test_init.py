@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from patchline import config
+from patchline.banks import opening
 from patchline.operations import init
 from patchline.protocol.errors import SetupError
 
@@ -23,6 +24,8 @@ def test_the_written_configuration_has_the_defaults_and_one_category(plant):
     assert settings.archive == packaged.archive.model_copy(update={"pictures": kept})
     for name, folder in settings.paths:
         assert folder.is_dir(), name
+    assert settings.banks.new_categories_like == "gasket"
+    assert opening.versions(settings).categories() == []  # a store that is none would be an error
 
 
 def test_the_configuration_explains_every_setting(plant):
@@ -42,6 +45,7 @@ def test_deployment_files_have_the_paths_of_the_plant(plant):
         text = path.read_text()
         assert "/opt/patchline" not in text, path
         assert "/etc/patchline" not in text, path
+        assert "/srv/patchline" not in text, path
         assert "{plant}" not in text, path
     assert f"--config {plant}/config.yaml" in (plant / "deploy/systemd/patchline-gate@.service").read_text()
     assert "--line press-3 --category gasket" in (plant / "README.md").read_text()
@@ -73,7 +77,14 @@ def test_a_second_line_is_added_to_the_plant(plant):
     assert (plant / "config.yaml").read_text() == before
 
 
+def test_a_second_line_may_have_a_category_that_people_will_teach(plant):
+    init.init(plant, "press-4", "seal")
+    assert "CATEGORY=seal" in (plant / "publisher-press-4.env").read_text().splitlines()
+
+
 def test_a_second_line_of_a_category_that_the_plant_does_not_know_is_refused(plant):
+    text = (plant / "config.yaml").read_text()
+    (plant / "config.yaml").write_text(text.replace('new_categories_like: "gasket"', "new_categories_like: null"))
     with pytest.raises(SetupError, match="'seal' is not configured; known: gasket"):
         init.init(plant, "press-4", "seal")
     assert not (plant / "publisher-press-4.env").exists()

@@ -138,6 +138,8 @@ def test_the_lines_are_those_of_the_files_for_systemd(folder):
 )
 def test_a_line_that_cannot_be_watched_is_an_error_that_names_its_file(folder, text, error):
     (folder / "publisher-press-4.env").write_text(text)
+    configured = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(configured.replace('new_categories_like: "gasket"', ""))
     with pytest.raises(SetupError, match=error):
         lines.of_plant(folder, config.load(folder / "config.yaml"))
 
