@@ -27,6 +27,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.provider import Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
 from patchline.console.roles import Role
@@ -57,6 +58,7 @@ class Bench:
         categories=(),
         new_like=None,
         fits=COMMAND,
+        provider=None,
         **settings,
     ):
         self.now = NOW + 60_000
@@ -91,6 +93,8 @@ class Bench:
             sessions=Sessions(database, section.idle_minutes, section.session_hours),
             limit=LoginLimit(clock=lambda: self.now / 1000),
             rates=Rates(section.searches_per_minute, section.changes_per_minute, lambda: self.now / 1000),
+            provider=provider,
+            waiting=Waiting(),
             judge=self._publish,
             given=Given(clock=lambda: self.now / 1000),
             looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),

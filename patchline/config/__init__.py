@@ -2,7 +2,7 @@
 
 from patchline.config.base import Section
 from patchline.config.camera import Camera, CameraRules
-from patchline.config.console import Console, Teach
+from patchline.config.console import Console, Oidc, Teach
 from patchline.config.loading import PACKAGED, archive_url, broker_url, load, save, with_urls
 from patchline.config.pictures import Pictures
 from patchline.config.plc import BeltRules, Plc, PlcRules
@@ -39,6 +39,7 @@ __all__ = [
     "GateOverride",
     "GateRules",
     "Images",
+    "Oidc",
     "Paths",
     "Pictures",
     "Plc",

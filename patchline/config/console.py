@@ -2,17 +2,62 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from patchline.config.base import Count, File, Port, Section
 from patchline.protocol import messages
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, StringConstraints(pattern=f"^{_TIME}-{_TIME}$")]
+RoleName = Literal["see", "review", "engineer", "admin"]
+
+
+def _for_tokens(url: str) -> str:
+    """Refuse a url over which somebody could read or change tokens: only loopback needs no https."""
+    if re.fullmatch(r"(https://[^/@\s?#]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^\s?#]*)?", url) is None:
+        raise ValueError("must be https://HOST, without a user, question mark or number sign")
+    return url.rstrip("/")
+
+
+SafeUrl = Annotated[str, AfterValidator(_for_tokens)]
+
+
+class Oidc(Section):
+    """Log-ins with the accounts of a plant (OpenID Connect Core 1.0, with the authorization code flow).
+
+    Attributes:
+        issuer: of the provider, as it names itself.
+        client_id: of the console at the provider.
+        client_secret_file: its first line; None: a public client, which PKCE protects.
+        console_url: where browsers reach the console, with its prefix; the provider sends them to `/oidc/back` there.
+        ca_file: of the authority of the provider's certificate, if it is one of the plant.
+        scopes: asked for, beside openid.
+        name_claim: what becomes the name of the account.
+        role_claim: has the groups or roles of a person, as a text or a list.
+        roles: the role of each of them; the highest counts.
+        default_role: of people without any of them; None: they are refused.
+    """
+
+    issuer: SafeUrl
+    client_id: Annotated[str, Field(min_length=1, max_length=255)]
+    client_secret_file: File = None
+    console_url: SafeUrl
+    ca_file: File = None
+    scopes: Annotated[tuple[str, ...], Field(strict=False)] = ("profile",)
+    name_claim: str = "preferred_username"
+    role_claim: str = "groups"
+    roles: dict[str, RoleName] = Field(default_factory=dict)
+    default_role: RoleName | None = None
+
+    def below(self, folder: Path) -> Oidc:
+        """Return the section with its files below a folder."""
+        files = {"client_secret_file": self.client_secret_file, "ca_file": self.ca_file}
+        return self.model_copy(update={name: file and folder / file for name, file in files.items()})
 
 
 class Teach(Section):
@@ -37,6 +82,7 @@ class Console(Section):
         searches_per_minute: how many pages that ask much of the archive's database a person gets, half of them at once.
         changes_per_minute: how much a person may send, such as judgements, half of it at once.
         language: for browsers that ask for none of those that there are.
+        oidc: log-ins with the accounts of a plant; None: passwords only.
         defect_kinds: names to choose from in the review; others can be written.
         trace_url: the address of a trace in the plant's viewer, with {trace} in the place of its id; empty: no link.
         teach: limits of each lesson.
@@ -56,6 +102,7 @@ class Console(Section):
     searches_per_minute: Count = 60
     changes_per_minute: Count = 240
     language: Literal["en", "de", "zh"] = "en"
+    oidc: Oidc | None = None
     defect_kinds: Annotated[tuple[messages.Name, ...], Field(strict=False, max_length=9)] = ()
     trace_url: Annotated[str, Field(pattern=r"^(https?://\S*\{trace\}\S*)?$")] = ""
     teach: Teach = Teach()
@@ -76,4 +123,5 @@ class Console(Section):
     def below(self, folder: Path) -> Console:
         """Return the section with its files below a folder."""
         files = {"database": self.database, "cert_file": self.cert_file, "key_file": self.key_file}
-        return self.model_copy(update={name: file and folder / file for name, file in files.items()})
+        oidc = {"oidc": self.oidc and self.oidc.below(folder)}
+        return self.model_copy(update={name: file and folder / file for name, file in files.items()} | oidc)

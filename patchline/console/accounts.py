@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from patchline.console import audit
 from patchline.console.database import ConsoleDatabase
 from patchline.console.passwords import Passwords
+from patchline.console.provider import Person
 from patchline.console.roles import Role
 from patchline.console.texts import mark
 from patchline.protocol.errors import SetupError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
-_COLUMNS = "name, role, changed_at, disabled, must_change"
+_COLUMNS = "name, role, changed_at, disabled, must_change, subject IS NOT NULL"
+_NO_PASSWORD = "!"  # no hash, so none fits
+_OF_PROVIDER = "log-in service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Account:
         changed_at: the time of the last change, in epoch milliseconds.
         disabled: nobody can log in with it.
         must_change: its password was given to it, and it may do nothing before it has one of its own.
+        of_provider: the log-in service of the plant keeps its password and role.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Account:
     changed_at: int
     disabled: bool
     must_change: bool
+    of_provider: bool
 
 
 class ChangeRefused(SetupError):
@@ -63,21 +68,15 @@ class Accounts:
 
     def add(self, name: str, role: Role, password: str, by: str, given: bool = False) -> None:
         """Add an account. `given`: the person must choose another password at the first log-in."""
-        if _NAME.fullmatch(name) is None:
-            text = mark("'%(name)s' is no name of an account: letters, digits and . _ @ -, 63 at most")
-            raise ChangeRefused(text, name=name)
         hashed = self._passwords.hash(password)
         with self._database.transaction() as connection:
-            if connection.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
-                raise ChangeRefused(mark("there is an account '%(name)s' already"), name=name)
-            row = (name, role, hashed, self._database.now_ms(), given)
-            columns = "name, role, password, changed_at, must_change"
-            connection.execute(f"INSERT INTO accounts ({columns}) VALUES (?, ?, ?, ?, ?)", row)
+            self._insert(connection, name, role, hashed, must_change=given)
             audit.write(connection, self._database.now_ms(), by, "account added", f"{name}, role {role}")
 
     def set_role(self, name: str, role: Role, by: str) -> None:
         """Give an account another role."""
         with self._database.transaction() as connection:
+            self._require_own(connection, name)
             self._change(connection, name, role=role)
             audit.write(connection, self._database.now_ms(), by, "role changed", f"{name}, role {role}")
 
@@ -85,8 +84,34 @@ class Accounts:
         """Give an account another password. `given`: the person must choose another one at the next log-in."""
         hashed = self._passwords.hash(password)
         with self._database.transaction() as connection:
+            self._require_own(connection, name)
             self._change(connection, name, password=hashed, must_change=given)
             audit.write(connection, self._database.now_ms(), by, "password changed", name)
+
+    def arrive(self, person: Person) -> str:
+        """Return the name of the account of a person whom the log-in service names. Make it, or bring it up to date."""
+        with self._database.transaction() as connection:
+            query = "SELECT name, role FROM accounts WHERE subject = ?"
+            known = connection.execute(query, (person.subject,)).fetchone()
+            if known is None:
+                self._insert(connection, person.name, person.role, _NO_PASSWORD, subject=person.subject)
+                audit.write(
+                    connection,
+                    self._database.now_ms(),
+                    _OF_PROVIDER,
+                    "account added",
+                    f"{person.name}, role {person.role}",
+                )
+                return person.name
+            name: str = known[0]
+            if known[1] != person.role:
+                self._change(connection, name, role=person.role)
+                detail = f"{name}, role {person.role}"
+                audit.write(connection, self._database.now_ms(), _OF_PROVIDER, "role changed", detail)
+            query = "SELECT disabled FROM accounts WHERE name = ?"
+            if connection.execute(query, (name,)).fetchone()[0]:
+                raise ChangeRefused(mark("the account '%(name)s' is disabled"), name=name)
+            return name
 
     def disable(self, name: str, by: str) -> None:
         """Let nobody log in with an account, and keep it."""
@@ -132,12 +157,31 @@ class Accounts:
 
     def check(self, name: str, password: str) -> bool:
         """Return True if an account has this password. It takes as long if there is no such account."""
-        rows = self._database.read("SELECT password FROM accounts WHERE name = ?", name)
+        query = "SELECT password FROM accounts WHERE name = ? AND password != ?"
+        rows = self._database.read(query, name, _NO_PASSWORD)
         return self._passwords.is_right(rows[0][0] if rows else None, password)
 
     def _read(self, which: str, *values: object) -> list[Account]:
         rows = self._database.read(f"SELECT {_COLUMNS} FROM accounts {which}", *values)
-        return [Account(name, Role(role), at, bool(off), bool(must)) for name, role, at, off, must in rows]
+        return [Account(name, Role(role), at, *map(bool, flags)) for name, role, at, *flags in rows]
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        name: str,
+        role: Role,
+        hashed: str,
+        must_change: bool = False,
+        subject: str | None = None,
+    ) -> None:
+        if _NAME.fullmatch(name) is None:
+            text = mark("'%(name)s' is no name of an account: letters, digits and . _ @ -, 63 at most")
+            raise ChangeRefused(text, name=name)
+        if connection.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
+            raise ChangeRefused(mark("there is an account '%(name)s' already"), name=name)
+        row = (name, role, hashed, self._database.now_ms(), must_change, subject)
+        columns = "name, role, password, changed_at, must_change, subject"
+        connection.execute(f"INSERT INTO accounts ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _change(self, connection: sqlite3.Connection, name: str, **columns: object) -> None:
         self._require(connection.execute("SELECT count(*) FROM accounts WHERE name = ?", (name,)), name)
@@ -152,9 +196,17 @@ class Accounts:
         if not count.fetchone()[0]:
             raise ChangeRefused(mark("there is no account '%(name)s'"), name=name)
 
+    def _require_own(self, connection: sqlite3.Connection, name: str) -> None:
+        found = connection.execute("SELECT subject FROM accounts WHERE name = ?", (name,)).fetchone()
+        if found is not None and found[0] is not None:
+            raise ChangeRefused(mark("the log-in service keeps the role and password of '%(name)s'"), name=name)
+
     def _is_kept(self, connection: sqlite3.Connection) -> bool:
-        """Return True if an administrator can log in. A plant that has none yet may have it so."""
-        query = "SELECT count(*) FROM accounts WHERE role = ? AND NOT disabled"
+        """Return True if an administrator can log in, also while the log-in service is away.
+
+        A plant that has none yet may have it so.
+        """
+        query = "SELECT count(*) FROM accounts WHERE role = ? AND NOT disabled AND subject IS NULL"
         return bool(connection.execute(query, (Role.ADMIN,)).fetchone()[0])
 
     def _require_an_administrator(self, connection: sqlite3.Connection, was_kept: bool, name: str) -> None:

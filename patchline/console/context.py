@@ -18,6 +18,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.metrics import Metrics
+from patchline.console.provider import Provider, Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
 from patchline.console.sessions import Sessions
@@ -37,6 +38,7 @@ class Console:
         announce: tells workers to look at the version of a category. Returns why they were not told, or None.
         judge: publishes a judgement, and returns once RabbitMQ has it. Raises SetupError and BrokerError.
         rates: how much each person may ask.
+        provider: the log-in service of the plant, or None; `waiting` has the log-ins on their way through it.
         given: the judgements of the last minute, which the archive may not have yet.
         live: the parts as they come.
         looks: closer looks at parts, which take some seconds.
@@ -59,6 +61,8 @@ class Console:
     sessions: Sessions
     limit: LoginLimit
     rates: Rates
+    provider: Provider | None
+    waiting: Waiting
     judge: Callable[[Judgement], None]
     given: Given
     live: Live

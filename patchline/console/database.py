@@ -31,6 +31,10 @@ CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NUL
 ALTER TABLE accounts ADD COLUMN disabled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE accounts ADD COLUMN must_change INTEGER NOT NULL DEFAULT 0;
 """,
+    """
+ALTER TABLE accounts ADD COLUMN subject TEXT;
+CREATE UNIQUE INDEX accounts_subject ON accounts (subject);
+""",
 )
 Row = tuple[Any, ...]
 

@@ -9,7 +9,7 @@ from patchline.console import audit
 from patchline.console.context import Console
 from patchline.console.metrics import LogInRefusal
 from patchline.console.texts import mark
-from patchline.console.visit import Answer, Redirect, Reply, Visit
+from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 
 SESSION_COOKIE = "patchline_session"
 _FORM_COOKIE = "patchline_form"  # there is no log-in yet whose token the form could send
@@ -18,45 +18,51 @@ _LONGEST_NAME = 63
 
 def show(console: Console, visit: Visit) -> Reply:
     """Show the form."""
-    return _form(console, visit, 200, "")
+    return form(console, visit, 200, "")
 
 
 def log_in(console: Console, visit: Visit) -> Reply:
     """Begin a log-in, if name and password are right."""
     sent, expected = visit.one("csrf"), visit.cookies.get(_FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
-        return _form(console, visit, 403, mark("The form was too old. Try again."))
+        return form(console, visit, 403, mark("The form was too old. Try again."))
     name, password = visit.one("name")[:_LONGEST_NAME], (visit.form.get("password") or ("",))[0]
     if not console.limit.admit(name, visit.address):
         console.metrics.log_in_refused(LogInRefusal.LIMIT)
-        return _form(console, visit, 429, mark("Too many attempts. Wait 15 minutes, or ask an administrator."))
+        return form(console, visit, 429, mark("Too many attempts. Wait 15 minutes, or ask an administrator."))
     if not console.accounts.check(name, password):
         console.metrics.log_in_refused(LogInRefusal.WRONG)
         audit.record(console.database, name, "log-in refused", f"from {visit.address}")
-        return _form(console, visit, 403, mark("Name or password is wrong."))
+        return form(console, visit, 403, mark("Name or password is wrong."))
     console.limit.forget(name, visit.address)
     account = console.accounts.find(name)
     if account is None or account.disabled:
         audit.record(console.database, name, "log-in refused", f"the account is disabled, from {visit.address}")
-        return _form(console, visit, 403, mark("This account is disabled. Ask an administrator."))
+        return form(console, visit, 403, mark("This account is disabled. Ask an administrator."))
     session = console.sessions.begin(name)
-    return Redirect(_local(visit.one("to")), {SESSION_COOKIE: session.token, _FORM_COOKIE: ""})
+    return Redirect(local(visit.one("to")), {SESSION_COOKIE: session.token, _FORM_COOKIE: ""})
 
 
 def log_out(console: Console, visit: Visit) -> Reply:
     """End the log-in."""
+    account = console.accounts.find(visit.person.name)
     console.sessions.end(visit.person)
-    return Redirect("/login", {SESSION_COOKIE: ""})
+    is_of_provider = account is not None and account.of_provider
+    return Redirect("/login?out=1" if is_of_provider else "/login", {SESSION_COOKIE: ""})
 
 
-def _form(console: Console, visit: Visit, status: int, problem: str) -> Answer:
+def form(console: Console, visit: Visit, status: int, problem: str, detail: str = "") -> Answer:
+    """Return the form, with what is wrong, and what a program says of it."""
     token = secrets.token_urlsafe(24)
-    values = {"problem": console.templates.say(visit, problem), "csrf": token, "to": _local(visit.one("to"))}
-    answer = console.templates.render("login.html", visit, status, name=visit.one("name"), **values)
+    said = console.templates.explain(visit, Refused(status, problem, detail)) if problem else ""
+    values = {"problem": said, "csrf": token, "to": local(visit.one("to"))}
+    answer = console.templates.render(
+        "login.html", visit, status, name=visit.one("name"), provider=console.provider, **values
+    )
     return Answer(answer.body, status=status, cookies={_FORM_COOKIE: token})
 
 
-def _local(path: str) -> str:
+def local(path: str) -> str:
     """Return a path of these pages, whatever a link says."""
     is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if is_local else "/"

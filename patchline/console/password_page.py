@@ -6,16 +6,18 @@ from patchline.console.context import Console
 from patchline.console.login_page import SESSION_COOKIE
 from patchline.console.passwords import LONGEST, SHORTEST
 from patchline.console.texts import mark
-from patchline.console.visit import Redirect, Reply, Visit
+from patchline.console.visit import Redirect, Refused, Reply, Visit
 
 
 def show(console: Console, visit: Visit) -> Reply:
     """Show the form."""
+    _require_a_password(console, visit)
     return _form(console, visit, 200, "")
 
 
 def change(console: Console, visit: Visit) -> Reply:
     """Change the password. All log-ins of the account end, and this browser gets a new one."""
+    _require_a_password(console, visit)
     name = visit.person.name
     old, new, again = (_raw(visit, field) for field in ("old", "new", "again"))
     if new != again:
@@ -31,6 +33,12 @@ def change(console: Console, visit: Visit) -> Reply:
     console.limit.forget(name, visit.address)
     console.accounts.set_password(name, new, name)
     return Redirect("/line", {SESSION_COOKIE: console.sessions.begin(name).token})
+
+
+def _require_a_password(console: Console, visit: Visit) -> None:
+    account = console.accounts.find(visit.person.name)
+    if account is not None and account.of_provider:
+        raise Refused(409, mark("The log-in service of the plant keeps your password. Change it there."))
 
 
 def _form(console: Console, visit: Visit, status: int, problem: str) -> Reply:

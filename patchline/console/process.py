@@ -27,6 +27,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.provider import Provider, Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
 from patchline.console.sessions import Sessions
@@ -134,6 +135,8 @@ def _console(
         sessions=Sessions(database, section.idle_minutes, section.session_hours),
         limit=LoginLimit(),
         rates=Rates(section.searches_per_minute, section.changes_per_minute),
+        provider=_provider(section.oidc),
+        waiting=Waiting(),
         judge=lambda judgement: judging.publish(broker, judgement),
         given=Given(),
         live=Live(archive.find, now_ms),
@@ -145,6 +148,16 @@ def _console(
         reports=Reports(settings, *sources, database, templates, now_ms),
         now_ms=now_ms,
     )
+
+
+def _provider(section: config.Oidc | None) -> Provider | None:
+    if section is None:
+        return None
+    try:
+        from patchline.console.oidc import OpenIdProvider
+    except ImportError as error:
+        raise SetupError(f"{error.name} is not installed; console.oidc needs: pip install 'patchline[oidc]'") from error
+    return OpenIdProvider(section)
 
 
 def _listen(section: config.Console) -> socket.socket:

@@ -97,10 +97,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Redirect:
-    """The browser is to get another page, whose path has no prefix. See `Answer` for the cookies."""
+    """The browser is to get another page, whose path has no prefix. See `Answer` for the cookies.
+
+    Attributes:
+        away: `to` is the url of another server.
+    """
 
     to: str
     cookies: Mapping[str, str] = field(default_factory=dict)
+    away: bool = False
 
 
 @dataclass(frozen=True)

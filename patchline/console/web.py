@@ -238,7 +238,7 @@ def _response(console: Console, request: Request, reply: Reply, visit: Visit | N
         events = console.metrics.watched(reply.events)
         return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": _NO_STORE})
     if isinstance(reply, Redirect):
-        to = console.templates.url(reply.to)
+        to = reply.to if reply.away else console.templates.url(reply.to)
         is_partial = "hx-request" in request.headers
         response = Response(status_code=401, headers={"hx-redirect": to}) if is_partial else RedirectResponse(to, 303)
     else:

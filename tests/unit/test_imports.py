@@ -69,6 +69,9 @@ NEIGHBOURS = {
     "werkzeug": {"patchline/console/uploads.py"},
     "reportlab": {"patchline/console/report_pdf.py"},
     "argon2": {"patchline/console/passwords.py"},
+    "authlib": {"patchline/console/oidc.py"},
+    "joserfc": {"patchline/console/oidc.py"},
+    "requests": {"patchline/console/oidc.py"},
 }
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50
