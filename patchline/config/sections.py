@@ -287,9 +287,13 @@ class Config(Section):
             raise ValueError("banks.new_categories_like needs banks.store, where the banks of these categories are")
         return self
 
+    def recipe(self, name: str) -> Category | None:
+        """Return the recipe of a category; None if it is not configured, and no other recipe is its."""
+        return self.categories.get(name) or self.categories.get(self.banks.new_categories_like or "")
+
     def category(self, name: str) -> Category:
-        """Return the recipe of a category. Raise SetupError if it is not configured, and no other recipe is its."""
-        recipe = self.categories.get(name) or self.categories.get(self.banks.new_categories_like or "")
+        """Return the recipe of a category. Raise SetupError if it has none."""
+        recipe = self.recipe(name)
         if recipe is None:
             known = ", ".join(self.categories)
             advice = "add it to the configuration, or set banks.new_categories_like there"

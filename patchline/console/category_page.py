@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from patchline.archive.ledger import Count
 from patchline.archive.scores import ScoreSearch
-from patchline.console import category_banks, histogram
+from patchline.console import category_banks, histogram, known_categories
 from patchline.console.category_banks import Choice, Choices
 from patchline.console.context import Console
 from patchline.console.histogram import Histogram
@@ -70,7 +70,7 @@ class Effect:
 
 def show_all(console: Console, visit: Visit) -> Reply:
     """Show the categories, with the rates of the last week."""
-    rows = [_row(console, name) for name in sorted(console.settings.categories)]
+    rows = [_row(console, name) for name in known_categories.names(console)]
     return console.templates.render("categories.html", visit, rows=rows, percent=percent, most=_MOST_IN_LIST)
 
 
@@ -102,7 +102,7 @@ def show(console: Console, visit: Visit) -> Reply:
 def category_of(console: Console, visit: Visit) -> str:
     """Return the category of a page. Raises Refused: there is none of this name."""
     name = visit.names["category"]
-    if name not in console.settings.categories:
+    if name not in known_categories.names(console):
         raise Refused(404, mark("There is no such category."), name)
     return name
 

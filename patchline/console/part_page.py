@@ -127,7 +127,7 @@ def lack_of(record: Record | None, kinds: list[str]) -> Lack | None:
 def show_picture(console: Console, visit: Visit) -> Reply:
     """Show the image of a job, or its heat map, as a browser can show it."""
     row, body = _stored(console, visit.names["job"], visit.names["kind"])
-    recipe = console.settings.categories.get(row.category)
+    recipe = console.settings.recipe(row.category)
     depth = decode.AS_STORED if recipe is None else recipe.depth
     # A browser would show 12 bits in a file of 16 as nearly black.
     is_shown = row.content_type in _SHOWN_BY_BROWSERS and (depth.bits is None or row.kind != picture_message.IMAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from patchline.archive import times
+from patchline.console import known_categories
 from patchline.console.context import Console
 from patchline.console.reports import Busy, Dated, file_name
 from patchline.console.texts import mark
@@ -33,7 +34,7 @@ def show(console: Console, visit: Visit) -> Reply:
         document=document,
         problem=problem,
         shifts=list(itertools.islice(ended, _SHIFTS)),
-        categories=sorted(console.settings.categories),
+        categories=known_categories.names(console),
         source=lambda image: console.templates.url(f"/picture/{image.job_id}/{image.kind}"),
         link=lambda part: console.templates.url(f"/part/{part.part_id}?job={part.job_id}"),
         query=visit.query_with(),

@@ -151,7 +151,7 @@ class Reports:
         return found
 
     def _small(self, part: NamedPart, body: bytes) -> bytes:
-        recipe = self._settings.categories.get(part.category)
+        recipe = self._settings.recipe(part.category)
         depth = decode.AS_STORED if recipe is None else recipe.depth
         pixels = decode.decode(body, _ANY_FORMAT, self._settings.images, depth)
         return picture.encode_jpeg(picture.shrink(pixels, _SIDE))

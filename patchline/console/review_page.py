@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from patchline.archive.base import Record, Search
 from patchline.broker.base import BrokerError
-from patchline.console import audit, part_page
+from patchline.console import audit, known_categories, part_page
 from patchline.console.context import Console
 from patchline.console.search_page import place, place_of, search_of
 from patchline.console.texts import mark
@@ -63,7 +63,7 @@ def _next(console: Console, visit: Visit, said: Judgement | None = None) -> Answ
         last=visit.one("last") if said is None else _taken(said),
         kept={name: visit.one(name) for name in (*_KEPT, "after") if visit.one(name)},
         kinds=console.settings.console.defect_kinds,
-        categories=sorted(console.settings.categories),
+        categories=known_categories.names(console),
     )
 
 

@@ -6,6 +6,7 @@ import re
 
 from patchline.archive import times
 from patchline.archive.base import Record, Search
+from patchline.console import known_categories
 from patchline.console.context import Console
 from patchline.console.texts import mark
 from patchline.console.visit import Refused, Reply, Visit
@@ -35,7 +36,7 @@ def show(console: Console, visit: Visit) -> Reply:
         problem=problem,
         judgements=console.archive.judgements_of(jobs),
         pictures=console.pictures.kinds(jobs),
-        categories=sorted(console.settings.categories),
+        categories=known_categories.names(console),
     )
 
 

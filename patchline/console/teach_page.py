@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from patchline.console import audit, bank_changes
+from patchline.console import audit, bank_changes, known_categories
 from patchline.console.context import Console
 from patchline.console.lesson_files import Note
 from patchline.console.lessons import Lesson
@@ -37,7 +37,7 @@ def show(console: Console, visit: Visit) -> Reply:
         "teach.html",
         visit,
         rows=[row for row in rows if row is not None],
-        categories=sorted(settings.categories),
+        categories=known_categories.names(console),
         has_store=console.banks is not None,
         like=settings.banks.new_categories_like,
         keep_days=settings.console.teach.keep_days,

@@ -5,10 +5,17 @@ import shutil
 from contextlib import ExitStack
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from patchline.console.lesson_files import JudgedDefect, Outlier, Result, Run
+from patchline.console.lessons import Lessons
 from patchline.console.routes import ROUTES
+from patchline.evaluation import held_out_figures
+from patchline.inspection.memory_bank import FlaggedShare
+from patchline.protocol.messages import Thresholds
+from patchline.runtime.connections import now_ms
 from tests.browser import DESK, TABLET, People, browser, page, people, small_targets, violations
 from tests.system.conftest import delete_queues, wait_for
 from tests.system.console_line import ConsoleLine, log_in
@@ -29,6 +36,7 @@ MORE_PATHS = (
     "/review?category=cup",
     "/part/nobody",
     "/report?since=2h",
+    "/teach/{outliers}",
     "/nothing",
 )
 _SEEN = """() => {
@@ -57,7 +65,37 @@ def line(plant, servers, tmp_path_factory, texture_folder, scratches):
         good = sorted((texture_folder / "test" / "good").glob("*.png"))
         line.inspect([*good[:3], *scratches[:4]])
         assert len(line.rejects()) >= 4
+        line.lessons = make_lessons(line.settings, good, scratches)
         yield line
+
+
+def make_lessons(settings, good, scratches):
+    """Make lessons as fits leave them: one with a version, and one with a picture that stands out. Return their ids."""
+    lessons = Lessons(settings.console.database.parent / "lessons", 30, now_ms)
+    made = {"lesson": lessons.begin("brick", "erik"), "outliers": lessons.begin("brick", "erik")}
+    for lesson in made.values():
+        for kind, images in (("good", good[:4]), ("scratch", scratches[:2])):
+            for image in images:
+                body = image.read_bytes()
+                assert lesson.add(kind, image.name, body, settings.images, settings.category("brick")) is None
+    defects = [
+        JudgedDefect(kind=kind, name=name, score=700.0, decision="pass") for kind, name in made["lesson"].defects()
+    ]
+    result = Result(
+        version="ab" * 32,
+        thresholds=Thresholds(review=900.0, fail=1000.0),
+        good_images=4,
+        good_scores=(100.0, 500.0, 600.0, 800.0),
+        flagged=FlaggedShare(expected=0.05, lower=0.01, upper=0.1),
+        failed=FlaggedShare(expected=0.01, lower=0.0, upper=0.03),
+        left_out={"exact copies": 2},
+        defects=tuple(defects),
+        figures=held_out_figures.of_defects(np.array([100.0, 500.0, 600.0, 800.0]), np.array([700.0, 700.0]), 2, 0.05),
+    )
+    made["lesson"].report(Run(state="done", by="erik", began_at=now_ms(), result=result))
+    outliers = (Outlier(name=good[0].name, score=2.5, p_value=0.001),)
+    made["outliers"].report(Run(state="outliers", by="erik", began_at=now_ms(), outliers=outliers))
+    return {name: lesson.id for name, lesson in made.items()}
 
 
 def test_a_person_logs_in_and_a_reject_is_there_within_a_second_of_its_verdict(line, page, scratches):
@@ -185,7 +223,7 @@ def views(line, browser):
 def _path(line, route):
     """The path of a page with the names that this line has."""
     job = line.rejects()[0]
-    names = {"name": f"part-of-{job}", "job": job, "kind": "image", "category": "brick"}
+    names = {"name": f"part-of-{job}", "job": job, "kind": "image", "category": "brick"} | line.lessons
     if route.startswith("/static/"):
         names["name"] = "console.css"
     unknown = set(re.findall(r"{(\w+)", route)) - names.keys()

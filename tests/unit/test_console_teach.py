@@ -515,3 +515,14 @@ def test_a_fit_that_has_said_how_it_ended_delays_no_other_one(tmp_path):
     assert wait_for_end(bench, lesson).state == "outliers"
     bench.console.teacher.start(lesson, "anna")
     bench.close()
+
+
+def test_pages_know_the_categories_that_only_the_store_has(bench):
+    bench.bank_objects.create("brick_two/log/00000001.json", b"a record")
+    browser = bench.browser(Role.ENGINEER)
+    for path in ("/search", "/review", "/category", "/teach"):
+        assert "brick_two" in browser.get(path).text, path
+    assert browser.get("/category/brick_three").status_code == 404
+    bench.bank_objects.available = False
+    page = browser.get("/search").text
+    assert (CATEGORY in page, "brick_two" in page) == (True, False)
