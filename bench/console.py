@@ -1,7 +1,7 @@
-"""`python -m bench.console`: how soon a verdict is in a browser, and what pages take with a million of them in SQLite.
+"""`python -m bench.console`: how soon a verdict is in a browser, and what pages take with a million of them.
 
-Writes out/bench-console.json. Real processes: RabbitMQ, an archive, a console. Browsers are simulated: they read events
-and pages.
+In SQLite; with `--postgresql` in PostgreSQL. Writes out/bench-console.json. Real processes: RabbitMQ, an archive, a
+console. Browsers are simulated: they read events and pages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench import archive, archive_intake
 from bench import line as lines
 from bench.line import Line
 from patchline import config
-from patchline.archive.database import Database
+from patchline.archive import opening
 from patchline.broker.base import Message
 from patchline.console.accounts import Accounts
 from patchline.console.passwords import Passwords
@@ -33,31 +33,38 @@ from patchline.protocol import topology
 from patchline.protocol.messages import VERDICT_TYPE
 from patchline.runtime import terminal
 from patchline.runtime.connections import now_ms
-from patchline.services import server
+from patchline.services import postgresql, server
 
 _VERDICTS, _PAUSE_S, _BROWSERS, _TIMEOUT_S = 200, 0.073, 3, 30.0
 _PAGES, _WARM_UP = 50, 3
 _OUT = Path("out/bench-console.json")
+_CATEGORY = "gasket-3"
 _PATHS = {
     "search, the latest": "/search",
     "search, rejects of a category": "/search?category=gasket-3&decision=fail&decision=review",
     "search, a part": "/search?part=part-4711",
     "part": "/part/part-4711",
     "review": "/review",
+    "categories": "/category",
+    "category, its latest bank": f"/category/{_CATEGORY}?since=90d",
 }
+_ALL_OF_ONE_BANK = f"UPDATE verdicts SET category = '{_CATEGORY}', memory_bank = '{_CATEGORY}@1'"
+_ONE_BANK = {"category, the latest 200,000 parts of a bank": f"/category/{_CATEGORY}?since=90d"}
 
 
 def main() -> int:
     """Measure, print a table, and write it."""
     parser = argparse.ArgumentParser(prog="python -m bench.console", description=__doc__.splitlines()[0])
     parser.add_argument("--verdicts", type=int, default=1_000_000)
-    count = parser.parse_args().verdicts
+    parser.add_argument("--postgresql", action="store_true")
+    options = parser.parse_args()
+    count, kind = options.verdicts, "PostgreSQL" if options.postgresql else "SQLite"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = _build(folder)
-        with closing(Database(settings.paths.archive / "archive.sqlite")) as database:
-            database.prepare()
-            archive.fill(database, count)
+        settings = _build(folder, stack.enter_context(postgresql.running()).url if options.postgresql else "")
+        database = stack.enter_context(closing(opening.open_archive(settings)))
+        database.prepare()
+        archive.fill(database, count)
         line = stack.enter_context(lines.running(folder, settings))
         url = f"http://{server.HOST}:{settings.console.port}"
         for name, probe in (("archive", None), ("console", f"{url}/healthz")):
@@ -65,20 +72,28 @@ def main() -> int:
         token = _log_in(settings)
         measured = {"verdict to browser": _verdict_to_browser(line, url, token)}
         measured |= {name: _page_ms(url + path, token) for name, path in _PATHS.items()}
+        with database.transaction() as connection:
+            if options.postgresql:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            connection.exec_driver_sql(_ALL_OF_ONE_BANK)
+        measured |= {name: _page_ms(url + path, token) for name, path in _ONE_BANK.items()}
     rows = [(name, *(f"{value:.1f}" for value in values.values())) for name, values in measured.items()]
-    terminal.table(f"the console, {count} verdicts in SQLite, in ms", ("", "median", "p99", "most"), rows)
+    terminal.table(f"the console, {count} verdicts in {kind}, in ms", ("", "median", "p99", "most"), rows)
     _OUT.parent.mkdir(exist_ok=True)
-    _OUT.write_text(json.dumps({"verdicts": count, "ms": measured}, indent=2) + "\n", encoding="utf-8")
+    written = {"verdicts": count, "database": kind, "ms": measured}
+    _OUT.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def _build(folder: Path) -> config.Config:
+def _build(folder: Path, url: str) -> config.Config:
     settings = archive_intake.build(folder)
+    categories = settings.categories | {_CATEGORY: next(iter(settings.categories.values()))}
     (port,) = server.free_ports(1)
     unlimited = {"searches_per_minute": 1_000_000, "changes_per_minute": 1_000_000}
     places = {"port": port, "database": folder / "console.sqlite"}
     console = settings.console.model_copy(update=places | unlimited)
-    built = settings.model_copy(update={"console": console})
+    section = settings.archive.model_copy(update={"url": url})
+    built = settings.model_copy(update={"console": console, "categories": categories, "archive": section})
     config.save(built, folder / "config.yaml")
     return built
 

@@ -78,7 +78,12 @@ def _within(search: ScoreSearch, since: int | None = None) -> tuple[sa.ColumnEle
 
 def _counted() -> tuple[sa.ColumnElement[bool], ...]:
     column = VERDICTS.c
-    return column.score.is_not(None), sa.not_(column.replay), column.decision.in_(_COUNTED)
+    return column.score.is_not(None), sa.not_(column.replay), _decision().in_(_COUNTED)
+
+
+def _decision() -> sa.ColumnElement[str]:
+    """Keep SQLite from using the index on decisions, which has no scores: it would read each row of the table."""
+    return sa.func.coalesce(VERDICTS.c.decision, "")
 
 
 def _keys(search: ScoreSearch, is_sqlite: bool) -> tuple[sa.ColumnElement[Any], ...]:
@@ -90,4 +95,4 @@ def _keys(search: ScoreSearch, is_sqlite: bool) -> tuple[sa.ColumnElement[Any], 
     step = sa.case((score >= last, search.steps - 1), (score < 0, 0), else_=whole)
     cut = sum((sa.case((score >= one, 1), else_=0) for one in search.cuts), sa.literal(0))
     below = sa.func.coalesce(score < VERDICTS.c.review_threshold, sa.false())
-    return step.label("step"), cut.label("cut"), VERDICTS.c.decision, below.label("below")
+    return step.label("step"), cut.label("cut"), _decision().label("decision"), below.label("below")

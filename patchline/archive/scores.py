@@ -30,7 +30,7 @@ class ScoreSearch:
     step: float
     steps: int
     cuts: tuple[float, ...] = ()
-    most: int = 500_000
+    most: int = 200_000
 
 
 @dataclass(frozen=True, slots=True)

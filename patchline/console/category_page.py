@@ -20,7 +20,7 @@ from patchline.operations.label_rates import LabelRates, Looked, Sample
 from patchline.operations.what_if import Spread, WhatIf
 
 _WEEK_MS = 7 * 86_400_000
-_MOST, _MOST_IN_LIST = 500_000, 50_000
+_MOST_IN_LIST = 20_000
 _COUNTED = ("passed", "rejected", "released", "caught")
 
 

@@ -66,7 +66,7 @@
       slider.max = spread.edges.length - 1;
       slider.value = at[limit];
       slider.setAttribute("aria-valuetext", section.dataset[limit]);
-      document.querySelector(`output[data-shown="${limit}"]`).textContent = section.dataset[limit];
+      document.querySelector(`#sliders [data-shown="${limit}"]`).textContent = section.dataset[limit];
       slider.addEventListener("input", () => move(limit, Number(slider.value)));
     }
     document.getElementById("sliders").hidden = false;
