@@ -109,6 +109,11 @@ class PeriodContract:
         assert counts.extent(OF_BATCH) == (NOW + 2 * MINUTE, NOW + 59 * MINUTE)
         assert counts.extent(replace(SPAN, prefix="B8")) is None
 
+    def test_a_scope_with_too_many_verdicts_is_known_without_counting_them_all(self, periods):
+        counts, _ = periods
+        assert [counts.has_more(SPAN, most) for most in (9, 10)] == [True, False]
+        assert [counts.has_more(OF_BATCH, most) for most in (2, 3)] == [True, False]
+
     def test_steps_of_time_are_counted_without_replays(self, periods):
         counts, _ = periods
         assert counts.steps(OF_L1, 30 * MINUTE) == [

@@ -161,13 +161,12 @@ class LedgerDatabase(Database):
 
     def label_counts(self, search: LabelSearch) -> list[Count]:
         """See `ledger.Ledger`."""
-        newest = newest_judgements()
         column = VERDICTS.c
         bank = sa.func.coalesce(column.bank_version, column.memory_bank).label("bank")
-        group = (column.line, column.category, bank, column.decision, newest.c.judgement)
-        joined = VERDICTS.outerjoin(newest, newest.c.job_id == VERDICTS.c.job_id)
-        query = sa.select(*group, sa.func.count().label("parts")).select_from(joined).where(*_judged(search))
-        return [Count(**row) for row in self._read(query.group_by(*group).order_by(*group))]
+        said = newest_judgement(column.job_id).label("judgement")
+        inner = sa.select(column.line, column.category, bank, column.decision, said).where(*_judged(search)).subquery()
+        query = sa.select(*inner.c, sa.func.count().label("parts")).group_by(*inner.c).order_by(*inner.c)
+        return [Count(**row) for row in self._read(query)]
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """See `ledger.Ledger`."""
@@ -233,6 +232,13 @@ def _names(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
 
 def _score_key(row: dict[str, Any]) -> ScoreKey:
     return row["step"], row["cut"], row["decision"], bool(row["below"])
+
+
+def newest_judgement(job_id: sa.ColumnElement[str]) -> sa.ScalarSelect[str]:
+    """Return the judgement that counts of the job of each row, by one look-up: SQLite would join all judgements."""
+    column = _JUDGEMENTS.c
+    order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
+    return sa.select(column.judgement).where(column.job_id == job_id).order_by(*order).limit(1).scalar_subquery()
 
 
 def newest_judgements(since: int | None = None) -> sa.Subquery:

@@ -125,6 +125,10 @@ class PeriodIndex(Protocol):
         """Return the times of the first and the last verdict; None without any."""
         ...
 
+    def has_more(self, scope: Scope, most: int) -> bool:
+        """Return True if there are more verdicts than so many, without counting further."""
+        ...
+
     def verdicts(self, scope: Scope) -> list[VerdictCount]:
         """Return the counts of first verdicts, in the order of their names."""
         ...

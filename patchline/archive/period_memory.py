@@ -38,6 +38,10 @@ class MemoryPeriods:
         times = [record.decided_at for record in self._records(scope)]
         return (min(times), max(times)) if times else None
 
+    def has_more(self, scope: Scope, most: int) -> bool:
+        """See `PeriodIndex`."""
+        return len(list(self._records(scope))) > most
+
     def verdicts(self, scope: Scope) -> list[VerdictCount]:
         """See `PeriodIndex`."""
         groups: dict[tuple[Any, ...], list[Record]] = {}

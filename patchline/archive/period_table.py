@@ -22,7 +22,7 @@ from patchline.archive.ledger_database import (
     begins_with,
     between,
     gap_query,
-    newest_judgements,
+    newest_judgement,
     not_by_index,
 )
 from patchline.archive.period import (
@@ -59,6 +59,11 @@ class PeriodTable:
         """See `PeriodIndex`."""
         (row,) = self._read(sa.select(_FIRST, _LAST).where(*self._of(VERDICTS, scope)))
         return None if row["first"] is None else (row["first"], row["last"])
+
+    def has_more(self, scope: Scope, most: int) -> bool:
+        """See `PeriodIndex`."""
+        some = sa.select(_VERDICT.decided_at).where(*self._of(VERDICTS, scope)).limit(most + 1).subquery()
+        return self._number(sa.select(sa.func.count()).select_from(some)) > most
 
     def verdicts(self, scope: Scope) -> list[VerdictCount]:
         """See `PeriodIndex`."""
@@ -102,11 +107,13 @@ class PeriodTable:
 
     def missed(self, scope: Scope, most: int) -> list[Record]:
         """See `PeriodIndex`."""
-        newest = newest_judgements()
-        joined = newest.join(VERDICTS, VERDICTS.c.job_id == newest.c.job_id)
-        passed = (not_by_index(_VERDICT.decision) == Decision.PASS, sa.not_(_VERDICT.replay))
-        query = sa.select(VERDICTS).select_from(joined).where(newest.c.judgement == Label.DEFECT, *passed)
-        query = query.where(_VERDICT.score.is_not(None), *self._of(VERDICTS, scope))
+        passed = (
+            not_by_index(_VERDICT.decision) == Decision.PASS,
+            sa.not_(_VERDICT.replay),
+            _VERDICT.score.is_not(None),
+        )
+        is_defect = newest_judgement(_VERDICT.job_id) == Label.DEFECT
+        query = sa.select(VERDICTS).where(*self._of(VERDICTS, scope), *passed, is_defect)
         query = query.order_by(_VERDICT.score.desc(), _VERDICT.job_id).limit(most)
         return [Record(**row) for row in self._read(query)]
 

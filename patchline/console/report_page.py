@@ -11,7 +11,7 @@ from patchline.console.reports import Busy, Dated, file_name
 from patchline.console.texts import mark
 from patchline.console.visit import HTML, Answer, Refused, Reply, Visit
 from patchline.operations import report_request, shift_times
-from patchline.operations.line_report import Request
+from patchline.operations.line_report import Request, TooMuch
 from patchline.protocol.errors import SetupError
 
 _SHIFTS = 21  # to choose from
@@ -59,6 +59,8 @@ def _made(console: Console, visit: Visit) -> Dated:
     request = _request(console, visit)
     try:
         return console.reports.make(request)
+    except TooMuch as error:
+        raise Refused(400, mark("There is no such report."), str(error)) from error
     except Busy:
         raise Refused(503, mark("Other reports are being made. Try again in a minute.")) from None
 

@@ -34,12 +34,17 @@ from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Decision, Frozen
 
 WORST, MISSED, PAUSES = 12, 8, 10  # named at most
+MOST = 500_000  # verdicts, which SQLite counts in some 15 s
 PAUSE_MS = 600_000
 BATCH_DAYS = 30
 _DAY_MS, _MINUTE_MS = 86_400_000, 60_000
 _MARGIN_MS = 3_600_000  # parts of a batch are announced before their verdict, and acted on after it
 _STEPS = 24  # at most
 _WIDTHS_MS = tuple(minutes * _MINUTE_MS for minutes in (5, 10, 15, 30, 60, 120, 240, 480, 1440, 2880, 10_080))
+
+
+class TooMuch(SetupError):
+    """The database would count for too long."""
 
 
 class Request(Frozen):
@@ -177,11 +182,14 @@ def make(
     Raises:
         Unavailable: the archive does not answer.
         SetupError: the time begins after its end, or in the future.
+        TooMuch: there are more than `MOST` verdicts.
     """
     until = min(request.until, now_ms)
     if request.since >= until:
         raise SetupError("the time of the report begins after its end, or in the future")
     extent, scope, stepped = _scopes(periods, request, until)
+    if periods.has_more(scope, MOST):
+        raise TooMuch(f"there are more than {MOST} verdicts; choose a line, a category or a shorter time")
     counts = periods.verdicts(scope)
     judged = [count for count in counts if not count.replay]
     lines = sorted({count.line for count in counts} | ({request.line} if request.line else set()))

@@ -12,7 +12,7 @@ import pytest
 from patchline.archive.ledger import Count
 from patchline.console import report_pdf, texts, words
 from patchline.console.report_document import Bars, Document, Section, Table
-from patchline.console.reports import Reports, file_name
+from patchline.console.reports import file_name
 from patchline.console.roles import Role
 from patchline.operations import label_rates, line_report
 from patchline.operations.report_changes import Change, Changes
@@ -256,8 +256,10 @@ def test_while_the_archive_is_away_or_others_take_too_long_the_page_says_so(own,
     assert browser.get("/report?since=25h").status_code == 503
     own.archive.away = False
     monkeypatch.setattr("patchline.console.reports._PATIENCE_S", 0.01)
+    monkeypatch.setattr("patchline.operations.line_report.MOST", 5)
+    answer = browser.get("/report?since=25h")
+    assert (answer.status_code, "choose a line, a category or a shorter time" in answer.text) == (400, True)
+    assert "Batch B7-" in browser.get("/report?batch=B7-").text
     with own.console.reports._lock:
         answer = browser.get("/report?since=25h")
     assert (answer.status_code, "Other reports are being made." in answer.text) == (503, True)
-    assert "Batch B7-" in browser.get("/report?batch=B7-").text
-    assert isinstance(own.console.reports, Reports)
