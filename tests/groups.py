@@ -26,6 +26,7 @@ LONGEST_FIRST = (
     "machine",
     "test_publisher",
     "test_watched_folder",
+    "test_up",
 )
 
 

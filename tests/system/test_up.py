@@ -19,8 +19,8 @@ from patchline.services import server
 from tests.conftest import require_servers
 from tests.system.conftest import wait_for
 
-pytestmark = pytest.mark.timeout(400)
-PATIENCE_S = 120.0
+pytestmark = pytest.mark.timeout(600)
+PATIENCE_S = 200.0
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
 
 
@@ -78,7 +78,7 @@ class Trial:
         began = time.monotonic()
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(90)
+        code = self.process.wait(150)
         self._reader.join(10)
         self.process.stdout.close()
         return code, time.monotonic() - began
