@@ -22,11 +22,13 @@ from patchline.console.accounts import Accounts
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.known import Known
 from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.plant import Plant
 from patchline.console.provider import Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
@@ -59,6 +61,7 @@ class Bench:
         new_like=None,
         fits=COMMAND,
         provider=None,
+        lines=(),
         **settings,
     ):
         self.now = NOW + 60_000
@@ -81,6 +84,7 @@ class Bench:
         templates, banks = Templates(section.prefix), self.banks if with_banks else None
         self.periods = MemoryPeriods(self.archive) if archive is None else PeriodTable(archive)
         sources = (self.archive, self.periods, self.pictures, self.store, banks)
+        states = States(clock=lambda: self.now / 1000)
         self.console = Console(
             settings=whole,
             archive=self.archive,
@@ -99,7 +103,8 @@ class Bench:
             given=Given(clock=lambda: self.now / 1000),
             looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),
             live=Live(self.archive.find, lambda: self.now, clock=lambda: self.now / 1000),
-            states=States(clock=lambda: self.now / 1000),
+            states=states,
+            plant=Plant(self.archive.find, states, Known(database), lines, lambda: self.now, lambda: self.now / 1000),
             lessons=lessons,
             teacher=self.stack.enter_context(closing(teacher)),
             templates=templates,

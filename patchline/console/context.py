@@ -18,6 +18,7 @@ from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.metrics import Metrics
+from patchline.console.plant import Plant
 from patchline.console.provider import Provider, Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
@@ -46,6 +47,7 @@ class Console:
         lessons: the pictures of banks to be made.
         teacher: makes these banks.
         reports: are made one at a time.
+        plant: all lines, with what was known last of each.
         now_ms: the wall clock.
         metrics: counts requests, log-ins and browsers.
     """
@@ -70,6 +72,7 @@ class Console:
     states: States
     lessons: Lessons
     teacher: Teacher
+    plant: Plant
     templates: Templates
     reports: Reports
     now_ms: Callable[[], int]

@@ -1,4 +1,4 @@
-"""The file of the console: accounts, log-ins, and the audit log (SQLite).
+"""The file of the console: accounts, log-ins, the audit log, and what was known last of the plant (SQLite).
 
 It is not the archive's database: the console reads that one only, people can log in while it is away, and no log-in
 waits for a batch of verdicts.
@@ -35,6 +35,7 @@ ALTER TABLE accounts ADD COLUMN must_change INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE accounts ADD COLUMN subject TEXT;
 CREATE UNIQUE INDEX accounts_subject ON accounts (subject);
 """,
+    "CREATE TABLE known (key TEXT PRIMARY KEY, at INTEGER NOT NULL, value TEXT NOT NULL);",
 )
 Row = tuple[Any, ...]
 

@@ -44,6 +44,7 @@ class Live:
         self._known: dict[str, int] = {}
         self._number = now_ms()  # above those of an earlier start, which browsers may still name
         self._looked_at = self._read_at = -_IDLE_S
+        self._read_since = 0  # all later verdicts were read
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._looks = 0
@@ -52,19 +53,24 @@ class Live:
 
     def after(self, number: int) -> list[tuple[int, Record]]:
         """Return the verdicts with higher numbers, in order. Asking keeps the thread reading."""
-        self._looked_at = self._clock()
-        self._wanted.set()
+        self.watch()
         with self._lock:
             return [row for row in self._rows if row[0] > number]
 
+    def watch(self) -> None:
+        """Keep the thread reading for some seconds."""
+        self._looked_at = self._clock()
+        self._wanted.set()
+
     def rates(self) -> dict[str, int]:
-        """Return how many parts of each line were judged in the last minute."""
-        since = self._now_ms() - _RATE_MS
+        """Return how many parts of each line are judged in a minute: in the last one, or by what is read of it."""
+        now = self._now_ms()
         counts: dict[str, int] = {}
         with self._lock:
+            since = min(max(now - _RATE_MS, self._read_since), now - 1)
             for line, decided_at in self._times:
                 counts[line] = counts.get(line, 0) + (decided_at >= since)
-        return counts
+        return {line: round(count * _RATE_MS / (now - since)) for line, count in counts.items()}
 
     def newest(self) -> int | None:
         """Return when the newest verdict was decided, in epoch milliseconds; None: no verdict was read."""
@@ -110,6 +116,7 @@ class Live:
             self._known = {job: at for job, at in self._known.items() if at >= newest - _FAR_MS}
         else:
             found = list(self._find(Search(most=_FIRST)))
+            self._read_since = found[-1].decided_at if len(found) == _FIRST else 0
         new = [record for record in found if record.job_id not in self._known]
         self._known |= {record.job_id: record.decided_at for record in new}
         return new

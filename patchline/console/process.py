@@ -22,11 +22,13 @@ from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.known import Known
 from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
 from patchline.console.looks import Looks
 from patchline.console.passwords import Passwords
+from patchline.console.plant import Plant
 from patchline.console.provider import Provider, Waiting
 from patchline.console.rates import Rates
 from patchline.console.reports import Reports
@@ -86,9 +88,10 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         database = stack.enter_context(closing(open_database(settings)))
         broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
         console = _console(settings, database, broker, stack, stop)
+        console.plant.restore()
         life = _measure(console, broker, metrics_port)
         works = (("live", console.live.run), ("looks", console.looks.run), ("archive watch", life.archive.run))
-        for name, work in works:
+        for name, work in (*works, ("plant", console.plant.run)):
             thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
             thread.start()
             stack.callback(thread.join, _END_S)
@@ -118,11 +121,12 @@ def _console(
 ) -> Console:
     archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
     section, pictures, store = settings.console, PictureTable(archive), opening.open_store(settings)
-    templates = Templates(section.prefix)
+    templates, states = Templates(section.prefix), States()
     banks = None if settings.banks.store is None else bank_opening.versions(settings)
     sources = (archive, PeriodTable(archive), pictures, store, banks)
     lessons = Lessons(section.database.parent / "lessons", section.teach.keep_days, now_ms)
     teacher = stack.enter_context(closing(Teacher(lessons, settings, now_ms)))
+    lines = {*settings.gate.lines, *settings.plc.lines, *settings.camera.lines}
     return Console(
         settings=settings,
         archive=archive,
@@ -141,7 +145,8 @@ def _console(
         given=Given(),
         live=Live(archive.find, now_ms),
         looks=Looks(lambda job_id: look_child.look(settings, job_id, _REPLAY_S, stop)),
-        states=States(),
+        states=states,
+        plant=Plant(archive.find, states, Known(database), lines, now_ms),
         lessons=lessons,
         teacher=teacher,
         templates=templates,

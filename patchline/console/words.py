@@ -71,6 +71,21 @@ EFFECTS: dict[str, str] = {
     "released": mark("was rejected, and would have passed"),
     "caught": mark("passed, and would have been rejected"),
 }
+ARMS: dict[str, str] = {
+    "working": mark("takes what it is told"),
+    "faulty": mark("does not take what it is told"),
+}
+HOLDS: dict[str, str] = {
+    "expected": mark("parts without an act"),
+    "undone": mark("acts that are not done"),
+    "unsent_acts": mark("acts not sent"),
+    "window": mark("images under way"),
+    "spooled": mark("images on disk"),
+    "in_hand": mark("jobs in hand"),
+    "refused_lanes": mark("lanes that wait"),
+    "pending": mark("verdicts not stored"),
+    "pending_pictures": mark("pictures not stored"),
+}
 ROLES: dict[str, str] = {
     Role.SEE: mark("sees"),
     Role.REVIEW: mark("reviews"),

@@ -37,6 +37,8 @@ MORE_PATHS = (
     "/part/nobody",
     "/report?since=2h",
     "/teach/{outliers}",
+    "/banks/brick/act?act=shadow&version={version}",
+    "/banks/brick/act?act=rollback",
     "/nothing",
 )
 _SEEN = """() => {
@@ -223,7 +225,8 @@ def views(line, browser):
 def _path(line, route):
     """The path of a page with the names that this line has."""
     job = line.rejects()[0]
-    names = {"name": f"part-of-{job}", "job": job, "kind": "image", "category": "brick"} | line.lessons
+    names = {"name": f"part-of-{job}", "job": job, "kind": "image", "category": "brick", "version": line.version}
+    names |= line.lessons
     if route.startswith("/static/"):
         names["name"] = "console.css"
     unknown = set(re.findall(r"{(\w+)", route)) - names.keys()

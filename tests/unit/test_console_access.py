@@ -42,6 +42,7 @@ WHO_MAY = {
     ("GET", "/look/{job}/{kind}"): set(Role),
     ("GET", "/review"): set(Role) - {Role.SEE},
     ("POST", "/review"): set(Role) - {Role.SEE},
+    ("GET", "/plant"): set(Role),
     ("GET", "/banks"): set(Role),
     ("GET", "/banks/{category}"): set(Role),
     ("GET", "/banks/{category}/report"): set(Role),
@@ -408,7 +409,7 @@ def test_behind_a_prefix_all_paths_have_it_and_others_are_no_pages(tmp_path):
     assert answer.headers["location"] == "/press/console/"
     assert all("Path=/press/console" in cookie for cookie in answer.headers.get_list("set-cookie"))
     browser.client.cookies = {"patchline_session": bench.browser(Role.ADMIN).session.token}
-    for path in ("/line", "/search", "/audit", "/review", "/banks"):
+    for path in ("/line", "/search", "/audit", "/review", "/banks", "/plant"):
         page = browser.get(f"/press/console{path}")
         assert page.status_code == 200
         paths = [part.split('"')[0] for name in ("href", "src", "action") for part in page.text.split(f'{name}="')[1:]]
