@@ -132,6 +132,14 @@ class LedgerContract:
         assert list(archive.shadow_differences(replace(search, since=NOW + 30, until=NOW + 31))) == found
         assert [type(row).__name__ for row in archive.entries("c")] == ["Shadowed"]
 
+    def test_the_time_of_a_part_counted_from_the_latest_one_of_a_shadow_is_found(self, setting):
+        self.save(setting, *(shadow(f"job-{number}", judged_at=NOW + number) for number in (3, 1, 2)))
+        self.save(setting, shadow("other", judged_at=NOW + 9, shadow_version="1" * 64))
+        archive, search = setting.reopen(), ShadowSearch("brick", OTHER_BANK)
+        assert [archive.shadow_time(search, number) for number in (1, 2, 3, 4)] == [NOW + 3, NOW + 2, NOW + 1, None]
+        assert archive.shadow_time(replace(search, until=NOW + 3), 1) == NOW + 2
+        assert archive.shadow_time(replace(search, line="l9"), 1) is None
+
     def test_unreadable_messages_are_kept(self, setting):
         row = rows.unreadable(Message(b"", "id", "type", None, {"line": 5}), "l1", "no line", NOW)
         assert setting.archive.save_ledger([], [row]) == Saved(unreadable=1)

@@ -260,6 +260,13 @@ class Ledger(Archive, Protocol):
         """Return how many parts had each pair of decisions, of the verdict and of a shadow."""
         ...
 
+    def shadow_time(self, search: ShadowSearch, number: int) -> int | None:
+        """Return when the shadow judged the part that is the `number`-th from the latest one; None: there are fewer.
+
+        It is quick for any number of parts, so that a page can bound what it reads.
+        """
+        ...
+
     def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
         """Yield the parts on which verdict and shadow have different decisions, the latest first."""
         ...

@@ -203,6 +203,10 @@ class LedgerDatabase(Database):
         """See `ledger.Ledger`."""
         return [ShadowCount(**row) for row in self._read(shadow_table.counts(search))]
 
+    def shadow_time(self, search: ShadowSearch, number: int) -> int | None:
+        """See `ledger.Ledger`."""
+        return next((int(row["judged_at"]) for row in self._read(shadow_table.times(search, number))), None)
+
     def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
         """See `ledger.Ledger`."""
         for row in self._read(shadow_table.differences(search)):

@@ -172,6 +172,11 @@ class MemoryLedger(MemoryArchive):
         )
         return [ShadowCount(*group, parts) for group, parts in sorted(counts.items())]
 
+    def shadow_time(self, search: ShadowSearch, number: int) -> int | None:
+        """See `ledger.Ledger`."""
+        times = sorted((row.judged_at for row in self._shadowed(search)), reverse=True)
+        return times[number - 1] if number <= len(times) else None
+
     def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
         """See `ledger.Ledger`."""
         different = [row for row in self._shadowed(search) if row.decision != row.shadow_decision]

@@ -39,6 +39,12 @@ def counts(search: ShadowSearch) -> sa.Select[Any]:
     return query.group_by(*group).order_by(*group)
 
 
+def times(search: ShadowSearch, number: int) -> sa.Select[Any]:
+    """Return the query of the time of the `number`-th part from the latest one, which reads the index only."""
+    query = sa.select(SHADOWS.c.judged_at).where(*_conditions(search)).order_by(SHADOWS.c.judged_at.desc())
+    return query.limit(1).offset(number - 1)
+
+
 def differences(search: ShadowSearch) -> sa.Select[Any]:
     """Return the query of the parts with two decisions, the latest first."""
     column = SHADOWS.c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from patchline.archive.shadows import ShadowSearch
 from patchline.console import bank_view
 from patchline.console.context import Console
@@ -11,7 +13,7 @@ from patchline.operations import shadow_report
 from patchline.protocol.errors import SetupError
 
 _MOST = 50  # parts by name
-_SPAN_MS = 8 * 3_600_000  # a page that nobody has asked for more reads a shift, not a year
+_MOST_COUNTED = 100_000  # parts; a quarter of a second in SQLite
 
 
 def show(console: Console, visit: Visit) -> Reply:
@@ -19,15 +21,16 @@ def show(console: Console, visit: Visit) -> Reply:
     category = visit.names["category"]
     state = bank_view.read(console, category)
     wanted = search_of(visit, console.now_ms(), _MOST)
-    since = console.now_ms() - _SPAN_MS if wanted.since is None else wanted.since
-    chosen, report, jobs = None, None, list[str]()
+    chosen, report, cut, jobs = None, None, None, list[str]()
     try:
         digits = visit.one("version") or shadow_report.last_shadow(state, category)
     except SetupError:  # no version was a shadow
         digits = ""
     if digits:
         chosen = bank_view.version(console, category, state, digits)
-        search = ShadowSearch(category, chosen.digest, wanted.line, since, wanted.until)
+        search = ShadowSearch(category, chosen.digest, wanted.line, wanted.since, wanted.until)
+        cut = console.archive.shadow_time(search, _MOST_COUNTED)
+        search = search if cut is None else replace(search, since=cut)
         report = shadow_report.make(console.archive, search, console.settings.gate, _MOST)
         jobs = [row.job_id for row in report.different]
     return console.templates.render(
@@ -36,8 +39,8 @@ def show(console: Console, visit: Visit) -> Reply:
         category=category,
         version=chosen,
         report=report,
-        since=since,
-        until=wanted.until,
+        cut=cut,
+        most=_MOST_COUNTED,
         pictures=console.pictures.kinds(jobs),
         judgements=console.archive.judgements_of(jobs),
         is_shadow=chosen is not None and state.shadow is not None and state.shadow.version == chosen.digest,

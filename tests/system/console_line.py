@@ -21,7 +21,6 @@ ROLES = {"anna": "review", "erik": "engineer", "mei": "admin"}
 SETTINGS = """
 archive: {batch: 20, batch_ms: 20, pictures: {decisions: [fail, review, expired, error], min_free_bytes: 0}}
 console: {port: %d, prefix: /plant, defect_kinds: [scratch, hole]}
-banks: {store: banks-store, poll_s: 0.2}
 """
 
 
@@ -38,8 +37,7 @@ class ConsoleLine(Line):
         self.sent = 0
 
     def begin(self):
-        """Start all processes, add the accounts of `ROLES`, and activate the plant's memory bank as a version."""
-        self.version = self._activate()
+        """Start all processes, and add the accounts of `ROLES`."""
         self.archive = start(self)
         for name, role in ROLES.items():
             words = ("--role", role, "--password-file", str(self.folder / "password"))
@@ -47,13 +45,6 @@ class ConsoleLine(Line):
         self.console = self.start("console")
         self.judge = self.worker("--device", "cpu")
         wait_for(lambda: server.responds(f"{self.url}/healthz") or self.console.poll() is not None)
-
-    def _activate(self):
-        assert self.run("banks", "init").returncode == 0
-        published = self.run("banks", "publish", "brick", "--why", "the first one")
-        (version,) = re.findall(r"is version ([0-9a-f]{64})", published.out)
-        assert self.run("banks", "activate", "brick", version, "--why", "the first one").returncode == 0
-        return version
 
     def inspect(self, images):
         """Send images, and wait until the archive has their verdicts and pictures. Return the records by job."""

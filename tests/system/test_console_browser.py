@@ -51,6 +51,15 @@ _SEEN = """() => {
 expect.set_options(timeout=WAIT_MS)
 
 
+def activate(line):
+    """Make the plant's memory bank the active version of a store. Return its digest."""
+    assert line.run("banks", "init").returncode == 0
+    published = line.run("banks", "publish", "brick", "--why", "the first one")
+    (version,) = re.findall(r"is version ([0-9a-f]{64})", published.out)
+    assert line.run("banks", "activate", "brick", version, "--why", "the first one").returncode == 0
+    return version
+
+
 @pytest.fixture(scope="module")
 def scratches(texture_folder):
     return sorted((texture_folder / "test" / "scratch").glob("*.png"))
@@ -61,8 +70,11 @@ def line(plant, servers, tmp_path_factory, texture_folder, scratches):
     """A line with a worker, archive and console, that has judged some parts."""
     folder = shutil.copytree(plant, tmp_path_factory.mktemp("console") / "plant", symlinks=True)
     delete_queues(servers.amqp_url)
+    with (folder / "config.yaml").open("a") as file:
+        file.write("banks: {store: banks-store, poll_s: 0.2}\n")
     with ExitStack() as stack:
         line = ConsoleLine(folder, servers, stack)
+        line.version = activate(line)
         line.begin()
         good = sorted((texture_folder / "test" / "good").glob("*.png"))
         line.inspect([*good[:3], *scratches[:4]])

@@ -9,7 +9,7 @@ import pytest
 from patchline.banks import reports, store
 from patchline.banks.reports import Report
 from patchline.broker.base import Message
-from patchline.console import audit
+from patchline.console import audit, shadow_page
 from patchline.console.roles import Role
 from patchline.inspection.memory_bank import BankManifest
 from patchline.protocol.messages import Thresholds
@@ -276,7 +276,7 @@ def test_many_versions_are_shown_on_demand_and_those_in_use_always(bench, versio
     assert browser.get(f"{PAGE}?all=1").text.count("fit@host: one of many") == 31
 
 
-def test_the_report_of_a_shadow_names_the_parts_with_two_decisions_and_links_to_them(bench, versions):
+def test_the_report_of_a_shadow_names_the_parts_with_two_decisions_and_links_to_them(bench, versions, monkeypatch):
     browser = bench.browser(Role.SEE)
     assert "No version of this category was a shadow." in browser.get(f"{PAGE}/report").text
     assert "Report of the shadow" not in browser.get(PAGE).text
@@ -299,8 +299,12 @@ def test_the_report_of_a_shadow_names_the_parts_with_two_decisions_and_links_to_
     assert f"act=activate&amp;version={versions[1]}" in bench.browser(Role.ENGINEER).get(f"{PAGE}/report").text
     assert "The archive has no part of this time" in browser.get(f"{PAGE}/report?line=l9").text
     assert browser.get(f"{PAGE}/report?since=x").status_code == 400
-    bench.pass_time(9 * 3600)
-    assert "The archive has no part of this time" in bench.browser(Role.SEE).get(f"{PAGE}/report").text
+    bench.pass_time(60)
+    assert "The archive has no part of this time" in browser.get(f"{PAGE}/report?since=30s").text
+    monkeypatch.setattr(shadow_page, "_MOST_COUNTED", 5)
+    page = browser.get(f"{PAGE}/report").text
+    assert "The latest 5 parts are compared, from" in page
+    assert re.search(r"the bank accepts\s*</th>\s*<td[^>]*>0</td><td[^>]*>5</td>", page)
 
 
 def test_a_page_that_asks_again_by_itself_does_not_keep_a_log_in_alive(bench, versions):
