@@ -191,10 +191,10 @@ def run_over_restarts(line, images, count, per_second, restarts, v5=False):
         device, camera = line.device(*options), line.camera()
     taking.join(600)
     wait_for(lambda: line.waiting() == 0, 600)
+    wait_for(lambda: len({act["job_id"] for act in line.acts()}) >= count, 600)
     verdicts = []
     while len({verdict.job_id for verdict in verdicts}) < count and (more := line.line.verdicts(500, 20.0)):
         verdicts += more
-    wait_for(lambda: len({act["job_id"] for act in line.acts()}) >= count, 120)
     acts = Counter(act["job_id"] for act in line.acts())
     return {
         "images": count,
@@ -216,6 +216,6 @@ def run_over_restarts(line, images, count, per_second, restarts, v5=False):
 def assert_none_lost(result):
     """Every picture has one verdict on its image and one act."""
     count = result["images"]
-    assert (result["parts"], result["jobs"], result["acts"]) == (count, count, count)
+    assert (result["parts"], result["jobs"], result["acts"]) == (count, count, count), result
     assert (result["acted_twice"], result["dead_letters"]) == (0, 0)
     assert result["decisions"].keys() <= {"pass", "review", "fail"}
