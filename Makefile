@@ -14,7 +14,7 @@ CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,
 CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-installed test-cameras test-debian13 test-debian11 test-convert chaos
-.PHONY: plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
+.PHONY: screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -104,6 +104,11 @@ soak: setup
 	@$(BIN)/python -m patchline.services.install_servers gcc libc6-dev
 	$(BIN)/python -m pytest tests/chaos/test_endurance.py tests/chaos/test_mqtt.py -m soak
 	CHAOS_SCALE=10 $(BIN)/python -m pytest tests/chaos --show-capture=no -k in_a_storm
+
+# Pictures of the console's pages for docs/console.md, of a line of its own. Look at each before you commit it.
+screenshots: setup
+	@$(BIN)/python -m patchline.services.install_servers chromium fonts-noto-cjk
+	$(BIN)/python -m tools.screenshots
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
