@@ -7,7 +7,6 @@ starts, and nobody reads the verdicts of the first part. Then images come evenly
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -27,11 +26,9 @@ from bench.builds import Build
 from bench.line import Reading, Worker
 from bench.plant import DEFAULT, WIDE
 from bench.rows import JPEG, PNG, RATE
-from bench.table import Row, Table, ratio_row
+from bench.table import Row, Table, of_this_machine, ratio_row
 from patchline.broker.base import Message
 from patchline.broker.rabbitmq import RabbitBroker
-from patchline.devices import openvino_backbone
-from patchline.operations import doctor
 from patchline.protocol import messages, topology
 from patchline.runtime import connections, logs
 from patchline.services import private_servers, server
@@ -107,12 +104,7 @@ def compare(revision: str, rounds: int, names: Sequence[str] | None) -> Table:
         for load in chosen:
             pairs = [[measure(build, load) for build in both] for _ in range(rounds)]
             rows += _rows(load, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    return Table(
-        cpu=openvino_backbone.cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
-        capabilities=doctor.instructions(),
-        rows=tuple(rows),
-    )
+    return of_this_machine(rows)
 
 
 def measure(build: Build, load: Load) -> Measured:

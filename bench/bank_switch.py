@@ -8,7 +8,6 @@ activation and the first verdict by the new bank are compared with those of as m
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -24,11 +23,9 @@ from bench import line as lines
 from bench import plant
 from bench.line import Line
 from bench.plant import DEFAULT
-from bench.table import Row, Table, ratio_row
+from bench.table import Row, of_this_machine, ratio_row
 from patchline import config
 from patchline.banks import opening, store
-from patchline.devices import openvino_backbone
-from patchline.operations import doctor
 from patchline.protocol import messages, topology
 from patchline.runtime import logs
 
@@ -103,8 +100,7 @@ def run(
     settings = config.load(options.config)
     with tempfile.TemporaryDirectory() as folder, with_store(Path(folder), settings) as (line, versions):
         rows = measure_(line, versions, options.times)
-    cores, capabilities = len(os.sched_getaffinity(0)), doctor.instructions()
-    table = Table(cpu=openvino_backbone.cpu_name(), cores=cores, capabilities=capabilities, rows=tuple(rows))
+    table = of_this_machine(rows)
     table.show()
     table.write(Path(f"out/bench-{name.replace('_', '-')}.json"))
     return rows

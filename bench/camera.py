@@ -23,14 +23,12 @@ from typing import Any
 from bench import line as lines
 from bench.line import Line
 from bench.plant import pictures
-from bench.table import Row, Table, ratio_row
+from bench.table import Row, of_this_machine, ratio_row
 from patchline import config
 from patchline.broker.base import Message
 from patchline.camera import process
 from patchline.camera.base import Frame
 from patchline.camera.folder import FolderCamera
-from patchline.devices import openvino_backbone
-from patchline.operations import doctor
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Job
 from patchline.publisher.client import Client
@@ -123,12 +121,7 @@ def main() -> int:
         config.save(settings, folder / "config.yaml")
         with lines.running(folder, settings) as line:
             rows = tuple(measure(line, next(iter(settings.categories)), frame_s).rows())
-    table = Table(
-        cpu=openvino_backbone.cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
-        capabilities=doctor.instructions(),
-        rows=rows,
-    )
+    table = of_this_machine(rows)
     table.show()
     table.write(Path("out/bench-camera.json"))
     return int(rows[0].ratio > MAX_ANNOUNCEMENT or rows[2].ratio > MAX_JOB)

@@ -23,10 +23,8 @@ from bench.coil_legs import Legs
 from bench.coil_stages import LINE
 from bench.line import Line
 from bench.plant import DEFAULT
-from bench.table import Row, Table, ratio_row
+from bench.table import Row, of_this_machine, ratio_row
 from patchline import config
-from patchline.devices import openvino_backbone
-from patchline.operations import doctor
 from patchline.plant import starting
 from patchline.plant.ledger import Event, LedgerReader
 from patchline.plant.line import CYCLE_S, gate_settings, plc_settings
@@ -133,12 +131,7 @@ def main() -> None:
     logs.configure("error")
     with tempfile.TemporaryDirectory() as name:
         stages, run = measure(Path(name), config.load(Path("config.yaml")), options.parts, options.rate)
-    table = Table(
-        cpu=openvino_backbone.cpu_name(),
-        cores=len(os.sched_getaffinity(0)),
-        capabilities=doctor.instructions(),
-        rows=tuple(_rows(stages, run)),
-    )
+    table = of_this_machine(_rows(stages, run))
     table.show()
     print(
         f"{len(run.triggers)} parts, {run.rate:.1f} a second, {run.lost} lost; belt stalled for {run.stalled_s:.1f} s"

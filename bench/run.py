@@ -11,9 +11,8 @@ from bench import line as lines
 from bench.plant import DEFAULT, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from bench.searches import DEEP, SHALLOW
-from bench.table import Row, Table
+from bench.table import Row, of_this_machine
 from patchline import config
-from patchline.devices import openvino_backbone
 from patchline.inspection.search import exact_search
 from patchline.operations import doctor
 
@@ -38,9 +37,7 @@ def run(settings: config.Config, out: Path) -> None:
                 *_endurance(line),
                 *cells.demo_rows(),
             ]
-    capabilities = (*doctor.instructions(), *exact_search.blas_kernels())
-    cores = len(os.sched_getaffinity(0))
-    table = Table(cpu=openvino_backbone.cpu_name(), cores=cores, capabilities=capabilities, rows=tuple(measured))
+    table = of_this_machine(measured, *exact_search.blas_kernels())
     table.show()
     table.write(out)
     print(out)

@@ -5,13 +5,16 @@ The two sides of a ratio are measured in turn in one run, because the load of a 
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from patchline.devices import openvino_backbone
 from patchline.inspection.search import exact_search
+from patchline.operations import doctor
 from patchline.protocol import messages
 from patchline.runtime import terminal
 
@@ -45,6 +48,16 @@ class Table(messages.Frozen):
         """Write the table as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def of_this_machine(rows: Sequence[Row], *more: str) -> Table:
+    """Return the table of rows that were measured here. `more` is what the CPU can do besides its instructions."""
+    return Table(
+        cpu=openvino_backbone.cpu_name(),
+        cores=len(os.sched_getaffinity(0)),
+        capabilities=(*doctor.instructions(), *more),
+        rows=tuple(rows),
+    )
 
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:
