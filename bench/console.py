@@ -39,7 +39,7 @@ _VERDICTS, _PAUSE_S, _BROWSERS, _TIMEOUT_S = 200, 0.073, 3, 30.0
 _PAGES, _WARM_UP = 50, 3
 _OUT = Path("out/bench-console.json")
 _CATEGORY = "gasket-3"
-_PATHS = {
+PATHS = {
     "search, the latest": "/search",
     "search, rejects of a category": "/search?category=gasket-3&decision=fail&decision=review",
     "search, a part": "/search?part=part-4711",
@@ -61,22 +61,22 @@ def main() -> int:
     count, kind = options.verdicts, "PostgreSQL" if options.postgresql else "SQLite"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        settings = _build(folder, stack.enter_context(postgresql.running()).url if options.postgresql else "")
+        settings = build(folder, stack.enter_context(postgresql.running()).url if options.postgresql else "")
         database = stack.enter_context(closing(opening.open_archive(settings)))
         database.prepare()
         archive.fill(database, count)
         line = stack.enter_context(lines.running(folder, settings))
         url = f"http://{server.HOST}:{settings.console.port}"
         for name, probe in (("archive", None), ("console", f"{url}/healthz")):
-            stack.enter_context(_process(line, name, probe))
-        token = _log_in(settings)
+            stack.enter_context(process(line, name, probe))
+        token = log_in(settings)
         measured = {"verdict to browser": _verdict_to_browser(line, url, token)}
-        measured |= {name: _page_ms(url + path, token) for name, path in _PATHS.items()}
+        measured |= {name: _figures(page_times(url + path, token)) for name, path in PATHS.items()}
         with database.transaction() as connection:
             if options.postgresql:
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql(_ALL_OF_ONE_BANK)
-        measured |= {name: _page_ms(url + path, token) for name, path in _ONE_BANK.items()}
+        measured |= {name: _figures(page_times(url + path, token)) for name, path in _ONE_BANK.items()}
     rows = [(name, *(f"{value:.1f}" for value in values.values())) for name, values in measured.items()]
     terminal.table(f"the console, {count} verdicts in {kind}, in ms", ("", "median", "p99", "most"), rows)
     _OUT.parent.mkdir(exist_ok=True)
@@ -85,7 +85,8 @@ def main() -> int:
     return 0
 
 
-def _build(folder: Path, url: str) -> config.Config:
+def build(folder: Path, url: str = "") -> config.Config:
+    """Fill an empty folder with a plant that has an archive, in the database of a url or in SQLite, and a console."""
     settings = archive_intake.build(folder)
     categories = settings.categories | {_CATEGORY: next(iter(settings.categories.values()))}
     (port,) = server.free_ports(1)
@@ -99,11 +100,29 @@ def _build(folder: Path, url: str) -> config.Config:
 
 
 @contextmanager
-def _process(line: Line, name: str, probe: str | None) -> Iterator[None]:
-    """Run a command of the line, and wait until it answers."""
+def process(line: Line, name: str, probe: str | None, nice: int = 0) -> Iterator[None]:
+    """Run a command of the line, and wait until it answers.
+
+    Args:
+        line: whose configuration and servers it uses.
+        name: the command.
+        probe: a url that it answers; None: that of its metrics.
+        nice: added to the priority of this process.
+    """
     (port,) = server.free_ports(1)
     probe, options = probe or f"http://{server.HOST}:{port}/readyz", [] if probe else ["--metrics-port", str(port)]
-    command = [sys.executable, "-m", "patchline", name, *options, "--config", str(line.folder / "config.yaml")]
+    command = [
+        "nice",
+        "-n",
+        str(nice),
+        sys.executable,
+        "-m",
+        "patchline",
+        name,
+        *options,
+        "--config",
+        str(line.folder / "config.yaml"),
+    ]
     with (line.folder / f"{name}.log").open("ab") as log:
         guard = server.start_guarded(command, log, log, {"PATCHLINE_AMQP_URL": line.servers.amqp_url})
         try:
@@ -117,7 +136,8 @@ def _process(line: Line, name: str, probe: str | None) -> Iterator[None]:
             server.stop_guarded(guard)
 
 
-def _log_in(settings: config.Config) -> str:
+def log_in(settings: config.Config) -> str:
+    """Add an account that may judge. Return the token of a log-in of it."""
     with closing(open_database(settings)) as database:
         Accounts(database, Passwords()).add("bench", Role.REVIEW, "a password of nobody", "bench")
         return Sessions(database, 60, 12).begin("bench").token
@@ -160,15 +180,16 @@ def _verdict_to_browser(line: Line, url: str, token: str) -> dict[str, float]:
     return _figures(late)
 
 
-def _page_ms(url: str, token: str) -> dict[str, float]:
+def page_times(url: str, token: str, count: int = _PAGES, warm_up: int = _WARM_UP) -> list[float]:
+    """Return what a page takes to load, in ms, `count` times after a few that are not counted."""
     times = []
-    for number in range(_PAGES + _WARM_UP):
+    for number in range(count + warm_up):
         started = time.perf_counter()
         with urllib.request.urlopen(_request(url, token), timeout=_TIMEOUT_S) as answer:
             answer.read()
-        if number >= _WARM_UP:
+        if number >= warm_up:
             times.append((time.perf_counter() - started) * 1000)
-    return _figures(times)
+    return times
 
 
 def _request(url: str, token: str) -> urllib.request.Request:

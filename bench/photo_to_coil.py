@@ -131,7 +131,7 @@ def main() -> None:
     logs.configure("error")
     with tempfile.TemporaryDirectory() as name:
         stages, run = measure(Path(name), config.load(Path("config.yaml")), options.parts, options.rate)
-    table = of_this_machine(_rows(stages, run))
+    table = of_this_machine(list(_rows(stages, run)))
     table.show()
     print(
         f"{len(run.triggers)} parts, {run.rate:.1f} a second, {run.lost} lost; belt stalled for {run.stalled_s:.1f} s"
