@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 LOGIN = "correct the user or the password in the url; its file is read again at every attempt"
 
 
@@ -13,6 +15,18 @@ def reason(error: BaseException) -> str:
         if not isinstance(nested, BaseException):
             return getattr(error, "strerror", None) or repr(error)
         error = nested
+
+
+def login(node: Any) -> dict[str, object]:
+    """Return what to log of a refused login: pika's parameters of the connection without the password."""
+    return {"advice": LOGIN, "user": node.credentials.username, "host": node.host, "port": node.port}
+
+
+def unusable(hosts: str, error: BaseException, login_refused: bool) -> str:
+    """Return the error for a connection that could not be made or used."""
+    if login_refused:
+        return f"RabbitMQ at {hosts} refused the login; {LOGIN}"
+    return f"RabbitMQ at {hosts} cannot be used ({reason(error)}); is it running, and is the url correct?"
 
 
 def topology(reply_code: int, reply_text: str) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from patchline.broker.base import BrokerError, NotConfirmed, Outgoing, Refused, TooLarge, Unroutable
 
+Destination = tuple[str, str]  # exchange, routing key
+
 
 @dataclass(eq=False)
 class Publication:
@@ -97,14 +99,17 @@ class PublisherConfirms:
                 message.return_reason = reason
                 return
 
-    def on_confirm(self, delivery_tag: int, multiple: bool, ack: bool) -> None:
-        """Complete the message of a delivery tag; if `multiple`, all messages up to that tag."""
+    def on_confirm(self, delivery_tag: int, multiple: bool, ack: bool) -> set[Destination]:
+        """Complete the message of a delivery tag, or all up to it if `multiple`. Return where they went."""
         tags: Iterable[int] = [delivery_tag]
         if multiple:
             tags = [tag for tag in self._unconfirmed if tag <= delivery_tag]
+        destinations = set()
         for tag in tags:
             message = self._unconfirmed.pop(tag)
+            destinations.add(message.key[:2])
             message.publication.complete_one(message.error(ack))
+        return destinations
 
     def fail_all(self, reason: str, max_size: int | None = None) -> None:
         """Fail all messages, because the channel has closed and no more confirmations will come.
@@ -120,6 +125,33 @@ class PublisherConfirms:
             if max_size is not None and message.size > max_size:
                 error, max_size = too_large(message.size, max_size), None
             message.publication.complete_one(error)
+
+
+class Refusals:
+    """Counts the channels in a row of one connection on which messages for the same destination were refused.
+
+    A node of RabbitMQ 3.10 whose own record of a queue names a dead leader refuses every message for it at once, on
+    each new channel, and does not mend the record. The queue has a leader, and other nodes confirm (decision 113).
+    """
+
+    def __init__(self) -> None:
+        self._channels: dict[Destination, int] = {}
+        self._refused: set[Destination] = set()  # on the present channel
+
+    def on_confirm(self, destinations: set[Destination], ack: bool) -> None:
+        """Record an answer of RabbitMQ to messages for these destinations."""
+        if not ack:
+            self._refused |= destinations
+            return
+        for destination in destinations:
+            self._channels.pop(destination, None)
+
+    def on_channel_replaced(self) -> int:
+        """Record the end of a channel. Return the highest number of channels that one destination was refused on."""
+        for destination in self._refused:
+            self._channels[destination] = self._channels.get(destination, 0) + 1
+        self._refused.clear()
+        return max(self._channels.values(), default=0)
 
 
 def too_large(size: int, max_size: int) -> TooLarge:

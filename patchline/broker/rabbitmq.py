@@ -27,7 +27,7 @@ from pika.channel import Channel
 
 from patchline.broker import advice, rabbit_topology
 from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, require_bytes, wait_for_confirmation
-from patchline.broker.confirms import Publication, PublisherConfirms, too_large
+from patchline.broker.confirms import Publication, PublisherConfirms, Refusals, too_large
 from patchline.broker.headers import decode_text, decode_value, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
 from patchline.broker.rabbit_listener import RabbitListener
@@ -40,7 +40,7 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
 _READ_BYTES = 262_144  # at once; pika reads 4,096
-_NOT_FOUND, _CONFIRM_TIMEOUTS = 404, 3  # timeouts without a confirmation, then the channel is replaced
+_CONFIRM_TIMEOUTS, _MOST_REFUSALS = 3, 10  # then the channel is replaced; channels in a row, then the node is left
 _LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
 # RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
@@ -94,7 +94,7 @@ class RabbitBroker:
         self._queued: list[Publication] = []  # until the channel is open
         self._blocked, self._unblocked_at, self._closing = False, 0.0, False
         self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
-        self._confirms = PublisherConfirms()
+        self._confirms, self._refusals = PublisherConfirms(), Refusals()
         self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
         self._consumers: list[RabbitConsumer] = []
         self._next_node = self._failures = self._doubts = 0
@@ -129,11 +129,7 @@ class RabbitBroker:
             raise TopologyMismatch(advice.topology(error.reply_code, error.reply_text)) from error
         except (pika.exceptions.AMQPError, OSError) as error:
             hosts = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-            if isinstance(error, _LOGIN_REFUSED):
-                raise BrokerError(f"RabbitMQ at {hosts} refused the login; {advice.LOGIN}") from error
-            raise BrokerError(
-                f"RabbitMQ at {hosts} cannot be used ({advice.reason(error)}); is it running, and is the url correct?"
-            ) from error
+            raise BrokerError(advice.unusable(hosts, error, isinstance(error, _LOGIN_REFUSED))) from error
 
     def publish(
         self,
@@ -236,6 +232,7 @@ class RabbitBroker:
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         self.doubt_topology()
+        self._refusals = Refusals()
         for start in (self._on_publish_channel_open, *self._on_connection):
             self._open_channel(start)
 
@@ -268,7 +265,7 @@ class RabbitBroker:
         self._publish_channel = None
         if refusal := _TOO_LARGE.search(str(reason)):
             self._max_message_size = int(refusal[1])
-        if getattr(reason, "reply_code", None) == _NOT_FOUND:
+        if getattr(reason, "reply_code", None) == 404:  # Not Found
             self.doubt_topology()
         self._confirms.fail_all(repr(reason), self._max_message_size if refusal else None)
         self._open_channel(self._on_publish_channel_open)
@@ -276,8 +273,7 @@ class RabbitBroker:
     def _check_confirms(self, channel: Any) -> None:
         """Replace a channel on which confirmations no longer come, once the one before is closed.
 
-        RabbitMQ before 4.2 can lose a message for a quorum queue whose leader dies. It then enqueues and confirms
-        nothing more that the same channel sends to this queue (rabbitmq-server #14589).
+        RabbitMQ before 4.2 confirms no more if it has lost a message whose leader died (rabbitmq-server #14589).
         """
         if not channel.is_open or channel is not self._publish_channel:
             return
@@ -314,13 +310,19 @@ class RabbitBroker:
             self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
 
     def _on_confirm(self, channel: Channel, frame: Any) -> None:
-        if channel is not self._publish_channel:
+        if self._publish_channel is not channel:
             return
-        ack = isinstance(frame.method, pika.spec.Basic.Ack)
-        self._confirms.on_confirm(frame.method.delivery_tag, frame.method.multiple, ack)
-        if not ack and self._confirms.is_empty:
+        method, ack = frame.method, isinstance(frame.method, pika.spec.Basic.Ack)
+        self._refusals.on_confirm(self._confirms.on_confirm(method.delivery_tag, method.multiple, ack), ack)
+        if ack or not self._confirms.is_empty:
+            return
+        refusals = self._refusals.on_channel_replaced()
+        if refusals < _MOST_REFUSALS or len(self._nodes) == 1 or self._consumers or self._connection is None:
             # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
             self._replace(channel, "it has refused a message")
+        else:  # a consumer would lose its deliveries
+            self._log.warning("RabbitMQ refuses messages on each new channel, trying another node", channels=refusals)
+            self._connection.close()
 
     def _replace(self, channel: Channel, reason: str) -> None:
         """Close the publish channel, and open the next one at once: RabbitMQ may answer the closing a minute later."""
@@ -350,9 +352,7 @@ class RabbitBroker:
         delay_s = round(backoff_s * random.uniform(0.5, 1.0), 2)
         self._failures = min(self._failures + 1, 16)
         if isinstance(reason, _LOGIN_REFUSED):
-            node, details = connection.params, {"advice": advice.LOGIN, "reconnect_in_s": delay_s}
-            details |= {"user": node.credentials.username, "host": node.host, "port": node.port}
-            self._log.error("login refused by RabbitMQ", **details)
+            self._log.error("login refused by RabbitMQ", reconnect_in_s=delay_s, **advice.login(connection.params))
         else:
             self._log.warning("connection to RabbitMQ lost", reason=advice.reason(reason), reconnect_in_s=delay_s)
         self._loop.call_later(delay_s, self._connect)

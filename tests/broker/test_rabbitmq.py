@@ -123,7 +123,7 @@ def test_a_message_that_rabbitmq_never_confirms_fails_and_the_next_one_is_confir
     with RabbitBroker(servers.amqp_url, confirm_timeout_s=0.2) as broker:
         broker.declare(topology.gate("unconfirmed", ["g"]))
         with monkeypatch.context() as lost:
-            lost.setattr(PublisherConfirms, "on_confirm", lambda *_: None)
+            lost.setattr(PublisherConfirms, "on_confirm", lambda *_: set())
             confirmation = broker.publish_nowait([Outgoing(topology.PARTS, "unconfirmed", _message())])
             with pytest.raises(NotConfirmed):
                 confirmation.result(20)

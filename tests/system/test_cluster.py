@@ -9,6 +9,7 @@ from pathlib import Path
 import pika
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from patchline.broker.base import Message, NotConfirmed
 from patchline.broker.rabbitmq import RabbitBroker
@@ -17,6 +18,7 @@ from patchline.protocol import topology
 from patchline.services import private_servers, server
 from tests.queues import has_leader
 from tests.system.conftest import wait_for
+from tests.system.mqtt_line import version
 from tests.system.prometheus import firing_alerts, query
 
 pytestmark = pytest.mark.timeout(180)
@@ -164,3 +166,31 @@ def test_a_gate_reads_its_queue_although_rabbitmq_still_counts_the_consumer_of_a
         delivery = gate.take(60.0)
         assert delivery.message.message_id == "part-1"
         delivery.ack()
+
+
+def forget_the_leader(node, dead):
+    """Have the record that one node keeps of the gate's queue name a dead leader. The other nodes keep theirs."""
+    queue = f'rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{GATE_QUEUE}">>))'
+    record = f"amqqueue:set_pid(Queue, {{Name, '{dead.name}'}})"
+    code = f"{{ok, Queue}} = {queue}, {{Name, _}} = amqqueue:get_pid(Queue), ets:insert(rabbit_queue, {record})."
+    private_servers.rabbitmqctl(node, "eval", code)
+
+
+@pytest.mark.timeout(240)
+def test_a_publisher_leaves_a_node_that_refuses_each_message_because_its_record_names_a_dead_leader(nodes):
+    if version(nodes[0].url) >= (4, 0):
+        pytest.skip("RabbitMQ 4 asks the other members of the queue")
+    urls = ",".join(node.url for node in (nodes[2], nodes[1]))
+    with RabbitBroker(nodes[0].url) as first:
+        first.declare(topology.gate("press-3", ["g"]))
+    kill(nodes[0])
+    with RabbitBroker(nodes[1].url) as other:
+        wait_for(lambda: try_to_publish(other))
+    forget_the_leader(nodes[2], nodes[0])
+    with RabbitBroker(nodes[2].url) as alone, capture_logs() as logs, RabbitBroker(urls) as publisher:
+        wait_for(lambda: alone.connected and publisher.connected)
+        for _ in range(5):
+            assert not try_to_publish(publisher)
+        wait_for(lambda: try_to_publish(publisher))
+        assert not try_to_publish(alone)  # the node has not mended its record
+    assert [log["port"] for log in logs if log["event"] == "connected to RabbitMQ"][-1] == nodes[1].port

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 
+from patchline.broker.confirms import Refusals
 from patchline.broker.rabbitmq import RabbitBroker
+
+JOBS, PARTS = ("patchline.jobs", "l1.brick"), ("patchline.parts", "l1")
 
 
 def test_what_has_arrived_is_read_at_once():
@@ -19,3 +22,17 @@ def test_what_has_arrived_is_read_at_once():
         loop = SimpleNamespace(set_reader=lambda *_: None)
         _AsyncPlaintextTransport(ours, SimpleNamespace(data_received=received.append), loop)._on_socket_readable()
     assert list(map(len, received)) == [100_000]
+
+
+def test_a_destination_is_refused_on_channels_in_a_row_until_one_of_its_messages_is_confirmed():
+    refusals, counts = Refusals(), []
+    for _ in range(3):
+        refusals.on_confirm({PARTS}, ack=True)  # a gate's queue is another one
+        for _ in range(5):
+            refusals.on_confirm({JOBS}, ack=False)
+        counts.append(refusals.on_channel_replaced())
+    assert counts == [1, 2, 3]
+    refusals.on_confirm({JOBS}, ack=True)
+    assert refusals.on_channel_replaced() == 0
+    refusals.on_confirm({PARTS, JOBS}, ack=False)
+    assert refusals.on_channel_replaced() == 1
