@@ -20,6 +20,7 @@ GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in n
 LONGEST_FIRST = (
     *COMPUTING_FOLDERS,
     "timeouts",
+    "test_console_browser",
     "test_gate_standby",
     "test_gate",
     "test_network_camera",

@@ -13,7 +13,7 @@ from patchline.protocol import messages
 from patchline.protocol.errors import DamagedError
 from patchline.publisher.spool import Spool, SpoolFullError
 from patchline.publisher.spool_file import SpoolError
-from patchline.publisher.taken_images import TakenImages
+from patchline.publisher.taken_images import Content, TakenImages
 from patchline.publisher.watched_folder import Signature
 from patchline.runtime import damage, uptime
 
@@ -364,7 +364,7 @@ def test_whatever_is_damaged_in_a_memory_of_taken_images_it_remembers_new_ones(t
     for _ in range(2):
         again = TakenImages(path)
         assert not again.is_new, "or images that are in the folder would count as taken"
-        again.add("new.png", signature, b"d" * 16)
+        again.add("new.png", signature, Content(b"d"))
         again.close()
     last = TakenImages(path)
     assert last.signatures()["new.png"] == signature
