@@ -226,7 +226,7 @@ class Banks(Section):
     poll_s: Annotated[float, Field(ge=0.1, le=60)] = 2.0
     new_categories_like: messages.Name | None = None
 
-    @pydantic.field_validator("store", mode="before")
+    @pydantic.field_validator("store", mode="plain")  # a union would take text from JSON, and not a folder
     @classmethod
     def _is_folder_or_bucket(cls, store: object) -> Path | str | None:
         if isinstance(store, str) and store and ":/" not in store:

@@ -236,3 +236,9 @@ def test_ca_files_are_relative_to_the_configuration(tmp_path):
     assert settings.broker.ca_file == tmp_path / "ca.pem"
     assert settings.broker.certificates == Certificates(tmp_path / "ca.pem", tmp_path / "c.pem", Path("/etc/key.pem"))
     assert settings.redis.ca_file is None
+
+
+@pytest.mark.parametrize("store", ["banks", "s3://plant/banks", "null"])
+def test_a_child_that_reads_the_configuration_as_json_has_the_same_store_of_banks(tmp_path, store):
+    settings = load(tmp_path, f"banks: {{store: {store}}}\n" + GOOD)
+    assert config.Config.model_validate_json(settings.model_dump_json()).banks.store == settings.banks.store
