@@ -358,7 +358,7 @@ def test_whatever_is_damaged_in_a_memory_of_taken_images_it_remembers_new_ones(t
     memory = TakenImages(path)
     memory.start({f"{number:03}.png": signature for number in range(200)})
     for number in range(40):
-        memory.begin(f"begun-{number}.png", signature, b"d" * 16, NOW)
+        memory.begin(f"begun-{number}.png", signature, Content(b"d"), NOW)
     memory.close()
     path.write_bytes(flipped(path.read_bytes(), Random(seed)))
     for _ in range(2):
