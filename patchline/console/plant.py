@@ -70,7 +70,7 @@ class Plant:
         self._now_ms, self._clock = now_ms, clock
         self._verdicts: dict[str, LastVerdict] = {}
         self._saved: dict[str, int] = {}
-        self._looked_at = clock() - _LOOK_S
+        self._looked_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self.failure = ""
 
@@ -138,11 +138,13 @@ class Plant:
     def _look(self, names: Iterable[str]) -> None:
         """Ask the archive for the last verdict of each line. If it does not answer, those of before stay."""
         with self._lock:
-            if self._clock() - self._looked_at < _LOOK_S:
+            now = self._clock()
+            due = [name for name in names if now - self._looked_at.get(name, now - _LOOK_S) >= _LOOK_S]
+            if not due:
                 return
-            self._looked_at = self._clock()
+            self._looked_at |= dict.fromkeys(due, now)
             try:
-                for name in names:
+                for name in due:
                     for row in self._find(Search(line=name, most=1)):
                         self._verdicts[name] = LastVerdict(
                             row.part_id, row.job_id, row.category, row.decision, row.score, row.decided_at

@@ -150,5 +150,4 @@ def assert_the_plant_is_known_after_a_restart(line, anna, worker, console, name)
         process.terminate()
         assert process.wait(30) == 0
     start_console(line)
-    text = anna.text("/plant")
-    assert re.search(rf"l1 .* Last verdict: part-\d+ .*worker {name} says nothing , \d+ s; before: works", text), text
+    anna.wait_to_read(rf"l1 .* Last verdict: part-\d+ .*worker {name} says nothing , \d+ s; before: works", "/plant")

@@ -75,6 +75,17 @@ def test_each_line_has_its_processes_its_arm_its_rate_and_its_last_verdict(bench
     assert text.index("For all lines") < text.index("h:cpu:0:9")
 
 
+def test_a_line_that_is_known_by_its_rate_only_has_its_last_verdict_at_once(bench):
+    look(bench)
+    save(bench, "job-1", line="l1")
+    bench.console.live.step()
+    assert "l1 1 parts a minute; Last verdict: part-of-job-1 fail" in look(bench)
+    save(bench, "job-2", bench.now + 1, line="l1")
+    assert "part-of-job-1" in look(bench), "the archive is asked once a second"
+    bench.pass_time(1)
+    assert "part-of-job-2" in look(bench)
+
+
 def test_what_is_offline_keeps_its_last_known_values_with_their_age(bench):
     hear(bench, "gate", "g1", "l1", holds={"expected": 5}, arm="working")
     save(bench, "job-1", line="l1")
