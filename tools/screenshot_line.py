@@ -89,6 +89,10 @@ class ScreenshotLine:
                 raise server.ServiceError(f"{words[0]} does not answer; see {self.folder}")
             time.sleep(0.2)
 
+    def good_pictures(self, category: str) -> list[Path]:
+        """The files that the bank of a category was made of."""
+        return sorted((self.folder / category / "good").iterdir())
+
     def make(self, category: str) -> None:
         """Let the parts of a category come, a few a second, into the folder that its publisher watches."""
         for image in sorted((self.folder / category / "made").iterdir()):

@@ -36,7 +36,7 @@ def main() -> int:
         _shoot(page, "login")
         _log_in(page)
         _work(line, page)
-        for name, path in _pages(page, line).items():
+        for name, path in (_pages(page, line) | {"lesson": _teach(page, line)}).items():
             page.goto(line.url + path)
             page.wait_for_load_state("networkidle")
             _shoot(page, name)
@@ -80,9 +80,23 @@ def _pages(page: Page, line: ScreenshotLine) -> dict[str, str]:
         "category": f"/category/{CATEGORIES[1]}",
         "teach": "/teach",
         "banks": "/banks",
+        "bank": f"/banks/{CATEGORIES[1]}",
+        "plant": "/plant",
         "accounts": "/accounts?name=anna",
         "audit": "/audit",
     }
+
+
+def _teach(page: Page, line: ScreenshotLine) -> str:
+    """Make a version of a category from its good pictures. Return the path of what the lesson says of it."""
+    page.goto(f"{line.url}/teach")
+    page.get_by_label("Category").fill(CATEGORIES[0])
+    page.get_by_role("button", name="Begin a lesson").click()
+    page.get_by_label("Pictures", exact=True).set_input_files(line.good_pictures(CATEGORIES[0]))
+    page.get_by_role("button", name="Upload").click()
+    page.get_by_role("button", name="Make a version").click()
+    page.get_by_text("It judges nothing yet").or_(page.get_by_text("do not look like the others")).wait_for()
+    return page.url.removeprefix(line.url) + "#run"
 
 
 def _shoot(page: Page, name: str) -> None:

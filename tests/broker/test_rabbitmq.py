@@ -120,7 +120,7 @@ def test_what_was_sent_is_running_until_it_is_confirmed_and_is_not_kept(servers)
 
 
 def test_a_message_that_rabbitmq_never_confirms_fails_and_the_next_one_is_confirmed(servers, monkeypatch):
-    with RabbitBroker(servers.amqp_url, confirm_timeout_s=0.2) as broker:
+    with RabbitBroker(servers.amqp_url, confirm_timeout_s=1.0) as broker:
         broker.declare(topology.gate("unconfirmed", ["g"]))
         with monkeypatch.context() as lost:
             lost.setattr(PublisherConfirms, "on_confirm", lambda *_: set())

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(180)
 MISMATCH = 78  # EX_CONFIG
 COMMANDS = [
     "init",
+    "up",
     "worker",
     "publish",
     "camera",
@@ -31,6 +32,7 @@ COMMANDS = [
     "traces",
     "show",
     "recent",
+    "report",
     "topology",
     "fit",
     "calibrate",
