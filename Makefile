@@ -13,8 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,archive_kill,broker_kill
 CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
-.PHONY: setup install demo demo-plant test test-installed test-cameras test-debian13 test-debian11 test-convert chaos
-.PHONY: screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
+.PHONY: setup install demo demo-plant test test-console test-installed test-cameras test-debian13 test-debian11
+.PHONY: test-convert chaos screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -48,8 +48,7 @@ demo-plant: setup
 	$(BIN)/patchline demo --plant
 
 test: setup
-	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql gcc libc6-dev libmodbus-dev \
-		chromium fonts-noto-cjk
+	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql gcc libc6-dev libmodbus-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES)
 
 # What is installed: the wheel, the units in a container with systemd, the documented commands, the demo's belt.
@@ -57,17 +56,23 @@ test-installed: setup
 	@$(BIN)/python -m patchline.services.install_servers systemd-container
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope tests/installed
 
+# The console over HTTP and in Chromium, with a line behind it.
+test-console: setup
+	@$(BIN)/python -m patchline.services.install_servers chromium fonts-noto-cjk
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/console
+
 # Cameras of every kind against a line: Aravis' fake camera, pylon's emulator, an RTSP server, MQTT devices, a PLC.
 test-cameras: setup
 	@$(BIN)/python -m patchline.services.install_servers aravis-tools gir1.2-aravis-0.8 gir1.2-gst-rtsp-server-1.0 \
 		gstreamer1.0-plugins-ugly mosquitto python3-gi
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/cameras
 
-# The tests of broker, system, cameras and what is installed in Debian 13, with RabbitMQ 4 and Redis 8, then those that
-# use Redis most with Valkey. Unpacks Debian once, into .debian13/. Needs root.
+# The tests of broker, system, console (without a browser), cameras and what is installed in Debian 13, with RabbitMQ 4
+# and Redis 8, then those that use Redis most with Valkey. Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/cameras tests/installed
+	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/console tests/cameras \
+		tests/installed
 	$(ONE_THREAD) tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
 		tests/system/test_versions.py tests/system/test_faults.py
 

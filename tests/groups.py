@@ -20,13 +20,13 @@ GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in n
 LONGEST_FIRST = (
     *COMPUTING_FOLDERS,
     "timeouts",
-    "test_console_browser",
     "test_gate_standby",
     "test_gate",
     "test_network_camera",
     "machine",
     "test_publisher",
     "test_watched_folder",
+    "test_console_browser",
     "test_up",
 )
 

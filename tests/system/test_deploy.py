@@ -298,7 +298,7 @@ def commands():
         document = next(yaml.safe_load_all((DEPLOY / "kubernetes" / "base" / f"{name}.yaml").read_text()))
         pod = document["spec"]["template"]["spec"]
         yield pytest.param(pod["containers"][0]["args"], id=f"kubernetes {name}")
-    # The first runs without Patchline; the second needs an archive, and is run by test_console.py.
+    # The first runs without Patchline; the second needs an archive, and is run by tests/console/test_console.py.
     elsewhere = ("patchline-mindx@.service", "patchline-console.service")
     for unit in (unit for unit in UNITS if unit.name not in elsewhere):
         words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]

@@ -18,9 +18,9 @@ from patchline.archive.database import Access
 from patchline.banks import opening
 from patchline.services import server
 from tests.conftest import CONFIG, make_textures
+from tests.console.test_console import PASSWORD, log_in
 from tests.system.conftest import Line, wait_for
 from tests.system.test_archive import start
-from tests.system.test_console import PASSWORD, log_in
 
 pytestmark = pytest.mark.timeout(300)
 NEW = "brick_two"  # the configuration does not name it

@@ -13,9 +13,9 @@ from patchline.publisher.client import Client
 from patchline.publisher.job_state import JobState
 from tests.browser import browser, page, people
 from tests.conftest import make_textures
+from tests.console.console_line import ConsoleLine, log_in
 from tests.system import gates
 from tests.system.conftest import delete_queues, wait_for
-from tests.system.console_line import ConsoleLine, log_in
 
 __all__ = ["browser", "page", "people"]
 pytestmark = pytest.mark.timeout(400)

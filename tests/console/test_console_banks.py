@@ -11,10 +11,10 @@ from patchline.banks import golden, store
 from patchline.inspection.inspector import untimed
 from patchline.protocol.messages import Thresholds
 from patchline.services import server
+from tests.console.test_console import PASSWORD, log_in
 from tests.system import test_living_banks, test_replay, test_shadow
 from tests.system.conftest import Line, records, wait_for
 from tests.system.test_archive import start as start_archive
-from tests.system.test_console import PASSWORD, log_in
 from tests.system.test_living_banks import activate, serves
 from tests.system.test_shadow import archived, inspector_of, pictures
 

@@ -17,8 +17,8 @@ from patchline.inspection.memory_bank import FlaggedShare
 from patchline.protocol.messages import Thresholds
 from patchline.runtime.connections import now_ms
 from tests.browser import DESK, TABLET, People, browser, page, people, small_targets, violations
+from tests.console.console_line import ConsoleLine, log_in
 from tests.system.conftest import delete_queues, wait_for
-from tests.system.console_line import ConsoleLine, log_in
 
 __all__ = ["browser", "page", "people"]
 pytestmark = pytest.mark.timeout(240)

@@ -16,9 +16,9 @@ from patchline.archive.picture_table import PictureTable
 from patchline.runtime.connections import now_ms
 from patchline.services import server
 from tests.conftest import CONFIG
+from tests.console.test_console import PASSWORD, Listener, log_in
 from tests.system.conftest import Line, wait_for
 from tests.system.test_archive import start
-from tests.system.test_console import PASSWORD, Listener, log_in
 
 pytestmark = pytest.mark.timeout(400)
 REJECTS = 12

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import browser, page, people
+from tests.console.console_line import ConsoleLine
 from tests.system.conftest import delete_queues, wait_for
-from tests.system.console_line import ConsoleLine
 
 __all__ = ["browser", "page", "people"]
 pytestmark = pytest.mark.timeout(240)
