@@ -120,7 +120,7 @@ def running(folder: Path) -> Iterator[ScreenshotLine]:
         line.start("archive")
         line.start("console", probe=f"{line.url}/healthz")
         line.start("worker", "--device", "cpu")
-        line.start("gate", "--line", LINE, "--exec", "/bin/true")
+        line.start("gate", "--line", LINE, "--exec", "cat")
         for category in CATEGORIES:
             line.start("publish", "--line", LINE, "--category", category, "--watch", str(folder / category / "parts"))
         yield line
