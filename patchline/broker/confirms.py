@@ -143,8 +143,14 @@ class Refusals:
         if not ack:
             self._refused |= destinations
             return
+        self._refused -= destinations
         for destination in destinations:
             self._channels.pop(destination, None)
+
+    @property
+    def are_new(self) -> bool:
+        """True if a destination was refused on the present channel, and nothing for it was confirmed since."""
+        return bool(self._refused)
 
     def on_channel_replaced(self) -> int:
         """Record the end of a channel. Return the highest number of channels that one destination was refused on."""

@@ -314,7 +314,7 @@ class RabbitBroker:
             return
         method, ack = frame.method, isinstance(frame.method, pika.spec.Basic.Ack)
         self._refusals.on_confirm(self._confirms.on_confirm(method.delivery_tag, method.multiple, ack), ack)
-        if ack or not self._confirms.is_empty:
+        if not (self._refusals.are_new and self._confirms.is_empty):
             return
         refusals = self._refusals.on_channel_replaced()
         if refusals < _MOST_REFUSALS or len(self._nodes) == 1 or self._consumers or self._connection is None:

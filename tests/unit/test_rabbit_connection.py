@@ -4,7 +4,9 @@ import socket
 from contextlib import closing
 from types import SimpleNamespace
 
+import pytest
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
+from pika.spec import Basic
 
 from patchline.broker.confirms import Refusals
 from patchline.broker.rabbitmq import RabbitBroker
@@ -22,6 +24,27 @@ def test_what_has_arrived_is_read_at_once():
         loop = SimpleNamespace(set_reader=lambda *_: None)
         _AsyncPlaintextTransport(ours, SimpleNamespace(data_received=received.append), loop)._on_socket_readable()
     assert list(map(len, received)) == [100_000]
+
+
+@pytest.mark.parametrize("answers", [(Basic.Nack(1), Basic.Ack(2)), (Basic.Ack(2), Basic.Nack(1))])
+def test_a_channel_is_replaced_after_a_refusal_also_if_another_message_is_confirmed_last(answers):
+    waiting = {1: JOBS, 2: PARTS}  # a job, and the announcement of its part
+    replaced, channel = [], object()
+
+    class Confirms:
+        is_empty = property(lambda _: not waiting)
+        on_confirm = staticmethod(lambda tag, *_: {waiting.pop(tag)})
+
+    broker = SimpleNamespace(
+        _publish_channel=channel,
+        _confirms=Confirms(),
+        _refusals=Refusals(),
+        _nodes=["one"],
+        _replace=lambda *_: replaced.append(len(waiting)),
+    )
+    for answer in answers:
+        RabbitBroker._on_confirm(broker, channel, SimpleNamespace(method=answer))
+    assert replaced == [0]
 
 
 def test_a_destination_is_refused_on_channels_in_a_row_until_one_of_its_messages_is_confirmed():
