@@ -79,6 +79,7 @@ class Link:
         self._must_ask = threading.Event()
         self._failure: TopologyMismatch | None = None
         self._queue_was_missing = threading.Event()
+        self._must_count = False  # the queue was missing; its declaration may fail although RabbitMQ has made it
         self._last_errors: dict[str, str] = {}  # by event
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
@@ -200,9 +201,9 @@ class Link:
             return
         first = self._own is None
         try:
-            existed = self._exists(topology.gate_queue(self._line, self._instance))
-            if not existed:
+            if not self._exists(topology.gate_queue(self._line, self._instance)):
                 self._queue_was_missing.set()
+                self._must_count = not first
             connections.declare(self._broker, self._settings, self._queues)
         except TopologyMismatch as error:
             if first:
@@ -215,7 +216,8 @@ class Link:
             self._declare_at = time.monotonic() + _DECLARE_RETRY_S
         else:
             self._declare_at, self._doubts, self._declared_at = None, doubts, time.monotonic()
-            self._metrics.complete(made_again=not existed and not first)
+            self._metrics.complete(made_again=self._must_count)
+            self._must_count = False
             for event in (_UNUSABLE, _NOT_DECLARED):
                 self._last_errors.pop(event, None)
             if first:

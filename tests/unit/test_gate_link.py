@@ -6,6 +6,7 @@ import time
 import pytest
 
 from patchline import config
+from patchline.broker.base import BrokerError, TopologyMismatch
 from patchline.broker.memory import MemoryBroker
 from patchline.gate import link
 from patchline.protocol import topology
@@ -71,3 +72,34 @@ def test_a_gate_that_makes_no_steps_pings_no_longer_and_leaves_the_lease_until_i
         assert len(pings) == sent
         while len(consumers) < 2 or len(pings) == sent:
             tested.take(0.01)
+
+
+@pytest.mark.timeout(30)
+def test_a_queue_that_is_made_again_is_counted_although_the_answer_to_its_declaration_was_lost(monkeypatch):
+    monkeypatch.setattr(link, "_DECLARE_RETRY_S", 0.0)
+    settings, broker, registry = config.load(config.PACKAGED), MemoryBroker(), Registry()
+    declare, subscribed, deleted, lost = broker.declare, threading.Event(), threading.Event(), threading.Event()
+    consume = broker.consume
+
+    def on_declare(queues, *, passive=False):
+        is_missing = deleted.is_set() and not lost.is_set()
+        if passive and is_missing:
+            raise TopologyMismatch("missing")
+        if not passive:
+            declare(queues)
+        if is_missing:
+            lost.set()
+            raise BrokerError("the connection was lost")
+
+    monkeypatch.setattr(broker, "declare", on_declare)
+    monkeypatch.setattr(broker, "consume", lambda *of, **how: (consume(*of, **how), subscribed.set())[0])
+    ping = Ping(gate="g", process="p", sent_at=1.0, active=False)
+    with link.Link(broker, settings, "l", "g", lambda: ping, QueueMetrics(registry)) as tested:
+        assert subscribed.wait(20.0)
+        assert registry.get_sample_value("patchline_queues_made_again_total") == 0
+        deleted.set()
+        while registry.get_sample_value("patchline_queues_made_again_total") == 0:
+            tested.declare_again()
+            time.sleep(0.01)
+        assert tested.take_queue_loss()
+    assert registry.get_sample_value("patchline_queues_made_again_total") == 1
