@@ -50,7 +50,7 @@ def reconcile(scene, storm, images, dead_letters, seconds):
     """Compare the output of every process with the decision that each image must get."""
     accepted = scene.accepted()
     expected = _expected_decisions(scene, images)
-    acted = Counter(json.loads(line)["job_id"] for line in scene.output("gate").splitlines())
+    acted = Counter(scene.acted())
     wrong = [
         job_id
         for job_id, verdicts in scene.verdicts.items()

@@ -95,6 +95,11 @@ class Scene:
             record["job_id"]: record["part_id"] for record in map(json.loads, self.output("publisher").splitlines())
         }
 
+    def acted(self):
+        """The ids of the jobs on which the gate has acted, once for each act."""
+        lines = self.output("gate").splitlines(keepends=True)
+        return [json.loads(line)["job_id"] for line in lines if line.endswith("\n")]
+
     def is_complete(self):
         """Return True if the publisher has ended and each job has its verdict: no more will come."""
         return self.publisher.poll() is not None and self.accepted().keys() <= self.verdicts.keys()

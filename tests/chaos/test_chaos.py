@@ -10,7 +10,7 @@ import pytest
 
 from patchline.services import private_servers
 from tests.chaos import reconciliation, scene
-from tests.chaos.storm import Storm
+from tests.chaos.storm import Storm, wait_until
 
 SCALE = int(os.environ.get("CHAOS_SCALE", "1"))
 SEED = int(os.environ.get("CHAOS_SEED", "4"))
@@ -41,13 +41,15 @@ def joined(nodes):
 def finish(line, amqp_url, quiet_s=30.0):
     """Wait for the publisher, the last verdict and the last action of the gate. Return the dead letters.
 
-    After `quiet_s` without a verdict, the missing ones count as lost.
+    After `quiet_s` without a verdict, the missing ones count as lost. The gate has as long for its acts after that: it
+    may have to connect again, and wait for its lease.
     """
     line.publisher.wait(360 * SCALE)
     accepted = line.accepted().keys()
     while line.verdicts.keys() < accepted and time.monotonic() - line.last_verdict_at < quiet_s:
         time.sleep(0.2)
-    time.sleep(3.0)
+    wait_until(lambda: accepted <= set(line.acted()), quiet_s)
+    time.sleep(3.0)  # for acts that should not be
     scene.terminate(line.gate)
     return scene.dead_letters(amqp_url)
 
