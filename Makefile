@@ -14,7 +14,8 @@ CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,
 CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
 .PHONY: setup install demo demo-plant test test-console test-installed test-cameras test-debian13 test-debian11
-.PHONY: test-convert chaos screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels lock servers
+.PHONY: test-convert chaos screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels
+.PHONY: lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
