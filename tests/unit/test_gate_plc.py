@@ -13,7 +13,7 @@ from patchline.protocol.messages import Decision
 from tests.plc_bench import PlcBench
 from tests.plc_memory import LAYOUT
 from tests.system.test_dashboards import NEED_A_PLC
-from tools import dashboards
+from tools import dashboard_panels
 
 BENCH = PlcBench
 
@@ -297,7 +297,7 @@ def test_the_queries_of_the_dashboard_for_plcs_find_their_metrics(serving):
     serving.move(100)
     names = {sample.name for metric in serving.metrics.registry.collect() for sample in metric.samples}
     titles = {title for title in NEED_A_PLC if not title.startswith("Camera")}
-    panels = [panel for panel in dashboards.LINE if panel.title in titles]
+    panels = [panel for panel in dashboard_panels.LINE if panel.title in titles]
     assert len(panels) == len(titles)
     for query in (query for panel in panels for query in panel.queries.values()):
         assert set(re.findall(r"patchline_\w+", query)) <= names
