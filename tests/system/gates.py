@@ -70,9 +70,14 @@ def start(line, arm, tmp_path, name="gate", options=(), **environment):
     return process
 
 
+def role(process):
+    """Return the role that a gate logged last, or None. "The gate is stuck" is not a role."""
+    roles = re.findall(r'"event": "gate is (\w+)"', process.log.read_text())
+    return roles[-1] if roles else None
+
+
 def is_serving(process):
-    roles = re.findall(r"gate is (\w+)", process.log.read_text())
-    return roles[-1:] == ["serving"]
+    return role(process) == "serving"
 
 
 def stands_by(process):

@@ -1,7 +1,6 @@
 """Gates with real processes: arms that fail, RabbitMQ away, clocks that are wrong."""
 
 import fcntl
-import re
 import socket
 import sqlite3
 import threading
@@ -30,6 +29,7 @@ from tests.system.gates import (
     decide,
     feed,
     is_serving,
+    role,
     saved,
     start,
 )
@@ -347,8 +347,8 @@ def test_a_gate_with_the_name_of_another_host_waits_takes_nothing_from_it_and_sa
     wait_for(all_told(arms, 39))
     assert_each_part_has_one_action(arms, range(1, 40))
     assert arms[1].acts() == []
-    assert re.findall(r"gate is (\w+)", first.log.read_text())[-1] == "serving"
-    assert re.findall(r"gate is (\w+)", second.log.read_text())[-1] == "blind"
+    assert role(first) == "serving"
+    assert role(second) == "blind"
     first.kill()
     wait_for(lambda: is_serving(second))
     assert line.metric(port, "patchline_gate_name_taken") == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import records, wait_for
-from tests.system.gates import Arm, all_told, announce, configure, decide, feed, is_serving, stands_by, start
+from tests.system.gates import Arm, all_told, announce, configure, decide, feed, is_serving, role, stands_by, start
 
 pytestmark = pytest.mark.timeout(120)
 SHORT = {"lease_ms": 1000, "act_timeout_ms": 6000}
@@ -58,7 +58,7 @@ def test_a_gate_whose_arm_is_stuck_gives_up_the_lease_and_the_other_one_does_the
     feed(line, range(1, 10), seconds=0.01)
     wait_for(all_told(arms[1:], 10))
     wait_for(lambda: "the gate makes steps again" in gates[0].log.read_text())
-    wait_for(lambda: gates[0].log.read_text().count("gate is standby") >= 1)
+    wait_for(lambda: role(gates[0]) == "standby")
     feed(line, range(10, 20), seconds=0.01)
     wait_for(all_told(arms[1:], 20))
     assert actions(arms[0]) == [("stuck", "accept")]
@@ -76,7 +76,7 @@ def test_a_gate_that_was_frozen_between_intent_and_act_lets_the_act_of_the_other
     announce(line, "silent", patience_ms=500)  # the first gate has not heard of it
     wait_for(all_told(arms, 2))
     gates[0].send_signal(signal.SIGCONT)
-    wait_for(lambda: gates[0].log.read_text().count("gate is standby") >= 1)
+    wait_for(lambda: role(gates[0]) == "standby")
     feed(line, range(1, 10), seconds=0.01)
     wait_for(all_told(arms, 11))
     assert arms[0].acts() == [], "its intent was an act of the past"

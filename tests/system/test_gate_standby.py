@@ -1,6 +1,5 @@
 """Two gates on a line, as real processes: one serves, the other stands by."""
 
-import re
 import signal
 import time
 from contextlib import closing
@@ -20,6 +19,7 @@ from tests.system.gates import (
     delete_queue,
     feed,
     is_serving,
+    role,
     saved,
     stands_by,
     start,
@@ -147,7 +147,7 @@ def test_a_standby_takes_over_from_a_gate_whose_queue_stays_away(line, tmp_path)
     wait_for(lambda: is_serving(gates[1]))
     assert_each_part_has_one_action(arms, range(1, 10))
     line.broker.declare(topology.gate("l1", GATES))
-    wait_for(lambda: re.findall(r"gate is (\w+)", gates[0].log.read_text())[-1] == "standby")
+    wait_for(lambda: role(gates[0]) == "standby")
     feed(line, range(10, 20))
     wait_for(all_told(arms, 19))
     gates[1].kill()

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import time
 
@@ -19,7 +18,7 @@ from tests import forked
 from tests.plc_servers import PLCS, SIZE, Server
 from tests.system import gates
 from tests.system.conftest import wait_for
-from tests.system.gates import is_serving, stands_by
+from tests.system.gates import is_serving, role, stands_by
 
 pytestmark = pytest.mark.timeout(240)
 LAYOUT = registers.Layout(gate=0, plc=256, slots=16)
@@ -128,7 +127,7 @@ def test_a_frozen_gate_gives_no_sign_of_life_and_writes_nothing_old_when_it_wake
     wait_for(lambda: result(words, 5) == REJECT)
     slots = all_results(words)
     first.send_signal(signal.SIGCONT)
-    wait_for(lambda: re.findall(r"gate is (\w+)", first.log.read_text())[-1] == "standby")
+    wait_for(lambda: role(first) == "standby")
     assert all_results(words) == slots
 
 
