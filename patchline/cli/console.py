@@ -79,13 +79,13 @@ def add(
 
 @users.command(name="list")
 def list_(config_file: Settings = CONFIG) -> None:
-    """List the accounts, their roles, and when they were changed last.
+    """List the accounts, their roles, when they were changed last, and which are disabled.
 
     Example:  patchline console users list
     """
     with _accounts(config_file) as accounts:
         for one in accounts.all():
-            print(f"{one.name}  {one.role}  {times.local(one.changed_at)}")
+            print(f"{one.name}  {one.role}  {times.local(one.changed_at)}{'  disabled' if one.disabled else ''}")
 
 
 @users.command()
@@ -112,6 +112,28 @@ def password(name: Name, password_file: PasswordFile = None, config_file: Settin
     with _accounts(config_file) as accounts:
         accounts.set_password(name, _password(password_file), _me())
     print(f"{name}: has a new password")
+
+
+@users.command()
+def disable(name: Name, config_file: Settings = CONFIG) -> None:
+    """Let nobody log in with an account, end its log-ins, and keep it.
+
+    Example:  patchline console users disable anna
+    """
+    with _accounts(config_file) as accounts:
+        accounts.disable(name, _me())
+    print(f"{name}: disabled")
+
+
+@users.command()
+def enable(name: Name, config_file: Settings = CONFIG) -> None:
+    """Let the person of a disabled account log in again.
+
+    Example:  patchline console users enable anna
+    """
+    with _accounts(config_file) as accounts:
+        accounts.enable(name, _me())
+    print(f"{name}: enabled")
 
 
 @users.command()
