@@ -52,6 +52,10 @@ class ChangeRefused(SetupError):
         self.text, self.values = text, values
 
 
+class Disabled(ChangeRefused):
+    """Nobody can log in with the account."""
+
+
 class Accounts:
     """Adds, changes and finds accounts. `by` says who does it, for the audit log.
 
@@ -89,7 +93,10 @@ class Accounts:
             audit.write(connection, self._database.now_ms(), by, "password changed", name)
 
     def arrive(self, person: Person) -> str:
-        """Return the name of the account of a person whom the log-in service names. Make it, or bring it up to date."""
+        """Return the name of the account of a person whom the log-in service names. Make it, or bring it up to date.
+
+        Raises Disabled if nobody can log in with it.
+        """
         with self._database.transaction() as connection:
             query = "SELECT name, role FROM accounts WHERE subject = ?"
             known = connection.execute(query, (person.subject,)).fetchone()
@@ -110,7 +117,7 @@ class Accounts:
                 audit.write(connection, self._database.now_ms(), _OF_PROVIDER, "role changed", detail)
             query = "SELECT disabled FROM accounts WHERE name = ?"
             if connection.execute(query, (name,)).fetchone()[0]:
-                raise ChangeRefused(mark("the account '%(name)s' is disabled"), name=name)
+                raise Disabled(mark("the account '%(name)s' is disabled"), name=name)
             return name
 
     def disable(self, name: str, by: str) -> None:

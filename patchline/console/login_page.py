@@ -37,6 +37,7 @@ def log_in(console: Console, visit: Visit) -> Reply:
     console.limit.forget(name, visit.address)
     account = console.accounts.find(name)
     if account is None or account.disabled:
+        console.metrics.log_in_refused(LogInRefusal.DISABLED)
         audit.record(console.database, name, "log-in refused", f"the account is disabled, from {visit.address}")
         return form(console, visit, 403, mark("This account is disabled. Ask an administrator."))
     session = console.sessions.begin(name)

@@ -16,6 +16,8 @@ class LogInRefusal(StrEnum):
 
     WRONG = "wrong"  # name or password
     LIMIT = "limit"  # too many attempts
+    DISABLED = "disabled"  # the account is disabled
+    PROVIDER = "provider"  # the log-in service of the plant, or what it says of the person, lets nobody in
 
 
 class Metrics:
@@ -28,7 +30,7 @@ class Metrics:
         text = "Time to answer a request, by page. The stream of the live page is not counted."
         name = "patchline_console_request_seconds"
         self._seconds = Histogram(name, text, ["page"], buckets=_SECONDS, registry=self.registry)
-        text = "Log-ins that were refused, by reason: wrong (name or password), limit (too many attempts)."
+        text = "Log-ins that were refused, by reason: wrong (name or password), limit, disabled, provider."
         self._refused = Counter("patchline_console_logins_refused", text, ["reason"], registry=self.registry)
         for reason in LogInRefusal:  # a series that starts at 1 would hide its first increase
             self._refused.labels(reason)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from patchline.console import audit, login_page
-from patchline.console.accounts import ChangeRefused
+from patchline.console.accounts import ChangeRefused, Disabled
 from patchline.console.context import Console
 from patchline.console.login_page import SESSION_COOKIE
+from patchline.console.metrics import LogInRefusal
 from patchline.console.provider import LogInRefused, Provider, ProviderAway
 from patchline.console.texts import mark
 from patchline.console.visit import Redirect, Refused, Reply, Visit
@@ -19,6 +20,7 @@ def begin(console: Console, visit: Visit) -> Reply:
     """Send the browser to the log-in service."""
     provider = _provider(console)
     if not console.rates.admit(f"address {visit.address}", "POST", False):
+        console.metrics.log_in_refused(LogInRefusal.LIMIT)
         raise Refused(429, mark("Too much at once. Wait a few seconds, and load the page again."))
     try:
         begun = provider.begin()
@@ -41,6 +43,8 @@ def finish(console: Console, visit: Visit) -> Reply:
     except ProviderAway as error:
         return login_page.form(console, visit, 503, _AWAY, str(error))
     except (LogInRefused, ChangeRefused) as error:
+        why = LogInRefusal.DISABLED if isinstance(error, Disabled) else LogInRefusal.PROVIDER
+        console.metrics.log_in_refused(why)
         audit.record(console.database, _WHO, "log-in refused", f"{error}, from {visit.address}")
         return login_page.form(console, visit, 403, mark("The log-in was refused."), str(error))
     session = console.sessions.begin(name)

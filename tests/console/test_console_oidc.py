@@ -161,6 +161,11 @@ def test_nobody_takes_over_an_account_with_a_password_or_a_disabled_one(bench, p
     assert log_in(bench.browser()).status_code == 303
     bench.console.accounts.disable("mei", "test")
     refused(bench, "mei", "the account &#39;mei&#39; is disabled")
+    counted = bench.console.metrics.registry.get_sample_value
+    counts = {
+        one: counted("patchline_console_logins_refused_total", {"reason": one}) for one in ("provider", "disabled")
+    }
+    assert counts == {"provider": 1.0, "disabled": 1.0}
 
 
 def test_an_account_of_the_provider_has_no_password_here(bench):

@@ -8,9 +8,12 @@ from patchline.archive.base import Unavailable
 from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.live import Live
 from patchline.console.metrics import Metrics
+from patchline.console.provider import Begun, LogInRefused, Person, ProviderAway
 from patchline.console.roles import Role
 from tests.archive_contract import NOW, record
-from tests.console_bench import Bench
+from tests.console_bench import PASSWORD, Bench
+
+REASONS = ("wrong", "limit", "disabled", "provider")
 
 
 @pytest.fixture
@@ -51,6 +54,57 @@ def test_log_ins_that_are_refused_are_counted_by_reason(bench):
     name = "patchline_console_logins_refused_total"
     assert value(bench.console.metrics, name, reason="wrong") == 5.0
     assert value(bench.console.metrics, name, reason="limit") == 2.0
+
+
+def test_a_log_in_with_a_disabled_account_is_counted_and_one_with_a_wrong_password_as_wrong(bench):
+    bench.console.accounts.disable("a-see", "test")
+    for password in (PASSWORD, "a wrong password"):
+        assert bench.browser().log_in("a-see", password).status_code == 403
+    assert refusals(bench) == {"wrong": 1.0, "disabled": 1.0}
+
+
+class Plant:
+    """A log-in service that names a person, or raises an error."""
+
+    said = Person("plant 1", "mei", Role.REVIEW)
+
+    def begin(self):
+        return Begun("https://sso.plant/log-in", "state", "nonce", "verifier")
+
+    def finish(self, begun, state, code, error):
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+def test_log_ins_by_the_log_in_service_that_are_refused_are_counted_by_reason(tmp_path):
+    bench = Bench(tmp_path, provider=Plant(), changes_per_minute=10)
+    browser = bench.browser()
+
+    def log_in(said):
+        bench.console.provider.said = said
+        assert browser.get("/oidc").status_code == 303
+        return browser.get("/oidc/back?state=state&code=code").status_code
+
+    assert log_in(Person("plant 1", "mei", Role.REVIEW)) == 303
+    assert log_in(ProviderAway("nothing answers")) == 503
+    assert refusals(bench) == {}, "nobody was refused so far"
+    assert log_in(LogInRefused("mei has no group that may use the console")) == 403
+    assert log_in(Person("plant 2", "a-see", Role.ADMIN)) == 403
+    bench.console.accounts.disable("mei", "test")
+    assert log_in(Person("plant 1", "mei", Role.REVIEW)) == 403
+    assert refusals(bench) == {"provider": 2.0, "disabled": 1.0}
+    while browser.get("/oidc").status_code == 303:
+        pass
+    assert refusals(bench) == {"provider": 2.0, "disabled": 1.0, "limit": 1.0}
+    bench.close()
+
+
+def refusals(bench):
+    counts = {
+        one: value(bench.console.metrics, "patchline_console_logins_refused_total", reason=one) for one in REASONS
+    }
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def test_a_browser_counts_while_it_watches():
