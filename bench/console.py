@@ -100,29 +100,17 @@ def build(folder: Path, url: str = "") -> config.Config:
 
 
 @contextmanager
-def process(line: Line, name: str, probe: str | None, nice: int = 0) -> Iterator[None]:
+def process(line: Line, name: str, probe: str | None) -> Iterator[None]:
     """Run a command of the line, and wait until it answers.
 
     Args:
         line: whose configuration and servers it uses.
         name: the command.
         probe: a url that it answers; None: that of its metrics.
-        nice: added to the priority of this process.
     """
     (port,) = server.free_ports(1)
     probe, options = probe or f"http://{server.HOST}:{port}/readyz", [] if probe else ["--metrics-port", str(port)]
-    command = [
-        "nice",
-        "-n",
-        str(nice),
-        sys.executable,
-        "-m",
-        "patchline",
-        name,
-        *options,
-        "--config",
-        str(line.folder / "config.yaml"),
-    ]
+    command = [sys.executable, "-m", "patchline", name, *options, "--config", str(line.folder / "config.yaml")]
     with (line.folder / f"{name}.log").open("ab") as log:
         guard = server.start_guarded(command, log, log, {"PATCHLINE_AMQP_URL": line.servers.amqp_url})
         try:

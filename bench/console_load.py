@@ -1,9 +1,8 @@
 """`python -m bench.console_load`: what one page of the console a second costs a line at full speed, and the pages.
 
-Writes out/bench-console-load.json. One worker always has jobs, an archive takes its verdicts into a database with many
-others, and the console has the priority of its unit. Spans with pages and without follow each other. Exits with 1 if
-the line is slower by more than a tenth in the median, or a page takes more than three times what it takes while
-nothing else runs.
+Writes out/bench-console-load.json. One worker always has jobs, and an archive takes its verdicts into a database with
+many others. Spans with pages and without follow each other. Exits with 1 if the line is slower by more than a tenth in
+the median, or a page takes more than three times what it takes while nothing else runs.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from patchline.services import server
 MIN_RATE, MAX_PAGE = 0.9, 3.0
 _ROUNDS, _SPAN_S, _PAGE_S = 8, 15.0, 1.0
 _WAITING = 60  # jobs in the queue, of a worker at full speed
-_NICE = 10  # deploy/systemd/patchline-console.service
 _JPEG = "image/jpeg"
 _OUT = Path("out/bench-console-load.json")
 
@@ -57,13 +55,14 @@ def _measure(folder: Path, count: int) -> list[Row]:
         line = stack.enter_context(lines.running(folder, settings))
         url = f"http://{server.HOST}:{settings.console.port}"
         stack.enter_context(console.process(line, "archive", None))
-        stack.enter_context(console.process(line, "console", f"{url}/healthz", _NICE))
+        stack.enter_context(console.process(line, "console", f"{url}/healthz"))
         token = console.log_in(settings)
-        idle = {name: console.page_times(url + path, token) for name, path in console.PATHS.items()}
         (worker,) = stack.enter_context(line.workers(DEFAULT))
-        stack.enter_context(_jobs(line, worker))
-        lines.wait_for_verdicts([worker], _WAITING)
-        without, with_pages, loaded = _spans(worker, url, token)
+        with _jobs(line, worker):
+            lines.wait_for_verdicts([worker], _WAITING)
+            without, with_pages, loaded = _spans(worker, url, token)
+        # afterwards, since pages also show what the line has added
+        idle = {name: console.page_times(url + path, token) for name, path in console.PATHS.items()}
     rate = ratio_row(
         f"{count} verdicts: line with a page a second : without",
         "images/s",
@@ -101,11 +100,11 @@ def _spans(worker: Worker, url: str, token: str) -> tuple[list[float], list[floa
 
 @contextmanager
 def _jobs(line: Line, worker: Worker) -> Iterator[None]:
-    """Keep jobs waiting until the end of the block."""
-    images, ended = plant.pictures(100, _JPEG), threading.Event()
+    """Keep jobs waiting until the end of the block, and then wait for their verdicts."""
+    images, ended, sent = plant.pictures(100, _JPEG), threading.Event(), 0
 
     def feed() -> None:
-        sent = 0
+        nonlocal sent
         while not ended.wait(0.1):
             for number in range(sent, worker.confirmed + 2 * _WAITING):
                 line.send_one(DEFAULT, number, images[number % len(images)], _JPEG)
@@ -118,6 +117,7 @@ def _jobs(line: Line, worker: Worker) -> Iterator[None]:
     finally:
         ended.set()
         feeder.join()
+    lines.wait_for_verdicts([worker], sent)
 
 
 if __name__ == "__main__":

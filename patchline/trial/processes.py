@@ -16,7 +16,6 @@ from patchline.trial.lines import WatchedLine
 
 _LOG_BYTES = 10_000_000  # a log that is larger is put aside at the next start
 _LAST_LINE = 300
-_GENTLE = ("nice", "-n", "10")  # pages must not take the machine from the line
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,12 @@ class Program:
         arguments: of `patchline`.
         port: of its metrics and probes.
         needs: the names of what must have been ready before it is started for the first time.
-        gentle: it runs at a low priority.
     """
 
     name: str
     arguments: tuple[str, ...]
     port: int
     needs: tuple[str, ...] = ()
-    gentle: bool = False
 
 
 def wanted_ports(settings: config.Config, lines: Sequence[WatchedLine]) -> dict[str, int]:
@@ -54,7 +51,7 @@ def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str
     pages = ("--port", str(ports["pages"]))
     found = [
         _program("archive", ("archive",), ports),
-        _program("console", ("console", *pages), ports, ("archive",), gentle=True),
+        _program("console", ("console", *pages), ports, ("archive",)),
         _program("worker", ("worker", "--device", device), ports, ("archive",)),
     ]
     for line in lines:
@@ -66,10 +63,8 @@ def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str
     return found
 
 
-def _program(
-    name: str, arguments: tuple[str, ...], ports: Mapping[str, int], needs: tuple[str, ...] = (), gentle: bool = False
-) -> Program:
-    return Program(name, (*arguments, "--metrics-port", str(ports[name])), ports[name], needs, gentle)
+def _program(name: str, arguments: tuple[str, ...], ports: Mapping[str, int], needs: tuple[str, ...] = ()) -> Program:
+    return Program(name, (*arguments, "--metrics-port", str(ports[name])), ports[name], needs)
 
 
 @dataclass(frozen=True)
@@ -95,8 +90,7 @@ class Launcher:
         log = self.logs / f"{program.name.replace(' ', '-')}.log"
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        words = [sys.executable, "-m", "patchline", *program.arguments, "--config", str(self.config_file)]
-        command = [*_GENTLE, *words] if program.gentle else words
+        command = [sys.executable, "-m", "patchline", *program.arguments, "--config", str(self.config_file)]
 
         def launch() -> Running:
             with log.open("ab") as output:
