@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from bench import rows
 from bench.line import Line
@@ -87,14 +90,29 @@ def verdict_to_plc_ms(line: Line, layout: Layout, plc_port: int) -> float:
     return statistics.median(1000 * (end - start) for start, end in zip(started, ended, strict=True))
 
 
+def flushes_ms(folder: Path) -> list[float]:
+    """Return the times in which the disk of a folder takes a page for good. RabbitMQ waits for one of each message."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+
+        def work(_: int) -> None:
+            os.write(file.fileno(), bytes(4096))
+            os.fdatasync(file.fileno())
+
+        return _durations_ms(work, 5 * REPEATS)
+
+
 def _median_ms(work: Callable[[int], object]) -> float:
+    return statistics.median(_durations_ms(work, REPEATS))
+
+
+def _durations_ms(work: Callable[[int], object], repeats: int) -> list[float]:
     durations = []
-    for number in range(REPEATS):
+    for number in range(repeats):
         started = time.perf_counter()
         work(number)
         durations.append(1000 * (time.perf_counter() - started))
         time.sleep(_PAUSE_S)
-    return statistics.median(durations)
+    return durations
 
 
 def _announce(line: Line, number: int) -> None:

@@ -2,7 +2,7 @@
 
 The belt of `patchline/plant` carries 36 parts a second past a camera. Camera, worker, gate, RabbitMQ, Redis and the PLC
 share the cores. Their times are compared with the sum of the stages, each of which is measured alone before. The last
-rows say where the slowest parts spend their time, and what each process costs.
+rows say what the disk under RabbitMQ takes, where the slowest parts spend their time, and what each process costs.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Run:
         stalled_s: for so long the belt stood, because the machine was too slow.
         legs: the ways of the parts that were judged and count.
         core_ms: the CPU time of each process, by `_COMMANDS`.
+        flushes_ms: what the disk took to keep a page, just before and after.
     """
 
     triggers: dict[int, float] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Run:
     is_empty: bool = False
     legs: list[Legs] = field(default_factory=list)
     core_ms: dict[str, float] = field(default_factory=dict)
+    flushes_ms: list[float] = field(default_factory=list)
 
     def on_events(self, events: list[Event]) -> None:
         """Take note of events of the ledger."""
@@ -163,9 +165,11 @@ def measure(folder: Path, settings: config.Config, parts: int, rate: float) -> t
             line.verdicts(2 * coil_stages.REPEATS)
             with line.workers(DEFAULT) as workers, _camera(line, belt.camera_port):
                 lines.wait_until_ready(workers)
+                flushes_ms = coil_stages.flushes_ms(folder)
                 before = process_costs.cpu_seconds_of_commands(_COMMANDS)
                 run = belt.carry(parts)
                 after = process_costs.cpu_seconds_of_commands(_COMMANDS)
+            run.flushes_ms = flushes_ms + coil_stages.flushes_ms(folder)
             run.core_ms = {name: 1000 * (after[name] - before[name]) for name in _COMMANDS}
             run.follow(line.verdicts(len(run.triggers) - run.lost), time.time() - time.monotonic())
             return stages, run
@@ -259,8 +263,9 @@ def _rows(stages: dict[str, float], run: Run) -> Iterator[Row]:
     for stage, duration_ms in stages.items():
         yield ratio_row(f"{stage} : all stages", "ms", duration_ms, total)
     latencies = run.latencies_ms()
-    for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0)):
-        yield ratio_row(f"photo to coil, {name} : all stages alone", "ms", lines.quantile(latencies, share), total)
+    for what, times_ms in (("photo to coil", latencies), ("flush of the disk", run.flushes_ms)):
+        for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0)):
+            yield ratio_row(f"{what}, {name} : all stages alone", "ms", lines.quantile(times_ms, share), total)
     yield from coil_legs.rows(run.legs)
     yield from coil_legs.cost_rows(run.core_ms, len(run.triggers), run.rate)
 
