@@ -13,7 +13,8 @@ from patchline.protocol import topology
 class Supply:
     """Implements `patchline.broker.base.Consumer` over several queues.
 
-    Backlog is taken only when no fresh delivery has arrived. Categories take turns, so none delays another.
+    Backlog is taken only when no fresh delivery has arrived. Of several queues, that comes first from which nothing was
+    taken for longest: full queues take turns, and a delivery of a quiet one waits for no full one.
 
     Args:
         broker: the connection.
@@ -24,14 +25,17 @@ class Supply:
 
     def __init__(self, broker: Broker, fresh: Sequence[str], backlog: Sequence[str], prefetch: int) -> None:
         self._arrivals = threading.Semaphore(0)
-        self._turns = itertools.count()
+        self._turns = itertools.count(1)
+        self._served: dict[Consumer, int] = {}
         self._broker, self._prefetch, self._stopped = broker, prefetch, False
         self._joining: list[Consumer] = []
         self._fresh = self._consume(broker, fresh, prefetch)
         self._backlog = self._consume(broker, backlog, max(1, prefetch // 2))
 
     def _consume(self, broker: Broker, queues: Sequence[str], prefetch: int) -> list[Consumer]:
-        return [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
+        consumers = [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
+        self._served.update(dict.fromkeys(consumers, 0))
+        return consumers
 
     def add(self, fresh: Sequence[str], backlog: Sequence[str]) -> None:
         """Take from further queues, with the same prefetch. They count as subscribed until they are for the first time.
@@ -55,10 +59,10 @@ class Supply:
     def take(self, timeout_s: float) -> Delivery | None:
         """See `base.Consumer`."""
         self._arrivals.acquire(timeout=timeout_s)
-        turn = next(self._turns)
-        for consumer in itertools.chain(_rotated(self._fresh, turn), _rotated(self._backlog, turn)):
+        for consumer in itertools.chain(self._longest_unserved(self._fresh), self._longest_unserved(self._backlog)):
             delivery = consumer.take(0.0)
             if delivery is not None:
+                self._served[consumer] = next(self._turns)
                 return delivery
         return None
 
@@ -82,10 +86,9 @@ class Supply:
     def _all(self) -> list[Consumer]:
         return self._fresh + self._backlog
 
-
-def _rotated(consumers: Sequence[Consumer], turn: int) -> Iterator[Consumer]:
-    start = turn % max(1, len(consumers))
-    return itertools.chain(consumers[start:], consumers[:start])
+    def _longest_unserved(self, consumers: Sequence[Consumer]) -> Iterator[Consumer]:
+        # A generator: the backlog is not sorted while there are fresh deliveries.
+        yield from sorted(consumers, key=self._served.__getitem__)
 
 
 def of_jobs(broker: Broker, categories: Iterable[str], prefetch: int) -> Supply:

@@ -38,6 +38,25 @@ def test_categories_take_turns(broker):
     assert sorted(take_all(jobs)[:2]) == ["a1", "b1"]
 
 
+def test_full_queues_have_the_same_share_also_beside_empty_ones(broker):
+    jobs = supply.of_jobs(broker, ["a", "b", "c"], prefetch=20)
+    for category in ("a", "b"):
+        send(broker, topology.JOBS, category, *(f"{category}{number}" for number in range(6)))
+    taken = take_all(jobs)
+    assert [name[0] for name in taken] == ["a", "b"] * 6
+    assert [name[1:] for name in taken[::2]] == [str(number) for number in range(6)]
+
+
+def test_a_quiet_category_waits_for_no_full_one(broker):
+    jobs = supply.of_jobs(broker, ["a", "b", "c"], prefetch=20)
+    for category in ("a", "b"):
+        send(broker, topology.JOBS, category, *(f"{category}{number}" for number in range(9)))
+    for turn in range(5):
+        assert {jobs.take(0.0).message.message_id[0] for _ in range(2)} == {"a", "b"}
+        send(broker, topology.JOBS, "c", f"quiet {turn}")
+        assert jobs.take(0.0).message.message_id == f"quiet {turn}"
+
+
 def test_backlog_is_taken_when_nothing_fresh_waits(broker):
     jobs = supply.of_jobs(broker, ["a", "b"], prefetch=20)
     send(broker, topology.BACKLOG, "a", "old 1", "old 2")
