@@ -1,7 +1,6 @@
 """Publishers and workers say every second who they are and what they do. No job depends on it."""
 
 import json
-import time
 import urllib.parse
 from contextlib import closing, contextmanager
 
@@ -85,16 +84,23 @@ def test_a_publisher_needs_no_exchange_of_statuses_and_says_once_that_it_is_miss
     assert json.loads(publisher.stdout.readline())["state"] == "confirmed"  # the exchange is declared
     with closing(pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))) as connection:
         connection.channel().exchange_delete(topology.STATUS)
-    time.sleep(5.0)  # a status is sent every second
+    log = _read_until(publisher.stderr, "status not sent")
     (tmp_path / "part.png").write_bytes(image.read_bytes())
     assert json.loads(publisher.stdout.readline())["state"] == "confirmed"
     line.broker.declare(topology.Topology((topology.STATUS,), ()))
-    with statuses(line, "publisher.l1") as take:
-        for _ in range(2):  # with the second one, the first is logged
-            wait_for(take, 90.0)
+    log += _read_until(publisher.stderr, "status sent again")
     publisher.terminate()
-    _, log = publisher.communicate(timeout=30)
+    log += publisher.communicate(timeout=30)[1]
     assert log.count("status not sent") == log.count("status sent again") == 1
+
+
+def _read_until(stream, event):
+    """Return the log to the line that has the event."""
+    lines = [""]
+    while event not in lines[-1]:
+        lines.append(stream.readline())
+        assert lines[-1], f"the log ends without: {event}"
+    return "".join(lines)
 
 
 def test_jobs_need_no_exchange_of_statuses(line, image):
