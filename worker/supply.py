@@ -33,7 +33,7 @@ class Supply:
         self._backlog = self._consume(broker, backlog, max(1, prefetch // 2))
 
     def _consume(self, broker: Broker, queues: Sequence[str], prefetch: int) -> list[Consumer]:
-        consumers = [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
+        consumers: list[Consumer] = [broker.consume(queue, prefetch, self._arrivals.release) for queue in queues]
         self._served.update(dict.fromkeys(consumers, 0))
         return consumers
 
