@@ -63,7 +63,7 @@ def main() -> None:
     settings = config.load(options.config)
     settings = settings.model_copy(update={"worker": settings.worker.model_copy(update={"concurrency": _CONCURRENCY})})
     real = loading.load
-    loading.load = lambda *arguments: SimulatedDevice(real(*arguments))
+    loading.load = lambda *arguments, **options: SimulatedDevice(real(*arguments, **options))
     # The simulated device returns the same features for every image: golden scores cannot match.
     golden.require_match = lambda inspector, recorded, tolerance: golden.compare(inspector, recorded)
     with signals.stop_event() as stop:
