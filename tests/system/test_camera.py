@@ -32,7 +32,7 @@ def test_the_pictures_of_a_camera_are_judged_and_its_parts_acted_on(line, textur
     line.worker("--category", "brick")
     gate = line.start("gate", "--line", "l1", "--dry-run")
     source = f"folder:{texture_folder}"
-    camera = line.run(*CAMERA, "--rate", "4", "--count", "6", "--deadline-ms", "60000", source)
+    camera = line.run(*CAMERA, "--rate", "1", "--count", "6", "--deadline-ms", "60000", source)
     assert camera.returncode == 0, camera.err
     states = records(camera.out)
     verdicts = {verdict.job_id: verdict for verdict in line.verdicts(6)}
@@ -100,7 +100,7 @@ def test_recorded_images_are_fitted_and_have_the_scores_of_the_live_ones(line, t
     assert len(files) == 40
     assert f"40 images in {good}" in recorded.out
     line.worker("--category", "brick")
-    live = line.run(*CAMERA, "--rate", "4", "--count", "4", "--deadline-ms", "60000", source)
+    live = line.run(*CAMERA, "--rate", "1", "--count", "4", "--deadline-ms", "60000", source)
     published = line.run(*PUBLISH, "--deadline-ms", "60000", *map(str, files[:4]))
     verdicts = {verdict.job_id: verdict for verdict in line.verdicts(8)}
     scores = [[verdicts[state["job_id"]].score for state in records(run.out)] for run in (live, published)]
