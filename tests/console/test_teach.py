@@ -126,7 +126,7 @@ def test_a_new_category_is_taught_in_the_browser(line, pictures):
         lesson.fit(seen="odd.png", leave="odd.png")
         assert "being fitted" in lesson.client.get("/teach").text
         (child,) = children_that_fit(line.console)
-        assert child.nice() == 19
+        wait_for(lambda: child.nice() == 19)  # it says so itself, as soon as it runs
         child.send_signal(signal.SIGKILL)
         _, page = lesson.follow()
         assert "was ended by SIGKILL" in page
