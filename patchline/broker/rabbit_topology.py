@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import structlog
+
 from patchline.protocol.topology import Topology
 
+_log = structlog.get_logger(__name__)
 _INTERVAL_S = 2.0
+_INTERNAL_ERROR, _PAUSES_S = 541, (2.0, 4.0)
 
 
-def declare(channel: Any, topology: Topology, passive: bool) -> None:
-    """Create exchanges, queues and bindings. If `passive`, only check that exchanges and queues exist."""
+def declare(connect: Callable[[], Any], topology: Topology, passive: bool) -> None:
+    """Create exchanges, queues and bindings. If `passive`, only check that exchanges and queues exist.
+
+    A node that fails inside (reply 541) is asked again, on a new connection: on a disk that stalls it cannot choose a
+    leader of a new quorum queue within its five seconds.
+    """
+    pauses_s = list(_PAUSES_S)
+    while True:
+        try:
+            with connect() as connection:
+                _declare(connection.channel(), topology, passive)
+            return
+        except Exception as error:
+            if getattr(error, "reply_code", None) != _INTERNAL_ERROR or not pauses_s:
+                raise
+            _log.warning("RabbitMQ failed at a declaration, asking again", reason=str(error), in_s=pauses_s[0])
+            time.sleep(pauses_s.pop(0))
+
+
+def _declare(channel: Any, topology: Topology, passive: bool) -> None:
     for exchange in topology.exchanges:
         channel.exchange_declare(exchange, exchange_type="topic", durable=True, passive=passive)
     for queue in () if passive else topology.retired:

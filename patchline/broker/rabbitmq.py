@@ -121,8 +121,7 @@ class RabbitBroker:
         """See `base.Broker`. Uses a separate connection, since it happens rarely."""
         nodes = self._read_nodes()
         try:
-            with pika.BlockingConnection(nodes) as connection:
-                rabbit_topology.declare(connection.channel(), topology, passive)
+            rabbit_topology.declare(partial(pika.BlockingConnection, nodes), topology, passive)
             for consumer in tuple(self._consumers):  # their queues may have been missing
                 self.add_callback_threadsafe(consumer.hasten)
         except pika.exceptions.ChannelClosedByBroker as error:

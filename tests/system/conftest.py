@@ -16,7 +16,7 @@ import redis
 import sqlalchemy as sa
 
 from patchline import config
-from patchline.broker.base import BrokerError, Message
+from patchline.broker.base import Message
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
@@ -58,11 +58,7 @@ class Line:
 
     def _declare(self):
         for wanted in (connections.plant(self.settings), *(topology.gate(name, GATES) for name in LINES)):
-            try:
-                self.broker.declare(wanted)
-            except BrokerError:  # a node that has just started on a slow disk: cluster_not_formed
-                time.sleep(2.0)
-                self.broker.declare(wanted)
+            self.broker.declare(wanted)
 
     def start(self, *arguments, **environment):
         """Start a patchline command in the background. It is terminated at the end of the test."""

@@ -73,6 +73,7 @@ class Plant:
         clock = SimpleNamespace(monotonic=lambda: self.now, time_ns=time.time_ns)
         monkeypatch.setattr("patchline.publisher.folder_watch.time", clock)
         monkeypatch.setattr("patchline.publisher.folder_setup.FolderEvents", lambda *_: self)
+        monkeypatch.setattr(taken_images, "_BEGIN_S", 30.0)  # the disk of a busy machine
         self.settings = SETTINGS.model_copy(update={"paths": SETTINGS.paths.model_copy(update={"spool": self.spool})})
 
     @property
@@ -392,6 +393,7 @@ def test_a_disk_that_hangs_holds_up_no_image_and_is_reported(plant, monkeypatch,
     watch = plant.open()
     monkeypatch.setattr(taken_file, "write", hang)
     monkeypatch.setattr(taken_images, "_LATE_S", 0.0)
+    monkeypatch.setattr(taken_images, "_BEGIN_S", 0.2)
     sent = []
     for number in range(3):
         write(plant.root / f"{number}.png", png(number))

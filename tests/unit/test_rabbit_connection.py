@@ -1,15 +1,18 @@
 """How the connection to RabbitMQ reads."""
 
 import socket
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import pytest
+from pika import exceptions
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.spec import Basic
 
+from patchline.broker import rabbit_topology
 from patchline.broker.confirms import Refusals
 from patchline.broker.rabbitmq import RabbitBroker
+from patchline.protocol.topology import Queue, Topology
 
 JOBS, PARTS = ("patchline.jobs", "l1.brick"), ("patchline.parts", "l1")
 
@@ -59,3 +62,31 @@ def test_a_destination_is_refused_on_channels_in_a_row_until_one_of_its_messages
     assert refusals.on_channel_replaced() == 0
     refusals.on_confirm({PARTS, JOBS}, ack=False)
     assert refusals.on_channel_replaced() == 1
+
+
+class FailingNode:
+    """Fails inside at the first declarations of a queue, as RabbitMQ does on a disk that stalls."""
+
+    def __init__(self, failures, code):
+        self.failures, self.code, self.declared = failures, code, []
+
+    def connect(self):
+        return nullcontext(SimpleNamespace(channel=lambda: self))
+
+    def queue_declare(self, name, **_):
+        if self.failures:
+            self.failures -= 1
+            raise exceptions.ConnectionClosedByBroker(self.code, "INTERNAL_ERROR")
+        self.declared.append(name)
+
+
+@pytest.mark.parametrize(
+    ("failures", "code", "left", "pauses"), [(0, 541, 0, []), (2, 541, 0, [2, 4]), (3, 541, 0, [2, 4]), (2, 320, 1, [])]
+)
+def test_a_declaration_is_made_again_while_rabbitmq_fails_inside(monkeypatch, failures, code, left, pauses):
+    slept, node = [], FailingNode(failures, code)
+    monkeypatch.setattr(rabbit_topology.time, "sleep", slept.append)
+    succeeds = failures < 3 and code == 541
+    with nullcontext() if succeeds else pytest.raises(exceptions.ConnectionClosedByBroker):
+        rabbit_topology.declare(node.connect, Topology((), (Queue("jobs", ()),)), passive=False)
+    assert (node.failures, slept, node.declared) == (left, pauses, ["jobs"] if succeeds else [])
