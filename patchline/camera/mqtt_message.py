@@ -56,7 +56,7 @@ class Rules:
         line: the line.
         category: that of all parts; None if topic or user properties say it.
         topic: the topics.
-        categories: those of the configuration.
+        categories: that are taken.
         deadline_ms: time for a verdict, from the capture.
         max_bytes: of an image.
         on_ahead: called with the part's name and milliseconds, if a device's clock is so much ahead of that of this

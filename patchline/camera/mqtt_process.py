@@ -49,20 +49,17 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
     """Forward what devices send, until `stop` is set. What is not forwarded stays in its queue.
 
     Raises:
-        SetupError: the topic, the category or the spool cannot be used.
+        SetupError: the topic or the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
-    if order.category is not None:
-        settings.category(order.category)
     pattern = TopicPattern(order.topic, order.line)
     queue = topology.mqtt(order.line, pattern.binding, settings.broker.mqtt_max_bytes)
     registry, name = Registry(), f"devices of {order.line}"
     metrics = MqttMetrics(order.line, registry)
     limits = order.deadline_ms, settings.images.max_bytes
-    rules = Rules(order.line, order.category, pattern, settings.categories, *limits, partial(_say_ahead, metrics))
-    read_ids = codes.readers(
-        settings, order.line, [order.category] if order.category else settings.categories, registry
-    )
+    categories = [order.category] if order.category else list(settings.categories)
+    rules = Rules(order.line, order.category, pattern, categories, *limits, partial(_say_ahead, metrics))
+    read_ids = codes.readers(settings, order.line, categories, registry)
     # Acknowledgements are on a connection of their own: RabbitMQ reads nothing from one that publishes in an alarm.
     with (
         connections.connect(settings, name) as consuming,

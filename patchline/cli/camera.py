@@ -10,8 +10,8 @@ import typer
 
 from patchline import config
 from patchline.cli.job_states import JobStates
-from patchline.cli.line import MAX_PATIENCE_MS
-from patchline.cli.options import CONFIG, Line, Settings, names, port
+from patchline.cli.line import MAX_PATIENCE_MS, require_known
+from patchline.cli.options import CONFIG, Line, NewCategory, Settings, names, port
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
 
@@ -59,6 +59,7 @@ def camera(
     line: Line,
     source: Source,
     category: PartsCategory = None,
+    new_category: NewCategory = False,
     rate: Rate = None,
     plc: Plc = None,
     count: EndsAfter = None,
@@ -95,6 +96,7 @@ def camera(
     settings = config.load(config_file)
     patience_ms = deadline_ms or settings.publisher.deadline_ms
     _check(rate, count, plc, test, record, add)
+    require_known(settings, category, new_category or test or record is not None)
     if source.startswith("mqtt:"):
         _check_untriggered(rate, plc, test, record)
         _receive(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
@@ -160,7 +162,6 @@ def _take(
 ) -> None:
     from patchline.camera import process, sources
 
-    settings.category(order.category)
     make = sources.parse(source, settings.camera.rules(order.line))
     if test:
         _test(settings, order.line, order.category, make, out or Path("out"))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
 from patchline import config
 from patchline.cli.job_states import JobStates
-from patchline.cli.options import CONFIG, Category, Line, Settings, names, port
+from patchline.cli.options import CONFIG, Category, Line, NewCategory, Settings, names, port
 from patchline.protocol.errors import SetupError
 from patchline.runtime import signals
+
+if TYPE_CHECKING:
+    from patchline.publisher.category_pattern import CategoryPattern
 
 MAX_PATIENCE_MS = 7 * 24 * 3_600_000
 
@@ -95,6 +98,7 @@ def publish(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Images, or folders of images.")],
     category: PartsCategory = None,
     category_from: CategoryFrom = None,
+    new_category: NewCategory = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
@@ -122,13 +126,11 @@ def publish(
     """
     from patchline.protocol import image_files
     from patchline.publisher import folder_setup, process, source
-    from patchline.publisher.category_pattern import CategoryPattern
     from patchline.publisher.folder_metrics import FolderMetrics
     from patchline.runtime.metrics import Registry
 
     settings = config.load(config_file)
-    pattern = CategoryPattern(category_from, settings.categories) if category_from is not None else None
-    _check_publish_options(settings, category, pattern is not None, watch, paths)
+    pattern = _pattern(settings, category, category_from, new_category, watch, paths)
     patience_ms, registry = deadline_ms or settings.publisher.deadline_ms, Registry()
     with signals.stop_event() as stop, ExitStack() as stack:
         if watch:
@@ -146,17 +148,32 @@ def _always() -> bool:
     return True
 
 
-def _check_publish_options(
-    settings: config.Config, category: str | None, pattern: bool, watch: bool, paths: list[Path]
-) -> None:
+def _pattern(
+    settings: config.Config, category: str | None, given: str | None, is_new: bool, watch: bool, paths: list[Path]
+) -> CategoryPattern | None:
+    """Return the pattern of --category-from, if it is given. Raise SetupError if options contradict each other."""
+    from patchline.publisher.category_pattern import CategoryPattern
+
     if watch and len(paths) != 1:
         raise SetupError("--watch takes exactly one folder")
-    if (category is not None) == pattern:
+    if (category is None) == (given is None):
         raise SetupError("say the category of the parts: either --category NAME or --category-from PATTERN")
-    if pattern and not watch:
+    if given is not None and not watch:
         raise SetupError("--category-from needs --watch; without it, publish each category with --category")
-    if category is not None:
-        settings.category(category)
+    if given is not None and is_new:
+        raise SetupError("--new-category is about --category; a pattern knows the categories of the configuration")
+    require_known(settings, category, is_new)
+    return None if given is None else CategoryPattern(given, settings.categories)
+
+
+def require_known(settings: config.Config, category: str | None, is_new: bool) -> None:
+    """Refuse a category that is not known: see `patchline.banks.known_categories`. None: each part has its own."""
+    from patchline.banks import known_categories
+
+    if category is not None and is_new:
+        settings.category(category)  # it needs a recipe all the same
+    elif category is not None:
+        known_categories.require(settings, category)
 
 
 def traces(config_file: Settings = CONFIG) -> None:

@@ -36,6 +36,9 @@ Category = Annotated[
 Several = Annotated[
     list[str] | None, typer.Option("--category", metavar="NAME", callback=names, help="A category; again for more.")
 ]
+NewCategory = Annotated[
+    bool, typer.Option("--new-category", help="Neither the configuration nor the store has this category yet.")
+]
 All = Annotated[bool, typer.Option("--all", help="Every category of the configuration.")]
 Dataset = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="With a folder in MVTec layout for each category.")

@@ -1079,13 +1079,13 @@ def test_what_is_remembered_of_a_content_is_short_and_that_of_an_earlier_build_i
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"category": "bottle", "pattern": False, "watch": True, "paths": [1, 2]}, "exactly one folder"),
-        ({"category": None, "pattern": False, "watch": False, "paths": [1]}, "say the category of the parts"),
-        ({"category": "bottle", "pattern": True, "watch": True, "paths": [1]}, "either --category NAME"),
-        ({"category": None, "pattern": True, "watch": False, "paths": [1]}, "--category-from needs --watch"),
-        ({"category": "other", "pattern": False, "watch": True, "paths": [1]}, "'other' is not configured"),
+        ({"category": "bottle", "given": None, "watch": True, "paths": [1, 2]}, "exactly one folder"),
+        ({"category": None, "given": None, "watch": False, "paths": [1]}, "say the category of the parts"),
+        ({"category": "bottle", "given": "{category}/*", "watch": True, "paths": [1]}, "either --category NAME"),
+        ({"category": None, "given": "{category}/*", "watch": False, "paths": [1]}, "--category-from needs --watch"),
+        ({"category": "other", "given": None, "watch": True, "paths": [1]}, "'other' is not configured"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options, error):
     with pytest.raises(SetupError, match=error):
-        line._check_publish_options(SETTINGS, **options)
+        line._pattern(SETTINGS, **options, is_new=False)
