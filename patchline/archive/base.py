@@ -12,6 +12,10 @@ class Unavailable(Exception):
     """The database does not answer, or takes nothing at the moment. Nothing is stored: try the same batch later."""
 
 
+class TookTooLong(Unavailable):
+    """The database has ended a query: it took more than `time_limit.LIMIT_S`. A question about less may be answered."""
+
+
 class Unstorable(Exception):
     """The database can never store something in the batch. Nothing of the batch is stored."""
 

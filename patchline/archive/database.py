@@ -7,8 +7,9 @@ So it does on PostgreSQL, whose `synchronous_commit` is switched on if a server 
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
@@ -18,8 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
-from patchline.archive import migrations
-from patchline.archive.base import Record, Saved, Search, Unavailable, Unreadable, Unstorable
+from patchline.archive import migrations, time_limit
+from patchline.archive.base import Record, Saved, Search, TookTooLong, Unavailable, Unreadable, Unstorable
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError
 from patchline.runtime import damage
 
@@ -27,6 +28,7 @@ METADATA = sa.MetaData()
 _OTHER_BUILD = "`patchline archive` of this build makes its tables, or changes them, when it starts"
 _UNDEFINED = ("42P01", "42703")  # a table, a column (PostgreSQL, appendix A)
 _NO_SUCH = re.compile(r"no such (table|column)|has no column")  # SQLite has no code of its own for these
+_ASK_LESS = "choose a shorter time, or one line"
 _SQLITE_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 7_204_118_231  # of PostgreSQL's advisory locks: two archives must not change the tables at once
 _ROWS_AT_ONCE = 1000  # while a search is read
@@ -38,7 +40,7 @@ _POSTGRESQL = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
     "application_name": "patchline archive",
-    "options": "-c statement_timeout=30000 -c lock_timeout=10000",
+    "options": f"-c statement_timeout={time_limit.LIMIT_S * 1000:.0f} -c lock_timeout=10000",
 }
 _DURABLE = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 
@@ -112,6 +114,7 @@ class Database:
         target: the file of SQLite, or the url of a PostgreSQL database.
         access: what may be done with it.
         current_url: returns the url of now, whenever a connection is made: a password may have changed.
+        limit_s: of a query of SQLite; None: it may take its time. Of PostgreSQL it is always `time_limit.LIMIT_S`.
 
     Raises:
         SetupError: the url cannot be used, the folder cannot be made, the file is missing and may not be made, or the
@@ -119,9 +122,13 @@ class Database:
     """
 
     def __init__(
-        self, target: Path | str, access: Access = Access.MAKE, current_url: Callable[[], str] | None = None
+        self,
+        target: Path | str,
+        access: Access = Access.MAKE,
+        current_url: Callable[[], str] | None = None,
+        limit_s: float | None = None,
     ) -> None:
-        self._is_sqlite, self._access = isinstance(target, Path), access
+        self._is_sqlite, self._access, self._limit_s = isinstance(target, Path), access, limit_s
         self._name = str(target) if isinstance(target, Path) else "the database of the archive"
         self._engine = (
             _sqlite_engine(target, access) if isinstance(target, Path) else _postgresql_engine(target, current_url)
@@ -220,7 +227,7 @@ class Database:
         return {row.job_id: row.digest for row in connection.execute(query)} if job_ids else {}
 
     def read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a query. Raises Unavailable."""
+        """Yield the rows of a query. Raises Unavailable, and TookTooLong."""
         return self._read(query)
 
     def _read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
@@ -228,10 +235,17 @@ class Database:
         with (
             self._errors(),
             self._engine.connect() as connection,
+            self._limited(connection),
             connection.execute(query, execution_options=options) as result,
         ):
             for row in result.mappings():
                 yield dict(row)
+
+    def _limited(self, connection: sa.Connection) -> AbstractContextManager[None]:
+        raw = connection.connection.driver_connection
+        if self._limit_s is None or not isinstance(raw, sqlite3.Connection):
+            return nullcontext()
+        return time_limit.limited(raw, self._limit_s)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -241,12 +255,14 @@ class Database:
         except (exc.DataError, exc.IntegrityError, OverflowError, UnicodeError) as error:
             raise Unstorable(_text(error)) from error
         except (exc.DBAPIError, exc.TimeoutError) as error:
-            if isinstance(error, exc.DBAPIError) and isinstance(error.orig, Exception) and damage.is_damage(error.orig):
+            if damage.is_damage(_cause(error)):
                 advice = "move it away with its -wal and -shm files and restore a backup; the verdicts wait in RabbitMQ"
                 raise DamagedError(f"{self._name}: is damaged ({_text(error)}); {advice}") from error
             if _lacks_a_table_or_column(error):
                 advice = "" if self._access is Access.MAKE else f"; {_OTHER_BUILD}"
                 raise _OtherTables(_text(error) + advice) from error
+            if time_limit.was_ended(_cause(error)):
+                raise TookTooLong(f"{_text(error)}; {_ASK_LESS}") from error
             raise Unavailable(_text(error)) from error
 
 
@@ -363,12 +379,17 @@ def _driven(url: str) -> sa.URL:
 
 
 def _lacks_a_table_or_column(error: Exception) -> bool:
-    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    cause = _cause(error)
     return getattr(cause, "sqlstate", None) in _UNDEFINED or _NO_SUCH.search(str(cause)) is not None
+
+
+def _cause(error: Exception) -> BaseException:
+    """Return the error of the driver."""
+    return error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
 
 
 def _text(error: Exception) -> str:
     """Return the first line of an error of a driver. SQLAlchemy's own text has the statement and its values."""
-    cause = error.orig if isinstance(error, exc.DBAPIError) else error
+    cause = _cause(error)
     lines = str(cause).strip().splitlines()
     return lines[0] if lines else type(cause).__name__

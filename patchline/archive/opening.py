@@ -19,9 +19,9 @@ def target(settings: config.Config) -> Path | str:
     return settings.archive.url or settings.paths.archive / FILE
 
 
-def open_archive(settings: config.Config, access: Access = Access.MAKE) -> LedgerDatabase:
-    """Return the archive of a configuration. See `Database` for the errors."""
-    return LedgerDatabase(target(settings), access, lambda: config.archive_url(settings.archive))
+def open_archive(settings: config.Config, access: Access = Access.MAKE, limit_s: float | None = None) -> LedgerDatabase:
+    """Return the archive of a configuration. See `Database` for the limit and the errors."""
+    return LedgerDatabase(target(settings), access, lambda: config.archive_url(settings.archive), limit_s)
 
 
 def open_store(settings: config.Config) -> Store:

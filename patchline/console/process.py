@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from patchline import config
-from patchline.archive import opening
+from patchline.archive import opening, time_limit
 from patchline.archive.database import Access
 from patchline.archive.period_table import PeriodTable
 from patchline.archive.picture_table import PictureTable
@@ -119,7 +119,7 @@ def _measure(console: Console, broker: Broker, metrics_port: int | None) -> _Lif
 def _console(
     settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack, stop: threading.Event
 ) -> Console:
-    archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ)))
+    archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ, time_limit.LIMIT_S)))
     section, pictures, store = settings.console, PictureTable(archive), opening.open_store(settings)
     templates, states = Templates(section.prefix), States()
     banks = None if settings.banks.store is None else bank_opening.versions(settings)

@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route as WebRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from patchline.archive.base import Unavailable
+from patchline.archive.base import TookTooLong, Unavailable
 from patchline.console import routes, texts
 from patchline.console.context import Console
 from patchline.console.login_page import SESSION_COOKIE
@@ -51,6 +51,7 @@ _HEADERS = {
 _NO_STORE = "no-store"
 _LONGEST_NUMBER = 16  # digits of a length
 _BEGUN = Answer(b"")  # what is sent is being read
+_ASK_LESS = mark("This question took the archive too long. Choose a shorter time, or one line.")
 _REFUSALS = {
     400: mark("The request makes no sense."),
     404: mark("There is no such page."),
@@ -193,6 +194,9 @@ def _guarded(console: Console, visit: Visit, make: Callable[[], Reply]) -> Reply
         return make()
     except Refused as refused:
         return _refusal(console, visit, refused)
+    except TookTooLong:
+        _log.warning("a page took the archive too long", path=visit.path, query=visit.query_with())
+        return _refusal(console, visit, Refused(503, _ASK_LESS))
     except Unavailable as error:
         return _refusal(console, visit, Refused(503, mark("The archive does not answer."), str(error)))
     except SetupError as error:

@@ -11,12 +11,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from patchline.archive import database, ledger_database, picture_table, rows
-from patchline.archive.base import Saved, Unavailable, Unstorable
+from patchline.archive.base import Saved, TookTooLong, Unavailable, Unstorable
 from patchline.archive.database import Access, Database
 from patchline.archive.memory import MemoryArchive
 from patchline.broker.base import Message
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError, Unusable
 from tests.archive_contract import NOW, ArchiveContract, Setting, message, record
+
+ENDLESS = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number) SELECT"
 
 
 @pytest.fixture
@@ -188,3 +190,19 @@ def test_a_message_that_is_no_verdict_is_unusable_and_can_be_kept(file, body):
     assert archive.save([], [row]) == Saved(unreadable=1)
     assert archive.unreadable(1) == [row]
     archive.close()
+
+
+@pytest.mark.parametrize("what", ["count(*)", "n"])
+def test_a_query_that_takes_too_long_is_ended_and_its_connection_is_free_again(file, what):
+    opened(file).close()
+    with closing(Database(file, Access.READ, limit_s=0.05)) as archive:
+        with pytest.raises(TookTooLong, match="interrupted; choose a shorter time, or one line"):
+            list(archive.read(sa.text(f"{ENDLESS} {what} FROM number")))
+        assert archive._engine.pool.checkedout() == 0
+        archive.check()
+
+
+def test_a_reader_without_a_limit_may_take_its_time(file):
+    opened(file).close()
+    with closing(Database(file, Access.READ)) as archive:
+        assert list(archive.read(sa.text(f"{ENDLESS} n FROM number LIMIT 100000")))[-1] == {"n": 100_000}

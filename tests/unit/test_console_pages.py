@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 
+from patchline.archive.base import TookTooLong
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.archive.picture_table import PictureTable
 from patchline.console import audit
@@ -298,6 +300,13 @@ def test_while_the_archive_is_away_pages_say_so_and_people_stay_logged_in(bench,
     assert "The archive does not answer: " in answer.text
     bench.archive.away = bench.pictures.away = False
     assert browser.get("/search").status_code == 200
+
+
+def test_a_question_that_takes_the_archive_too_long_is_answered_with_what_to_do(bench, monkeypatch):
+    monkeypatch.setattr(bench.archive, "find", Mock(side_effect=TookTooLong("interrupted")))
+    answer = bench.browser(Role.SEE).get("/search")
+    assert answer.status_code == 503
+    assert "Choose a shorter time, or one line." in answer.text
 
 
 def test_while_the_store_is_away_a_picture_says_so(bench):
