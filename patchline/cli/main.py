@@ -27,7 +27,7 @@ from patchline.cli import (
     up,
 )
 from patchline.protocol.errors import PatchlineError
-from patchline.runtime import logs
+from patchline.runtime import disk, logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -86,8 +86,15 @@ def main() -> None:
     except (PatchlineError, BrokerError) as error:
         logs.say(f"patchline: {error}")
         sys.exit(error.exit_code if isinstance(error, PatchlineError) else 2)
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 and SIGINT, as shells have it
     except PermissionError as error:
         logs.say(f"patchline: {error.filename}: permission denied; run it as a user who may use it")
+        sys.exit(2)
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        logs.say(f"patchline: {disk.full(error.filename or 'a file')}")
         sys.exit(2)
     finally:
         logs.flush()

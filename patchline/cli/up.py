@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -51,4 +52,5 @@ def welcome(config_file: Path, address: str) -> None:
 
 
 def _say(name: str, text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {name:<20} {text}", flush=True)
+    with suppress(OSError):  # a full disk takes no output, and must not keep a plant from being ended in order
+        print(f"{time.strftime('%H:%M:%S')}  {name:<20} {text}", flush=True)

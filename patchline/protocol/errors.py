@@ -52,6 +52,10 @@ class DamagedError(SetupError):
     exit_code = 78
 
 
+class DiskFull(SetupError):
+    """A disk has no room for what is to be written."""
+
+
 class OutliersError(SetupError):
     """The command did its work, and found images that a person must look at. It ends with this text."""
 

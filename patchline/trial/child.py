@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from patchline.protocol.errors import MismatchError
+from patchline.runtime import disk
 
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _HEALTHY_S = 60.0  # one that ran this long is started again after the first pause
@@ -63,7 +64,7 @@ class Child:
         if self.process is None:
             if now >= self._restart_at and (self._started_at or self.may_start()):
                 self._started_at = now
-                self.process = self.launch()
+                self._start(now)
             return
         code = self.process.poll()
         if code is not None:
@@ -84,6 +85,13 @@ class Child:
         if self.process is not None:
             self.request_stop(self.process)
 
+    def _start(self, now: float) -> None:
+        try:
+            self.process = self.launch()
+        except OSError as error:
+            advice = "the disk is full, make room on it" if disk.is_full(error) else str(error)
+            self.say(self.name, f"cannot be started: {advice}; next try in {self._plan(now):g} s")
+
     def _ended(self, now: float, code: int) -> None:
         self.process, self.ready = None, False
         if self._renewed:
@@ -93,9 +101,14 @@ class Child:
             self.given_up = True
             self.say(self.name, f"cannot run, and is not started again: {self.last_words()}")
             return
-        self.failures = 1 if now - self._started_at > _HEALTHY_S else self.failures + 1
-        pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(self.failures - 1, _MOST_DOUBLINGS))
-        self._restart_at = now + pause_s
+        pause_s = self._plan(now)
         # Its guard passes on -9 of a process that SIGKILL has ended, and the kernel keeps the lowest byte.
         how = f"was ended by signal {256 - code}" if code >= _LOWEST_OF_SIGNALS else f"ended with code {code}"
         self.say(self.name, f"{how}, starts again in {pause_s:g} s: {self.last_words()}")
+
+    def _plan(self, now: float) -> float:
+        """Plan the next start. Return the pause before it, in seconds."""
+        self.failures = 1 if now - self._started_at > _HEALTHY_S else self.failures + 1
+        pause_s: float = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(self.failures - 1, _MOST_DOUBLINGS))
+        self._restart_at = now + pause_s
+        return pause_s

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchline.protocol.errors import SetupError
+from patchline.runtime import disk
 
 
 @dataclass
@@ -34,7 +35,8 @@ class Memory:
             part.write_text(text + "\n", encoding="utf-8")
             part.replace(self.file)
         except OSError as error:
-            raise SetupError(f"{self.file}: cannot be written ({error.strerror})") from error
+            part.unlink(missing_ok=True)
+            raise disk.unwritable(self.file, error) from error
 
 
 def read(file: Path) -> Memory:

@@ -13,7 +13,7 @@ from pathlib import Path
 from patchline import config
 from patchline.banks import fitted, opening
 from patchline.protocol.errors import SetupError
-from patchline.runtime import locks
+from patchline.runtime import disk, locks
 from patchline.services import server
 from patchline.trial import lines, memory, ports, processes, servers
 from patchline.trial.child import Child
@@ -95,7 +95,7 @@ class Trial:
             text = f"{self._file.parent}: patchline up runs here already{at}"
             stack.callback(os.close, locks.claim(self._home / "lock", text))
         except OSError as error:
-            raise SetupError(f"{self._home}: cannot be written ({error.strerror})") from error
+            raise disk.unwritable(self._home, error) from error
         return remembered
 
     def _make(self, found: Servers, watched: Sequence[WatchedLine], chosen: Mapping[str, int]) -> None:
@@ -122,7 +122,7 @@ class Trial:
             file.touch(mode=0o600)
             file.write_text("".join(rows), encoding="utf-8")
         except OSError as error:
-            raise SetupError(f"{file}: cannot be written ({error.strerror})") from error
+            raise disk.unwritable(file, error) from error
 
     def _may_start(self, program: Program, private: tuple[str, ...]) -> Callable[[], bool]:
         def may_start() -> bool:

@@ -1,12 +1,15 @@
 """The planning of `patchline up`: what starts when, which ports and servers, and what becomes of a child that ends."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from patchline import config
+from patchline.cli import up
 from patchline.operations import init
-from patchline.protocol.errors import MismatchError, SetupError
+from patchline.protocol.errors import DiskFull, MismatchError, SetupError
 from patchline.services import private_servers
 from patchline.trial import lines, memory, plant, ports, processes, servers
 from patchline.trial.child import Child
@@ -82,6 +85,41 @@ def test_a_child_that_has_started_does_not_wait_for_the_others_again_and_a_long_
     bench.processes[1].code = 247  # as its guard says of SIGKILL
     bench.run(100.0)
     assert "was ended by signal 9, starts again in 1 s" in bench.said[-1]
+
+
+def test_a_child_that_a_full_disk_lets_not_start_is_told_and_tried_again():
+    bench = Bench()
+    launch, full = bench.child.launch, OSError(errno.ENOSPC, "No space left on device")
+
+    def fail():
+        raise full
+
+    bench.child.launch = fail
+    bench.run(1.0, 1.5, 2.0)
+    text = "worker cannot be started: the disk is full, make room on it; next try in"
+    assert bench.said == [f"{text} 1 s", f"{text} 2 s"]
+    bench.child.launch = launch
+    assert bench.run(3.9) == 0
+    assert bench.run(4.0) == 1
+
+
+def test_an_output_on_a_full_disk_keeps_no_plant_from_being_ended(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("builtins.print", full)
+    up._say("worker", "ended")
+
+
+def test_a_memory_that_a_full_disk_does_not_take_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskFull, match=r"state.json: the disk is full; make room on it"):
+        memory.Memory(tmp_path / "state.json").save()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_child_that_cannot_run_is_given_up():

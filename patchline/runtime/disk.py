@@ -1,0 +1,42 @@
+"""A full disk: which errors mean it, and whether there is room before something is begun."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from patchline.protocol.errors import DiskFull, SetupError
+
+_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = "the disk is full; make room on it"
+
+
+def is_full(error: BaseException) -> bool:
+    """Return True if an error says that a file system has no room, or its user no more of it."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in _ERRORS
+
+
+def full(path: Path | str) -> DiskFull:
+    """Return the error of a path whose disk is full."""
+    return DiskFull(f"{path}: {_ADVICE}")
+
+
+def unwritable(path: Path, error: OSError) -> SetupError:
+    """Return the error of a file or folder that cannot be written."""
+    if is_full(error):
+        return full(path)
+    return SetupError(f"{path}: cannot be written ({error.strerror}); let this user write there")
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise DiskFull if fewer than `size` bytes are free for this user, so that nothing is begun and left half done."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return  # what is done next says what is wrong
+    if found.f_bavail * found.f_frsize < size:
+        raise full(folder)
