@@ -65,6 +65,7 @@ class Bench:
         **settings,
     ):
         self.now = NOW + 60_000
+        self.set_back = 0  # how much the wall clock was set back, in milliseconds
         self.published, self.announced, self.broker_is_away = [], [], False
         self.bank_objects = MemoryObjects()
         self.banks = Versions(self.bank_objects, "STORE", lambda: self.now)
@@ -79,12 +80,12 @@ class Bench:
         store = {"store": folder / "store" if with_banks else None, "new_categories_like": new_like}
         stores = SETTINGS.banks.model_copy(update=store)
         whole = SETTINGS.model_copy(update={"console": section, "categories": known, "banks": stores})
-        lessons = Lessons(folder / "lessons", section.teach.keep_days, lambda: self.now)
+        lessons = Lessons(folder / "lessons", section.teach.keep_days, lambda: self.now, self.steady_s)
         teacher = Teacher(lessons, whole, lambda: self.now, fits)
         templates, banks = Templates(section.prefix), self.banks if with_banks else None
         self.periods = MemoryPeriods(self.archive) if archive is None else PeriodTable(archive)
         sources = (self.archive, self.periods, self.pictures, self.store, banks)
-        states = States(clock=lambda: self.now / 1000)
+        states = States(clock=self.steady_s)
         self.console = Console(
             settings=whole,
             archive=self.archive,
@@ -94,17 +95,17 @@ class Bench:
             announce=self._announce,
             database=database,
             accounts=Accounts(database, PASSWORDS),
-            sessions=Sessions(database, section.idle_minutes, section.session_hours),
-            limit=LoginLimit(clock=lambda: self.now / 1000),
-            rates=Rates(section.searches_per_minute, section.changes_per_minute, lambda: self.now / 1000),
+            sessions=Sessions(database, section.idle_minutes, section.session_hours, self.steady_s),
+            limit=LoginLimit(clock=self.steady_s),
+            rates=Rates(section.searches_per_minute, section.changes_per_minute, self.steady_s),
             provider=provider,
             waiting=Waiting(),
             judge=self._publish,
-            given=Given(clock=lambda: self.now / 1000),
-            looks=Looks(lambda job_id: self.look(job_id), clock=lambda: self.now / 1000),
-            live=Live(self.archive.find, lambda: self.now, clock=lambda: self.now / 1000),
+            given=Given(clock=self.steady_s),
+            looks=Looks(lambda job_id: self.look(job_id), clock=self.steady_s),
+            live=Live(self.archive.find, lambda: self.now, clock=self.steady_s),
             states=states,
-            plant=Plant(self.archive.find, states, Known(database), lines, lambda: self.now, lambda: self.now / 1000),
+            plant=Plant(self.archive.find, states, Known(database), lines, lambda: self.now, self.steady_s),
             lessons=lessons,
             teacher=self.stack.enter_context(closing(teacher)),
             templates=templates,
@@ -137,6 +138,15 @@ class Bench:
 
     def close(self):
         self.stack.close()
+
+    def steady_s(self):
+        """The time that never goes back, in seconds."""
+        return (self.now + self.set_back) / 1000
+
+    def set_clock(self, seconds):
+        """Set the wall clock forward, or back if negative, while no time passes."""
+        self.now += int(seconds * 1000)
+        self.set_back -= int(seconds * 1000)
 
     def pass_time(self, seconds):
         self.now += int(seconds * 1000)

@@ -286,6 +286,29 @@ class LedgerContract:
         assert setting.archive.judgements_of([]) == {}
         assert [one.score for one in setting.archive.labelled_scores(LabelSearch())] == [4.0, 5.0]
 
+    def test_who_takes_a_judgement_back_takes_back_no_other_persons(self, setting):
+        setting.archive.save([record(job, decision="pass") for job in ("a", "b", "c")], [])
+        self.save(
+            setting,
+            *(judgement("a", said, NOW + at, by=by) for at, by, said in ((10, "anna", "good"), (20, "bert", "defect"))),
+            judgement("a", "withdrawn", NOW + 30, by="bert"),
+            judgement("b", "good", NOW + 10),
+            judgement("b", "defect", NOW + 20, by="bert"),
+            judgement("b", "withdrawn", NOW + 30),
+            judgement("c", "good", NOW + 10),
+            judgement("c", "withdrawn", NOW + 20),
+            judgement("c", "unsure", NOW + 30),
+        )
+        found = setting.archive.judgements_of(["a", "b", "c"])
+        assert [(found[job].judgement, found[job].judged_by) for job in "abc"] == [
+            ("good", "anna"),
+            ("defect", "bert"),
+            ("unsure", "anna"),
+        ]
+        counted = {(count.judgement, count.parts) for count in setting.archive.label_counts(LabelSearch())}
+        assert counted == {("good", 1), ("defect", 1), ("unsure", 1)}
+        assert [one.judgement for one in setting.archive.labelled_scores(LabelSearch())] == ["good", "defect"]
+
     def test_a_clock_that_is_ahead_does_not_make_a_judgement_the_newest_for_long(self, setting):
         setting.archive.save([record("a", decision="pass")], [])
         ahead = entry(judgement("a", "defect", NOW + 10**9), NOW + 2_000)

@@ -10,6 +10,7 @@ from typing import Protocol
 from patchline.archive.base import Archive, Record, Saved, Unreadable
 from patchline.archive.scores import BankUse, ScoreCounts, ScoreSearch
 from patchline.archive.shadows import ShadowCount, Shadowed, ShadowSearch
+from patchline.protocol.judgement_message import Label
 
 SEEN = "seen"  # the outcome of a part that the sensor saw
 # Outcomes that only a line with a sensor behind its arm has.
@@ -283,8 +284,15 @@ def judged(record: Record) -> bool:
 
 
 def newest(judgements: Iterable[Judged]) -> Judged:
-    """Return the judgement that counts."""
-    return max(judgements, key=lambda one: (one.judged_at, one.archived_at, one.digest))
+    """Return the judgement that counts: the newest one that its person has not taken back, if there is one."""
+    given = list(judgements)
+    taken = [one for one in given if one.judgement == Label.WITHDRAWN]
+
+    def stands(one: Judged) -> bool:
+        back = any(mine.judged_by == one.judged_by and mine.judged_at >= one.judged_at for mine in taken)
+        return one.judgement != Label.WITHDRAWN and not back
+
+    return max(given, key=lambda one: (stands(one), one.judged_at, one.archived_at, one.digest))
 
 
 def newest_of_each(judgements: Iterable[Judged]) -> dict[str, Judged]:

@@ -241,17 +241,25 @@ def _score_key(row: dict[str, Any]) -> ScoreKey:
 def newest_judgement(job_id: sa.ColumnElement[str]) -> sa.ScalarSelect[str]:
     """Return the judgement that counts of the job of each row, by one look-up: SQLite would join all judgements."""
     column = _JUDGEMENTS.c
-    order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
-    return sa.select(column.judgement).where(column.job_id == job_id).order_by(*order).limit(1).scalar_subquery()
+    return sa.select(column.judgement).where(column.job_id == job_id).order_by(*_counts()).limit(1).scalar_subquery()
 
 
 def newest_judgements(since: int | None = None) -> sa.Subquery:
     """Return the job and the judgement that counts of each job that somebody has judged."""
     column = _JUDGEMENTS.c
-    order = (column.judged_at.desc(), column.archived_at.desc(), column.digest.desc())
-    rank = sa.func.row_number().over(partition_by=column.job_id, order_by=order).label("rank")
+    rank = sa.func.row_number().over(partition_by=column.job_id, order_by=_counts()).label("rank")
     ranked = sa.select(column.job_id, column.judgement, rank).where(*between(column.judged_at, since, None)).subquery()
     return sa.select(ranked.c.job_id, ranked.c.judgement).where(ranked.c.rank == 1).subquery()
+
+
+def _counts() -> tuple[sa.ColumnElement[Any], ...]:
+    """The order of the judgements of a job, as `ledger.newest` has it: that which counts comes first."""
+    column, back = _JUDGEMENTS.c, _JUDGEMENTS.alias()
+    same = back.c.job_id == column.job_id, back.c.judged_by == column.judged_by
+    later = back.c.judgement == Label.WITHDRAWN, back.c.judged_at >= column.judged_at  # or the row that takes back
+    is_taken_back = sa.exists().where(*same, *later).correlate(_JUDGEMENTS)
+    newest = column.judged_at.desc(), column.archived_at.desc(), column.digest.desc()
+    return sa.case((is_taken_back, 1), else_=0), *newest
 
 
 def _judged(search: LabelSearch) -> Iterator[sa.ColumnElement[bool]]:

@@ -6,7 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from patchline.console.database import ConsoleDatabase
+from patchline.protocol.errors import DiskFull
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +37,15 @@ def write(connection: sqlite3.Connection, at: int, who: str, what: str, detail: 
 
 
 def record(database: ConsoleDatabase, who: str, what: str, detail: str) -> None:
-    """Write an entry of its own. Raises SetupError."""
-    with database.transaction() as connection:
-        write(connection, database.now_ms(), who, what, detail)
+    """Write an entry of its own about something that is done already. Raises SetupError.
+
+    While the disk is full, the log of this process has it instead.
+    """
+    try:
+        with database.transaction() as connection:
+            write(connection, database.now_ms(), who, what, detail)
+    except DiskFull as error:
+        _log.error("an entry of the audit log is only here", who=who, what=what, detail=detail, reason=str(error))
 
 
 def latest(database: ConsoleDatabase, most: int) -> list[Entry]:

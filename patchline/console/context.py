@@ -21,6 +21,7 @@ from patchline.console.metrics import Metrics
 from patchline.console.plant import Plant
 from patchline.console.provider import Provider, Waiting
 from patchline.console.rates import Rates
+from patchline.console.repeats import Repeats
 from patchline.console.reports import Reports
 from patchline.console.sessions import Sessions
 from patchline.console.states import States
@@ -50,6 +51,7 @@ class Console:
         plant: all lines, with what was known last of each.
         now_ms: the wall clock.
         metrics: counts requests, log-ins and browsers.
+        repeats: knows the forms of the last minutes, which act once.
     """
 
     settings: config.Config
@@ -77,3 +79,4 @@ class Console:
     reports: Reports
     now_ms: Callable[[], int]
     metrics: Metrics = field(default_factory=Metrics)
+    repeats: Repeats = field(default_factory=Repeats)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from patchline.protocol.errors import DamagedError, MismatchError, SetupError
-from patchline.runtime import damage
+from patchline.runtime import damage, disk
 
 _BUSY_S = 5.0
+_ROOM = 2_000_000  # bytes: what a change adds, and what the log of changes may grow by until it is written back
 # What each version of the file adds to the one before.
 _VERSIONS = (
     """
@@ -48,7 +49,7 @@ class ConsoleDatabase:
         now_ms: the wall clock.
 
     Raises:
-        SetupError: it cannot be made or opened.
+        SetupError: it cannot be made or opened; DiskFull, which is one: there is no room.
         MismatchError: a later build has made it.
         DamagedError: it is damaged.
     """
@@ -75,7 +76,12 @@ class ConsoleDatabase:
             for statements in _VERSIONS[version:]:
                 for statement in filter(str.strip, statements.split(";")):
                     connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={len(_VERSIONS)}")
+            if version < len(_VERSIONS):  # a full disk takes no page, and keeps no console from starting
+                connection.execute(f"PRAGMA user_version={len(_VERSIONS)}")
+
+    def require_room(self, size: int = 0) -> None:
+        """Raise DiskFull if there is no room for some changes, and `size` bytes of files beside the database."""
+        disk.require_room(self._path.parent, _ROOM + size)
 
     def read(self, query: str, *values: object) -> list[Row]:
         """Return the rows of a query. Raises SetupError."""
@@ -93,7 +99,12 @@ class ConsoleDatabase:
                 with suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:  # a full disk: SQLite may have undone it, or not
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Close the file."""
@@ -108,4 +119,6 @@ class ConsoleDatabase:
             if damage.is_damage(error):
                 advice = "move it away with its -wal and -shm files and restore a backup, or add the accounts anew"
                 raise DamagedError(f"{self._path}: is damaged ({error}); {advice}") from error
+            if disk.is_full(error):
+                raise disk.full(self._path) from error
             raise SetupError(f"{self._path}: cannot be used ({error})") from error

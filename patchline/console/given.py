@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from patchline.protocol.judgement_message import Judgement, Label
+from patchline.protocol.judgement_message import Judgement
 
 _KEPT_S = 60.0
+_LOCKS = 64
 
 
 class Given:
@@ -20,25 +21,27 @@ class Given:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._given: dict[str, tuple[float, Judgement]] = {}
+        self._given: list[tuple[float, Judgement]] = []
         self._lock = threading.Lock()
+        self._jobs = tuple(threading.Lock() for _ in range(_LOCKS))
+
+    def alone(self, job_id: str) -> threading.Lock:
+        """Return what a person holds who judges a job. Who judges it at the same time waits, and knows of it then.
+
+        Some other jobs have the same lock.
+        """
+        return self._jobs[hash(job_id) % _LOCKS]
 
     def add(self, judgement: Judgement) -> None:
         """Remember a judgement."""
         with self._lock:
-            now = self._clock()
-            self._given = {job: one for job, one in self._given.items() if now - one[0] < _KEPT_S}
-            self._given[judgement.job_id] = (now, judgement)
+            self._given = [*self._fresh(), (self._clock(), judgement)]
 
-    def is_judged(self, job_id: str, archived: str | None) -> bool:
-        """Return True if a part counts as judged, with what was said here before the archive had it.
-
-        Args:
-            job_id: of the part.
-            archived: the judgement of the archive, or None.
-        """
+    def of(self, job_id: str) -> list[Judgement]:
+        """Return the judgements of a job, in the order in which they were given."""
         with self._lock:
-            said = self._given.get(job_id)
-        fresh = said is not None and self._clock() - said[0] < _KEPT_S
-        newest = said[1].judgement if said is not None and fresh else archived
-        return newest is not None and newest != Label.WITHDRAWN
+            return [said for _, said in self._fresh() if said.job_id == job_id]
+
+    def _fresh(self) -> list[tuple[float, Judgement]]:
+        now = self._clock()
+        return [one for one in self._given if now - one[0] < _KEPT_S]

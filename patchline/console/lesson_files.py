@@ -15,6 +15,7 @@ from patchline.inspection.memory_bank import FlaggedShare, Sha256
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Frozen, Thresholds
+from patchline.runtime import disk
 
 State = Literal["running", "outliers", "failed", "cancelled", "done"]
 Some = TypeVar("Some", bound=Frozen)
@@ -135,4 +136,4 @@ def write(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise SetupError(f"{path}: cannot be written ({error.strerror}); make room, or let this user write") from error
+        raise disk.unwritable(path, error) from error

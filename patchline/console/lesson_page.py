@@ -15,7 +15,7 @@ from patchline.console.teacher import Busy
 from patchline.console.texts import mark
 from patchline.console.uploads import Limits
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import DiskFull, SetupError
 
 _REFUSED_SHOWN = 50
 _DEFAULT_COUNT = 100
@@ -64,6 +64,7 @@ def upload(console: Console, visit: Visit) -> Reply:
     if visit.one("label") == "defect" and not lessons.is_kind(kind):
         raise Refused(400, mark("A kind of defect has a name of letters, digits, _ and -, 63 at most."), kind[:80])
     say = console.templates.say
+    console.database.require_room(sum(file.path.stat().st_size for file in visit.files if file.path is not None))
     added, refused = 0, []
     for file in visit.files:
         problem = say(visit, file.problem)
@@ -90,6 +91,9 @@ def choose(console: Console, visit: Visit) -> Reply:
             added, refused = added + (problem is None), refused + (problem is not None)
     except StoreUnavailable as error:
         raise Refused(503, mark("The store of the pictures does not answer."), str(error)) from error
+    except DiskFull as error:
+        _note_added(console, visit, lesson, added, refused, f"from the archive, {wanted.kind}; the disk is full")
+        raise Refused(507, mark("The disk is full. What was added before is in the lesson."), str(error)) from error
     _note_added(console, visit, lesson, added, refused, f"from the archive, {wanted.kind}")
     return Redirect(f"/teach/{lesson.id}?added={added}&without={refused}")
 
@@ -125,8 +129,10 @@ def cancel(console: Console, visit: Visit) -> Reply:
 
 
 def delete(console: Console, visit: Visit) -> Reply:
-    """Delete the lesson and its pictures."""
+    """Delete the lesson and its pictures, if the person is sure."""
     lesson = _lesson(console, visit)
+    if visit.one("sure") != "yes":
+        raise Refused(400, mark("Tick the box beside the button: nothing was deleted."))
     _require_idle(console, lesson)
     detail = f"{lesson.note.category}, lesson {lesson.id}"
     console.lessons.remove(lesson)

@@ -24,11 +24,13 @@ from patchline.console.lesson_files import Note, Run
 from patchline.inspection import decode, picture
 from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError, Unusable
+from patchline.runtime import disk, uptime
 
 _log = structlog.get_logger(__name__)
 GOOD = "good"
 _ID = re.compile(r"\d{13}-[0-9a-f]{8}")
 _DAY_MS = 86_400_000
+_SET_MS = 3_600_000  # a clock that is corrected by less is not set
 _MOST_OF_A_NAME = 1_000
 _SMALL_SIDE = 192  # pixels
 _LONGEST_NAME = 80
@@ -112,8 +114,9 @@ class Lesson:
             for each, content in ((small, picture.encode_jpeg(picture.shrink(rgb, _SMALL_SIDE))), (path, body)):
                 each.parent.mkdir(parents=True, exist_ok=True)
                 lesson_files.write(each, content)
-        except OSError as error:
-            raise SetupError(f"{folder}: cannot be written ({error.strerror}); make room") from error
+        except (OSError, SetupError) as error:
+            small.unlink(missing_ok=True)
+            raise error if isinstance(error, SetupError) else disk.unwritable(folder, error) from error
         return None
 
     def small(self, kind: str, name: str) -> bytes | None:
@@ -136,11 +139,15 @@ class Lessons:
         folder: of the lessons; is made if it is missing.
         keep_days: a lesson is deleted this long after anything was done with it.
         now_ms: the wall clock.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, folder: Path, keep_days: int, now_ms: Callable[[], int]) -> None:
-        self.folder, self._now_ms = folder, now_ms
+    def __init__(
+        self, folder: Path, keep_days: int, now_ms: Callable[[], int], clock: Callable[[], float] = uptime.boot_s
+    ) -> None:
+        self.folder, self._now_ms, self._clock = folder, now_ms, clock
         self._keep_ms = keep_days * _DAY_MS
+        self._offset = self._clock_offset()
 
     def begin(self, category: str, by: str) -> Lesson:
         """Begin a lesson."""
@@ -150,9 +157,10 @@ class Lessons:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lesson.good_folder.mkdir(parents=True)
-        except OSError as error:
-            raise SetupError(f"{self.folder}: cannot be written ({error.strerror}); see console.database") from error
-        lesson.choose(Note(category=category, by=by, begun_at=now))
+            lesson.choose(Note(category=category, by=by, begun_at=now))
+        except (OSError, SetupError) as error:
+            self.remove(lesson)
+            raise error if isinstance(error, SetupError) else disk.unwritable(self.folder, error) from error
         return lesson
 
     def find(self, name: str) -> Lesson | None:
@@ -172,12 +180,20 @@ class Lessons:
         shutil.rmtree(lesson.folder, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Delete the lessons with which nobody has done anything for long."""
+        """Delete the lessons with which nobody has done anything for long.
+
+        None is deleted by a clock that was set since the start of the console: it may be years ahead.
+        """
+        if abs(self._clock_offset() - self._offset) > _SET_MS:
+            return
         for lesson in self.all():
             touched_ms = max((path.stat().st_mtime_ns // 1_000_000 for path in _times(lesson.folder)), default=0)
             if self._now_ms() - touched_ms > self._keep_ms:
                 _log.info("lesson deleted, since nothing was done with it for long", lesson=lesson.id)
                 self.remove(lesson)
+
+    def _clock_offset(self) -> float:
+        return self._now_ms() - 1000 * self._clock()
 
 
 def is_kind(name: str) -> bool:

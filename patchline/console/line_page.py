@@ -11,11 +11,15 @@ from patchline.archive.base import Record
 from patchline.console import words
 from patchline.console.context import Console
 from patchline.console.templates import clock, score
-from patchline.console.visit import Reply, Stream, Visit
+from patchline.console.texts import mark
+from patchline.console.visit import Refused, Reply, Stream, Visit
 from patchline.protocol.errors import SetupError
 
 _LOOK_S = 0.1
 _STATE_S, _SESSION_S = 1.0, 5.0
+_STREAM_S = 900.0  # then the browser asks again, which one that does not read cannot
+_MOST_STREAMS = 8  # of a log-in; a browser has six connections
+_AGAIN = b"retry: 500\n\n"  # milliseconds
 _FIRST = 60  # parts that a browser gets at once
 
 
@@ -27,7 +31,17 @@ def show(console: Console, visit: Visit) -> Reply:
 def listen(console: Console, visit: Visit) -> Reply:
     """Send parts and states, until the browser goes or the log-in ends."""
     last = visit.one("last-event-id")
-    return Stream(events(console, visit, int(last) if last.isdecimal() and len(last) < 16 else 0))
+    number = int(last) if last.isdecimal() and len(last) < 16 else 0
+    if console.live.watching(visit.person.token) >= _MOST_STREAMS:
+        raise Refused(429, mark("This log-in has too many live pages. Close some."))
+    return Stream(_watched(console, visit, console.live.last(number)))
+
+
+async def _watched(console: Console, visit: Visit, last: int) -> AsyncIterator[bytes]:
+    with console.live.counted(visit.person.token):
+        yield _AGAIN
+        async for event in events(console, visit, last):
+            yield event
 
 
 async def events(console: Console, visit: Visit, last: int) -> AsyncIterator[bytes]:
@@ -38,8 +52,8 @@ async def events(console: Console, visit: Visit, last: int) -> AsyncIterator[byt
         visit: of the person.
         last: the number of the last part that the browser has; it gets those that came since.
     """
-    said_at = asked_at = time.monotonic()
-    while not console.live.ended:
+    said_at = asked_at = began_at = time.monotonic()
+    while not console.live.ended and time.monotonic() - began_at < _STREAM_S:
         found = console.live.after(last)
         if found:
             found = found if last else found[-_FIRST:]

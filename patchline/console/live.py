@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -48,6 +49,7 @@ class Live:
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._looks = 0
+        self._watching = Counter[str]()
         self.failure = ""
         self.ended = False
 
@@ -56,6 +58,28 @@ class Live:
         self.watch()
         with self._lock:
             return [row for row in self._rows if row[0] > number]
+
+    def last(self, number: int) -> int:
+        """Return the number that a browser names; 0 if none is so high yet: the clock was ahead at an earlier start."""
+        with self._lock:
+            return number if number <= self._number else 0
+
+    def watching(self, token: str) -> int:
+        """Return how many live pages a log-in has."""
+        with self._lock:
+            return self._watching[token]
+
+    @contextmanager
+    def counted(self, token: str) -> Iterator[None]:
+        """Enclose the life of a live page."""
+        with self._lock:
+            self._watching[token] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watching[token] -= 1
+                self._watching = +self._watching
 
     def watch(self) -> None:
         """Keep the thread reading for some seconds."""
@@ -67,9 +91,11 @@ class Live:
         now = self._now_ms()
         counts: dict[str, int] = {}
         with self._lock:
-            since = min(max(now - _RATE_MS, self._read_since), now - 1)
+            # Verdicts from before the clock was set back are of the future; a worker's clock is a little ahead at most.
+            read_since = self._read_since if self._read_since < now else 0
+            since = max(now - _RATE_MS, read_since)
             for line, decided_at in self._times:
-                counts[line] = counts.get(line, 0) + (decided_at >= since)
+                counts[line] = counts.get(line, 0) + (since <= decided_at < now + _RATE_MS)
         return {line: round(count * _RATE_MS / (now - since)) for line, count in counts.items()}
 
     def newest(self) -> int | None:

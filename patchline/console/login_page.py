@@ -25,6 +25,8 @@ def log_in(console: Console, visit: Visit) -> Reply:
     """Begin a log-in, if name and password are right."""
     sent, expected = visit.one("csrf"), visit.cookies.get(_FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
+        if visit.session is not None:  # the form came twice, and the first one has logged in
+            return Redirect(local(visit.one("to")))
         return form(console, visit, 403, mark("The form was too old. Try again."))
     name, password = visit.one("name")[:_LONGEST_NAME], (visit.form.get("password") or ("",))[0]
     if not console.limit.admit(name, visit.address):

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import pydantic
 
 from patchline.archive.base import Record
-from patchline.archive.ledger import GapKind, GapSearch, Judged, newest
+from patchline.archive.ledger import GapKind, GapSearch, Judged
 from patchline.archive.pictures import PictureRow
 from patchline.archive.store import StoreUnavailable
-from patchline.console import events, outlines, part_times, words
+from patchline.console import events, opinions, outlines, part_times, words
 from patchline.console.context import Console
 from patchline.console.events import Event
 from patchline.console.looks import Look
+from patchline.console.opinions import Opinion
 from patchline.console.part_times import Times
 from patchline.console.texts import mark
 from patchline.console.visit import Answer, Refused, Reply, Visit
@@ -38,7 +39,7 @@ class Part:
         look: the closer look, if somebody has asked for it lately.
         lack: why it cannot be judged again, as far as the archive's rows say.
         times: of its way.
-        judgement: the one that counts.
+        opinions: what each person says now, the latest first, which counts.
         judgements: all of them, the latest first.
         problems: what is missing or contradictory, to be translated.
     """
@@ -51,7 +52,7 @@ class Part:
     lack: Lack | None
     events: list[Event]
     times: Times
-    judgement: Judged | None
+    opinions: list[Opinion]
     judgements: list[Judged]
     problems: list[str]
 
@@ -109,7 +110,7 @@ def read(console: Console, job_id: str) -> Part:
         lack=lack_of(first, kinds),
         events=events.events(verdicts, entries),
         times=part_times.times(first, deadline, stages, entries),
-        judgement=newest(judged) if judged else None,
+        opinions=opinions.standing(judged, console.given.of(job_id)),
         judgements=sorted(judged, key=lambda one: (-one.judged_at, -one.archived_at)),
         problems=[words.GAPS[kind] for kind in GapKind if list(archive.gaps(kind, search))],
     )

@@ -1,4 +1,4 @@
-"""The console's process: its wiring and its life. The only uvicorn user."""
+"""The console's process: its wiring and its life."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from contextlib import ExitStack, closing
 
 import structlog
-import uvicorn
 
 from patchline import config
 from patchline.archive import opening, time_limit
@@ -16,7 +15,7 @@ from patchline.archive.period_table import PeriodTable
 from patchline.archive.picture_table import PictureTable
 from patchline.banks import opening as bank_opening
 from patchline.broker.base import Broker, Message
-from patchline.console import web
+from patchline.console import server, web
 from patchline.console.accounts import Accounts
 from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.context import Console
@@ -44,7 +43,6 @@ from patchline.runtime.connections import now_ms
 
 _log = structlog.get_logger(__name__)
 _CONFIRM_S = 5.0
-_END_S = 3  # for pages that are being made; streams end at once
 _LOOK_S = 0.5
 _REPLAY_S = 120.0  # of a closer look: some seconds on an idle host, and much longer on a busy one
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -83,7 +81,7 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         SetupError: the address, a file, or the archive cannot be used.
     """
     with ExitStack() as stack:
-        sockets = _listen(settings.console)
+        sockets = server.listen(settings.console)
         stack.callback(sockets.close)
         database = stack.enter_context(closing(open_database(settings)))
         broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
@@ -94,7 +92,7 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         for name, work in (*works, ("plant", console.plant.run)):
             thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
             thread.start()
-            stack.callback(thread.join, _END_S)
+            stack.callback(thread.join, server.END_S)
         _warn(settings.console, console.accounts)
         _serve(console, sockets, life, stop)
     _log.info("console stopped")
@@ -165,39 +163,17 @@ def _provider(section: config.Oidc | None) -> Provider | None:
     return OpenIdProvider(section)
 
 
-def _listen(section: config.Console) -> socket.socket:
-    """Return a socket that listens. Port 0 picks a free one."""
-    try:
-        family = socket.getaddrinfo(section.host, section.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((section.host, section.port), family=family, backlog=128)
-    except OSError as error:
-        advice = "choose another address with console.host and console.port"
-        raise SetupError(f"the console cannot listen on {section.host}:{section.port} ({error}); {advice}") from error
-
-
 def _serve(console: Console, listening: socket.socket, life: _Life, stop: threading.Event) -> None:
     section = console.settings.console
-    options = uvicorn.Config(
-        web.application(console),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=_END_S,
-        ssl_certfile=section.cert_file,
-        ssl_keyfile=section.key_file,
-    )
-    server = uvicorn.Server(options)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages", daemon=True)
-    thread.start()
-    life.pages = thread
+    pages = server.PagesServer(web.application(console), section, listening)
+    pages.start()
+    life.pages = pages.thread
     _log.info("console started", url=_url(section, listening))
     notify.send(notify.READY)
-    while thread.is_alive() and not stop.wait(_LOOK_S):
+    while pages.thread.is_alive() and not stop.wait(_LOOK_S):
         notify.send(notify.ALIVE)
     notify.send(notify.STOPPING)
-    server.should_exit = True
-    thread.join(2 * _END_S)
+    pages.stop()
     if not stop.is_set():
         raise SetupError("the console's server has ended; its log says why")
 

@@ -84,4 +84,4 @@ class Waiting:
         """Return one, once; None if there is none, or if it is too old."""
         with self._lock:
             found = self._waiting.pop(token, None)
-        return None if found is None or now_ms - found[0] > _LONGEST_MS else found[1:]
+        return None if found is None or abs(now_ms - found[0]) > _LONGEST_MS else found[1:]

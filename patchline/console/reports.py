@@ -96,7 +96,7 @@ class Reports:
             raise Busy("other reports are being made; try again in a minute")
         try:
             now = self._now_ms()
-            self._made = {key: one for key, one in self._made.items() if now - one.made_at < _KEPT_MS}
+            self._made = {key: one for key, one in self._made.items() if 0 <= now - one.made_at < _KEPT_MS}
             if request not in self._made:
                 self._made[request] = Dated(self._count(request, now), now)
                 self._made = dict(list(self._made.items())[-_KEPT:])

@@ -44,6 +44,7 @@ class Route:
         renewed: htmx asks for it again and again, which is no sign that a person is there.
         costly: it asks much of the archive's database; a person gets few of them a minute.
         upload: how much a form with files may send to it; None: it takes no files.
+        makes_room: it is not refused while the disk is full.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Route:
     renewed: bool = False
     costly: bool = False
     upload: Callable[[Console, Visit], Limits] | None = None
+    makes_room: bool = False
 
 
 def _home(_: Console, __: Visit) -> Reply:
@@ -118,8 +120,8 @@ ROUTES = (
     Route("POST", "/teach/{lesson}/archive", lesson_page.choose, Role.ENGINEER),
     Route("POST", "/teach/{lesson}/fit", lesson_page.fit, Role.ENGINEER),
     Route("GET", "/teach/{lesson}/run", lesson_page.show_run, Role.ENGINEER, renewed=True),
-    Route("POST", "/teach/{lesson}/cancel", lesson_page.cancel, Role.ENGINEER),
-    Route("POST", "/teach/{lesson}/delete", lesson_page.delete, Role.ENGINEER),
+    Route("POST", "/teach/{lesson}/cancel", lesson_page.cancel, Role.ENGINEER, makes_room=True),
+    Route("POST", "/teach/{lesson}/delete", lesson_page.delete, Role.ENGINEER, makes_room=True),
     Route("GET", "/teach/{lesson}/small/{kind}/{name}", lesson_page.show_small, Role.ENGINEER),
     Route("GET", "/teach/{lesson}/tile/{name}", lesson_page.show_tile, Role.ENGINEER),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),
@@ -142,6 +144,10 @@ def answer(console: Console, route: Route, visit: Visit) -> Reply:
         is_counted = route.path not in _BEFORE_A_PASSWORD
         if is_counted and not console.rates.admit(visit.person.name, route.method, route.costly):
             raise Refused(429, mark("Too much at once. Wait a few seconds, and load the page again."))
+        if is_counted and route.method != "GET" and not route.makes_room:
+            console.database.require_room()  # nothing is done that the audit log could not have
+        if route.method != "GET":
+            return console.repeats.answer(visit, lambda: route.page(console, visit))
     return route.page(console, visit)
 
 
@@ -152,6 +158,7 @@ def limits(console: Console, route: Route, visit: Visit) -> Limits:
     if visit.person.must_change:
         raise Refused(403, mark("Change the password first."))
     _require_role(route.role, visit)
+    console.database.require_room()
     return route.upload(console, visit)
 
 

@@ -15,7 +15,8 @@ import structlog
 from patchline import config
 from patchline.console.lesson_files import Run
 from patchline.console.lessons import Lesson, Lessons
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import DiskFull, SetupError
+from patchline.runtime import disk
 
 _log = structlog.get_logger(__name__)
 COMMAND = (sys.executable, "-m", "patchline.console.fitting")
@@ -45,6 +46,7 @@ class Teacher:
         self._lessons, self._settings, self._now_ms, self._command = lessons, settings, now_ms, command
         self._lock = threading.RLock()
         self._fitted: tuple[Lesson, subprocess.Popen[bytes]] | None = None
+        self._unwritten: dict[str, Run] = {}
         for lesson in lessons.all():  # a fit ends with its console
             self._end(lesson, _CONSOLE_ENDED)
 
@@ -59,7 +61,7 @@ class Teacher:
         """Return how the latest fit of a lesson goes or ended."""
         with self._lock:
             self._settle()
-            return lesson.run
+            return self._unwritten.get(lesson.id) or lesson.run
 
     def start(self, lesson: Lesson, by: str) -> None:
         """Fit a lesson. Raises Busy."""
@@ -67,6 +69,7 @@ class Teacher:
             if (other := self.busy_with) is not None:
                 raise Busy(f"{other.note.category} is being fitted; one fit runs at a time")
             self._settings_file(lesson)
+            self._unwritten.pop(lesson.id, None)
             lesson.report(Run(state="running", by=by, began_at=self._now_ms()))
             log = lesson.folder / "log.txt"
             try:
@@ -81,6 +84,8 @@ class Teacher:
                     )
             except OSError as error:
                 self._end(lesson, f"the process cannot be started ({error.strerror})")
+                if disk.is_full(error):
+                    raise disk.full(log) from error
                 raise SetupError(f"the process of the fit cannot be started ({error.strerror})") from error
             self._fitted = lesson, process
 
@@ -94,7 +99,7 @@ class Teacher:
             self._fitted = None
             run = lesson.run
             if run is not None and run.state == "running":
-                lesson.report(run.model_copy(update={"state": "cancelled"}))
+                self._note(lesson, run.model_copy(update={"state": "cancelled"}))
             return True
 
     def close(self) -> None:
@@ -111,7 +116,7 @@ class Teacher:
         try:
             config.save(self._settings, path)
         except OSError as error:
-            raise SetupError(f"{path}: cannot be written ({error.strerror}); make room") from error
+            raise disk.unwritable(path, error) from error
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()  # nothing of it counts before the version is recorded in the store
@@ -141,7 +146,14 @@ class Teacher:
         run = lesson.run
         if run is not None and run.state == "running":
             _log.error("a fit ended without a result", lesson=lesson.id, reason=problem)
-            lesson.report(run.model_copy(update={"state": "failed", "problem": problem}))
+            self._note(lesson, run.model_copy(update={"state": "failed", "problem": problem}))
+
+    def _note(self, lesson: Lesson, run: Run) -> None:
+        """Write how a fit has ended. A full disk takes that later, or never: the next console finds that it ended."""
+        try:
+            lesson.report(run)
+        except DiskFull:
+            self._unwritten[lesson.id] = run
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

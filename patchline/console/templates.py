@@ -5,6 +5,7 @@ from __future__ import annotations
 import gettext
 import hashlib
 import mimetypes
+import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from patchline.console.visit import Answer, Refused, Visit
 
 _HERE = Path(__file__).parent
 _IN_SECONDS_MS = 10_000
+_ONCE_BYTES = 12  # of a form, so that it acts once
 _ASSETS = ("category.js", "console.css", "console.js", "report.css", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
@@ -89,7 +91,12 @@ class Templates:
             clock=clock, moment=moment, took=took, score=score, told=_told(catalogue), short=short, age=age
         )
         environment.globals.update(
-            url=self.url, asset=self._asset_url, words=words, languages=texts.LANGUAGES, Role=Role
+            url=self.url,
+            asset=self._asset_url,
+            words=words,
+            languages=texts.LANGUAGES,
+            Role=Role,
+            once=lambda: secrets.token_urlsafe(_ONCE_BYTES),
         )
         return environment
 

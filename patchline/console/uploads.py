@@ -19,7 +19,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from patchline.console.texts import mark
 from patchline.console.visit import Received, Refused, Values
-from patchline.protocol.errors import SetupError
+from patchline.runtime import disk
 
 _MOST_MEMORY = 4_194_304  # of one piece, as the server gives it
 _MOST_FIELDS = 20
@@ -80,7 +80,7 @@ class Receiver:
             limits.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(dir=limits.folder))
         except OSError as error:
-            raise _unwritable(limits.folder, error) from error
+            raise disk.unwritable(limits.folder, error) from error
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes. See the class for the errors."""
@@ -96,7 +96,7 @@ class Receiver:
         except ValueError as error:
             raise Refused(400) from error
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise disk.unwritable(self._folder, error) from error
 
     def _whole(self, piece: bytes) -> bytes:
         """Return a piece that does not end between the hyphens behind a boundary; the first comes with the next piece.
@@ -178,7 +178,3 @@ class Receiver:
         if self._file is not None:
             self._file.close()
         self._field = self._file = None
-
-
-def _unwritable(folder: Path, error: OSError) -> SetupError:
-    return SetupError(f"{folder}: cannot be written ({error.strerror}); make room, or let this user write there")

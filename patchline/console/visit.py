@@ -43,6 +43,7 @@ class Visit:
         language: of the texts.
         session: the log-in; None: nobody has logged in.
         files: that were sent, to a page that takes files.
+        method: of HTTP.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Visit:
     language: str = "en"
     session: Session | None = None
     files: tuple[Received, ...] = ()
+    method: str = "GET"
 
     def one(self, name: str) -> str:
         """Return a value of the form or the query, without spaces around it; empty if it is missing."""

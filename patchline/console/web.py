@@ -6,6 +6,7 @@ Every response has the headers that keep a browser from running, loading or send
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -31,10 +32,12 @@ from patchline.console.sessions import Session
 from patchline.console.texts import mark
 from patchline.console.uploads import Receiver
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Stream, Values, Visit
-from patchline.protocol.errors import SetupError
+from patchline.protocol.errors import DiskFull, SetupError
+from patchline.runtime import disk
 
 _log = structlog.get_logger(__name__)
 _MOST_BODY = 65_536
+_FORM_S = 60.0  # however slowly it is sent
 _MOST_FIELDS = 1_000  # such as pictures that are ticked
 _LANGUAGE_COOKIE = "patchline_language"
 _KEPT_S = 31_536_000
@@ -52,10 +55,14 @@ _NO_STORE = "no-store"
 _LONGEST_NUMBER = 16  # digits of a length
 _BEGUN = Answer(b"")  # what is sent is being read
 _ASK_LESS = mark("This question took the archive too long. Choose a shorter time, or one line.")
+_FULL = mark(
+    "The disk of the console is full, so nothing was changed. Pages can be read. An administrator must make room."
+)
 _REFUSALS = {
     400: mark("The request makes no sense."),
     404: mark("There is no such page."),
     405: mark("There is no such page."),
+    408: mark("The form came too slowly. Send it again."),
     413: mark("The form is too large."),
     500: mark("Something went wrong. The log of the console says what."),
 }
@@ -156,10 +163,14 @@ async def _take_files(console: Console, route: Route, request: Request) -> Respo
 async def _form(request: Request) -> Values | None:
     """Return what a form has sent; None if it is too large."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MOST_BODY:
-            return None
+    try:
+        async with asyncio.timeout(_FORM_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MOST_BODY:
+                    return None
+    except TimeoutError:
+        raise HTTPException(408) from None
     return _values(body.decode(errors="replace"))
 
 
@@ -199,6 +210,11 @@ def _guarded(console: Console, visit: Visit, make: Callable[[], Reply]) -> Reply
         return _refusal(console, visit, Refused(503, _ASK_LESS))
     except Unavailable as error:
         return _refusal(console, visit, Refused(503, mark("The archive does not answer."), str(error)))
+    except (DiskFull, OSError) as error:
+        if not isinstance(error, DiskFull) and not disk.is_full(error):
+            raise
+        _log.error("the disk is full", path=visit.path, reason=str(error))
+        return _refusal(console, visit, Refused(507, _FULL, str(error)))
     except SetupError as error:
         _log.error("a page cannot be made", path=visit.path, reason=str(error))
         return _refusal(console, visit, Refused(503, mark("The console cannot do this now."), str(error)))
@@ -221,6 +237,7 @@ def _visit(console: Console, request: Request, form: Values, is_used: bool = Tru
         partial="hx-request" in request.headers,
         language=texts.choose(wanted, accepted, console.settings.console.language),
         session=_session(console, cookies, is_used),
+        method=request.method,
     )
 
 
@@ -232,7 +249,7 @@ def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> Ses
 def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:
     if refused.status == 401:
         back = f"{visit.path}?{visit.query_with()}" if visit.query else visit.path
-        return Redirect(f"/login?to={quote(back)}")
+        return Redirect(f"/login?to={quote(back)}" if visit.method == "GET" else "/login")  # a form has no page
     text = console.templates.explain(visit, refused, _REFUSALS.get(refused.status, ""))
     return console.templates.render("refused.html", visit, refused.status, text=text)
 

@@ -18,7 +18,7 @@ Note = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,1000}
 
 
 class Label(StrEnum):
-    """What a part is, as a person says; or that the earlier judgements no longer count."""
+    """What a part is, as a person says; or that the person's earlier judgements no longer count."""
 
     GOOD = "good"
     DEFECT = "defect"
@@ -27,10 +27,12 @@ class Label(StrEnum):
 
 
 class Judgement(Frozen):
-    """What a person says of the part of a job. All are kept, and the newest counts. No gate hears it.
+    """What a person says of the part of a job. All are kept. No gate hears it.
+
+    The newest counts that its person has not taken back.
 
     Attributes:
-        judgement: good, defect, unsure; or withdrawn: it was taken back, and nobody has judged the part.
+        judgement: good, defect, unsure; or withdrawn: what the same person said before is taken back.
         kind: of the defect, such as scratch. Only of a defect.
         by: who says so. RabbitMQ knows the user of the connection only, not the person.
         judged_at: when.

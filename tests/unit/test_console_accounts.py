@@ -196,8 +196,8 @@ def test_a_person_who_searches_without_end_is_refused_and_others_are_not(bench):
 
 def test_forms_without_end_are_refused_and_cost_no_search(bench):
     person = bench.browser(Role.REVIEW)
-    form = {"job": "job-1", "judgement": "good"}
-    answers = [person.post("/review", form).status_code for _ in range(121)]
+    forms = [{"job": "job-1", "judgement": said} for said in ("good", "unsure")] * 61
+    answers = [person.post("/review", form).status_code for form in forms[:121]]
     assert answers == [303] * 120 + [429]
     assert len(bench.published) == 120
     assert person.get("/search").status_code == 200

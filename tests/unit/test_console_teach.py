@@ -275,7 +275,7 @@ def test_a_fit_goes_on_while_its_page_is_left_and_can_be_cancelled(bench):
     answer = browser.post(f"{other}/fit")
     assert (answer.status_code, "solar_cell_mono is being fitted" in answer.text) == (409, True)
     assert browser.post(f"{path}/fit").status_code == 409
-    assert browser.post(f"{path}/delete").status_code == 409
+    assert browser.post(f"{path}/delete", {"sure": "yes"}).status_code == 409
     assert "is being fitted" in browser.get("/teach").text
     assert browser.post(f"{path}/cancel").status_code == 303
     page = browser.get(path).text
@@ -455,7 +455,10 @@ def test_a_lesson_leaves_when_nobody_has_touched_it_for_long_or_when_somebody_de
     bench.now = int(time.time() * 1000)
     browser = bench.browser(Role.ENGINEER)
     old, deleted, kept = (begin(browser) for _ in range(3))
-    assert browser.post(f"{deleted}/delete").headers["location"] == "/teach"
+    answer = browser.post(f"{deleted}/delete")
+    assert answer.status_code == 400
+    assert "nothing was deleted" in answer.text
+    assert browser.post(f"{deleted}/delete", {"sure": "yes"}).headers["location"] == "/teach"
     assert lesson_of(bench, deleted) is None
     assert browser.get(deleted).status_code == 404
     days = bench.console.settings.console.teach.keep_days

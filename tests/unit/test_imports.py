@@ -64,7 +64,7 @@ NEIGHBOURS = {
     "alembic": {f"patchline/archive/migrations/{name}.py" for name in ("__init__", "env")} | CHANGES_OF_THE_ARCHIVE,
     "cryptography": {"patchline/plc/opcua_security.py"},
     "starlette": {"patchline/console/web.py"},
-    "uvicorn": {"patchline/console/process.py"},
+    "uvicorn": {"patchline/console/server.py"},
     "jinja2": {"patchline/console/templates.py"},
     "werkzeug": {"patchline/console/uploads.py"},
     "reportlab": {"patchline/console/report_pdf.py"},

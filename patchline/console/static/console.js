@@ -2,6 +2,8 @@
 "use strict";
 
 const MOST_PARTS = 60, MOST_REJECTS = 24, HEAT_MAP_TRIES = 12, PICTURE_TRIES = 20, PICTURE_PAUSE_MS = 250;
+const LOST_MS = 2_000;
+const SENT_MS = 10_000;  // who has stopped the page may press again then
 
 function make(tag, text, className) {
   const element = document.createElement(tag);
@@ -82,8 +84,12 @@ function listen(live) {
   source.addEventListener("parts", (event) => JSON.parse(event.data).forEach((part) => add(live, part)));
   source.addEventListener("state", (event) => state(live, JSON.parse(event.data)));
   source.addEventListener("end", () => { source.close(); show(problem, live.dataset.ended); });
+  let lost;  // a stream ends after a while, and the next one begins at once
+  source.addEventListener("open", () => clearTimeout(lost));
   source.addEventListener("error", () => {
-    show(problem, source.readyState === EventSource.CLOSED ? live.dataset.ended : live.dataset.lost);
+    clearTimeout(lost);
+    if (source.readyState === EventSource.CLOSED) show(problem, live.dataset.ended);
+    else lost = setTimeout(() => show(problem, live.dataset.lost), LOST_MS);
   });
 }
 
@@ -131,6 +137,17 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 
 document.addEventListener("htmx:afterRequest", (event) => {
   if (event.target.closest) event.target.closest("#review")?.querySelectorAll("button").forEach((one) => { one.disabled = false; });
+});
+
+// A form that is on its way is not sent again by a second press. Its answer is another page.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (Date.now() - (form.dataset.sent || 0) < SENT_MS) event.preventDefault(); else form.dataset.sent = Date.now();
+});
+
+window.addEventListener("pageshow", () => {
+  document.querySelectorAll("form[data-sent]").forEach((form) => { delete form.dataset.sent; });
 });
 
 document.addEventListener("htmx:afterSwap", (event) => {

@@ -1,0 +1,204 @@
+"""Two people at the same time, and one who presses twice."""
+
+import re
+import threading
+
+import pytest
+
+from patchline.console import audit
+from patchline.console.repeats import Repeats
+from patchline.console.roles import Role
+from patchline.console.visit import Redirect, Visit
+from patchline.protocol.judgement_message import Label
+from tests.archive_contract import NOW, record
+from tests.console_bench import SETTINGS, Bench
+from tests.ledger_contract import delivery, entry, judgement
+
+__all__ = ["delivery"]
+CATEGORY = next(iter(SETTINGS.categories))
+HX = {"hx-request": "true"}
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    bench.archive.save([record(f"job-{number}", decided_at=NOW + number) for number in range(3)], [])
+    yield bench
+    bench.close()
+
+
+def form_of(page, **values):
+    """What the form of a page sends."""
+    sent = {name: re.findall(f'name="{name}" value="([^"]*)"', page) for name in ("seen", "job")}
+    return {"seen": sent["seen"], "job": sent["job"][0]} | values
+
+
+def said(bench):
+    return [(one.by, one.judgement) for one in bench.published]
+
+
+def test_who_judges_second_is_told_what_the_first_one_said_and_both_are_kept(bench):
+    anna, bert = bench.browser(Role.REVIEW), bench.browser(Role.ENGINEER)
+    first, second = (form_of(browser.get("/review").text) for browser in (anna, bert))
+    assert first["job"] == second["job"] == "job-2"
+    anna.post("/review", first | {"judgement": "good"}, HX)
+    page = bert.post("/review", second | {"judgement": "defect:scratch"}, HX).text
+    assert said(bench) == [("a-review", Label.GOOD)]
+    assert "Somebody has judged this part meanwhile, so your judgement was not stored." in page
+    assert re.search(r"<strong>good</strong>,\s+a-review, 20\d\d-", page)
+    bert.post("/review", form_of(page, judgement="defect:scratch"), HX)
+    assert said(bench) == [("a-review", Label.GOOD), ("a-engineer", Label.DEFECT)]
+
+
+def test_who_judges_second_on_the_page_of_a_part_is_told_there_and_without_scripts(bench):
+    bert = bench.browser(Role.ENGINEER)
+    page = bert.get("/part/job-1").text
+    bench.archive.save_ledger([entry(judgement("job-1", "unsure"))], [])
+    answer = bert.post("/review", form_of(page, judgement="good") | {"from": "part"})
+    assert said(bench) == []
+    page = bert.get(answer.headers["location"]).text
+    assert "Somebody has judged this part meanwhile" in page
+    bert.post("/review", form_of(page, judgement="good") | {"from": "part"})
+    assert said(bench) == [("a-engineer", Label.GOOD)]
+    answer = bench.browser(Role.REVIEW).post("/review", {"job": "job-1", "judgement": "good"})
+    assert answer.status_code == 200
+    assert "Somebody has judged this part meanwhile" in answer.text
+
+
+def test_taking_back_undoes_what_the_own_person_said_only(bench):
+    anna, bert = bench.browser(Role.REVIEW), bench.browser(Role.ENGINEER)
+    anna.post("/review", {"job": "job-2", "judgement": "good"})
+    bert.post("/review", {"job": "job-2", "judgement": "defect", "seen": "a-review/good/"})
+    bert.post("/review", {"job": "job-2", "judgement": "withdrawn"})
+    page = bert.get("/part/job-2").text
+    assert re.findall(r"<strong>(\w+)</strong>,\s+([\w-]+)", page) == [("good", "a-review")]
+    assert 'value="withdrawn"' not in page
+    assert form_of(bert.get("/review").text)["job"] == "job-1"
+    bert.post("/review", {"job": "job-2", "judgement": "withdrawn"})
+    assert said(bench)[2:] == [("a-engineer", Label.WITHDRAWN)]
+    anna.post("/review", {"job": "job-2", "judgement": "withdrawn"})
+    assert form_of(bert.get("/review").text)["job"] == "job-2"
+
+
+def test_a_judgement_that_is_sent_twice_is_stored_once_also_while_rabbitmq_is_slow(bench):
+    anna, begun, goes_on = bench.browser(Role.REVIEW), threading.Event(), threading.Event()
+
+    def slow(one):
+        begun.set()
+        assert goes_on.wait(30)
+        bench.published.append(one)
+
+    object.__setattr__(bench.console, "judge", slow)
+    answers = []
+    form = {"job": "job-2", "judgement": "good"}
+    threads = [threading.Thread(target=lambda: answers.append(anna.post("/review", form))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    goes_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert said(bench) == [("a-review", Label.GOOD)]
+    assert [(one.status_code, one.headers["location"]) for one in answers] == [(303, "/review?last=job-2")] * 2
+    assert [one.what for one in audit.latest(bench.console.database, 9)].count("part judged") == 1
+
+
+def once(page):
+    return re.search(r'name="once" value="([^"]+)"', page)[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "what"),
+    [
+        ("/accounts", {"do": "add", "name": "mei", "role": "see"}, "account added"),
+        ("/accounts", {"do": "disable", "name": "a-see"}, "account disabled"),
+        ("/accounts", {"do": "remove", "name": "a-see", "sure": "yes"}, "account removed"),
+        ("/accounts", {"do": "password", "name": "a-see"}, "password changed"),
+        ("/accounts", {"do": "role", "name": "a-see", "role": "review"}, "role changed"),
+        ("/teach", {"category": CATEGORY}, "lesson begun"),
+    ],
+)
+def test_a_form_that_is_sent_twice_acts_once_and_has_the_same_answer(bench, path, form, what):
+    admin = bench.browser(Role.ADMIN)
+    form |= {"once": once(admin.get("/accounts").text)}
+    first, second = admin.post(path, form), admin.post(path, form)
+    assert first.status_code == second.status_code in (200, 303)
+    assert (first.text, first.headers.get("location")) == (second.text, second.headers.get("location"))
+    assert [one.what for one in audit.latest(bench.console.database, 9)].count(what) == 1
+
+
+def test_each_form_of_each_page_has_a_value_of_its_own(bench):
+    admin = bench.browser(Role.ADMIN)
+    values = []
+    for path in ("/accounts?name=a-see", "/accounts", "/review", "/part/job-1", "/teach", "/password"):
+        page = admin.get(path).text
+        values += re.findall(r'name="once" value="([^"]+)"', page)
+        assert page.count('name="once"') == page.count('method="post"')
+    assert len(values) == len(set(values)) > 12
+
+
+def test_a_form_with_other_values_is_another_one_and_one_that_was_refused_may_come_again(bench):
+    admin = bench.browser(Role.ADMIN)
+    token = {"once": once(admin.get("/accounts").text)}
+    for name in ("mei", "kim"):
+        assert f"{name} was added." in admin.post("/accounts", token | {"do": "add", "name": name, "role": "see"}).text
+    reviewer = bench.browser(Role.REVIEW)
+    form = {"job": "job-2", "judgement": "good"} | token
+    bench.broker_is_away = True
+    assert reviewer.post("/review", form).status_code == 503
+    bench.broker_is_away = False
+    assert reviewer.post("/review", form).status_code == 303
+    assert said(bench) == [("a-review", Label.GOOD)]
+
+
+def test_a_second_press_waits_for_the_first(bench):
+    visit = Visit("/teach", form={"once": ("x",)}, session=bench.browser(Role.ADMIN).session)
+    begun, goes_on, made = threading.Event(), threading.Event(), []
+
+    def make():
+        begun.set()
+        assert goes_on.wait(30)
+        made.append(1)
+        return Redirect("/teach/1")
+
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(repeats.answer(visit, make))) for _ in range(3)]
+    repeats = Repeats()
+    for thread in threads:
+        thread.start()
+    assert begun.wait(30)
+    goes_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert made == [1]
+    assert replies == [Redirect("/teach/1")] * 3
+
+
+def test_the_answers_that_are_kept_are_few_and_for_some_minutes(bench):
+    now = [0.0]
+    repeats, session = Repeats(clock=lambda: now[0]), bench.browser(Role.ADMIN).session
+    made = []
+
+    def send(number):
+        visit = Visit("/teach", form={"once": (str(number),)}, session=session)
+        return repeats.answer(visit, lambda: made.append(number) or Redirect("/"))
+
+    for number in (*range(600), 0, 599):
+        send(number)
+    assert made[600:] == [0]
+    now[0] = 601.0
+    send(599)
+    assert made[601:] == [599]
+
+
+def test_who_logs_in_or_out_twice_sees_no_error(bench):
+    browser = bench.browser()
+    form = {"name": "a-see", "password": "correct horse", "to": "/search"}
+    form["csrf"] = re.search(r'name="csrf" value="([^"]+)"', browser.get("/login").text)[1]
+    for _ in range(2):
+        answer = browser.client.post("/login", data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/search")
+    form["csrf"] = re.search(r'name="csrf" value="([^"]+)"', browser.get("/line").text)[1]
+    for _ in range(2):
+        answer = browser.client.post("/logout", data=form)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
