@@ -8,12 +8,13 @@ import mimetypes
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import jinja2
 
 from patchline.banks.version_log import SHORT
-from patchline.console import texts, words
+from patchline.console import reasons, texts, words
 from patchline.console.events import Event
 from patchline.console.roles import Role
 from patchline.console.visit import Answer, Refused, Visit
@@ -59,7 +60,11 @@ class Templates:
     def explain(self, visit: Visit, refused: Refused, text: str = "") -> str:
         """Return why something is refused, in the language of a visit; `text` if it does not say."""
         said = self.say(visit, refused.text or text)
-        return f"{said.rstrip('.。')}: {refused.detail}" if refused.detail else said
+        return f"{said.rstrip('.。')}: {self.reason(visit, refused.detail)}" if refused.detail else said
+
+    def reason(self, visit: Visit, reason: str) -> str:
+        """Return what another part of Patchline says, in the language of a visit if it is known there."""
+        return reasons.translated(texts.catalogue(visit.language), reason)
 
     def asset(self, name: str) -> Answer | None:
         """Return a file of the pages, which the browser may keep; None if there is none of this name."""
@@ -90,6 +95,7 @@ class Templates:
         environment.filters.update(
             clock=clock, moment=moment, took=took, score=score, told=_told(catalogue), short=short, age=age
         )
+        environment.filters["reason"] = partial(reasons.translated, catalogue)
         environment.globals.update(
             url=self.url,
             asset=self._asset_url,
