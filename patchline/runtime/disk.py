@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from patchline.protocol.errors import DiskFull, SetupError
@@ -30,6 +32,17 @@ def unwritable(path: Path, error: OSError) -> SetupError:
     if is_full(error):
         return full(path)
     return SetupError(f"{path}: cannot be written ({error.strerror}); let this user write there")
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Enclose what writes below a folder: an error of a full disk becomes DiskFull, which names the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise full(error.filename or folder) from error
 
 
 def require_room(folder: Path, size: int) -> None:

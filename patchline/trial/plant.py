@@ -58,9 +58,10 @@ class Trial:
 
         Raises:
             SetupError: another trial of this folder runs, a file cannot be used, or RabbitMQ does not answer.
+            DiskFull: there is no room for what a start writes.
             ServiceError: a server is not installed.
         """
-        with ExitStack() as stack:
+        with disk.told(self._home), ExitStack() as stack:
             remembered = self._claim(stack)
             watched = lines.of_plant(self._file.parent, self._settings)
             found = servers.choose(self._settings, self._home, remembered)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_a_child_that_a_full_disk_lets_not_start_is_told_and_tried_again():
     bench.child.launch = launch
     assert bench.run(3.9) == 0
     assert bench.run(4.0) == 1
+
+
+def test_a_start_on_a_full_disk_names_the_folder_and_another_error_is_none_of_it(folder, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(servers, "choose", fail)
+    trial = plant.Trial(folder / "config.yaml", "cpu", lambda *_: None)
+    error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DiskFull, match="up: the disk is full; make room on it"):
+        trial.run(threading.Event(), lambda _: None)
+    error = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        trial.run(threading.Event(), lambda _: None)
 
 
 def test_an_output_on_a_full_disk_keeps_no_plant_from_being_ended(monkeypatch):
