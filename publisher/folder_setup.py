@@ -31,8 +31,9 @@ def open_watch(
     categories: CategoryPattern | None,
     metrics: FolderMetrics,
     stop: threading.Event,
+    from_start: bool = False,
 ) -> FolderWatch | LinkedFolder:
-    """Return the watch of a folder. Images that are in it at the first start count as taken.
+    """Return the watch of a folder. Images that are in it at the first start count as taken, unless `from_start`.
 
     Args:
         folder: the folder, with its subfolders. If it is given by a symbolic link, the watch follows the link.
@@ -42,6 +43,7 @@ def open_watch(
         categories: tells the category of each image; None leaves it to the publisher.
         metrics: of the folder.
         stop: ends the watch when set.
+        from_start: images that are in the folder at the first start are new, too.
 
     Raises:
         SetupError: the folder cannot be read, its memory cannot be used, or another publisher of the line watches it.
@@ -58,7 +60,7 @@ def open_watch(
             deadline_ms=deadline_ms,
             categories=categories,
             events=FolderEvents(root, stop),
-            memory=_open_memory(root, line, spool, in_use, leave_out),
+            memory=_open_memory(root, line, spool, in_use, leave_out and not from_start),
             reports=FolderReports(root, metrics),
             stop=stop,
         )

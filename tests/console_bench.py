@@ -62,6 +62,7 @@ class Bench:
         fits=COMMAND,
         provider=None,
         lines=(),
+        hand_in=None,
         **settings,
     ):
         self.now = NOW + 60_000
@@ -111,6 +112,7 @@ class Bench:
             templates=templates,
             reports=Reports(whole, *sources, database, templates, lambda: self.now),
             now_ms=lambda: self.now,
+            hand_in=hand_in,
         )
         self.application = web.application(self.console)
         for role in Role:

@@ -93,6 +93,10 @@ class ScreenshotLine:
         """The files that the bank of a category was made of."""
         return sorted((self.folder / category / "good").iterdir())
 
+    def own_pictures(self, category: str) -> list[Path]:
+        """Two of the parts that have come: a good one, and one with a scratch."""
+        return sorted((self.folder / category / "parts").iterdir())[:2]
+
     def make(self, category: str) -> None:
         """Let the parts of a category come, a few a second, into the folder that its publisher watches."""
         for image in sorted((self.folder / category / "made").iterdir()):
@@ -118,9 +122,12 @@ def running(folder: Path) -> Iterator[ScreenshotLine]:
             words = ("--role", role, "--password-file", str(folder / "password"))
             line.run("console", "users", "add", name, *words)
         line.start("archive")
-        line.start("console", probe=f"{line.url}/healthz")
+        handed_in = folder / "handed-in"
+        (handed_in / LINE).mkdir(parents=True)
+        line.start("console", "--hand-in", str(handed_in), probe=f"{line.url}/healthz")
         line.start("worker", "--device", "cpu")
         line.start("gate", "--line", LINE, "--exec", "cat")
         for category in CATEGORIES:
             line.start("publish", "--line", LINE, "--category", category, "--watch", str(folder / category / "parts"))
+        line.start("publish", "--line", LINE, "--watch", "--hand-in", str(handed_in))
         yield line

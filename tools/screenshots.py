@@ -36,6 +36,7 @@ def main() -> int:
         _shoot(page, "login")
         _log_in(page)
         _work(line, page)
+        _send(line, page)
         for name, path in (_pages(page, line) | {"lesson": _teach(page, line)}).items():
             page.goto(line.url + path)
             page.wait_for_load_state("networkidle")
@@ -63,6 +64,16 @@ def _work(line: ScreenshotLine, page: Page) -> None:
         name = part.inner_text()
         page.keyboard.press(key)
         expect(part).not_to_have_text(name, timeout=_WAIT_MS)
+
+
+def _send(line: ScreenshotLine, page: Page) -> None:
+    """Send two pictures to the line, and wait for their verdicts."""
+    page.goto(f"{line.url}/line/send")
+    page.get_by_label("Category").select_option(CATEGORIES[1])
+    page.get_by_label("Pictures", exact=True).set_input_files(line.own_pictures(CATEGORIES[1]))
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#sent .result")).to_have_count(2, timeout=_WAIT_MS)
+    _shoot(page, "send")
 
 
 def _pages(page: Page, line: ScreenshotLine) -> dict[str, str]:

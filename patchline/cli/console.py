@@ -40,12 +40,19 @@ def console(
         int | None, typer.Option("--port", metavar="PORT", min=0, max=65_535, help="Instead of console.port.")
     ] = None,
     metrics_port: Annotated[int | None, port("Serves metrics, /healthz and /readyz.")] = None,
+    hand_in: Annotated[
+        Path | None,
+        typer.Option("--hand-in", metavar="FOLDER", help="Let engineers send pictures to the lines it has folders of."),
+    ] = None,
     config_file: Settings = CONFIG,
 ) -> None:
     """Show the line, its parts and pictures in the browser, and let people judge rejects.
 
     It reads the archive, hears the statuses of the line, and publishes what people judge. Address and port are in the
     section console of the configuration. Add an account before the first log-in: patchline console users add --help.
+
+    With --hand-in people send pictures of parts to a line, which judges them as those of its camera. FOLDER/LINE must
+    be there, and this must run: patchline publish --line LINE --watch --hand-in FOLDER
 
     Example:  patchline console
     """
@@ -58,7 +65,7 @@ def console(
         section = settings.console.model_copy(update={"port": pages_port})
         settings = settings.model_copy(update={"console": section})
     with signals.stop_event() as stop:
-        process.run(settings, stop, metrics_port)
+        process.run(settings, stop, metrics_port, hand_in)
 
 
 @users.command()

@@ -29,6 +29,13 @@ CategoryFrom = Annotated[
     str | None,
     typer.Option(metavar="PATTERN", help="With --watch, instead: the category from each path, such as '{category}/*'."),
 ]
+NumberFrom = Annotated[
+    str | None, typer.Option(metavar="REGEX", help="The part's number for a PLC, in its id: such as '([0-9]+)$'.")
+]
+HandedIn = Annotated[
+    bool,
+    typer.Option("--hand-in", help="With --watch, instead: FOLDER is that of `patchline console --hand-in FOLDER`."),
+]
 MqttTopic = Annotated[
     str | None,
     typer.Option(metavar="TOPIC", help="Also make the queue of each line for `patchline camera mqtt:TOPIC`."),
@@ -99,14 +106,13 @@ def publish(
     category: PartsCategory = None,
     category_from: CategoryFrom = None,
     new_category: NewCategory = False,
+    hand_in: HandedIn = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and send what appears in the (one) folder.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=0.001, metavar="N", help="Images a second; as fast as possible by default.")
     ] = None,
     deadline_ms: Patience = None,
-    number_from: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="The part's number for a PLC, in its id: such as '([0-9]+)$'.")
-    ] = None,
+    number_from: NumberFrom = None,
     metrics_port: Annotated[int | None, port("Shows the spool's depth and age to Prometheus, and /readyz.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
@@ -121,6 +127,7 @@ def publish(
 
     --watch takes an image once its writer has closed it or moved it in, or when it has rested. Hidden and system
     folders are left out. In a pattern, {category} is the name of a category, * anything but a slash, **/ any folders.
+    With --hand-in it sends what people hand to this line in the console: all that is in FOLDER/LINE/CATEGORY/.
 
     Example:  patchline publish --line press-3 --category bottle --rate 5 captured/
     """
@@ -130,12 +137,13 @@ def publish(
     from patchline.runtime.metrics import Registry
 
     settings = config.load(config_file)
-    pattern = _pattern(settings, category, category_from, new_category, watch, paths)
+    pattern = _pattern(settings, category, category_from, hand_in, new_category, watch, paths)
     patience_ms, registry = deadline_ms or settings.publisher.deadline_ms, Registry()
     with signals.stop_event() as stop, ExitStack() as stack:
         if watch:
             metrics = FolderMetrics(registry, line)
-            watched = folder_setup.open_watch(paths[0], line, settings, patience_ms, pattern, metrics, stop)
+            folder = paths[0] / line if hand_in else paths[0]
+            watched = folder_setup.open_watch(folder, line, settings, patience_ms, pattern, metrics, stop, hand_in)
             captures, is_looking = stack.enter_context(closing(watched)).captures(), metrics.is_looking
         else:
             captures, is_looking = source.from_files(image_files.find(paths), rate, stop), _always
@@ -149,20 +157,32 @@ def _always() -> bool:
 
 
 def _pattern(
-    settings: config.Config, category: str | None, given: str | None, is_new: bool, watch: bool, paths: list[Path]
+    settings: config.Config,
+    category: str | None,
+    given: str | None,
+    hand_in: bool,
+    is_new: bool,
+    watch: bool,
+    paths: list[Path],
 ) -> CategoryPattern | None:
-    """Return the pattern of --category-from, if it is given. Raise SetupError if options contradict each other."""
+    """Return what tells the category of a watched image, if --category does not. Raise SetupError: options contradict.
+
+    Categories that people teach have a recipe: --hand-in takes them, too.
+    """
     from patchline.publisher.category_pattern import CategoryPattern
 
     if watch and len(paths) != 1:
         raise SetupError("--watch takes exactly one folder")
-    if (category is None) == (given is None):
-        raise SetupError("say the category of the parts: either --category NAME or --category-from PATTERN")
-    if given is not None and not watch:
-        raise SetupError("--category-from needs --watch; without it, publish each category with --category")
-    if given is not None and is_new:
+    if (category is not None) + (given is not None) + hand_in != 1:
+        raise SetupError("say the category of the parts: --category NAME, or --category-from PATTERN, or --hand-in")
+    if category is None and not watch:
+        advice = "without it, publish each category with --category"
+        raise SetupError(f"--category-from and --hand-in need --watch; {advice}")
+    if category is None and is_new:
         raise SetupError("--new-category is about --category; a pattern knows the categories of the configuration")
     require_known(settings, category, is_new)
+    if hand_in:
+        return CategoryPattern("{category}/*", settings.categories, lambda name: settings.recipe(name) is not None)
     return None if given is None else CategoryPattern(given, settings.categories)
 
 

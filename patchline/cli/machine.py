@@ -34,6 +34,7 @@ def init(
     for warning in init.warnings(folder):
         print(f"note: {warning}", file=sys.stderr)
     print(f"next: patchline up {folder}    # starts everything for a trial, and prints the console's address")
+    print("then, in the browser: log in, teach the category good parts, activate it, and send pictures to the line")
     print(f"{folder / 'README.md'} has the other steps")
 
 

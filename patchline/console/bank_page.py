@@ -48,6 +48,7 @@ def show(console: Console, visit: Visit) -> Reply:
         has_shadow_record=any(record.act == "shadow" for record in state.records),
         poll_s=console.settings.banks.poll_s,
         done=bank_act_page.DONE,
+        takes_pictures=console.hand_in is not None,
         **values,
     )
 

@@ -13,6 +13,7 @@ from patchline.banks.versions import Versions
 from patchline.console.accounts import Accounts
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.hand_in import HandIn
 from patchline.console.lessons import Lessons
 from patchline.console.live import Live
 from patchline.console.login_limit import LoginLimit
@@ -50,6 +51,7 @@ class Console:
         reports: are made one at a time.
         plant: all lines, with what was known last of each.
         now_ms: the wall clock.
+        hand_in: takes pictures of parts for lines; None: they come from cameras only.
         metrics: counts requests, log-ins and browsers.
         repeats: knows the forms of the last minutes, which act once.
     """
@@ -78,5 +80,6 @@ class Console:
     templates: Templates
     reports: Reports
     now_ms: Callable[[], int]
+    hand_in: HandIn | None = None
     metrics: Metrics = field(default_factory=Metrics)
     repeats: Repeats = field(default_factory=Repeats)

@@ -15,6 +15,7 @@ from patchline.console.teacher import Busy
 from patchline.console.texts import mark
 from patchline.console.uploads import Limits
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
+from patchline.inspection import image_header
 from patchline.protocol.errors import DiskFull, SetupError
 
 _REFUSED_SHOWN = 50
@@ -65,16 +66,19 @@ def upload(console: Console, visit: Visit) -> Reply:
         raise Refused(400, mark("A kind of defect has a name of letters, digits, _ and -, 63 at most."), kind[:80])
     say = console.templates.say
     console.database.require_room(sum(file.path.stat().st_size for file in visit.files if file.path is not None))
-    added, refused = 0, []
+    added, turned, refused = 0, 0, []
     for file in visit.files:
         problem = say(visit, file.problem)
         if file.path is not None:
-            problem = _add(console, lesson, kind, file.name, file.path.read_bytes()) or ""
+            body = file.path.read_bytes()
+            problem = _add(console, lesson, kind, file.name, body) or ""
+            turned += not problem and image_header.orientation(body) != 1
         if problem:
             refused.append((file.name, problem))
         added += file.path is not None and not problem
     _note_added(console, visit, lesson, added, len(refused), "uploaded")
-    return _page(console, visit, lesson, added=added, refused=refused[:_REFUSED_SHOWN], more=refused[_REFUSED_SHOWN:])
+    shown, more = refused[:_REFUSED_SHOWN], refused[_REFUSED_SHOWN:]
+    return _page(console, visit, lesson, added=added, turned=turned, refused=shown, more=more)
 
 
 def choose(console: Console, visit: Visit) -> Reply:
@@ -146,6 +150,7 @@ def _page(
     lesson: Lesson,
     name: str = "lesson.html",
     added: int | None = None,
+    turned: int = 0,
     refused: Iterable[tuple[str, str]] = (),
     more: Iterable[tuple[str, str]] = (),
 ) -> Answer:
@@ -163,6 +168,7 @@ def _page(
         have=_place(run),
         plot=None if result is None else lesson_plot.plot(result),
         added=int(count) if added is None and count.isdecimal() and len(count) < 6 else added,
+        turned=turned,
         refused=list(refused),
         more=len(list(more)),
         without=visit.one("without"),

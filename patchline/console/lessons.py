@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from patchline import config
-from patchline.console import lesson_files
+from patchline.console import lesson_files, picture_names
 from patchline.console.lesson_files import Note, Run
 from patchline.inspection import decode, picture
 from patchline.protocol import image_files, messages
@@ -33,8 +33,6 @@ _DAY_MS = 86_400_000
 _SET_MS = 3_600_000  # a clock that is corrected by less is not set
 _MOST_OF_A_NAME = 1_000
 _SMALL_SIDE = 192  # pixels
-_LONGEST_NAME = 80
-_SUFFIXES = {kind: suffix for suffix, kind in reversed(image_files.CONTENT_TYPES.items())}
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Lesson:
         except Unusable as error:
             return error.detail
         folder = self.good_folder if kind == GOOD else self.folder / "defects" / kind
-        path = _free(folder, name, _SUFFIXES[content_type])
+        path = _free(folder, name, picture_names.SUFFIXES[content_type])
         if path is None:
             return "there are a thousand of this name"
         small = self._small(path)
@@ -218,8 +216,7 @@ def _content(path: Path, within: Path) -> bytes | None:
 
 def _free(folder: Path, name: str, suffix: str) -> Path | None:
     """Return a path for a picture of any name, with the suffix of its content; None if there is none."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(name.replace("\\", "/")).stem)[-_LONGEST_NAME:].strip("._~")
-    stem = stem or "picture"
+    stem = picture_names.stem(name)
     for number in range(1, 1 + _MOST_OF_A_NAME):
         path = folder / f"{stem}{'' if number == 1 else f'-{number}'}{suffix}"
         if not path.exists():

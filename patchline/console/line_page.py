@@ -25,7 +25,8 @@ _FIRST = 60  # parts that a browser gets at once
 
 def show(console: Console, visit: Visit) -> Reply:
     """Show the page, which then listens."""
-    return console.templates.render("line.html", visit, line=visit.one("line"))
+    takes_pictures = console.hand_in is not None
+    return console.templates.render("line.html", visit, line=visit.one("line"), takes_pictures=takes_pictures)
 
 
 def listen(console: Console, visit: Visit) -> Reply:

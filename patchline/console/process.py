@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import structlog
 
@@ -21,6 +22,7 @@ from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.context import Console
 from patchline.console.database import ConsoleDatabase
 from patchline.console.given import Given
+from patchline.console.hand_in import HandIn
 from patchline.console.known import Known
 from patchline.console.lessons import Lessons
 from patchline.console.live import Live
@@ -69,13 +71,16 @@ class _Life:
         return self.pages is not None and self.is_alive() and self.archive.answers()
 
 
-def run(settings: config.Config, stop: threading.Event, metrics_port: int | None = None) -> None:
+def run(
+    settings: config.Config, stop: threading.Event, metrics_port: int | None = None, hand_in: Path | None = None
+) -> None:
     """Serve the pages until `stop` is set.
 
     Args:
         settings: the configuration.
         stop: ends the console.
         metrics_port: port on `worker.metrics_host` for metrics and probes; None: none.
+        hand_in: the folder in which people hand pictures to lines, see `hand_in`; None: they cannot.
 
     Raises:
         SetupError: the address, a file, or the archive cannot be used.
@@ -85,7 +90,8 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
         stack.callback(sockets.close)
         database = stack.enter_context(closing(open_database(settings)))
         broker = stack.enter_context(connections.connect(settings, "console", confirm_timeout_s=_CONFIRM_S))
-        console = _console(settings, database, broker, stack, stop)
+        handed = None if hand_in is None else HandIn(hand_in, settings.publisher.spool_min_free_bytes)
+        console = _console(settings, database, broker, stack, stop, handed)
         console.plant.restore()
         life = _measure(console, broker, metrics_port)
         works = (("live", console.live.run), ("looks", console.looks.run), ("archive watch", life.archive.run))
@@ -115,7 +121,12 @@ def _measure(console: Console, broker: Broker, metrics_port: int | None) -> _Lif
 
 
 def _console(
-    settings: config.Config, database: ConsoleDatabase, broker: Broker, stack: ExitStack, stop: threading.Event
+    settings: config.Config,
+    database: ConsoleDatabase,
+    broker: Broker,
+    stack: ExitStack,
+    stop: threading.Event,
+    hand_in: HandIn | None,
 ) -> Console:
     archive = stack.enter_context(closing(opening.open_archive(settings, Access.READ, time_limit.LIMIT_S)))
     section, pictures, store = settings.console, PictureTable(archive), opening.open_store(settings)
@@ -150,6 +161,7 @@ def _console(
         templates=templates,
         reports=Reports(settings, *sources, database, templates, now_ms),
         now_ms=now_ms,
+        hand_in=hand_in,
     )
 
 

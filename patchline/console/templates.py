@@ -22,6 +22,7 @@ from patchline.console.visit import Answer, Refused, Visit
 _HERE = Path(__file__).parent
 _IN_SECONDS_MS = 10_000
 _ONCE_BYTES = 12  # of a form, so that it acts once
+_LEAST_PERCENT = 0.001
 _ASSETS = ("category.js", "console.css", "console.js", "report.css", "htmx.min.js", "htmx-LICENSE.txt", "icon.svg")
 
 
@@ -93,7 +94,14 @@ class Templates:
         install: Callable[..., None] = getattr(environment, "install_gettext_callables")  # noqa: B009 - set by i18n
         install(catalogue.gettext, catalogue.ngettext, newstyle=True)
         environment.filters.update(
-            clock=clock, moment=moment, took=took, score=score, told=_told(catalogue), short=short, age=age
+            clock=clock,
+            moment=moment,
+            took=took,
+            score=score,
+            chance=chance,
+            told=_told(catalogue),
+            short=short,
+            age=age,
         )
         environment.filters["reason"] = partial(reasons.translated, catalogue)
         environment.globals.update(
@@ -127,6 +135,12 @@ def took(ms: float) -> str:
 def score(value: float | None) -> str:
     """Return a score with four digits; a dash if there is none."""
     return "–" if value is None else f"{value:.4g}"
+
+
+def chance(probability: float) -> str:
+    """Return a probability in per cent with two digits, without the sign. One that is tiny has a bound instead."""
+    percent = 100 * probability
+    return f"< {_LEAST_PERCENT}" if percent < _LEAST_PERCENT else f"{percent:.2g}"
 
 
 def short(digest: str) -> str:

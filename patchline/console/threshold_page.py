@@ -7,9 +7,10 @@ from urllib.parse import urlencode
 
 from patchline.banks import set_thresholds
 from patchline.banks.versions import Versions
-from patchline.console import bank_changes
+from patchline.console import bank_changes, bank_workers
 from patchline.console.category_page import category_of, limit
 from patchline.console.context import Console
+from patchline.console.states import SILENT
 from patchline.console.texts import mark
 from patchline.console.visit import Redirect, Refused, Reply, Visit
 
@@ -36,14 +37,20 @@ def activate(console: Console, visit: Visit) -> Reply:
     """Have workers serve a version."""
     name, version = category_of(console, visit), visit.one("version")
     reason = bank_changes.activate(console, visit, name, version, visit.one("why"), visit.one("seen"))
-    return _back(name, version, "activated" if reason is None else "activated-quietly")
+    return _back(name, version, _done(console, name, reason))
 
 
 def roll_back(console: Console, visit: Visit) -> Reply:
     """Have workers serve the version before."""
     name = category_of(console, visit)
     reason = bank_changes.roll_back(console, visit, name, visit.one("why"), visit.one("seen"))
-    return _back(name, "", "activated" if reason is None else "activated-quietly")
+    return _back(name, "", _done(console, name, reason))
+
+
+def _done(console: Console, name: str, untold: str | None) -> str:
+    """Return a key of `words.DONE`. Workers that do not run cannot be told, and need not be."""
+    is_heard = any(one.state != SILENT for one in bank_workers.of(console, name))
+    return "activated" if untold is None else "activated-quietly" if is_heard else "activated-unheard"
 
 
 def _back(name: str, version: str, done: str) -> Redirect:

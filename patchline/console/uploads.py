@@ -26,7 +26,7 @@ _MOST_FIELDS = 20
 _MOST_FIELD_BYTES = 4_096
 _OVERHEAD = 4_096  # of each file: its headers
 _MOST_REFUSED = 1_000  # files beyond the limit that are named
-_TOO_LARGE = mark("These are more bytes than one lesson may have. Send fewer pictures at once.")
+_TOO_LARGE = mark("These are more bytes than there is room for. Send fewer pictures at once.")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ LEANINGS: dict[str, str] = {
 DONE: dict[str, str] = {
     "made": mark("The new version is stored. Nothing serves it until it is activated."),
     "activated": mark("Done. Workers were told, and switch between two parts."),
+    "activated-unheard": mark(
+        "Done. No worker can be heard. Each one looks at the store when it starts, and then within some seconds."
+    ),
     "activated-quietly": mark("Done. Workers could not be told, and look by themselves within some seconds."),
 }
 EFFECTS: dict[str, str] = {
@@ -181,6 +184,7 @@ CHANGES: dict[str, str] = {
         mark("thresholds set"),
         mark("lesson begun"),
         mark("pictures added"),
+        mark("pictures sent"),
         mark("fit started"),
         mark("fit cancelled"),
         mark("bank version made"),

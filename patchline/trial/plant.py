@@ -42,6 +42,7 @@ class Trial:
         self._settings = config.load(config_file)
         self._read_at = config_file.stat().st_mtime_ns
         self._home = config_file.parent / FOLDER
+        self._hand_in = self._home / "hand-in"
         self._children: dict[str, Child] = {}
         self._groups: list[list[str]] = []
         self._served: dict[str, str] = {}
@@ -69,6 +70,7 @@ class Trial:
             self.address = address(self._settings.console, chosen["pages"])
             remembered.console = self.address
             remembered.save()
+            self._make_hand_in(watched)
             self._make(found, watched, chosen)
             stack.callback(self._end)
             welcomed = False
@@ -107,13 +109,21 @@ class Trial:
         launcher = Launcher(self._file, self._home / "logs", found.environment, host, self._say)
         private = {one.name: launcher.server(one) for one in found.own}
         self._children |= private
-        made = processes.programs(chosen, watched, self._device)
+        made = processes.programs(chosen, watched, self._device, self._hand_in)
         for program in made:
             self._children[program.name] = launcher.child(program, self._may_start(program, tuple(private)))
-        publishers = [program.name for program in made if program.name.startswith("publisher ")]
+        publishers = [program.name for program in made if program.name.startswith(("publisher ", "hand-in "))]
         gates = [program.name for program in made if program.name.startswith("gate ")]
         # Nothing new comes in, then the worker finishes, and who has its verdicts to write ends after it.
         self._groups = [[*publishers, "console"], ["worker"], [*gates, "archive"], [*private]]
+
+    def _make_hand_in(self, watched: Sequence[WatchedLine]) -> None:
+        """Make a folder for each line, so that pictures can be sent to it in the console."""
+        try:
+            for line in watched:
+                (self._hand_in / line.name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk.unwritable(self._hand_in, error) from error
 
     def _write_environment(self, environment: Mapping[str, str]) -> None:
         """Write what other terminals need to use the private servers."""

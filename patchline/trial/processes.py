@@ -39,16 +39,18 @@ def wanted_ports(settings: config.Config, lines: Sequence[WatchedLine]) -> dict[
     """Return the ports that programs have without a trial, the most important first."""
     of_lines = {f"publisher {line.name}": line.publisher_port for line in lines}
     of_lines |= {f"gate {line.name}": line.gate_port for line in lines}
+    of_lines |= {f"hand-in {line.name}": 0 for line in lines}
     first = {"pages": settings.console.port, "worker": settings.worker.metrics_port}
     return first | {"archive": 9140, "console": 9150} | of_lines
 
 
-def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str) -> list[Program]:
+def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str, hand_in: Path) -> list[Program]:
     """Return the programs of a plant. The archive comes first, since it makes the tables that the console reads.
 
-    Pictures are sent once a worker can judge them: earlier ones would only become late.
+    Pictures are sent once a worker can judge them: earlier ones would only become late. `hand_in` is the folder of
+    those that people send in the console; each line has a publisher more for them, since a publisher has one folder.
     """
-    pages = ("--port", str(ports["pages"]))
+    pages = ("--port", str(ports["pages"]), "--hand-in", str(hand_in))
     found = [
         _program("archive", ("archive",), ports),
         _program("console", ("console", *pages), ports, ("archive",)),
@@ -60,6 +62,8 @@ def programs(ports: Mapping[str, int], lines: Sequence[WatchedLine], device: str
         watch = ("--category", line.category, "--watch", str(line.folder))
         needs = ("worker", f"gate {line.name}")
         found.append(_program(f"publisher {line.name}", ("publish", *of_line, *watch), ports, needs))
+        handed = ("--watch", "--hand-in", str(hand_in))
+        found.append(_program(f"hand-in {line.name}", ("publish", *of_line, *handed), ports, needs))
     return found
 
 

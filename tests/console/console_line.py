@@ -42,7 +42,8 @@ class ConsoleLine(Line):
         for name, role in ROLES.items():
             words = ("--role", role, "--password-file", str(self.folder / "password"))
             assert self.run("console", "users", "add", name, *words).returncode == 0
-        self.console = self.start("console")
+        (self.folder / "handed-in" / "l1").mkdir(parents=True)
+        self.console = self.start("console", "--hand-in", str(self.folder / "handed-in"))
         self.judge = self.worker("--device", "cpu")
         wait_for(lambda: server.responds(f"{self.url}/healthz") or self.console.poll() is not None)
 

@@ -35,6 +35,7 @@ MORE_PATHS = (
     "/accounts?name=anna",
     "/review?category=cup",
     "/part/nobody",
+    "/line/send?have=0&part=part-of-{job}&part=another",
     "/report?since=2h",
     "/teach/{outliers}",
     "/banks/brick/act?act=shadow&version={version}",

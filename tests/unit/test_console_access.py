@@ -31,6 +31,8 @@ WHO_MAY = {
     ("GET", "/"): set(Role),
     ("GET", "/line"): set(Role),
     ("GET", "/line/events"): set(Role),
+    ("GET", "/line/send"): {Role.ENGINEER, Role.ADMIN},
+    ("POST", "/line/send"): {Role.ENGINEER, Role.ADMIN},
     ("GET", "/search"): set(Role),
     ("GET", "/report"): set(Role),
     ("GET", "/report.html"): set(Role),

@@ -233,6 +233,8 @@ def test_workers_that_were_not_told_look_by_themselves_and_the_page_says_so(benc
     bench.broker_is_away = True
     answer = confirm(browser, ask(browser, "activate", versions[1]))
     assert answer.headers["location"] == f"{PAGE}?done=activate&untold=1"
+    assert "No worker can be heard." in words_of(browser.get(answer.headers["location"]).text)
+    hear(bench, "w1", versions[0])
     assert "they look at the store every 2 s" in words_of(browser.get(answer.headers["location"]).text)
     assert bench.banks.state("brick").active == versions[1]
 

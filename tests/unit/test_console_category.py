@@ -198,7 +198,7 @@ def test_thresholds_become_a_version_that_is_activated_and_rolled_back(bench, ve
     assert bench.banks.state("brick").active == made
     bench.broker_is_away = True
     answer = browser.post("/category/brick/rollback", {"seen": made, "why": "worse"})
-    assert answer.headers["location"] == "/category/brick?done=activated-quietly"
+    assert answer.headers["location"] == "/category/brick?done=activated-unheard"
     assert bench.banks.state("brick").active == version
     assert bench.announced == [("brick", made)]
     entries = [(one.who, one.what, one.detail) for one in audit.latest(bench.console.database, 3)]

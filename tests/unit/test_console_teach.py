@@ -134,7 +134,7 @@ def test_what_exceeds_a_limit_is_not_kept(tmp_path):
     lesson = lesson_of(bench, path)
     assert (lesson.good(), lesson.size()) == (["0.png", "1.png"], (2, len(png(0)) + len(png(1))))
     answer = send(browser, path, [("all.bin", bytes(5_200_000))])
-    assert (answer.status_code, "more bytes than one lesson may have" in answer.text) == (413, True)
+    assert (answer.status_code, "more bytes than there is room for" in answer.text) == (413, True)
     bench.close()
 
 

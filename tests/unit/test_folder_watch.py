@@ -91,11 +91,12 @@ class Plant:
     def close(self):
         pass
 
-    def open(self, pattern=None, deadline_ms=10_000):
+    def open(self, pattern=None, deadline_ms=10_000, from_start=False):
         self.registry, self.stop = Registry(), threading.Event()
         categories = CategoryPattern(pattern, ["bottle", "cable"]) if pattern else None
         metrics = FolderMetrics(self.registry, "l")
-        return folder_setup.open_watch(self.root, "l", self.settings, deadline_ms, categories, metrics, self.stop)
+        given = deadline_ms, categories, metrics, self.stop, from_start
+        return folder_setup.open_watch(self.root, "l", self.settings, *given)
 
     def metrics(self):
         return FolderMetrics(Registry(), "l")
@@ -513,10 +514,22 @@ def test_the_category_comes_from_the_path(pattern, path, category):
     assert CategoryPattern(pattern, ["bottle", "solar_cell", "solar_cell_mono"]).category(path) == category
 
 
+def test_a_category_that_people_teach_is_known_by_its_recipe():
+    pattern = CategoryPattern("{category}/*", ["bottle"], lambda name: name != "seal")
+    found = [pattern.category(f"{name}/1.png") for name in ("bottle", "new-one", "seal", "-x", "a b", "n" * 64)]
+    assert found == ["bottle", "new-one", None, None, None, None]
+
+
 @pytest.mark.parametrize("pattern", ["*", "{category}/{category}", ""])
 def test_a_pattern_names_the_category_once(pattern):
     with pytest.raises(SetupError, match=r"must contain \{category\} once"):
         CategoryPattern(pattern, ["bottle"])
+
+
+def test_what_was_handed_in_before_the_first_start_is_sent_and_once(plant):
+    write(plant.root / "before.png")
+    assert [one.part_id for one in plant.captures(plant.open(from_start=True))] == ["before"]
+    assert plant.captures(plant.open(from_start=True)) == []
 
 
 def test_images_that_are_there_at_the_first_start_count_as_taken(plant):
@@ -1079,13 +1092,16 @@ def test_what_is_remembered_of_a_content_is_short_and_that_of_an_earlier_build_i
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"category": "bottle", "given": None, "watch": True, "paths": [1, 2]}, "exactly one folder"),
-        ({"category": None, "given": None, "watch": False, "paths": [1]}, "say the category of the parts"),
-        ({"category": "bottle", "given": "{category}/*", "watch": True, "paths": [1]}, "either --category NAME"),
-        ({"category": None, "given": "{category}/*", "watch": False, "paths": [1]}, "--category-from needs --watch"),
-        ({"category": "other", "given": None, "watch": True, "paths": [1]}, "'other' is not configured"),
+        ({"category": "bottle", "watch": True, "paths": [1, 2]}, "exactly one folder"),
+        ({"watch": False, "paths": [1]}, "say the category of the parts"),
+        ({"category": "bottle", "given": "{category}/*", "watch": True, "paths": [1]}, "or --category-from"),
+        ({"category": "bottle", "hand_in": True, "watch": True, "paths": [1]}, "or --hand-in"),
+        ({"given": "{category}/*", "watch": False, "paths": [1]}, "need --watch"),
+        ({"hand_in": True, "watch": False, "paths": [1]}, "need --watch"),
+        ({"category": "other", "watch": True, "paths": [1]}, "'other' is not configured"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options, error):
+    given = {"category": None, "given": None, "hand_in": False} | options
     with pytest.raises(SetupError, match=error):
-        line._pattern(SETTINGS, **options, is_new=False)
+        line._pattern(SETTINGS, **given, is_new=False)

@@ -201,16 +201,27 @@ def test_the_archive_comes_first_and_pictures_are_sent_once_they_can_be_judged(f
     settings = config.load(folder / "config.yaml")
     watched = lines.of_plant(folder, settings)
     wanted = processes.wanted_ports(settings, watched)
-    made = {one.name: one for one in processes.programs(wanted, watched, "cpu:0")}
+    made = {one.name: one for one in processes.programs(wanted, watched, "cpu:0", folder / "handed")}
     started = []
     while len(started) < len(made):
         started += [name for name in made if name not in started and set(made[name].needs) <= {*started}][:1]
     assert started[0] == "archive"
     assert made["publisher press-3"].needs == ("worker", "gate press-3")
     assert made["worker"].arguments == ("worker", "--device", "cpu:0", "--metrics-port", "9100")
-    assert made["console"].arguments == ("console", "--port", "8420", "--metrics-port", "9150")
+    handed = ("--hand-in", str(folder / "handed"))
+    assert made["console"].arguments == ("console", "--port", "8420", *handed, "--metrics-port", "9150")
+    assert made["hand-in press-4"].arguments[:-1] == (
+        "publish",
+        "--line",
+        "press-4",
+        "--watch",
+        *handed,
+        "--metrics-port",
+    )
+    assert made["hand-in press-4"].needs == ("worker", "gate press-4")
     assert "--dry-run" in made["gate press-4"].arguments
-    assert len(set(wanted.values())) == len(wanted)
+    named = [port for port in wanted.values() if port]
+    assert len(set(named)) == len(named)
 
 
 def chosen(folder, answers, remembered=None):

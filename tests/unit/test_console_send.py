@@ -1,0 +1,202 @@
+"""Pictures that people send to a line in the console: who may, what is refused, and what is written where."""
+
+import re
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchline.broker.base import Message
+from patchline.console import audit, hand_in
+from patchline.console.hand_in import HandIn
+from patchline.console.roles import Role
+from patchline.protocol import status_message
+from patchline.protocol.errors import SetupError
+from patchline.protocol.status_message import Status
+from patchline.publisher import source
+from tests.archive_contract import NOW, record
+from tests.console_bench import Bench
+from tests.pictures import pillow
+
+CATEGORY = "solar_cell_mono"
+PAGE = "/line/send"
+Usage = namedtuple("Usage", "free")
+
+
+def png(seed=0, **options):
+    pixels = np.random.default_rng(seed).integers(0, 255, (32, 32), dtype=np.uint8)
+    return pillow(Image.fromarray(pixels), "PNG", **options)
+
+
+class SendBench(Bench):
+    """A console with a hand-in folder for lines `l1` and `l2`, whose publisher and worker are heard."""
+
+    def __init__(self, folder, **settings):
+        self.folder = folder / "handed"
+        for line in ("l1", "l2"):
+            (self.folder / line).mkdir(parents=True)
+        super().__init__(folder, hand_in=HandIn(self.folder, 1_000), **settings)
+        self.hear(role="publisher", line="l1")
+        self.hear(role="worker", banks={CATEGORY: "ab" * 32})
+
+    def hear(self, **said):
+        """Let the console hear a status."""
+        status = Status(name="host:1", host="host", state="serving", since=NOW, sent_at=NOW, **said)
+        self.console.states.hear(Message(status.to_json(), None, status_message.STATUS_TYPE, "application/json"))
+
+    def send(self, files, browser=None, **fields):
+        """Send files as an engineer does."""
+        browser = browser or self.browser(Role.ENGINEER)
+        form = {"csrf": browser.csrf, "line": "l1", "category": CATEGORY} | fields
+        return browser.client.post(PAGE, data=form, files=[("files", file) for file in files])
+
+    def handed(self):
+        """The paths of the pictures that a publisher would take."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.glob("*/*/*") if path.is_file())
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = SendBench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_pictures_are_handed_to_the_line_and_the_page_names_their_parts(bench):
+    page = bench.send([("left.png", png(1)), ("left.png", png(2)), ("note.txt", b"no picture"), ("", b"")]).text
+    first, second = bench.handed()
+    assert re.fullmatch(rf"l1/{CATEGORY}/left-[0-9a-f]{{8}}\.png", first)
+    assert first != second
+    contents = {(bench.folder / path).read_bytes() for path in (first, second)}
+    assert contents == {png(1), png(2)}
+    ids = {source.read(bench.folder / path).part_id for path in (first, second)}
+    assert all(f"{name}: on its way" in page for name in ids)
+    assert "Sent: 2" in page
+    assert "note.txt: content type" in page
+    (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures sent"]
+    assert (entry.who, entry.detail.partition(": ")[0]) == ("a-engineer", f"l1, {CATEGORY}")
+    assert {*entry.detail.partition(": ")[2].split(", ")} == ids
+    assert list((bench.folder / ".incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/x.png", "..\\..\\x.png", "/x.png", ".hidden.png", "~$x.png", "裂纹.png"]
+)
+def test_no_name_leaves_the_folder_or_hides_a_picture(bench, name):
+    assert bench.send([(name, png())]).status_code == 200
+    (path,) = bench.handed()
+    assert re.fullmatch(rf"l1/{CATEGORY}/[a-z]+-[0-9a-f]{{8}}\.png", path)
+    capture = source.read(bench.folder / path)
+    assert capture.part_id == (bench.folder / path).stem
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"line": "l2"}, "No publisher of this line can be heard"),
+        ({"line": "../l1"}, "No publisher of this line can be heard"),
+        ({"line": ".incoming"}, "No publisher of this line can be heard"),
+        ({"category": "brick"}, "No worker serves this category"),
+        ({"category": "../../x"}, "No worker serves this category"),
+    ],
+)
+def test_what_no_publisher_or_worker_takes_is_not_sent(bench, fields, text):
+    bench.hear(role="worker", line="l9", banks={"../../x": "ab" * 32})
+    answer = bench.send([("a.png", png())], **fields)
+    assert (answer.status_code, text in answer.text) == (409, True)
+    assert bench.handed() == []
+
+
+def test_a_form_that_is_not_of_this_log_in_or_role_sends_nothing(bench):
+    engineer, reviewer = bench.browser(Role.ENGINEER), bench.browser(Role.REVIEW)
+    files = [("a.png", png())]
+    assert bench.send(files, bench.browser()).headers["location"].startswith("/login")
+    assert bench.send(files, reviewer).status_code == 403
+    assert bench.send(files, engineer, csrf="another").status_code == 403
+    assert 'href="/line/send"' not in reviewer.get("/line").text
+    assert 'href="/line/send"' in engineer.get("/line").text
+    assert bench.handed() == []
+
+
+def test_pictures_beyond_a_limit_are_refused_by_name(bench):
+    settings = bench.console.settings
+    images = settings.images.model_copy(update={"max_bytes": 10_000})
+    object.__setattr__(bench.console, "settings", settings.model_copy(update={"images": images}))
+    files = [("large.png", png() + bytes(9_999)), *((f"{number}.png", png(number)) for number in range(21))]
+    page = bench.send(files).text
+    assert "large.png: it is larger than images.max_bytes allows" in page
+    assert "20.png: there are too many pictures" in page
+    assert len(bench.handed()) == 20
+    answer = bench.send([("all.bin", bytes(400_000))])
+    assert (answer.status_code, "more bytes than there is room for" in answer.text) == (413, True)
+
+
+def test_a_full_disk_is_said_before_anything_is_read(bench, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=1_000))
+    answer = bench.send([("a.png", png())])
+    assert (answer.status_code, "The disk of the console is full" in answer.text) == (507, True)
+    monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hand_in, "_sync", full)
+    answer = bench.send([("a.png", png())])
+    assert (answer.status_code, "The disk of the console is full" in answer.text) == (507, True)
+    assert bench.handed() == []
+
+
+def test_too_many_forms_of_a_person_are_refused(tmp_path):
+    bench = SendBench(tmp_path, changes_per_minute=2)
+    browser = bench.browser(Role.ENGINEER)
+    answers = [bench.send([("a.png", png())], browser).status_code for _ in range(2)]
+    assert (answers, len(bench.handed())) == ([200, 429], 1)
+    bench.close()
+
+
+def test_the_page_follows_the_parts_until_each_has_a_verdict(bench):
+    bench.archive.save([record()], [])
+    engineer = bench.browser(Role.ENGINEER)
+    path = f"{PAGE}?have=0&part=part-of-job-1"
+    page = engineer.get(path).text
+    assert '<a href="/part/part-of-job-1">' in page
+    assert "hx-get" not in page.partition('id="sent"')[2].partition("</section>")[0]
+    assert engineer.get(f"{path}&part=other", **{"hx-request": "true"}).text.count("<li>") == 2
+    assert engineer.get(f"{PAGE}?have=1&part=part-of-job-1", **{"hx-request": "true"}).status_code == 204
+
+
+def test_what_lies_turned_is_said(bench):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pages = [bench.send([("a.png", png(exif=tags))]).text for tags in (exif, Image.Exif())]
+    assert ["to be turned when they are shown (EXIF): 1." in page for page in pages] == [True, False]
+
+
+def test_before_a_worker_serves_a_category_the_page_says_what_to_do(bench):
+    bench.pass_time(10)
+    page = bench.browser(Role.ENGINEER).get(PAGE).text
+    assert "No worker serves a category yet." in page
+    assert 'type="file"' not in page
+
+
+def test_what_was_handed_in_a_week_ago_is_deleted(bench):
+    bench.send([("old.png", png())])
+    bench.console.hand_in.sweep()
+    assert len(bench.handed()) == 1
+    later = HandIn(bench.folder, 0, lambda: (bench.folder / bench.handed()[0]).stat().st_mtime + 8 * 86_400)
+    later.sweep()
+    assert bench.handed() == []
+
+
+def test_without_a_folder_there_is_no_page_and_no_link(tmp_path):
+    bench = Bench(tmp_path)
+    engineer = bench.browser(Role.ENGINEER)
+    assert engineer.get(PAGE).status_code == 404
+    form = {"csrf": engineer.csrf, "line": "l1", "category": CATEGORY}
+    assert engineer.client.post(PAGE, data=form, files=[("files", ("a.png", png()))]).status_code == 404
+    assert PAGE not in engineer.get("/line").text
+    bench.close()
+    with pytest.raises(SetupError, match="needs an existing folder"):
+        HandIn(tmp_path / "none", 0)
