@@ -13,9 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 CHECKED_FAULTS := camera_kill,merged_triggers,gate_kill,gate_freeze,worker_kill,archive_kill,broker_kill
 CHECKED_FAULTS := $(CHECKED_FAULTS),plc_reset,link_freeze
 
-.PHONY: setup install demo demo-plant test test-console test-installed test-cameras test-debian13 test-debian11
-.PHONY: test-convert chaos screenshots plant soak plant-check lint types bench bench-against bench-check wheel wheels
-.PHONY: lock servers
+.PHONY: setup install demo demo-plant test test-ascend test-console test-installed test-cameras test-debian13
+.PHONY: test-debian11 test-convert chaos screenshots plant soak plant-check lint types bench bench-against bench-check
+.PHONY: wheel wheels lock servers
 .DEFAULT_GOAL := setup
 
 setup: $(SETUP) servers
@@ -52,6 +52,10 @@ test: setup
 	@$(BIN)/python -m patchline.services.install_servers mosquitto postgresql gcc libc6-dev libmodbus-dev
 	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES)
 
+# The stand-in of the Ascend's SDK: every fault of a device, lost devices, hosts behind a socket.
+test-ascend: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest $(TEST_PROCESSES) tests/ascend
+
 # What is installed: the wheel, the units in a container with systemd, the documented commands, the demo's belt.
 test-installed: setup
 	@$(BIN)/python -m patchline.services.install_servers systemd-container
@@ -72,8 +76,8 @@ test-cameras: setup
 # and Redis 8, then those that use Redis most with Valkey. Unpacks Debian once, into .debian13/. Needs root.
 test-debian13:
 	command -v debootstrap > /dev/null || apt-get install -y -qq debootstrap
-	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/console tests/cameras \
-		tests/installed
+	$(ONE_THREAD) tools/debian13.sh redis $(PROCESSES) tests/broker tests/system tests/ascend tests/console \
+		tests/cameras tests/installed
 	$(ONE_THREAD) tools/debian13.sh valkey $(PROCESSES) tests/system/test_recent.py tests/system/test_line.py \
 		tests/system/test_versions.py tests/system/test_faults.py
 

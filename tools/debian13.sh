@@ -17,7 +17,7 @@ main() {
     require_root
     local server=${1:?redis or valkey}
     shift
-    [ $# -gt 0 ] || set -- tests/broker tests/system tests/console tests/cameras tests/installed
+    [ $# -gt 0 ] || set -- tests/broker tests/system tests/ascend tests/console tests/cameras tests/installed
     [ -e "$CACHE/unpacked" ] || unpack
     cmp --silent requirements-dev.lock "$CACHE/installed" || install
     inside "$server" .debian13/venv/bin/python -m pytest -p no:cacheprovider "$@"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from patchline.devices import mindx_host
-from tests.system import conftest, test_ascend
+from tests.ascend import test_ascend
+from tests.system import conftest
 
 pytestmark = pytest.mark.timeout(600)
 empty_servers, line = conftest.empty_servers, conftest.line

@@ -18,9 +18,9 @@ import pytest
 from patchline.devices import backbone, child_process, loading, model_manifest, om_manifest
 from patchline.protocol.errors import DeviceStuckError, Retry, SetupError
 from patchline.services import server
+from tests.ascend import test_ascend
 from tests.parity.make_golden import brick_crop
 from tests.standin import installation
-from tests.system import test_ascend
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(300)

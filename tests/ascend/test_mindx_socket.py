@@ -23,8 +23,8 @@ from patchline.devices import loading, mindx_backbone, mindx_host
 from patchline.operations import ascend_checks, doctor
 from patchline.operations.findings import State
 from patchline.protocol.errors import DeviceStuckError, MismatchError, Retry, SetupError
+from tests.ascend import test_ascend
 from tests.parity.make_golden import brick_crop
-from tests.system import test_ascend
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(300)
