@@ -15,7 +15,7 @@ import yaml
 
 from patchline import config
 from patchline.runtime.notify import ALIVE, READY, NotifySocket
-from patchline.services import server
+from patchline.services import private_servers, server
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -249,6 +249,17 @@ def test_rabbitmq_listens_for_mqtt_in_the_same_way_on_a_host_in_compose_and_in_k
     configs = yaml.safe_load((DEPLOY / "compose.mqtt.yaml").read_text())["configs"]
     assert configs["rabbitmq_mqtt"]["file"] == "./rabbitmq/mqtt.conf"
     assert configs["rabbitmq_plugins"]["content"] == (overlay / "enabled_plugins").read_text()
+
+
+def test_every_rabbitmq_takes_the_same_images_and_puts_its_log_in_order_in_the_same_steps():
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["configs"]["rabbitmq"]["content"]
+    kubernetes = (DEPLOY / "kubernetes" / "base" / "rabbitmq.conf").read_text()
+    documented = Path("patchline/packaged/plant/README.md").read_text(), Path("docs/operations.md").read_text()
+    for name, value in (
+        ("max_message_size", private_servers.MAX_MESSAGE_SIZE),
+        ("raft.wal_max_size_bytes", private_servers.WAL_BYTES),
+    ):
+        assert all(f"{name} = {value}" in text for text in (compose, kubernetes, *documented))
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.ascend"])
