@@ -52,7 +52,7 @@ def _search_ms() -> Iterator[list[float]]:
     for bank in banks:
         search = exact_search.with_pruning(bank)
         calls = (
-            partial(search.index.search, image, 1),
+            partial(exact_search.flat_index(search.centred).search, image, 1),
             partial(search.nearest, image),
             partial(searches.top_distances, image, search),
         )

@@ -159,7 +159,9 @@ def _loader(settings: config.Config, names: list[str], device: Device, size: Siz
     cpus = container.read().cpus
     quota = cpus if cpus < len(os.sched_getaffinity(0)) else None
     hosts = sizes.hosts(settings, names, device)
-    return serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed, hosts)
+    prepared = opening.prepared(settings, lambda text: _log.warning("memory banks not shared", reason=text))
+    prepared.forget_all_but({*settings.categories, *names})
+    return serving.Loader(settings, device, size.concurrency, quota, metrics.device_failed, hosts, prepared.search)
 
 
 def _load_inspectors(

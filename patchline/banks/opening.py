@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from patchline import config
 from patchline.banks.folder_objects import FolderObjects
 from patchline.banks.objects import Objects
+from patchline.banks.prepared import PreparedBanks
 from patchline.banks.served_banks import ServedBanks
 from patchline.banks.versions import Versions
 from patchline.protocol.errors import SetupError
@@ -35,3 +37,8 @@ def objects(rules: config.Banks) -> Objects:
 def copies(settings: config.Config) -> ServedBanks | None:
     """Return the copies of the store's versions on this host; None if no store is configured."""
     return None if settings.banks.store is None else ServedBanks(settings.paths.served_banks, versions(settings))
+
+
+def prepared(settings: config.Config, warn: Callable[[str], None]) -> PreparedBanks:
+    """Return the banks that are prepared on this host, beside the copies; `warn` is told if they cannot be kept."""
+    return PreparedBanks(settings.paths.served_banks / ".prepared", warn)

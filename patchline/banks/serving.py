@@ -17,6 +17,7 @@ from patchline.devices import backbone, loading
 from patchline.devices.model_manifest import Precision
 from patchline.inspection import memory_bank
 from patchline.inspection.inspector import Inspector
+from patchline.inspection.search.exact_search import Search
 from patchline.protocol.errors import MismatchError, SetupError
 
 
@@ -38,6 +39,7 @@ class Loader:
         cpus: that a backbone may use. If None, all.
         on_failure: called whenever the device fails.
         hosts: processes of each backbone on an Ascend chip.
+        search: makes the search of a bank, and checks its index file.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Loader:
         cpus: int | None = None,
         on_failure: Callable[[], None] = lambda: None,
         hosts: int = 1,
+        search: Callable[[store.IndexFile], Search] = store.with_pruning,
     ) -> None:
-        self.settings, self.device = settings, device
+        self.settings, self.device, self._search = settings, device, search
         self._load_backbone = partial(
             loading.load,
             settings.paths.models,
@@ -80,10 +83,10 @@ class Loader:
             SetupError: the model or bank is missing, damaged or does not match, or golden images have other scores.
         """
         category = self.settings.category(name)
-        bank = store.load(folder)
+        bank = store.load(folder, self._search)
         network = self.network(name)
         check_match(name, category, network, self.device, bank.manifest)
-        inspector = Inspector(category, self.settings.images, network, bank.with_pruning())
+        inspector = Inspector(category, self.settings.images, network, bank)
         recorded = golden.read(folder)
         with inspecting():
             golden.require_match(inspector, recorded, category.golden_tolerance)

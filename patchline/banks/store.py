@@ -6,7 +6,8 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,12 +19,63 @@ from patchline.banks.held_out import HeldOut
 from patchline.banks.replace_folder import replace_folder, sync_folder
 from patchline.inspection.memory_bank import BankManifest, MemoryBank
 from patchline.inspection.search import exact_search
+from patchline.inspection.search.exact_search import Search
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
 
 INDEX_FILE = "nnscorer_search_index.faiss"  # the name in the reference application
 MANIFEST_FILE = "manifest.json"
 _HEADER = struct.Struct("<4siqqqBiQ")
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """The index file of a bank, which is read when it is needed."""
+
+    path: Path
+    manifest: BankManifest
+
+    def features(self) -> NDArray[np.float32]:
+        """Read the features, float32 [patches, dim]. Raises SetupError if they are not what the manifest describes."""
+        try:
+            index_bytes = self.path.read_bytes()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._require(digest(index_bytes))
+        features, manifest = _parse_index(index_bytes, self.path), self.manifest
+        if features.shape != (manifest.patches, manifest.dim):
+            raise SetupError(
+                f"{self.path}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {_advice(self.path.parent)}"
+            )
+        return features
+
+    def require_undamaged(self) -> None:
+        """Read the file for its digest, with little memory. Raises SetupError if it is another one."""
+        try:
+            with self.path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._require(found)
+
+    def _require(self, found: str) -> None:
+        if found != self.manifest.index_sha256:
+            raise SetupError(
+                f"{self.path}: is not the index that {MANIFEST_FILE} describes; {_advice(self.path.parent)}"
+            )
+
+    def _unreadable(self, error: OSError) -> SetupError:
+        return SetupError(f"{self.path}: cannot be read ({error.strerror}); {_advice(self.path.parent)}")
+
+
+def brute_force(index: IndexFile) -> Search:
+    """The search that takes no time to make, for a process that asks little of it."""
+    return exact_search.brute_force(index.features())
+
+
+def with_pruning(index: IndexFile) -> Search:
+    """The search of a process that inspects images, in memory of its own."""
+    return exact_search.with_pruning(index.features())
 
 
 def save(
@@ -58,8 +110,12 @@ def replace_manifest(folder: Path, manifest: BankManifest) -> None:
     sync_folder(folder)
 
 
-def load(folder: Path) -> MemoryBank:
+def load(folder: Path, search: Callable[[IndexFile], Search] = brute_force) -> MemoryBank:
     """Read a bank and check that it is complete and undamaged.
+
+    Args:
+        folder: of the bank.
+        search: makes its search, and checks the index file.
 
     Raises:
         SetupError: a file is missing or damaged, or does not match the manifest.
@@ -68,22 +124,19 @@ def load(folder: Path) -> MemoryBank:
     if not folder.is_dir():
         make = f"make one with: patchline fit --category {folder.name} FOLDER_OF_GOOD_IMAGES"
         raise SetupError(f"category {folder.name} has no memory bank in {folder.parent}; {make}")
-    advice = f"fit it again with: patchline fit --category {folder.name} FOLDER"
     try:
         manifest_bytes = path.read_bytes()
         manifest = BankManifest.model_validate_json(manifest_bytes)
-        index_bytes = (folder / INDEX_FILE).read_bytes()
     except pydantic.ValidationError as error:
-        raise SetupError(f"{path}: {messages.describe(error)}; {advice}") from error
+        raise SetupError(f"{path}: {messages.describe(error)}; {_advice(folder)}") from error
     except OSError as error:
-        raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); {advice}") from error
-    if digest(index_bytes) != manifest.index_sha256:
-        raise SetupError(f"{folder / INDEX_FILE}: is not the index that {MANIFEST_FILE} describes; {advice}")
-    features = _parse_index(index_bytes, folder / INDEX_FILE)
-    if features.shape != (manifest.patches, manifest.dim):
-        raise SetupError(f"{folder / INDEX_FILE}: is no IndexFlatL2 of {manifest.patches} x {manifest.dim}; {advice}")
-    held_out = _held_out_scores(folder, manifest)
-    return MemoryBank(exact_search.brute_force(features), manifest, held_out, digest(manifest_bytes))
+        raise SetupError(f"{error.filename}: cannot be read ({error.strerror}); {_advice(folder)}") from error
+    searched = search(IndexFile(folder / INDEX_FILE, manifest))
+    return MemoryBank(searched, manifest, _held_out_scores(folder, manifest), digest(manifest_bytes))
+
+
+def _advice(folder: Path) -> str:
+    return f"fit it again with: patchline fit --category {folder.name} FOLDER"
 
 
 def _held_out_scores(folder: Path, manifest: BankManifest) -> NDArray[np.float32] | None:

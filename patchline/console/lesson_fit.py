@@ -87,8 +87,8 @@ def _outliers(lesson: Lesson, recipe: Recipe, draft: Draft) -> tuple[Outlier, ..
 def _result(lesson: Lesson, recipe: Recipe, draft: Draft, bank: BankManifest, progress: terminal.Progress) -> Result:
     """Return how the bank judges: good pictures that were held out, and the defects of the lesson."""
     good = draft.held_out.image_scores(recipe.category.score).astype(np.float64)
-    served = store.load(recipe.settings.paths.memory_banks / recipe.name)
-    inspector = Inspector(recipe.category, recipe.settings.images, recipe.model, served.with_pruning())
+    served = store.load(recipe.settings.paths.memory_banks / recipe.name, store.with_pruning)
+    inspector = Inspector(recipe.category, recipe.settings.images, recipe.model, served)
     defects = []
     for kind, name in progress.track(lesson.defects(), description=_DEFECTS):
         judged, _, _ = evaluate.inspect_file(inspector, lesson.folder / "defects" / kind / name)

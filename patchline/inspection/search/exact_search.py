@@ -27,51 +27,53 @@ class CandidateSearch:
 
     Attributes:
         projection: reduces queries.
-        groups: all rows, reduced and in order, float32 [rows of the group, k + 1] each.
+        rows: of the bank, reduced and in order, float32 [rows, k + 1].
     """
 
     projection: Projection
-    groups: tuple[faiss.IndexFlatL2, ...]
+    rows: NDArray[np.float32]
 
     @classmethod
     def build(cls, features: NDArray[np.float32], projection: Projection) -> CandidateSearch:
         """Build the search for a bank of float32 [rows, dim], with the first components of its projection."""
-        short = Projection(projection.mean, projection.components[:, :_CANDIDATE_COMPONENTS].copy())
-        cache_lines = -(-len(features) // _CANDIDATE_GROUPS // _FLOATS_PER_CACHE_LINE)
-        # An odd number of cache lines: with an even one, all groups would fall into the same part of the cache.
-        group_size = _FLOATS_PER_CACHE_LINE * (cache_lines | 1)
-        groups = np.split(short.project(features)[:, :-2], range(group_size, len(features), group_size))
-        return cls(short, tuple(flat_index(group) for group in groups))
+        reduced = _shortened(projection).project(features)[:, :-2]
+        return cls.of_rows(np.ascontiguousarray(reduced), projection)
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.float32], projection: Projection) -> CandidateSearch:
+        """Build the search from the rows of another one, and the projection of its bank."""
+        return cls(_shortened(projection), rows)
 
     def find(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
         """The candidates of each query of float32 [queries, dim]: int64 [queries, groups], row numbers."""
         reduced = np.ascontiguousarray(self.projection.project(queries)[:, :-2])
-        rows, begin = np.zeros((len(queries), len(self.groups)), np.int64), 0
-        for number, group in enumerate(self.groups):
-            nearest = group.search(reduced, 1)[1][:, 0]
-            rows[:, number] = begin + np.maximum(nearest, 0)  # -1 for a query with NaN
-            begin += group.ntotal
-        return rows
+        cache_lines = -(-len(self.rows) // _CANDIDATE_GROUPS // _FLOATS_PER_CACHE_LINE)
+        # An odd number of cache lines: with an even one, all groups would fall into the same part of the cache.
+        group_size = _FLOATS_PER_CACHE_LINE * (cache_lines | 1)
+        begins = range(0, len(self.rows), group_size)
+        found = [begin + _nearest_row(reduced, self.rows[begin : begin + group_size]) for begin in begins]
+        return np.stack(found, axis=1)
 
 
 @dataclass(frozen=True)
 class Search:
     """A nearest-neighbour search in a memory bank, by brute force or with pruning.
 
-    The index holds the features minus their mean, because faiss computes |q|^2 + |b|^2 - 2qb, which loses digits if the
-    norms are large. The distances that a search returns are sums of squared differences.
+    faiss gets the features minus their mean, because it computes |q|^2 + |b|^2 - 2qb, which loses digits if the norms
+    are large. The distances that a search returns are sums of squared differences. The arrays are only read: they may
+    be a file that several processes have mapped (see `search_arrays`).
 
     Attributes:
         features: float32 [rows, dim].
         mean: float32 [dim], of the features.
-        index: the features minus their mean.
+        centred: float32 [rows, dim], the features minus their mean.
         lower_bounds: rule out most rows; None for brute force.
         candidates: give upper bounds; None for brute force.
     """
 
     features: NDArray[np.float32]
     mean: NDArray[np.float32]
-    index: faiss.IndexFlatL2
+    centred: NDArray[np.float32]
     lower_bounds: LowerBounds | None = None
     candidates: CandidateSearch | None = None
 
@@ -118,8 +120,7 @@ class Search:
         return smallest
 
     def _nearest_by_brute_force(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        nearest = self.index.search(queries - self.mean, 1)[1][:, 0]
-        neighbours = np.maximum(nearest, 0)  # -1 for a query with NaN
+        neighbours = _nearest_row(queries - self.mean, self.centred)
         return self._squared_distances(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _nearest_by_pruning(
@@ -181,6 +182,16 @@ def exact_nearest(
     return distances, nearest
 
 
+def _shortened(projection: Projection) -> Projection:
+    return Projection(projection.mean, projection.components[:, :_CANDIDATE_COMPONENTS].copy())
+
+
+def _nearest_row(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.int64]:
+    """int64 [queries]: the row that faiss finds for each query; 0 for a query with NaN."""
+    nearest: NDArray[np.int64] = faiss.knn(queries, rows, 1)[1][:, 0]
+    return np.maximum(nearest, 0)
+
+
 def _measure(
     queries: NDArray[np.float32],
     query_of_pair: NDArray[np.int64],
@@ -198,7 +209,7 @@ def _measure(
 def brute_force(features: NDArray[np.float32]) -> Search:
     """A search in float32 [rows, dim] that compares each query with every row."""
     mean = features.mean(axis=0)
-    return Search(features, mean, flat_index(features - mean))
+    return Search(features, mean, features - mean)
 
 
 def with_pruning(features: NDArray[np.float32]) -> Search:
