@@ -93,11 +93,10 @@ def _rows(
     ):
         columns = [[value(started) for started in column] for column in zip(*pairs, strict=True)]
         spread = max((max(column) - min(column)) / statistics.median(column) for column in columns)
-        yield ratio_row(f"{what}: {name}", unit, *map(statistics.median, columns), spread)
+        ours, other = map(statistics.median, columns)
+        yield ratio_row(f"{what}: {name}", unit, ours, other, spread)
         if name == "start":
-            yield ratio_row(
-                f"{what}: first start, which prepares them", unit, first.ready_s, statistics.median(columns[1])
-            )
+            yield ratio_row(f"{what}: first start, which prepares them", unit, first.ready_s, other)
 
 
 def _with_copies(settings: config.Config, folder: Path) -> config.Config:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import shutil
+import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,7 @@ class PreparedBanks:
 
     folder: Path
     warn: Callable[[str], None]
-    _has_warned: bool = False
+    _warning: threading.Lock = field(default_factory=threading.Lock)  # whoever gets it warns, and keeps it
 
     def search(self, index: IndexFile) -> Search:
         """Return the search of a bank, prepared now if it is not here yet.
@@ -75,21 +77,18 @@ class PreparedBanks:
                     shutil.rmtree(below, ignore_errors=True)
 
     def _warn_once(self, error: OSError) -> None:
-        if self._has_warned:
-            return
-        self._has_warned = True
-        self.warn(
-            f"{error.filename or self.folder}: prepared memory banks cannot be kept ({error.strerror}), so each worker "
-            "has them in its own memory; let this user write to paths.served_banks, and make room there"
-        )
+        if self._warning.acquire(blocking=False):
+            self.warn(
+                f"{error.filename or self.folder}: prepared memory banks cannot be kept ({error.strerror}), so each "
+                "worker has them in its own memory; let this user write to paths.served_banks, and make room there"
+            )
 
 
 @functools.cache
 def _key() -> str:
     """What the arrays of a prepared bank follow from beside its features: code, numpy, and the kernels of this CPU."""
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (exact_search, lower_bounds, search_arrays))
-    kernels = " ".join(exact_search.blas_kernels())
-    return hashlib.sha256(sources + f"{np.__version__} {kernels}".encode()).hexdigest()[:16]
+    sources = [inspect.getsource(module) for module in (exact_search, lower_bounds, search_arrays, search_file)]
+    return hashlib.sha256(repr((sources, np.__version__, exact_search.blas_kernels())).encode()).hexdigest()[:16]
 
 
 def _tidy(folder: Path) -> None:

@@ -17,6 +17,7 @@ from patchline.devices import backbone, loading
 from patchline.devices.model_manifest import Precision
 from patchline.inspection import memory_bank
 from patchline.inspection.inspector import Inspector
+from patchline.inspection.search import exact_search
 from patchline.inspection.search.exact_search import Search
 from patchline.protocol.errors import MismatchError, SetupError
 
@@ -104,20 +105,25 @@ class Loader:
 
         Args:
             names: of the categories.
-            stop: ends the loading early; the remaining categories are missing in the result.
+            stop: ends the loading early; the categories that are not loaded yet are missing in the result.
             threads: that load at the same time.
             on_progress: called after each category.
             load: loads a category instead of `load`.
         """
         loaded = Loaded({}, {})
-        with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
-            futures = {pool.submit(load or self.load, name): name for name in names}
+
+        def load_one(name: str) -> Inspector | None:
+            return None if stop.is_set() else (load or self.load)(name)
+
+        # These threads are the parallelism: with a BLAS of several threads in each, they would wait for each other.
+        alone = partial(exact_search.set_threads, 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="load", initializer=alone) as pool:
+            futures = {pool.submit(load_one, name): name for name in names}
             for future in as_completed(futures):
-                if stop.is_set():
-                    pool.shutdown(cancel_futures=True)
-                    break
                 try:
-                    loaded.inspectors[futures[future]] = future.result()
+                    inspector = future.result()
+                    if inspector is not None:
+                        loaded.inspectors[futures[future]] = inspector
                 except SetupError as error:
                     loaded.errors[futures[future]] = error
                 on_progress()

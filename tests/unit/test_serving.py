@@ -50,5 +50,5 @@ def test_the_loading_ends_when_the_worker_is_stopped(loader, monkeypatch):
         return name
 
     monkeypatch.setattr(loader, "load", load)
-    assert loader.load_all([str(number) for number in range(100)], stop).inspectors == {}
-    assert len(begun) < 100
+    assert loader.load_all([str(number) for number in range(100)], stop).inspectors == {"0": "0"}
+    assert begun == ["0"]
