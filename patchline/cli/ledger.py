@@ -101,7 +101,9 @@ def judge(
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="A remark.")] = None,
     config_file: Settings = CONFIG,
 ) -> None:
-    """Say what a part is, after its verdict. The archive keeps all judgements, and the newest one counts.
+    """Say what a part is, after its verdict. The archive keeps all judgements.
+
+    The newest one counts that its person has not taken back, by `withdrawn`.
 
     No gate hears it: the part has left the line. It needs RabbitMQ only, as a user who may publish judgements. If the
     archive can be read from here, it is asked whether there is such a job.

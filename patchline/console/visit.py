@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from patchline.console.sessions import Session
+from patchline.console.texts import mark
 
 Values = Mapping[str, tuple[str, ...]]
 HTML = "text/html; charset=utf-8"
@@ -44,6 +45,7 @@ class Visit:
         session: the log-in; None: nobody has logged in.
         files: that were sent, to a page that takes files.
         method: of HTTP.
+        unknown: why it cannot be known now who has logged in.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Visit:
     session: Session | None = None
     files: tuple[Received, ...] = ()
     method: str = "GET"
+    unknown: str = ""
 
     def one(self, name: str) -> str:
         """Return a value of the form or the query, without spaces around it; empty if it is missing."""
@@ -75,7 +78,7 @@ class Visit:
     def person(self) -> Session:
         """The log-in, on a page that nobody sees without one."""
         if self.session is None:
-            raise Refused(401)
+            raise Refused(503, mark("The console cannot do this now."), self.unknown) if self.unknown else Refused(401)
         return self.session
 
 

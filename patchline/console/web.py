@@ -227,6 +227,7 @@ def _visit(console: Console, request: Request, form: Values, is_used: bool = Tru
     cookies = request.cookies
     wanted = (*query.pop("lang", ()), cookies.get(_LANGUAGE_COOKIE, ""))
     accepted = request.headers.get("accept-language", "")
+    session, unknown = _session(console, cookies, is_used)
     return Visit(
         path=request.url.path,
         names=request.path_params,
@@ -236,14 +237,20 @@ def _visit(console: Console, request: Request, form: Values, is_used: bool = Tru
         address=request.client.host if request.client else "",
         partial="hx-request" in request.headers,
         language=texts.choose(wanted, accepted, console.settings.console.language),
-        session=_session(console, cookies, is_used),
+        session=session,
+        unknown=unknown,
         method=request.method,
     )
 
 
-def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> Session | None:
+def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> tuple[Session | None, str]:
+    """Return the log-in, and why it cannot be known."""
     token = cookies.get(SESSION_COOKIE)
-    return console.sessions.find(token, is_used) if token else None
+    try:
+        return (console.sessions.find(token, is_used) if token else None), ""
+    except SetupError as error:
+        _log.error("it cannot be known who has logged in", reason=str(error))
+        return None, str(error)
 
 
 def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:

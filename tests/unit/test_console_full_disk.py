@@ -15,7 +15,7 @@ from patchline.console import audit, lesson_files
 from patchline.console.database import ConsoleDatabase
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
-from patchline.protocol.errors import DiskFull
+from patchline.protocol.errors import DiskFull, SetupError
 from patchline.runtime import disk
 from tests.archive_contract import NOW, record
 from tests.console_bench import PASSWORD, SETTINGS, Bench
@@ -229,3 +229,19 @@ def test_log_ins_are_as_they_are_after_the_password_is_wrong(bench, full):
     assert "log-in refused" not in whats(bench)
     assert bench.browser().log_in("a-see", PASSWORD + "!").status_code == 403
     assert whats(bench)[0] == "log-in refused"
+
+
+def test_while_the_file_of_the_console_cannot_be_read_pages_say_so_and_nobody_is_logged_out(bench, monkeypatch):
+    browser = bench.browser(Role.REVIEW)
+
+    def fail(*_):
+        raise SetupError("console.sqlite: cannot be used (disk I/O error)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.console.sessions, "find", fail)
+        for answer in (browser.get("/line"), browser.post("/review", {"job": "job-1", "judgement": "good"})):
+            assert answer.status_code == 503
+            assert "The console cannot do this now: console.sqlite: cannot be used" in answer.text
+        assert browser.get("/static/console.css").status_code == 200
+    assert bench.published == []
+    assert browser.get("/line").status_code == 200
