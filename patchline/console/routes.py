@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -129,6 +130,13 @@ ROUTES = (
     Route("GET", "/teach/{lesson}/tile/{name}", lesson_page.show_tile, Role.ENGINEER),
     Route("GET", "/audit", audit_page.show, Role.ADMIN),
 )
+
+
+def way_back(path: str) -> str:
+    """Return where a person comes back to after a log-in: a form that has no page of its own is of the one above."""
+    pages = (re.sub(r"\{\w+\}", "[^/]+", route.path) for route in ROUTES if route.method == "GET")
+    has_page = any(re.fullmatch(page, path) for page in pages)
+    return path if has_page else path.rpartition("/")[0] or "/"
 
 
 def answer(console: Console, route: Route, visit: Visit) -> Reply:

@@ -44,7 +44,6 @@ class Visit:
         language: of the texts.
         session: the log-in; None: nobody has logged in.
         files: that were sent, to a page that takes files.
-        method: of HTTP.
         unknown: why it cannot be known now who has logged in.
     """
 
@@ -58,7 +57,6 @@ class Visit:
     language: str = "en"
     session: Session | None = None
     files: tuple[Received, ...] = ()
-    method: str = "GET"
     unknown: str = ""
 
     def one(self, name: str) -> str:

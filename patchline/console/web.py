@@ -239,7 +239,6 @@ def _visit(console: Console, request: Request, form: Values, is_used: bool = Tru
         language=texts.choose(wanted, accepted, console.settings.console.language),
         session=session,
         unknown=unknown,
-        method=request.method,
     )
 
 
@@ -255,8 +254,8 @@ def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> tup
 
 def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:
     if refused.status == 401:
-        back = f"{visit.path}?{visit.query_with()}" if visit.query else visit.path
-        return Redirect(f"/login?to={quote(back)}" if visit.method == "GET" else "/login")  # a form has no page
+        page = routes.way_back(visit.path)
+        return Redirect(f"/login?to={quote(f'{page}?{visit.query_with()}' if visit.query else page)}")
     text = console.templates.explain(visit, refused, _REFUSALS.get(refused.status, ""))
     return console.templates.render("refused.html", visit, refused.status, text=text)
 

@@ -117,7 +117,11 @@ def test_a_new_category_is_taught_in_the_browser(line, pictures):
         lesson.fit()
         shown, page = lesson.follow()
         steps = {step for step, _, total in shown if total}
-        assert steps & {"It describes the pictures.", "It compares each picture with the others."}, shown
+        long = {
+            "It describes the pictures.",
+            "It leaves out each picture in turn.",
+        }  # on an idle machine one may be missed
+        assert steps & {*long, "It compares each picture with the others."}, shown
         assert re.findall(r'name="seen" value="([^"]+)"', page) == ["odd.png"]
         assert versions.state(NEW).published == ()
         tile = lesson.client.get(re.search(r'src="([^"]+/tile/[^"]+)"', page)[1])

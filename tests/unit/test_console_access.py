@@ -3,7 +3,6 @@
 import re
 import stat
 from dataclasses import replace
-from urllib.parse import quote
 
 import pytest
 
@@ -124,8 +123,10 @@ def test_without_a_log_in_no_page_is_shown_over_http(bench, route):
     visitor = bench.browser()
     answer = visitor.client.request(route.method, path_of(route))
     assert answer.status_code == 303
-    back = f"?to={quote(path_of(route))}" if route.method == "GET" else ""  # a form has no page to come back to
-    assert answer.headers["location"] == f"/login{back}"
+    back = answer.headers["location"].removeprefix("/login?to=")
+    pages = {path_of(one) for one in ROUTES if one.method == "GET"}
+    assert back in pages, "there is a page to come back to"
+    assert back == path_of(route) or path_of(route) not in pages
     assert b"job-1" not in answer.content
     visitor.client.cookies.set("patchline_session", "made up")
     assert visitor.client.request(route.method, path_of(route)).status_code == 303
