@@ -14,6 +14,7 @@ from patchline.inspection import memory_bank
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Thresholds
+from patchline.runtime.parent import end_with_parent
 
 
 def greedy_k_centre(points, count, first):
@@ -185,6 +186,7 @@ def test_features_that_are_not_finite_are_refused(saved_bank):
 
 
 SAVE_REPEATEDLY = """
+import itertools
 import sys
 from pathlib import Path
 from patchline.banks import store
@@ -192,7 +194,7 @@ from patchline.inspection import memory_bank
 folder, index = Path(sys.argv[1]), Path(sys.argv[1], store.INDEX_FILE).read_bytes()
 manifest = memory_bank.BankManifest.model_validate_json((folder / store.MANIFEST_FILE).read_bytes())
 print("saving", flush=True)
-for seed in range(1, 1_000_000):
+for seed in itertools.count(1):
     store.save(folder, index, manifest.model_copy(update={"seed": seed}))
 """
 
@@ -201,12 +203,14 @@ def test_a_killed_fit_leaves_a_complete_bank(saved_bank):
     folder = saved_bank[0]
     rng = np.random.default_rng(3)
     for _ in range(8):
-        process = subprocess.Popen([sys.executable, "-c", SAVE_REPEATEDLY, str(folder)], stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"saving\n"
-        threading.Event().wait(rng.uniform(0.0, 0.05))
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        command = [sys.executable, "-c", SAVE_REPEATEDLY, str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=end_with_parent())
+        try:
+            assert process.stdout.readline() == b"saving\n"
+            threading.Event().wait(rng.uniform(0.0, 0.05))
+        finally:
+            process.kill()
+            process.communicate()
         store.load(folder)
 
 
