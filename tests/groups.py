@@ -8,8 +8,10 @@ from pathlib import PurePath
 
 from xdist.scheduler import LoadScopeScheduling
 
-# No two files of a group run at the same time. Those of each of these folders compute and hardly wait.
+# No two files of a group run at the same time. Those of these folders compute and hardly wait. The unit tests are two
+# groups, or they would run alone at the end.
 COMPUTING_FOLDERS = ("parity", "unit")
+SECOND_HALF_OF_UNIT = "test_g"
 # Files that wait for short timeouts, and files that use the machine as a whole (mounts, containers, the checkout).
 FILES_TOGETHER = {
     "timeouts": ("test_line", "test_faults", "test_alarm", "test_slow_disk", "test_cluster", "test_rabbitmq"),
@@ -19,6 +21,7 @@ GROUP_OF = {name: group for group, names in FILES_TOGETHER.items() for name in n
 # So that none of them runs alone at the end. The others follow in their order.
 LONGEST_FIRST = (
     *COMPUTING_FOLDERS,
+    "unit, second half",
     "timeouts",
     "test_gate_standby",
     "test_gate",
@@ -35,6 +38,8 @@ def group_of(file):
     """Return the name of the group of a test file. A file that is named nowhere is a group."""
     path = PurePath(file)
     folder = path.parent.name
+    if folder == "unit" and path.stem >= SECOND_HALF_OF_UNIT:
+        return "unit, second half"
     return folder if folder in COMPUTING_FOLDERS else GROUP_OF.get(path.stem, path.stem)
 
 

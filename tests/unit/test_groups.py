@@ -21,12 +21,13 @@ def test_files_of_a_group_run_in_one_process():
     processes = {}
     for process, file in re.findall(r"\[(gw\d)\].* PASSED (\S+?)::", run.stdout):
         processes.setdefault(groups.group_of(file), []).append(process)
-    assert {group: len(set(names)) for group, names in processes.items()} == {"unit": 1, "timeouts": 1}
+    assert {group: len(set(names)) for group, names in processes.items()} == {"unit, second half": 1, "timeouts": 1}
     assert all(len(names) > 3 for names in processes.values())
 
 
 def test_the_longest_groups_are_first_and_a_file_that_is_named_nowhere_is_a_group():
     assert groups.group_of("tests/system/test_status.py") == "test_status"
     assert groups.group_of("/checkout/tests/parity/test_fit.py") == "parity"
+    assert groups.group_of("/checkout/tests/unit/test_config.py") == "unit"
     files = ["tests/system/test_status.py", "tests/system/test_cluster.py", "tests/unit/test_tls.py"]
     assert sorted(files, key=groups.rank) == files[::-1]
