@@ -21,7 +21,8 @@ def main(folder: Path) -> None:
     from patchline import config
     from patchline.console import lesson_fit
     from patchline.console.lessons import Lesson
-    from patchline.protocol.errors import PatchlineError
+    from patchline.protocol.errors import DiskFull, PatchlineError
+    from patchline.runtime import disk
 
     lesson = Lesson(folder)
     started = lesson.run
@@ -29,6 +30,10 @@ def main(folder: Path) -> None:
         return
     try:
         lesson_fit.fit_lesson(lesson, config.load(folder / "settings.yaml"), started)
+    except (DiskFull, OSError) as error:
+        if not isinstance(error, DiskFull) and not disk.is_full(error):
+            raise
+        sys.exit(disk.EXIT_CODE)
     except PatchlineError as error:
         lesson.report(started.model_copy(update={"state": "failed", "problem": str(error)}))
 

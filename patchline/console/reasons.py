@@ -31,6 +31,7 @@ REASONS = (
     mark("%(category)s is being fitted; one fit runs at a time"),
     mark("the console ended meanwhile; no version was made, so fit again"),
     mark("%(path)s: the disk is full; make room on it"),
+    mark("the disk is full, so no version was made; make room, and fit again"),
     mark("the time of the report begins after its end, or in the future"),
     mark("name a shift, a batch, or the time from which the report is to be"),
     mark("name a shift, or a batch, or a time; a shift has its own time"),

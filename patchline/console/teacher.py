@@ -167,6 +167,8 @@ def _why(code: int, log: Path) -> str:
             " The memory may not suffice: use fewer pictures, or lower max_patches." if -code == signal.SIGKILL else ""
         )
         return f"its process was ended by {signal.Signals(-code).name}.{memory} No version was made"
+    if code == disk.EXIT_CODE:
+        return "the disk is full, so no version was made; make room, and fit again"
     try:
         said = log.read_text(encoding="utf-8", errors="replace").strip()[-_SHOWN:].splitlines()[-1:]
     except OSError:

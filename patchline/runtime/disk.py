@@ -12,6 +12,7 @@ from pathlib import Path
 from patchline.protocol.errors import DiskFull, SetupError
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
+EXIT_CODE = 74  # of sysexits.h: a process that has no room to say so has ended for it
 _ADVICE = "the disk is full; make room on it"
 
 

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.console import audit, lesson_files
+from patchline.console import audit, fitting, lesson_files, lesson_fit
 from patchline.console.database import ConsoleDatabase
+from patchline.console.lesson_files import Run
 from patchline.console.roles import Role
 from patchline.console.sessions import Sessions
 from patchline.protocol.errors import DiskFull, SetupError
@@ -245,3 +246,20 @@ def test_while_the_file_of_the_console_cannot_be_read_pages_say_so_and_nobody_is
         assert browser.get("/static/console.css").status_code == 200
     assert bench.published == []
     assert browser.get("/line").status_code == 200
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), disk.full("a.npy")])
+def test_a_process_that_fits_on_a_full_disk_ends_with_a_code_since_it_cannot_write_why(bench, monkeypatch, error):
+    lesson = begin_lesson(bench, bench.browser(Role.ENGINEER))
+    lesson.report(Run(state="running", by="anna", began_at=NOW))
+    bench.console.teacher._settings_file(lesson)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(lesson_fit, "fit_lesson", fail)
+    monkeypatch.setattr(fitting, "_end_with_console", lambda: None)
+    monkeypatch.setattr(fitting.background, "stand_back", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        fitting.main(lesson.folder)
+    assert ended.value.code == disk.EXIT_CODE

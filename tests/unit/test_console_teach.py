@@ -299,6 +299,7 @@ def test_a_fit_goes_on_while_its_page_is_left_and_can_be_cancelled(bench):
         ("os.kill(os.getpid(), signal.SIGTERM)", "was ended by SIGTERM. No version was made"),
         ("raise MemoryError('no room')", "ended with code 1; MemoryError: no room"),
         ("sys.exit(3)", "ended with code 3; it said nothing"),
+        ("sys.exit(74)", "the disk is full, so no version was made; make room, and fit again"),
     ],
 )
 def test_a_fit_that_ends_without_a_result_says_why(tmp_path, text, problem):
