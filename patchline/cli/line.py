@@ -13,7 +13,7 @@ from patchline import config
 from patchline.cli.job_states import JobStates
 from patchline.cli.options import CONFIG, Category, Line, NewCategory, Settings, names, port
 from patchline.protocol.errors import SetupError
-from patchline.runtime import signals
+from patchline.runtime import container, heap, signals
 
 if TYPE_CHECKING:
     from patchline.publisher.category_pattern import CategoryPattern
@@ -71,6 +71,7 @@ def worker(
 
     Example:  patchline worker --device cpu
     """
+    heap.share(max(1, container.read().cpus // 2))  # more threads than that seldom allocate at the same time
     from patchline.devices import backbone
     from patchline.worker import process, supervisor
     from patchline.worker.metrics import SupervisorMetrics
