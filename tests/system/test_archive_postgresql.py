@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 
 from patchline import config
 from patchline.archive import database, opening, rows
-from patchline.archive.base import Saved, Search, Unavailable, Unstorable
+from patchline.archive.base import Saved, Search, TookTooLong, Unavailable, Unstorable
 from patchline.archive.database import Access, Database
 from patchline.archive.ledger_database import LedgerDatabase
 from patchline.archive.period_table import PeriodTable
@@ -94,6 +94,15 @@ def test_a_commit_survives_a_power_failure_even_if_the_server_is_set_otherwise(p
         finally:
             connection.execute(sa.text("ALTER DATABASE patchline RESET synchronous_commit"))
     admin.dispose()
+
+
+def test_a_query_that_takes_too_long_is_ended_and_its_connection_is_free_again(archives, monkeypatch):
+    monkeypatch.setitem(database._POSTGRESQL, "options", "-c statement_timeout=200")
+    archive = archives()
+    with pytest.raises(TookTooLong, match="statement timeout; choose a shorter time, or one line"):
+        list(archive.read(sa.select(sa.func.pg_sleep(30))))
+    archive.check()
+    assert archive._engine.pool.checkedout() == 0
 
 
 def test_archives_that_start_at_the_same_time_make_the_tables_once(archives):
