@@ -221,10 +221,15 @@ def require_enough_images(images: int, rate: float) -> None:
         return
     smallest_rate = math.ceil(1000 / (images + 1)) / 1000
     raise SetupError(
-        f"{images} good images are too few for a false-reject rate of {rate:.1%}: it takes {math.ceil(1 / rate) - 1}; "
+        f"{images} good images are too few for a false-reject rate of {rate:.1%}: it takes {images_for(rate)}; "
         f"add good images, or set false_reject_rate (and review_rate) of the category to {smallest_rate} or more, or "
         "make a trial bank with fit --trial, which never fails a part"
     )
+
+
+def images_for(rate: float) -> int:
+    """Return how many held-out images a rate takes at least."""
+    return math.ceil(1 / rate) - 1
 
 
 def _rank(images: int, rate: float) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from patchline.archive import times
 from patchline.archive.store import StoreUnavailable
+from patchline.banks import calibration
 from patchline.console import archived_parts, audit, bank_changes, lesson_plot, lessons
 from patchline.console.archived_parts import Kind, Wanted
 from patchline.console.context import Console
@@ -156,7 +157,7 @@ def _page(
 ) -> Answer:
     run, section = console.teacher.run_of(lesson), console.settings.console.teach
     note, result = lesson.note, None if run is None else run.result
-    count = visit.one("added")
+    count, recipe = visit.one("added"), console.settings.recipe(note.category)
     return console.templates.render(
         name,
         visit,
@@ -178,6 +179,8 @@ def _page(
         most=section.max_pictures,
         most_bytes=console.settings.images.max_bytes,
         is_new=note.category not in console.settings.categories,
+        needed=0 if recipe is None else calibration.images_for(recipe.false_reject_rate),
+        needed_for_trial=calibration.TRIAL_IMAGES,
     )
 
 

@@ -98,6 +98,7 @@ def test_pictures_are_added_and_what_is_none_is_refused_by_name(bench):
     ]
     page = send(browser, path, files).text
     assert "3 pictures were added." in page
+    assert re.search(r"A version takes \d+ good parts or more, and a trial 10\.", page)
     assert "small.png: 8 x 8 pixels; images.min_side_pixels is 16" in page
     assert "note.txt: content type" in page
     assert "<li>cut.png: " in page
