@@ -48,6 +48,14 @@ PASSWORDS = Passwords(memory_kib=32, passes=1)
 HASHED = PASSWORDS.hash(PASSWORD)
 
 
+def plant_settings(store, categories, new_like, console):
+    """The settings of this repository with a store of banks, further categories, and other values of the console."""
+    section = SETTINGS.console.model_copy(update={"defect_kinds": ("scratch", "dent")} | console)
+    known = SETTINGS.categories | dict.fromkeys(categories, next(iter(SETTINGS.categories.values())))
+    banks = SETTINGS.banks.model_copy(update={"store": store, "new_categories_like": new_like})
+    return SETTINGS.model_copy(update={"console": section, "categories": known, "banks": banks})
+
+
 class Bench:
     """The neighbours of the pages, and browsers."""
 
@@ -74,49 +82,61 @@ class Bench:
         self.stack = ExitStack()
         self.archive = MemoryLedger() if archive is None else archive
         self.pictures = MemoryPictures() if pictures is None else pictures
-        self.store = MemoryStore()
-        section = SETTINGS.console.model_copy(update={"defect_kinds": ("scratch", "dent")} | settings)
-        known = SETTINGS.categories | dict.fromkeys(categories, next(iter(SETTINGS.categories.values())))
-        database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
-        store = {"store": folder / "store" if with_banks else None, "new_categories_like": new_like}
-        stores = SETTINGS.banks.model_copy(update=store)
-        whole = SETTINGS.model_copy(update={"console": section, "categories": known, "banks": stores})
-        lessons = Lessons(folder / "lessons", section.teach.keep_days, lambda: self.now, self.steady_s)
-        teacher = Teacher(lessons, whole, lambda: self.now, fits)
-        templates, banks = Templates(section.prefix), self.banks if with_banks else None
         self.periods = MemoryPeriods(self.archive) if archive is None else PeriodTable(archive)
+        self.store = MemoryStore()
+        whole = plant_settings(folder / "store" if with_banks else None, categories, new_like, settings)
+        self.console = self._console(folder, whole, fits, provider, lines, hand_in)
+        self.application = web.application(self.console)
+        for role in Role:
+            self._add_account(role)
+
+    def _console(self, folder, settings, fits, provider, lines, hand_in):
+        database = self.stack.enter_context(closing(ConsoleDatabase(folder / "console.sqlite", lambda: self.now)))
+        banks = None if settings.banks.store is None else self.banks
+        lessons = Lessons(folder / "lessons", settings.console.teach.keep_days, lambda: self.now, self.steady_s)
+        teacher = self.stack.enter_context(closing(Teacher(lessons, settings, lambda: self.now, fits)))
+        templates = Templates(settings.console.prefix)
         sources = (self.archive, self.periods, self.pictures, self.store, banks)
-        states = States(clock=self.steady_s)
-        self.console = Console(
-            settings=whole,
+        return Console(
+            settings=settings,
             archive=self.archive,
             pictures=self.pictures,
             store=self.store,
             banks=banks,
             announce=self._announce,
             database=database,
-            accounts=Accounts(database, PASSWORDS),
-            sessions=Sessions(database, section.idle_minutes, section.session_hours, self.steady_s),
-            limit=LoginLimit(clock=self.steady_s),
-            rates=Rates(section.searches_per_minute, section.changes_per_minute, self.steady_s),
-            provider=provider,
-            waiting=Waiting(),
-            judge=self._publish,
-            given=Given(clock=self.steady_s),
-            looks=Looks(lambda job_id: self.look(job_id), clock=self.steady_s),
-            live=Live(self.archive.find, lambda: self.now, clock=self.steady_s),
-            states=states,
-            plant=Plant(self.archive.find, states, Known(database), lines, lambda: self.now, self.steady_s),
             lessons=lessons,
-            teacher=self.stack.enter_context(closing(teacher)),
+            teacher=teacher,
             templates=templates,
-            reports=Reports(whole, *sources, database, templates, lambda: self.now),
+            reports=Reports(settings, *sources, database, templates, lambda: self.now),
             now_ms=lambda: self.now,
             hand_in=hand_in,
+            **self._people(database, settings.console, provider),
+            **self._parts(database, lines),
         )
-        self.application = web.application(self.console)
-        for role in Role:
-            self._add_account(role)
+
+    def _people(self, database, section, provider):
+        """Who logs in, and how much each may ask."""
+        return {
+            "accounts": Accounts(database, PASSWORDS),
+            "sessions": Sessions(database, section.idle_minutes, section.session_hours, self.steady_s),
+            "limit": LoginLimit(clock=self.steady_s),
+            "rates": Rates(section.searches_per_minute, section.changes_per_minute, self.steady_s),
+            "provider": provider,
+            "waiting": Waiting(),
+        }
+
+    def _parts(self, database, lines):
+        """What is known of parts and lines beside the archive, and what people say of them."""
+        states = States(clock=self.steady_s)
+        return {
+            "judge": self._publish,
+            "given": Given(clock=self.steady_s),
+            "looks": Looks(lambda job_id: self.look(job_id), clock=self.steady_s),
+            "live": Live(self.archive.find, lambda: self.now, clock=self.steady_s),
+            "states": states,
+            "plant": Plant(self.archive.find, states, Known(database), lines, lambda: self.now, self.steady_s),
+        }
 
     def _add_account(self, role):
         with self.console.database.transaction() as connection:

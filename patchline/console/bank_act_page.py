@@ -10,7 +10,6 @@ from patchline.console.context import Console
 from patchline.console.texts import mark
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 
-_LONGEST_REASON = 500  # of the store's log
 TITLES = {
     "activate": mark("Activate a version"),
     "rollback": mark("Roll back"),
@@ -46,7 +45,7 @@ def do(console: Console, visit: Visit) -> Reply:
 
 def _act(console: Console, visit: Visit, category: str) -> str | None:
     """Do what the form says. Return why workers were not told, or None."""
-    version, why, seen = visit.one("version"), visit.one("why")[:_LONGEST_REASON], _number(visit.one("seen"))
+    version, why, seen = visit.one("version"), visit.one("why"), _number(visit.one("seen"))
     common = console, visit, category
     acts: dict[str, Callable[[], str | None]] = {
         "activate": lambda: bank_changes.activate(*common, version, why, None, seen),
@@ -77,7 +76,6 @@ def _form(console: Console, visit: Visit, status: int, problem: str) -> Answer:
         active=active,
         shadow=state.shadow,
         percent=visit.one("percent") or "100",
-        longest=_LONGEST_REASON,
     )
 
 

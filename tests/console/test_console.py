@@ -110,6 +110,20 @@ def require_reports(line, client, folder):
     assert len(pypdf.PdfReader(files[1]).pages) == len(printed.pages)
 
 
+def judge_and_take_back(line, client):
+    """Judge the only reject, and take it back: it is the next one to judge again."""
+    page = client.get("/review").text
+    assert 'name="job" value="job-1"' in page
+    form = {"csrf": re.search(r'name="csrf" value="([^"]+)"', page)[1], "job": "job-1"}
+    page = client.post("/review", data=form | {"judgement": "defect", "kind": "scratch"}).text
+    assert "There is no reject left to judge." in page
+    wait_for(lambda: judged(line, "job-1") == ("defect", "scratch", "anna"))
+    client.post("/review", data=form | {"judgement": "withdrawn"})
+    wait_for(lambda: judged(line, "job-1") == ("withdrawn", None, "anna"))
+    assert 'name="job" value="job-1"' in client.get("/review").text
+    assert "anna: taken back" in client.get("/part/job-1").text
+
+
 def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(line, tmp_path):
     refused = line.run("console")
     assert refused.returncode == 2
@@ -134,16 +148,7 @@ def test_a_reject_appears_is_judged_and_taken_back_and_all_of_it_is_archived(lin
         wait_for(lambda: [one for one in listener.states[-1]["processes"] if one["state"] == "serving"])
         line.broker.publish(topology.PICTURES, "l1.brick.fail", picture("job-1", body=PNG))
         wait_for(lambda: client.get("/picture/job-1/image").content == PNG)
-        page = client.get("/review").text
-        assert 'name="job" value="job-1"' in page
-        form = {"csrf": re.search(r'name="csrf" value="([^"]+)"', page)[1], "job": "job-1"}
-        page = client.post("/review", data=form | {"judgement": "defect", "kind": "scratch"}).text
-        assert "There is no reject left to judge." in page
-        wait_for(lambda: judged(line, "job-1") == ("defect", "scratch", "anna"))
-        client.post("/review", data=form | {"judgement": "withdrawn"})
-        wait_for(lambda: judged(line, "job-1") == ("withdrawn", None, "anna"))
-        assert 'name="job" value="job-1"' in client.get("/review").text
-        assert "anna: taken back" in client.get("/part/job-1").text
+        judge_and_take_back(line, client)
         require_reports(line, client, tmp_path)
         archive.kill()
         archive.wait(10)

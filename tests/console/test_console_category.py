@@ -43,6 +43,31 @@ def judged_by(line, image, version):
     return pytest.fail(f"the worker does not judge by {version}")
 
 
+def label(line, said):
+    """Have people's judgements on jobs archived."""
+    for job, word in said.items():
+        assert line.run("archive", "judge", job, word, "--by", "anna").returncode == 0
+        wait_for(lambda job=job: line.judged(job))
+
+
+def drag_to_the_left(page):
+    """Take the lower threshold by its handle to the left end of the histogram."""
+    handle = page.locator('[data-limit="review"] circle').bounding_box()
+    field = page.locator("#histogram").bounding_box()
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(field["x"] + 20, handle["y"], steps=8)
+    page.mouse.up()
+
+
+def confirm(page, button, why, done):
+    """Give the reason in the form of a button, and press it."""
+    form = page.locator("form", has=page.get_by_role("button", name=button, exact=True))
+    form.get_by_label("Why?").fill(why)
+    form.get_by_role("button").click()
+    expect(page.get_by_role("status")).to_contain_text(done)
+
+
 def test_a_threshold_is_dragged_made_a_version_activated_while_the_worker_judges_and_rolled_back(
     line, people, texture_folder
 ):
@@ -51,23 +76,14 @@ def test_a_threshold_is_dragged_made_a_version_activated_while_the_worker_judges
     passed = [job for job, one in first.items() if one.decision == "pass"]
     rejected = [job for job, one in first.items() if one.decision != "pass"]
     before, image = first[passed[0]], good[int(passed[0].removeprefix("job-"))]
-    for job, said in ((passed[0], "good"), (rejected[0], "defect")):
-        assert line.run("archive", "judge", job, said, "--by", "anna").returncode == 0
-        wait_for(lambda job=job: line.judged(job))
+    label(line, {passed[0]: "good", rejected[0]: "defect"})
 
     page = people(line.cookies("erik")).new_page()
     page.goto(f"{line.url}/category/brick")
     released, caught = (page.locator(f'[data-row="{row}"] td').last for row in ("released", "caught"))
     expect(caught).to_have_text("0")
     expect(page.locator("#over-kill")).to_contain_text("0 % (0")
-    handle, field = (
-        page.locator('[data-limit="review"] circle').bounding_box(),
-        page.locator("#histogram").bounding_box(),
-    )
-    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(field["x"] + 20, handle["y"], steps=8)
-    page.mouse.up()
+    drag_to_the_left(page)
     expect(caught).to_have_text(str(len(passed)))
     expect(released).to_have_text("0")
     expect(page.locator("#over-kill")).to_contain_text("100 % (")
@@ -76,25 +92,18 @@ def test_a_threshold_is_dragged_made_a_version_activated_while_the_worker_judges
     slider.press("ArrowRight")
     limit = float(page.locator("#review").input_value())
     assert 0 < dragged < limit < before.score
-    making = page.locator("form", has=page.get_by_role("button", name="Make the version"))
-    making.get_by_label("Reason").fill("misses of week 48")
-    making.get_by_role("button").click()
-    expect(page.get_by_role("status")).to_contain_text("Nothing serves it")
+    confirm(page, "Make the version", "misses of week 48", "Nothing serves it")
     made = page.locator("#version").input_value()
     assert made != line.first
     assert judged_by(line, image, line.first).review_threshold == before.review_threshold
 
-    page.get_by_label("Reason").nth(1).fill("looked at")
-    page.get_by_role("button", name="Activate", exact=True).click()
-    expect(page.get_by_role("status")).to_contain_text("Workers were told")
+    confirm(page, "Activate", "looked at", "Workers were told")
     verdict = judged_by(line, image, made)
     assert (verdict.review_threshold, verdict.fail_threshold) == (limit, before.fail_threshold)
     assert (verdict.decision, verdict.score) == ("review", before.score)
     assert (verdict.memory_bank, verdict.worker) == (before.memory_bank, before.worker)  # the same rows and process
 
-    page.get_by_label("Reason").last.fill("too many reviews")
-    page.get_by_role("button", name="Roll back", exact=True).click()
-    expect(page.get_by_role("status")).to_contain_text("Workers were told")
+    confirm(page, "Roll back", "too many reviews", "Workers were told")
     verdict = judged_by(line, image, line.first)
     assert (verdict.decision, verdict.review_threshold) == ("pass", before.review_threshold)
     assert line.judge.poll() is None

@@ -109,12 +109,12 @@ def change_thresholds(page, line):
     page.get_by_role("slider", name=re.compile("Doubtful from")).press("Home")
     expect(page.locator("#over-kill")).to_contain_text("100 % (")
     making = page.locator("form", has=page.get_by_role("button", name="Make the version"))
-    making.get_by_label("Reason").fill("a day")
+    making.get_by_label("Why?").fill("a day")
     making.get_by_role("button").click()
     expect(page.get_by_role("status")).to_contain_text("Nothing serves it")
     for button in ("Activate", "Roll back"):
         form = page.locator("form", has=page.get_by_role("button", name=button, exact=True))
-        form.get_by_label("Reason").fill("a day")
+        form.get_by_label("Why?").fill("a day")
         form.get_by_role("button").click()
         expect(page.get_by_role("status")).to_contain_text("Workers were told")
 

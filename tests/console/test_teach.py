@@ -104,60 +104,75 @@ def children_that_fit(console):
     ]
 
 
+def upload(lesson, good, defects):
+    page = lesson.send(good | {"note.txt": b"no picture"})
+    assert "24 pictures were added." in page
+    assert "note.txt" in page
+    assert "Defects: 4" in lesson.send(defects, label="defect", kind="scratch")
+
+
+def see_the_outlier(lesson):
+    """A first fit ends with the picture that stands out."""
+    lesson.fit()
+    shown, page = lesson.follow()
+    steps = {step for step, _, total in shown if total}
+    long = {"It describes the pictures.", "It leaves out each picture in turn."}  # on an idle machine one may be missed
+    assert steps & {*long, "It compares each picture with the others."}, shown
+    assert re.findall(r'name="seen" value="([^"]+)"', page) == ["odd.png"]
+    tile = lesson.client.get(re.search(r'src="([^"]+/tile/[^"]+)"', page)[1])
+    assert cv2.imdecode(np.frombuffer(tile.content, np.uint8), cv2.IMREAD_COLOR).shape == (128, 128, 3)
+
+
+def kill_the_fit(line, lesson):
+    lesson.fit(seen="odd.png", leave="odd.png")
+    assert "being fitted" in lesson.client.get("/teach").text
+    (child,) = children_that_fit(line.console)
+    wait_for(lambda: child.nice() == 19)  # it says so itself, as soon as it runs
+    child.send_signal(signal.SIGKILL)
+    _, page = lesson.follow()
+    assert "was ended by SIGKILL" in page
+
+
+def kill_the_console(line, lesson):
+    """A fit ends with its console, and the next console says so."""
+    lesson.fit(seen="odd.png", leave="odd.png")
+    wait_for(lambda: children_that_fit(line.console))
+    (child,) = children_that_fit(line.console)
+    os.kill(line.console.pid, signal.SIGKILL)
+    line.console.wait(10)
+    child.wait(20)
+    line.console = start_console(line)
+    assert "the console ended meanwhile" in lesson.client.get(lesson.path).text
+
+
+def make_the_version(lesson, versions):
+    """Fit without the outlier. Return the version, which nothing serves yet."""
+    lesson.fit(leave="odd.png")
+    _, page = lesson.follow()
+    state = versions.state(NEW)
+    (version,) = [record.version for record in state.published]
+    assert f"Version {version[:12]} was made. It judges nothing yet." in page
+    assert page.count('<circle class="good"') == 23
+    assert page.count('<circle class="bad"') == 4
+    assert "AUROC, with held-out good pictures" in page
+    assert (state.active, state.published[0].who) == (None, "anna")
+    manifest = versions.manifest(NEW, version)
+    assert (manifest.good_images, manifest.left_out, manifest.category) == (23, ("odd.png",), NEW)
+    return version
+
+
 def test_a_new_category_is_taught_in_the_browser(line, pictures):
     good, defects = pictures
     versions = opening.versions(line.settings)
     worker = line.worker("--device", "cpu")
     with ExitStack() as stack:
         lesson = Lesson(log_in(line, stack, "anna"), NEW)
-        page = lesson.send(good | {"note.txt": b"no picture"})
-        assert "24 pictures were added." in page
-        assert "note.txt" in page
-        assert "Defects: 4" in lesson.send(defects, label="defect", kind="scratch")
-        lesson.fit()
-        shown, page = lesson.follow()
-        steps = {step for step, _, total in shown if total}
-        long = {
-            "It describes the pictures.",
-            "It leaves out each picture in turn.",
-        }  # on an idle machine one may be missed
-        assert steps & {*long, "It compares each picture with the others."}, shown
-        assert re.findall(r'name="seen" value="([^"]+)"', page) == ["odd.png"]
+        upload(lesson, good, defects)
+        see_the_outlier(lesson)
+        kill_the_fit(line, lesson)
+        kill_the_console(line, lesson)
         assert versions.state(NEW).published == ()
-        tile = lesson.client.get(re.search(r'src="([^"]+/tile/[^"]+)"', page)[1])
-        assert cv2.imdecode(np.frombuffer(tile.content, np.uint8), cv2.IMREAD_COLOR).shape == (128, 128, 3)
-
-        lesson.fit(seen="odd.png", leave="odd.png")
-        assert "being fitted" in lesson.client.get("/teach").text
-        (child,) = children_that_fit(line.console)
-        wait_for(lambda: child.nice() == 19)  # it says so itself, as soon as it runs
-        child.send_signal(signal.SIGKILL)
-        _, page = lesson.follow()
-        assert "was ended by SIGKILL" in page
-        assert versions.state(NEW).published == ()
-
-        lesson.fit(seen="odd.png", leave="odd.png")
-        wait_for(lambda: children_that_fit(line.console))
-        (child,) = children_that_fit(line.console)
-        os.kill(line.console.pid, signal.SIGKILL)
-        line.console.wait(10)
-        child.wait(20)
-        line.console = start_console(line)
-        page = lesson.client.get(lesson.path).text
-        assert "the console ended meanwhile" in page
-        assert versions.state(NEW).published == ()
-
-        lesson.fit(leave="odd.png")
-        _, page = lesson.follow()
-        (version,) = [record.version for record in versions.state(NEW).published]
-        assert f"Version {version[:12]} was made. It judges nothing yet." in page
-        assert page.count('<circle class="good"') == 23
-        assert page.count('<circle class="bad"') == 4
-        assert "AUROC, with held-out good pictures" in page
-        state = versions.state(NEW)
-        assert (state.active, state.published[0].who) == (None, "anna")
-        manifest = versions.manifest(NEW, version)
-        assert (manifest.good_images, manifest.left_out, manifest.category) == (23, ("odd.png",), NEW)
+        version = make_the_version(lesson, versions)
         assert not (line.settings.paths.memory_banks / NEW).exists()
     assert line.run("banks", "activate", NEW, version[:12], "--why", "a test").returncode == 0
     wait_for(lambda: line.metric(worker.metrics_port, "patchline_category_ready") == 2)
