@@ -12,6 +12,7 @@ from patchline.cli import main
 # Ctrl-C while the modules of the command line are loaded.
 LOADS = """
 import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 class Finder:
     def find_spec(self, name, *_):
         if name == "patchline.cli":

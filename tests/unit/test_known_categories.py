@@ -63,7 +63,7 @@ def test_a_new_category_is_taken_if_one_means_it(settings):
     line.require_known(settings, "sael", is_new=True)
     line.require_known(settings, None, is_new=False)
     with pytest.raises(SetupError, match="--new-category is about --category"):
-        line._pattern(settings, None, "{category}/*", is_new=True, watch=True, paths=[1])
+        line._pattern(settings, None, "{category}/*", hand_in=False, is_new=True, watch=True, paths=[1])
 
 
 def test_a_new_category_needs_a_recipe_all_the_same(plant):
