@@ -98,6 +98,9 @@ class Bench:
         )
         self.service.restore()
 
+    def close(self):
+        self.memory.close()
+
     def make_belt(self):
         """Return where the parts are; None: nobody knows."""
 

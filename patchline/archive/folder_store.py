@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchline.archive.store import StoreUnavailable
+from patchline.runtime import disk
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -43,7 +44,7 @@ class FolderStore:
             self._require_space(len(body))
             try:
                 file.parent.mkdir(mode=0o700)
-                _sync(self._folder)
+                disk.sync(self._folder)
             except FileExistsError:
                 pass
             unfinished = file.with_name(f".{digest}.part")
@@ -52,7 +53,7 @@ class FolderStore:
                 opened.flush()
                 os.fsync(opened.fileno())
             unfinished.replace(file)
-            _sync(file.parent)
+            disk.sync(file.parent)
 
     def get(self, digest: str) -> bytes | None:
         """See `Store`."""
@@ -108,15 +109,6 @@ class FolderStore:
             raise StoreUnavailable(
                 f"{self._folder}: {free} bytes of the disk are free, and archive.pictures.min_free_bytes are to be left"
             )
-
-
-def _sync(folder: Path) -> None:
-    """Write the entries of a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -9,8 +9,7 @@ import uuid
 from pathlib import Path
 
 from patchline.banks.objects import StoreUnavailable
-from patchline.banks.replace_folder import sync_folder
-from patchline.runtime import this_user
+from patchline.runtime import disk, this_user
 
 _TEMPORARY = ".new-"  # no key begins with a dot
 _FILE = 0o444  # the permissions of the store's folder that its files have, too
@@ -42,7 +41,7 @@ class FolderObjects:
             finally:
                 temporary.unlink(missing_ok=True)
             if created:
-                sync_folder(path.parent)
+                disk.sync(path.parent)
         except OSError as error:
             raise _unavailable(path, "written", error) from error
         return created
@@ -95,7 +94,7 @@ class FolderObjects:
                 new.rmdir()
                 if not each.is_dir():  # else somebody else was faster
                     raise
-            sync_folder(each.parent)
+            disk.sync(each.parent)
 
 
 def is_folder(path: Path) -> bool:

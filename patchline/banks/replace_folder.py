@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from patchline.runtime import disk
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
 
@@ -26,7 +28,7 @@ def replace_folder(new: Path, folder: Path) -> None:
         folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    sync_folder(folder.parent)
+    disk.sync(folder.parent)
     shutil.rmtree(new, ignore_errors=True)
 
 
@@ -35,12 +37,3 @@ def _exchange(a: Path, b: Path) -> bool:
     if renameat2 is None:
         return False
     return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the entries of a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

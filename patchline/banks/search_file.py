@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from patchline.banks.replace_folder import sync_folder
 from patchline.inspection.search.search_arrays import Arrays
+from patchline.runtime import disk
 
 NEW = ".new-"  # how the names of files begin that are not complete
 _DIGEST_BYTES, _HEADER_BYTES, _ALIGNMENT, _ITEM_BYTES = 32, 1024, 64, 4
@@ -48,7 +48,7 @@ def write(path: Path, arrays: Arrays) -> None:
         temporary.chmod(0o644)
         if not path.exists():
             temporary.rename(path)
-            sync_folder(path.parent)
+            disk.sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

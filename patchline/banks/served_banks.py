@@ -19,12 +19,12 @@ from pathlib import Path
 import pydantic
 
 from patchline.banks import store
-from patchline.banks.replace_folder import sync_folder
 from patchline.banks.version_log import Record, State
 from patchline.banks.versions import Versions
 from patchline.inspection.memory_bank import Sha256
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
+from patchline.runtime import disk
 
 _SERVED_FILE = "served.json"
 _NEW = ".new-"
@@ -119,7 +119,7 @@ class ServedBanks:
             except OSError:
                 if not _is_complete(folder, files):  # else another worker of this host was faster
                     raise
-            sync_folder(folder.parent)
+            disk.sync(folder.parent)
         finally:
             shutil.rmtree(new, ignore_errors=True)
 

@@ -16,12 +16,13 @@ import pydantic
 from numpy.typing import NDArray
 
 from patchline.banks.held_out import HeldOut
-from patchline.banks.replace_folder import replace_folder, sync_folder
+from patchline.banks.replace_folder import replace_folder
 from patchline.inspection.memory_bank import BankManifest, MemoryBank
 from patchline.inspection.search import exact_search
 from patchline.inspection.search.exact_search import Search
 from patchline.protocol import messages
 from patchline.protocol.errors import SetupError
+from patchline.runtime import disk
 
 INDEX_FILE = "nnscorer_search_index.faiss"  # the name in the reference application
 MANIFEST_FILE = "manifest.json"
@@ -107,7 +108,7 @@ def replace_manifest(folder: Path, manifest: BankManifest) -> None:
     new = folder / f".{MANIFEST_FILE}.new"
     _write_synced(new, _encode(manifest))
     new.replace(folder / MANIFEST_FILE)
-    sync_folder(folder)
+    disk.sync(folder)
 
 
 def load(folder: Path, search: Callable[[IndexFile], Search] = brute_force) -> MemoryBank:

@@ -75,9 +75,9 @@ class HandIn:
         with self._errors():
             folder.mkdir(exist_ok=True)
             os.utime(uploaded)  # its time is that of the capture
-            _sync(uploaded)
+            disk.sync(uploaded)
             uploaded.rename(folder / f"{part_id}{picture_names.SUFFIXES[content_type]}")
-            _sync(folder)
+            disk.sync(folder)
         return part_id
 
     def sweep(self) -> None:
@@ -94,12 +94,3 @@ class HandIn:
             yield
         except OSError as error:
             raise disk.unwritable(self._folder, error) from error
-
-
-def _sync(path: Path) -> None:
-    """Write a file, or the entries of a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -35,6 +35,15 @@ def unwritable(path: Path, error: OSError) -> SetupError:
     return SetupError(f"{path}: cannot be written ({error.strerror}); let this user write there")
 
 
+def sync(path: Path) -> None:
+    """Write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
     """Enclose what writes below a folder: an error of a full disk becomes DiskFull, which names the file or folder."""

@@ -1,4 +1,4 @@
-"""The test bench of a gate, for the files that name its class as BENCH."""
+"""The test bench of a gate or a console, for the files that name its class as BENCH."""
 
 import pytest
 
@@ -7,7 +7,7 @@ import pytest
 def bench(request, tmp_path):
     bench = request.module.BENCH(tmp_path)
     yield bench
-    bench.memory.close()
+    bench.close()
 
 
 @pytest.fixture

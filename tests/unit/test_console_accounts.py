@@ -15,12 +15,7 @@ from patchline.console.roles import Role
 from tests.archive_contract import record
 from tests.console_bench import PASSWORD, Bench
 
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
+BENCH = Bench
 
 
 @pytest.fixture

@@ -12,14 +12,9 @@ from patchline.inspection.memory_bank import BankManifest
 from patchline.protocol.messages import Thresholds
 from tests.console_bench import Bench
 
+BENCH = Bench
+
 BANK = Path("tests/data/build_5fd44a6/brick")
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture

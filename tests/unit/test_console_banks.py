@@ -18,6 +18,8 @@ from tests.archive_contract import record
 from tests.console_bench import Bench
 from tests.ledger_contract import entry, shadow
 
+BENCH = Bench
+
 BANK = Path("tests/data/build_5fd44a6/brick")
 PAGE, ACT = "/banks/brick", "/banks/brick/act"
 HX = {"hx-request": "true"}
@@ -35,13 +37,6 @@ def make_bank(folder, fail):
     changed = manifest.model_copy(update={"thresholds": Thresholds(review=900.0, fail=fail)})
     store.replace_manifest(folder, changed)
     return folder
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture

@@ -13,14 +13,9 @@ from patchline.console.sessions import Sessions
 from tests.archive_contract import record
 from tests.console_bench import Bench
 
+BENCH = Bench
+
 HOUR_S, YEAR_S = 3_600, 365 * 86_400
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.mark.parametrize("seconds", [-YEAR_S, -HOUR_S, HOUR_S, YEAR_S])

@@ -3,8 +3,6 @@
 import asyncio
 import json
 
-import pytest
-
 from patchline.broker.base import Message
 from patchline.console import line_page
 from patchline.console.roles import Role
@@ -13,12 +11,7 @@ from patchline.protocol.status_message import STATUS_TYPE, Status
 from tests.archive_contract import NOW, record
 from tests.console_bench import Bench
 
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
+BENCH = Bench
 
 
 def jobs(live, number=0):

@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from patchline.archive.base import Unavailable
 from patchline.console.archive_watch import ArchiveWatch
 from patchline.console.live import Live
@@ -13,14 +11,9 @@ from patchline.console.roles import Role
 from tests.archive_contract import NOW, record
 from tests.console_bench import PASSWORD, Bench
 
+BENCH = Bench
+
 REASONS = ("wrong", "limit", "disabled", "provider")
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 def value(metrics, name, **labels):

@@ -18,15 +18,10 @@ from tests.archive_contract import NOW, record
 from tests.console_bench import PNG, Bench
 from tests.ledger_contract import act, announcement, confirmation, delivery, entry, judgement, outcome, shadow
 
+BENCH = Bench
+
 __all__ = ["delivery"]
 HX = {"hx-request": "true"}
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,9 @@ from tests.console_bench import PNG, Bench
 from tests.ledger_contract import act, announcement, entry, judgement, outcome
 from tests.unit.test_replay import Scene
 
+BENCH = Bench
+
 HX = {"hx-request": "true"}
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture(scope="module")

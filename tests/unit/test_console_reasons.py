@@ -9,14 +9,9 @@ from patchline.console import reasons, texts
 from patchline.console.roles import Role
 from tests.console_bench import SETTINGS, Bench
 
+BENCH = Bench
+
 PLACE = re.compile(r"%\(\w+\)s")
-
-
-@pytest.fixture
-def bench(tmp_path):
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture(scope="module")

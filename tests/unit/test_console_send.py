@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from patchline.broker.base import Message
-from patchline.console import audit, hand_in
+from patchline.console import audit
 from patchline.console.hand_in import HandIn
 from patchline.console.roles import Role
 from patchline.protocol import status_message
 from patchline.protocol.errors import SetupError
 from patchline.protocol.status_message import Status
 from patchline.publisher import source
+from patchline.runtime import disk
 from tests.archive_contract import NOW, record
 from tests.console_bench import Bench
 from tests.pictures import pillow
@@ -142,7 +143,7 @@ def test_a_full_disk_is_said_before_anything_is_read(bench, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hand_in, "_sync", full)
+    monkeypatch.setattr(disk, "sync", full)
     answer = bench.send([("a.png", png())])
     assert (answer.status_code, "The disk of the console is full" in answer.text) == (507, True)
     assert bench.handed() == []
