@@ -149,24 +149,23 @@ def test_a_page_is_the_same(people, path):
     assert of_postgresql == of_sqlite
 
 
-def test_a_search_is_the_same_on_its_later_pages(people):
-    path, pages = "/search", 0
+def equal_pages(people, path, following):
+    """Return how many pages there are, from the first to the one without a link to the following page."""
+    count = 0
     while path:
         of_sqlite, of_postgresql = answers(people, path)
         assert of_postgresql == of_sqlite
-        link = re.search(r'href="(/search\?[^"]*before=[^"]*)"', of_sqlite[1])
-        path, pages = link and link[1].replace("&amp;", "&"), pages + 1
-    assert pages == 2
+        link = re.search(rf'href="({path.partition("?")[0]}\?[^"]*{following}=[^"]*)"', of_sqlite[1])
+        path, count = link and link[1].replace("&amp;", "&"), count + 1
+    return count
+
+
+def test_a_search_is_the_same_on_its_later_pages(people):
+    assert equal_pages(people, "/search", "before") == 2
 
 
 def test_a_review_goes_through_the_same_parts(people):
-    path, seen = "/review", 0
-    while path:
-        of_sqlite, of_postgresql = answers(people, path)
-        assert of_postgresql == of_sqlite
-        link = re.search(r'href="(/review\?[^"]*after=[^"]*)"', of_sqlite[1])
-        path, seen = link and link[1].replace("&amp;", "&"), seen + 1
-    assert seen > 30
+    assert equal_pages(people, "/review", "after") > 30
 
 
 def test_every_page_is_compared():

@@ -14,7 +14,7 @@ def without_code(text):
     return re.sub(r"```.*?```", "", text, flags=re.S)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *Path("patchline/packaged").rglob("*.md")], ids=str)
 def test_lines_fit_into_120_columns(document):
     assert [line for line in document.read_text().splitlines() if len(line) > MOST_COLUMNS] == []
 
