@@ -59,12 +59,15 @@ class LinkedFolder:
             watch.close()
 
     def _target(self) -> Path:
+        """Return where the link leads now; the link itself if it is missing."""
         return Path(os.path.realpath(self._link))
 
     def _follow(self) -> None:
         """Watch the folder to which the link leads now."""
         target = self._target()
         if target.is_dir():
+            if target.is_symlink():  # it was made just now, after the look; the next look follows it
+                return
             self._broken = self._current.reports.former = False
             if target != self._current.root:
                 self._change_to(target)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -58,6 +59,7 @@ class Watch:
     def _collect(self):
         for line in self.process.stderr:
             self.log.append(line)
+            sys.stdout.write(line)  # shown if the test fails
 
     def wait_for_log(self, text):
         def is_logged():

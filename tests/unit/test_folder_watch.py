@@ -981,6 +981,30 @@ def test_a_link_that_leads_nowhere_is_reported_and_followed_when_it_is_mended(pl
     watch.close()
 
 
+def test_a_link_that_is_made_while_the_publisher_looks_is_followed_by_the_next_look(plant, monkeypatch):
+    linked = LinkedPlant(plant)
+    linked.lead_to(0)
+    watch = linked.open()
+    captures = watch.captures()
+    write(linked.folders[0] / "a.png", png(1))
+    assert taken(captures, 1) == ["a"]
+    linked.link.unlink()
+    look = os.path.realpath
+
+    def look_first(path, **options):
+        target = look(path, **options)
+        if not linked.link.is_symlink():
+            linked.lead_to(1)
+        return target
+
+    monkeypatch.setattr(os.path, "realpath", look_first)
+    write(linked.folders[1] / "b.png", png(2))
+    assert taken(captures, 1) == ["b"]
+    write(linked.folders[0] / "c.png", png(3))
+    assert taken(captures, 1) == ["c"]
+    watch.close()
+
+
 def test_a_former_folder_is_left_once_nothing_happens_in_it(plant, monkeypatch):
     monkeypatch.setattr("patchline.publisher.linked_folder.time", SimpleNamespace(monotonic=lambda: plant.now))
     linked = LinkedPlant(plant)
