@@ -24,6 +24,15 @@ from pathlib import Path
 from bench import plant
 plant.build(Path(sys.argv[1]), Path("models"), tuple(sys.argv[2:]))
 """
+_SAME_RECIPE = """
+import sys
+from pathlib import Path
+import yaml
+path, name, like = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+document = yaml.safe_load(path.read_text())
+document["categories"][name] = document["categories"][like]
+path.write_text(yaml.safe_dump(document))
+"""
 _INSTALL_S = 1800
 
 
@@ -52,15 +61,27 @@ class Build:
         self.plant.mkdir(parents=True)
         _run([str(self.python), "-c", _PLANT, str(self.plant), *categories], self.root, self._environment)
 
+    def add_category(self, name: str, like: str) -> None:
+        """Fit a further category with the recipe of another one, and the same pictures.
+
+        Raises:
+            ServiceError: the build cannot do it.
+        """
+        path = str(self.plant / "config.yaml")
+        _run([str(self.python), "-c", _SAME_RECIPE, path, name, like], self.root, self._environment)
+        command = [str(self.python), "-m", "patchline", "fit", "--category", name, "--config", path]
+        _run([*command, str(self.plant / "good")], self.root, self._environment)
+
     @contextmanager
-    def worker(self, servers: private_servers.Servers, category: str) -> Iterator[Worker]:
-        """Start a worker of this build and yield it; stop it at the end of the block.
+    def worker(self, servers: private_servers.Servers, *categories: str) -> Iterator[Worker]:
+        """Start a worker of this build for some categories and yield it; stop it at the end of the block.
 
         Raises:
             ServiceError: of the block, with the last line of the worker's log.
         """
         (port,) = server.free_ports(1)
-        arguments = ["--category", category, "--config", str(self.plant / "config.yaml"), "--metrics-port", str(port)]
+        served = [word for name in categories for word in ("--category", name)]
+        arguments = [*served, "--config", str(self.plant / "config.yaml"), "--metrics-port", str(port)]
         urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
         with (self.plant / "worker.log").open("ab") as log:
             command = [str(self.python), "-m", "patchline", "worker", *arguments]

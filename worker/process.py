@@ -21,7 +21,7 @@ from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import topology
 from patchline.protocol.errors import DeviceStuckError, MismatchError, PatchlineError, SetupError
-from patchline.runtime import connections, container, garbage, logs, notify
+from patchline.runtime import connections, container, garbage, heap, logs, notify
 from patchline.runtime.connections import now_ms
 from patchline.runtime.health import Health
 from patchline.runtime.queue_keeper import QueueKeeper, QueueMetrics
@@ -272,6 +272,7 @@ def _run_lanes(
     queues = {lane.jobs for lane in lanes}
     health.is_consuming = lambda: broker.connected and all(queue.subscribed for queue in queues)
     garbage.settle()
+    heap.trim()
     threads = _start(lanes, losses)
     failure = _watch(threads, lanes[0].heartbeats, health, stop)
     # A worker that lost its device can finish nothing: it gives everything back at once.

@@ -12,11 +12,13 @@ from functools import partial
 from typing import Protocol
 
 import pydantic
-import redis
 import structlog
 
 from patchline import config
-from patchline.protocol import messages
+from patchline.protocol import messages, optional_imports
+
+with optional_imports.without("opentelemetry"):  # 3 MB, for metrics that nobody asks of it
+    import redis
 
 _log = structlog.get_logger(__name__)
 _RETRY_AFTER_S = 5.0  # after a failure; an unreachable Redis then costs one timeout in this period

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import tempfile
-import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor
 
+from patchline.devices import mapped_file
 from patchline.devices.model_manifest import ModelManifest, Precision
+from patchline.protocol import optional_imports
 from patchline.protocol.errors import Reason, Retry, SetupError
+
+with optional_imports.without("openvino.tools.ovc"):  # its converter takes 5 MB, and sends telemetry
+    import openvino
+    from openvino.preprocess import PrePostProcessor
 
 _PRECISIONS: dict[openvino.Type, Precision] = {
     openvino.Type.f32: "f32",
@@ -33,7 +39,7 @@ def core() -> openvino.Core:
 
 
 class OpenVinoBackbone:
-    """Implements `backbone.Backbone` with one compiled model. Each calling thread has its own inference request.
+    """Implements `backbone.Backbone` with one compiled model. It has as many inference requests as work at once.
 
     The model is compiled for one image at a time, which is how all callers use it: OpenVINO then plans its memory and
     its kernels once, and an image takes an eighth less. Its threads are not bound to cores: one that is bound waits for
@@ -55,7 +61,7 @@ class OpenVinoBackbone:
         self.model_sha256 = manifest.sha256
         self.side = side
         self.grid = manifest.grid(side)
-        self._thread_local = threading.local()
+        self._idle: deque[openvino.InferRequest] = deque()  # of requests, the last one that was used is taken next
         hint = "f32" if precision == "int8" else precision  # a quantised graph declares its own precision
         settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": streams, "ENABLE_CPU_PINNING": False}
         if cpus is not None:  # OpenVINO sees the cores of the machine, not the quota of a container
@@ -64,6 +70,7 @@ class OpenVinoBackbone:
             graph = read_graph(model, manifest, side)
             graph.reshape([1, side, side, 3])
             self._compiled = core().compile_model(graph, "CPU", settings)
+            mapped_file.let_go(model.with_suffix(".bin"))  # the kernels have weights of their own, in their own order
         except RuntimeError as error:
             raise SetupError(f"{model}: OpenVINO cannot compile it for {side} x {side} images: {error}") from error
         self.precision: Precision = "int8" if precision == "int8" else self._actual_precision()
@@ -83,8 +90,6 @@ class OpenVinoBackbone:
         Raises:
             Retry: OpenVINO failed.
         """
-        if not hasattr(self._thread_local, "request"):
-            self._thread_local.request = self._compiled.create_infer_request()
         try:
             features = [self._extract_one(image[None]) for image in images]
             return features[0] if len(features) == 1 else np.concatenate(features)
@@ -92,8 +97,21 @@ class OpenVinoBackbone:
             raise Retry(Reason.DEVICE_FAILED, f"OpenVINO failed: {error}") from error
 
     def _extract_one(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        outputs = self._thread_local.request.infer(image, share_inputs=True, share_outputs=True)
-        return np.array(outputs[0], np.float32)
+        with self._request() as request:
+            outputs = request.infer(image, share_inputs=True, share_outputs=True)
+            return np.array(outputs[0], np.float32)
+
+    @contextmanager
+    def _request(self) -> Iterator[openvino.InferRequest]:
+        """Take an idle inference request, or make one: each has memory of its own, and few threads infer at once."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            self._idle.append(request)
 
     def close(self) -> None:
         """Nothing to release."""

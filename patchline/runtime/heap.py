@@ -19,3 +19,13 @@ def share(count: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, count)
+
+
+def trim() -> None:
+    """Return what this process has freed to the system: what it needed to start, say.
+
+    With another C library than glibc, nothing changes.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -7,10 +7,12 @@ import logging
 import sys
 from typing import Any
 
-import structlog
-
+from patchline.protocol import optional_imports
 from patchline.protocol.errors import SetupError
 from patchline.runtime.log_lines import LineLogger, LogLines
+
+with optional_imports.without("rich", "greenlet"):  # 5 MB, for stack traces in colour and another kind of threads
+    import structlog
 
 LEVELS = ("debug", "info", "warning", "error")
 _END_TIMEOUT_S = 1.0

@@ -1,4 +1,7 @@
-"""Progress bars and tables in a terminal. The only rich user."""
+"""Progress bars and tables in a terminal. The only rich user.
+
+Each function imports what it needs of rich: all commands import this module, and most of them draw nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import rich.console
-import rich.live
-import rich.progress
-import rich.table
-import rich.text
+if TYPE_CHECKING:
+    from rich.progress import Progress as Progress
 
-Progress = rich.progress.Progress
 _newest: deque[Progress] = deque(maxlen=1)
 
 
 def progress() -> Progress:
     """Return progress bars on standard error. If it is not a terminal, they only show their final state."""
-    bars = Progress(
+    import rich.console
+    import rich.progress
+
+    bars = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:<28}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
@@ -57,11 +59,16 @@ def followed(tell: Callable[[str, int, int], None], every_s: float = 0.5) -> Ite
 
 def note(text: str) -> None:
     """Print a line on standard error."""
+    import rich.console
+
     rich.console.Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], text: bool = False) -> None:
     """Print a table. The first column is left-aligned, the others right-aligned; if `text`, all are left-aligned."""
+    import rich.console
+    import rich.table
+
     output = rich.table.Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         output.add_column(column, justify="left" if text or not number else "right")
@@ -77,6 +84,9 @@ class Screen:
     """
 
     def __init__(self) -> None:
+        import rich.console
+        import rich.live
+
         self._live = rich.live.Live(console=rich.console.Console(highlight=False), auto_refresh=False)
 
     @property
@@ -86,6 +96,9 @@ class Screen:
 
     def draw(self, lines: Iterable[Sequence[tuple[str, str]]]) -> None:
         """Replace all lines."""
+        import rich.console
+        import rich.text
+
         texts = [rich.text.Text.assemble(*line, no_wrap=True, overflow="crop") for line in lines]
         self._live.update(rich.console.Group(*texts), refresh=True)
 
@@ -99,6 +112,8 @@ class Screen:
 
 def is_terminal() -> bool:
     """Return True if standard output is a terminal that can draw lines again."""
+    import rich.console
+
     return rich.console.Console().is_terminal
 
 

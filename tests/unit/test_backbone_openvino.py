@@ -2,7 +2,10 @@
 
 import ctypes
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
 
 from patchline.devices import backbone, loading, openvino_backbone
 
@@ -44,3 +47,21 @@ def test_models_that_come_and_go_leave_the_signal_stack_as_it_is():
 def test_the_threads_of_a_model_are_not_bound_to_cores():
     # OpenVINO binds a thread only while it computes, so its own word has to do.
     assert load("f32")._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+def test_threads_that_infer_one_after_the_other_share_a_request():
+    network, image = load("f32"), np.zeros((1, 64, 64, 3), np.uint8)
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(network.extract, image).result()
+    assert len(network._idle) == 1
+
+
+def test_threads_that_infer_at_once_get_the_features_of_their_own_images():
+    network = load("f32")
+    images = np.random.default_rng(0).integers(0, 255, (40, 1, 64, 64, 3), dtype=np.uint8)
+    expected = [network.extract(image) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        features = list(threads.map(network.extract, images))
+    np.testing.assert_array_equal(features, expected)
+    assert len(network._idle) <= 4

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from patchline.protocol import optional_imports
 
 # The packages from the lowest to the highest. A package imports only itself and packages that come earlier here.
 ROOMS = [
@@ -73,6 +76,7 @@ NEIGHBOURS = {
     "joserfc": {"patchline/console/oidc.py"},
     "requests": {"patchline/console/oidc.py"},
 }
+WORKER = {"pika", "redis", "faiss", "threadpoolctl", "openvino", "prometheus_client", "yaml", "PIL"}
 ONE_ROOM = {"typer": "cli"}
 MAX_LINES, MAX_FUNCTION_LINES = 400, 50
 NODES = (ast.Import, ast.ImportFrom, ast.FunctionDef)
@@ -174,6 +178,26 @@ def test_a_publisher_does_not_load_faiss_or_openvino():
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"faiss", "openvino", "cv2", "sklearn"} & set(loaded)
+
+
+def test_a_worker_loads_nothing_that_it_does_not_need():
+    script = (
+        "import patchline.cli.main, patchline.worker.process, patchline.devices.openvino_backbone, sys;"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in NEIGHBOURS if name in loaded} - {"cryptography"} == WORKER
+    assert not {"greenlet", "openvino.tools.ovc", "openvino.frontend.tensorflow"} & set(loaded)
+
+
+def test_what_was_left_out_of_an_import_can_be_imported_later(tmp_path, monkeypatch):
+    (tmp_path / "left_out.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with optional_imports.without("left_out", "ast"):
+        with pytest.raises(ImportError):
+            importlib.import_module("left_out")
+        assert importlib.import_module("ast") is ast, "it was there before"
+    assert importlib.import_module("left_out").__file__ == str(tmp_path / "left_out.py")
 
 
 def test_openvino_leaves_no_trace_of_telemetry_in_the_home_folder(tmp_path):
