@@ -24,6 +24,7 @@ from patchline.cli import (
     models,
     replay,
     report,
+    size,
     up,
 )
 from patchline.protocol.errors import PatchlineError
@@ -63,6 +64,7 @@ for command in (
     machine.schema,
     machine.demo,
     machine.bench,
+    size.size,
 ):
     app.command()(command)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -1,0 +1,123 @@
+"""What an image costs a machine: from the table of a benchmark, else measured here with golden images."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchline import config
+from patchline.banks import golden, serving
+from patchline.devices import backbone
+from patchline.inspection.inspector import untimed
+from patchline.protocol.errors import SetupError
+
+AGAINST, BENCH = Path("out/bench-against.json"), Path("out/bench.json")
+_WORKER, _RABBITMQ = ": worker, an image", ": RabbitMQ, an image"
+_HOST = "CPU of the workers for an image, "
+_PROBES = 30
+_REST_MS = 3.0  # of a worker, beside the inspection: docs/operations.md says 2 to 3
+_RABBITMQ_MS, _HOST_MS = 2.5, 17.0  # the highest of docs/performance.md
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Core-milliseconds of an image, rounded up, and where the number comes from."""
+
+    ms: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an image costs.
+
+    Attributes:
+        worker: the process that judges on a CPU.
+        host: the process that judges with a chip, without the chip.
+        rabbitmq: the broker, from the publisher to the verdict.
+    """
+
+    worker: Cost
+    host: Cost
+    rabbitmq: Cost
+
+
+def read(path: Path | None, load: str | None, settings: config.Config) -> Costs:
+    """Return the costs of a benchmark's table, or measure them.
+
+    Args:
+        path: as `make bench-against` writes it; by default its own file, if that is there.
+        load: the name of a load in the table, such as `default, JPEG`; by default the first one.
+        settings: a plant, for a probe where there is no table.
+
+    Raises:
+        SetupError: the table or its load cannot be used, or there is nothing to probe.
+    """
+    host = _host()
+    if path is None and not AGAINST.exists():
+        return Costs(_probe(settings), host, Cost(2 * _RABBITMQ_MS, "docs/performance.md, twice for the intake"))
+    path = path or AGAINST
+    values = rows(path)
+    loads = [name.removesuffix(_WORKER) for name in values if name.endswith(_WORKER)]
+    chosen = load or next(iter(loads), None)
+    if chosen not in loads:
+        raise SetupError(f"{path}: no row '{load or '...'}{_WORKER}'; it has {', '.join(loads) or 'no load'}")
+    if chosen + _RABBITMQ not in values:
+        raise SetupError(f"{path}: no row '{chosen}{_RABBITMQ}'")
+    source = f"{path}, {chosen}"
+    rabbitmq = Cost(2 * values[chosen + _RABBITMQ], f"{source}; twice for the intake")
+    return Costs(Cost(values[chosen + _WORKER], source), host, rabbitmq)
+
+
+def rows(path: Path) -> dict[str, float]:
+    """Return the values of a table by name, each with its spread added.
+
+    Raises:
+        SetupError: the file cannot be read, or is no such table.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        values = {row["name"]: float(row["ours"]) * (1 + float(row["spread"])) for row in table["rows"]}
+    except OSError as error:
+        raise SetupError(f"{path}: {error.strerror}; `make bench-against` writes such a file") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SetupError(f"{path}: it is no table as `make bench-against` writes it") from error
+    if bad := [name for name, value in values.items() if not 0 < value < math.inf]:
+        raise SetupError(f"{path}: '{bad[0]}' is not above 0")
+    return values
+
+
+def _host() -> Cost:
+    values: Mapping[str, float] = rows(BENCH) if BENCH.exists() else {}
+    measured = [value for name, value in values.items() if name.startswith(_HOST)]
+    return Cost(max(measured), str(BENCH)) if measured else Cost(_HOST_MS, "docs/performance.md, the highest")
+
+
+def _probe(settings: config.Config) -> Cost:
+    """Measure the CPU time of golden images. The slowest one counts."""
+    names = [name for name in settings.categories if (settings.paths.memory_banks / name / golden.FILE).is_file()]
+    if not names:
+        advice = "name a table with --costs, or fit a category"
+        raise SetupError(f"no measured costs: {AGAINST} is not there, and no category has golden images; {advice}")
+    with closing(serving.Loader(settings, backbone.CPU, streams=1)) as loader:
+        slowest = max(max(_inspections_ms(loader, settings, name)) for name in names)
+    return Cost(slowest + _REST_MS, f"measured now: golden images of {len(names)} categories, and {_REST_MS:g} ms")
+
+
+def _inspections_ms(loader: serving.Loader, settings: config.Config, name: str) -> Iterator[float]:
+    """Yield the median CPU time of each golden image of a category, with its heat map."""
+    recorded, images = golden.read(settings.paths.memory_banks / name)
+    inspector = loader.load(name)
+    for reference, image in zip(recorded.images, images, strict=True):
+        spent = []
+        for _ in range(_PROBES):
+            begin = time.process_time()
+            inspector.inspect(image, reference.content_type, untimed, with_heat_map=True)
+            spent.append(1000 * (time.process_time() - begin))
+        yield statistics.median(spent)

@@ -1,0 +1,276 @@
+"""How many workers, hosts, brokers and disks a plant needs, and how much network. What is uncertain is rounded up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from patchline import config
+from patchline.operations import queueing
+from patchline.operations.measured_costs import Costs
+from patchline.protocol.errors import SetupError
+
+MAX_UTILISATION = 0.8  # above it, a wait grows faster than the load
+CHIP_MS = 27.7  # an Ascend 310, as the reference application reports
+VARIATION = 0.5  # squared coefficient of variation of the service: hosts pause, rejects take longer
+_REJECT_MS = 12.0  # heat map, regions and picture of a reject
+_MEASURED_REJECTS = 0.1  # of the benchmark's images
+_PUBLISHER_MS, _PUBLISHER_MS_PER_KB = 1.0, 0.025
+_GATE_CORES = 0.11  # of a line, whose PLC is polled every 10 ms
+_ARCHIVE_MS = 0.5
+_MESSAGES, _MESSAGE_BYTES = 8, 1_500  # of a part besides its image, in all queues together
+_RECORD_BYTES = 3_500  # of a part in the archive
+_HEAT_MAP_BYTES = 500_000
+_LOG_AND_SEGMENT = 2
+_FRAMING = 1.1
+_MAX_WORKERS = 10_000
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a plant asks for.
+
+    Attributes:
+        lines: their number.
+        rate: parts a second of one line.
+        image_bytes: of an encoded image.
+        rejects: the share of parts that are not passed.
+        categories: their number.
+        chips: the network runs on Ascend chips, otherwise on the CPU.
+        p99_ms: 99 of 100 verdicts come within that time of the publishing.
+        host_cores: of each host.
+        brokers: nodes of RabbitMQ, 1 or 3.
+        disk_mb_s: what a disk writes, in megabytes a second.
+        hours: of work a day.
+
+    Raises:
+        SetupError: a number makes no sense.
+    """
+
+    lines: int
+    rate: float
+    image_bytes: int
+    rejects: float = 0.05
+    categories: int = 1
+    chips: bool = False
+    p99_ms: float = 500.0
+    host_cores: int = 8
+    brokers: int = 3
+    disk_mb_s: float = 100.0
+    hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        """Check all numbers."""
+        for name in ("lines", "rate", "image_bytes", "categories", "p99_ms", "host_cores", "disk_mb_s", "hours"):
+            value = getattr(self, name)
+            if not 0 < value <= 1e12:
+                raise SetupError(f"--{name.replace('_', '-')} is {value}; it must be a number above 0")
+        if not 0 <= self.rejects <= 1:
+            raise SetupError(f"--rejects is {self.rejects}; it is a share, from 0 to 1")
+        if self.hours > 24:
+            raise SetupError(f"--hours is {self.hours}; a day has 24")
+        if self.brokers not in (1, 3):
+            raise SetupError(f"--brokers is {self.brokers}; RabbitMQ has 1 node, or 3, of which one may be lost")
+
+    @property
+    def images_per_s(self) -> float:
+        """Of all lines."""
+        return self.lines * self.rate
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The servers that judge, chips or cores, and how long parts wait for them.
+
+    Attributes:
+        count: their number.
+        service_ms: one image on one of them.
+        utilisation: the share of the time in which one is busy.
+        mean_wait_ms: before service.
+        p99_wait_ms: the same, of 99 in 100 images of independent lines.
+        together_ms: the wait of the last one if all lines trigger at the same moment.
+        p99_ms: from the publishing to the verdict, with the larger of the two waits.
+    """
+
+    count: int
+    service_ms: float
+    utilisation: float
+    mean_wait_ms: float
+    p99_wait_ms: float
+    together_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Need:
+    """A row of the answer: what is needed, how much, and what the number assumes."""
+
+    what: str
+    value: str
+    because: str
+
+
+def workers(demand: Demand, costs: Costs, given: int | None = None) -> Workers:
+    """Return the fewest workers that are enough, or those that are given.
+
+    Raises:
+        SetupError: the given ones are too few, or no number of them answers in time.
+    """
+    service_ms, alone_ms = _service_ms(demand, costs), _alone_ms(demand, costs)
+    if alone_ms > demand.p99_ms:
+        text = f"an image alone takes {alone_ms:.1f} ms: no number of workers answers in {demand.p99_ms:g} ms"
+        raise SetupError(f"{text}; allow more with --p99-ms")
+    first = max(1, math.ceil(demand.images_per_s * service_ms / 1000 / MAX_UTILISATION))
+    if given is None:
+        return _fewest(first, demand, costs)
+    if given < first:
+        raise SetupError(f"--workers {given} are too few: above {MAX_UTILISATION:.0%} busy; it takes {first} or more")
+    found = _with(given, demand, costs)
+    if not _enough(found, demand):
+        need = _fewest(first, demand, costs).count
+        raise SetupError(f"--workers {given} are too few: p99 is {found.p99_ms:.0f} ms; it takes {need} or more")
+    return found
+
+
+def _fewest(first: int, demand: Demand, costs: Costs) -> Workers:
+    """Return the fewest workers from `first` on that answer in time.
+
+    Raises:
+        SetupError: they are too many for one plant.
+    """
+    alone_ms = _alone_ms(demand, costs)
+    # The images that a worker takes one after the other, if all lines trigger at once.
+    turns = 1 + int((demand.p99_ms - alone_ms) / _service_ms(demand, costs))
+    count = max(first, math.ceil(demand.lines / turns))
+    while count <= _MAX_WORKERS:
+        if _enough(found := _with(count, demand, costs), demand):
+            return found
+        count += 1
+    raise SetupError(f"it takes more than {_MAX_WORKERS} workers; check --lines, --rate and the costs")
+
+
+def _enough(found: Workers, demand: Demand) -> bool:
+    return found.p99_ms <= demand.p99_ms
+
+
+def _with(count: int, demand: Demand, costs: Costs) -> Workers:
+    service_ms = _service_ms(demand, costs)
+    queue = (count, demand.images_per_s, service_ms / 1000, VARIATION)
+    p99_wait_ms = 1000 * queueing.wait_s(*queue)
+    together_ms = queueing.simultaneous_wait_s(demand.lines, count, service_ms)
+    return Workers(
+        count=count,
+        service_ms=service_ms,
+        utilisation=demand.images_per_s * service_ms / 1000 / count,
+        mean_wait_ms=1000 * queueing.mean_wait_s(*queue),
+        p99_wait_ms=p99_wait_ms,
+        together_ms=together_ms,
+        p99_ms=_alone_ms(demand, costs) + max(p99_wait_ms, together_ms),
+    )
+
+
+def _service_ms(demand: Demand, costs: Costs) -> float:
+    return CHIP_MS if demand.chips else _host_ms(demand, costs)
+
+
+def _alone_ms(demand: Demand, costs: Costs) -> float:
+    """The time of an image that waits for no other."""
+    return _host_ms(demand, costs) + (CHIP_MS if demand.chips else 0.0)
+
+
+def _host_ms(demand: Demand, costs: Costs) -> float:
+    """Core-milliseconds of a worker for an image. Fewer rejects than those measured are no credit."""
+    measured = costs.host if demand.chips else costs.worker
+    return measured.ms + max(0.0, demand.rejects - _MEASURED_REJECTS) * _REJECT_MS
+
+
+def needs(demand: Demand, costs: Costs, found: Workers, settings: config.Config) -> Iterator[Need]:
+    """Yield the answer, row by row.
+
+    Raises:
+        SetupError: a node of RabbitMQ does not fit on a host.
+    """
+    yield from _for_workers(demand, costs, found)
+    yield from _for_hosts(demand, costs, found)
+    yield from _for_disks(demand, settings)
+    yield from _for_network(demand)
+
+
+def _for_workers(demand: Demand, costs: Costs, found: Workers) -> Iterator[Need]:
+    load = f"{demand.lines} lines of {demand.rate:g} parts/s"
+    yield Need("images a second", f"{demand.images_per_s:.4g}", load)
+    what = "chips, each with a worker" if demand.chips else "CPU workers, each of one core"
+    source = "an Ascend 310" if demand.chips else costs.worker.source
+    yield Need(what, f"{found.count}", f"{found.service_ms:.1f} ms an image: {source}")
+    yield Need("utilisation", f"{found.utilisation:.2f}", f"at most {MAX_UTILISATION}")
+    yield Need(
+        "mean wait", f"{found.mean_wait_ms:.1f} ms", f"M/G/c, Allen-Cunneen; variation {VARIATION} of the service"
+    )
+    yield Need("p99 of the wait", f"{found.p99_wait_ms:.1f} ms", "lines independent of each other: at most Poisson")
+    yield Need("wait if all lines trigger at once", f"{found.together_ms:.1f} ms", "the last of one image a line")
+    yield Need(
+        "p99, published to verdict", f"{found.p99_ms:.1f} ms", "service, and the larger wait; idle network and disk"
+    )
+
+
+def _for_hosts(demand: Demand, costs: Costs, found: Workers) -> Iterator[Need]:
+    rate, worker_ms = demand.images_per_s, _host_ms(demand, costs)
+    publisher_ms = _PUBLISHER_MS + _PUBLISHER_MS_PER_KB * demand.image_bytes / 1000
+    judging = rate * worker_ms / 1000 / MAX_UTILISATION if demand.chips else float(found.count)
+    other = (rate * (publisher_ms + _ARCHIVE_MS) / 1000 + demand.lines * _GATE_CORES) / MAX_UTILISATION
+    broker = rate * costs.rabbitmq.ms / 1000 / MAX_UTILISATION
+    if broker > demand.host_cores:
+        text = f"a node of RabbitMQ takes {broker:.1f} cores, and a host has {demand.host_cores}"
+        raise SetupError(f"{text}; say more --host-cores, or split the plant")
+    source = costs.host.source if demand.chips else costs.worker.source
+    yield Need("cores of the workers", f"{_up(judging)}", f"{worker_ms:.1f} ms an image: {source}")
+    because = f"publishers {publisher_ms:.1f} ms, archive {_ARCHIVE_MS} ms an image, gates {_GATE_CORES} a line"
+    yield Need("cores of publishers, gates, archive", f"{_up(other)}", f"{because}: docs/performance.md")
+    broker_because = f"{costs.rabbitmq.ms:.1f} ms an image: {costs.rabbitmq.source}; one leads all queues"
+    yield Need("cores of a node of RabbitMQ", f"{_up(broker)}", broker_because)
+    nodes = "one may be lost" if demand.brokers == 3 else "its disk is the weakest part; 3 survive the loss of one"
+    yield Need("nodes of RabbitMQ", f"{demand.brokers}", nodes)
+    yield Need("hosts", f"{_hosts(demand, _up(judging) + _up(other), _up(broker))}", f"of {demand.host_cores} cores")
+
+
+def _hosts(demand: Demand, cores: int, broker_cores: int) -> int:
+    """Return the number of hosts. Nodes of RabbitMQ share theirs with workers only where one host has all."""
+    if demand.brokers == 1 and cores + broker_cores <= demand.host_cores:
+        return 1
+    return math.ceil(cores / demand.host_cores) + demand.brokers
+
+
+def _for_disks(demand: Demand, settings: config.Config) -> Iterator[Need]:
+    rate = demand.images_per_s
+    written = rate * (demand.image_bytes + _MESSAGES * _MESSAGE_BYTES) * _LOG_AND_SEGMENT / 1e6
+    yield Need("disk of a node, written", f"{written:.1f} MB/s", "images and messages, in the log and in a segment")
+    yield Need(
+        "syncs of a node, at most", f"{rate * (_MESSAGES + 1):.0f} /s", "one a message; one sync has all that wait"
+    )
+    disks = math.ceil(written / demand.disk_mb_s / MAX_UTILISATION)
+    yield Need(
+        "disks", f"{disks * demand.brokers + 1}", f"{disks} a node of {demand.disk_mb_s:g} MB/s, 1 of the archive"
+    )
+    broker = settings.broker
+    small = (broker.verdicts_max_length + broker.ledger_max_length) * _MESSAGE_BYTES
+    queues = 2 * demand.categories * broker.jobs_max_bytes + broker.dead_max_bytes + broker.pictures_max_bytes + small
+    yield Need(
+        "disk of a node, all queues full", f"{_up(2 * queues / 1e9)} GB", f"{demand.categories} categories, twice"
+    )
+    kept = demand.rejects + (1 - demand.rejects) * settings.archive.pictures.pass_share
+    pictures = kept * (demand.image_bytes + _HEAT_MAP_BYTES)
+    daily = rate * 3600 * demand.hours * (_RECORD_BYTES + pictures) / 1e9
+    because = f"{demand.hours:g} h: 3.5 kB a part, image and heat map of {kept:.1%}"
+    yield Need("archive, a day", f"{daily:.1f} GB", because)
+
+
+def _for_network(demand: Demand) -> Iterator[Need]:
+    one_way = demand.images_per_s * (demand.image_bytes + _MESSAGES * _MESSAGE_BYTES) * 8 * _FRAMING / 1e6
+    yield Need("network into a node", f"{one_way:.0f} Mbit/s", "from all publishers; one node leads all queues")
+    because = f"to the workers, and {demand.brokers - 1} copies to other nodes"
+    yield Need("network out of it", f"{one_way * demand.brokers:.0f} Mbit/s", because)
+
+
+def _up(value: float) -> int:
+    return max(1, math.ceil(value))

@@ -1,0 +1,177 @@
+"""`patchline size`: what a plant needs, from measured costs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from patchline import config
+from patchline.cli import size
+from patchline.operations import measured_costs, sizing
+from patchline.operations.measured_costs import Cost, Costs
+from patchline.protocol.errors import SetupError
+
+COSTS = Costs(Cost(20.0, "a table"), Cost(10.0, "a table"), Cost(3.0, "a table"))
+DEMAND = sizing.Demand(lines=16, rate=5.0, image_bytes=100_000, categories=40)
+SETTINGS = config.load(config.PACKAGED)
+ROWS = {
+    "wide, JPEG: worker, an image": (20.0, 0.1),
+    "wide, JPEG: RabbitMQ, an image": (1.5, 0.2),
+    "default, PNG: worker, an image": (10.0, 0.0),
+    "default, PNG: RabbitMQ, an image": (1.0, 0.0),
+}
+
+
+def needs(demand):
+    found = sizing.workers(demand, COSTS)
+    return {need.what: need.value for need in sizing.needs(demand, COSTS, found, SETTINGS)}
+
+
+def table(path, rows=None):
+    rows = ROWS if rows is None else rows
+    entries = [{"name": name, "ours": ours, "spread": spread} for name, (ours, spread) in rows.items()]
+    path.write_text(json.dumps({"cpu": "a CPU", "rows": entries}))
+    return path
+
+
+@pytest.mark.parametrize("chips", [False, True])
+@pytest.mark.parametrize("larger", ["lines", "rate", "rejects"])
+def test_more_load_never_needs_fewer_workers(larger, chips):
+    values = [number / 12 for number in range(13)] if larger == "rejects" else range(1, 80)
+    counts = [sizing.workers(replace(DEMAND, chips=chips, **{larger: value}), COSTS).count for value in values]
+    assert counts == sorted(counts)
+    assert (chips and larger == "rejects") or counts[-1] > counts[0]
+
+
+@pytest.mark.parametrize("p99_ms", [60, 100, 500])
+@pytest.mark.parametrize("chips", [False, True])
+def test_one_worker_fewer_would_be_refused_as_too_few(chips, p99_ms):
+    demand = replace(DEMAND, chips=chips, p99_ms=p99_ms)
+    found = sizing.workers(demand, COSTS)
+    assert found.utilisation <= sizing.MAX_UTILISATION
+    assert found.p99_ms <= p99_ms
+    assert sizing.workers(demand, COSTS, found.count) == found
+    with pytest.raises(SetupError, match=rf"too few: .* it takes {found.count} or more"):
+        sizing.workers(demand, COSTS, found.count - 1)
+
+
+def test_a_shorter_time_needs_more_workers_also_if_all_lines_trigger_at_once():
+    counts = [sizing.workers(replace(DEMAND, p99_ms=ms), COSTS).count for ms in (500, 200, 100, 45, 20)]
+    assert counts == sorted(counts)
+    assert counts[-1] == DEMAND.lines
+
+
+def test_fewer_rejects_than_those_measured_are_no_credit_and_more_cost_more():
+    services = [sizing.workers(replace(DEMAND, rejects=share), COSTS).service_ms for share in (0, 0.1, 0.5)]
+    assert services[0] == services[1] == COSTS.worker.ms
+    assert services[2] > services[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("lines", 0, "--lines is 0; it must be a number above 0"),
+        ("rate", float("nan"), "--rate is nan"),
+        ("rate", float("inf"), "--rate is inf"),
+        ("image_bytes", -1, "--image-bytes is -1"),
+        ("rejects", 1.5, "--rejects is 1.5; it is a share, from 0 to 1"),
+        ("rejects", float("nan"), "--rejects is nan"),
+        ("hours", 25, "--hours is 25; a day has 24"),
+        ("brokers", 2, "--brokers is 2"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_by_its_option(key, value, words):
+    with pytest.raises(SetupError, match=words):
+        replace(DEMAND, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"p99_ms": 19}, "an image alone takes 20.0 ms: no number of workers answers in 19 ms"),
+        ({"lines": 10**9, "rate": 1e-9}, "it takes more than 10000 workers"),
+        ({"rate": 1e9}, "it takes more than 10000 workers"),
+    ],
+)
+def test_what_no_number_of_workers_can_do_is_said(changes, words):
+    with pytest.raises(SetupError, match=words):
+        sizing.workers(replace(DEMAND, **changes), COSTS)
+
+
+def test_a_broker_that_is_larger_than_a_host_is_refused():
+    demand = replace(DEMAND, rate=200.0, host_cores=8)
+    with pytest.raises(SetupError, match=r"a node of RabbitMQ takes 12.0 cores, and a host has 8"):
+        list(sizing.needs(demand, COSTS, sizing.workers(demand, COSTS), SETTINGS))
+
+
+def test_three_brokers_need_three_hosts_and_copies_of_every_image():
+    one, three = needs(replace(DEMAND, brokers=1)), needs(DEMAND)
+    assert (one["hosts"], three["hosts"]) == ("1", "4")
+    assert (one["disks"], three["disks"]) == ("2", "4")
+    assert one["network out of it"] == one["network into a node"] == three["network into a node"]
+    assert float(three["network out of it"].split()[0]) == pytest.approx(
+        3 * float(three["network into a node"].split()[0]), abs=2
+    )
+
+
+def test_the_archive_grows_with_the_hours_and_the_rejects():
+    day, shift, clean = (
+        float(needs(replace(DEMAND, **changes))["archive, a day"].split()[0])
+        for changes in ({}, {"hours": 8.0}, {"rejects": 0.0})
+    )
+    assert day == pytest.approx(3 * shift, abs=0.2)
+    assert clean == pytest.approx(80 * 86_400 * 3_500 / 1e9, abs=0.1)
+    assert day > clean
+
+
+def test_costs_of_a_table_have_their_spread_added(tmp_path):
+    costs = measured_costs.read(table(tmp_path / "costs.json"), None, SETTINGS)
+    assert costs.worker.ms == pytest.approx(22.0)
+    assert costs.rabbitmq.ms == pytest.approx(3.6)
+    assert measured_costs.read(table(tmp_path / "costs.json"), "default, PNG", SETTINGS).worker.ms == 10.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "it is no table"),
+        ("[]", "it is no table"),
+        ('{"rows": [{"name": "x"}]}', "it is no table"),
+        ('{"rows": [{"name": "x", "ours": 0, "spread": 0}]}', "'x' is not above 0"),
+        ('{"rows": [{"name": "x", "ours": NaN, "spread": 0}]}', "'x' is not above 0"),
+        ('{"rows": []}', "it has no load"),
+        (b"\xff", "it is no table"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(tmp_path, text, words):
+    path = tmp_path / "costs.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SetupError, match=rf"costs.json: .*{words}"):
+        measured_costs.read(path, None, SETTINGS)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(SetupError, match=r"absent.json: No such file or directory; `make bench-against` writes"):
+        measured_costs.read(tmp_path / "absent.json", None, SETTINGS)
+
+
+def test_without_costs_and_without_a_bank_the_command_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    empty = SETTINGS.model_copy(
+        update={"paths": SETTINGS.paths.model_copy(update={"memory_banks": tmp_path / "banks"})}
+    )
+    with pytest.raises(SetupError, match=r"no measured costs: .* name a table with --costs, or fit a category"):
+        measured_costs.read(None, None, empty)
+
+
+def test_the_command_prints_what_is_needed_and_what_it_assumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(size.size)
+    arguments = ["--lines", "16", "--rate", "5", "--chips", "--costs", str(table(tmp_path / "c.json"))]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    for words in ("chips, each with a worker", "M/G/c, Allen-Cunneen", "nodes of RabbitMQ", "Mbit/s", "archive, a day"):
+        assert words in result.output
