@@ -166,6 +166,23 @@ def test_without_costs_and_without_a_bank_the_command_says_what_to_do(tmp_path, 
         measured_costs.read(None, None, empty)
 
 
+def test_without_a_table_golden_images_are_measured_here_and_the_answer_says_so(plant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    costs = measured_costs.read(None, None, config.load(plant / "config.yaml"))
+    assert costs.worker.ms > 3
+    assert costs.worker.source == "measured now: golden image of brick, the slowest, and 3 ms"
+    assert costs.host.source == "docs/performance.md, the highest"
+
+
+def test_the_costs_beside_a_chip_are_those_of_the_benchmark_if_it_was_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = {"CPU of the workers for an image, 8 devices : 1": (6.0, 0.0), "another row": (99.0, 0.0)}
+    (tmp_path / "out").mkdir()
+    table(tmp_path / "out" / "bench.json", rows)
+    costs = measured_costs.read(table(tmp_path / "costs.json"), None, SETTINGS)
+    assert (costs.host.ms, costs.host.source) == (6.0, "out/bench.json")
+
+
 def test_the_command_prints_what_is_needed_and_what_it_assumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
