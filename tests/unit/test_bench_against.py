@@ -1,7 +1,10 @@
-"""The rows of `make bench-against`."""
+"""The rows of `make bench-against`, and what holds the memory of a worker."""
+
+import os
 
 import pytest
 
+from bench import line, memory
 from bench.against import Load, Measured, _rows
 from bench.plant import DEFAULT
 from bench.rows import JPEG
@@ -27,3 +30,9 @@ def test_two_builds_are_compared_by_the_medians_of_their_rounds():
 def test_images_that_were_not_sent_evenly_have_no_latency():
     load = Load("large", DEFAULT, JPEG, [b""], is_paced=False)
     assert len(list(_rows(load, [measured(1)], [measured(1)]))) == 5
+
+
+def test_what_holds_the_memory_of_a_process_adds_up_to_what_is_resident():
+    held = memory.holders(line.Worker(os.getpid(), 0))
+    assert held.total() == pytest.approx(line.resident_bytes(os.getpid()), rel=0.1)
+    assert held["not mapped from files"] > held["python"] > 0

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from patchline.inspection.search.lower_bounds import LowerBounds, Projection
 
 faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; the default suits many threads (faiss issue 5109)
+# faiss's blocks of distances: with its 4,096 queries they are 16 MB, after which malloc keeps 32 MB that are free.
+faiss.cvar.distance_compute_blas_query_bs = 1_024
 _MIN_ROWS_FOR_PRUNING = 512  # below, brute force is as fast
 _CANDIDATE_GROUPS = 5  # groups of rows, one candidate from each
 _CANDIDATE_COMPONENTS = 13  # faiss has a kernel for vectors of up to 16 numbers that writes no distances to memory
