@@ -67,7 +67,8 @@ def main() -> None:
     # The simulated device returns the same features for every image: golden scores cannot match.
     golden.require_match = lambda inspector, recorded, tolerance: golden.compare(inspector, recorded)
     with signals.stop_event() as stop:
-        process.run(settings, backbone.CPU, [options.category], options.metrics_port, stop)
+        served = [options.category] if options.category else []  # none: all
+        process.run(settings, backbone.CPU, served, options.metrics_port, stop)
 
 
 if __name__ == "__main__":
