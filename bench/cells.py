@@ -11,7 +11,7 @@ import numpy as np
 from bench import rows, searches
 from bench.table import Row, median_ms, print_rows, ratio_row
 from patchline import config
-from patchline.inspection import preprocess, score, verdict
+from patchline.inspection import score, verdict
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files
@@ -74,10 +74,7 @@ def _search_rows(inspector: Inspector, name: str) -> list[Row]:
 
 
 def _measure_cell(inspector: Inspector, path: Path) -> Cell:
-    rgb = inspector.decode(path.read_bytes(), image_files.content_type(path))
-    patches = inspector.backbone.extract(
-        preprocess.prepare(rgb, inspector.category.resize, inspector.backbone.side)[None]
-    )[0]
+    patches = inspector.features(path.read_bytes(), image_files.content_type(path))
     search = inspector.bank.search
     index = exact_search.flat_index(search.centred)
     top = score.image_scores(searches.top_distances(patches, search))

@@ -12,7 +12,7 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from patchline.inspection import preprocess, score
+from patchline.inspection import score
 from patchline.inspection.inspector import Inspector
 from patchline.protocol import image_files, messages
 from patchline.protocol.errors import JobError, MismatchError, SetupError
@@ -173,7 +173,5 @@ def require_match(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes
 
 def _score(inspector: Inspector, image: bytes, content_type: str) -> tuple[Scores, str]:
     """The scores of an image, and the SHA-256 of its features."""
-    rgb = inspector.decode(image, content_type)
-    prepared = preprocess.prepare(rgb, inspector.category.resize, inspector.category.imagesize)
-    patches = inspector.backbone.extract(prepared[None])[0]
+    patches = inspector.features(image, content_type)
     return score.image_scores(inspector.bank.distances(patches).all()), hashlib.sha256(patches.tobytes()).hexdigest()

@@ -17,7 +17,7 @@ from patchline.banks.row_origins import RowOrigins
 from patchline.devices import backbone
 from patchline.evaluation import metrics
 from patchline.evaluation.datasets import GOOD, LabelledImage
-from patchline.inspection import preprocess, score
+from patchline.inspection import score
 from patchline.inspection.inspector import Inspector
 from patchline.inspection.search import exact_search
 from patchline.inspection.search.exact_search import Search
@@ -132,10 +132,9 @@ def _scores(inspector: Inspector, path: Path, searches: list[Search]) -> list[fl
     """The score of an image with each bank."""
     category = inspector.category
     try:
-        rgb = inspector.decode(image_files.read(path), image_files.content_type(path))
+        patches = inspector.features(image_files.read(path), image_files.content_type(path))
     except Unusable as error:
         raise SetupError(f"{path}: {error.detail}") from error
-    patches = inspector.backbone.extract(preprocess.prepare(rgb, category.resize, category.imagesize)[None])[0]
     distances = (search.nearest(patches)[0] for search in searches)
     return [score.decisive_score(score.image_scores(each), category.score) for each in distances]
 

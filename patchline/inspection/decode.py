@@ -24,10 +24,11 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # our errors 
 AS_STORED = BitDepth()
 _Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED) -> NDArray[np.uint8]:
-    """Decode one captured image.
+    """Decode one captured image, to be shown or compared.
 
     Args:
         image: the encoded file, as captured.
@@ -42,13 +43,30 @@ def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS
         Unusable: the image is of no known type, exceeds a limit, is truncated or corrupt, has several frames, or
             contradicts the depth of the recipe.
     """
+    return to_rgb(grey_or_rgb(image, content_type, limits, depth))
+
+
+def grey_or_rgb(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED) -> NDArray[np.uint8]:
+    """Decode one captured image as `decode`, and a grey one as a single channel: for the backbone.
+
+    Returns:
+        uint8 [height, width] of a grey image, else [height, width, 3], RGB.
+
+    Raises:
+        Unusable: as `decode`.
+    """
     header = _check_header(image, content_type, limits)
     _check_depth(header, depth)
     if header.alpha and header.bits == 8:
         return _check_shape(image_header.decode_without_alpha(image, header.page), header, np.uint8)
     if header.all_bits or (header.bits > 8 and depth.bits is not None):
-        return _to_rgb8(_all_bits(image, header), header, depth)
-    return _check_shape(_pixels(image, header, _RGB), header, np.uint8)
+        return _to_8_bits(_all_bits(image, header), header, depth)
+    return _check_shape(_pixels(image, header, _GREY if header.grey else _RGB), header, np.uint8)
+
+
+def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give a grey image, uint8 [height, width], three equal channels. One with three is returned as it is."""
+    return pixels if pixels.ndim == 3 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def brightest(image: bytes, content_type: str, limits: Images) -> int | None:
@@ -69,8 +87,8 @@ def _all_bits(image: bytes, header: Header) -> NDArray[np.uint16]:
     return values if values.ndim == 2 else values[..., :3]  # without alpha, which may use more bits
 
 
-def _to_rgb8(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDArray[np.uint8]:
-    """The 8 highest bits of the depth, as RGB."""
+def _to_8_bits(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDArray[np.uint8]:
+    """The 8 highest bits of the depth, as grey or RGB."""
     bits, alignment = (header.bits, header.alignment) if header.bits < 16 else (depth.bits or 16, depth.alignment)
     if alignment == "low":
         _check_high_bits(values, bits)
@@ -79,11 +97,10 @@ def _to_rgb8(values: NDArray[np.uint16], header: Header, depth: BitDepth) -> NDA
         _check_low_bits(values, bits)
         values >>= 8
     pixels = values.astype(np.uint8)
-    del values  # twice the size of the pixels, which are copied once more
+    del values  # twice the size of the pixels, which may be copied once more
     if header.inverted:
         pixels = 255 - pixels
-    conversion = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+    return pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _check_high_bits(values: NDArray[np.uint16], bits: int) -> None:

@@ -23,6 +23,7 @@ FORMATS = {
     "image/x-portable-pixmap": "PPM",
 }
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L", "I"}
+_GREY_MODES = {"1", "L"}
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame header; the others are tables
 _BMP_HEADER = struct.Struct("<14xI10xHI20x3I")  # its size, bits of a pixel, compression, masks of red, green and blue
 _BMP_BITFIELDS = (3, 6)
@@ -51,6 +52,7 @@ class Header(NamedTuple):
         planar: a 16-bit TIFF whose channels lie one after the other.
         alpha: of a TIFF, by which OpenCV multiplies the pixels.
         all_bits: OpenCV gives the right pixels only if they are not made 8 bits while they are decoded.
+        grey: its 8 bits are one channel, and no palette or alpha belongs to them.
     """
 
     width: int
@@ -62,6 +64,7 @@ class Header(NamedTuple):
     planar: bool = False
     alpha: bool = False
     all_bits: bool = False
+    grey: bool = False
 
 
 def read(image: bytes, content_type: str) -> Header:
@@ -81,7 +84,8 @@ def read(image: bytes, content_type: str) -> Header:
         raise unreadable(f"it has {frames} frames; send one image per part")
     if mode not in _MODES:
         raise unreadable(f"its pixel mode is {mode!r}; send 8 or 16 bits per channel")
-    return Header(width, height, 16 if content_type == "image/png" and image[24] == 16 else 8)
+    bits = 16 if content_type == "image/png" and image[24] == 16 else 8
+    return Header(width, height, bits, grey=mode in _GREY_MODES)
 
 
 def decode_without_alpha(image: bytes, page: int) -> NDArray[np.uint8]:
@@ -167,7 +171,7 @@ def _read_pnm(image: bytes) -> Header:
     bits = {255: 8, 1023: 10, 4095: 12, 16_383: 14, 65_535: 16}.get(header.max_value)
     if bits is None:
         raise unreadable(f"its greatest value is {header.max_value}; write 255, 1023, 4095, 16383 or 65535")
-    return Header(header.width, header.height, bits, "low", all_bits=8 < bits < 16)
+    return Header(header.width, header.height, bits, "low", all_bits=8 < bits < 16, grey=bits == 8 and header.kind == 5)
 
 
 def _read_tiff(image: bytes) -> Header:
@@ -218,7 +222,8 @@ def _tiff_header(tags: tiff.Tags, width: int, height: int, page: int) -> Header:
     alpha = channels > colours and _value(tags, _EXTRA_SAMPLES, 0) == _UNASSOCIATED_ALPHA
     inverted = photometric == _MIN_IS_WHITE and deep
     all_bits = deep and (depth < 16 or alpha or colours == 1)
-    return Header(width, height, depth if deep else 8, "high", page, inverted, planar and deep, alpha, all_bits)
+    grey = channels == 1 and photometric != _PALETTE and not deep
+    return Header(width, height, depth if deep else 8, "high", page, inverted, planar and deep, alpha, all_bits, grey)
 
 
 def _value(tags: tiff.Tags, tag: int, default: int) -> int:

@@ -33,7 +33,7 @@ class Inspection:
         scores: all scores.
         regions: of the heat map above the fail threshold, hottest first; empty without a heat map.
         heat_map: at the size of the patches; None for a pass, unless it was requested.
-        image: uint8 [height, width, 3], RGB as captured; None without a heat map.
+        image: uint8 [height, width] of a grey image, or [height, width, 3], RGB, as captured; None without a heat map.
         p_value: of the score among the held-out scores of the bank; None if it has none.
         patches: float32 [patches, dim], the features, for another bank of the same recipe.
     """
@@ -63,8 +63,14 @@ class Inspector:
         return self.bank.manifest.thresholds
 
     def decode(self, image: bytes, content_type: str) -> NDArray[np.uint8]:
-        """Return the pixels of an image, uint8 [height, width, 3], RGB. Raise Unusable if it cannot be decoded."""
+        """Return the pixels of an image to show it, uint8 [height, width, 3], RGB. Raise Unusable, as `inspect`."""
         return decode.decode(image, content_type, self.limits, self.category.depth)
+
+    def features(self, image: bytes, content_type: str) -> NDArray[np.float32]:
+        """Return the features of an image, float32 [patches, dim]. Raise Unusable or Retry, as `inspect`."""
+        pixels = self._pixels(image, content_type)
+        prepared = preprocess.prepare(pixels, self.category.resize, self.category.imagesize)
+        return np.asarray(self.backbone.extract(prepared[None])[0])
 
     def inspect(self, image: bytes, content_type: str, stage: StageTimer, with_heat_map: bool = False) -> Inspection:
         """Inspect one image.
@@ -80,9 +86,9 @@ class Inspector:
             Retry: the device failed.
         """
         with stage("decode"):
-            rgb = self.decode(image, content_type)
+            pixels = self._pixels(image, content_type)
         with stage("preprocess"):
-            prepared = preprocess.prepare(rgb, self.category.resize, self.category.imagesize)
+            prepared = preprocess.prepare(pixels, self.category.resize, self.category.imagesize)
         with stage("extract"):
             patches = self.backbone.extract(prepared[None])[0]
         with stage("search"):
@@ -96,15 +102,18 @@ class Inspector:
         if decision is Decision.PASS and not with_heat_map:
             return Inspection(decision, decisive_score, scores, (), None, p_value=p_value, patches=patches)
         with stage("heat_map"):
-            heat_map = self._heat_map(distances.all(), (rgb.shape[0], rgb.shape[1]))
+            heat_map = self._heat_map(distances.all(), (pixels.shape[0], pixels.shape[1]))
             regions = score.regions(heat_map, self.category.min_region_pixels)
-        return Inspection(decision, decisive_score, scores, regions, heat_map, rgb, p_value, patches)
+        return Inspection(decision, decisive_score, scores, regions, heat_map, pixels, p_value, patches)
 
     def judge(self, patches: NDArray[np.float32]) -> tuple[Decision, float]:
         """Return the decision and the score of an image by its features, float32 [patches, dim]."""
         scores = score.image_scores(self.bank.distances(patches).largest(score.TOP_PATCHES))
         decisive_score = score.decisive_score(scores, self.category.score)
         return verdict.decide(decisive_score, scores.max, self.thresholds), decisive_score
+
+    def _pixels(self, image: bytes, content_type: str) -> NDArray[np.uint8]:
+        return decode.grey_or_rgb(image, content_type, self.limits, self.category.depth)
 
     def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> HeatMap:
         window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)

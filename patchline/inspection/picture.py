@@ -42,21 +42,22 @@ class Tile:
     subtitle: str
 
 
-def overlay(rgb: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_side: int | None = None) -> Picture:
+def overlay(image: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_side: int | None = None) -> Picture:
     """Draw a heat map over a captured image, with the contours of the threshold and the boxes of the regions.
 
     Args:
-        rgb: uint8 [height, width, 3], as captured.
+        image: uint8 [height, width], grey, or [height, width, 3], RGB, as captured.
         heat_map: of the image.
-        regions: in pixels of `rgb`.
+        regions: in pixels of the captured image.
         max_side: a larger picture is made smaller first, in pixels.
 
     Returns:
         uint8 [height, width, 3], RGB.
     """
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(rgb.shape[:2]))
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(image.shape[:2]))
     if scale < 1:
-        rgb, regions = _resize(rgb, scale), tuple(_scale_region(region, scale) for region in regions)
+        image, regions = _resize(image, scale), tuple(_scale_region(region, scale) for region in regions)
+    rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     values = heat_map.draw((rgb.shape[0], rgb.shape[1]))
     scaled = cv2.convertScaleAbs(values, alpha=255 / _COLOUR_SCALE_END)
     colours = cv2.cvtColor(cv2.applyColorMap(scaled, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)

@@ -1,4 +1,4 @@
-"""RGB pixels -> the input of the backbone. Fitting and serving call the same function."""
+"""Grey or RGB pixels -> the input of the backbone. Fitting and serving call the same function."""
 
 from __future__ import annotations
 
@@ -29,20 +29,25 @@ class Window:
         )
 
 
-def prepare(rgb: NDArray[np.uint8], resize: int, imagesize: int) -> NDArray[np.uint8]:
+def prepare(pixels: NDArray[np.uint8], resize: int, imagesize: int) -> NDArray[np.uint8]:
     """Resize to a square and crop its centre, as the reference application does. The aspect ratio changes.
 
+    A grey image gets three equal channels at the end: each channel is resized by itself, so it is the same.
+
     Args:
-        rgb: uint8 [height, width, 3].
+        pixels: uint8 [height, width], or [height, width, 3], RGB.
         resize: side of the square in pixels.
         imagesize: side of the centred crop in pixels.
 
     Returns:
         uint8 [imagesize, imagesize, 3], C-contiguous.
     """
-    square = cv2.resize(rgb, (resize, resize), interpolation=cv2.INTER_AREA)
+    square = cv2.resize(pixels, (resize, resize), interpolation=cv2.INTER_AREA)
     corner = (resize - imagesize) // 2
-    return np.ascontiguousarray(square[corner : corner + imagesize, corner : corner + imagesize], dtype=np.uint8)
+    inside = square[corner : corner + imagesize, corner : corner + imagesize]
+    if inside.ndim == 2:
+        inside = cv2.cvtColor(inside, cv2.COLOR_GRAY2RGB)
+    return np.ascontiguousarray(inside, dtype=np.uint8)
 
 
 def crop_window(image_shape: tuple[int, int], resize: int, imagesize: int) -> Window:

@@ -16,9 +16,9 @@ def look(replayer: Replayer, job_id: str) -> CloserLook:
         Unavailable: the database of the archive does not answer.
     """
     again = replayer.judge(job_id, with_heat_map=True)
-    if again.judging is None or again.inspection is None:
+    if again.judging is None or again.inspection is None or again.image is None:
         return _plain(again.replay)
-    return _plain(again.replay).model_copy(update=_pictures(again.judging, again.inspection))
+    return _plain(again.replay).model_copy(update=_pictures(again.judging, again.inspection, again.image))
 
 
 def _plain(replay: Replay) -> CloserLook:
@@ -32,13 +32,13 @@ def _plain(replay: Replay) -> CloserLook:
     )
 
 
-def _pictures(judging: Judging, inspection: Inspection) -> dict[str, object]:
+def _pictures(judging: Judging, inspection: Inspection, image: tuple[bytes, str]) -> dict[str, object]:
     neighbours = Neighbours.load(judging.inspector, judging.folder)
     nearest = neighbours.find(inspection)
     if inspection.image is None or inspection.heat_map is None or nearest is None:
         return {}
     png = picture.heat_map_png(inspection.image, inspection.heat_map, inspection.regions)
-    return {"heat_map": png, "comparison": _comparison(neighbours, inspection.image, nearest)}
+    return {"heat_map": png, "comparison": _comparison(neighbours, judging.inspector.decode(*image), nearest)}
 
 
 def _comparison(neighbours: Neighbours, image: picture.Picture, nearest: Nearest) -> Comparison:

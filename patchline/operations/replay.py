@@ -78,11 +78,15 @@ class Judging:
 
 @dataclass(frozen=True)
 class Again:
-    """A replay, and what it was made with. `judging` and `inspection` are None if it is impossible."""
+    """A replay, and what it was made with. `judging`, `inspection` and `image` are None if it is impossible.
+
+    `image` is encoded, with its content type.
+    """
 
     replay: Replay
     judging: Judging | None = None
     inspection: Inspection | None = None
+    image: tuple[bytes, str] | None = None
 
 
 class Replayer:
@@ -143,7 +147,8 @@ class Replayer:
         here = judged_with.of(judging.inspector.backbone, self._device.kind)
         other = (*differences(verdict, str(self._device), here), *_other_decision(verdict, inspection))
         answer = Answer.SAME if same else Answer.OTHER
-        return Again(Replay(job_id, answer, verdict.score, inspection.score, other), judging, inspection)
+        replay = Replay(job_id, answer, verdict.score, inspection.score, other)
+        return Again(replay, judging, inspection, (image, row.content_type))
 
     def close(self) -> None:
         """Release the device."""

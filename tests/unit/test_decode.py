@@ -9,6 +9,7 @@ from PIL import Image
 
 from patchline import config
 from patchline.inspection import decode, image_header
+from patchline.protocol import image_files
 from patchline.protocol.errors import Reason, Unusable
 
 LIMITS = config.Images()
@@ -60,6 +61,39 @@ def test_grey_becomes_three_equal_channels(rgb, content_type):
     decoded = decode.decode(encode(rgb[..., 0], SUFFIXES[content_type]), content_type, LIMITS)
     assert decoded.shape == (60, 80, 3)
     assert np.abs(decoded.max(axis=2).astype(int) - decoded.min(axis=2)).max() <= 4  # WebP has no grey format
+
+
+GREY = {
+    "PNG": {},
+    "JPEG": {},
+    "progressive JPEG": {"progressive": True},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "PPM": {},
+}
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+@pytest.mark.parametrize("name", GREY)
+def test_a_grey_image_is_one_channel_for_the_backbone_and_the_same_three_for_people(rgb, name, mode):
+    if mode == "1" and ("JPEG" in name or name == "PPM"):
+        mode = "L"
+    grey = Image.fromarray(rgb[..., 0]).convert(mode)
+    image = save_with_pillow(grey, format=name.split()[-1], **GREY[name])
+    content_type = image_files.detect_content_type(image)
+    pixels = decode.grey_or_rgb(image, content_type, LIMITS)
+    assert pixels.shape == (60, 80)
+    colour = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    assert np.array_equal(decode.to_rgb(pixels), colour)
+    assert np.array_equal(decode.decode(image, content_type, LIMITS), colour)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("PNG", "P"), ("PNG", "LA"), ("PNG", "RGB"), ("JPEG", "RGB"), ("TIFF", "P")]
+)
+def test_an_image_with_colours_a_palette_or_alpha_has_three_channels_for_the_backbone_too(rgb, name, mode):
+    image = save_with_pillow(Image.fromarray(rgb).convert(mode), format=name)
+    assert decode.grey_or_rgb(image, f"image/{name.lower()}", LIMITS).shape == (60, 80, 3)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/tiff"])

@@ -22,6 +22,15 @@ def test_an_overlay_changes_hot_pixels_only():
     assert (overlay[25:35, 25:35] != rgb[25:35, 25:35]).any(axis=2).mean() > 0.9
 
 
+@pytest.mark.parametrize("max_side", [None, 40])
+def test_an_overlay_of_a_grey_image_is_that_of_its_three_equal_channels(max_side):
+    grey = np.random.default_rng(0).integers(0, 255, (60, 90), dtype=np.uint8)
+    heat_map = map_of(np.linspace(0, 2, grey.size, dtype=np.float32).reshape(grey.shape))
+    regions = score.regions(heat_map, 16)
+    expected = picture.overlay(np.dstack([grey] * 3), heat_map, regions, max_side)
+    assert np.array_equal(picture.overlay(grey, heat_map, regions, max_side), expected)
+
+
 @pytest.mark.parametrize(("side", "expected"), [(300, 300), (2048, 512)])
 def test_a_thumbnail_is_small_and_marks_the_defect(side, expected):
     grey, heat_map = np.full((side, side, 3), 128, np.uint8), np.zeros((side, side), np.float32)

@@ -24,6 +24,15 @@ def test_the_crop_is_that_of_the_reference_application(resize, imagesize):
     assert prepared.flags.c_contiguous
 
 
+@given(st.integers(16, 900), st.integers(16, 900), st.integers(32, 400), st.integers(0, 3))
+def test_a_grey_image_is_prepared_as_its_three_equal_channels(height, width, side, multiple):
+    if multiple:  # OpenCV has code of its own for these
+        height, width = side * multiple, side * 2
+    grey = np.random.default_rng(height).integers(0, 256, (height, width), dtype=np.uint8)
+    expected = preprocess.prepare(np.dstack([grey] * 3), side, 32)
+    assert np.array_equal(preprocess.prepare(grey, side, 32), expected)
+
+
 def test_a_black_image_stays_black():
     assert not preprocess.prepare(np.zeros((50, 60, 3), np.uint8), 64, 64).any()
 
