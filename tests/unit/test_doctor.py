@@ -18,6 +18,15 @@ def test_blas_kernels_for_an_older_cpu_are_reported_with_advice(monkeypatch):
     assert list(doctor._products(["avx2", "avx512f"])) == []
 
 
+def test_categories_in_f32_are_named_on_a_cpu_that_is_faster_in_bf16(tmp_path):
+    category = {"backbone": "efficientnet_lite0", "layer": "blocks4+10", "resize": 64, "imagesize": 64}
+    of = {"slow": category, "fast": category | {"precision": "bf16"}, "new": category | {"backbone": "missing"}}
+    settings = config.Config.model_validate({"categories": of, "paths": {"models": tmp_path}})
+    (finding,) = doctor._faster_precision(settings, ["avx512_bf16", "amx_bf16"])
+    assert (finding.state, finding.text.startswith("in f32: slow; set precision: bf16")) == (State.NOTE, True)
+    assert list(doctor._faster_precision(settings, ["avx512_bf16"])) == []
+
+
 def test_a_category_is_loaded_with_the_bank_that_a_worker_would_serve(plant, tmp_path):
     settings, own = config.load(plant / "config.yaml"), plant / "faiss-index-precision"
     paths = settings.paths.model_copy(update={"memory_banks": tmp_path / "none", "served_banks": tmp_path / "served"})
