@@ -47,6 +47,7 @@ COMMANDS = [
     "schema",
     "demo",
     "bench",
+    "size",
     "dead-letters",
     "archive",
     "console",
