@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ document = yaml.safe_load(path.read_text())
 document["categories"][name] = document["categories"][like]
 path.write_text(yaml.safe_dump(document))
 """
+_WORKER = ("-m", "patchline", "worker")
 _INSTALL_S = 1800
 
 
@@ -55,6 +56,9 @@ class Build:
     def make_plant(self, categories: tuple[str, ...]) -> None:
         """Fit the categories of the benchmark, with the same pictures and seeds in all builds.
 
+        Args:
+            categories: of `bench.plant`. WIDE8 requires WIDE.
+
         Raises:
             ServiceError: the build cannot do it.
         """
@@ -62,36 +66,49 @@ class Build:
         _run([str(self.python), "-c", _PLANT, str(self.plant), *categories], self.root, self._environment)
 
     def add_category(self, name: str, like: str) -> None:
-        """Fit a further category with the recipe of another one, and the same pictures.
+        """Fit a further category with the recipe of another one and the same pictures, but with other rows in its bank.
 
         Raises:
             ServiceError: the build cannot do it.
         """
         path = str(self.plant / "config.yaml")
         _run([str(self.python), "-c", _SAME_RECIPE, path, name, like], self.root, self._environment)
-        command = [str(self.python), "-m", "patchline", "fit", "--category", name, "--config", path]
+        command = [str(self.python), "-m", "patchline", "fit", "--category", name, "--seed", "1", "--config", path]
         _run([*command, str(self.plant / "good")], self.root, self._environment)
 
     @contextmanager
-    def worker(self, servers: private_servers.Servers, *categories: str) -> Iterator[Worker]:
-        """Start a worker of this build for some categories and yield it; stop it at the end of the block.
+    def workers(
+        self,
+        servers: private_servers.Servers,
+        categories: Sequence[str],
+        count: int = 1,
+        script: Sequence[str] = _WORKER,
+    ) -> Iterator[list[Worker]]:
+        """Start workers of this build and yield them; stop them at the end of the block.
+
+        Args:
+            servers: theirs.
+            categories: that each of them serves.
+            count: of workers.
+            script: what the build's Python runs.
 
         Raises:
-            ServiceError: of the block, with the last line of the worker's log.
+            ServiceError: of the block, with the last line of the workers' log.
         """
-        (port,) = server.free_ports(1)
         served = [word for name in categories for word in ("--category", name)]
-        arguments = [*served, "--config", str(self.plant / "config.yaml"), "--metrics-port", str(port)]
+        arguments = [str(self.python), *script, *served, "--config", str(self.plant / "config.yaml"), "--metrics-port"]
         urls = {"PATCHLINE_AMQP_URL": servers.amqp_url, "PATCHLINE_REDIS_URL": servers.redis_url}
-        with (self.plant / "worker.log").open("ab") as log:
-            command = [str(self.python), "-m", "patchline", "worker", *arguments]
-            guard = server.start_guarded(command, log, log, self._environment | urls)
+        with ExitStack() as stack:
+            log = stack.enter_context((self.plant / "worker.log").open("ab"))
+            guards = []
+            for port in server.free_ports(count):
+                guard = server.start_guarded([*arguments, str(port)], log, log, self._environment | urls)
+                stack.callback(server.stop_guarded, guard)
+                guards.append((guard, port))
             try:
-                yield Worker(only_child(guard.pid), port)
+                yield [Worker(only_child(guard.pid), port) for guard, port in guards]
             except server.ServiceError as error:
                 raise server.ServiceError(f"{self.name}: {error}: {_last_line(self.plant / 'worker.log')}") from error
-            finally:
-                server.stop_guarded(guard)
 
     @property
     def _environment(self) -> dict[str, str]:

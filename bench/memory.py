@@ -54,20 +54,25 @@ def main() -> int:
             for build in compared:
                 build.make_plant((WIDE, DEFAULT))
                 build.add_category(TWIN, DEFAULT)
-            of_this_machine(list(_rows(compared, options.images))).show()
+            of_this_machine(list(rows(compared, options.images))).show()
     except server.ServiceError as error:
         print(f"memory: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _rows(compared: Sequence[Build], images: int) -> Iterator[Row]:
+def rows(compared: Sequence[Build], images: int) -> Iterator[Row]:
+    """Compare the memory of a worker of the first build with that of the last one, and with its own after more images.
+
+    Raises:
+        ServiceError: verdicts are missing.
+    """
     for name, categories in (("one backbone", _ONE_BACKBONE), ("two backbones", _TWO_BACKBONES)):
         held = [next(_measured(build, categories, [_EARLY])) for build in compared]
         ours, other = held[0], held[-1]
         for build, what in zip(compared, held, strict=True):
-            rows = [(holder, size / 1e6) for holder, size in what.most_common()]
-            terminal.table(f"{build.name}, two categories, {name}", ("what holds it", "MB"), rows)
+            cells = [(holder, size / 1e6) for holder, size in what.most_common()]
+            terminal.table(f"{build.name}, two categories, {name}", ("what holds it", "MB"), cells)
         title = f"two categories, {name}: memory after {_EARLY} images"
         yield ratio_row(title, "MB", ours.total() / 1e6, other.total() / 1e6)
         yield ratio_row(f"{title}, {_OWN}", "MB", ours[_OWN] / 1e6, other[_OWN] / 1e6)
@@ -83,7 +88,7 @@ def _measured(build: Build, categories: tuple[str, ...], counts: Sequence[int]) 
     with (
         private_servers.running() as servers,
         RabbitBroker(servers.amqp_url) as broker,
-        build.worker(servers, *categories) as worker,
+        build.workers(servers, categories) as (worker,),
     ):
         lines.wait_until_ready([worker])
         for count in counts:

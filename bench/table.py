@@ -22,7 +22,11 @@ _COLUMNS = ("measured : against", "ours", "other", "ratio", "spread", "unit")
 
 
 class Row(messages.Frozen):
-    """Two medians, their ratio, and the larger relative spread of their rounds."""
+    """Two medians, their ratio, and the larger relative spread of their rounds.
+
+    Attributes:
+        bound: of the ratio, and whether it is held; empty if there is none.
+    """
 
     name: str
     ours: float
@@ -30,6 +34,7 @@ class Row(messages.Frozen):
     ratio: float
     spread: float
     unit: str
+    bound: str = ""
 
 
 class Table(messages.Frozen):
@@ -63,7 +68,10 @@ def of_this_machine(rows: Sequence[Row], *more: str) -> Table:
 def print_rows(title: str, rows: Sequence[Row]) -> None:
     """Print rows under a title."""
     cells = [[row.name, row.ours, row.other, row.ratio, f"{row.spread:.2f}", row.unit] for row in rows]
-    terminal.table(title, _COLUMNS, cells)
+    if not any(row.bound for row in rows):
+        terminal.table(title, _COLUMNS, cells)
+        return
+    terminal.table(title, (*_COLUMNS, "bound"), [[*line, row.bound] for line, row in zip(cells, rows, strict=True)])
 
 
 def measure_in_turn(

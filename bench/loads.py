@@ -1,0 +1,58 @@
+"""The images that two builds judge: `bench.against`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from bench import plant
+from bench.plant import DEFAULT, WIDE, WIDE8
+from bench.rows import JPEG, PNG
+from patchline.broker.base import Broker, Message
+from patchline.protocol import messages, topology
+from patchline.runtime import connections
+
+_LARGE_SIDES = (3648, 5472)  # 20 megapixels
+
+
+@dataclass(frozen=True)
+class Load:
+    """Images of one kind for a category.
+
+    Attributes:
+        is_paced: images come 36 a second as well, for their latency.
+        has_limit: the network alone is measured as well.
+    """
+
+    name: str
+    category: str
+    content_type: str
+    images: Sequence[bytes]
+    is_paced: bool = False
+    has_limit: bool = False
+
+    def send(self, broker: Broker, numbers: Sequence[int]) -> None:
+        """Publish images as jobs that are captured now. The number of an image is the id of its job."""
+        for number in numbers:
+            headers: dict[str, str | int] = {"line": "bench", "part_id": f"p{number}", "category": self.category}
+            headers["captured_at"] = connections.now_ms()
+            image = self.images[number % len(self.images)]
+            job = Message(image, f"{number}", messages.JOB_TYPE, self.content_type, headers)
+            broker.publish(topology.JOBS, f"bench.{self.category}", job)
+
+
+def loads() -> Iterator[Load]:
+    """Return all loads of the benchmark."""
+    yield Load("default, JPEG", DEFAULT, JPEG, plant.pictures(900, JPEG), is_paced=True, has_limit=True)
+    yield Load("default, PNG", DEFAULT, PNG, plant.pictures(900, PNG))
+    yield Load("wide, JPEG", WIDE, JPEG, plant.pictures(400, JPEG), has_limit=True)
+    yield Load("wide-int8, JPEG", WIDE8, JPEG, plant.pictures(500, JPEG), has_limit=True)
+    yield Load("default, grey JPEG of 20 megapixels", DEFAULT, JPEG, [_large_picture()] * 60)
+
+
+def _large_picture() -> bytes:
+    grain = np.random.default_rng(0).integers(0, 255, _LARGE_SIDES, dtype=np.uint8)
+    return cv2.imencode(".jpg", cv2.GaussianBlur(grain, (0, 0), 4))[1].tobytes()
