@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import bounds, builds, memory
-from bench.plant import DEFAULT
+from bench.plant import DEFAULT, DEFAULT_BF16
 from bench.questions import BOUNDS, Options, Question, questions
 from bench.table import Row, Table, of_this_machine
 from patchline.runtime import logs
@@ -31,8 +31,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
     parser.add_argument("revision", help="of git, such as 5fd44a6")
     parser.add_argument("--rounds", type=int, default=2, help="of both builds (2)")
-    parser.add_argument("--paced-s", type=float, default=30.0, help="seconds at 36 images a second, each round (30)")
-    parser.add_argument("--growth", type=int, default=20_000, help="images for the growth of a worker (20,000)")
+    parser.add_argument("--paced-s", type=float, default=15.0, help="seconds at 36 images a second, each round (15)")
+    parser.add_argument("--growth", type=int, default=4_000, help="images for the growth of a worker (4,000)")
     parser.add_argument("--loads", nargs="*", choices=known, default=list(known), metavar="NAME", help=", ".join(known))
     given = parser.parse_args()
     logs.configure("error")
@@ -62,7 +62,8 @@ def compare(revision: str, asked: Sequence[Question], options: Options) -> Table
         ours = builds.this_build(Path(name))
         lap(f"installing {revision}")
         for build in (ours, other):
-            build.make_plant(tuple(name for name in categories if name != memory.TWIN))
+            missing = {memory.TWIN} if build is ours else {memory.TWIN, DEFAULT_BF16}  # the other has no such category
+            build.make_plant(tuple(name for name in categories if name not in missing))
             if memory.TWIN in categories:
                 build.add_category(memory.TWIN, DEFAULT)
             lap(f"the plant of {build.name}")

@@ -17,6 +17,7 @@ SIDE = 300
 WIDE = "wide"  # WideResNet-101-2 layer2 at 224 x 224
 WIDE8 = "wide-int8"  # WIDE, quantised
 DEFAULT = "default"  # the backbone that comes with Patchline
+DEFAULT_BF16 = "default-bf16"  # the same in bf16
 _GOOD_IMAGES = 104
 _BANK_ROWS = {WIDE: 1638, DEFAULT: 3000}
 _PATCHES = {WIDE: 784, DEFAULT: 1024}  # of an image
@@ -62,6 +63,7 @@ def build(folder: Path, models: Path, names: tuple[str, ...] = (WIDE, WIDE8, DEF
         WIDE: _recipe(WIDE, LAYER2.name, LAYER2.layer, LAYER2.side),
         DEFAULT: _recipe(DEFAULT, "efficientnet_lite0", "blocks4+10", 256),
     }
+    recipes[DEFAULT_BF16] = recipes[DEFAULT].model_copy(update={"precision": "bf16"})
     (folder / "config.yaml").write_text("categories: {}\n", encoding="utf-8")
     settings = config.Config(categories={name: recipes[name] for name in names if name in recipes})
     paths = config.Paths(

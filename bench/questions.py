@@ -15,7 +15,7 @@ from bench.bounds import Bound
 from bench.builds import Build
 from bench.loads import Load, loads
 from bench.measured import PROGRAMS, Measured
-from bench.plant import DEFAULT, WIDE, WIDE8
+from bench.plant import DEFAULT, DEFAULT_BF16, WIDE, WIDE8
 from bench.rows import RATE
 from bench.simulated import DEVICE_S
 from bench.table import Row, ratio_row
@@ -25,8 +25,10 @@ _CORES = len(os.sched_getaffinity(0))
 _MOST_CHIPS = 8
 _ROOM = f"{_MOST_CHIPS} simulated chips: host CPU of as many images"
 _LIMIT_MS = 100.0  # no latency above it
+_NEEDED = {WIDE8: (WIDE, WIDE8), DEFAULT_BF16: (DEFAULT, DEFAULT_BF16)}  # to make a category, or to compare with it
 BOUNDS = (
     Bound("default, JPEG: end to end", least=2.0),
+    Bound("default in bf16 against f32, JPEG: end to end", least=2.0),
     Bound("wide, JPEG: end to end", least=1.5),
     Bound("wide-int8, JPEG: end to end", least=1.5),
     Bound("default, grey JPEG of 20 megapixels: end to end", least=5.0),
@@ -69,23 +71,23 @@ class Question:
 def questions() -> list[Question]:
     """Return all questions, in the order of the table."""
     return [
-        *(Question(load.name, _needed(load.category), partial(_of_load, load)) for load in loads()),
+        *(
+            Question(load.name, _NEEDED.get(load.category, (load.category,)), partial(_of_load, load))
+            for load in loads()
+        ),
         Question("simulated chips", (WIDE,), _of_chips),
         Question("memory", (DEFAULT, WIDE, memory.TWIN), _of_memory),
     ]
 
 
-def _needed(category: str) -> tuple[str, ...]:
-    return (WIDE, WIDE8) if category == WIDE8 else (category,)
-
-
 def _of_load(load: Load, ours: Build, other: Build, options: Options) -> list[Row]:
     both: dict[Build, list[Measured]] = {ours: [], other: []}
+    judged = {ours: load, other: load.of_other()}
     alone = _network_alone(ours, load.category) if load.has_limit else None
     networks = []
     for _ in range(options.rounds):
         for build, found in both.items():
-            found.append(measured.measure(build, load, options.paced_s))
+            found.append(measured.measure(build, judged[build], options.paced_s))
         networks += [alone()] if alone else []
     result = list(load_rows(load, both[ours], both[other]))
     if networks:

@@ -47,7 +47,9 @@ def network_alone(settings: config.Config, category: str, cores: int) -> tuple[l
 def network_rate(settings: config.Config, category: str, streams: int) -> Callable[[], float]:
     """Return a function that measures the network alone with a number of streams, in images/s."""
     recipe = settings.category(category)
-    compiled = loading.load(settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams)
+    compiled = loading.load(
+        settings.paths.models, recipe.backbone, recipe.imagesize, backbone.CPU, streams, recipe.precision
+    )
     image = np.random.default_rng(0).integers(0, 255, (1, recipe.imagesize, recipe.imagesize, 3), dtype=np.uint8)
     return lambda: calls_per_second(lambda _: compiled.extract(image), _INFERENCES, streams)
 
