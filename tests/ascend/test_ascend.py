@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.conftest import TEXTURES
 from tests.parity.make_golden import brick_crop
 from tests.queues import JOBS_QUEUE, SUSPECTS_QUEUE
 from tests.standin import installation
+from tests.system.conftest import records
 
 pytestmark = pytest.mark.timeout(300)
 STANDIN = Path(__file__).parents[1] / "standin"
@@ -201,7 +203,14 @@ def drive_500_images(line, plant, sdk, label, variables):
     happened = (sdk.folder / "happened").read_text().split()
     for kind, faults in FAULT_KINDS.items():
         assert [happened.count(fault) for fault in faults] == [3] * len(faults), kind
-    assert line.metric(worker.metrics_port, "patchline_device_failures_total") == len(happened)
+    counted = line.metric(worker.metrics_port, "patchline_device_failures_total")
+    worker.send_signal(signal.SIGTERM)
+    log = records(worker.communicate(timeout=60)[1])
+    reasons = [record["reason"] for record in log if record["event"] == "ascend host failed"]
+    assert counted == len(reasons)
+    silent = sum(reason.startswith("it was silent") for reason in reasons)
+    stalled = len(reasons) - len(happened)  # a machine that stalls for 3 s makes a host silent, too
+    assert 0 <= stalled <= silent - happened.count("block"), reasons
     assert max(verdict.attempt for verdict in verdicts.values()) >= 2
 
 
