@@ -24,7 +24,7 @@ _MAX_SAMPLED_ROWS, _MAX_SAMPLED_PAIRS = 256, 1_000_000
 _COST_OF_ONE_ROW = 6  # the cost of one distance on its own, relative to one distance in a matrix product
 _QUERY_DISTANCE = 1.2  # patches with a defect are farther from the bank than its rows are from each other
 _MAX_WORK = 0.8  # relative to brute force; above it, bounds are not worth their product
-_BOUNDS_PER_BATCH = 500_000  # 2 MB, which stay in the cache until they are used
+_BOUNDS_PER_BATCH = 1_000_000  # 4 MB, which stay in the cache until they are used
 
 
 @dataclass(frozen=True)
