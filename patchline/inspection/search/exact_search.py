@@ -99,12 +99,8 @@ class Search:
         if self.lower_bounds is None:
             return self._nearest_by_brute_force(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        unpruned = np.zeros(len(queries), np.bool_)
         for batch, bounds in self.lower_bounds.batches(queries):
-            found = self._nearest_by_pruning(queries[batch], bounds)
-            distances[batch], neighbours[batch], unpruned[batch] = found
-        if unpruned.any():  # in one call: faiss prepares the whole bank for each
-            distances[unpruned], neighbours[unpruned] = self._nearest_by_brute_force(queries[unpruned])
+            distances[batch], neighbours[batch] = self._nearest_by_pruning(queries[batch], bounds)
         return distances, neighbours
 
     def upper_bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -131,31 +127,28 @@ class Search:
 
     def _nearest_by_pruning(
         self, queries: NDArray[np.float32], bounds: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Compute the distance to the row with the smallest lower bound, then to each row whose bound is not above it.
 
-        Queries with too many remaining rows, because they resemble nothing in the bank, are left to brute force.
+        Queries with too many remaining rows, because they resemble nothing in the bank, go through brute force.
 
         Args:
             queries: float32 [queries, dim].
             bounds: float32 [queries, rows], lower bounds of the squared distances.
-
-        Returns:
-            Distances and neighbours as `nearest`, and bool [queries], true for those that are left.
         """
         neighbours = bounds.argmin(axis=1)
         distances = self._squared_distances(queries, np.arange(len(queries)), neighbours)
         remaining = bounds <= distances[:, None]
-        unpruned = np.zeros(len(queries), np.bool_)
         if np.count_nonzero(remaining) > remaining.size * _MAX_REMAINING:
             unpruned = np.count_nonzero(remaining, axis=1) > remaining.shape[1] * _MAX_REMAINING
             remaining[unpruned] = False
+            distances[unpruned], neighbours[unpruned] = self._nearest_by_brute_force(queries[unpruned])
         query_of_pair, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
         pair_distances = self._squared_distances(queries, query_of_pair, rows)
         np.minimum.at(distances, query_of_pair, pair_distances)
         nearest = pair_distances == distances[query_of_pair]
         neighbours[query_of_pair[nearest]] = rows[nearest]
-        return distances, neighbours, unpruned
+        return distances, neighbours
 
     def _squared_distances(
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
