@@ -19,7 +19,7 @@ def size(
     categories: Annotated[int, typer.Option(metavar="N", help="Products.")] = 1,
     chips: Annotated[bool, typer.Option("--chips", help="On Ascend 310 chips (27.7 ms), not on the CPU.")] = False,
     p99_ms: Annotated[float, typer.Option(metavar="MS", help="For 99 of 100 verdicts, from publishing.")] = 500.0,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Check so many, chips or cores.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Check this number of chips or cores.")] = None,
     host_cores: Annotated[int, typer.Option(metavar="N", help="Cores of each host.")] = 8,
     brokers: Annotated[int, typer.Option(metavar="1|3", help="Nodes of RabbitMQ.")] = 3,
     disk_mb_s: Annotated[float, typer.Option(metavar="MB", help="What a disk writes a second.")] = 100.0,

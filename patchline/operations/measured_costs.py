@@ -55,7 +55,7 @@ def read(path: Path | None, load: str | None, settings: config.Config) -> Costs:
     Args:
         path: as `make bench-against` writes it; by default its own file, if that is there.
         load: the name of a load in the table, such as `default, JPEG`; by default the first one.
-        settings: a plant, for a probe where there is no table.
+        settings: of the plant that is measured if there is no table.
 
     Raises:
         SetupError: the table or its load cannot be used, or there is nothing to probe.

@@ -914,6 +914,15 @@ class LinkedPlant:
         metrics = FolderMetrics(Registry(), "l")
         return folder_setup.open_watch(self.link, "l", self.plant.settings, 10_000, None, metrics, threading.Event())
 
+    def watched(self):
+        """Return the watch of the first folder, and its captures after the first one."""
+        self.lead_to(0)
+        watch = self.open()
+        captures = watch.captures()
+        write(self.folders[0] / "a.png", png(1))
+        assert taken(captures, 1) == ["a"]
+        return watch, captures
+
 
 def taken(captures, count):
     """Return the part ids of the next captures, and accept them."""
@@ -964,11 +973,7 @@ def test_a_note_of_the_last_folder_that_a_crash_has_cut_is_left_out(plant):
 
 def test_a_link_that_leads_nowhere_is_reported_and_followed_when_it_is_mended(plant, capsys):
     linked = LinkedPlant(plant)
-    linked.lead_to(0)
-    watch = linked.open()
-    captures = watch.captures()
-    write(linked.folders[0] / "a.png", png(1))
-    assert taken(captures, 1) == ["a"]
+    watch, captures = linked.watched()
     linked.link.unlink()
     linked.link.symlink_to(plant.root / "missing")
     write(linked.folders[0] / "b.png", png(2))
@@ -983,11 +988,7 @@ def test_a_link_that_leads_nowhere_is_reported_and_followed_when_it_is_mended(pl
 
 def test_a_link_that_is_made_while_the_publisher_looks_is_followed_by_the_next_look(plant, monkeypatch):
     linked = LinkedPlant(plant)
-    linked.lead_to(0)
-    watch = linked.open()
-    captures = watch.captures()
-    write(linked.folders[0] / "a.png", png(1))
-    assert taken(captures, 1) == ["a"]
+    watch, captures = linked.watched()
     linked.link.unlink()
     look = os.path.realpath
 
