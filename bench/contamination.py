@@ -115,7 +115,9 @@ def _read(name: str, kind: str, progress: terminal.Progress) -> tuple[InMemory, 
     )
     images = good_images.GoodImages([*good, *defects], np.arange(len(good) + len(defects)), [])
     target = calibration.Target.of(category)
-    recipe = InMemory(settings, name, category, model, backbone.CPU, data, images, NO_CHOICES, target)
+    recipe = InMemory(
+        settings, name, category, model, backbone.CPU, data, images, NO_CHOICES, target, category.reduced_jpeg
+    )
     memory = dict(zip(recipe.paths, Recipe.features(recipe, progress, name), strict=True))
     return replace(recipe, memory=memory), good, defects
 

@@ -1,7 +1,8 @@
 """Shadow banks: they judge a share of the images after the verdicts, and nobody acts on what they say.
 
 A shadow has the recipe and the model of the bank that serves, so the features of the image are the same, and only the
-search is repeated. What it says goes to the archive over a connection of its own, and may be lost.
+search is repeated. (Of a large JPEG they are those of the serving bank, also if only one of the two reduces it.) What
+a shadow says goes to the archive over a connection of its own, and may be lost.
 """
 
 from __future__ import annotations

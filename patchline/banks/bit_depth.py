@@ -19,16 +19,24 @@ _DEPTHS = (8, 10, 12, 14)
 def decode_good(
     path: Path, paths: Sequence[Path], limits: config.Images, category: config.Category
 ) -> NDArray[np.uint8]:
-    """Decode a good image.
+    """Decode a good image, to be shown or compared: uint8 [height, width, 3], RGB. See `good_pixels`."""
+    return decode.to_rgb(good_pixels(path, paths, limits, category, reduced_jpeg=False))
+
+
+def good_pixels(
+    path: Path, paths: Sequence[Path], limits: config.Images, category: config.Category, reduced_jpeg: bool
+) -> NDArray[np.uint8]:
+    """Decode a good image for the backbone.
 
     Args:
         path: of the image.
         paths: of all good images; they are read if the depth of this one is not clear.
         limits: on bytes and pixels.
         category: with the depth of the images.
+        reduced_jpeg: of the memory bank.
 
     Returns:
-        uint8 [height, width, 3], RGB.
+        uint8 [height, width] of a grey image, or [height, width, 3], RGB, see `decode.for_backbone`.
 
     Raises:
         UnreadableError: the image cannot be decoded.
@@ -39,7 +47,8 @@ def decode_good(
     try:
         if category.bit_depth is None and _has_unused_bits(decode.brightest(image, content_type, limits)):
             raise SetupError(_advice(path, paths, limits))
-        return decode.decode(image, content_type, limits, category.depth)
+        resize = category.resize if reduced_jpeg else None
+        return decode.for_backbone(image, content_type, limits, category.depth, resize).pixels
     except Unusable as error:
         raise UnreadableError(f"{path}: {error.detail}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def import_bank(
     """
     path, parameters = import_checks.find_index(source)
     bank = store.read_features(path)
-    with Recipe.open(settings, name, good, device, choices) as recipe, terminal.progress() as progress:
+    with Recipe.open(settings, name, good, device, choices) as opened, terminal.progress() as progress:
+        recipe = replace(opened, reduced_jpeg=False)  # who made the index decoded all of an image
         dim = recipe.model.manifest.dim
         if bank.shape[1] != dim:
             raise SetupError(

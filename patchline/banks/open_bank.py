@@ -69,9 +69,11 @@ class OpenBank:
         """The pixels of an image, uint8 [height, width, 3]. Raises SetupError if it is refused."""
         return bit_depth.decode_good(path, [path], self.settings.images, self.category)
 
-    def extract(self, rgb: NDArray[np.uint8]) -> Features:
-        """The features of an image, float32 [patches, dim]."""
-        prepared = preprocess.prepare(rgb, self.category.resize, self.category.imagesize)
+    def extract(self, path: Path) -> Features:
+        """The features of an image, float32 [patches, dim]. Raises SetupError if it is refused."""
+        reduced_jpeg = self.bank.manifest.reduced_jpeg
+        pixels = bit_depth.good_pixels(path, [path], self.settings.images, self.category, reduced_jpeg)
+        prepared = preprocess.prepare(pixels, self.category.resize, self.category.imagesize)
         return np.asarray(self.model.extract(prepared[None])[0])
 
     def decode_again(self, path: Path) -> NDArray[np.uint8]:
@@ -91,7 +93,9 @@ class OpenBank:
 
     def patches_of(self, number: int) -> Features:
         """The features of an image of the bank, float32 [patches, dim]. Raises SetupError, see `decode_again`."""
-        return self.extract(self.decode_again(self.folds.looks[number].path))
+        path = self.folds.looks[number].path
+        self.decode_again(path)  # it must be the same picture
+        return self.extract(path)
 
     def with_image(self, path: Path) -> tuple[OpenBank, str, Outlier | None, int]:
         """Add an image.
@@ -101,7 +105,7 @@ class OpenBank:
         """
         rgb = self.decode(path)
         image = new_image.look_at(path, rgb, self.folds, self.category, self.decode_again)
-        folds, distances = growth.add(self.folds, image, self.extract(rgb), self.bank.manifest.seed)
+        folds, distances = growth.add(self.folds, image, self.extract(path), self.bank.manifest.seed)
         stale = growth.unsure(folds)
         larger = replace(self, folds=folds).judging_again(stale)
         scores = larger.folds.held_out().image_scores(self.category.score)

@@ -42,6 +42,7 @@ class Recipe:
         good: the images that are used, in groups that are held out together, and those that are left out.
         choices: what a person decided about outliers.
         target: of the thresholds.
+        reduced_jpeg: see `memory_bank.BankManifest`.
     """
 
     settings: config.Config
@@ -53,6 +54,7 @@ class Recipe:
     good: good_images.GoodImages
     choices: Choices
     target: calibration.Target
+    reduced_jpeg: bool
 
     @property
     def paths(self) -> list[Path]:
@@ -107,7 +109,7 @@ class Recipe:
             layer = model.manifest.layer
             if layer != category.layer:
                 raise SetupError(f"category {name}: layer is {category.layer}, but {category.backbone} gives {layer}")
-            yield cls(settings, name, category, model, device, folder, good, choices, target)
+            yield cls(settings, name, category, model, device, folder, good, choices, target, category.reduced_jpeg)
         finally:
             model.close()
 
@@ -122,8 +124,8 @@ class Recipe:
             SetupError: an image cannot be decoded.
         """
         for path in progress.track(self.paths, description=title):
-            rgb = bit_depth.decode_good(path, self.paths, self.settings.images, self.category)
-            yield preprocess.prepare(rgb, self.category.resize, self.category.imagesize)[None]
+            pixels = bit_depth.good_pixels(path, self.paths, self.settings.images, self.category, self.reduced_jpeg)
+            yield preprocess.prepare(pixels, self.category.resize, self.category.imagesize)[None]
 
     def features(self, progress: terminal.Progress, title: str) -> Iterator[Features]:
         """The features of each image in order, float32 [patches, dim].
@@ -210,6 +212,7 @@ class Recipe:
             score=category.score,
             bit_depth=category.bit_depth,
             bit_alignment=category.bit_alignment,
+            reduced_jpeg=self.reduced_jpeg,
             thresholds=thresholds,
             calibration=calibrated,
             **digests,

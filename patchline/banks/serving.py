@@ -214,6 +214,7 @@ def check_match(
         "score": category.score,
         "bit_depth": category.bit_depth,
         "bit_alignment": category.bit_alignment,
+        "reduced_jpeg": bank.reduced_jpeg and category.reduced_jpeg,  # no bank has to be fitted again to reduce
     }
     if model.layer != category.layer:
         raise MismatchError(

@@ -169,6 +169,7 @@ class Category(Section):
     golden_tolerance: Share = 0.02
     bit_depth: Literal[8, 10, 12, 14, 16] | None = None
     bit_alignment: Literal["low", "high"] = "low"
+    reduced_jpeg: bool = True
     group_by: Pattern | None = None
     group_table: File = None
     near_duplicates: Literal["group", "ignore"] = "group"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from patchline.banks.row_origins import Origin, RowOrigins
 from patchline.inspection import picture, preprocess
@@ -129,18 +128,14 @@ class Neighbours:
     def _read(self, path: Path, patch: int, row: int) -> tuple[Origin, picture.Picture | None]:
         """Return the good picture that a row of the bank came from, if it still gives that row."""
         try:
-            good = self.inspector.decode(path.read_bytes(), image_files.content_type(path))
+            image, content_type = path.read_bytes(), image_files.content_type(path)
+            good, features = self.inspector.decode(image, content_type), self.inspector.features(image, content_type)
         except (OSError, Unusable):
             return Origin.UNREADABLE, None
-        feature, fitted = self._features(good)[patch], self.inspector.bank.search.features[row]
+        feature, fitted = features[patch], self.inspector.bank.search.features[row]
         if np.linalg.norm(feature - fitted) > _TOLERANCE * np.linalg.norm(fitted):
             return Origin.CHANGED, None
         return Origin.FOUND, good
-
-    def _features(self, rgb: picture.Picture) -> NDArray[np.float32]:
-        category = self.inspector.category
-        prepared = preprocess.prepare(rgb, category.resize, category.imagesize)
-        return np.asarray(self.inspector.backbone.extract(prepared[None])[0])
 
     def _draw_box(self, shown: picture.Picture, patch: int) -> None:
         box = self.box(shown.shape, patch)

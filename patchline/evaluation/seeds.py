@@ -114,7 +114,9 @@ def recipe_of(settings: config.Config, inspector: Inspector) -> Recipe:
     good = GoodImages(list(origins.paths), np.arange(len(origins.paths)), [])
     category, first_folder = inspector.category, origins.paths[0].parent
     target = calibration.Target.of(category)
-    return Recipe(settings, name, category, inspector.backbone, backbone.CPU, first_folder, good, NO_CHOICES, target)
+    model, reduced_jpeg = inspector.backbone, inspector.bank.manifest.reduced_jpeg
+    device = backbone.CPU
+    return Recipe(settings, name, category, model, device, first_folder, good, NO_CHOICES, target, reduced_jpeg)
 
 
 def _require_the_same(bank: NDArray[np.float32], inspector: Inspector) -> None:

@@ -8,6 +8,7 @@ pixels and several frames are refused; thumbnails are not frames.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import cv2
@@ -25,6 +26,26 @@ AS_STORED = BitDepth()
 _Pixel = TypeVar("_Pixel", np.uint8, np.uint16)
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+_REDUCED = {  # by the divisor of the sides, the largest first; bits of their own, that go with colour, too
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+}
+_LEAST_SIDE = 4  # of a reduced image, in sides of the square that it is resized to: decision 218
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A captured image for the backbone.
+
+    Attributes:
+        pixels: uint8 [height, width] of a grey image, or [height, width, 3], RGB. Their sides may be smaller than those
+            of the captured image.
+        shape: height and width of the captured image in pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    shape: tuple[int, int]
 
 
 def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED) -> NDArray[np.uint8]:
@@ -43,20 +64,43 @@ def decode(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS
         Unusable: the image is of no known type, exceeds a limit, is truncated or corrupt, has several frames, or
             contradicts the depth of the recipe.
     """
-    return to_rgb(grey_or_rgb(image, content_type, limits, depth))
+    return to_rgb(for_backbone(image, content_type, limits, depth).pixels)
 
 
-def grey_or_rgb(image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED) -> NDArray[np.uint8]:
-    """Decode one captured image as `decode`, and a grey one as a single channel: for the backbone.
+def for_backbone(
+    image: bytes, content_type: str, limits: Images, depth: BitDepth = AS_STORED, resize: int | None = None
+) -> Captured:
+    """Decode one captured image as `decode`, but not more of it than the backbone needs. Grey stays one channel.
 
-    Returns:
-        uint8 [height, width] of a grey image, else [height, width, 3], RGB.
+    Args:
+        image: see `decode`, as the next three.
+        content_type: see there.
+        limits: see there.
+        depth: see there.
+        resize: side of the square that the pixels will be resized to. A JPEG is decoded at a half, a quarter or an
+            eighth of its sides, if both stay at least four times as long as that. None: all images are decoded in full.
 
     Raises:
         Unusable: as `decode`.
     """
     header = _check_header(image, content_type, limits)
     _check_depth(header, depth)
+    divisor = 1 if resize is None else _divisor(header, resize)
+    if divisor == 1:
+        pixels = _in_full(image, header, depth)
+        return Captured(pixels, (pixels.shape[0], pixels.shape[1]))
+    pixels = _pixels(image, header, _REDUCED[divisor] | (_GREY if header.grey else _RGB))
+    reduced = header._replace(width=-(-header.width // divisor), height=-(-header.height // divisor))
+    return Captured(_check_shape(pixels, reduced, np.uint8), (header.height, header.width))
+
+
+def _divisor(header: Header, resize: int) -> int:
+    """What the sides of an image may be divided by while it is decoded."""
+    shorter = min(header.width, header.height) if header.reducible else 0
+    return next((divisor for divisor in _REDUCED if shorter >= divisor * _LEAST_SIDE * resize), 1)
+
+
+def _in_full(image: bytes, header: Header, depth: BitDepth) -> NDArray[np.uint8]:
     if header.alpha and header.bits == 8:
         return _check_shape(image_header.decode_without_alpha(image, header.page), header, np.uint8)
     if header.all_bits or (header.bits > 8 and depth.bits is not None):

@@ -53,6 +53,7 @@ class Header(NamedTuple):
         alpha: of a TIFF, by which OpenCV multiplies the pixels.
         all_bits: OpenCV gives the right pixels only if they are not made 8 bits while they are decoded.
         grey: its 8 bits are one channel, and no palette or alpha belongs to them.
+        reducible: a JPEG, which can be decoded at a half, a quarter or an eighth of its sides.
     """
 
     width: int
@@ -65,6 +66,7 @@ class Header(NamedTuple):
     alpha: bool = False
     all_bits: bool = False
     grey: bool = False
+    reducible: bool = False
 
 
 def read(image: bytes, content_type: str) -> Header:
@@ -85,7 +87,7 @@ def read(image: bytes, content_type: str) -> Header:
     if mode not in _MODES:
         raise unreadable(f"its pixel mode is {mode!r}; send 8 or 16 bits per channel")
     bits = 16 if content_type == "image/png" and image[24] == 16 else 8
-    return Header(width, height, bits, grey=mode in _GREY_MODES)
+    return Header(width, height, bits, grey=mode in _GREY_MODES, reducible=content_type == "image/jpeg")
 
 
 def decode_without_alpha(image: bytes, page: int) -> NDArray[np.uint8]:

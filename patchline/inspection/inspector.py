@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from patchline import config
 from patchline.devices import backbone
 from patchline.inspection import decode, memory_bank, preprocess, score, verdict
+from patchline.inspection.decode import Captured
 from patchline.inspection.score import HeatMap
 from patchline.protocol.messages import Decision, Region, Scores, Thresholds
 
@@ -33,7 +34,8 @@ class Inspection:
         scores: all scores.
         regions: of the heat map above the fail threshold, hottest first; empty without a heat map.
         heat_map: at the size of the patches; None for a pass, unless it was requested.
-        image: uint8 [height, width] of a grey image, or [height, width, 3], RGB, as captured; None without a heat map.
+        image: uint8 [height, width] of a grey image, or [height, width, 3], RGB; None without a heat map. A large JPEG
+            is smaller here than it was captured, see `decode.for_backbone`.
         p_value: of the score among the held-out scores of the bank; None if it has none.
         patches: float32 [patches, dim], the features, for another bank of the same recipe.
     """
@@ -68,7 +70,7 @@ class Inspector:
 
     def features(self, image: bytes, content_type: str) -> NDArray[np.float32]:
         """Return the features of an image, float32 [patches, dim]. Raise Unusable or Retry, as `inspect`."""
-        pixels = self._pixels(image, content_type)
+        pixels = self._captured(image, content_type).pixels
         prepared = preprocess.prepare(pixels, self.category.resize, self.category.imagesize)
         return np.asarray(self.backbone.extract(prepared[None])[0])
 
@@ -86,9 +88,9 @@ class Inspector:
             Retry: the device failed.
         """
         with stage("decode"):
-            pixels = self._pixels(image, content_type)
+            captured = self._captured(image, content_type)
         with stage("preprocess"):
-            prepared = preprocess.prepare(pixels, self.category.resize, self.category.imagesize)
+            prepared = preprocess.prepare(captured.pixels, self.category.resize, self.category.imagesize)
         with stage("extract"):
             patches = self.backbone.extract(prepared[None])[0]
         with stage("search"):
@@ -102,9 +104,9 @@ class Inspector:
         if decision is Decision.PASS and not with_heat_map:
             return Inspection(decision, decisive_score, scores, (), None, p_value=p_value, patches=patches)
         with stage("heat_map"):
-            heat_map = self._heat_map(distances.all(), (pixels.shape[0], pixels.shape[1]))
+            heat_map = self._heat_map(distances.all(), captured.shape)
             regions = score.regions(heat_map, self.category.min_region_pixels)
-        return Inspection(decision, decisive_score, scores, regions, heat_map, pixels, p_value, patches)
+        return Inspection(decision, decisive_score, scores, regions, heat_map, captured.pixels, p_value, patches)
 
     def judge(self, patches: NDArray[np.float32]) -> tuple[Decision, float]:
         """Return the decision and the score of an image by its features, float32 [patches, dim]."""
@@ -112,8 +114,9 @@ class Inspector:
         decisive_score = score.decisive_score(scores, self.category.score)
         return verdict.decide(decisive_score, scores.max, self.thresholds), decisive_score
 
-    def _pixels(self, image: bytes, content_type: str) -> NDArray[np.uint8]:
-        return decode.grey_or_rgb(image, content_type, self.limits, self.category.depth)
+    def _captured(self, image: bytes, content_type: str) -> Captured:
+        resize = self.category.resize if self.bank.manifest.reduced_jpeg else None
+        return decode.for_backbone(image, content_type, self.limits, self.category.depth, resize)
 
     def _heat_map(self, distances: NDArray[np.float32], image_shape: tuple[int, int]) -> HeatMap:
         window = preprocess.crop_window(image_shape, self.category.resize, self.category.imagesize)

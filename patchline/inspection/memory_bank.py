@@ -81,6 +81,8 @@ class BankManifest(messages.Frozen):
         clean_share: the share of the candidate patches that was discarded before the coreset.
         accepted_outliers: images that were used although their held-out scores stand out, by name.
         left_out: images that a person left out, and outliers that were left out because of `clean_share`.
+        reduced_jpeg: a large JPEG is decoded at a reduced scale for this bank, see `decode.for_backbone`. False in
+            banks of earlier builds, which decoded all of it, and in imported ones.
         folds_sha256: the digest of `folds.npz`; None in banks of earlier builds, and in imported ones, which have none.
         changes: of images and thresholds after the fit, the oldest first.
     """
@@ -107,6 +109,7 @@ class BankManifest(messages.Frozen):
     score: Literal["topk10", "max"]
     bit_depth: int | None = None  # None in banks of earlier builds, too: all bits of a file count
     bit_alignment: Literal["low", "high"] = "low"
+    reduced_jpeg: bool = False
     thresholds: messages.Thresholds
     calibration: Calibration
     index_sha256: Sha256

@@ -46,7 +46,7 @@ def overlay(image: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_
     """Draw a heat map over a captured image, with the contours of the threshold and the boxes of the regions.
 
     Args:
-        image: uint8 [height, width], grey, or [height, width, 3], RGB, as captured.
+        image: uint8 [height, width], grey, or [height, width, 3], RGB: as captured, or smaller.
         heat_map: of the image.
         regions: in pixels of the captured image.
         max_side: a larger picture is made smaller first, in pixels.
@@ -56,7 +56,7 @@ def overlay(image: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_
     """
     scale = 1.0 if max_side is None else min(1.0, max_side / max(image.shape[:2]))
     if scale < 1:
-        image, regions = _resize(image, scale), tuple(_scale_region(region, scale) for region in regions)
+        image = _resize(image, scale)
     rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     values = heat_map.draw((rgb.shape[0], rgb.shape[1]))
     scaled = cv2.convertScaleAbs(values, alpha=255 / _COLOUR_SCALE_END)
@@ -66,9 +66,11 @@ def overlay(image: Picture, heat_map: HeatMap, regions: tuple[Region, ...], max_
     blended = cv2.blendLinear(rgb, colours, 1 - weight, weight)
     contours, _ = cv2.findContours((values > 1.0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(blended, contours, -1, (255, 255, 255), 1)
+    rows, columns = (shown / captured for shown, captured in zip(values.shape, heat_map.image_shape, strict=True))
     for region in regions:
-        corner = (region.x + region.width - 1, region.y + region.height - 1)
-        cv2.rectangle(blended, (region.x, region.y), corner, (255, 0, 0), 1)
+        left, top = int(region.x * columns), int(region.y * rows)
+        right, bottom = (left + max(1, round(region.width * columns)), top + max(1, round(region.height * rows)))
+        cv2.rectangle(blended, (left, top), (right - 1, bottom - 1), (255, 0, 0), 1)
     return np.asarray(blended, np.uint8)
 
 
@@ -148,11 +150,6 @@ def shrink(rgb: Picture, max_side: int) -> Picture:
 def _resize(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])  # a narrow image keeps one pixel
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
-
-
-def _scale_region(region: Region, scale: float) -> Region:
-    sides = {name: max(1, round(getattr(region, name) * scale)) for name in ("width", "height")}
-    return region.model_copy(update={"x": int(region.x * scale), "y": int(region.y * scale), **sides})
 
 
 def _fit_into_tile(picture: Picture) -> Picture:

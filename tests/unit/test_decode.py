@@ -81,7 +81,7 @@ def test_a_grey_image_is_one_channel_for_the_backbone_and_the_same_three_for_peo
     grey = Image.fromarray(rgb[..., 0]).convert(mode)
     image = save_with_pillow(grey, format=name.split()[-1], **GREY[name])
     content_type = image_files.detect_content_type(image)
-    pixels = decode.grey_or_rgb(image, content_type, LIMITS)
+    pixels = decode.for_backbone(image, content_type, LIMITS).pixels
     assert pixels.shape == (60, 80)
     colour = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     assert np.array_equal(decode.to_rgb(pixels), colour)
@@ -93,7 +93,7 @@ def test_a_grey_image_is_one_channel_for_the_backbone_and_the_same_three_for_peo
 )
 def test_an_image_with_colours_a_palette_or_alpha_has_three_channels_for_the_backbone_too(rgb, name, mode):
     image = save_with_pillow(Image.fromarray(rgb).convert(mode), format=name)
-    assert decode.grey_or_rgb(image, f"image/{name.lower()}", LIMITS).shape == (60, 80, 3)
+    assert decode.for_backbone(image, f"image/{name.lower()}", LIMITS).pixels.shape == (60, 80, 3)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/tiff"])
