@@ -55,7 +55,7 @@ def fitted(groups=None):
     category = config.Category(
         backbone="none", layer="none", resize=64, imagesize=64, coreset_ratio=0.05, false_reject_rate=0.05
     )
-    recipe = InMemory(None, "part", category, None, backbone.CPU, Path("/good"), good, NO_CHOICES, TARGET)
+    recipe = InMemory(None, "part", category, None, backbone.CPU, Path("/good"), good, NO_CHOICES, TARGET, True)
     with terminal.progress() as progress:
         return fit.make_draft(recipe, SEED, progress).folds(recipe)
 
