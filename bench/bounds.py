@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.table import Row
@@ -34,7 +34,7 @@ class Bound:
         return (self.least is None or ratio >= self.least) and (self.most is None or ratio <= self.most)
 
 
-def judged(rows: Iterable[Row], bounds: Iterable[Bound]) -> Iterator[Row]:
+def judged(rows: Sequence[Row], bounds: Iterable[Bound]) -> Iterator[Row]:
     """Return the rows again, each with what its bound says: `at least 2: held`. Other rows have no bound."""
     ratios = {row.name: row.ratio for row in rows}
     known = list(bounds)

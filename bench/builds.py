@@ -63,7 +63,7 @@ class Build:
             ServiceError: the build cannot do it.
         """
         self.plant.mkdir(parents=True)
-        _run([str(self.python), "-c", _PLANT, str(self.plant), *categories], self.root, self._environment)
+        run([str(self.python), "-c", _PLANT, str(self.plant), *categories], self.root, self._environment)
 
     def add_category(self, name: str, like: str) -> None:
         """Fit a further category with the recipe of another one and the same pictures, but with other rows in its bank.
@@ -72,9 +72,9 @@ class Build:
             ServiceError: the build cannot do it.
         """
         path = str(self.plant / "config.yaml")
-        _run([str(self.python), "-c", _SAME_RECIPE, path, name, like], self.root, self._environment)
+        run([str(self.python), "-c", _SAME_RECIPE, path, name, like], self.root, self._environment)
         command = [str(self.python), "-m", "patchline", "fit", "--category", name, "--seed", "1", "--config", path]
-        _run([*command, str(self.plant / "good")], self.root, self._environment)
+        run([*command, str(self.plant / "good")], self.root, self._environment)
 
     @contextmanager
     def workers(
@@ -128,18 +128,23 @@ def build_of(revision: str, folder: Path) -> Iterator[Build]:
         ServiceError: git knows no such revision, or its packages cannot be installed.
     """
     root, environment = folder / "sources", folder / "environment"
-    _run(["git", "worktree", "add", "--quiet", "--detach", str(root), revision], _ROOT)
+    run(["git", "worktree", "add", "--quiet", "--detach", str(root), revision], _ROOT)
     try:
-        _run([sys.executable, "-m", "venv", str(environment)], root)
+        run([sys.executable, "-m", "venv", str(environment)], root)
         python = environment / "bin" / "python"
         for what in (["--require-hashes", "-r", "requirements.lock"], ["--no-deps", "--editable", "."]):
-            _run([str(python), "-m", "pip", "install", "--quiet", *what], root)
+            run([str(python), "-m", "pip", "install", "--quiet", *what], root)
         yield Build(revision, root, python, folder / "other")
     finally:
-        _run(["git", "worktree", "remove", "--force", str(root)], _ROOT)
+        run(["git", "worktree", "remove", "--force", str(root)], _ROOT)
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
+def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    """Run a command in a folder, with more environment variables, and return its standard output.
+
+    Raises:
+        ServiceError: it fails, with the last line of its standard error.
+    """
     variables = os.environ | (environment or {})
     done = subprocess.run(
         command, cwd=folder, env=variables, timeout=_INSTALL_S, capture_output=True, text=True, check=False
@@ -147,6 +152,7 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     if done.returncode:
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
         raise server.ServiceError(f"{' '.join(command[:2])} ended with {done.returncode}: {last}")
+    return done.stdout
 
 
 def _last_line(log: Path) -> str:

@@ -79,10 +79,13 @@ def measure_in_turn(
 ) -> Row:
     """Measure both sides in turn (A B A B ...) and compare their medians."""
     pairs = [(ours(), other()) for _ in range(rounds)]
-    columns = [list(column) for column in zip(*pairs, strict=True)]
-    spread = max((max(column) - min(column)) / statistics.median(column) for column in columns)
-    ours_median, other_median = map(statistics.median, columns)
-    return ratio_row(name, unit, ours_median, other_median, spread)
+    return row_of_rounds(name, unit, *zip(*pairs, strict=True))
+
+
+def row_of_rounds(name: str, unit: str, ours: Sequence[float], other: Sequence[float]) -> Row:
+    """Compare the medians of rounds that were measured in turn."""
+    spread = max((max(column) - min(column)) / statistics.median(column) for column in (ours, other))
+    return ratio_row(name, unit, statistics.median(ours), statistics.median(other), spread)
 
 
 def ratio_row(name: str, unit: str, ours: float, other: float, spread: float = 0.0) -> Row:

@@ -11,7 +11,7 @@ from bench.measured import Measured
 from bench.plant import DEFAULT
 from bench.questions import load_rows
 from bench.rows import JPEG
-from bench.table import ratio_row
+from bench.table import ratio_row, row_of_rounds
 
 LOAD = Load("default, JPEG", DEFAULT, JPEG, [b""], is_paced=True)
 
@@ -63,3 +63,8 @@ def test_what_holds_the_memory_of_a_process_adds_up_to_what_is_resident():
     held = memory.holders(line.Worker(os.getpid(), 0))
     assert held.total() == pytest.approx(line.resident_bytes(os.getpid()), rel=0.1)
     assert held["not mapped from files"] > held["python"] > 0
+
+
+def test_rounds_are_compared_by_their_medians_and_the_wider_spread():
+    row = row_of_rounds("fast", "images/s", [4.0, 5.0, 4.5], [2.0, 2.0, 3.0])
+    assert (row.ours, row.other, row.ratio, row.spread) == (4.5, 2.0, 2.25, 0.5)
