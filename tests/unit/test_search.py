@@ -86,16 +86,29 @@ def test_the_largest_distances_need_a_search_for_few_queries_only(monkeypatch):
     nearest = exact_search.Search.nearest
     distances = nearest(search, queries)[0]
 
-    def counting_nearest(self, queries):
+    def counting_nearest(self, queries, enough):
         searched.append(len(queries))
-        return nearest(self, queries)
+        return nearest(self, queries, enough)
 
     monkeypatch.setattr(exact_search.Search, "nearest", counting_nearest)
     lazy = LazyDistances.start(search, queries)
     np.testing.assert_array_equal(np.sort(lazy.largest(COUNT)), np.sort(distances)[-COUNT:])
     assert 4 * COUNT <= sum(searched) < 300
+    known = np.count_nonzero(lazy.exact)
     np.testing.assert_array_equal(lazy.all(), distances)
-    assert sum(searched) == 1024, "a patch was searched twice"
+    assert searched[-1] == 1024 - known, "a patch whose distance is known was searched again"
+
+
+def test_a_row_that_is_near_enough_ends_the_search_of_a_query_and_of_no_other_one():
+    bank, queries = part_features(3000, 152, 0), part_features(300, 152, 1)
+    queries[7, 3] = np.nan
+    search = exact_search.with_pruning(bank)
+    exact, enough = search.nearest(queries)[0], float(np.nanmedian(search.nearest(queries)[0]))
+    found, rows = search.nearest(queries, enough)
+    is_near = found <= enough
+    np.testing.assert_array_equal(is_near, exact <= enough)
+    np.testing.assert_array_equal(found[~is_near], exact[~is_near])
+    np.testing.assert_allclose(found, ((queries - bank[rows]) ** 2).sum(axis=1), rtol=1e-5)
 
 
 def test_the_largest_distances_are_right_if_the_upper_bounds_mislead():

@@ -17,7 +17,7 @@ faiss.cvar.distance_compute_blas_threshold = 1_000  # queries * dim; the default
 faiss.cvar.distance_compute_blas_query_bs = 1_024
 _MIN_ROWS_FOR_PRUNING = 512  # below, brute force is as fast
 _CANDIDATE_GROUPS = 5  # groups of rows, one candidate from each
-_CANDIDATE_COMPONENTS = 13  # faiss has a kernel for vectors of up to 16 numbers that writes no distances to memory
+_CANDIDATE_COMPONENTS = 16  # faiss has a kernel for vectors of up to 16 numbers that writes no distances to memory
 _FLOATS_PER_CACHE_LINE = 16
 _PAIRS_PER_BATCH = 500_000
 _MAX_REMAINING = 1 / 16  # of all distances: to compute more of them one by one takes as long as brute force
@@ -28,27 +28,30 @@ class CandidateSearch:
     """Finds rows that are probably near a query: the nearest row of each group, by a few principal components.
 
     Attributes:
-        projection: reduces queries.
-        rows: of the bank, reduced and in order, float32 [rows, k + 1].
+        components: the first principal components, one per column, float32 [dim, k].
+        offset: the components of the mean of the bank, float32 [k].
+        rows: the components of the rows of the bank minus its mean, in order, float32 [rows, k].
     """
 
-    projection: Projection
+    components: NDArray[np.float32]
+    offset: NDArray[np.float32]
     rows: NDArray[np.float32]
 
     @classmethod
-    def build(cls, features: NDArray[np.float32], projection: Projection) -> CandidateSearch:
-        """Build the search for a bank of float32 [rows, dim], with the first components of its projection."""
-        reduced = _shortened(projection).project(features)[:, :-2]
-        return cls.of_rows(np.ascontiguousarray(reduced), projection)
+    def build(cls, centred: NDArray[np.float32], projection: Projection) -> CandidateSearch:
+        """Build the search for float32 [rows, dim], a bank minus its mean, and the projection of that bank."""
+        return cls.of_rows(centred @ _first_components(projection), projection)
 
     @classmethod
     def of_rows(cls, rows: NDArray[np.float32], projection: Projection) -> CandidateSearch:
         """Build the search from the rows of another one, and the projection of its bank."""
-        return cls(_shortened(projection), rows)
+        components = _first_components(projection)
+        return cls(components, projection.mean @ components, rows)
 
+    @np.errstate(invalid="ignore")  # a query with NaN has candidates that are as good as any
     def find(self, queries: NDArray[np.float32]) -> NDArray[np.int64]:
         """The candidates of each query of float32 [queries, dim]: int64 [queries, groups], row numbers."""
-        reduced = np.ascontiguousarray(self.projection.project(queries)[:, :-2])
+        reduced = queries @ self.components - self.offset
         cache_lines = -(-len(self.rows) // _CANDIDATE_GROUPS // _FLOATS_PER_CACHE_LINE)
         # An odd number of cache lines: with an even one, all groups would fall into the same part of the cache.
         group_size = _FLOATS_PER_CACHE_LINE * (cache_lines | 1)
@@ -86,11 +89,14 @@ class Search:
         count = self.lower_bounds.projection.components.shape[1]
         return f"{rows} patches, searched by {count} of {dim} components, then faiss"
 
-    def nearest(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def nearest(
+        self, queries: NDArray[np.float32], enough: float = -np.inf
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the nearest row of each query.
 
         Args:
             queries: float32 [patches, dim].
+            enough: a squared distance. For a query with a row that is not farther, another such row may be found.
 
         Returns:
             float32 [patches] squared L2 distances, and int64 [patches] row numbers. The distance of a query that is
@@ -100,7 +106,7 @@ class Search:
             return self._nearest_by_brute_force(queries)
         distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
         for batch, bounds in self.lower_bounds.batches(queries):
-            distances[batch], neighbours[batch] = self._nearest_by_pruning(queries[batch], bounds)
+            distances[batch], neighbours[batch] = self._nearest_by_pruning(queries[batch], bounds, enough)
         return distances, neighbours
 
     def upper_bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -126,18 +132,43 @@ class Search:
         return self._squared_distances(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _nearest_by_pruning(
-        self, queries: NDArray[np.float32], bounds: NDArray[np.float32]
+        self, queries: NDArray[np.float32], bounds: NDArray[np.float32], enough: float
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Compute the distance to the row with the smallest lower bound, then to each row whose bound is not above it.
+        """Compute the distance to the row with the smallest lower bound; if it is not enough, to more rows.
+
+        Args:
+            queries: float32 [queries, dim].
+            bounds: float32 [queries, rows], lower bounds of the squared distances.
+            enough: as in `nearest`.
+        """
+        neighbours = bounds.argmin(axis=1)
+        distances = self._squared_distances(queries, np.arange(len(queries)), neighbours)
+        farther = np.flatnonzero(~(distances <= enough))  # and what is not finite
+        if farther.size == len(queries):
+            self._search_remaining(queries, bounds, distances, neighbours)
+        elif farther.size:
+            found = distances[farther], neighbours[farther]
+            self._search_remaining(queries[farther], bounds[farther], *found)
+            distances[farther], neighbours[farther] = found
+        return distances, neighbours
+
+    def _search_remaining(
+        self,
+        queries: NDArray[np.float32],
+        bounds: NDArray[np.float32],
+        distances: NDArray[np.float32],
+        neighbours: NDArray[np.int64],
+    ) -> None:
+        """Compute the distance to each row whose lower bound is not above that to a row already found.
 
         Queries with too many remaining rows, because they resemble nothing in the bank, go through brute force.
 
         Args:
             queries: float32 [queries, dim].
             bounds: float32 [queries, rows], lower bounds of the squared distances.
+            distances: float32 [queries], to the rows found, replaced by the smallest ones.
+            neighbours: int64 [queries], the rows found, replaced by the nearest ones.
         """
-        neighbours = bounds.argmin(axis=1)
-        distances = self._squared_distances(queries, np.arange(len(queries)), neighbours)
         remaining = bounds <= distances[:, None]
         if np.count_nonzero(remaining) > remaining.size * _MAX_REMAINING:
             unpruned = np.count_nonzero(remaining, axis=1) > remaining.shape[1] * _MAX_REMAINING
@@ -148,7 +179,6 @@ class Search:
         np.minimum.at(distances, query_of_pair, pair_distances)
         nearest = pair_distances == distances[query_of_pair]
         neighbours[query_of_pair[nearest]] = rows[nearest]
-        return distances, neighbours
 
     def _squared_distances(
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
@@ -184,8 +214,8 @@ def exact_nearest(
     return distances, nearest
 
 
-def _shortened(projection: Projection) -> Projection:
-    return Projection(projection.mean, projection.components[:, :_CANDIDATE_COMPONENTS].copy())
+def _first_components(projection: Projection) -> NDArray[np.float32]:
+    return projection.components[:, :_CANDIDATE_COMPONENTS].copy()
 
 
 def _nearest_row(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -225,7 +255,7 @@ def with_pruning(features: NDArray[np.float32]) -> Search:
     bounds = LowerBounds.build(features)
     if bounds is None:
         return search
-    return replace(search, lower_bounds=bounds, candidates=CandidateSearch.build(features, bounds.projection))
+    return replace(search, lower_bounds=bounds, candidates=CandidateSearch.build(search.centred, bounds.projection))
 
 
 def encode_index(features: NDArray[np.float32]) -> bytes:

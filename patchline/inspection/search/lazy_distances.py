@@ -47,12 +47,12 @@ class LazyDistances:
         """The `count` largest distances in any order; all of them if there are fewer. NaN counts as the largest.
 
         The smallest of `count` exact distances is a lower bound of the result. A patch whose upper bound is not above
-        it need not be searched.
+        it need not be searched, or not any further.
         """
         self._search(_largest_indices(self.upper_bounds, _FIRST_SEARCH * count))
         largest_exact = _largest_indices(np.where(self.exact, self.upper_bounds, 0), count)
         lower_bound = self.upper_bounds[largest_exact].min()
-        self._search(np.flatnonzero(self.upper_bounds > lower_bound))
+        self._search(np.flatnonzero(self.upper_bounds > lower_bound), float(lower_bound))
         return self.upper_bounds[_largest_indices(self.upper_bounds, count)]
 
     def all(self) -> NDArray[np.float32]:
@@ -60,11 +60,12 @@ class LazyDistances:
         self._search(np.arange(len(self.patches)))
         return self.upper_bounds
 
-    def _search(self, indices: NDArray[np.int64]) -> None:
+    def _search(self, indices: NDArray[np.int64], enough: float = -np.inf) -> None:
+        """Replace upper bounds by distances, or by upper bounds that are at most `enough`."""
         unknown = indices[~self.exact[indices]]
         if unknown.size:
-            self.upper_bounds[unknown] = self.search.nearest(self.patches[unknown])[0]
-            self.exact[unknown] = True
+            self.upper_bounds[unknown] = found = self.search.nearest(self.patches[unknown], enough)[0]
+            self.exact[unknown] = ~(found <= enough)
 
 
 def _largest_indices(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
