@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,9 @@ _NOT_SPARE = 3  # places: two more than cores, and a core for the next job
 
 
 class SharedExclusiveLock:
-    """Held by one exclusive holder, or by at most `max_shared` shared holders. A waiting exclusive holder goes first.
+    """Held by one exclusive holder, or by at most `max_shared` shared holders.
+
+    Shared holders come first that have waited for longest. A waiting exclusive holder goes before all of them.
 
     Args:
         max_shared: the number of shared holders.
@@ -21,22 +24,28 @@ class SharedExclusiveLock:
     def __init__(self, max_shared: int, on_wait: Callable[[], None] = lambda: None) -> None:
         self._max_shared = max_shared
         self._on_wait = on_wait
-        mutex = threading.Lock()
-        self._shared_available = threading.Condition(mutex)
-        self._all_released = threading.Condition(mutex)
+        self._mutex = threading.Lock()
+        self._all_released = threading.Condition(self._mutex)
+        self._waiting: deque[threading.Lock] = deque()  # each is locked until its thread has a place
         self._shared_holders = 0
         self._exclusive_requests = 0  # held or waiting
 
     @contextmanager
     def shared(self, quiet: bool = False) -> Iterator[None]:
         """Hold the lock together with other shared holders. If `quiet`, nobody is told of the waiting."""
-        with self._shared_available:
-            self._wait(self._shared_available, self._is_shared_available, quiet)
-            self._shared_holders += 1
+        with self._mutex:
+            turn = None if self._take(self._max_shared) else self._queue_up()
         try:
+            while turn is not None and not turn.acquire(timeout=_WAIT_INTERVAL_S):
+                if not quiet:
+                    self._on_wait()
             yield
         finally:
-            self._release_shared()
+            with self._mutex:
+                if turn is not None and turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._release_shared()
 
     @property
     def spare_places(self) -> int:
@@ -46,38 +55,49 @@ class SharedExclusiveLock:
     @contextmanager
     def spare(self) -> Iterator[bool]:
         """Hold the lock together with others if they are fewer than `spare_places`. Otherwise yield False at once."""
-        with self._shared_available:
-            is_free = self._exclusive_requests == 0 and self._shared_holders < self.spare_places
-            self._shared_holders += is_free
+        with self._mutex:
+            is_free = self._take(self.spare_places)
         try:
             yield is_free
         finally:
             if is_free:
-                self._release_shared()
+                with self._mutex:
+                    self._release_shared()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the lock alone. Only one thread may call this."""
-        with self._all_released:
-            self._exclusive_requests += 1
-            self._wait(self._all_released, lambda: self._shared_holders == 0)
         try:
+            with self._all_released:
+                self._exclusive_requests += 1
+                while not self._all_released.wait_for(lambda: self._shared_holders == 0, _WAIT_INTERVAL_S):
+                    self._on_wait()
             yield
         finally:
-            with self._all_released:
+            with self._mutex:
                 self._exclusive_requests -= 1
-                self._shared_available.notify_all()
+                self._hand_out()
+
+    def _take(self, places: int) -> bool:
+        """Take a place if one of the first `places` is free. While threads wait, none is: this overtakes nobody."""
+        is_free = self._exclusive_requests == 0 and self._shared_holders < places
+        self._shared_holders += is_free
+        return is_free
+
+    def _queue_up(self) -> threading.Lock:
+        turn = threading.Lock()
+        turn.acquire()
+        self._waiting.append(turn)
+        return turn
 
     def _release_shared(self) -> None:
-        with self._shared_available:
-            self._shared_holders -= 1
-            self._shared_available.notify()
+        self._shared_holders -= 1
+        if self._exclusive_requests:
             self._all_released.notify()
+        else:
+            self._hand_out()
 
-    def _is_shared_available(self) -> bool:
-        return self._exclusive_requests == 0 and self._shared_holders < self._max_shared
-
-    def _wait(self, condition: threading.Condition, predicate: Callable[[], bool], quiet: bool = False) -> None:
-        while not condition.wait_for(predicate, _WAIT_INTERVAL_S):
-            if not quiet:
-                self._on_wait()
+    def _hand_out(self) -> None:
+        """Give free places to waiting threads. They have them before they wake up."""
+        while self._waiting and self._take(self._max_shared):
+            self._waiting.popleft().release()
