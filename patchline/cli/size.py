@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -32,12 +33,13 @@ def size(
         str | None, typer.Option(metavar="NAME", help="A load of that file; the first one if none.")
     ] = None,
     config_file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Of the plant.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
 ) -> None:
     """Say how many workers, hosts, brokers and disks a plant needs, and how much network, from measured costs.
 
     Every number stands beside what it assumes, and what is uncertain is rounded up. Costs hold for images, categories
     and machines like those measured: `make bench-against` measures a machine. With neither a file nor --costs, golden
-    images of the configuration's categories are measured here.
+    images of the configuration's categories are measured here; --chips takes the highest costs of docs/performance.md.
 
     Example:  patchline size --lines 16 --rate 5 --chips --categories 40
     """
@@ -48,7 +50,12 @@ def size(
         lines, rate, image_bytes, rejects, categories, chips, p99_ms, host_cores, brokers, disk_mb_s, hours
     )
     settings = config.load(config_file or (CONFIG if CONFIG.exists() else config.PACKAGED))
-    measured = measured_costs.read(costs, load, settings)
+    measured = measured_costs.read(costs, load, settings, chips)
     found = sizing.workers(demand, measured, workers)
-    rows = [(need.what, need.value, need.because) for need in sizing.needs(demand, measured, found, settings)]
+    needs = list(sizing.needs(demand, measured, found, settings))
+    if as_json:
+        for need in needs:
+            print(json.dumps({"needed": need.what, "value": need.number, "unit": need.unit, "assumed": need.because}))
+        return
+    rows = [(need.what, need.value, need.because) for need in needs]
     terminal.table("What the plant needs", ("needed", "value", "assumed"), rows, text=True)

@@ -49,26 +49,32 @@ class Costs:
     rabbitmq: Cost
 
 
-def read(path: Path | None, load: str | None, settings: config.Config) -> Costs:
+def read(path: Path | None, load: str | None, settings: config.Config, chips: bool = False) -> Costs:
     """Return the costs of a benchmark's table, or measure them.
 
     Args:
         path: as `make bench-against` writes it; by default its own file, if that is there.
         load: the name of a load in the table, such as `default, JPEG`; by default the first one.
         settings: of the plant that is measured if there is no table.
+        chips: chips have the network. Without a table nothing is measured then.
 
     Raises:
         SetupError: the table or its load cannot be used, or there is nothing to probe.
     """
     host = _host()
     if path is None and not AGAINST.exists():
-        return Costs(_probe(settings), host, Cost(2 * _RABBITMQ_MS, "docs/performance.md, twice for the intake"))
+        if load is not None:
+            raise SetupError(f"--load {load!r}: there is no table, neither --costs nor {AGAINST}")
+        worker = host if chips else _probe(settings)
+        return Costs(worker, host, Cost(2 * _RABBITMQ_MS, "docs/performance.md, twice for the intake"))
     path = path or AGAINST
     values = rows(path)
     loads = [name.removesuffix(_WORKER) for name in values if name.endswith(_WORKER)]
-    chosen = load or next(iter(loads), None)
+    chosen = next(iter(loads), None) if load is None else load
+    if chosen is None:
+        raise SetupError(f"{path}: it has no load, no row '...{_WORKER}'")
     if chosen not in loads:
-        raise SetupError(f"{path}: no row '{load or '...'}{_WORKER}'; it has {', '.join(loads) or 'no load'}")
+        raise SetupError(f"{path}: it has no load {chosen!r}; its loads: {'; '.join(loads) or 'none'}")
     if chosen + _RABBITMQ not in values:
         raise SetupError(f"{path}: no row '{chosen}{_RABBITMQ}'")
     source = f"{path}, {chosen}"
@@ -84,10 +90,10 @@ def rows(path: Path) -> dict[str, float]:
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        values = {row["name"]: float(row["ours"]) * (1 + float(row["spread"])) for row in table["rows"]}
+        values = {f"{row['name']}": float(row["ours"]) * (1 + float(row["spread"])) for row in table["rows"]}
     except OSError as error:
         raise SetupError(f"{path}: {error.strerror}; `make bench-against` writes such a file") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SetupError(f"{path}: it is no table as `make bench-against` writes it") from error
     if bad := [name for name, value in values.items() if not 0 < value < math.inf]:
         raise SetupError(f"{path}: '{bad[0]}' is not above 0")

@@ -104,11 +104,17 @@ class Workers:
 
 @dataclass(frozen=True)
 class Need:
-    """A row of the answer: what is needed, how much, and what the number assumes."""
+    """A row of the answer: what is needed, how much of which unit, and what the number assumes."""
 
     what: str
-    value: str
+    number: float
+    unit: str
     because: str
+
+    @property
+    def value(self) -> str:
+        """The number with its unit."""
+        return f"{self.number} {self.unit}".rstrip()
 
 
 def workers(demand: Demand, costs: Costs, given: int | None = None) -> Workers:
@@ -124,6 +130,8 @@ def workers(demand: Demand, costs: Costs, given: int | None = None) -> Workers:
     first = max(1, math.ceil(demand.images_per_s * service_ms / 1000 / MAX_UTILISATION))
     if given is None:
         return _fewest(first, demand, costs)
+    if not 0 < given <= _MAX_WORKERS:
+        raise SetupError(f"--workers is {given}; it must be a number from 1 to {_MAX_WORKERS}")
     if given < first:
         raise SetupError(f"--workers {given} are too few: above {MAX_UTILISATION:.0%} busy; it takes {first} or more")
     found = _with(given, demand, costs)
@@ -200,25 +208,19 @@ def needs(demand: Demand, costs: Costs, found: Workers, settings: config.Config)
 
 def _for_workers(demand: Demand, costs: Costs, found: Workers) -> Iterator[Need]:
     load = f"{demand.lines} lines of {demand.rate:g} parts/s"
-    yield Need("images a second", f"{demand.images_per_s:.4g}", load)
+    yield Need("images a second", _up(demand.images_per_s, 2), "", load)
     what = "chips, each with a worker" if demand.chips else "CPU workers, each of one core"
     source = "an Ascend 310" if demand.chips else costs.worker.source
-    yield Need(what, f"{found.count}", f"{found.service_ms:.1f} ms an image: {source}")
-    yield Need("utilisation", f"{found.utilisation:.2f}", f"at most {MAX_UTILISATION}")
-    yield Need(
-        "mean wait",
-        f"{found.mean_wait_ms:.1f} ms",
-        f"each worker has a queue, its prefetch: M/G/1, variation {VARIATION:g}",
-    )
-    yield Need("p99 of the wait", f"{found.p99_wait_ms:.1f} ms", "lines independent of each other: at most Poisson")
-    yield Need(
-        "wait if all lines trigger at once",
-        f"{found.together_ms:.1f} ms",
-        "the last of one image a line, of one category",
-    )
-    yield Need(
-        "p99, published to verdict", f"{found.p99_ms:.1f} ms", "service, and the larger wait; idle network and disk"
-    )
+    yield Need(what, found.count, "", f"{found.service_ms:.1f} ms an image: {source}")
+    yield Need("utilisation", _up(found.utilisation, 2), "", f"a share of the time, at most {MAX_UTILISATION}")
+    because = f"each worker has a queue, its prefetch: M/G/1, variation {VARIATION:g}"
+    yield Need("mean wait", _up(found.mean_wait_ms, 1), "ms", because)
+    because = "lines independent of each other: at most Poisson"
+    yield Need("p99 of the wait", _up(found.p99_wait_ms, 1), "ms", because)
+    because = "the last of one image a line, of one category"
+    yield Need("wait if all lines trigger at once", _up(found.together_ms, 1), "ms", because)
+    because = "service, and the larger wait; idle network and disk"
+    yield Need("p99, published to verdict", _up(found.p99_ms, 1), "ms", because)
 
 
 def _for_hosts(demand: Demand, costs: Costs, found: Workers) -> Iterator[Need]:
@@ -231,14 +233,15 @@ def _for_hosts(demand: Demand, costs: Costs, found: Workers) -> Iterator[Need]:
         text = f"a node of RabbitMQ takes {broker:.1f} cores, and a host has {demand.host_cores}"
         raise SetupError(f"{text}; say more --host-cores, or split the plant")
     source = costs.host.source if demand.chips else costs.worker.source
-    yield Need("cores of the workers", f"{_up(judging)}", f"{worker_ms:.1f} ms an image: {source}")
+    yield Need("cores of the workers", _cores(judging), "", f"{worker_ms:.1f} ms an image: {source}")
     because = f"publishers {publisher_ms:.1f} ms, archive {_ARCHIVE_MS} ms an image, gates {_GATE_CORES} a line"
-    yield Need("cores of publishers, gates, archive", f"{_up(other)}", f"{because}: docs/performance.md")
+    yield Need("cores of publishers, gates, archive", _cores(other), "", f"{because}: docs/performance.md")
     broker_because = f"{costs.rabbitmq.ms:.1f} ms an image: {costs.rabbitmq.source}; one leads all queues"
-    yield Need("cores of a node of RabbitMQ", f"{_up(broker)}", broker_because)
+    yield Need("cores of a node of RabbitMQ", _cores(broker), "", broker_because)
     nodes = "one may be lost" if demand.brokers == 3 else "its disk is the weakest part; 3 survive the loss of one"
-    yield Need("nodes of RabbitMQ", f"{demand.brokers}", nodes)
-    yield Need("hosts", f"{_hosts(demand, _up(judging) + _up(other), _up(broker))}", f"of {demand.host_cores} cores")
+    yield Need("nodes of RabbitMQ", demand.brokers, "", nodes)
+    hosts = _hosts(demand, _cores(judging) + _cores(other), _cores(broker))
+    yield Need("hosts", hosts, "", f"of {demand.host_cores} cores")
 
 
 def _hosts(demand: Demand, cores: int, broker_cores: int) -> int:
@@ -251,33 +254,38 @@ def _hosts(demand: Demand, cores: int, broker_cores: int) -> int:
 def _for_disks(demand: Demand, settings: config.Config) -> Iterator[Need]:
     rate = demand.images_per_s
     written = rate * (demand.image_bytes + _MESSAGES * _MESSAGE_BYTES) * _LOG_AND_SEGMENT / 1e6
-    yield Need("disk of a node, written", f"{written:.1f} MB/s", "images and messages, in the log and in a segment")
-    yield Need(
-        "syncs of a node, at most", f"{rate * (_MESSAGES + 1):.0f} /s", "one a message; one sync has all that wait"
-    )
+    because = "images and messages, in the log and in a segment"
+    yield Need("disk of a node, written", _up(written, 1), "MB/s", because)
+    because = "one a message; one sync has all that wait"
+    yield Need("syncs of a node, at most", _up(rate * (_MESSAGES + 1)), "/s", because)
     disks = math.ceil(written / demand.disk_mb_s / MAX_UTILISATION)
-    yield Need(
-        "disks", f"{disks * demand.brokers + 1}", f"{disks} a node of {demand.disk_mb_s:g} MB/s, 1 of the archive"
-    )
+    because = f"{disks} a node of {demand.disk_mb_s:g} MB/s, 1 of the archive"
+    yield Need("disks", disks * demand.brokers + 1, "", because)
     broker = settings.broker
     small = (broker.verdicts_max_length + broker.ledger_max_length) * _MESSAGE_BYTES
     queues = 2 * demand.categories * broker.jobs_max_bytes + broker.dead_max_bytes + broker.pictures_max_bytes + small
-    yield Need(
-        "disk of a node, all queues full", f"{_up(2 * queues / 1e9)} GB", f"{demand.categories} categories, twice"
-    )
+    because = f"twice the limits of the queues; categories: {demand.categories}"
+    yield Need("disk of a node, all queues full", _up(2 * queues / 1e9), "GB", because)
     kept = demand.rejects + (1 - demand.rejects) * settings.archive.pictures.pass_share
     pictures = kept * (demand.image_bytes + _HEAT_MAP_BYTES)
     daily = rate * 3600 * demand.hours * (_RECORD_BYTES + pictures) / 1e9
     because = f"{demand.hours:g} h: 3.5 kB a part, image and heat map of {kept:.1%}"
-    yield Need("archive, a day", f"{daily:.1f} GB", because)
+    yield Need("archive, a day", _up(daily, 1), "GB", because)
 
 
 def _for_network(demand: Demand) -> Iterator[Need]:
     one_way = demand.images_per_s * (demand.image_bytes + _MESSAGES * _MESSAGE_BYTES) * 8 * _FRAMING / 1e6
-    yield Need("network into a node", f"{one_way:.0f} Mbit/s", "from all publishers; one node leads all queues")
+    yield Need("network into a node", _up(one_way), "Mbit/s", "from all publishers; one node leads all queues")
     because = f"to the workers, and {demand.brokers - 1} copies to other nodes"
-    yield Need("network out of it", f"{one_way * demand.brokers:.0f} Mbit/s", because)
+    yield Need("network out of it", _up(one_way * demand.brokers), "Mbit/s", because)
 
 
-def _up(value: float) -> int:
+def _cores(value: float) -> int:
     return max(1, math.ceil(value))
+
+
+def _up(value: float, decimals: int = 0) -> float:
+    """Round up."""
+    scale: int = 10**decimals
+    rounded = math.ceil(round(value * scale, 6)) / scale  # what a float adds is no reason to round up
+    return rounded if decimals else int(rounded)

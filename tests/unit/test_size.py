@@ -104,6 +104,19 @@ def test_what_no_number_of_workers_can_do_is_said(changes, words):
         sizing.workers(replace(DEMAND, **changes), COSTS)
 
 
+@pytest.mark.parametrize("given", [-3, 0, 10**12])
+def test_a_number_of_workers_that_no_plant_has_is_refused(given):
+    with pytest.raises(SetupError, match=rf"--workers is {given}; it must be a number from 1 to 10000"):
+        sizing.workers(DEMAND, COSTS, given)
+
+
+def test_nothing_in_the_answer_is_rounded_down():
+    small = needs(replace(DEMAND, lines=1, rate=0.003))
+    assert (small["network into a node"], small["archive, a day"]) == ("1 Mbit/s", "0.1 GB")
+    assert float(small["utilisation"]) == 0.01
+    assert needs(replace(DEMAND, rate=0.1))["images a second"] == "1.6", "not 1.61: a float is not exact"
+
+
 def test_a_broker_that_is_larger_than_a_host_is_refused():
     demand = replace(DEMAND, rate=200.0, host_cores=8)
     with pytest.raises(SetupError, match=r"a node of RabbitMQ takes 12.0 cores, and a host has 8"):
@@ -145,7 +158,10 @@ def test_costs_of_a_table_have_their_spread_added(tmp_path):
         ('{"rows": [{"name": "x"}]}', "it is no table"),
         ('{"rows": [{"name": "x", "ours": 0, "spread": 0}]}', "'x' is not above 0"),
         ('{"rows": [{"name": "x", "ours": NaN, "spread": 0}]}', "'x' is not above 0"),
+        ('{"rows": [{"name": "x", "ours": 1%s, "spread": 0}]}' % ("0" * 400), "it is no table"),
+        ('{"rows": [{"name": 5, "ours": 1, "spread": 0}]}', "it has no load"),
         ('{"rows": []}', "it has no load"),
+        ("[" * 100_000, "it is no table"),
         (b"\xff", "it is no table"),
     ],
 )
@@ -154,6 +170,17 @@ def test_a_file_that_is_no_table_is_named(tmp_path, text, words):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SetupError, match=rf"costs.json: .*{words}"):
         measured_costs.read(path, None, SETTINGS)
+
+
+def test_a_load_that_the_table_does_not_have_is_refused_with_those_that_it_has(tmp_path):
+    with pytest.raises(SetupError, match=r"it has no load 'wide'; its loads: wide, JPEG; default, PNG"):
+        measured_costs.read(table(tmp_path / "costs.json"), "wide", SETTINGS)
+
+
+def test_a_load_without_a_table_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SetupError, match="--load 'wide': there is no table, neither --costs nor out"):
+        measured_costs.read(None, "wide", SETTINGS, chips=True)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -168,6 +195,12 @@ def test_without_costs_and_without_a_bank_the_command_says_what_to_do(tmp_path, 
     )
     with pytest.raises(SetupError, match=r"no measured costs: .* name a table with --costs, or fit a category"):
         measured_costs.read(None, None, empty)
+
+
+def test_with_chips_the_command_needs_neither_a_table_nor_a_bank(tmp_path, monkeypatch):
+    result = run(tmp_path, monkeypatch, "--chips")
+    assert result.exit_code == 0, result.output
+    assert "17.0 ms an image: docs/performance.md, the highest" in result.output
 
 
 def test_without_a_table_golden_images_are_measured_here_and_the_answer_says_so(plant, tmp_path, monkeypatch):
@@ -188,11 +221,22 @@ def test_the_costs_beside_a_chip_are_those_of_the_benchmark_if_it_was_run(tmp_pa
 
 
 def test_the_command_prints_what_is_needed_and_what_it_assumes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    app.command()(size.size)
-    arguments = ["--lines", "16", "--rate", "5", "--chips", "--costs", str(table(tmp_path / "c.json"))]
-    result = CliRunner().invoke(app, arguments)
+    result = run(tmp_path, monkeypatch, "--chips", "--costs", str(table(tmp_path / "c.json")))
     assert result.exit_code == 0, result.output
     for words in ("chips, each with a worker", "M/G/1, variation 1", "nodes of RabbitMQ", "Mbit/s", "archive, a day"):
         assert words in result.output
+
+
+def test_the_command_prints_the_same_as_json_with_numbers_and_their_units(tmp_path, monkeypatch):
+    result = run(tmp_path, monkeypatch, "--chips", "--json")
+    rows = {row["needed"]: row for row in map(json.loads, result.output.splitlines())}
+    assert rows["network into a node"]["value"] == 150
+    assert rows["network into a node"]["unit"] == "Mbit/s"
+    assert rows["images a second"]["assumed"] == "16 lines of 5 parts/s"
+
+
+def run(folder, monkeypatch, *options):
+    monkeypatch.chdir(folder)
+    app = typer.Typer()
+    app.command()(size.size)
+    return CliRunner().invoke(app, ["--lines", "16", "--rate", "5", *options])
