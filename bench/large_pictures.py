@@ -39,16 +39,21 @@ def rows() -> Iterator[Row]:
         for suffix in _SUFFIXES:
             for kind in _KINDS:
                 name = f"{megapixels} {suffix} {kind}"
-                image = picture(megapixels, suffix, kind)
-                yield measure_in_turn(
-                    f"{name}: for the backbone : as RGB in full",
-                    "ms",
-                    partial(median_ms, partial(_ours, image), _REPEATS),
-                    partial(median_ms, partial(_in_full, image), _REPEATS),
-                    rounds=2,
-                )
+                yield time_of(megapixels, suffix, kind)
                 memory = [int(isolated.run_module(__spec__.name, name, way, kernels=None)) for way in ("ours", "full")]
                 yield ratio_row(f"{name}: memory", "MB", memory[0] / 1e6, memory[1] / 1e6)
+
+
+def time_of(megapixels: int, suffix: str, kind: str) -> Row:
+    """Compare the time of a kind of picture with that of RGB in full."""
+    image = picture(megapixels, suffix, kind)
+    return measure_in_turn(
+        f"{megapixels} {suffix} {kind}: for the backbone : as RGB in full",
+        "ms",
+        partial(median_ms, partial(_ours, image), _REPEATS),
+        partial(median_ms, partial(_in_full, image), _REPEATS),
+        rounds=2,
+    )
 
 
 def picture(megapixels: int, suffix: str, kind: str) -> bytes:
