@@ -513,7 +513,8 @@ def test_what_bars_show_is_told(capsys):
 
 def test_a_fit_that_has_said_how_it_ended_delays_no_other_one(tmp_path):
     text = 'run = json.loads((folder / "run.json").read_text()) | {"state": "outliers"}\n'
-    text += '(folder / "new").write_text(json.dumps(run))\n(folder / "new").rename(folder / "run.json")\nsys.stdin.read()'
+    text += '(folder / "new").write_text(json.dumps(run))\n'
+    text += '(folder / "new").rename(folder / "run.json")\nsys.stdin.read()'
     bench = make_bench(tmp_path, child(tmp_path, text))
     lesson = bench.console.lessons.begin(CATEGORY, "anna")
     bench.console.teacher.start(lesson, "anna")
