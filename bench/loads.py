@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
-import numpy as np
-
-from bench import plant
+from bench import large_pictures, plant
 from bench.plant import DEFAULT, DEFAULT_BF16, WIDE, WIDE8
 from bench.rows import JPEG, PNG
 from patchline.broker.base import Broker, Message
 from patchline.protocol import messages, topology
 from patchline.runtime import connections
-
-_LARGE_SIDES = (3648, 5472)  # 20 megapixels
 
 
 @dataclass(frozen=True)
@@ -64,9 +59,4 @@ def loads() -> Iterator[Load]:
     yield Load("default, PNG", DEFAULT, PNG, plant.pictures(900, PNG))
     yield Load("wide, JPEG", WIDE, JPEG, plant.pictures(400, JPEG), has_limit=True)
     yield Load("wide-int8, JPEG", WIDE8, JPEG, plant.pictures(500, JPEG), has_limit=True)
-    yield Load("default, grey JPEG of 20 megapixels", DEFAULT, JPEG, [_large_picture()] * 60)
-
-
-def _large_picture() -> bytes:
-    grain = np.random.default_rng(0).integers(0, 255, _LARGE_SIDES, dtype=np.uint8)
-    return cv2.imencode(".jpg", cv2.GaussianBlur(grain, (0, 0), 4))[1].tobytes()
+    yield Load("default, grey JPEG of 20 megapixels", DEFAULT, JPEG, [large_pictures.picture(20, "JPEG", "grey")] * 60)
