@@ -23,10 +23,9 @@ _WAIT_S, _POLL_S = 30.0, 0.2
 _PICTURES = config.Pictures(decisions=("fail", "review", "expired", "error"), min_free_bytes=100_000_000)
 
 
-def settings_for(settings: config.Config, out: Path) -> config.Config:
-    """Return the settings with an archive in `out`, which keeps the pictures of all parts that do not pass."""
-    paths = settings.paths.model_copy(update={"archive": (out / "archive").resolve()})
-    return settings.model_copy(update={"archive": config.Archive(pictures=_PICTURES), "paths": paths})
+def settings_for(settings: config.Config) -> config.Config:
+    """Return the settings with an archive that keeps the pictures of all parts that do not pass."""
+    return settings.model_copy(update={"archive": config.Archive(pictures=_PICTURES)})
 
 
 def consume_verdicts(broker: Broker) -> QueueConsumer:

@@ -67,7 +67,7 @@ def run(settings: config.Config, out: Path, parts: int, rate: float, watch: Watc
     geometry, speed = geometry_of(rate, _ARM_S)
     measured = plc_settings(geometry, _LAYOUT, speed)
     plc = config.Plc(lines={LINE: dict(gate_settings(measured, _ARM_S))})
-    settings = archived.settings_for(settings.model_copy(update={"plc": plc}), out)
+    settings = archived.settings_for(settings.model_copy(update={"plc": plc}))
     settings = folder.settings_for(settings, out, [CATEGORY])
     good = out / "images" / "train" / "good"
     accepted = [name for name in cells.ACCEPTED[CATEGORY] if (good / name).exists()]

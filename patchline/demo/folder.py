@@ -10,6 +10,13 @@ from patchline import config
 from patchline.protocol.errors import SetupError
 
 _MARKER = ".patchline-demo"  # in the folder of a demo, so that the next one may delete it
+_FOLDERS = {
+    "memory_banks": "memory-banks",
+    "served_banks": "served-banks",
+    "spool": "spool",
+    "gate": "gate-memory",
+    "archive": "archive",
+}
 
 
 def prepare(out: Path) -> None:
@@ -28,13 +35,8 @@ def prepare(out: Path) -> None:
 
 def settings_for(settings: config.Config, out: Path, categories: Sequence[str]) -> config.Config:
     """Return the settings with these categories and all files in `out`, and save them in `out`."""
-    paths = settings.paths.model_copy(
-        update={
-            "memory_banks": (out / "memory-banks").resolve(),
-            "spool": (out / "spool").resolve(),
-            "gate": (out / "gate-memory").resolve(),
-        }
-    )
+    folders = {name: (out / folder).resolve() for name, folder in _FOLDERS.items()}
+    paths = settings.paths.model_copy(update=folders)
     chosen = {name: settings.category(name) for name in categories}
     console = settings.console.model_copy(update={"database": (out / "console" / "console.sqlite").resolve()})
     settings = settings.model_copy(update={"paths": paths, "categories": chosen, "console": console})

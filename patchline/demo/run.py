@@ -66,7 +66,7 @@ def run(settings: config.Config, out: Path, watch: Watch | None = None) -> None:
     cells.data_folder()
     folder.prepare(out)
     gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
-    settings = archived.settings_for(settings.model_copy(update={"gate": gate}), out)
+    settings = archived.settings_for(settings.model_copy(update={"gate": gate}))
     settings = folder.settings_for(settings, out, list(cells.CATEGORIES))
     for name in cells.CATEGORIES:
         cells.link_images(out / "images" / name, name)
