@@ -179,6 +179,8 @@ class RabbitConsumer:
 
         A consumer whose node is lost is counted until the node is back. Nobody reads the queue if messages stay in it.
         """
+        if not subscription.channel.is_open:  # it was replaced, and RabbitMQ answers after all
+            return
         strangers, waiting = frame.method.consumer_count, frame.method.message_count
         self._unread = self._unread + 1 if waiting else 0
         if strangers and self._unread < _UNREAD_LOOKS:
@@ -211,6 +213,8 @@ class RabbitConsumer:
         subscription.channel.close()
 
     def _on_subscribed(self, subscription: _Subscription, _: object = None) -> None:
+        if not subscription.channel.is_open:  # it was replaced: RabbitMQ takes back what it has delivered
+            return
         subscription.confirmed = True
         if self._failures or self._occupied:
             _log.info("subscribed again", queue=self._queue_name)
@@ -359,4 +363,5 @@ class RabbitConsumer:
 
     def _on_reply(self, reply: Future[None], _: object = None) -> None:
         self._pending_replies.discard(reply)
-        reply.set_result(None)
+        if not reply.done():  # it is, if the channel was replaced: RabbitMQ may answer after all
+            reply.set_result(None)

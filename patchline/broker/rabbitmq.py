@@ -289,7 +289,7 @@ class RabbitBroker:
 
     def _publish(self, publication: Publication) -> None:
         size = max((len(item.message.body) for item in publication.outgoing), default=0)
-        if self._publish_channel is None:
+        if self._publish_channel is None or not self._publish_channel.is_open:  # it is being closed with its connection
             self._queued.append(publication)
         elif self._max_message_size is not None and size > self._max_message_size:
             publication.fail(too_large(size, self._max_message_size))

@@ -5,14 +5,16 @@ from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import pytest
-from pika import exceptions
+from pika import exceptions, spec
 from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.spec import Basic
 
-from patchline.broker import rabbit_topology
-from patchline.broker.confirms import Refusals
+from patchline.broker import rabbit_topology, rabbitmq
+from patchline.broker.base import Message, Outgoing
+from patchline.broker.confirms import Publication, Refusals
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol.topology import Queue, Topology
+from tests.pika_channels import Connection
 
 JOBS, PARTS = ("patchline.jobs", "l1.brick"), ("patchline.parts", "l1")
 
@@ -62,6 +64,37 @@ def test_a_destination_is_refused_on_channels_in_a_row_until_one_of_its_messages
     assert refusals.on_channel_replaced() == 0
     refusals.on_confirm({PARTS, JOBS}, ack=False)
     assert refusals.on_channel_replaced() == 1
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    """A broker whose thread never runs: the test does what the thread would do."""
+    monkeypatch.setattr(rabbitmq.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    broker = RabbitBroker("amqp://user:password@one,amqp://user:password@two")
+    broker._connection = Connection()
+    yield broker
+    broker._loop.close()
+
+
+def test_what_is_published_while_a_node_is_left_waits_for_the_next_node(broker):
+    node = broker._connection
+    publications = [Publication([Outgoing(*JOBS, Message(b"image", "j"))]) for _ in range(11)]
+    node.channel(broker._on_publish_channel_open)
+    for publication in publications[:10]:  # the queue is full, or the node names a leader of it that is dead
+        node.answer(spec.Confirm.SelectOk())
+        broker._publish(publication)
+        node.answer(spec.Basic.Nack(1))
+    assert not node.is_open
+    broker._publish(publications[10])
+    assert broker._queued == publications[10:]
+
+
+def test_what_is_published_while_the_connection_closes_does_not_break_it_off(broker):
+    broker._connection.channel(broker._on_publish_channel_open)
+    broker._connection.answer(spec.Confirm.SelectOk())
+    broker._disconnect()  # settlements are still on their way
+    broker._publish(late := Publication([Outgoing(*JOBS, Message(b"image", "j"))]))
+    assert broker._queued == [late]
 
 
 class FailingNode:
