@@ -82,19 +82,26 @@ class WorkerProcess:
 
     def _start(self, now: float) -> None:
         variables = {"NOTIFY_SOCKET": self.notifications.address, container.SHARE_VARIABLE: str(self.share_of)}
-        self.process = subprocess.Popen(
-            self.command,
-            env=os.environ | variables,
-            start_new_session=True,  # Ctrl-C reaches only the supervisor, which then drains all workers
-            preexec_fn=end_with_parent(self._pin_to_cores),
-        )
+        try:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | variables,
+                start_new_session=True,  # Ctrl-C reaches only the supervisor, which then drains all workers
+                preexec_fn=end_with_parent(self._pin_to_cores),
+            )
+        except OSError as error:  # no memory or no process is left, and the workers of other devices end with this one
+            self.failures += 1
+            details = {"device": str(self.device), "reason": error.strerror, "retry_in_s": self._plan_start(now)}
+            _log.error("worker cannot be started, trying again", **details)
+            return
         self.notifications.read()  # discard those of the previous process
         self.started_at = self.last_notified_at = now
         self.ready = False
 
     def _pin_to_cores(self) -> None:
         if self.cores is not None:
-            os.sched_setaffinity(0, self.cores)
+            with contextlib.suppress(OSError):  # the container has been given other cores meanwhile
+                os.sched_setaffinity(0, self.cores)
 
     def _read_notifications(self, now: float) -> None:
         states = self.notifications.read()
@@ -109,13 +116,17 @@ class WorkerProcess:
             return
         self.killed_because = None
         self.failures = 1 if now - self.started_at > _HEALTHY_S else self.failures + 1
-        longest_s = self.settings.restart_pause_max_s
-        doublings = min(self.failures - 1, _MAX_DOUBLINGS)
-        pause_s = min(longest_s, self.settings.restart_pause_s * 2**doublings)
-        self.restart_at = now + pause_s
+        pause_s = self._plan_start(now)
         self.on_restart(self.device, cause)
         details = {"device": str(self.device), "code": exit_code, "failures": self.failures, "restart_in_s": pause_s}
         _log.error(f"worker {cause}", **details)
+
+    def _plan_start(self, now: float) -> float:
+        """Plan the next start. Return the pause before it, in seconds."""
+        doublings = min(self.failures - 1, _MAX_DOUBLINGS)
+        pause_s: float = min(self.settings.restart_pause_max_s, self.settings.restart_pause_s * 2**doublings)
+        self.restart_at = now + pause_s
+        return pause_s
 
     def _reap(self) -> bool:
         """Kill the process group, since a child of the worker may still hold the device. Return False if it stays."""

@@ -1,6 +1,8 @@
 """The cache, the metrics and the supervisor of a worker, with a controlled clock."""
 
+import errno
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -180,6 +182,33 @@ def test_the_pause_before_a_restart_stays_at_its_maximum_however_often_a_worker_
         now = max(now, worker.restart_at)
     assert worker.failures == 1100
     assert worker.restart_at - now <= worker.settings.restart_pause_max_s
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_and_ends_no_supervisor(worker, monkeypatch):
+    starts, now = [], 0.0
+
+    def refuse(*_, **__):
+        starts.append(now)
+        if len(starts) < 4:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")  # as fork(2), at a limit
+        return Running()
+
+    monkeypatch.setattr(supervisor.subprocess, "Popen", refuse)
+    while worker.process is None:
+        worker.watch(now)
+        now += 0.5
+    assert starts == [0.0, 1.0, 3.0, 7.0]
+    assert worker.restarts == []
+
+
+def test_a_worker_starts_also_if_its_cores_are_not_given_to_the_container_any_more(monkeypatch):
+    number = max(os.sched_getaffinity(0)) + 1000
+    worker = supervisor.WorkerProcess(Device("cpu", 0), ["true"], frozenset({number}), 1, Worker(), lambda *_: None)
+    try:
+        worker.watch(0.0)
+        assert worker.process.wait(10.0) == 0
+    finally:
+        worker.notifications.close()
 
 
 def test_a_worker_whose_model_and_bank_do_not_match_is_not_started_again(worker, monkeypatch):
