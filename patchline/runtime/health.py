@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from patchline.protocol.errors import SetupError
 from patchline.runtime.metrics import Application, Registry, application, unusable
 
 _log = structlog.get_logger(__name__)
+_MOST_SCRAPES = 4  # at the same time
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 
 
@@ -71,12 +73,33 @@ def serve(host: str, port: int, metrics: Application, health: Probes) -> int:
     Raises:
         SetupError: another process uses the port, or the address is not one of this machine.
     """
+    try:
+        server = make_server(host, port, pages(metrics, health), server_class=_Server, handler_class=_SilentHandler)
+    except OSError as error:
+        raise unusable(host, port, error) from error
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return int(server.server_port)
+
+
+def pages(metrics: Application, health: Probes) -> Application:
+    """Return the WSGI application of /metrics, /healthz and /readyz.
+
+    A metric may ask a disk that has frozen. Of the requests for metrics, a few wait for it, and the others are refused:
+    each that waits holds a thread and a socket.
+    """
     probes = {"/healthz": health.is_alive, "/readyz": health.is_ready}
+    room = threading.BoundedSemaphore(_MOST_SCRAPES)
 
     def answer(environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environment["PATH_INFO"]
         if path == "/metrics":
-            return metrics(environment, start)
+            if not room.acquire(blocking=False):
+                start("503 Service Unavailable", _TEXT)
+                return [b"earlier requests still wait for a value\n"]
+            try:
+                return metrics(environment, start)
+            finally:
+                room.release()
         if path not in probes:
             start("404 Not Found", _TEXT)
             return [b"/metrics, /healthz, /readyz\n"]
@@ -84,12 +107,7 @@ def serve(host: str, port: int, metrics: Application, health: Probes) -> int:
         start("200 OK" if healthy else "503 Service Unavailable", _TEXT)
         return [b"yes\n" if healthy else b"no\n"]
 
-    try:
-        server = make_server(host, port, answer, server_class=_Server, handler_class=_SilentHandler)
-    except OSError as error:
-        raise unusable(host, port, error) from error
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return int(server.server_port)
+    return answer
 
 
 def try_to_serve(host: str, port: int | None, registry: Registry, health: Probes, doing: str) -> None:
@@ -113,7 +131,14 @@ def try_to_serve(host: str, port: int | None, registry: Registry, health: Probes
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that goes, or that stays silent. Python prints its stack trace."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = 30.0  # a client without a word keeps no thread and no socket for longer
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature of the base class
         """Do not log requests: probes arrive every few seconds."""
