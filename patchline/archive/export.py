@@ -6,21 +6,38 @@ import csv
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from patchline.archive import times
-from patchline.archive.base import Record
+from patchline.archive.base import Record, Search
 from patchline.protocol.errors import SetupError
 
 _TIMES = ("captured_at", "received_at", "decided_at", "archived_at")
 _PICTURES = "pictures"
 _COLUMNS = [*(field.name for field in fields(Record)), _PICTURES]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates cells that begin so
-_ROWS_AT_ONCE, _LOOKED_UP_AT_ONCE = 10_000, 500
+_ROWS_AT_ONCE, _LOOKED_UP_AT_ONCE, _PAGE = 10_000, 500, 500
 
 Found = tuple[Record, list[str]]  # a verdict, and the kinds of pictures that there are of its part
+
+
+def in_pages(find: Callable[[Search], Iterable[Record]], search: Search, most: int = _PAGE) -> Iterator[Record]:
+    """Yield what `find` of an archive yields, up to `search.most`, and read each page of it as a whole.
+
+    Whoever takes them slowly, as a person does who reads in a pager, holds no transaction open: during one, the log of
+    SQLite only grows.
+    """
+    left = search.most
+    while left is None or left > 0:
+        size = most if left is None else min(most, left)
+        page = list(find(replace(search, most=size)))
+        yield from page
+        if len(page) < size:
+            return
+        left = None if left is None else left - size
+        search = replace(search, before=(page[-1].decided_at, page[-1].job_id))
 
 
 def with_pictures(records: Iterable[Record], kinds: Callable[[Sequence[str]], dict[str, list[str]]]) -> Iterator[Found]:

@@ -97,7 +97,8 @@ def find(
     decisions = tuple(map(str, decision or []))
     search = Search(part, line, category, decisions, bank, starts, ends, lowest, highest, limit)
     with opened(config_file) as archive:
-        found = export.with_pictures(archive.find(search), PictureTable(archive).kinds)
+        records = export.in_pages(archive.find, search) if out is None else archive.find(search)
+        found = export.with_pictures(records, PictureTable(archive).kinds)
         if out is not None:
             print(f"{export.write(found, out)} verdicts: {out}")
             return

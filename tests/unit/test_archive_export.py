@@ -1,12 +1,15 @@
 """Verdicts as files, and times as people write them."""
 
 import csv
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 
 from patchline.archive import export, times
-from patchline.archive.base import Unavailable
+from patchline.archive.base import Search, Unavailable
+from patchline.archive.database import Access, Database
 from patchline.cli import archive
 from patchline.protocol.errors import SetupError
 from tests.archive_contract import NOW, record
@@ -30,6 +33,29 @@ def read(file):
 @pytest.fixture(params=[0, 2, 25_000])
 def records(request):
     return (RECORDS * (request.param // 2 + 1))[: request.param]
+
+
+@pytest.fixture
+def archive_of_ten(tmp_path):
+    with closing(Database(tmp_path / "archive.sqlite")) as database:
+        database.prepare()
+        database.save([record(f"j{number}", decided_at=NOW + number // 3) for number in range(10)], [])
+        yield database
+
+
+@pytest.mark.parametrize("most", [None, 1, 6, 7, 10, 20])
+def test_pages_of_verdicts_are_what_one_search_finds(archive_of_ten, most):
+    paged = export.in_pages(archive_of_ten.find, Search(most=most), 3)
+    assert list(paged) == list(archive_of_ten.find(Search(most=most)))
+
+
+def test_who_reads_verdicts_slowly_does_not_make_the_log_of_sqlite_grow(archive_of_ten, tmp_path):
+    reader = Database(tmp_path / "archive.sqlite", Access.READ)
+    with closing(reader), closing(export.in_pages(reader.find, Search(), 3)) as found:
+        next(found)
+        archive_of_ten.save([record("new")], [])
+        with closing(sqlite3.connect(tmp_path / "archive.sqlite")) as other:
+            assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
 
 
 def test_a_csv_file_has_a_row_for_each_verdict(records, tmp_path):
