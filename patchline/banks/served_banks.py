@@ -158,11 +158,15 @@ def _has_content(path: Path, content: bytes) -> bool:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    """Write a file in one step, synced to disk."""
-    descriptor, temporary = tempfile.mkstemp(prefix=_NEW, dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).chmod(0o644)
-    Path(temporary).replace(folder / name)
+    """Write a file in one step, synced to disk. A full disk, which is tried again and again, keeps nothing of it."""
+    descriptor, new = tempfile.mkstemp(prefix=_NEW, dir=folder)
+    temporary = Path(new)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Versions of memory banks in a shared store: objects, the log, the copies of a host, and the switch of a worker."""
 
+import errno
 import itertools
 import json
 import os
@@ -414,6 +415,22 @@ def test_a_worker_that_cannot_serve_a_version_keeps_the_one_before_says_why_and_
     host.refused, host.now = set(), 200.0
     host.switch.step()
     assert (host.serves, host.metric("not_activated")) == (second, 0)
+
+
+def test_a_full_disk_leaves_no_file_of_a_note_that_it_does_not_take(host, central, banks, monkeypatch):
+    (first,) = published(central, banks[:1])
+    central.activate("brick", first, WHO, WHY)
+    host.start()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(3):  # the switch tries again once a minute
+        with pytest.raises(SetupError, match="No space left"):
+            host.copies.remember("brick", None, central.state("brick"))
+    assert sorted(path.name for path in (host.copies.folder / "brick").iterdir()) == sorted([first, "served.json"])
+    assert host.copies.last("brick") == host.copies.folder / "brick" / first
 
 
 def test_a_worker_that_is_refused_a_version_is_content_once_its_own_is_active_again(host, central, banks):

@@ -1,5 +1,6 @@
 """What belongs to a watched folder besides its states: content checks, listing, events, memory and the reading."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -969,6 +970,27 @@ def test_a_note_of_the_last_folder_that_a_crash_has_cut_is_left_out(plant):
     watch = linked.open()
     assert watch._former == {}
     watch.close()
+
+
+def test_a_full_disk_hides_no_image_of_the_folder_to_which_a_link_is_led_while_no_publisher_runs(plant, monkeypatch):
+    linked = LinkedPlant(plant)
+    watch, _ = linked.watched()
+    write_bytes = Path.write_bytes
+
+    def full(path, content):
+        write_bytes(path, b"")  # it is cut before there is no room
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        linked.lead_to(1)
+        watch._follow()
+    watch.close()
+    write(linked.folders[2] / "b.png", png(2))
+    linked.lead_to(2)
+    again = linked.open()
+    assert taken(again.captures(), 1) == ["b"]
+    again.close()
 
 
 def test_a_link_that_leads_nowhere_is_reported_and_followed_when_it_is_mended(plant, capsys):
