@@ -44,6 +44,16 @@ def test_a_kubernetes_document_is_valid(document):
     kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
 
 
+@pytest.mark.parametrize("document", [*documents()])
+def test_a_pod_with_metrics_says_so_to_prometheus(document):
+    pod = document["spec"].get("template") if "spec" in document else None
+    for container in pod["spec"]["containers"] if pod else ():
+        for port in container.get("ports", []):
+            if port["name"] in ("metrics", "prometheus"):
+                wanted = {"prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"])}
+                assert pod["metadata"].get("annotations") == wanted
+
+
 def test_keda_counts_unacknowledged_messages_with_a_secret_of_its_own():
     authentication, scaled = yaml.safe_load_all(SCALING.read_text())
     (trigger,) = scaled["spec"]["triggers"]
