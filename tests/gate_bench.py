@@ -67,6 +67,7 @@ class Bench:
 
     def __init__(self, folder):
         self.folder, self.now, self.acked = folder, 50.0, []
+        self.delivered, self.settled, self.lost = [], set(), set()  # the last two: numbers of deliveries
         self.wall_offset_ms = 0
         self.processes = itertools.count()
         self.start()
@@ -121,8 +122,25 @@ class Bench:
         self.deliver(Message(body, message_id, type_))
 
     def deliver(self, message):
-        settle = lambda settlement: self.acked.append((message.message_id, settlement))  # noqa: E731
-        self.link.queue.append(Delivery(message, "", 1, settle, lambda: False))
+        number = len(self.delivered)
+
+        def settle(settlement):
+            self.acked.append((message.message_id, settlement))
+            self.settled.add(number)
+
+        delivery = Delivery(message, "", 1, settle, lambda: number in self.lost)
+        self.delivered.append(delivery)
+        self.link.queue.append(delivery)
+
+    def lose_connection(self):
+        """RabbitMQ takes back what is not settled, and the test delivers it again."""
+        self.lost = set(range(len(self.delivered)))
+
+    def unsettled(self, job_id):
+        """Return the deliveries of a job's verdicts that RabbitMQ still waits for."""
+        open_ = set(range(len(self.delivered))) - self.settled - self.lost
+        found = [self.delivered[number] for number in sorted(open_)]
+        return [delivery for delivery in found if delivery.message.message_id == job_id]
 
     def part(self, job_id, patience_ms=1000, captured_ago_ms=0, **fields):
         captured_at = WALL_MS + int(self.now * 1000) - captured_ago_ms

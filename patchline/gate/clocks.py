@@ -10,6 +10,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 _WINDOW_S = 30.0
 _MAX_HOSTS = 64
+_FORGOTTEN_S = 600.0  # a host that is not heard for so long says nothing of its clock any more
 _ALLOWED_S = {"worker": (-2.0, 2.0), "publisher": (-2.0, 60.0)}  # an earlier build sends the time of capture only
 
 
@@ -19,10 +20,12 @@ class _Window:
 
     started: float
     smallest: float
+    heard_at: float
     previous: float | None = None
     differs: bool = False
 
     def observe(self, offset_s: float, now: float) -> float:
+        self.heard_at = now
         if now - self.started > _WINDOW_S:
             self.started, self.previous, self.smallest = now, self.smallest, offset_s
         self.smallest = min(self.smallest, offset_s)
@@ -40,9 +43,8 @@ class ClockOffsets:
 
     def observe(self, source: str, host: str, offset_s: float, now: float) -> float:
         """Return the offset in seconds, after one more message. Log when it becomes too large."""
-        window = self._windows.setdefault((source, host), _Window(now, offset_s))
-        if len(self._windows) > _MAX_HOSTS:
-            self._windows.popitem(last=False)
+        window = self._windows.setdefault((source, host), _Window(now, offset_s, now))
+        self._windows.move_to_end((source, host))
         offset = window.observe(offset_s, now)
         smallest, largest = _ALLOWED_S[source]
         if window.differs == (smallest <= offset <= largest):
@@ -50,3 +52,14 @@ class ClockOffsets:
             event = "clocks differ, or images are announced late" if window.differs else "clocks agree again"
             _log.warning(event, source=source, host=host, offset_s=round(offset, 3))
         return offset
+
+    def forget(self, now: float) -> list[tuple[str, str]]:
+        """Forget the senders that were not heard for long, or that are too many. Return source and host of each."""
+        forgotten = []
+        for key, window in self._windows.items():  # the one that was heard last comes last
+            if len(self._windows) - len(forgotten) <= _MAX_HOSTS and now - window.heard_at <= _FORGOTTEN_S:
+                break
+            forgotten.append(key)
+        for key in forgotten:
+            del self._windows[key]
+        return forgotten

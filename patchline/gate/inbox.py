@@ -174,6 +174,9 @@ class Inbox:
             _log.warning("verdict too late", job_id=verdict.job_id, decision=verdict.decision)
         if not self._gate.parts.is_undone(verdict.job_id):
             return False
+        first = self._unsettled.get(verdict.job_id)
+        if first is not None and not first.stale:  # the first one decides, also after a crash
+            return False
         self._unsettled[verdict.job_id] = delivery
         return True
 
@@ -184,3 +187,5 @@ class Inbox:
     def _observe_clock(self, source: str, host: str, sent_at_ms: int, now: float) -> None:
         offset_s = self._clocks.observe(source, host, (self._now_ms() - sent_at_ms) / 1000, now)
         self._metrics.set_clock_offset(source, host, offset_s)
+        for gone in self._clocks.forget(now):
+            self._metrics.forget_clock(*gone)

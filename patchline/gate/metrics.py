@@ -104,6 +104,10 @@ class Metrics:
         """Set how far a sender's clock is behind the gate's."""
         self._offset.labels(self._line, source, host).set(seconds)
 
+    def forget_clock(self, source: str, host: str) -> None:
+        """Show the offset of a sender no longer: it is gone, and an alert on its clock would never end."""
+        self._offset.remove(self._line, source, host)
+
 
 def _journal_failures(registry: metrics.Registry) -> Counter:
     text = "Lines that the gate's journal lacks, and new files of it that could not be made."

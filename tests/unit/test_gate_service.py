@@ -33,6 +33,42 @@ def test_a_verdict_is_acknowledged_only_after_the_arm_has(serving):
     assert [job_id for job_id, _ in serving.acked].count("j") == 2  # the announcement and the verdict
 
 
+def test_each_verdict_on_a_job_is_acknowledged_that_comes_before_its_act(serving):
+    serving.part("j")
+    serving.arm.fault = "jammed"
+    for decision in (Decision.PASS, Decision.PASS, Decision.FAIL):
+        serving.verdict("j", decision)
+    serving.step()
+    serving.arm.fault = None
+    serving.pass_time(0.5)
+    assert serving.acts() == [("j", "accept", "pass")]
+    serving.memory.close()
+    assert [job_id for job_id, _ in serving.acked].count("j") == 4  # the announcement and the verdicts
+
+
+def test_the_first_verdict_on_a_job_decides_also_after_a_crash(serving):
+    serving.arm.fault = "jammed"
+    serving.verdict("j", Decision.FAIL)
+    serving.verdict("j")
+    serving.step()
+    serving.crash()
+    (kept,) = serving.unsettled("j")
+    assert b'"fail"' in kept.message.body
+
+
+def test_a_verdict_that_comes_again_after_a_lost_connection_takes_the_place_of_the_former_delivery(serving):
+    serving.arm.fault = "jammed"
+    serving.verdict("j")
+    serving.step()
+    serving.lose_connection()
+    serving.verdict("j")
+    serving.step()
+    serving.arm.fault = None
+    serving.pass_time(0.5)
+    serving.memory.close()
+    assert serving.unsettled("j") == []
+
+
 def test_an_action_whose_process_crashed_is_repeated_and_not_reversed(serving):
     serving.part("j")
     serving.verdict("j")
@@ -347,6 +383,32 @@ def test_a_wrong_clock_of_the_gate_changes_no_decision_and_is_named(serving, off
         "patchline_gate_clock_offset_seconds", {"line": "l", "source": "worker", "host": "host-7"}
     )
     assert offset == offset_ms / 1000
+
+
+def clocks(bench):
+    """The hosts whose clocks a gate shows."""
+    families = {family.name: family for family in bench.metrics.registry.collect()}
+    return [sample.labels["host"] for sample in families["patchline_gate_clock_offset_seconds"].samples]
+
+
+def test_the_clock_of_a_host_that_is_gone_is_shown_no_longer(serving):
+    serving.verdict("a", decided_ago_ms=5000, worker="wrong:cpu:0:9")
+    serving.step()
+    assert clocks(serving) == ["wrong"]
+    serving.now += 600.0
+    serving.pass_time(1.0)
+    serving.verdict("b")
+    serving.step()
+    assert clocks(serving) == ["host-7"]
+
+
+def test_a_gate_shows_no_more_clocks_than_of_64_hosts_and_those_that_it_heard_last(serving):
+    for number in range(100):
+        serving.verdict(f"j{number}", worker=f"pod-{number}:cpu:0:9")
+        serving.verdict(f"k{number}")
+        serving.step()
+    assert len(clocks(serving)) == 64
+    assert "host-7" in clocks(serving)
 
 
 def test_parts_from_before_the_start_are_judged_by_their_age(bench):
