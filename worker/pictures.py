@@ -109,7 +109,7 @@ class PictureSender:
         until = time.monotonic() + _PATIENCE_S
         sent = _Sent(delivery, verdict, outgoing, until, self._publish(outgoing))
         _wait(sent.confirmation, delivery, beat)
-        if self._is_over(sent) or (not self._most and self._lose(verdict, Loss.UNANSWERED)):
+        if self._is_over(sent) or (not self._most and self._give_up(sent)):
             return True
         with self._lock:
             self._waiting.append(sent)
@@ -161,10 +161,11 @@ class PictureSender:
     def _is_over(self, sent: _Sent) -> bool:
         """Return True if nothing more is to be done. Publish again what was on a connection that is lost."""
         if sent.delivery.stale:  # the job comes again
+            sent.confirmation.cancel()
             return True
         is_late = time.monotonic() >= sent.until
         if not sent.confirmation.done():
-            return is_late and self._lose(sent.verdict, Loss.UNANSWERED)
+            return is_late and self._give_up(sent)
         error = sent.confirmation.exception()
         if error is None:
             self._metrics.sent.inc(len(sent.outgoing))
@@ -174,6 +175,11 @@ class PictureSender:
             return self._lose(sent.verdict, loss)
         sent.confirmation = self._publish(sent.outgoing)
         return False
+
+    def _give_up(self, sent: _Sent) -> bool:
+        """Wait for no answer any longer. What waits for a connection is forgotten: it would only fill the memory."""
+        sent.confirmation.cancel()
+        return self._lose(sent.verdict, Loss.UNANSWERED)
 
     def _is_kept(self, verdict: Verdict) -> bool:
         if verdict.decision is Decision.PASS:

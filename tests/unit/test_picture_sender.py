@@ -220,7 +220,7 @@ def test_a_lane_goes_on_and_acknowledges_a_job_once_its_pictures_are_confirmed(m
 
 def test_pictures_are_given_up_after_a_while_and_left_out_if_too_many_wait(monkeypatch):
     scene = Scene(most=1)
-    Silent(scene, monkeypatch)
+    silent = Silent(scene, monkeypatch)
     for job in ("j1", "j2"):
         scene.send(job)
         scene.step()
@@ -228,6 +228,7 @@ def test_pictures_are_given_up_after_a_while_and_left_out_if_too_many_wait(monke
     scene.sender._waiting[0].until = 0.0
     scene.step()
     assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({"skipped": 1, "unanswered": 1}, 0)
+    assert silent.answers[0].cancelled(), "without a connection they would stay in the memory"
 
 
 def test_at_the_end_of_an_outage_pictures_wait_for_room(monkeypatch):
@@ -256,10 +257,11 @@ class Answers:
 
 def test_a_worker_without_room_for_more_jobs_acknowledges_each_at_once(monkeypatch):
     scene = Scene(most=0)
-    Silent(scene, monkeypatch)
+    silent = Silent(scene, monkeypatch)
     scene.send()
     scene.step()
     assert (scene.lost(), len(scene.lane.jobs._unsettled)) == ({"unanswered": 1}, 0)
+    assert silent.answers[0].cancelled()
 
 
 def test_pictures_that_were_on_a_lost_connection_are_sent_again(monkeypatch):
@@ -278,12 +280,12 @@ def test_pictures_that_were_on_a_lost_connection_are_sent_again(monkeypatch):
 def test_a_worker_that_is_killed_before_its_pictures_are_confirmed_leaves_them_to_the_next(monkeypatch):
     scene = Scene(most=1)
     publish_nowait = scene.broker.publish_nowait
-    Silent(scene, monkeypatch)
+    silent = Silent(scene, monkeypatch)
     scene.send()
     scene.step()
     scene.broker.cut()
     scene.sender.settle()  # nothing is left to be acknowledged
-    assert scene.lost() == {}
+    assert (scene.lost(), silent.answers[0].cancelled()) == ({}, True)
     scene.broker.publish_nowait = publish_nowait
     scene.step()
     assert ("j1", "image") in scene.pictures()
