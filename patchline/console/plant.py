@@ -142,7 +142,6 @@ class Plant:
             due = [name for name in names if now - self._looked_at.get(name, now - _LOOK_S) >= _LOOK_S]
             if not due:
                 return
-            self._looked_at |= dict.fromkeys(due, now)
             try:
                 for name in due:
                     for row in self._find(Search(line=name, most=1)):
@@ -153,3 +152,5 @@ class Plant:
                 self.failure = str(error) or "unknown"
             else:
                 self.failure = ""
+            # From the end on: behind an archive that hangs, each page that waits here would ask once more.
+            self._looked_at |= dict.fromkeys(due, self._clock())

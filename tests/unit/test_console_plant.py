@@ -6,10 +6,13 @@ import threading
 
 import pytest
 
+from patchline.archive.base import Unavailable
 from patchline.broker.base import Message
 from patchline.console.database import ConsoleDatabase
 from patchline.console.known import Known
+from patchline.console.plant import Plant
 from patchline.console.roles import Role
+from patchline.console.states import States
 from patchline.protocol.errors import SetupError
 from patchline.protocol.status_message import STATUS_TYPE, Status
 from tests.archive_contract import NOW, record
@@ -45,6 +48,26 @@ def look(bench, path="/plant", **headers):
 
 def names(bench):
     return [one.name for one in bench.console.states.all()]
+
+
+def test_a_page_that_has_waited_for_an_archive_that_hangs_does_not_ask_it_again_at_once(tmp_path):
+    now, asked = 0.0, []
+
+    def hang(search):
+        nonlocal now
+        asked.append(search.line)
+        now += 30.0
+        raise Unavailable("statement timeout")
+
+    database = ConsoleDatabase(tmp_path / "console.sqlite", lambda: NOW)
+    plant = Plant(hang, States(), Known(database), ["l1", "l2"], lambda: NOW, lambda: now)
+    for _ in range(10):  # pages that wait for their turn
+        plant.lines()
+    assert (asked, plant.failure) == (["l1"], "statement timeout")
+    now += 1.0
+    plant.lines()
+    assert asked == ["l1", "l1"]
+    database.close()
 
 
 def test_each_line_has_its_processes_its_arm_its_rate_and_its_last_verdict(bench):
