@@ -125,12 +125,18 @@ def read(path: Path, kind: type[Some]) -> Some | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file in one step: who reads it meanwhile sees the old one or the new one. Raises SetupError."""
+    """Write a file in one step: who reads it meanwhile, or after a power failure, sees the old one or the new one.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             Path(temporary).replace(path)
         except OSError:
             Path(temporary).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from patchline.protocol.errors import DamagedError
+from patchline.runtime import disk
 from patchline.runtime.metrics import Gauge, Registry
 
 _log = structlog.get_logger(__name__)
@@ -102,6 +103,7 @@ def replace_text(path: Path, readable: bytes, unreadable: int) -> None:
     reason = f"{unreadable} lines are not readable"
     try:
         rescued.write_bytes(readable)
+        disk.sync(rescued)  # the next power failure must not leave an empty file
         rescued.chmod(path.stat().st_mode)
         if unreadable:
             damaged_path = _second_name(path)

@@ -33,6 +33,7 @@ class Memory:
         part = self.file.with_suffix(".part")
         try:
             part.write_text(text + "\n", encoding="utf-8")
+            disk.sync(part)  # a power failure must not leave an empty file
             part.replace(self.file)
         except OSError as error:
             part.unlink(missing_ok=True)
