@@ -52,7 +52,8 @@ class _Subscription:
     strangers: int = 0  # consumers of an exclusive queue that RabbitMQ has not yet removed
     early: list[Delivery] = field(default_factory=list)  # before it was confirmed
     retired: bool = False  # cancelled by RabbitMQ: no more deliveries, but those in hand can still be settled
-    probing: bool = False  # RabbitMQ has not yet answered a probe
+    probes: int = 0
+    open_probe: int = 0  # the number of the one that RabbitMQ has not yet answered; 0: there is none
     idle_probes: int = 0  # in a row, for which messages were waiting and none was delivered
     unsettled: dict[int, Delivery] = field(default_factory=dict)
 
@@ -239,13 +240,14 @@ class RabbitConsumer:
             subscription.idle_probes = 0
             self._probe_later(subscription)
         else:
-            subscription.probing = True
+            subscription.probes += 1
+            subscription.open_probe = number = subscription.probes
             on_reply = partial(self._on_probe_reply, subscription)
             subscription.channel.queue_declare(self._queue_name, passive=True, callback=on_reply)
-            self._close_later(subscription, lambda: subscription.probing, "queue.declare")
+            self._close_later(subscription, lambda: subscription.open_probe == number, "queue.declare")
 
     def _on_probe_reply(self, subscription: _Subscription, frame: Any) -> None:
-        subscription.probing = False
+        subscription.open_probe = 0
         waiting = frame.method.message_count and not subscription.unsettled
         subscription.idle_probes = subscription.idle_probes + 1 if waiting else 0
         if frame.method.consumer_count == 0 or subscription.idle_probes > 1:

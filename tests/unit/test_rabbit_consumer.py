@@ -42,6 +42,20 @@ def test_a_channel_that_answers_after_it_was_replaced_ends_no_connection(wait):
     connection.answer(spec.Basic.QosOk() if wait == "_flush" else spec.Basic.CancelOk(tag), channel=1)
 
 
+def test_a_probe_that_was_just_sent_has_its_time_although_an_earlier_one_was_sent_long_ago():
+    connection = Connection()
+    consumer = consumer_of(connection)
+    confirm(connection, *connection.channels[0].consumer_tags)
+    connection.time_is_over(_PROBE_S)
+    ((_, look_at_first),) = [timer for timer in connection.timers if timer[0] == _ANSWER_S][1:]
+    connection.answer(spec.Queue.DeclareOk("q", 0, 1))
+    connection.time_is_over(_PROBE_S)
+    look_at_first()
+    assert consumer.subscribed
+    connection.time_is_over(_ANSWER_S)
+    assert not consumer.subscribed
+
+
 def test_a_channel_that_looks_at_an_exclusive_queue_after_it_was_replaced_ends_no_connection():
     connection = Connection()
     consumer = consumer_of(connection, exclusive=True)
