@@ -55,7 +55,7 @@ class ClockOffsets:
 
     def forget(self, now: float) -> list[tuple[str, str]]:
         """Forget the senders that were not heard for long, or that are too many. Return source and host of each."""
-        forgotten = []
+        forgotten: list[tuple[str, str]] = []
         for key, window in self._windows.items():  # the one that was heard last comes last
             if len(self._windows) - len(forgotten) <= _MAX_HOSTS and now - window.heard_at <= _FORGOTTEN_S:
                 break
