@@ -57,9 +57,9 @@ def test_no_lower_bound_exceeds_its_distance_at_any_scale(rows, dim, mean, scale
     bounds = require_exact(bank, queries).lower_bounds
     bank_mean = bank.mean(axis=0)
     true = squared_distances(queries - bank_mean, bank - bank_mean)
-    for batch, batch_bounds in bounds.batches(queries):
-        assert batch_bounds.shape == true[batch].shape
-        assert (batch_bounds <= true[batch] * (1 + 1e-6)).all()
+    for block, block_bounds in bounds.blocks(queries):
+        assert block_bounds.shape == true[:, block].shape
+        assert (block_bounds <= true[:, block] * (1 + 1e-6)).all()
 
 
 @pytest.mark.parametrize(("queries", "dim", "rows"), [(784, 512, 1638), (1024, 152, 3000), (196, 512, 16_384)])
@@ -68,8 +68,8 @@ def test_the_neighbours_are_those_of_float64(queries, dim, rows):
 
 
 @pytest.mark.parametrize("queries", [1, 2, 99, 341, 1000])
-def test_any_number_of_queries_is_searched_in_batches(monkeypatch, queries):
-    monkeypatch.setattr(lower_bounds, "_BOUNDS_PER_BATCH", 100_000)
+def test_any_number_of_queries_is_searched_in_blocks_of_rows(monkeypatch, queries):
+    monkeypatch.setattr(lower_bounds, "_BOUNDS_PER_BLOCK", 100_000)
     require_exact(part_features(1000, 64, 0), part_features(queries, 64, 1))
 
 
@@ -86,9 +86,9 @@ def test_the_largest_distances_need_a_search_for_few_queries_only(monkeypatch):
     nearest = exact_search.Search.nearest
     distances = nearest(search, queries)[0]
 
-    def counting_nearest(self, queries, enough):
+    def counting_nearest(self, queries, enough, limits):
         searched.append(len(queries))
-        return nearest(self, queries, enough)
+        return nearest(self, queries, enough, limits)
 
     monkeypatch.setattr(exact_search.Search, "nearest", counting_nearest)
     lazy = LazyDistances.start(search, queries)
@@ -146,6 +146,14 @@ def test_queries_that_no_bound_helps_go_through_brute_force(monkeypatch):
     assert searched == [200]
     monkeypatch.undo()
     np.testing.assert_array_equal(rows, brute_force.nearest(far_queries)[1])
+
+
+def test_queries_that_no_bound_helps_in_one_block_have_the_nearest_row_of_all_blocks(monkeypatch):
+    monkeypatch.setattr(lower_bounds, "_BOUNDS_PER_BLOCK", 10_000)
+    bank, queries = part_features(1000, 152, 0), part_features(200, 152, 1)
+    queries[::2] += (100 * np.random.default_rng(0).standard_normal((100, 152))).astype(np.float32)
+    bank[700:720] = queries[:40:2] + np.float32(0.01)
+    require_exact(bank, queries)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

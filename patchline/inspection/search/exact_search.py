@@ -90,13 +90,15 @@ class Search:
         return f"{rows} patches, searched by {count} of {dim} components, then faiss"
 
     def nearest(
-        self, queries: NDArray[np.float32], enough: float = -np.inf
+        self, queries: NDArray[np.float32], enough: float = -np.inf, limits: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the nearest row of each query.
 
         Args:
             queries: float32 [patches, dim].
             enough: a squared distance. For a query with a row that is not farther, another such row may be found.
+            limits: float32 [patches], the `upper_bounds` of the queries, if they are known already. A query whose limit
+                is enough may get any row number.
 
         Returns:
             float32 [patches] squared L2 distances, and int64 [patches] row numbers. The distance of a query that is
@@ -104,9 +106,13 @@ class Search:
         """
         if self.lower_bounds is None:
             return self._nearest_by_brute_force(queries)
-        distances, neighbours = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        for batch, bounds in self.lower_bounds.batches(queries):
-            distances[batch], neighbours[batch] = self._nearest_by_pruning(queries[batch], bounds, enough)
+        distances = np.full(len(queries), np.inf, np.float32) if limits is None else limits.copy()
+        neighbours, every = np.zeros(len(queries), np.int64), np.arange(len(queries))
+        for block, bounds in self.lower_bounds.blocks(queries):
+            # The row with the smallest bound of a part of the bank is seldom nearer than a limit.
+            if limits is None or enough > -np.inf or bounds.shape[1] == len(self.features):
+                self._measure_pairs(queries, every, block.start + bounds.argmin(axis=1), distances, neighbours)
+            self._search_remaining(queries, block, bounds, enough, distances, neighbours)
         return distances, neighbours
 
     def upper_bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -127,58 +133,56 @@ class Search:
         smallest: NDArray[np.float32] = distances.reshape(rows.shape).min(axis=1)
         return smallest
 
-    def _nearest_by_brute_force(self, queries: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        neighbours = _nearest_row(queries - self.mean, self.centred)
-        return self._squared_distances(queries, np.arange(len(queries)), neighbours), neighbours
-
-    def _nearest_by_pruning(
-        self, queries: NDArray[np.float32], bounds: NDArray[np.float32], enough: float
+    def _nearest_by_brute_force(
+        self, queries: NDArray[np.float32], block: slice = slice(None)
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Compute the distance to the row with the smallest lower bound; if it is not enough, to more rows.
-
-        Args:
-            queries: float32 [queries, dim].
-            bounds: float32 [queries, rows], lower bounds of the squared distances.
-            enough: as in `nearest`.
-        """
-        neighbours = bounds.argmin(axis=1)
-        distances = self._squared_distances(queries, np.arange(len(queries)), neighbours)
-        farther = np.flatnonzero(~(distances <= enough))  # and what is not finite
-        if farther.size == len(queries):
-            self._search_remaining(queries, bounds, distances, neighbours)
-        elif farther.size:
-            found = distances[farther], neighbours[farther]
-            self._search_remaining(queries[farther], bounds[farther], *found)
-            distances[farther], neighbours[farther] = found
-        return distances, neighbours
+        neighbours = (block.start or 0) + _nearest_row(queries - self.mean, self.centred[block])
+        return self._squared_distances(queries, np.arange(len(queries)), neighbours), neighbours
 
     def _search_remaining(
         self,
         queries: NDArray[np.float32],
+        block: slice,
         bounds: NDArray[np.float32],
+        enough: float,
         distances: NDArray[np.float32],
         neighbours: NDArray[np.int64],
     ) -> None:
-        """Compute the distance to each row whose lower bound is not above that to a row already found.
+        """Compute the distance to each row of a block whose lower bound is not above the distance known so far.
 
-        Queries with too many remaining rows, because they resemble nothing in the bank, go through brute force.
+        Queries with too many such rows, because they resemble nothing in the bank, go through brute force.
 
         Args:
             queries: float32 [queries, dim].
-            bounds: float32 [queries, rows], lower bounds of the squared distances.
-            distances: float32 [queries], to the rows found, replaced by the smallest ones.
-            neighbours: int64 [queries], the rows found, replaced by the nearest ones.
+            block: of the rows.
+            bounds: float32 [queries, block], lower bounds of the squared distances.
+            enough: as in `nearest`.
+            distances: float32 [queries], known so far, replaced by smaller ones.
+            neighbours: int64 [queries], the rows found, replaced by nearer ones.
         """
-        remaining = bounds <= distances[:, None]
+        farther = np.flatnonzero(~(distances <= enough))  # and what is not finite
+        if farther.size < len(queries):
+            bounds = bounds[farther]
+        remaining = bounds <= distances[farther, None]
         if np.count_nonzero(remaining) > remaining.size * _MAX_REMAINING:
             unpruned = np.count_nonzero(remaining, axis=1) > remaining.shape[1] * _MAX_REMAINING
             remaining[unpruned] = False
-            distances[unpruned], neighbours[unpruned] = self._nearest_by_brute_force(queries[unpruned])
-        query_of_pair, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
-        pair_distances = self._squared_distances(queries, query_of_pair, rows)
-        np.minimum.at(distances, query_of_pair, pair_distances)
-        nearest = pair_distances == distances[query_of_pair]
-        neighbours[query_of_pair[nearest]] = rows[nearest]
+            far = farther[unpruned]
+            _keep_nearer(far, *self._nearest_by_brute_force(queries[far], block), distances, neighbours)
+        found, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
+        self._measure_pairs(queries, farther[found], block.start + rows, distances, neighbours)
+
+    def _measure_pairs(
+        self,
+        queries: NDArray[np.float32],
+        query_of_pair: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        neighbours: NDArray[np.int64],
+    ) -> None:
+        """Compute the distance of each pair of a query and a row, by their numbers, and keep what is nearer."""
+        measured = self._squared_distances(queries, query_of_pair, rows)
+        _keep_nearer(query_of_pair, measured, rows, distances, neighbours)
 
     def _squared_distances(
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
@@ -212,6 +216,20 @@ def exact_nearest(
         nearest[numbers] = pairs.argmin(axis=1)
         distances[numbers] = pairs.min(axis=1)
     return distances, nearest
+
+
+@np.errstate(invalid="ignore")  # the distance of a query with NaN stays NaN
+def _keep_nearer(
+    query_of_pair: NDArray[np.int64],
+    measured: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    distances: NDArray[np.float32],
+    neighbours: NDArray[np.int64],
+) -> None:
+    """Lower the distances of queries to those of their pairs, and note the rows of these. A query may have several."""
+    np.minimum.at(distances, query_of_pair, measured)
+    nearest = measured == distances[query_of_pair]
+    neighbours[query_of_pair[nearest]] = rows[nearest]
 
 
 def _first_components(projection: Projection) -> NDArray[np.float32]:

@@ -64,7 +64,8 @@ class LazyDistances:
         """Replace upper bounds by distances, or by upper bounds that are at most `enough`."""
         unknown = indices[~self.exact[indices]]
         if unknown.size:
-            self.upper_bounds[unknown] = found = self.search.nearest(self.patches[unknown], enough)[0]
+            found, _ = self.search.nearest(self.patches[unknown], enough, self.upper_bounds[unknown])
+            self.upper_bounds[unknown] = found
             self.exact[unknown] = ~(found <= enough)
 
 

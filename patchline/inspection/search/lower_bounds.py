@@ -24,7 +24,7 @@ _MAX_SAMPLED_ROWS, _MAX_SAMPLED_PAIRS = 256, 1_000_000
 _COST_OF_ONE_ROW = 6  # the cost of one distance on its own, relative to one distance in a matrix product
 _QUERY_DISTANCE = 1.2  # patches with a defect are farther from the bank than its rows are from each other
 _MAX_WORK = 0.8  # relative to brute force; above it, bounds are not worth their product
-_BOUNDS_PER_BATCH = 1_000_000  # 4 MB, which stay in the cache until they are used
+_BOUNDS_PER_BLOCK = 500_000  # 2 MB, which stay in the cache until they are used
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class LowerBounds:
         projection = Projection(mean, components[:, :count].astype(np.float32, order="C"))
         return cls(projection, _reduce_rows(rotated, count))
 
-    def batches(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Compute the bounds of one batch of queries after the other.
+    def blocks(self, queries: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Compute the bounds to one block of rows after the other. A BLAS arranges each row for its kernel once then.
 
         With q and b reduced, the product of (q, |q|^2, 1) and (-2b, 1, |b|^2) is |q - b|^2.
 
@@ -94,13 +94,15 @@ class LowerBounds:
             queries: float32 [patches, dim].
 
         Yields:
-            The batch as a slice of the queries, and float32 [batch, rows]. The next batch overwrites the array.
+            The block as a slice of the rows, and float32 [patches, block]. The next block overwrites the array.
         """
-        reduced, batch_size = self.projection.project(queries), _BOUNDS_PER_BATCH // self.rows.shape[1] + 1
-        bounds = np.empty((min(batch_size, len(queries)), self.rows.shape[1]), np.float32)
-        for begin in range(0, len(queries), batch_size):
-            batch = slice(begin, min(begin + batch_size, len(queries)))
-            yield batch, _multiply(reduced[batch], self.rows, bounds[: batch.stop - begin])
+        reduced, count = self.projection.project(queries), self.rows.shape[1]
+        block_size = min(count, _BOUNDS_PER_BLOCK // max(1, len(queries)) + 1)
+        bounds = np.empty(len(queries) * block_size, np.float32)
+        for begin in range(0, count, block_size):
+            block = slice(begin, min(begin + block_size, count))
+            shape = len(queries), block.stop - begin
+            yield block, _multiply(reduced, self.rows[:, block], bounds[: shape[0] * shape[1]].reshape(shape))
 
 
 @np.errstate(invalid="ignore")  # a query with NaN has bounds that are NaN
