@@ -135,7 +135,9 @@ def compare(inspector: Inspector, recorded: tuple[GoldenImages, list[bytes]]) ->
         try:
             scores, digest = _score(inspector, image, reference.content_type)
         except JobError as error:
-            raise SetupError(f"golden image {reference.file} cannot be inspected: {error.detail}") from error
+            bank = f"memory bank of {inspector.bank.manifest.category}"
+            reason = f"golden image {reference.file} cannot be inspected: {error.detail}"
+            raise SetupError(f"{bank}: {reason}; if its file is damaged, fit the category again") from error
         difference = max(abs(scores.max - reference.scores.max), abs(scores.topk10 - reference.scores.topk10))
         largest_difference = max(largest_difference, difference / inspector.thresholds.fail)
         same_features += digest == reference.features_sha256

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchline import config
-from patchline.banks import golden, serving
+from patchline.banks import golden, opening, serving
 from patchline.devices import backbone
 from patchline.inspection.inspector import untimed
 from patchline.inspection.search import exact_search
 from patchline.protocol.errors import SetupError
+from patchline.runtime import terminal
 
 AGAINST, BENCH = Path("out/bench-against.json"), Path("out/bench.json")
 _WORKER, _RABBITMQ = ": worker, an image", ": RabbitMQ, an image"
@@ -108,21 +109,34 @@ def _host() -> Cost:
 
 def _probe(settings: config.Config) -> Cost:
     """Measure the CPU time of golden images. The slowest one counts."""
-    names = [name for name in settings.categories if (settings.paths.memory_banks / name / golden.FILE).is_file()]
-    if not names:
+    folders = _folders(settings)
+    if not folders:
         advice = "name a table with --costs, or fit a category"
         raise SetupError(f"no measured costs: {AGAINST} is not there, and no category has golden images; {advice}")
     exact_search.set_threads(1)  # as in a lane: threads that wait for each other also take CPU time
-    with closing(serving.Loader(settings, backbone.CPU, streams=1)) as loader:
-        slowest_ms, slowest = max((max(_inspections_ms(loader, settings, name)), name) for name in names)
+    with closing(serving.Loader(settings, backbone.CPU, streams=1)) as loader, terminal.progress() as progress:
+        named = progress.track(list(folders.items()), description="golden images")
+        slowest_ms, slowest = max((max(_inspections_ms(loader, name, folder)), name) for name, folder in named)
     source = f"measured now: golden image of {slowest}, the slowest, and {_REST_MS:g} ms"
     return Cost(slowest_ms + _REST_MS, source)
 
 
-def _inspections_ms(loader: serving.Loader, settings: config.Config, name: str) -> Iterator[float]:
+def _folders(settings: config.Config) -> dict[str, Path]:
+    """The banks with golden images, by category: the version that a worker of this host served last, or the fitted."""
+    copies, found = opening.copies(settings), dict[str, Path]()
+    served = [] if copies is None else [name for name in copies.categories() if settings.recipe(name) is not None]
+    for name in dict.fromkeys([*settings.categories, *served]):
+        version = copies.last(name) if copies is not None and name in served else None
+        folder = version or settings.paths.memory_banks / name
+        if (folder / golden.FILE).is_file():
+            found[name] = folder
+    return found
+
+
+def _inspections_ms(loader: serving.Loader, name: str, folder: Path) -> Iterator[float]:
     """Yield the median CPU time of each golden image of a category, with its heat map."""
-    recorded, images = golden.read(settings.paths.memory_banks / name)
-    inspector = loader.load(name)
+    recorded, images = golden.read(folder)
+    inspector = loader.load_folder(name, folder)
     for reference, image in zip(recorded.images, images, strict=True):
         spent = []
         for _ in range(_PROBES):

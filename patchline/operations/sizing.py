@@ -25,6 +25,7 @@ _HEAT_MAP_BYTES = 500_000
 _LOG_AND_SEGMENT = 2
 _FRAMING = 1.1
 _MAX_WORKERS = 10_000
+_LEAST, _MOST = 1e-9, 1e12  # of what is asked for: no plant is beyond, and every answer is a finite number
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Demand:
         """Check all numbers."""
         for name in ("lines", "rate", "image_bytes", "categories", "p99_ms", "host_cores", "disk_mb_s", "hours"):
             value = getattr(self, name)
-            if not 0 < value <= 1e12:
-                raise SetupError(f"--{name.replace('_', '-')} is {value}; it must be a number above 0")
+            if not _LEAST <= value <= _MOST:
+                bounds = "above 0" if value <= 0 or value != value else f"from {_LEAST:g} to {_MOST:g}"
+                raise SetupError(f"--{name.replace('_', '-')} is {value}; it must be a number {bounds}")
         if not 0 <= self.rejects <= 1:
             raise SetupError(f"--rejects is {self.rejects}; it is a share, from 0 to 1")
         if self.hours > 24:
@@ -132,13 +134,12 @@ def workers(demand: Demand, costs: Costs, given: int | None = None) -> Workers:
         return _fewest(first, demand, costs)
     if not 0 < given <= _MAX_WORKERS:
         raise SetupError(f"--workers is {given}; it must be a number from 1 to {_MAX_WORKERS}")
-    if given < first:
-        raise SetupError(f"--workers {given} are too few: above {MAX_UTILISATION:.0%} busy; it takes {first} or more")
-    found = _with(given, demand, costs)
-    if not _enough(found, demand):
-        need = _fewest(first, demand, costs).count
-        raise SetupError(f"--workers {given} are too few: p99 is {found.p99_ms:.0f} ms; it takes {need} or more")
-    return found
+    found = None if given < first else _with(given, demand, costs)
+    if found is not None and _enough(found, demand):
+        return found
+    why = f"above {MAX_UTILISATION:.0%} busy" if found is None else f"p99 is {found.p99_ms:.0f} ms"
+    need = _fewest(first, demand, costs).count
+    raise SetupError(f"--workers {given} are too few: {why}; it takes {need} or more")
 
 
 def _fewest(first: int, demand: Demand, costs: Costs) -> Workers:
@@ -149,7 +150,7 @@ def _fewest(first: int, demand: Demand, costs: Costs) -> Workers:
     """
     alone_ms = _alone_ms(demand, costs)
     # The images that a worker takes one after the other, if all lines trigger at once.
-    turns = 1 + int((demand.p99_ms - alone_ms) / _service_ms(demand, costs))
+    turns = 1 + int(min(demand.lines, (demand.p99_ms - alone_ms) / _service_ms(demand, costs)))
     count = max(first, math.ceil(demand.lines / turns))
     while count <= _MAX_WORKERS:
         if _enough(found := _with(count, demand, costs), demand):

@@ -1,6 +1,8 @@
 """`patchline size`: what a plant needs, from measured costs."""
 
 import json
+import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -57,6 +59,14 @@ def test_one_worker_fewer_would_be_refused_as_too_few(chips, p99_ms):
         sizing.workers(demand, COSTS, found.count - 1)
 
 
+def test_who_names_far_too_few_workers_is_told_a_number_that_is_enough():
+    demand = replace(DEMAND, lines=20, rate=30.0, chips=True)
+    with pytest.raises(SetupError, match=r"--workers 1 are too few: above 80% busy; it takes \d+ or more") as refused:
+        sizing.workers(demand, COSTS, 1)
+    named = int(str(refused.value).split()[-3])
+    assert sizing.workers(demand, COSTS, named) == sizing.workers(demand, COSTS)
+
+
 def test_a_shorter_time_needs_more_workers():
     counts = [sizing.workers(replace(DEMAND, p99_ms=ms), COSTS).count for ms in (500, 200, 100, 45, 20)]
     assert counts == sorted(counts)
@@ -78,7 +88,8 @@ def test_fewer_rejects_than_those_measured_are_no_credit_and_more_cost_more():
     [
         ("lines", 0, "--lines is 0; it must be a number above 0"),
         ("rate", float("nan"), "--rate is nan"),
-        ("rate", float("inf"), "--rate is inf"),
+        ("rate", float("inf"), "--rate is inf; it must be a number from 1e-09 to 1e\\+12"),
+        ("disk_mb_s", 1e-320, "--disk-mb-s is 1e-320; it must be a number from 1e-09 to 1e\\+12"),
         ("image_bytes", -1, "--image-bytes is -1"),
         ("rejects", 1.5, "--rejects is 1.5; it is a share, from 0 to 1"),
         ("rejects", float("nan"), "--rejects is nan"),
@@ -121,6 +132,13 @@ def test_a_broker_that_is_larger_than_a_host_is_refused():
     demand = replace(DEMAND, rate=200.0, host_cores=8)
     with pytest.raises(SetupError, match=r"a node of RabbitMQ takes 12.0 cores, and a host has 8"):
         list(sizing.needs(demand, COSTS, sizing.workers(demand, COSTS), SETTINGS))
+
+
+def test_the_answer_to_the_largest_numbers_is_finite():
+    least = replace(DEMAND, rate=1e-9, image_bytes=10**12, disk_mb_s=1e-9, p99_ms=1e12, host_cores=10**12)
+    assert all(math.isfinite(float(value.split()[0])) for value in needs(least).values())
+    fast = replace(COSTS, worker=Cost(1e-320, "a table"))
+    assert sizing.workers(replace(DEMAND, p99_ms=1e12), fast).count == 1
 
 
 def test_three_brokers_need_three_hosts_and_copies_of_every_image():
@@ -209,6 +227,36 @@ def test_without_a_table_golden_images_are_measured_here_and_the_answer_says_so(
     assert costs.worker.ms > 3
     assert costs.worker.source == "measured now: golden image of brick, the slowest, and 3 ms"
     assert costs.host.source == "docs/performance.md, the highest"
+
+
+def test_a_version_that_a_worker_of_this_host_served_is_measured_too(plant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config.load(plant / "config.yaml")
+    brick = settings.paths.memory_banks / "brick"
+    paths = {"memory_banks": tmp_path, "served_banks": tmp_path / "served"}
+    served, version = tmp_path / "served" / "brick", "0" * 64
+    shutil.copytree(brick, served / version)
+    (served / "served.json").write_text(json.dumps({"version": version}))
+    stored = settings.model_copy(
+        update={
+            "paths": settings.paths.model_copy(update=paths),
+            "banks": settings.banks.model_copy(update={"store": tmp_path / "store"}),
+        }
+    )
+    assert measured_costs._folders(stored) == {"brick": served / version}
+    assert measured_costs._folders(settings)["brick"] == brick
+
+
+def test_a_golden_image_that_is_damaged_names_its_bank_and_what_to_do(plant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config.load(plant / "config.yaml")
+    shutil.copytree(settings.paths.memory_banks / "brick", tmp_path / "banks" / "brick")
+    image = tmp_path / "banks" / "brick" / "golden-middle.png"
+    image.write_bytes(image.read_bytes()[:500])
+    other = settings.paths.model_copy(update={"memory_banks": tmp_path / "banks"})
+    text = r"memory bank of brick: golden image golden-middle.png cannot be inspected: .*; if .* fit the category again"
+    with pytest.raises(SetupError, match=text):
+        measured_costs.read(None, None, settings.model_copy(update={"paths": other}))
 
 
 def test_the_costs_beside_a_chip_are_those_of_the_benchmark_if_it_was_run(tmp_path, monkeypatch):
