@@ -129,4 +129,5 @@ def _write_synced(path: Path, content: bytes, mode: int) -> None:
 def _unavailable(path: Path, done: str, error: OSError) -> StoreUnavailable:
     if isinstance(error, PermissionError):
         return StoreUnavailable(f"{path}: cannot be {done} by {this_user.name()} ({error.strerror})")
-    return StoreUnavailable(f"{path}: cannot be {done} ({error.strerror}); is the store mounted?")
+    advice = "make room on its disk" if disk.is_full(error) else "is the store mounted?"
+    return StoreUnavailable(f"{path}: cannot be {done} ({error.strerror}); {advice}")

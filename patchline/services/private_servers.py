@@ -297,10 +297,14 @@ def _write_cookie(path: Path) -> None:
 
     Erlang creates a missing one, but a node that starts at the same time may read it before it is complete.
     """
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(20))
-        path.chmod(0o400)
+    if path.exists() and path.stat().st_size > 0:  # a full disk may have left an empty one, with which no node starts
+        return
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    part.write_text(secrets.token_hex(20))
+    part.chmod(0o400)
+    part.replace(path)
 
 
 def _require_installed(is_installed: bool, package: str) -> None:

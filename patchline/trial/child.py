@@ -74,8 +74,11 @@ class Child:
             self.say(self.name, "ready")
 
     def renew(self, why: str) -> None:
-        """End the process in its ordinary way, and start it anew."""
-        if self.process is not None and not self._renewed:
+        """End the process in its ordinary way, and start it anew. One that was given up is started, too."""
+        if self.given_up:
+            self.given_up, self.failures, self._restart_at = False, 0, 0.0
+            self.say(self.name, f"is started again: {why}")
+        elif self.process is not None and not self._renewed:
             self._renewed = True
             self.say(self.name, f"starts anew: {why}")
             self.request_stop(self.process)
@@ -99,7 +102,8 @@ class Child:
             return
         if code == MismatchError.exit_code:
             self.given_up = True
-            self.say(self.name, f"cannot run, and is not started again: {self.last_words()}")
+            advice = "mend that, then end patchline up and start it again"
+            self.say(self.name, f"cannot run, and is not started again: {self.last_words()}; {advice}")
             return
         pause_s = self._plan(now)
         # Its guard passes on -9 of a process that SIGKILL has ended, and the kernel keeps the lowest byte.

@@ -15,7 +15,7 @@ from patchline.banks import fitted, opening
 from patchline.protocol.errors import SetupError
 from patchline.runtime import disk, locks
 from patchline.services import server
-from patchline.trial import lines, memory, ports, processes, servers
+from patchline.trial import lines, memory, ports, processes, room, servers
 from patchline.trial.child import Child
 from patchline.trial.lines import WatchedLine
 from patchline.trial.memory import Memory
@@ -47,6 +47,7 @@ class Trial:
         self._groups: list[list[str]] = []
         self._served: dict[str, str] = {}
         self._looked_at = 0.0
+        self._room = room.Room(config_file.parent, room.limits(self._settings), lambda text: say("disk", text))
         self._told = False
         self.address = ""
 
@@ -82,9 +83,10 @@ class Trial:
                 stop.wait(_STEP_S)
 
     def step(self, now: float) -> None:
-        """Watch all children once, and every two seconds the memory banks."""
+        """Watch all children once, and every two seconds the memory banks and the disk."""
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
+            self._room.look()
             self._look_for_banks()
         for child in self._children.values():
             child.step(now)
@@ -164,6 +166,8 @@ class Trial:
             if read_at != self._read_at:
                 self._read_at = read_at
                 self._settings = config.load(self._file)
+                for child in [child for child in self._children.values() if child.given_up]:
+                    child.renew("the configuration has changed")
         except (OSError, SetupError) as error:
             self._say("config", f"{error}; the one before is used")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from patchline import config
 from patchline.services import server
 from patchline.services.server import Server
+from patchline.trial import room
 from patchline.trial.child import Child, Running
 from patchline.trial.lines import WatchedLine
 
@@ -124,10 +125,11 @@ def _request_stop(process: Running) -> None:
 
 
 def _last_line(log: Path) -> str:
-    """The last line of a log that says something, for people."""
+    """The last line of a log that says something, for people. On a full disk it is an old one."""
     try:
         rows = [row.strip() for row in log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]]
     except OSError:
         rows = []
     said = [row for row in rows if row]
-    return f"{said[-1][:_LAST_LINE]} ({log})" if said else f"see {log}"
+    words = f"{said[-1][:_LAST_LINE]} ({log})" if said else f"see {log}"
+    return f"{room.FULL}; its log ends: {words}" if room.is_full(log.parent) else words

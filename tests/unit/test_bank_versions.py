@@ -19,6 +19,7 @@ from patchline.banks.fitted import new_categories
 from patchline.banks.folder_objects import FolderObjects
 from patchline.banks.objects import MemoryObjects, StoreUnavailable
 from patchline.banks.served_banks import ServedBanks
+from patchline.banks.version_log import State
 from patchline.banks.versions import MARK, ChangedMeanwhile, Versions
 from patchline.broker.base import Message
 from patchline.broker.memory import MemoryBroker
@@ -91,6 +92,21 @@ def test_a_folder_that_cannot_be_used_is_not_available(tmp_path):
     for use in (lambda: objects.read("a/b"), lambda: objects.names("a"), lambda: objects.create("a/b", b"")):
         with pytest.raises(StoreUnavailable, match="file"):
             use()
+
+
+def test_a_full_disk_is_told_and_keeps_no_part_of_a_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    objects = FolderObjects(tmp_path / "store")
+    copies = ServedBanks(tmp_path / "copies", Versions(objects, "STORE", lambda: NOW))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailable, match=r"cannot be written \(No space left on device\); make room on its disk"):
+        objects.create("file", b"content")
+    for _ in range(3):
+        with pytest.raises(SetupError, match=r"No space left on device.* and make room there"):
+            copies.remember("brick", None, State())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(("of_store", "of_files"), [(0o2775, 0o644), (0o750, 0o640), (0o700, 0o600)])

@@ -12,7 +12,7 @@ from patchline.cli import up
 from patchline.operations import init
 from patchline.protocol.errors import DiskFull, MismatchError, SetupError
 from patchline.services import private_servers
-from patchline.trial import lines, memory, plant, ports, processes, servers
+from patchline.trial import lines, memory, plant, ports, processes, room, servers
 from patchline.trial.child import Child
 
 
@@ -142,9 +142,88 @@ def test_a_child_that_cannot_run_is_given_up():
     bench.run(1.0)
     bench.processes[0].code = MismatchError.exit_code
     assert bench.run(2.0, 100.0, 1000.0) == 1
-    assert bench.said == ["worker cannot run, and is not started again: the last line"]
+    advice = "mend that, then end patchline up and start it again"
+    assert bench.said == [f"worker cannot run, and is not started again: the last line; {advice}"]
     bench.child.stop()
     assert bench.processes[0].stops == 0
+
+
+def test_a_child_that_was_given_up_is_started_again_once_what_it_needs_is_another():
+    bench = Bench()
+    bench.run(1.0)
+    bench.processes[0].code = MismatchError.exit_code
+    bench.run(2.0)
+    bench.child.renew("there is a new memory bank of gasket")
+    assert bench.said[-1] == "worker is started again: there is a new memory bank of gasket"
+    assert bench.run(2.2, 2.4) == 2
+    bench.ready = True
+    bench.run(2.6)
+    assert bench.said[-1] == "worker ready"
+
+
+def test_a_corrected_configuration_starts_again_who_could_not_run_with_the_other(folder, monkeypatch):
+    said = []
+    trial = plant.Trial(folder / "config.yaml", "cpu", lambda name, text: said.append(f"{name} {text}"))
+    gate, console = Bench().child, Bench().child
+    trial._children = {"gate press-3": gate, "console": console}
+    monkeypatch.setattr(console, "launch", lambda: None)
+    gate.given_up = True
+    trial.step(10.0)
+    assert gate.given_up
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text + "\n# corrected\n")
+    os.utime(folder / "config.yaml", (1, 1))
+    trial.step(20.0)
+    assert (gate.given_up, gate.process is not None) == (False, True)
+
+
+def test_a_disk_is_told_of_at_each_limit_once_and_when_there_is_room_again(folder):
+    limits, said, free = room.limits(config.load(folder / "config.yaml")), [], [3_000_000_000]
+    watched = room.Room(folder, limits, said.append, lambda _: free[0])
+    assert [limit for limit, _ in limits] == [2_000_000_000, 200_000_000, 50_000_000]
+    for free[0] in (3_000_000_000, 1_900_000_000, 1_900_000_000, 2_100_000_000, 40_000_000, 0, 0, 52_000_000, 10**10):
+        watched.look()
+    assert [text.removeprefix(f"{folder}: its disk has ") for text in said] == [
+        "1900 MB free, so the archive stores no pictures of parts; make room on it",
+        "40 MB free, so a RabbitMQ on it takes nothing, and pictures wait with their publishers; make room on it",
+        "10000 MB free, there is room again",
+    ]
+
+
+def test_a_disk_that_does_not_answer_is_none_of_a_trial(folder):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    room.Room(folder, [(1, "nothing")], pytest.fail, fail).look()
+    assert not room.is_full(folder / "absent")
+
+
+def test_the_last_line_of_a_log_on_a_full_disk_is_told_as_an_old_one(tmp_path, monkeypatch):
+    log = tmp_path / "worker.log"
+    log.write_text("worker ready\n")
+    assert processes._last_line(log) == f"worker ready ({log})"
+    monkeypatch.setattr(room, "free_bytes", lambda _: 4096)
+    text = f"its disk is full, make room on it; its log ends: worker ready ({log})"
+    assert processes._last_line(log) == text
+
+
+def test_a_secret_of_rabbitmq_that_a_full_disk_did_not_take_is_written_once_there_is_room(tmp_path, monkeypatch):
+    path, write_text = tmp_path / ".erlang.cookie", Path.write_text
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        private_servers._write_cookie(path)
+    monkeypatch.setattr(Path, "write_text", write_text)
+    path.touch(mode=0o600)  # as earlier builds left it
+    private_servers._write_cookie(path)
+    secret = path.read_text()
+    assert (len(secret), path.stat().st_mode & 0o777) == (40, 0o400)
+    private_servers._write_cookie(path)
+    assert path.read_text() == secret
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_child_is_started_anew_without_a_pause_and_asked_once():
