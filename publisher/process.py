@@ -45,6 +45,7 @@ def run(
     stop: threading.Event,
     registry: Registry | None = None,
     is_looking: Callable[[], bool] = lambda: True,
+    hand_in: bool = False,
 ) -> None:
     """Publish captures until they end or `stop` is set, then wait until the spool is empty or `stop` is set.
 
@@ -62,12 +63,14 @@ def run(
         stop: ends the publisher when set.
         registry: gets the metrics of the publisher, beside those of the source.
         is_looking: tells whether the source makes progress; the publisher is not ready while it does not.
+        hand_in: the captures are what people hand to the line in the console, which has to know that somebody does.
 
     Raises:
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
-    with running(settings, line, category, metrics_port, on_state, stop, registry, is_looking=is_looking) as publishers:
+    shown = (metrics_port, on_state, stop, registry)
+    with running(settings, line, category, *shown, is_looking=is_looking, hand_in=hand_in) as publishers:
         for capture in captures:
             if publishers.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
                 break
@@ -87,6 +90,7 @@ def running(
     registry: Registry | None = None,
     source: Topology = NOTHING,
     is_looking: Callable[[], bool] = lambda: True,
+    hand_in: bool = False,
 ) -> Iterator[Pipelines]:
     """Run the publishers of a line and their connection until the block ends. See `run` for arguments and errors.
 
@@ -107,7 +111,7 @@ def running(
             publishers.open(name)
         if metrics_port is not None:
             _serve_metrics(metrics, settings.worker.metrics_host, metrics_port, broker, is_looking)
-        identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line)
+        identity = Identity("publisher", f"{socket.gethostname()}:{category or SEVERAL}:{os.getpid()}", line, hand_in)
         keeper = _keeper(broker, settings, category, metrics, source)
         _try_to_declare(keeper)
         stack.enter_context(keeper)

@@ -61,6 +61,11 @@ class Record:
     document: str
     digest: str
 
+    @property
+    def is_trial(self) -> bool:
+        """True if its bank was a trial, which fails no part whatever `fail_threshold` says: see `Thresholds`."""
+        return (json.loads(self.document).get("thresholds") or {}).get("trial") is True
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:

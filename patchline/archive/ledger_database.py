@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from patchline.archive import score_table, scores, shadow_table
-from patchline.archive.base import Saved, Unreadable
+from patchline.archive.base import Record, Saved, Unreadable
 from patchline.archive.database import FURTHER, METADATA, UNREADABLE, VERDICTS, Database, of_bank
 from patchline.archive.ledger import (
     OF_A_SENSOR,
@@ -196,7 +196,8 @@ class LedgerDatabase(Database):
             if not name:
                 break
             after = name[0]
-            found += [BankUse(**row) for row in self._read(score_table.latest_of_bank(category, after))]
+            latest = (Record(**row) for row in self._read(score_table.latest_of_bank(category, after)))
+            found += [use for use in map(BankUse.of, latest) if use is not None]
         return sorted(found, key=lambda bank: (-bank.last_at, bank.memory_bank))
 
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:

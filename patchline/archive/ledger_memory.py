@@ -158,10 +158,9 @@ class MemoryLedger(MemoryArchive):
         self.check()
         latest: dict[str, BankUse] = {}
         for one in sorted(self._verdicts.values(), key=lambda record: record.decided_at):
-            limits = one.review_threshold, one.fail_threshold
-            if one.category == category and one.memory_bank and one.score is not None and None not in limits:
-                use = BankUse(one.memory_bank, one.bank_version, limits[0] or 0.0, limits[1] or 0.0, one.decided_at)
-                latest[one.memory_bank] = use
+            use = BankUse.of(one)
+            if one.category == category and use is not None:
+                latest[use.memory_bank] = use
         kept = [latest[name] for name in sorted(latest)[:most]]
         return sorted(kept, key=lambda bank: (-bank.last_at, bank.memory_bank))
 

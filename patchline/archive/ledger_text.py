@@ -144,7 +144,8 @@ def _of_verdict(record: Record, verdicts: list[Record]) -> Iterator[Event]:
     because = ": ".join(filter(None, (record.reason, record.detail)))
     score = "" if record.score is None else f", score {record.score:g}"
     if record.review_threshold is not None and record.fail_threshold is not None:
-        score += f", reviewed from {record.review_threshold:g}, fails from {record.fail_threshold:g}"
+        fails = "never fails (a trial)" if record.is_trial else f"fails from {record.fail_threshold:g}"
+        score += f", reviewed from {record.review_threshold:g}, {fails}"
     bank = record.bank_version or record.memory_bank
     by = "" if bank is None else f", bank {shown_bank(bank)}"
     replayed = ", of a replayed job" if record.replay else ""

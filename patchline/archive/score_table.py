@@ -51,11 +51,9 @@ def next_bank(category: str, after: str) -> sa.Select[Any]:
 
 
 def latest_of_bank(category: str, memory_bank: str) -> sa.Select[Any]:
-    """Return the query of the latest verdict of a bank."""
+    """Return the query of the latest verdict of a bank. It reads one row of the table."""
     column = VERDICTS.c
-    names = ("memory_bank", "bank_version", "review_threshold", "fail_threshold")
-    query = sa.select(*(column[name] for name in names), column.decided_at.label("last_at"))
-    query = query.where(column.category == category, column.memory_bank == memory_bank)
+    query = sa.select(VERDICTS).where(column.category == category, column.memory_bank == memory_bank)
     query = query.where(column.score.is_not(None), column.review_threshold.is_not(None))
     return query.order_by(column.decided_at.desc()).limit(1)
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from patchline.archive.base import Record
+
 ScoreKey = tuple[int, int, str, bool]  # step, cut, decision, below
 
 
@@ -71,6 +73,7 @@ class BankUse:
         review_threshold: of that verdict.
         fail_threshold: of that verdict.
         last_at: the time of that decision, in epoch milliseconds.
+        trial: of that verdict: see `Record.is_trial`.
     """
 
     memory_bank: str
@@ -78,6 +81,17 @@ class BankUse:
     review_threshold: float
     fail_threshold: float
     last_at: int
+    trial: bool
+
+    @classmethod
+    def of(cls, record: Record) -> BankUse | None:
+        """Return what a verdict says of its bank; None if no bank has judged it."""
+        if record.memory_bank is None or record.score is None:
+            return None
+        if record.review_threshold is None or record.fail_threshold is None:
+            return None
+        limits = record.review_threshold, record.fail_threshold
+        return cls(record.memory_bank, record.bank_version, *limits, record.decided_at, record.is_trial)
 
 
 def key_of(search: ScoreSearch, score: float, decision: str, review_threshold: float | None) -> ScoreKey:

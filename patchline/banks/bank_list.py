@@ -56,7 +56,7 @@ def _contents(versions: Versions, category: str, record: Record) -> tuple[str, .
         bank = versions.manifest(category, record.version)
     except SetupError as error:
         return "?", str(error), "?", "?", "?"
-    trial = " (trial)" if bank.thresholds.trial else ""
-    of = f"{bank.good_images} images, {bank.backbone}{trial}"
     limits = bank.thresholds
-    return bank.created_at[:16].replace("T", " "), of, str(bank.patches), f"{limits.review:.4g}", f"{limits.fail:.4g}"
+    fail = "never" if limits.trial else f"{limits.fail:.4g}"
+    of = f"{bank.good_images} images, {bank.backbone}{' (trial)' if limits.trial else ''}"
+    return bank.created_at[:16].replace("T", " "), of, str(bank.patches), f"{limits.review:.4g}", fail

@@ -149,7 +149,7 @@ def publish(
         else:
             captures, is_looking = source.from_files(image_files.find(paths), rate, stop), _always
         captures = captures if number_from is None else source.numbered(captures, number_from)
-        shown = (JobStates().print, stop, registry, is_looking)
+        shown = (JobStates().print, stop, registry, is_looking, hand_in)
         process.run(settings, line, category, captures, patience_ms, metrics_port, *shown)
 
 

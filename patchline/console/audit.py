@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from patchline.console.database import ConsoleDatabase
-from patchline.protocol.errors import DiskFull
+from patchline.protocol.errors import SetupError
 
 _log = structlog.get_logger(__name__)
 
@@ -37,14 +37,15 @@ def write(connection: sqlite3.Connection, at: int, who: str, what: str, detail: 
 
 
 def record(database: ConsoleDatabase, who: str, what: str, detail: str) -> None:
-    """Write an entry of its own about something that is done already. Raises SetupError.
+    """Write an entry of its own about something that is done already.
 
-    While the disk is full, the log of this process has it instead.
+    While the file of the console takes none, such as on a full disk, the log of this process has it instead: what is
+    done would be shown as an error, and done again.
     """
     try:
         with database.transaction() as connection:
             write(connection, database.now_ms(), who, what, detail)
-    except DiskFull as error:
+    except SetupError as error:
         _log.error("an entry of the audit log is only here", who=who, what=what, detail=detail, reason=str(error))
 
 

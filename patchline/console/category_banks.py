@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from patchline.archive.scores import BankUse
 from patchline.banks.version_log import SHORT, State, VersionState
 from patchline.banks.versions import Versions
 from patchline.console.context import Console
@@ -71,7 +72,7 @@ def choices(console: Console, category: str) -> Choices:
             problem = str(error)
     known = {one.memory_bank for one in versions}
     used = [
-        Choice(one.memory_bank, one.memory_bank, Thresholds(review=one.review_threshold, fail=one.fail_threshold))
+        Choice(one.memory_bank, one.memory_bank, _thresholds(one))
         for one in console.archive.banks_of(category, _MOST_BANKS)
     ]
     found = (*versions, *(one for one in used if one.memory_bank not in known))
@@ -79,6 +80,10 @@ def choices(console: Console, category: str) -> Choices:
     if default is None and used:
         default = next((one for one in found if one.memory_bank == used[0].memory_bank), None)
     return Choices(found, default or next(iter(found), None), state.active or "", state.previous or "", problem)
+
+
+def _thresholds(use: BankUse) -> Thresholds:
+    return Thresholds(review=use.review_threshold, fail=use.fail_threshold, trial=use.trial or None)
 
 
 def _shown(state: State) -> list[str]:

@@ -140,6 +140,8 @@ def _effect(console: Console, visit: Visit, name: str, choice: Choice) -> Effect
     since = until - _WEEK_MS if since is None else since
     limits = choice.thresholds
     review, fail = limit(visit, "review", limits.review), limit(visit, "fail", limits.fail)
+    if limits.trial:
+        fail = max(review, fail)  # which nobody sees
     if review > fail:
         raise Refused(400, mark("The threshold of doubt is above that of a fail."))
     cuts = (limits.review, limits.fail, review, fail)

@@ -21,6 +21,9 @@ from patchline.runtime import disk
 
 _KEPT_S = 7 * 86_400.0
 _TOKEN_BYTES = 4  # that keep pictures of one name apart, as parts, too
+# The names that pictures are given here. Whatever else somebody keeps in such folders is left alone.
+_SUFFIXES = "|".join(map(re.escape, picture_names.SUFFIXES.values()))
+_OURS = re.compile(rf"[A-Za-z0-9._-]+-[0-9a-f]{{{2 * _TOKEN_BYTES}}}({_SUFFIXES})")
 
 
 class HandIn:
@@ -77,16 +80,19 @@ class HandIn:
             os.utime(uploaded)  # its time is that of the capture
             disk.sync(uploaded)
             uploaded.rename(folder / f"{part_id}{picture_names.SUFFIXES[content_type]}")
-            disk.sync(folder)
+            with suppress(OSError):  # the publisher has it already
+                disk.sync(folder)
         return part_id
 
     def sweep(self) -> None:
-        """Delete pictures that were handed in a week ago."""
+        """Delete pictures that were handed in a week ago, and what an upload has left. What cannot be deleted stays."""
         with self._errors():
-            for path in self._folder.glob("*/*/*"):
-                with suppress(FileNotFoundError):
-                    if path.is_file() and self._clock() - path.stat().st_mtime > _KEPT_S:
-                        path.unlink()
+            left = [path for path in self.incoming.glob("*/*") if path.name.isdecimal()]
+            found = [path for line in self.lines() for path in (self._folder / line).glob("*/*")]
+        for path in (*left, *(one for one in found if _OURS.fullmatch(one.name))):
+            with suppress(OSError):
+                if path.is_file() and self._clock() - path.stat().st_mtime > _KEPT_S:
+                    path.unlink()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -12,12 +12,12 @@ _MOST = 400  # points of a kind
 
 @dataclass(frozen=True)
 class Plot:
-    """Places from 0 to 100: good pictures, defects, and the two thresholds."""
+    """Places from 0 to 100: good pictures, defects, and the two thresholds. `fail`: None in a trial, which has none."""
 
     good: list[float]
     defects: list[float]
     review: float
-    fail: float
+    fail: float | None = None
 
 
 def plot(result: Result) -> Plot:
@@ -25,9 +25,10 @@ def plot(result: Result) -> Plot:
     good = sorted(result.good_scores, reverse=True)[:_MOST]
     defects = sorted(one.score for one in result.defects)[:_MOST]
     limits = result.thresholds
-    largest = max([*good, *defects, limits.fail, limits.review]) or 1.0
+    ends = (limits.review,) if limits.trial else (limits.review, limits.fail)
+    largest = max([*good, *defects, *ends]) or 1.0
 
     def place(score: float) -> float:
         return round(_LEFT + _WIDTH * max(0.0, score) / largest, 2)
 
-    return Plot(list(map(place, good)), list(map(place, defects)), place(limits.review), place(limits.fail))
+    return Plot(list(map(place, good)), list(map(place, defects)), *map(place, ends))

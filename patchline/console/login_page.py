@@ -8,10 +8,10 @@ import secrets
 from patchline.console import audit
 from patchline.console.context import Console
 from patchline.console.metrics import LogInRefusal
+from patchline.console.sessions import SESSION_COOKIE
 from patchline.console.texts import mark
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 
-SESSION_COOKIE = "patchline_session"
 _FORM_COOKIE = "patchline_form"  # there is no log-in yet whose token the form could send
 _LONGEST_NAME = 63
 

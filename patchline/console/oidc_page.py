@@ -5,9 +5,9 @@ from __future__ import annotations
 from patchline.console import audit, login_page
 from patchline.console.accounts import ChangeRefused, Disabled
 from patchline.console.context import Console
-from patchline.console.login_page import SESSION_COOKIE
 from patchline.console.metrics import LogInRefusal
 from patchline.console.provider import LogInRefused, Provider, ProviderAway
+from patchline.console.sessions import SESSION_COOKIE
 from patchline.console.texts import mark
 from patchline.console.visit import Redirect, Refused, Reply, Visit
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from patchline.console.context import Console
-from patchline.console.login_page import SESSION_COOKIE
 from patchline.console.passwords import LONGEST, SHORTEST
+from patchline.console.sessions import SESSION_COOKIE
 from patchline.console.texts import mark
 from patchline.console.visit import Redirect, Refused, Reply, Visit
 

@@ -49,6 +49,20 @@ class Repeats:
                 sent.reply = reply
             return reply
 
+    def answered(self, visit: Visit) -> Reply | None:
+        """Return the answer to a form that came before, once there is one; None: it did not come, or failed.
+
+        The log-in may have ended since: a new password ends it, and who holds its token has sent this form.
+        """
+        if not visit.one(FIELD) or not visit.token:
+            return None
+        with self._lock:
+            sent = self._sent.get(_key(visit))
+        if sent is None or self._clock() - sent.at >= _KEPT_S:
+            return None
+        with sent.lock:
+            return sent.reply
+
     def _of(self, visit: Visit) -> _Sent:
         with self._lock:
             now = self._clock()
@@ -58,7 +72,10 @@ class Repeats:
 
 
 def _key(visit: Visit) -> str:
-    """Return what two forms have in common that are the same: the log-in, the page and all that was sent."""
-    files = [one.name for one in visit.files]
-    sent = (visit.person.token, visit.path, visit.language, visit.partial, sorted(visit.form.items()), files)
+    """Return what two forms have in common that are the same: the log-in, the page and all that was sent.
+
+    Tablets give each photo the same name, so the name of a file does not tell which it is.
+    """
+    files = [(one.name, one.digest) for one in visit.files]
+    sent = (visit.token, visit.path, visit.language, visit.partial, sorted(visit.form.items()), files)
     return hashlib.sha256(repr(sent).encode(errors="replace")).hexdigest()

@@ -146,7 +146,8 @@ class ReportText:
         limits = tuple(
             (
                 *(one.line, one.category, shown_bank(one.bank)),
-                *(self._with.range(ends) for ends in (one.review_from, one.fail_from)),
+                self._with.range(one.review_from),
+                _("never (a trial)") if one.trial else self._with.range(one.fail_from),
                 *(self._with.clock(one.first), self._with.clock(one.last)),
             )
             for one in report.banks
@@ -331,8 +332,9 @@ class ReportText:
         _ = self._say
         score, limit = _("Score"), _("Fails from")
         said = f"{self._with.decision(part.decision)}. {score}: {self._with.score(part.score)}"
+        fails = _("never: the memory bank is a trial") if part.trial else self._with.score(part.fail_threshold)
         lines = [
-            f"{said}, {limit}: {self._with.score(part.fail_threshold)}",
+            f"{said}, {limit}: {fails}",
             f"{part.line}, {part.category}, {self._with.clock(part.decided_at)}",
         ]
         if part.judgement is not None:

@@ -147,6 +147,8 @@ def answer(console: Console, route: Route, visit: Visit) -> Reply:
             many; or the page says so.
     """
     if route.role is not None:
+        if route.method != "GET" and (again := console.repeats.answered(visit)) is not None:
+            return again  # whatever would refuse it now: it is done
         if visit.person.must_change and route.path not in _BEFORE_A_PASSWORD:
             return Redirect("/password")
         _require_role(route.role, visit)

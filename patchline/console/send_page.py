@@ -17,9 +17,12 @@ from patchline.console.uploads import Limits
 from patchline.console.visit import Answer, Refused, Reply, Visit
 from patchline.inspection import decode, image_header
 from patchline.protocol import image_files, messages
-from patchline.protocol.errors import Unusable
+from patchline.protocol.errors import SetupError, Unusable
+from patchline.runtime import disk
 
 _MOST = 20  # at once: a slow worker judges as many before the first is too late
+_LATER_MS = 5_000  # a verdict is in the archive so long after the time of its part is over, at the latest
+_LONGEST_TIME = 15  # digits
 _NOTHING_NEW = Answer(b"", status=204)
 
 
@@ -29,6 +32,30 @@ class Sent:
 
     part_id: str
     record: Record | None
+
+
+@dataclass(frozen=True)
+class Sending:
+    """Parts that were sent together.
+
+    Attributes:
+        at: when, in epoch milliseconds; 0: nobody knows.
+        overdue: their time is over: what has no verdict by now can only be too late.
+    """
+
+    parts: list[Sent]
+    at: int
+    overdue: bool
+
+    @property
+    def have(self) -> str:
+        """What of them a browser knows, for it to ask for more."""
+        return f"{self.judged}{'-overdue' if self.overdue else ''}"
+
+    @property
+    def judged(self) -> int:
+        """How many have a verdict."""
+        return sum(one.record is not None for one in self.parts)
 
 
 @dataclass(frozen=True)
@@ -44,16 +71,22 @@ class _Picture:
 def show(console: Console, visit: Visit) -> Reply:
     """Show the form; or for htmx, what became of the parts of which a browser has some verdicts."""
     _hand_in(console)
-    sent, have = _sent(console, visit.all("part")[:_MOST]), visit.one("have")
+    at, have = visit.one("at"), visit.one("have")
+    sent = _found(console, visit.all("part")[:_MOST])
+    sending = _sending(console, sent, int(at) if at.isdecimal() and len(at) < _LONGEST_TIME else 0)
     if not (visit.partial and have):
-        return _page(console, visit, sent)
-    is_new = have != str(_judged(sent))
-    return console.templates.render("send_parts.html", visit, **_shown(sent)) if is_new else _NOTHING_NEW
+        return _page(console, visit, sending)
+    return _NOTHING_NEW if have == sending.have else _parts(console, visit, sending)
+
+
+def _parts(console: Console, visit: Visit, sending: Sending) -> Answer:
+    return console.templates.render("send_parts.html", visit, **_shown(console, sending))
 
 
 def limits(console: Console, visit: Visit) -> Limits:
     """Return how much may be sent at once."""
     hand_in, most_bytes = _hand_in(console), console.settings.images.max_bytes
+    hand_in.sweep()
     return Limits(hand_in.incoming, _MOST, most_bytes, min(hand_in.room(), _MOST * most_bytes))
 
 
@@ -65,24 +98,28 @@ def send(console: Console, visit: Visit) -> Reply:
         raise Refused(409, mark("No publisher of this line can be heard. Nothing was sent."), line[:80])
     if category not in _categories(console):
         raise Refused(409, mark("No worker serves this category. Nothing was sent."), category[:80])
-    hand_in.sweep()
+    if not any(one.name for one in visit.files):
+        raise Refused(400, mark("No picture was chosen. Nothing was sent."))
     pictures, refused = _look(console, visit, category)
     ids: list[str] = []
     try:
         for one in pictures:
             ids.append(hand_in.put(line, category, one.name, one.content_type, one.path))
-    finally:
-        if ids:
-            detail = f"{line}, {category}: {', '.join(ids)}"
-            audit.record(console.database, visit.person.name, "pictures sent", detail)
-    sent = [Sent(part_id, None) for part_id in ids]
-    return _page(console, visit, sent, refused, sum(one.turned for one in pictures))
+    except SetupError as error:
+        if not ids:
+            raise
+        refused += [(one.name, str(error)) for one in pictures[len(ids) :]]
+    if ids:
+        detail = f"{line}, {category}: {', '.join(ids)}"
+        audit.record(console.database, visit.person.name, "pictures sent", detail)
+    sending = _sending(console, [Sent(part_id, None) for part_id in ids], console.now_ms())
+    return _page(console, visit, sending, refused, sum(one.turned for one in pictures[: len(ids)]))
 
 
 def _page(
     console: Console,
     visit: Visit,
-    sent: list[Sent],
+    sending: Sending,
     refused: Iterable[tuple[str, str]] = (),
     turned: int = 0,
 ) -> Answer:
@@ -95,16 +132,17 @@ def _page(
         turned=turned,
         most=_MOST,
         most_bytes=console.settings.images.max_bytes,
-        **_shown(sent),
+        **_shown(console, sending),
     )
 
 
-def _shown(sent: list[Sent]) -> dict[str, object]:
-    return {"sent": sent, "have": _judged(sent)}
+def _shown(console: Console, sending: Sending) -> dict[str, object]:
+    return {"sending": sending, "patience_s": console.settings.publisher.deadline_ms / 1000}
 
 
-def _judged(sent: list[Sent]) -> int:
-    return sum(one.record is not None for one in sent)
+def _sending(console: Console, sent: list[Sent], at: int) -> Sending:
+    due = at + console.settings.publisher.deadline_ms + _LATER_MS
+    return Sending(sent, at, at > 0 and console.now_ms() > due and any(one.record is None for one in sent))
 
 
 def _hand_in(console: Console) -> HandIn:
@@ -114,8 +152,11 @@ def _hand_in(console: Console) -> HandIn:
 
 
 def _lines(console: Console, hand_in: HandIn) -> list[str]:
-    """Return the lines with a folder here whose publisher can be heard: nobody takes the pictures of others."""
-    heard = {one.line for one in console.states.all() if one.role == "publisher" and one.state != SILENT}
+    """Return the lines with a folder here that a publisher takes, and can be heard: of others, pictures would wait.
+
+    A line may have another publisher, for its camera.
+    """
+    heard = {one.line for one in console.states.all() if one.hand_in and one.state != SILENT}
     return [name for name in hand_in.lines() if name in heard]
 
 
@@ -135,7 +176,10 @@ def _look(console: Console, visit: Visit, category: str) -> tuple[list[_Picture]
             if file.problem:
                 refused.append((file.name, console.templates.say(visit, file.problem)))
             continue
-        body = file.path.read_bytes()
+        try:
+            body = file.path.read_bytes()
+        except OSError as error:
+            raise disk.unwritable(file.path, error) from error
         content_type = image_files.content_type_of(Path(file.name), body)
         try:
             decode.decode(body, content_type, images, depth)
@@ -147,6 +191,6 @@ def _look(console: Console, visit: Visit, category: str) -> tuple[list[_Picture]
     return pictures, refused
 
 
-def _sent(console: Console, names: Iterable[str]) -> list[Sent]:
+def _found(console: Console, names: Iterable[str]) -> list[Sent]:
     found = {name: console.archive.find(Search(part=name, most=1)) for name in names}
     return [Sent(name, next(iter(records), None)) for name, records in found.items()]

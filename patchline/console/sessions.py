@@ -19,6 +19,7 @@ from patchline.protocol.errors import DiskFull, SetupError
 from patchline.runtime import uptime
 
 _log = structlog.get_logger(__name__)
+SESSION_COOKIE = "patchline_session"
 _TOKEN_BYTES = 32
 _SEEN_EVERY_S = 60.0  # one write a minute, not one a page
 _SESSION = "SELECT name, csrf, started_at, seen_at FROM sessions WHERE digest = ?"

@@ -32,6 +32,7 @@ class State:
         holds: what it holds, see `Status`.
         banks: the versions that a worker serves, by category.
         arm: of a gate, see `Status`.
+        hand_in: of a publisher, likewise.
     """
 
     role: str
@@ -44,6 +45,7 @@ class State:
     holds: Mapping[str, int] = field(default_factory=dict)
     banks: Mapping[str, str] = field(default_factory=dict)
     arm: str | None = None
+    hand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +134,5 @@ def _state(status: Status, heard_s: float) -> State:
         status.holds,
         status.banks or {},
         status.arm,
+        bool(status.hand_in),
     )

@@ -5,11 +5,12 @@ Nothing is kept of what exceeds a limit, and no file is read into memory.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,7 +76,7 @@ class Receiver:
         self._field: str | None = None
         self._files: list[Received] = []
         self._file: BinaryIO | None = None
-        self._file_bytes = 0
+        self._file_bytes, self._digest = 0, hashlib.sha256()
         try:
             limits.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(dir=limits.folder))
@@ -151,7 +152,7 @@ class Receiver:
         sent = (self.fields().get("csrf") or ("",))[0]
         if not hmac.compare_digest(sent.encode(), self._csrf.encode()):
             raise Refused(403, mark("The form was not made for this log-in. Load the page again."))
-        self._field, self._file_bytes = None, 0
+        self._field, self._file_bytes, self._digest = None, 0, hashlib.sha256()
         path = self._folder / str(len(self._files))
         if not name:  # the field for files was left empty
             self._files.append(Received("", None))
@@ -173,8 +174,10 @@ class Receiver:
             self._files[-1] = Received(last.name, None, mark("it is larger than images.max_bytes allows"))
             return
         self._file.write(data)
+        self._digest.update(data)
 
     def _end_part(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._files[-1] = replace(self._files[-1], digest=self._digest.hexdigest())
         self._field = self._file = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
-from patchline.console.sessions import Session
+from patchline.console.sessions import SESSION_COOKIE, Session
 from patchline.console.texts import mark
 
 Values = Mapping[str, tuple[str, ...]]
@@ -22,11 +22,13 @@ class Received:
         name: as the browser says it; empty if the field was left empty.
         path: where it is until the page is made; None if it was refused.
         problem: why it was refused, to be translated.
+        digest: SHA-256 of its bytes, as hexadecimal digits; empty if it was refused.
     """
 
     name: str
     path: Path | None
     problem: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Visit:
         """Return the query with other values; an empty one is left out."""
         kept = [(name, value) for name, values in self.query.items() if name not in changes for value in values]
         return urlencode([*kept, *((name, value) for name, value in changes.items() if value)])
+
+    @property
+    def token(self) -> str:
+        """What the browser has of its log-in, which may have ended; empty: it has none."""
+        return self.cookies.get(SESSION_COOKIE, "") if self.session is None else self.session.token
 
     @property
     def person(self) -> Session:

@@ -25,10 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from patchline.archive.base import TookTooLong, Unavailable
 from patchline.console import routes, texts
 from patchline.console.context import Console
-from patchline.console.login_page import SESSION_COOKIE
 from patchline.console.metrics import NO_PAGE
 from patchline.console.routes import Route
-from patchline.console.sessions import Session
+from patchline.console.sessions import SESSION_COOKIE, Session
 from patchline.console.texts import mark
 from patchline.console.uploads import Receiver
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Stream, Values, Visit

@@ -66,7 +66,8 @@ def _judgement(decision: Decision, score: float, thresholds: Thresholds) -> str:
     if decision is Decision.PASS:
         return f"looks good: score {score:.0f}, limit {thresholds.review:.0f}"
     if decision is Decision.REVIEW:
-        return f"doubtful: score {score:.0f}, passes below {thresholds.review:.0f}, fails from {thresholds.fail:.0f}"
+        fails = "never fails" if thresholds.trial else f"fails from {thresholds.fail:.0f}"
+        return f"doubtful: score {score:.0f}, passes below {thresholds.review:.0f}, {fails}"
     return f"defect: score {score:.0f}, fails from {thresholds.fail:.0f}"
 
 

@@ -75,7 +75,7 @@ def worst_mistakes(images: list[JudgedImage]) -> list[JudgedImage]:
 def heat_map_tile(inspector: Inspector, kind: str, path: Path) -> picture.Tile:
     """A tile of a contact sheet: an image with its heat map, its label and its score."""
     inspection, heat_map, rgb = inspect_file(inspector, path)
-    subtitle = f"{inspection.decision} {inspection.score / inspector.thresholds.fail:.2f} of the threshold"
+    subtitle = f"{inspection.decision} {report.of_threshold(inspection.score, inspector.thresholds)}"
     overlay = picture.overlay(rgb, heat_map, inspection.regions, _TILE_SIDE)
     return picture.Tile(overlay, f"{kind}/{path.name}", subtitle)
 

@@ -99,8 +99,8 @@ def make(
 def _figure(inspector: Inspector, comparer: neighbours.Neighbours, image: JudgedImage) -> str:
     pair = comparer.compare(image.path)
     pictures = "".join(_img(drawn) for drawn in pair.pictures)
-    of_threshold = image.score / inspector.thresholds.fail
-    caption = f"{image.kind}/{image.path.name}: {image.decision}, {of_threshold:.2f} of the threshold"
+    of_threshold = report.of_threshold(image.score, inspector.thresholds)
+    caption = f"{image.kind}/{image.path.name}: {image.decision}, {of_threshold}"
     lines = [caption] if pair.caption is None else [caption, pair.caption]
     text = "<br>".join(html.escape(_printable(line)) for line in lines)
     return f"<figure>{pictures}<figcaption>{text}</figcaption></figure>"
@@ -160,7 +160,9 @@ def _draw_scores(result: Report, images: list[JudgedImage]) -> str:
                 f'<rect x="{number * step:.1f}" y="{top:.1f}" width="{step - 1:.1f}" height="{height:.1f}" '
                 f'fill="{_COLOURS[name]}"/>'
             )
-    for name, value in (("review", result.thresholds.review), ("fail", result.thresholds.fail)):
+    limits = result.thresholds
+    lines = {"review": limits.review} if limits.trial else {"review": limits.review, "fail": limits.fail}
+    for name, value in lines.items():
         x = _WIDTH * np.log(value / edges[0]) / np.log(edges[-1] / edges[0])
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" stroke="#1c2430"/>')
         parts.append(f'<text x="{x + 3:.1f}" y="10" font-size="11">{name}</text>')

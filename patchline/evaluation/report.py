@@ -179,6 +179,13 @@ def print_report(report: Report) -> None:
     print("\n".join([f"{report.memory_bank}, {report.ran_on}", *report.notes, report.summary]))
 
 
+def of_threshold(score: float, limits: Thresholds) -> str:
+    """How far a score is from where a part fails; in a trial, which fails none, from where it is reviewed."""
+    if limits.trial:
+        return f"{score / limits.review:.2f} of the threshold of review"
+    return f"{score / limits.fail:.2f} of the threshold"
+
+
 def seeds_title(seeds: SeedsReport) -> str:
     """What the figures over seeds are."""
     return f"{len(seeds.seeds)} memory banks from the same good images, seeds {seeds.seeds[0]} to {seeds.seeds[-1]}"

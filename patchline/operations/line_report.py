@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from patchline.archive.base import Record
+from patchline.archive.base import Record, Search
 from patchline.archive.ledger import Judged, LabelSearch, Ledger
 from patchline.archive.period import (
     ActCount,
@@ -86,6 +86,7 @@ class BankShare(Frozen):
         failed: their share, and likewise the others.
         review_from: the lowest and the highest threshold for a review.
         fail_from: likewise.
+        trial: the bank is one, and fails no part.
     """
 
     line: str
@@ -100,6 +101,7 @@ class BankShare(Frozen):
     fail_from: tuple[float, float] | None
     first: int
     last: int
+    trial: bool
 
 
 class Step(Frozen):
@@ -113,6 +115,7 @@ class NamedPart(Frozen):
     """A part that is shown.
 
     Attributes:
+        trial: its bank is one, and fails no part.
         judgement: what people say; None: nobody has judged it.
         pictures: the SHA-256 of each picture that the archive has, by its kind.
     """
@@ -126,6 +129,7 @@ class NamedPart(Frozen):
     score: float | None
     review_threshold: float | None
     fail_threshold: float | None
+    trial: bool
     decided_at: int
     judgement: str | None
     defect_kind: str | None
@@ -201,7 +205,7 @@ def make(
         parts=sum(count.parts for count in judged),
         decisions=tuple(_decisions(judged)),
         reasons=tuple(_reasons(judged)),
-        banks=tuple(_banks(judged)),
+        banks=tuple(_banks(judged, archive)),
         replays=sum(count.parts for count in counts if count.replay),
         further=periods.further(scope),
         step_ms=width,
@@ -257,7 +261,7 @@ def _reasons(counts: Iterable[VerdictCount]) -> Iterator[ReasonCount]:
         yield ReasonCount(line=line, decision=decision, reason=reason, parts=parts)
 
 
-def _banks(counts: Iterable[VerdictCount]) -> Iterator[BankShare]:
+def _banks(counts: Iterable[VerdictCount], archive: Ledger) -> Iterator[BankShare]:
     groups: dict[tuple[str, str, str], list[VerdictCount]] = {}
     for count in counts:
         if count.decision in (Decision.PASS, Decision.REVIEW, Decision.FAIL):
@@ -280,7 +284,22 @@ def _banks(counts: Iterable[VerdictCount]) -> Iterator[BankShare]:
             fail_from=_ends([(row.fail_low, row.fail_high) for row in rows]),
             first=min(row.first for row in rows),
             last=max(row.last for row in rows),
+            trial=_is_trial(archive, max(rows, key=lambda row: row.last)),
         )
+
+
+def _is_trial(archive: Ledger, count: VerdictCount) -> bool:
+    """Ask the last of some verdicts: all of a version have its thresholds."""
+    search = Search(
+        line=count.line,
+        category=count.category,
+        decisions=(count.decision,),
+        bank=count.bank,
+        since=count.last,
+        until=count.last + 1,
+        most=1,
+    )
+    return any(record.is_trial for record in archive.find(search))
 
 
 def _ends(pairs: Iterable[tuple[float | None, float | None]]) -> tuple[float, float] | None:
@@ -317,6 +336,7 @@ def _part(record: Record, said: Judged | None, pictures: PictureIndex) -> NamedP
         score=record.score,
         review_threshold=record.review_threshold,
         fail_threshold=record.fail_threshold,
+        trial=record.is_trial,
         decided_at=record.decided_at,
         judgement=None if said is None else said.judgement,
         defect_kind=None if said is None else said.kind,

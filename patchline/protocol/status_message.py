@@ -29,6 +29,7 @@ class Status(pydantic.BaseModel):
         holds: what it holds, by name. A gate: `expected`, `undone`, `unsent_acts`. A publisher: `window`, `spooled`.
             A worker: `in_hand`, `refused_lanes`, `categories`. An archive: `pending`, `pending_pictures`.
         banks: of a worker: the version of the memory bank that it serves, by category.
+        hand_in: of a publisher: it sends what people hand to its line in the console. Earlier builds do not say it.
         arm: of a gate: `working`, or `faulty`: it has not acknowledged its last act, or takes no sign of life.
     """
 
@@ -44,6 +45,7 @@ class Status(pydantic.BaseModel):
     holds: dict[str, int] = {}
     banks: dict[str, str] | None = None
     arm: str | None = None
+    hand_in: bool | None = None
 
     @property
     def routing_key(self) -> str:

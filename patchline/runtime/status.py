@@ -30,6 +30,7 @@ class Identity:
     role: Literal["publisher", "worker", "gate", "archive"]
     name: str
     line: str | None = None
+    hand_in: bool = False
 
 
 class StatusSender:
@@ -119,6 +120,7 @@ class StatusSender:
             holds=dict(holds),
             banks=dict(self._banks()) or None,
             arm=self._arm(),
+            hand_in=self._identity.hand_in or None,
         )
 
     def _run(self) -> None:

@@ -315,3 +315,16 @@ def test_a_page_that_asks_again_by_itself_does_not_keep_a_log_in_alive(bench, ve
     for _ in range(3):
         bench.pass_time(25 * 60)
         assert browser.get(PAGE).status_code == 200
+
+
+def test_a_trial_fails_from_no_score_on_any_page_of_banks(bench, versions, tmp_path):
+    trial = make_bank(tmp_path / "trial", 1000.0)
+    manifest = BankManifest.model_validate_json((trial / store.MANIFEST_FILE).read_bytes())
+    limits = Thresholds(review=950.0, fail=1777.0, trial=True)
+    store.replace_manifest(trial, manifest.model_copy(update={"thresholds": limits}))
+    made = bench.banks.publish(trial, "brick", "fit@host", "a trial")[0]
+    engineer = bench.browser(Role.ENGINEER)
+    pages = [words_of(engineer.get(path).text) for path in (PAGE, f"{ACT}?act=activate&version={made}")]
+    assert "doubtful from 950 a trial: never fails" in pages[0]
+    assert "950 never (a trial)" in pages[1]
+    assert not any("1777" in page for page in pages)

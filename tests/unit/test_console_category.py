@@ -260,3 +260,47 @@ def test_the_versions_that_serve_can_be_chosen_however_many_there_are(bench, ver
     found = category_banks.choices(bench.console, "brick")
     assert [one.key for one in found.all] == [*reversed(newer), version]
     assert (found.default.key, found.active, found.previous) == (version, version, "")
+
+
+TRIAL = LIMITS | {"trial": True}
+
+
+@pytest.fixture
+def trial(bench, tmp_path):
+    """An active version that is a trial, with a part that it has judged."""
+    made = publish(bench, tmp_path / "trial", TRIAL)
+    bench.banks.activate("brick", made, "bert", "first")
+    bench.archive.save([record("r0", decision="review", score=2000.0, thresholds=TRIAL, memory_bank=NAME)], [])
+    return made
+
+
+def test_the_pages_of_a_category_whose_bank_is_a_trial_show_no_score_from_which_a_part_fails(bench, trial):
+    engineer = bench.browser(Role.ENGINEER)
+    row = re.search(r'href="/category/brick">.*?</tr>', engineer.get("/category").text, re.DOTALL)[0]
+    assert re.findall(r'<td class="number">([^<]*)</td>', row)[:2] == ["800", "never (a trial)"]
+    page = engineer.get("/category/brick").text
+    assert ": 800 / never (a trial)</option>" in page
+    assert "never: the memory bank is a trial." in page
+    assert re.findall(r'data-(?:limit|slider)="(\w+)"', page) == ["review", "review"]
+    assert 'id="fail"' not in page
+    assert "1000" not in re.sub(r'data-\w+="[^"]*"|<svg.*?</svg>|type="hidden"[^>]*', "", page, flags=re.DOTALL)
+    assert figures(page)["failed"] == [0, 0, 0, 0, 0]
+
+
+def test_the_threshold_of_doubt_of_a_trial_is_moved_above_the_one_that_nobody_sees(bench, trial):
+    engineer = bench.browser(Role.ENGINEER)
+    page = engineer.get("/category/brick?review=1200").text
+    form = dict(re.findall(r'type="hidden" name="(version|review|fail)" value="([^"]*)" data-value', page))
+    assert form == {"review": "1200.0", "fail": "1200.0"}
+    answer = engineer.post("/category/brick/thresholds", form | {"version": trial, "why": "over-kill"})
+    made = re.search(r"version=(\w+)", answer.headers["location"])[1]
+    assert bench.banks.manifest("brick", made).thresholds == Thresholds(review=1200.0, fail=1200.0, trial=True)
+    shown = engineer.get(f"/category/brick?version={made}").text
+    assert "doubtful from 1200, fails from never (a trial)." in shown
+
+
+def test_a_bank_that_only_the_archive_knows_is_a_trial_if_its_verdicts_say_so(tmp_path):
+    with closing(Bench(tmp_path, with_banks=False, categories=["brick"])) as bench:
+        bench.archive.save([record("r0", decision="review", thresholds=TRIAL, memory_bank=OLD)], [])
+        page = bench.browser(Role.SEE).get("/category/brick").text
+        assert ": 800 / never (a trial)</option>" in page

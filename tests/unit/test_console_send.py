@@ -1,15 +1,17 @@
 """Pictures that people send to a line in the console: who may, what is refused, and what is written where."""
 
+import os
 import re
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from patchline.broker.base import Message
-from patchline.console import audit
+from patchline.console import audit, uploads
 from patchline.console.hand_in import HandIn
 from patchline.console.roles import Role
 from patchline.protocol import status_message
@@ -32,19 +34,21 @@ def png(seed=0, **options):
 
 
 class SendBench(Bench):
-    """A console with a hand-in folder for lines `l1` and `l2`, whose publisher and worker are heard."""
+    """A console with a hand-in folder for lines `l1` and `l2`. The publisher of l2 is that of its camera only."""
 
     def __init__(self, folder, **settings):
         self.folder = folder / "handed"
         for line in ("l1", "l2"):
             (self.folder / line).mkdir(parents=True)
         super().__init__(folder, hand_in=HandIn(self.folder, 1_000), **settings)
-        self.hear(role="publisher", line="l1")
+        self.hear(role="publisher", line="l1", hand_in=True)
+        self.hear(role="publisher", line="l2")
         self.hear(role="worker", banks={CATEGORY: "ab" * 32})
 
     def hear(self, **said):
         """Let the console hear a status."""
-        status = Status(name="host:1", host="host", state="serving", since=NOW, sent_at=NOW, **said)
+        common = {"name": "host:1", "host": "host", "state": "serving", "since": NOW, "sent_at": NOW}
+        status = Status(**common | said)
         self.console.states.hear(Message(status.to_json(), None, status_message.STATUS_TYPE, "application/json"))
 
     def send(self, files, browser=None, **fields):
@@ -186,9 +190,48 @@ def test_what_was_handed_in_a_week_ago_is_deleted(bench):
     bench.send([("old.png", png())])
     bench.console.hand_in.sweep()
     assert len(bench.handed()) == 1
-    later = HandIn(bench.folder, 0, lambda: (bench.folder / bench.handed()[0]).stat().st_mtime + 8 * 86_400)
-    later.sweep()
+    later(bench, 8).sweep()
     assert bench.handed() == []
+
+
+def later(bench, days):
+    """The folder some days from now."""
+    return HandIn(bench.folder, 0, lambda: bench.folder.stat().st_mtime + days * 86_400)
+
+
+def test_files_that_the_console_has_not_written_are_never_deleted(bench):
+    others = ["l1/brick/2026-11-29.png", "l1/brick/part-1.png", "l1/notes/readme.txt", "l2/brick/a-0123456x.png"]
+    for name in others:
+        (bench.folder / name).parent.mkdir(exist_ok=True)
+        (bench.folder / name).write_bytes(png())
+    bench.send([("old.png", png())])
+    left = bench.folder / ".incoming" / "killed"
+    left.mkdir()
+    (left / "0").write_bytes(b"half")
+    later(bench, 8).sweep()
+    assert bench.handed() == sorted(others)
+    assert not (left / "0").exists()
+
+
+def test_a_file_that_cannot_be_deleted_keeps_nobody_from_sending(bench, monkeypatch):
+    bench.send([("old.png", png())])
+    os.utime(bench.folder / bench.handed()[0], (0, 0))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert bench.send([("new.png", png())]).status_code == 200
+    assert len(bench.handed()) == 2
+
+
+def test_a_full_disk_is_freed_of_what_is_a_week_old_before_room_is_asked_for(bench, monkeypatch):
+    bench.send([("old.png", png())])
+    old = bench.folder / bench.handed()[0]
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=1_000 if old.exists() else 10_000_000))
+    assert bench.send([("new.png", png())]).status_code == 200
+    assert [Path(name).name[:4] for name in bench.handed()] == ["new-"]
 
 
 def test_without_a_folder_there_is_no_page_and_no_link(tmp_path):
@@ -201,3 +244,101 @@ def test_without_a_folder_there_is_no_page_and_no_link(tmp_path):
     bench.close()
     with pytest.raises(SetupError, match="needs an existing folder"):
         HandIn(tmp_path / "none", 0)
+
+
+def test_a_line_is_offered_only_while_its_own_publisher_of_sent_pictures_is_heard(bench):
+    engineer = bench.browser(Role.ENGINEER)
+    options = re.compile(r"<option[^>]*>(\w+)</option>")
+    assert options.findall(engineer.get(PAGE).text) == ["l1", CATEGORY]
+    bench.pass_time(4)
+    bench.hear(role="worker", banks={CATEGORY: "ab" * 32})
+    bench.hear(role="publisher", line="l2")
+    bench.hear(role="publisher", line="l1", name="host:2")
+    page = engineer.get(PAGE).text
+    assert "No publisher of a line that takes pictures from here can be heard." in page
+    assert bench.send([("a.png", png())]).status_code == 409
+    assert bench.handed() == []
+
+
+def test_a_form_without_pictures_says_that_nothing_was_sent(bench):
+    answer = bench.send([("", b"")])
+    assert (answer.status_code, "No picture was chosen. Nothing was sent." in answer.text) == (400, True)
+
+
+def test_if_the_disk_is_full_in_between_the_page_names_what_was_sent_and_what_was_not(bench, monkeypatch):
+    put, handed = bench.console.hand_in.put, []
+
+    def put_two(*values):
+        if len(handed) == 2:
+            raise disk.full(bench.folder)
+        handed.append(put(*values))
+        return handed[-1]
+
+    monkeypatch.setattr(bench.console.hand_in, "put", put_two)
+    answer = bench.send([(f"{number}.png", png(number)) for number in range(4)])
+    assert (answer.status_code, "Sent: 2" in answer.text) == (200, True)
+    assert all(f"{name}: on its way" in answer.text for name in handed)
+    assert [name for name in ("1.png", "2.png", "3.png") if f"<li>{name}: " in answer.text] == ["2.png", "3.png"]
+    assert "the disk is full" in answer.text
+    (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures sent"]
+    assert entry.detail == f"l1, {CATEGORY}: {', '.join(handed)}"
+
+
+@pytest.mark.parametrize("harm", ["gone", "read-only"])
+def test_a_folder_that_cannot_be_used_any_more_is_named_and_nothing_is_sent(bench, harm, monkeypatch):
+    if harm == "gone":
+        shutil.rmtree(bench.folder)
+    else:
+        monkeypatch.setattr(uploads.tempfile, "mkdtemp", failing(OSError(30, "Read-only file system")))
+    answer = bench.send([("a.png", png())])
+    assert (answer.status_code, str(bench.folder) in answer.text) == (503, True)
+    assert bench.folder.exists() == (harm != "gone")  # or pictures would go to the disk below a lost mount
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_a_part_without_a_verdict_in_time_and_one_that_is_too_late_are_explained(bench):
+    engineer = bench.browser(Role.ENGINEER)
+    page = bench.send([("a.png", png())], engineer).text
+    path = re.search(r'hx-get="([^"]+)"', page)[1].replace("&amp;", "&")
+    (part,) = (Path(name).stem for name in bench.handed())
+    assert engineer.get(path, **{"hx-request": "true"}).status_code == 204
+    bench.pass_time(bench.console.settings.publisher.deadline_ms / 1000 + 6)
+    late = engineer.get(path, **{"hx-request": "true"}).text
+    assert f"{part}: no verdict in time" in late
+    assert "A verdict must come within 10 s of" in late
+    path = re.search(r'hx-get="([^"]+)"', late)[1].replace("&amp;", "&")
+    assert engineer.get(path, **{"hx-request": "true"}).status_code == 204
+    bench.archive.save([record(part_id=part, decision="expired", score=None, thresholds=None)], [])
+    done = engineer.get(path, **{"hx-request": "true"}).text
+    assert '<span class="result expired">too late</span>' in done
+    assert "A verdict must come within 10 s of" in done
+    assert "Review the rejects" not in done
+    assert "hx-get" not in done
+
+
+def test_a_part_that_was_judged_in_time_needs_no_explanation(bench):
+    bench.archive.save([record()], [])
+    bench.pass_time(600)
+    page = bench.browser(Role.ENGINEER).get(f"{PAGE}?at={NOW}&part=part-of-job-1").text
+    assert "A verdict must come within" not in page
+    assert "Review the rejects" in page
+
+
+@pytest.mark.parametrize("at", ["", "x", "-1", "9" * 40, "٣"])
+def test_a_time_that_somebody_has_made_up_is_no_error(bench, at):
+    assert bench.browser(Role.ENGINEER).get(f"{PAGE}?at={at}&part=a").status_code == 200
+
+
+def test_another_picture_of_the_same_name_is_sent_also_from_the_same_form(bench):
+    engineer = bench.browser(Role.ENGINEER)
+    form = {"once": re.search(r'name="once" value="([^"]+)"', engineer.get(PAGE).text.partition('id="form"')[2])[1]}
+    first, again, other = (bench.send([("image.jpg", png(seed))], engineer, **form).text for seed in (1, 1, 2))
+    assert first == again
+    assert len(bench.handed()) == 2
+    assert all(name in first + other for name in (Path(one).stem for one in bench.handed()))

@@ -453,6 +453,19 @@ def test_points_lie_on_one_scale():
     assert (plot.review, plot.fail) == (45.2, 50.0)
 
 
+def test_a_version_that_is_a_trial_is_shown_without_a_score_from_which_a_part_fails(bench):
+    browser = bench.browser(Role.ENGINEER)
+    path = begin(browser)
+    made = result(thresholds=Thresholds(review=900.0, fail=1777.0, trial=True), failed=None)
+    lesson_of(bench, path).report(Run(state="done", by="anna", began_at=NOW, result=made))
+    page = browser.get(path).text
+    assert "never: the memory bank is a trial" in page
+    assert "The line is the threshold of review." in page
+    assert "1777" not in page
+    assert 'line class="fail"' not in page
+    assert lesson_plot.plot(made).review == 98.0
+
+
 def test_a_lesson_leaves_when_nobody_has_touched_it_for_long_or_when_somebody_deletes_it(bench):
     bench.now = int(time.time() * 1000)
     browser = bench.browser(Role.ENGINEER)

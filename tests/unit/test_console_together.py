@@ -1,7 +1,9 @@
 """Two people at the same time, and one who presses twice."""
 
 import re
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -11,7 +13,7 @@ from patchline.console.roles import Role
 from patchline.console.visit import Redirect, Visit
 from patchline.protocol.judgement_message import Label
 from tests.archive_contract import NOW, record
-from tests.console_bench import SETTINGS, Bench
+from tests.console_bench import PASSWORD, SETTINGS, Bench
 from tests.ledger_contract import delivery, entry, judgement
 
 __all__ = ["delivery"]
@@ -189,6 +191,82 @@ def test_the_answers_that_are_kept_are_few_and_for_some_minutes(bench):
     now[0] = 601.0
     send(599)
     assert made[601:] == [599]
+
+
+def test_a_password_that_is_changed_by_a_double_press_is_changed_and_the_browser_stays_logged_in(bench):
+    browser = bench.browser(Role.SEE)
+    token, new = browser.client.cookies["patchline_session"], "a new password"
+    form = {"old": PASSWORD, "new": new, "again": new, "once": once(browser.get("/password").text.partition("<h1")[2])}
+    answers = []
+    for _ in range(2):  # the second press goes out before the browser has the cookie of the first answer
+        browser.client.cookies.clear()
+        browser.client.cookies.set("patchline_session", token)
+        answers.append(browser.post("/password", form))
+    assert [(one.status_code, one.headers["location"]) for one in answers] == [(303, "/line")] * 2
+    cookies = {one.headers["set-cookie"].partition(";")[0] for one in answers}
+    assert len(cookies) == 1
+    browser.client.cookies.clear()
+    browser.client.cookies.set("patchline_session", cookies.pop().partition("=")[2])
+    assert browser.get("/line").status_code == 200
+    whats = [one.what for one in audit.latest(bench.console.database, 9)]
+    assert (whats.count("password changed"), whats.count("logged in")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ({"do": "password"}, "First password, shown this once:"),
+        ({"do": "end"}, "All log-ins of a-admin have ended."),
+        ({"do": "role", "role": "engineer"}, "a-admin has another role."),
+        ({"do": "disable"}, "a-admin can no longer log in."),
+        ({"do": "remove", "sure": "yes"}, "a-admin was removed."),
+    ],
+)
+def test_who_ends_the_own_log_in_by_a_double_press_sees_what_was_done(bench, form, text):
+    bench.console.accounts.add("mei", Role.ADMIN, PASSWORD, "test")
+    admin = bench.browser(Role.ADMIN)
+    form |= {"name": "a-admin", "once": once(admin.get("/accounts").text)}
+    first, second = admin.post("/accounts", form), admin.post("/accounts", form)
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert text in first.text
+    assert first.text == second.text
+    assert admin.get("/accounts").headers["location"] == "/login?to=/accounts"
+
+
+def test_a_form_that_is_done_is_not_refused_when_it_comes_again_for_whatever_was_used_up_by_it(tmp_path, monkeypatch):
+    with closing(Bench(tmp_path, changes_per_minute=2)) as bench:
+        engineer = bench.browser(Role.ENGINEER)
+        form = {"category": CATEGORY, "once": once(engineer.get("/teach").text)}
+        first = engineer.post("/teach", form)
+        assert engineer.post("/teach", form | {"once": "another"}).status_code == 429
+        monkeypatch.setattr(bench.console.database, "require_room", lambda: 1 / 0)
+        again = engineer.post("/teach", form)
+        assert (again.status_code, again.headers["location"]) == (303, first.headers["location"])
+
+
+def test_an_answer_is_for_the_log_in_and_the_form_of_then_only(bench):
+    admin, other = bench.browser(Role.ADMIN), bench.browser(Role.ADMIN)
+    form = {"do": "password", "name": "a-admin", "once": once(admin.get("/accounts").text)}
+    form["csrf"] = admin.csrf
+    assert "shown this once" in admin.post("/accounts", form).text
+    stranger = bench.browser()
+    changed = ((admin, form | {"once": "x"}), (admin, form | {"csrf": "x"}))
+    for browser, sent in ((stranger, form), (other, form), *changed):
+        answer = browser.post("/accounts", sent)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?to=/accounts")
+
+
+def test_what_was_done_is_shown_also_if_the_audit_log_cannot_be_written_then(bench, monkeypatch):
+    engineer = bench.browser(Role.ENGINEER)
+    write = audit.write
+
+    def locked(connection, at, who, what, detail):
+        if what == "lesson begun":
+            raise sqlite3.OperationalError("database is locked")
+        write(connection, at, who, what, detail)
+
+    monkeypatch.setattr(audit, "write", locked)
+    assert engineer.post("/teach", {"category": CATEGORY}).headers["location"].startswith("/teach/")
 
 
 def test_who_logs_in_or_out_twice_sees_no_error(bench):

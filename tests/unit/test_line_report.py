@@ -14,7 +14,7 @@ from patchline.config.console import Console
 from patchline.operations import line_report, report_changes, report_request
 from patchline.operations.report_changes import Change, Changes
 from patchline.protocol.errors import SetupError
-from tests.archive_contract import NOW, VERSION
+from tests.archive_contract import NOW, VERSION, record
 from tests.period_contract import MINUTE, fill
 
 SECTION = Console(time_zone="Europe/Berlin", shifts={"early": "06:00-14:00"})
@@ -178,3 +178,13 @@ def test_times_without_an_offset_are_those_of_the_plant():
     assert (batch.kind, NOW - batch.since, batch.until) == ("batch", 30 * DAY, NOW)
     shift = report_request.make(SECTION, NOW, shift="early", line="l1")
     assert (shift.name, shift.line) == ("early@2023-11-14", "l1")
+
+
+def test_a_bank_that_is_a_trial_is_named_so_with_its_parts():
+    archive, limits = MemoryLedger(), {"review": 900.0, "fail": 1000.0, "trial": True}
+    version = "cd" * 32
+    trial = {"decision": "review", "thresholds": limits, "bank_version": version}
+    archive.save([record("a"), record("b", **trial), record("c", **trial, decided_at=NOW + 1)], [])
+    report = make(archive, MemoryPictures())
+    assert {one.bank: one.trial for one in report.banks} == {VERSION: False, version: True}
+    assert {one.job_id: one.trial for one in report.worst} == {"a": False, "b": True, "c": True}

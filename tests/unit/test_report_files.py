@@ -263,3 +263,18 @@ def test_while_the_archive_is_away_or_others_take_too_long_the_page_says_so(own,
     with own.console.reports._lock:
         answer = browser.get("/report?since=25h")
     assert (answer.status_code, "Other reports are being made." in answer.text) == (503, True)
+
+
+def test_a_report_says_of_a_trial_that_it_never_fails_a_part(tmp_path):
+    bench = Bench(tmp_path)
+    limits = {"review": 900.0, "fail": 1777.0, "trial": True}
+    bench.archive.save([record("a", decision="review", thresholds=limits, decided_at=NOW + 1)], [])
+    bench.now = END + MINUTE
+    made = bench.console.reports.make(REQUEST)
+    page = bench.console.reports.html(made, "anna", "en").decode()
+    pdf = words_of(pypdf.PdfReader(io.BytesIO(bench.console.reports.pdf(made, "anna", "en"))))
+    bench.close()
+    for text in (page, pdf):
+        assert "never (a trial)" in text
+        assert "Fails from: never: the memory bank is a trial" in text
+        assert "1777" not in text

@@ -114,3 +114,11 @@ def test_a_status_of_a_later_build_is_read():
     fields = {"role": "worker", "name": "w", "host": "h", "state": "later", "since": NOW_MS, "sent_at": NOW_MS}
     status = Status.model_validate_json(json.dumps(fields | {"colour": "red"}))
     assert (status.state, status.routing_key) == ("later", "worker.all")
+
+
+def test_a_publisher_of_what_people_hand_in_says_so_and_others_say_nothing_of_it():
+    broker = MemoryBroker()
+    for hand_in in (True, False):
+        sender = StatusSender(broker, Identity("publisher", "p", "l1", hand_in), lambda: (SERVING, {}), lambda: NOW_MS)
+        status = sender._describe()
+        assert (status.hand_in, b"hand_in" in status.to_json()) == (hand_in or None, hand_in)

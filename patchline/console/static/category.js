@@ -4,6 +4,7 @@
 
 (() => {
   const LIMITS = ["review", "fail"];
+  let moved = LIMITS;  // those that the page shows: a trial has no second one
   let spread = null, at = {};
 
   function nearest(values, value) {
@@ -20,9 +21,12 @@
   function show() {
     for (const limit of LIMITS) {
       const value = String(spread.edges[at[limit]]), slider = document.querySelector(`[data-slider="${limit}"]`);
-      document.querySelector(`[data-limit="${limit}"]`).setAttribute("transform", `translate(${spread.x[at[limit]]} 0)`);
-      slider.value = at[limit];
-      slider.setAttribute("aria-valuetext", value);
+      if (slider) {
+        const drawn = document.querySelector(`[data-limit="${limit}"]`);
+        drawn.setAttribute("transform", `translate(${spread.x[at[limit]]} 0)`);
+        slider.value = at[limit];
+        slider.setAttribute("aria-valuetext", value);
+      }
       document.querySelectorAll(`[data-shown="${limit}"]`).forEach((one) => { one.textContent = value; });
       document.querySelectorAll(`[data-value="${limit}"], #${limit}`).forEach((one) => { one.value = value; });
     }
@@ -47,8 +51,8 @@
     };
     histogram.addEventListener("pointerdown", (event) => {
       const x = place(event), [review, fail] = LIMITS.map((limit) => Math.abs(spread.x[at[limit]] - x));
-      const named = event.target.closest("[data-limit]");
-      held = named ? named.dataset.limit : review < fail || (review === fail && x < spread.x[at.review]) ? "review" : "fail";
+      const named = event.target.closest("[data-limit]"), is_left = review === fail && x < spread.x[at.review];
+      held = named ? named.dataset.limit : review < fail || is_left || moved.length === 1 ? "review" : "fail";
       histogram.setPointerCapture(event.pointerId);
       move(held, nearest(spread.x, x));
     });
@@ -60,9 +64,10 @@
     const section = document.getElementById("spread");
     if (!section) return;
     spread = JSON.parse(section.dataset.spread);
-    for (const limit of LIMITS) {
+    moved = LIMITS.filter((limit) => document.querySelector(`[data-slider="${limit}"]`));
+    for (const limit of LIMITS) at[limit] = nearest(spread.edges, Number(section.dataset[limit]));
+    for (const limit of moved) {
       const slider = document.querySelector(`[data-slider="${limit}"]`);
-      at[limit] = nearest(spread.edges, Number(section.dataset[limit]));
       slider.max = spread.edges.length - 1;
       slider.value = at[limit];
       slider.setAttribute("aria-valuetext", section.dataset[limit]);
