@@ -102,7 +102,7 @@ class Child:
             return
         if code == MismatchError.exit_code:
             self.given_up = True
-            advice = "mend that, then end patchline up and start it again"
+            advice = "it starts once bank or configuration are others; else start patchline up again"
             self.say(self.name, f"cannot run, and is not started again: {self.last_words()}; {advice}")
             return
         pause_s = self._plan(now)

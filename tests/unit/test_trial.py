@@ -142,7 +142,7 @@ def test_a_child_that_cannot_run_is_given_up():
     bench.run(1.0)
     bench.processes[0].code = MismatchError.exit_code
     assert bench.run(2.0, 100.0, 1000.0) == 1
-    advice = "mend that, then end patchline up and start it again"
+    advice = "it starts once bank or configuration are others; else start patchline up again"
     assert bench.said == [f"worker cannot run, and is not started again: the last line; {advice}"]
     bench.child.stop()
     assert bench.processes[0].stops == 0
