@@ -65,6 +65,32 @@ def test_an_idle_publisher_keeps_its_connection(servers):
         broker.publish(topology.PARTS, "idle", _message(), timeout_s=1)
 
 
+def test_a_publisher_that_a_full_queue_drives_from_node_to_node_goes_on(servers):
+    limits = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    jobs = topology.Queue("driven.jobs", (("driven.jobs", "#"),), limits)
+    ended = threading.Event()
+    with RabbitBroker(f"{servers.amqp_url},{servers.amqp_url}", reconnect_max_s=0.2) as broker:
+        broker.declare(topology.Topology(("driven.jobs", "driven.parts"), (jobs,)))
+
+        def announce():
+            while not ended.wait(0.002):
+                broker.publish_nowait([Outgoing("driven.parts", "l", _message(), mandatory=False)])
+
+        announcing = threading.Thread(target=announce)
+        announcing.start()
+        try:
+            refused = 0
+            while refused < 50:  # it leaves the node after ten
+                try:
+                    broker.publish("driven.jobs", "l", _message())
+                except NotConfirmed:
+                    refused += 1
+        finally:
+            ended.set()
+            announcing.join()
+        broker.publish("driven.parts", "l", _message(), mandatory=False)
+
+
 def test_queues_can_be_declared_again_and_a_mismatch_says_what_to_do(servers):
     with RabbitBroker(servers.amqp_url) as broker:
         limits = {"jobs_max_length": 10, "jobs_max_bytes": 10**6, "verdicts_max_length": 10, "dead_max_length": 10}
