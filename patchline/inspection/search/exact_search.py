@@ -61,6 +61,21 @@ class CandidateSearch:
 
 
 @dataclass(frozen=True)
+class _Nearest:
+    """The nearest rows that are known so far: float32 [queries] squared distances, int64 [queries] row numbers."""
+
+    distances: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+    @np.errstate(invalid="ignore")  # the distance of a query with NaN stays NaN
+    def keep(self, query_of_pair: NDArray[np.int64], distances: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        """Take what is nearer of pairs of a query and a row. A query may have several."""
+        np.minimum.at(self.distances, query_of_pair, distances)
+        nearest = distances == self.distances[query_of_pair]
+        self.rows[query_of_pair[nearest]] = rows[nearest]
+
+
+@dataclass(frozen=True)
 class Search:
     """A nearest-neighbour search in a memory bank, by brute force or with pruning.
 
@@ -107,13 +122,14 @@ class Search:
         if self.lower_bounds is None:
             return self._nearest_by_brute_force(queries)
         distances = np.full(len(queries), np.inf, np.float32) if limits is None else limits.copy()
-        neighbours, every = np.zeros(len(queries), np.int64), np.arange(len(queries))
+        found, every = _Nearest(distances, np.zeros(len(queries), np.int64)), np.arange(len(queries))
         for block, bounds in self.lower_bounds.blocks(queries):
             # The row with the smallest bound of a part of the bank is seldom nearer than a limit.
             if limits is None or enough > -np.inf or bounds.shape[1] == len(self.features):
-                self._measure_pairs(queries, every, block.start + bounds.argmin(axis=1), distances, neighbours)
-            self._search_remaining(queries, block, bounds, enough, distances, neighbours)
-        return distances, neighbours
+                rows = block.start + bounds.argmin(axis=1)
+                found.keep(every, self._squared_distances(queries, every, rows), rows)
+            self._search_remaining(queries, block, bounds, enough, found)
+        return found.distances, found.rows
 
     def upper_bounds(self, queries: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Upper bounds of the distances that `nearest` finds: the distances to a few candidates.
@@ -145,8 +161,7 @@ class Search:
         block: slice,
         bounds: NDArray[np.float32],
         enough: float,
-        distances: NDArray[np.float32],
-        neighbours: NDArray[np.int64],
+        found: _Nearest,
     ) -> None:
         """Compute the distance to each row of a block whose lower bound is not above the distance known so far.
 
@@ -157,32 +172,20 @@ class Search:
             block: of the rows.
             bounds: float32 [queries, block], lower bounds of the squared distances.
             enough: as in `nearest`.
-            distances: float32 [queries], known so far, replaced by smaller ones.
-            neighbours: int64 [queries], the rows found, replaced by nearer ones.
+            found: so far, gets what is nearer.
         """
-        farther = np.flatnonzero(~(distances <= enough))  # and what is not finite
+        farther = np.flatnonzero(~(found.distances <= enough))  # and what is not finite
         if farther.size < len(queries):
             bounds = bounds[farther]
-        remaining = bounds <= distances[farther, None]
+        remaining = bounds <= found.distances[farther, None]
         if np.count_nonzero(remaining) > remaining.size * _MAX_REMAINING:
             unpruned = np.count_nonzero(remaining, axis=1) > remaining.shape[1] * _MAX_REMAINING
             remaining[unpruned] = False
             far = farther[unpruned]
-            _keep_nearer(far, *self._nearest_by_brute_force(queries[far], block), distances, neighbours)
-        found, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
-        self._measure_pairs(queries, farther[found], block.start + rows, distances, neighbours)
-
-    def _measure_pairs(
-        self,
-        queries: NDArray[np.float32],
-        query_of_pair: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        distances: NDArray[np.float32],
-        neighbours: NDArray[np.int64],
-    ) -> None:
-        """Compute the distance of each pair of a query and a row, by their numbers, and keep what is nearer."""
-        measured = self._squared_distances(queries, query_of_pair, rows)
-        _keep_nearer(query_of_pair, measured, rows, distances, neighbours)
+            found.keep(far, *self._nearest_by_brute_force(queries[far], block))
+        some, rows = np.divmod(np.flatnonzero(remaining), remaining.shape[1])
+        query_of_pair, rows = farther[some], block.start + rows
+        found.keep(query_of_pair, self._squared_distances(queries, query_of_pair, rows), rows)
 
     def _squared_distances(
         self, queries: NDArray[np.float32], query_of_pair: NDArray[np.int64], rows: NDArray[np.int64]
@@ -216,20 +219,6 @@ def exact_nearest(
         nearest[numbers] = pairs.argmin(axis=1)
         distances[numbers] = pairs.min(axis=1)
     return distances, nearest
-
-
-@np.errstate(invalid="ignore")  # the distance of a query with NaN stays NaN
-def _keep_nearer(
-    query_of_pair: NDArray[np.int64],
-    measured: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    distances: NDArray[np.float32],
-    neighbours: NDArray[np.int64],
-) -> None:
-    """Lower the distances of queries to those of their pairs, and note the rows of these. A query may have several."""
-    np.minimum.at(distances, query_of_pair, measured)
-    nearest = measured == distances[query_of_pair]
-    neighbours[query_of_pair[nearest]] = rows[nearest]
 
 
 def _first_components(projection: Projection) -> NDArray[np.float32]:
