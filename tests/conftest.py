@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -61,6 +62,18 @@ def pytest_xdist_make_scheduler(config, log):
     return groups.GroupScheduling(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Add what RabbitMQ said to the report of a failure: its folder is deleted with the server."""
+    report = yield
+    log = getattr(getattr(item, "funcargs", {}).get("servers"), "broker_log", None)
+    if report.failed and log is not None:
+        complaints = [line for line in log.read_text().splitlines() if not _HARMLESS.search(line)]
+        report.sections.append(("RabbitMQ's log, at the end", "\n".join(complaints[-60:])))
+    return report
+
+
+_HARMLESS = re.compile(r"\[(debug|info)\]")
 URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")
 # The servers that a developer names for the tests. A test's own environment names none, unless the test sets it.
 GIVEN_URLS = {name: url for name in URLS if (url := secret_files.secret(name)) is not None}

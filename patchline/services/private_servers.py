@@ -30,12 +30,13 @@ RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 @dataclass(frozen=True)
 class Servers:
-    """Addresses of the servers."""
+    """Addresses of the servers, and where RabbitMQ writes its log (None: it is not private)."""
 
     amqp_url: str
     redis_url: str
     prometheus_url: str | None
     broker_metrics_port: int | None
+    broker_log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Node:
     def url(self) -> str:
         """URL for the default user, who has all permissions and may connect from loopback only."""
         return f"amqp://guest:guest@{HOST}:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """The file of its log."""
+        return self.server.home / "log" / f"{self.name}.log"
 
 
 def missing_packages() -> list[str]:
@@ -92,7 +98,10 @@ def running(prometheus_targets: dict[str, list[int]] | None = None) -> Iterator[
             server, prometheus_url = prometheus(home / "prometheus", prometheus_targets | broker_target)
             servers.append(server)
         with start_all(servers):
-            yield Servers(amqp_url, redis_url, prometheus_url, None if node is None else node.metrics_port)
+            if node is None:
+                yield Servers(amqp_url, redis_url, prometheus_url, None)
+            else:
+                yield Servers(amqp_url, redis_url, prometheus_url, node.metrics_port, node.log)
 
 
 def describe(*, with_prometheus: bool = False) -> str:

@@ -7,7 +7,7 @@ import pika
 import pytest
 
 from patchline import config
-from patchline.broker.base import PREVIOUS_ATTEMPTS
+from patchline.broker.base import PREVIOUS_ATTEMPTS, Refused
 from patchline.protocol import topology
 from patchline.protocol.messages import Decision, Job
 from patchline.protocol.topology import Queue, Topology
@@ -94,6 +94,9 @@ def test_a_full_queue_of_one_category_delays_no_image_of_another(two_categories,
     limits = line.settings.broker.model_copy(update={"jobs_max_length": 5})
     config.save(line.settings.model_copy(update={"broker": limits}), line.folder / "config.yaml")
     line.reconfigure(line.folder)
+    with pytest.raises(Refused):  # one after the other: RabbitMQ takes more than fit of those that come together
+        for number in range(50):
+            line.send(picture, f"fills-{number}", key="l1.gravel", category="gravel")
     folder = tmp_path / "in"
     for name in ("brick", "gravel"):
         (folder / name).mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 from patchline.plc.modbus_client import ModbusClient
 from patchline.plc.modbus_server import MAX_CONNECTIONS, ModbusServer
 from patchline.plc.words import MAX_WORDS, PlcError
-from tests.plc_servers import compiled
+from tests.plc_servers import TIMEOUT_S, compiled
 
 LIMIT_S = 30
 PLC_WORDS = range(100)  # what the PLC may write; the gate's words follow
@@ -186,7 +186,7 @@ def test_a_word_of_more_than_16_bits_is_an_error_of_the_writer(gate, plc):
 
 
 def test_an_error_of_the_plc_keeps_the_connection_and_says_its_code(gate):
-    with contextlib.closing(ModbusClient("127.0.0.1", gate.port)) as client:
+    with contextlib.closing(ModbusClient("127.0.0.1", gate.port, timeout_s=TIMEOUT_S)) as client:
         with pytest.raises(PlcError, match="exception code 2"):
             client.write(PLC_WORDS.stop, [1])
         client.write(0, [7])

@@ -15,7 +15,7 @@ from patchline.plc.words import PlcError
 from patchline.protocol.messages import Decision
 from patchline.services import server
 from tests import forked
-from tests.plc_servers import PLCS, SIZE, Server
+from tests.plc_servers import PLCS, SIZE, TIMEOUT_S, Server
 from tests.system import gates
 from tests.system.conftest import wait_for
 from tests.system.gates import is_serving, role, stands_by
@@ -156,7 +156,7 @@ def test_a_plc_that_is_a_client_polls_the_gate_and_cannot_write_results(line, tm
     assert all(text in listening for text in ("Modbus TCP", "127.0.0.1", str(port)))
     announce(line, 7)
     decide(line, 7)
-    with contextlib.closing(ModbusClient("127.0.0.1", port)) as words:
+    with contextlib.closing(ModbusClient("127.0.0.1", port, timeout_s=TIMEOUT_S)) as words:
         wait_for(lambda: result(words, 7) == ACCEPT)
         with pytest.raises(PlcError):
             words.write(LAYOUT.result(7), [0] * RESULT.words)

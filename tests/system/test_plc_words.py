@@ -15,7 +15,7 @@ from patchline.plc.station import Station
 from patchline.plc.words import MAX_WORDS, MemoryWords, PlcError
 from patchline.services import server
 from tests.opcua_peers import TypedWords
-from tests.plc_servers import PLCS, SIZE, Server
+from tests.plc_servers import PLCS, SIZE, TIMEOUT_S, Server
 
 LIMIT_S = 10  # of one call, whose own limit is shorter
 RECOVERY_S = 30
@@ -63,7 +63,7 @@ def _memory_in_this_process():
 @contextlib.contextmanager
 def _our_own_server():
     with contextlib.closing(ModbusServer("127.0.0.1", 0, SIZE, range(SIZE))) as memory:
-        yield memory, lambda: ModbusClient("127.0.0.1", memory.port)
+        yield memory, lambda: ModbusClient("127.0.0.1", memory.port, timeout_s=TIMEOUT_S)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from patchline.plc import s7
 from patchline.plc.s7 import S7Words
 from patchline.plc.words import PlcError
 from patchline.services import server
-from tests.plc_servers import DATA_BLOCK, PLCS, Server
+from tests.plc_servers import DATA_BLOCK, PLCS, TIMEOUT_S, Server
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_what_does_not_fit_into_one_pdu_of_the_plc_is_an_error_and_not_split(mon
 
 
 def test_a_block_that_does_not_exist_is_an_error_that_names_it(plc):
-    with contextlib.closing(S7Words("127.0.0.1", DATA_BLOCK + 1, port=plc.port)) as words:
+    with contextlib.closing(S7Words("127.0.0.1", DATA_BLOCK + 1, port=plc.port, timeout_s=TIMEOUT_S)) as words:
         with pytest.raises(PlcError, match=f"DB{DATA_BLOCK + 1}"):
             words.read(0, 1)
         with pytest.raises(PlcError, match=f"DB{DATA_BLOCK + 1}"):
