@@ -13,6 +13,22 @@ BACKLOG_QUEUE = topology.category_queue(topology.BACKLOG, CATEGORY)
 SUSPECTS_QUEUE = topology.category_queue(topology.SUSPECTS, CATEGORY)
 
 
+def delete_if_read(url, queue):
+    """Delete a queue that somebody reads. Leave one that is missing or is being made.
+
+    RabbitMQ can keep half of a quorum queue that is deleted again while it is made again. It makes none of that name
+    until it restarts (rabbitmq-server, issue 17457).
+    """
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        try:
+            readers = channel.queue_declare(queue, passive=True).method.consumer_count
+        except pika.exceptions.ChannelClosedByBroker:
+            return
+        if readers:
+            channel.queue_delete(queue)
+
+
 def has_leader(node, queue):
     """Return whether a member of a quorum queue leads it, as a node of the cluster sees it."""
     command = ["--formatter", "json", "quorum_status", queue]

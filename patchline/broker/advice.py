@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+INTERNAL_ERROR = 541  # reply code of AMQP 0-9-1
 LOGIN = "correct the user or the password in the url; its file is read again at every attempt"
 
 
@@ -26,6 +27,9 @@ def unusable(hosts: str, error: BaseException, login_refused: bool) -> str:
     """Return the error for a connection that could not be made or used."""
     if login_refused:
         return f"RabbitMQ at {hosts} refused the login; {LOGIN}"
+    if getattr(error, "reply_code", None) == INTERNAL_ERROR:
+        advice = "if it goes on, restart its node: quorum queues keep what they hold"
+        return f"RabbitMQ at {hosts} failed ({reason(error)}); {advice}"
     return f"RabbitMQ at {hosts} cannot be used ({reason(error)}); is it running, and is the url correct?"
 
 

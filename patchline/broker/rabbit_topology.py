@@ -9,11 +9,12 @@ from typing import Any
 
 import structlog
 
+from patchline.broker.advice import INTERNAL_ERROR
 from patchline.protocol.topology import Topology
 
 _log = structlog.get_logger(__name__)
 _INTERVAL_S = 2.0
-_INTERNAL_ERROR, _PAUSES_S = 541, (2.0, 4.0)
+_PAUSES_S = (2.0, 4.0)
 
 
 def declare(connect: Callable[[], Any], topology: Topology, passive: bool) -> None:
@@ -29,7 +30,7 @@ def declare(connect: Callable[[], Any], topology: Topology, passive: bool) -> No
                 _declare(connection.channel(), topology, passive)
             return
         except Exception as error:
-            if getattr(error, "reply_code", None) != _INTERNAL_ERROR or not pauses_s:
+            if getattr(error, "reply_code", None) != INTERNAL_ERROR or not pauses_s:
                 raise
             _log.warning("RabbitMQ failed at a declaration, asking again", reason=str(error), in_s=pauses_s[0])
             time.sleep(pauses_s.pop(0))

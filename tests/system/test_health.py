@@ -3,12 +3,11 @@
 import subprocess
 import urllib.request
 
-import pika
 import pytest
 
 from patchline.runtime.health import Health
 from patchline.services import server
-from tests.queues import JOBS_QUEUE
+from tests.queues import JOBS_QUEUE, delete_if_read
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -60,7 +59,8 @@ def test_promtool_accepts_the_metrics(line, image):
 def test_a_worker_whose_queue_was_deleted_is_not_ready_until_it_is_made_again(line, image):
     worker = line.worker("--device", "cpu")
     # The worker makes the queue again, maybe before it is asked.
-    wait_for(lambda: delete_queue(line, JOBS_QUEUE) or not server.responds(url(worker, "readyz")))
+    amqp_url = line.environment["PATCHLINE_AMQP_URL"]
+    wait_for(lambda: delete_if_read(amqp_url, JOBS_QUEUE) or not server.responds(url(worker, "readyz")))
     assert server.responds(url(worker, "healthz"))
     assert line.run("topology").returncode == 0
     wait_for(lambda: server.responds(url(worker, "readyz")), 15)
@@ -94,8 +94,3 @@ def plant_with_few_verdicts(source, folder):
     text = (source / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("broker: {", "broker: {verdicts_max_length: 3, "))
     return folder
-
-
-def delete_queue(line, name):
-    with pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"])) as connection:
-        connection.channel().queue_delete(name)

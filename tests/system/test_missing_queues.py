@@ -85,6 +85,30 @@ def test_workers_and_publishers_make_their_queues_again_after_a_reset_of_rabbitm
         wait_for(lambda: all(line.metric(port, MISSING) == 0 for port in ports))
 
 
+def lose_record(node, queue):
+    """Have RabbitMQ keep half of a quorum queue, as after two deletions while it was made (its issue 17457)."""
+    name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+    private_servers.rabbitmqctl(node, "eval", f'rabbit_amqqueue:internal_delete({name}, <<"test">>).')
+
+
+def test_a_queue_of_which_rabbitmq_has_kept_half_is_made_again_after_its_restart(plant, servers, picture, tmp_path):
+    with own_node(plant, servers, tmp_path) as (line, node):
+        worker, camera = line.worker(), publisher(line, tmp_path / "images")
+        lose_record(node, JOBS_QUEUE)
+        send(tmp_path / "images", picture, "waits")
+        advised = line.run("topology")
+        assert advised.returncode != 0
+        assert "cluster_not_formed" in advised.err
+        assert "restart its node" in advised.err
+        assert not server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz")
+        assert (worker.poll(), camera.poll()) == (None, None)
+        assert line.metric(worker.metrics_port, MISSING) == 1
+        node.server.stop()
+        node.server.start()
+        node.server.wait()
+        assert [verdict.part_id for verdict in line.verdicts(1)] == ["waits"]
+
+
 @pytest.mark.parametrize("process", ["worker", "publisher"])
 def test_an_idle_process_makes_deleted_exchanges_and_queues_again(line, tmp_path, process):
     started = line.worker() if process == "worker" else publisher(line, tmp_path / "images")

@@ -10,7 +10,7 @@ import pytest
 from patchline.protocol import status_message, topology
 from patchline.protocol.status_message import Status
 from tests.proxy import Proxy
-from tests.queues import JOBS_QUEUE
+from tests.queues import JOBS_QUEUE, delete_if_read
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -49,15 +49,12 @@ def test_a_worker_sends_its_status(line):
         wait_for(lambda: received.extend(take()) or (received and received[-1].state == "serving"))
         assert received[-1].name.endswith(f":cpu:0:{worker.pid}")
         assert received[-1].holds == {"in_hand": 0, "refused_lanes": 0, "categories": 1}
-        connection = pika.BlockingConnection(pika.URLParameters(line.environment["PATCHLINE_AMQP_URL"]))
-        channel = connection.channel()
 
         def is_blind():
-            channel.queue_delete(JOBS_QUEUE)  # the worker makes it again, maybe before its next status
+            delete_if_read(line.environment["PATCHLINE_AMQP_URL"], JOBS_QUEUE)
             return any(status.state == "blind" for status in take())
 
-        wait_for(is_blind)
-        connection.close()
+        wait_for(is_blind)  # the worker makes the queue again, maybe before its next status
 
 
 def test_a_publisher_sends_its_status_and_spools_without_one(line, image, tmp_path):
