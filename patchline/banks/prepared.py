@@ -23,6 +23,7 @@ from patchline.banks import search_file
 from patchline.banks.store import IndexFile
 from patchline.inspection.search import exact_search, lower_bounds, search_arrays
 from patchline.inspection.search.exact_search import Search
+from patchline.runtime import disk
 
 _KEPT = 4  # of a category: the active bank, the one before, the shadow, and one more
 _LEFT_OVER_S = 86_400.0  # a file is written in seconds
@@ -95,7 +96,7 @@ def _tidy(folder: Path) -> None:
     """Delete all but the files of a category that were opened last, and what a killed worker has left unfinished."""
     with suppress(FileNotFoundError):  # another worker tidies
         files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        complete = [path for path in files if not path.name.startswith(search_file.NEW)]
+        complete = [path for path in files if not path.name.startswith(disk.NEW)]
         unfinished = [path for path in files if path not in complete]
         old = [path for path in unfinished if time.time() - path.stat().st_mtime > _LEFT_OVER_S]
         for path in (*complete[_KEPT:], *old):

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from patchline.inspection.search.search_arrays import Arrays
 from patchline.runtime import disk
 
-NEW = ".new-"  # how the names of files begin that are not complete
 _DIGEST_BYTES, _HEADER_BYTES, _ALIGNMENT, _ITEM_BYTES = 32, 1024, 64, 4
 
 
@@ -32,7 +31,7 @@ def write(path: Path, arrays: Arrays) -> None:
         OSError: the folder cannot be written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, new = tempfile.mkstemp(prefix=NEW, dir=path.parent)
+    descriptor, new = tempfile.mkstemp(prefix=disk.NEW, dir=path.parent)
     temporary = Path(new)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -8,7 +8,6 @@ Workers of one host may share the folder.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -27,7 +26,7 @@ from patchline.protocol.errors import SetupError
 from patchline.runtime import disk
 
 _SERVED_FILE = "served.json"
-_NEW = ".new-"
+_MODE = 0o644  # of the files
 _LEFT_OVER_S = 86_400.0  # a copy takes minutes
 
 
@@ -81,7 +80,7 @@ class ServedBanks:
         try:
             below.mkdir(parents=True, exist_ok=True)
             if not _has_content(below / _SERVED_FILE, content):
-                _write(below, _SERVED_FILE, content)
+                disk.replace_file(below / _SERVED_FILE, content, _MODE)
             for path in below.iterdir():
                 if _is_needless(path, needed):
                     shutil.rmtree(path, ignore_errors=True)
@@ -109,10 +108,10 @@ class ServedBanks:
     def _fetch(self, category: str, version: str, files: Mapping[str, str], folder: Path) -> None:
         """Copy a version from the store under another name, then give it its name."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder.parent))
+        new = Path(tempfile.mkdtemp(prefix=disk.NEW, dir=folder.parent))
         try:
             for name, sha256 in files.items():
-                _write(new, name, self.versions.file(category, version, name, sha256))
+                disk.replace_file(new / name, self.versions.file(category, version, name, sha256), _MODE)
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or there is none
             try:
                 new.rename(folder)
@@ -135,7 +134,7 @@ def _is_needless(folder: Path, needed: Collection[str | None]) -> bool:
 
     Other workers of the host may be copying now.
     """
-    if not folder.name.startswith(_NEW):
+    if not folder.name.startswith(disk.NEW):
         return folder.is_dir() and not folder.name.startswith(".") and folder.name not in needed
     try:
         return folder.is_dir() and time.time() - folder.stat().st_mtime > _LEFT_OVER_S
@@ -155,18 +154,3 @@ def _has_content(path: Path, content: bytes) -> bool:
         return path.read_bytes() == content
     except FileNotFoundError:
         return False
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    """Write a file in one step, synced to disk. A full disk, which is tried again and again, keeps nothing of it."""
-    descriptor, new = tempfile.mkstemp(prefix=_NEW, dir=folder)
-    temporary = Path(new)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -131,15 +129,6 @@ def write(path: Path, content: bytes) -> None:
         SetupError: it cannot be written.
     """
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        disk.replace_file(path, content)
     except OSError as error:
         raise disk.unwritable(path, error) from error

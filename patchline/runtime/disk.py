@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from patchline.protocol.errors import DiskFull, SetupError
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT)
 EXIT_CODE = 74  # of sysexits.h: a process that has no room to say so has ended for it
+NEW = ".new-"  # begins the name of what is being written
 _ADVICE = "the disk is full; make room on it"
 
 
@@ -42,6 +44,25 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file in one step: whoever reads it, also after a power failure, finds the old content or the new.
+
+    Raises:
+        OSError: it cannot be written. Nothing new is left.
+    """
+    descriptor, new = tempfile.mkstemp(prefix=NEW, dir=path.parent)
+    temporary = Path(new)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

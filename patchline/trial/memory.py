@@ -30,13 +30,9 @@ class Memory:
     def save(self) -> None:
         """Write the file, all or nothing. Raises SetupError if that is not possible."""
         text = json.dumps({"node": self.node, "ports": self.ports, "console": self.console}, indent=2)
-        part = self.file.with_suffix(".part")
         try:
-            part.write_text(text + "\n", encoding="utf-8")
-            disk.sync(part)  # a power failure must not leave an empty file
-            part.replace(self.file)
+            disk.replace_file(self.file, text.encode() + b"\n", 0o644)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise disk.unwritable(self.file, error) from error
 
 

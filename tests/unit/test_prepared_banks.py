@@ -16,6 +16,7 @@ from patchline.banks.store import IndexFile
 from patchline.inspection.search import exact_search
 from patchline.inspection.search.lazy_distances import LazyDistances
 from patchline.protocol.errors import SetupError
+from patchline.runtime import disk
 from tests.unit.test_memory_bank import saved_bank as saved_bank
 from tests.unit.test_search import part_features
 
@@ -145,7 +146,7 @@ def test_the_files_that_were_opened_last_stay(banks, saved_bank, index, tmp_path
 
 def test_what_a_killed_worker_left_unfinished_is_deleted_after_a_day(banks, index):
     (banks.folder / "brick").mkdir(parents=True)
-    old, new = (banks.folder / "brick" / f"{search_file.NEW}{name}" for name in ("old", "new"))
+    old, new = (banks.folder / "brick" / f"{disk.NEW}{name}" for name in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"unfinished")
     os.utime(old, (1, 1))

@@ -127,11 +127,10 @@ def test_an_output_on_a_full_disk_keeps_no_plant_from_being_ended(monkeypatch):
 
 
 def test_a_memory_that_a_full_disk_does_not_take_says_so_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(path, *_, **__):
-        path.touch()
+    def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DiskFull, match=r"state.json: the disk is full; make room on it"):
         memory.Memory(tmp_path / "state.json").save()
     assert list(tmp_path.iterdir()) == []
