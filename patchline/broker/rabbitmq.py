@@ -7,9 +7,7 @@ therefore continue during long inspections, and many threads can wait for publis
 from __future__ import annotations
 
 import random
-import re
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -27,10 +25,11 @@ from pika.channel import Channel
 
 from patchline.broker import advice, rabbit_topology
 from patchline.broker.base import BrokerError, Message, Outgoing, TopologyMismatch, require_bytes, wait_for_confirmation
-from patchline.broker.confirms import Publication, PublisherConfirms, Refusals, too_large
-from patchline.broker.headers import decode_text, decode_value, encodable
+from patchline.broker.confirms import Publication
+from patchline.broker.headers import decode_value, encodable
 from patchline.broker.rabbit_consumer import RabbitConsumer
 from patchline.broker.rabbit_listener import RabbitListener
+from patchline.broker.rabbit_publisher import RabbitPublisher
 from patchline.broker.rabbit_topology import TopologyWatch
 from patchline.protocol import server_url
 from patchline.protocol.errors import PatchlineError, SetupError
@@ -40,11 +39,8 @@ from patchline.protocol.topology import Topology
 _log = structlog.get_logger(__name__)
 _MIN_RECONNECT_DELAY_S, _CLOSE_TIMEOUT_S = 0.2, 10.0
 _READ_BYTES = 262_144  # at once; pika reads 4,096
-_CONFIRM_TIMEOUTS, _MOST_REFUSALS = 3, 10  # then the channel is replaced; channels in a row, then the node is left
 _LOGIN_REFUSED = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.AuthenticationError)
 _FORM = "the url of RabbitMQ is not of the form amqp://user:password@host:port/vhost"
-# RabbitMQ 3.8 to 4.x close the channel with 406 and this text (rabbit_channel.erl, check_msg_size).
-_TOO_LARGE = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
 class RabbitBroker:
@@ -89,12 +85,8 @@ class RabbitBroker:
         self._reconnect_max_s = reconnect_max_s
         self._loop = IOLoop()
         self._connection: pika.SelectConnection | None = None
-        self._publish_channel: Channel | None = None
-        self._replaced: set[Channel] = set()  # whose closing RabbitMQ has not yet answered
-        self._queued: list[Publication] = []  # until the channel is open
-        self._blocked, self._unblocked_at, self._closing = False, 0.0, False
-        self._max_message_size: int | None = None  # of this connection, once RabbitMQ has refused a larger message
-        self._confirms, self._refusals = PublisherConfirms(), Refusals()
+        self._closing = False
+        self._publisher = RabbitPublisher(self, _properties, confirm_timeout_s, self._log)
         self._on_connection: list[Callable[[Channel], object]] = []  # of consumers, watches and listeners
         self._consumers: list[RabbitConsumer] = []
         self._next_node = self._failures = self._doubts = 0
@@ -110,7 +102,7 @@ class RabbitBroker:
     @property
     def connected(self) -> bool:
         """See `base.Broker`."""
-        return self._publish_channel is not None
+        return self._publisher.is_open
 
     @property
     def topology_doubts(self) -> int:
@@ -152,7 +144,7 @@ class RabbitBroker:
         require_bytes(outgoing)
         publication = Publication(outgoing)
         publication.confirmation.add_done_callback(self._on_publication_done)
-        self.add_callback_threadsafe(partial(self._publish, publication))
+        self.add_callback_threadsafe(partial(self._publisher.publish, publication))
         return publication.confirmation
 
     def consume(
@@ -194,7 +186,7 @@ class RabbitBroker:
     def _on_publication_done(self, confirmation: Future[None]) -> None:
         if confirmation.cancelled():
             with suppress(BrokerError):  # the I/O thread has ended and holds nothing
-                self.add_callback_threadsafe(self._forget_cancelled)
+                self.add_callback_threadsafe(self._publisher.forget_cancelled)
 
     # Everything below runs on the I/O thread.
 
@@ -205,10 +197,7 @@ class RabbitBroker:
         except Exception:  # noqa: BLE001 - no caller would see it
             _log.exception("the connection to RabbitMQ has failed and stays closed")
         finally:
-            self._publish_channel = None
-            self._confirms.fail_all("the connection is closed")
-            for publication in self._queued:
-                publication.fail(BrokerError("the connection to RabbitMQ is closed"))
+            self._publisher.close()
             self._loop.close()
 
     def _connect(self) -> None:
@@ -218,7 +207,6 @@ class RabbitBroker:
             self._log.warning("url of RabbitMQ cannot be read, using the last one", reason=str(error))
         node = self._nodes[self._next_node % len(self._nodes)]
         self._next_node += 1
-        self._max_message_size, self._blocked = None, False
         on_open, on_lost = self._on_open, self._on_connection_lost
         self._connection = pika.SelectConnection(node, on_open, on_lost, on_lost, custom_ioloop=self._loop)
 
@@ -228,122 +216,38 @@ class RabbitBroker:
         if self._closing:
             connection.close()
             return
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        connection.add_on_connection_blocked_callback(self._publisher.on_blocked)
+        connection.add_on_connection_unblocked_callback(self._publisher.on_unblocked)
         self.doubt_topology()
-        self._refusals = Refusals()
-        for start in (self._on_publish_channel_open, *self._on_connection):
-            self._open_channel(start)
-
-    def _on_blocked(self, _: object, frame: Any) -> None:
-        # Stay connected: a new connection would also be blocked, and all deliveries would be redelivered.
-        self._blocked = True
-        self._log.warning("connection blocked until RabbitMQ has resources", reason=decode_text(frame.method.reason))
-
-    def _on_unblocked(self, *_: object) -> None:
-        self._blocked, self._unblocked_at = False, time.monotonic()
-        self._log.info("connection unblocked by RabbitMQ")
-
-    def _on_publish_channel_open(self, channel: Channel) -> None:
-        channel.add_on_return_callback(self._on_return)
-        channel.add_on_close_callback(self._on_publish_channel_closed)
-        channel.confirm_delivery(partial(self._on_confirm, channel), partial(self._on_confirms_selected, channel))
-
-    def _on_confirms_selected(self, channel: Channel, _: object) -> None:
-        self._publish_channel = channel
-        self._confirms = PublisherConfirms()
-        self._check_confirms(channel)
-        queued, self._queued = self._queued, []
-        for publication in queued:
-            self._publish(publication)
-
-    def _on_publish_channel_closed(self, channel: Channel, reason: BaseException) -> None:
-        if channel in self._replaced:
-            self._replaced.discard(channel)
-            return
-        self._publish_channel = None
-        if refusal := _TOO_LARGE.search(str(reason)):
-            self._max_message_size = int(refusal[1])
-        if getattr(reason, "reply_code", None) == 404:  # Not Found
-            self.doubt_topology()
-        self._confirms.fail_all(repr(reason), self._max_message_size if refusal else None)
-        self._open_channel(self._on_publish_channel_open)
-
-    def _check_confirms(self, channel: Any) -> None:
-        """Replace a channel on which confirmations no longer come, once the one before is closed.
-
-        RabbitMQ before 4.2 confirms no more if it has lost a message whose leader died (rabbitmq-server #14589).
-        """
-        if not channel.is_open or channel is not self._publish_channel:
-            return
-        since, limit_s = self._confirms.waiting_since(), _CONFIRM_TIMEOUTS * self._confirm_timeout_s
-        is_silent = since is not None and time.monotonic() - max(since, self._unblocked_at) >= limit_s
-        if self._blocked or self._replaced or not is_silent:
-            self._loop.call_later(self._confirm_timeout_s / 2, partial(self._check_confirms, channel))
-            return
-        self._log.warning("RabbitMQ does not confirm, replacing the channel", limit_s=limit_s)
-        self._replace(channel, "RabbitMQ does not confirm")
-
-    def _forget_cancelled(self) -> None:
-        self._queued = [publication for publication in self._queued if not publication.confirmation.cancelled()]
-
-    def _publish(self, publication: Publication) -> None:
-        size = max((len(item.message.body) for item in publication.outgoing), default=0)
-        if self._publish_channel is None or not self._publish_channel.is_open:  # it is being closed with its connection
-            self._queued.append(publication)
-        elif self._max_message_size is not None and size > self._max_message_size:
-            publication.fail(too_large(size, self._max_message_size))
-        else:
-            for item in publication.start():
-                self._send(self._publish_channel, publication, item)
-
-    def _send(self, channel: Channel, publication: Publication, item: Outgoing) -> None:
-        self._confirms.add(publication, item)
-        message, properties = item.message, _properties(item.message)
-        channel.basic_publish(item.exchange, item.routing_key, message.body, properties, mandatory=item.mandatory)
-
-    def _on_return(self, channel: Channel, method: Any, properties: pika.BasicProperties, _: bytes) -> None:
-        self.doubt_topology()
-        reason = f"{method.reply_code} {method.reply_text}"
-        if channel is self._publish_channel:
-            self._confirms.on_return(method.exchange, method.routing_key, properties.message_id, reason)
-
-    def _on_confirm(self, channel: Channel, frame: Any) -> None:
-        if self._publish_channel is not channel:
-            return
-        method, ack = frame.method, isinstance(frame.method, pika.spec.Basic.Ack)
-        self._refusals.on_confirm(self._confirms.on_confirm(method.delivery_tag, method.multiple, ack), ack)
-        if not (self._refusals.are_new and self._confirms.is_empty):
-            return
-        refusals = self._refusals.on_channel_replaced()
-        if refusals < _MOST_REFUSALS or len(self._nodes) == 1 or self._consumers or self._connection is None:
-            # RabbitMQ 3.10 nacks everything on a channel that first published to a queue without a leader.
-            self._replace(channel, "it has refused a message")
-        else:  # a consumer would lose its deliveries
-            self._log.warning("RabbitMQ refuses messages on each new channel, trying another node", channels=refusals)
-            self._connection.close()
-
-    def _replace(self, channel: Channel, reason: str) -> None:
-        """Close the publish channel, and open the next one at once: RabbitMQ may answer the closing a minute later."""
-        channel.close()
-        self._on_publish_channel_closed(channel, BrokerError(reason))
-        self._replaced.add(channel)
+        for start in (self._publisher.start, *self._on_connection):
+            self.open_channel(start)
 
     def doubt_topology(self) -> None:
         """Count that exchanges or queues may be missing. Called on the I/O thread."""
         self._doubts += 1
 
-    def _add(self, start: Callable[[Channel], object]) -> None:
-        self._on_connection.append(start)
-        self._open_channel(start)
-
-    def _open_channel(self, on_open: Callable[[Channel], object]) -> None:
+    def open_channel(self, on_open: Callable[[Channel], object]) -> None:
+        """See `RabbitPublisher`."""
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=on_open)
 
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
+        """See `RabbitPublisher`."""
+        self._loop.call_later(delay_s, callback)
+
+    def leave_node(self) -> bool:
+        """See `RabbitPublisher`. A consumer would lose its deliveries."""
+        if len(self._nodes) == 1 or self._consumers or self._connection is None:
+            return False
+        self._connection.close()
+        return True
+
+    def _add(self, start: Callable[[Channel], object]) -> None:
+        self._on_connection.append(start)
+        self.open_channel(start)
+
     def _on_connection_lost(self, connection: pika.SelectConnection, reason: BaseException) -> None:
-        self._publish_channel = None
-        self._confirms.fail_all(repr(reason))
+        self._publisher.on_connection_lost(repr(reason))
         if self._closing:
             self._loop.stop()
             return

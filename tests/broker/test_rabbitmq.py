@@ -14,7 +14,8 @@ from patchline.broker import headers, rabbit_consumer
 from patchline.broker.base import BrokerError, Message, NotConfirmed, Outgoing, TopologyMismatch
 from patchline.broker.confirms import PublisherConfirms
 from patchline.broker.memory import _matches
-from patchline.broker.rabbitmq import _TOO_LARGE, RabbitBroker
+from patchline.broker.rabbit_publisher import _TOO_LARGE
+from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol import topology
 from patchline.services import server
 from tests.proxy import Proxy

@@ -12,6 +12,7 @@ from pika.spec import Basic
 from patchline.broker import rabbit_topology, rabbitmq
 from patchline.broker.base import Message, Outgoing
 from patchline.broker.confirms import Publication, Refusals
+from patchline.broker.rabbit_publisher import RabbitPublisher
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.protocol.topology import Queue, Topology
 from tests.pika_channels import Connection
@@ -40,15 +41,14 @@ def test_a_channel_is_replaced_after_a_refusal_also_if_another_message_is_confir
         is_empty = property(lambda _: not waiting)
         on_confirm = staticmethod(lambda tag, *_: {waiting.pop(tag)})
 
-    broker = SimpleNamespace(
-        _publish_channel=channel,
+    publisher = SimpleNamespace(
+        _channel=channel,
         _confirms=Confirms(),
         _refusals=Refusals(),
-        _nodes=["one"],
         _replace=lambda *_: replaced.append(len(waiting)),
     )
     for answer in answers:
-        RabbitBroker._on_confirm(broker, channel, SimpleNamespace(method=answer))
+        RabbitPublisher._on_confirm(publisher, channel, SimpleNamespace(method=answer))
     assert replaced == [0]
 
 
@@ -79,22 +79,22 @@ def broker(monkeypatch):
 def test_what_is_published_while_a_node_is_left_waits_for_the_next_node(broker):
     node = broker._connection
     publications = [Publication([Outgoing(*JOBS, Message(b"image", "j"))]) for _ in range(11)]
-    node.channel(broker._on_publish_channel_open)
+    node.channel(broker._publisher.start)
     for publication in publications[:10]:  # the queue is full, or the node names a leader of it that is dead
         node.answer(spec.Confirm.SelectOk())
-        broker._publish(publication)
+        broker._publisher.publish(publication)
         node.answer(spec.Basic.Nack(1))
     assert not node.is_open
-    broker._publish(publications[10])
-    assert broker._queued == publications[10:]
+    broker._publisher.publish(publications[10])
+    assert broker._publisher._queued == publications[10:]
 
 
 def test_what_is_published_while_the_connection_closes_does_not_break_it_off(broker):
-    broker._connection.channel(broker._on_publish_channel_open)
+    broker._connection.channel(broker._publisher.start)
     broker._connection.answer(spec.Confirm.SelectOk())
     broker._disconnect()  # settlements are still on their way
-    broker._publish(late := Publication([Outgoing(*JOBS, Message(b"image", "j"))]))
-    assert broker._queued == [late]
+    broker._publisher.publish(late := Publication([Outgoing(*JOBS, Message(b"image", "j"))]))
+    assert broker._publisher._queued == [late]
 
 
 class FailingNode:
