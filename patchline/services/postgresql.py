@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from patchline.services.private_servers import temporary_folder
 from patchline.services.server import HOST, Server, ServiceError, free_ports
 
 _INSTALLED = Path("/usr/lib/postgresql")  # of Debian: a folder for each version
@@ -48,8 +48,8 @@ def running() -> Iterator[PostgreSQL]:
     programs = _programs()
     if programs is None:
         raise ServiceError("postgresql is not installed; as root: apt-get install postgresql")
-    with tempfile.TemporaryDirectory(prefix="patchline-postgresql-", ignore_cleanup_errors=True) as name:
-        home, (port,) = Path(name), free_ports(1)
+    with temporary_folder() as home:
+        (port,) = free_ports(1)
         as_user = _as_user(home)
         data = home / "data"
         initialise = [

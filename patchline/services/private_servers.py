@@ -1,7 +1,7 @@
 """Private servers: RabbitMQ, Redis and Prometheus on free loopback ports, with their data in a temporary folder.
 
 Each server runs under a small guard process (`guard.py`), which stops it when this process asks for it or has ended. No
-server is left behind.
+server and no folder is left behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchline.protocol import secret_files, server_url
-from patchline.services.server import HOST, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
+from patchline.services.server import HOST, MARK, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
 
 _VARIABLES = {"RabbitMQ": "PATCHLINE_AMQP_URL", "Redis": "PATCHLINE_REDIS_URL"}
 WAL_BYTES = 16_777_216  # of the log of quorum queues, instead of 512 MiB (decision 214)
@@ -124,8 +124,12 @@ def _addresses(url: str) -> list[str]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Create a folder for the data of servers; delete it when the block ends."""
+    """Create a folder for the data of servers; delete it when the block ends.
+
+    If this process is killed in the block, the guards of its servers delete the folder (`guard.py`).
+    """
     with tempfile.TemporaryDirectory(prefix="patchline-", ignore_cleanup_errors=True) as name:
+        (Path(name) / MARK).touch()
         yield Path(name)
 
 

@@ -23,6 +23,7 @@ HOST = "127.0.0.1"
 _START_S = 90.0
 _STOP_S = 60.0
 _FIRST_PORT = 10_000
+MARK = ".patchline-temporary"  # a file in the temporary folder of servers
 _PORTS_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -45,7 +46,7 @@ class Server:
         """Start the server with the data of an earlier run, if any. Call `wait` before using it."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._log.open("ab") as output:
-            self.guard = start_guarded(self.command, output, output, self.environment)
+            self.guard = start_guarded(self.command, output, output, self.environment, self._mark)
 
     def wait(self) -> None:
         """Wait until the server is ready. Raises ServiceError with the end of its log if it does not get ready."""
@@ -70,12 +71,19 @@ class Server:
     def _log(self) -> Path:
         return self.home / "console.log"
 
+    @property
+    def _mark(self) -> Path | None:
+        """The mark of the temporary folder in which the server has its data."""
+        marks = (folder / MARK for folder in (self.home, *self.home.parents))
+        return next(filter(Path.exists, marks), None)
+
 
 def start_guarded(
     command: Sequence[str],
     output: IO[bytes],
     errors: IO[bytes],
     environment: Mapping[str, str] = MappingProxyType({}),
+    mark: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process that stops, with all its children, when `stop_guarded` is called or this process ends.
 
@@ -84,12 +92,13 @@ def start_guarded(
         output: file for its standard output.
         errors: file for its standard error.
         environment: variables to add to those of this process.
+        mark: file in a temporary folder, which the last of its guards deletes if this process has ended.
 
     Returns:
         The guard process (`guard.py`), whose child is the command.
     """
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("guard.py")), *command],
+        [sys.executable, str(Path(__file__).with_name("guard.py")), str(mark or ""), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,

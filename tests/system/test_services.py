@@ -1,4 +1,4 @@
-"""The private servers stop when the process that started them ends, even by SIGKILL."""
+"""The private servers stop when the process that started them ends, even by SIGKILL, and leave nothing behind."""
 
 import os
 import signal
@@ -26,18 +26,35 @@ with private_servers.running({"nothing": [1]}) as servers:
 
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_servers_stop_when_the_process_that_started_them_ends(number):
+def test_servers_stop_and_leave_no_folder_when_the_process_that_started_them_ends(number, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PATCHLINE_")}
+    environment["TMPDIR"] = str(tmp_path)
     owner = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, env=environment)
     assert owner.stdout.readline().startswith(b"amqp://")
     started = psutil.Process(owner.pid).children(recursive=True)
     names = " ".join(process.name() for process in started)
     for name in ("beam", "redis-server", "prometheus", "epmd"):
         assert name in names
+    assert len(list(tmp_path.glob("patchline-*"))) == 1
     owner.send_signal(number)
     owner.wait(10)
     owner.stdout.close()
     wait_for(lambda: not any(_is_running(process) for process in started))
+    assert list(tmp_path.glob("patchline-*")) == []
+
+
+def test_a_server_that_is_stopped_and_started_again_finds_its_data():
+    command = ["sh", "-c", "echo started >> data; exec sleep 600"]
+    with private_servers.temporary_folder() as folder:
+        sleeping = server.Server("sleeping", ["env", f"--chdir={folder}", *command], folder / "home", lambda: True)
+        for count in (1, 2):
+            with private_servers.start_all([sleeping]):
+                wait_for(lambda count=count: (folder / "data").exists() and data(folder) == ["started"] * count)
+    assert not folder.exists()
+
+
+def data(folder):
+    return (folder / "data").read_text().split()
 
 
 def test_no_connection_takes_the_port_of_a_server_that_restarts():
