@@ -17,8 +17,9 @@ import structlog
 from patchline import config
 from patchline.banks import fit
 from patchline.protocol import secret_files
-from patchline.services import private_servers
+from patchline.services import private_servers, server
 from tests import groups
+from tests.ports import Ports
 
 TEXTURES = Path(skimage.__file__).parent / "data"
 SIDE = 128
@@ -79,6 +80,11 @@ URLS = ("PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL")
 GIVEN_URLS = {name: url for name in URLS if (url := secret_files.secret(name)) is not None}
 for variable in (name + suffix for name in (*URLS, "PATCHLINE_ARCHIVE_URL") for suffix in ("", "_FILE")):
     os.environ.pop(variable, None)
+
+
+def pytest_configure():
+    """Give this process ports of its own."""
+    server.candidates = Ports(server.candidates())
 
 
 def pytest_report_header():

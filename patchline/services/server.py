@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -124,14 +124,26 @@ def free_ports(count: int) -> list[int]:
 
     Linux gives none of them to a client's end of a connection: a server that restarts finds its port free.
     """
-    first_of_clients = int(_PORTS_OF_CLIENTS.read_text().split()[0])
-    candidates = list(range(_FIRST_PORT, first_of_clients))
-    random.SystemRandom().shuffle(candidates)
-    free = list(itertools.islice(filter(_is_free, candidates), count))
+    free = list(itertools.islice(filter(_is_free, candidates()), count))
     if len(free) < count:
         advice = f"sysctl net.ipv4.ip_local_port_range has to leave ports from {_FIRST_PORT} on to servers"
-        raise ServiceError(f"{len(free)} of {count} ports are free below {first_of_clients}; {advice}")
+        raise ServiceError(f"{len(free)} of {count} ports are free below {_first_of_clients()}; {advice}")
     return free
+
+
+def candidates() -> Iterable[int]:
+    """Return the ports of which `free_ports` takes the first free ones: all, in an order by chance.
+
+    A process that has got a port may use it later. Tests replace this function, so that no other of their processes
+    gets the port meanwhile.
+    """
+    ports = list(range(_FIRST_PORT, _first_of_clients()))
+    random.SystemRandom().shuffle(ports)
+    return ports
+
+
+def _first_of_clients() -> int:
+    return int(_PORTS_OF_CLIENTS.read_text().split()[0])
 
 
 def _is_free(port: int) -> bool:
