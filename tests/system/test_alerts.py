@@ -725,9 +725,8 @@ def test_unread_verdicts_page_when_nobody_consumes_them(tmp_path):
     assert fires("PatchlineVerdictsUnread", waiting | no_consumer, expected, tmp_path) == ""
 
 
-def test_promtool_accepts_the_rules_and_the_configuration():
+def test_promtool_accepts_the_rules():
     assert promtool("check", "rules", RULES) == ""
-    assert promtool("check", "config", CONFIG) == ""
 
 
 def promtool(*arguments):

@@ -103,13 +103,23 @@ def built(folder):
     return found, config_maps
 
 
+NAMED = {
+    "secretName": "Secret",
+    "claimName": "PersistentVolumeClaim",
+    "serviceName": "Service",
+    "serviceAccountName": "ServiceAccount",
+}
+
+
 def references(node):
     """What a document refers to: pairs of a kind and a name."""
     for key, value in node.items() if isinstance(node, dict) else ():
-        if key in ("secretName", "claimName", "serviceName"):
-            yield {"secretName": "Secret", "claimName": "PersistentVolumeClaim", "serviceName": "Service"}[key], value
+        if key in NAMED:
+            yield NAMED[key], value
         elif key in ("configMap", "secretKeyRef", "secretRef"):
             yield {"configMap": "ConfigMap"}.get(key, "Secret"), value["name"]
+        elif key == "roleRef":
+            yield value["kind"], value["name"]
         elif key == "secretTargetRef":
             yield from (("Secret", entry["name"]) for entry in value)
         elif key == "authenticationRef":
@@ -129,13 +139,14 @@ def claims_of(document):
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=lambda folder: folder.name)
 def test_everything_that_a_kubernetes_document_refers_to_exists(folder):
-    """Secrets are made by the commands in the comments."""
+    """Secrets, and the configuration of Prometheus, are made by the commands in the comments."""
     documents, config_maps = built(folder)
     existing = {(document["kind"], document["metadata"]["name"]) for document in documents}
     existing |= {("ConfigMap", name) for name in config_maps}
     existing |= {("PersistentVolumeClaim", name) for document in documents for name in claims_of(document)}
     texts = "".join(file.read_text() for file in (DEPLOY / "kubernetes").rglob("*.yaml"))
     existing |= {("Secret", name) for name in re.findall(r"kubectl -n patchline create secret generic (\S+)", texts)}
+    existing |= {("ConfigMap", name) for name in re.findall(r"kubectl -n patchline create configmap (\S+)", texts)}
     needed = {reference for document in documents for reference in references(document)}
     assert len(needed) > 8
     assert needed <= existing
