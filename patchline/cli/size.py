@@ -10,6 +10,7 @@ import typer
 
 from patchline import config
 from patchline.cli.options import CONFIG
+from patchline.protocol.errors import IncompleteError
 
 
 def size(
@@ -40,6 +41,7 @@ def size(
     Every number stands beside what it assumes, and what is uncertain is rounded up. Costs hold for images, categories
     and machines like those measured: `make bench-against` measures a machine. With neither a file nor --costs, golden
     images of the configuration's categories are measured here; --chips takes the highest costs of docs/performance.md.
+    A bank that cannot be measured is named, and the answer is for the others: the exit code is 1 then.
 
     Example:  patchline size --lines 16 --rate 5 --chips --categories 40
     """
@@ -56,6 +58,8 @@ def size(
     if as_json:
         for need in needs:
             print(json.dumps({"needed": need.what, "value": need.number, "unit": need.unit, "assumed": need.because}))
-        return
-    rows = [(need.what, need.value, need.because) for need in needs]
-    terminal.table("What the plant needs", ("needed", "value", "assumed"), rows, text=True)
+    else:
+        rows = [(need.what, need.value, need.because) for need in needs]
+        terminal.table("What the plant needs", ("needed", "value", "assumed"), rows, text=True)
+    if measured.unmeasured:
+        raise IncompleteError(f"the answer is incomplete: {measured_costs.describe(measured.unmeasured)}")

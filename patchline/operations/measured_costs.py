@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchline import config
@@ -43,11 +43,13 @@ class Costs:
         worker: the process that judges on a CPU.
         host: the process that judges with a chip, without the chip.
         rabbitmq: the broker, from the publisher to the verdict.
+        unmeasured: why banks could not be measured, by category. Of these nothing is known.
     """
 
     worker: Cost
     host: Cost
     rabbitmq: Cost
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(path: Path | None, load: str | None, settings: config.Config, chips: bool = False) -> Costs:
@@ -66,8 +68,8 @@ def read(path: Path | None, load: str | None, settings: config.Config, chips: bo
     if path is None and not AGAINST.exists():
         if load is not None:
             raise SetupError(f"--load {load!r}: there is no table, neither --costs nor {AGAINST}")
-        worker = host if chips else _probe(settings)
-        return Costs(worker, host, Cost(2 * _RABBITMQ_MS, "docs/performance.md, twice for the intake"))
+        worker, unmeasured = (host, {}) if chips else _probe(settings)
+        return Costs(worker, host, Cost(2 * _RABBITMQ_MS, "docs/performance.md, twice for the intake"), unmeasured)
     path = path or AGAINST
     values = rows(path)
     loads = [name.removesuffix(_WORKER) for name in values if name.endswith(_WORKER)]
@@ -101,36 +103,64 @@ def rows(path: Path) -> dict[str, float]:
     return values
 
 
+def describe(unmeasured: Mapping[str, str]) -> str:
+    """Return which banks could not be measured, and why."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in unmeasured.items())
+    return f"{len(unmeasured)} of the memory banks could not be measured: {reasons}"
+
+
 def _host() -> Cost:
     values: Mapping[str, float] = rows(BENCH) if BENCH.exists() else {}
     measured = [value for name, value in values.items() if name.startswith(_HOST)]
     return Cost(max(measured), str(BENCH)) if measured else Cost(_HOST_MS, "docs/performance.md, the highest")
 
 
-def _probe(settings: config.Config) -> Cost:
-    """Measure the CPU time of golden images. The slowest one counts."""
-    folders = _folders(settings)
-    if not folders:
+def _probe(settings: config.Config) -> tuple[Cost, dict[str, str]]:
+    """Measure the CPU time of golden images. The slowest one counts.
+
+    Returns:
+        The cost, and why banks could not be measured, by category.
+
+    Raises:
+        SetupError: there is no bank, or none could be measured.
+    """
+    folders, unmeasured = _folders(settings)
+    if not folders and not unmeasured:
         advice = "name a table with --costs, or fit a category"
         raise SetupError(f"no measured costs: {AGAINST} is not there, and no category has golden images; {advice}")
     exact_search.set_threads(1)  # as in a lane: threads that wait for each other also take CPU time
+    measured = dict[str, float]()
     with closing(serving.Loader(settings, backbone.CPU, streams=1)) as loader, terminal.progress() as progress:
-        named = progress.track(list(folders.items()), description="golden images")
-        slowest_ms, slowest = max((max(_inspections_ms(loader, name, folder)), name) for name, folder in named)
+        for name, folder in progress.track(list(folders.items()), description="golden images"):
+            try:
+                measured[name] = max(_inspections_ms(loader, name, folder))
+            except SetupError as error:
+                unmeasured[name] = str(error)
+    if not measured:
+        raise SetupError(describe(unmeasured))
+    slowest = max(measured, key=measured.__getitem__)
     source = f"measured now: golden image of {slowest}, the slowest, and {_REST_MS:g} ms"
-    return Cost(slowest_ms + _REST_MS, source)
+    return Cost(measured[slowest] + _REST_MS, source), unmeasured
 
 
-def _folders(settings: config.Config) -> dict[str, Path]:
-    """The banks with golden images, by category: the version that a worker of this host served last, or the fitted."""
-    copies, found = opening.copies(settings), dict[str, Path]()
+def _folders(settings: config.Config) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find the banks with golden images: the version that a worker of this host served last, or the fitted one.
+
+    Returns:
+        Their folders, and why one is not known, by category.
+    """
+    copies, found, unknown = opening.copies(settings), dict[str, Path](), dict[str, str]()
     served = [] if copies is None else [name for name in copies.categories() if settings.recipe(name) is not None]
     for name in dict.fromkeys([*settings.categories, *served]):
-        version = copies.last(name) if copies is not None and name in served else None
+        try:
+            version = copies.last(name) if copies is not None and name in served else None
+        except SetupError as error:
+            unknown[name] = str(error)
+            continue
         folder = version or settings.paths.memory_banks / name
         if (folder / golden.FILE).is_file():
             found[name] = folder
-    return found
+    return found, unknown
 
 
 def _inspections_ms(loader: serving.Loader, name: str, folder: Path) -> Iterator[float]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from patchline import config
-from patchline.operations import queueing
+from patchline.operations import queue_room, queueing
 from patchline.operations.measured_costs import Costs
 from patchline.protocol.errors import SetupError
 
@@ -19,7 +19,7 @@ _MEASURED_REJECTS = 0.1  # of the benchmark's images
 _PUBLISHER_MS, _PUBLISHER_MS_PER_KB = 1.0, 0.025
 _GATE_CORES = 0.11  # of a line, whose PLC is polled every 10 ms
 _ARCHIVE_MS = 0.5
-_MESSAGES, _MESSAGE_BYTES = 8, 1_500  # of a part besides its image, in all queues together
+_MESSAGES, _MESSAGE_BYTES = 8, queue_room.MESSAGE_BYTES  # of a part besides its image, in all queues together
 _RECORD_BYTES = 3_500  # of a part in the archive
 _HEAT_MAP_BYTES = 500_000
 _LOG_AND_SEGMENT = 2
@@ -201,6 +201,9 @@ def needs(demand: Demand, costs: Costs, found: Workers, settings: config.Config)
     Raises:
         SetupError: a node of RabbitMQ does not fit on a host.
     """
+    if costs.unmeasured:
+        because = f"incomplete, a slower one takes more: {', '.join(costs.unmeasured)}"
+        yield Need("banks that were not measured", len(costs.unmeasured), "", because)
     yield from _for_workers(demand, costs, found)
     yield from _for_hosts(demand, costs, found)
     yield from _for_disks(demand, settings)
@@ -262,11 +265,9 @@ def _for_disks(demand: Demand, settings: config.Config) -> Iterator[Need]:
     disks = math.ceil(written / demand.disk_mb_s / MAX_UTILISATION)
     because = f"{disks} a node of {demand.disk_mb_s:g} MB/s, 1 of the archive"
     yield Need("disks", disks * demand.brokers + 1, "", because)
-    broker = settings.broker
-    small = (broker.verdicts_max_length + broker.ledger_max_length) * _MESSAGE_BYTES
-    queues = 2 * demand.categories * broker.jobs_max_bytes + broker.dead_max_bytes + broker.pictures_max_bytes + small
-    because = f"twice the limits of the queues; categories: {demand.categories}"
-    yield Need("disk of a node, all queues full", _up(2 * queues / 1e9), "GB", because)
+    rooms = queue_room.rooms(settings, demand.image_bytes, demand.categories, demand.lines)
+    because = f"twice what the queues hold; categories: {demand.categories}"
+    yield Need("disk of a node, all queues full", _up(queue_room.disk_bytes(rooms) / 1e9), "GB", because)
     kept = demand.rejects + (1 - demand.rejects) * settings.archive.pictures.pass_share
     pictures = kept * (demand.image_bytes + _HEAT_MAP_BYTES)
     daily = rate * 3600 * demand.hours * (_RECORD_BYTES + pictures) / 1e9

@@ -62,6 +62,12 @@ class OutliersError(SetupError):
     exit_code = 1
 
 
+class IncompleteError(SetupError):
+    """The command gave its answer without a part of what it asked, and names that part. It ends with this text."""
+
+    exit_code = 1
+
+
 class JobError(PatchlineError):
     """A job failed. `stage` is the name of the stage in which it failed."""
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,9 +13,12 @@ from typer.testing import CliRunner
 
 from patchline import config
 from patchline.cli import size
-from patchline.operations import measured_costs, sizing
+from patchline.operations import measured_costs, queue_room, sizing
 from patchline.operations.measured_costs import Cost, Costs
-from patchline.protocol.errors import SetupError
+from patchline.protocol import topology
+from patchline.protocol.errors import IncompleteError, SetupError
+from patchline.runtime import connections
+from tests import gate_input
 
 COSTS = Costs(Cost(20.0, "a table"), Cost(10.0, "a table"), Cost(3.0, "a table"))
 DEMAND = sizing.Demand(lines=16, rate=5.0, image_bytes=100_000, categories=40)
@@ -243,20 +248,124 @@ def test_a_version_that_a_worker_of_this_host_served_is_measured_too(plant, tmp_
             "banks": settings.banks.model_copy(update={"store": tmp_path / "store"}),
         }
     )
-    assert measured_costs._folders(stored) == {"brick": served / version}
-    assert measured_costs._folders(settings)["brick"] == brick
+    assert measured_costs._folders(stored) == ({"brick": served / version}, {})
+    assert measured_costs._folders(settings)[0]["brick"] == brick
+    (served / "served.json").write_text("{")
+    folders, unknown = measured_costs._folders(stored)
+    assert folders == {}
+    assert "does not say which bank was served last" in unknown["brick"]
+
+
+def with_a_damaged_bank(plant, folder):
+    """A copy of the plant's banks in which that of brick has a damaged golden image."""
+    settings = config.load(plant / "config.yaml")
+    shutil.copytree(settings.paths.memory_banks / "brick", folder / "brick")
+    image = folder / "brick" / "golden-middle.png"
+    image.write_bytes(image.read_bytes()[:500])
+    return settings.model_copy(update={"paths": settings.paths.model_copy(update={"memory_banks": folder})})
 
 
 def test_a_golden_image_that_is_damaged_names_its_bank_and_what_to_do(plant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = config.load(plant / "config.yaml")
-    shutil.copytree(settings.paths.memory_banks / "brick", tmp_path / "banks" / "brick")
-    image = tmp_path / "banks" / "brick" / "golden-middle.png"
-    image.write_bytes(image.read_bytes()[:500])
-    other = settings.paths.model_copy(update={"memory_banks": tmp_path / "banks"})
     text = r"memory bank of brick: golden image golden-middle.png cannot be inspected: .*; if .* fit the category again"
     with pytest.raises(SetupError, match=text):
-        measured_costs.read(None, None, settings.model_copy(update={"paths": other}))
+        measured_costs.read(None, None, with_a_damaged_bank(plant, tmp_path / "banks"))
+
+
+def test_a_damaged_bank_is_named_and_the_others_are_measured(plant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = with_a_damaged_bank(plant, tmp_path / "banks")
+    whole = config.load(plant / "config.yaml")
+    cup = tmp_path / "banks" / "cup"
+    shutil.copytree(whole.paths.memory_banks / "brick", cup)
+    manifest = json.loads((cup / "manifest.json").read_text())
+    (cup / "manifest.json").write_text(json.dumps(manifest | {"category": "cup"}))
+    both = {"brick": whole.categories["brick"], "cup": whole.categories["brick"]}
+    costs = measured_costs.read(None, None, settings.model_copy(update={"categories": both}))
+    assert costs.worker.source == "measured now: golden image of cup, the slowest, and 3 ms"
+    assert list(costs.unmeasured) == ["brick"]
+    assert "golden-middle.png cannot be inspected" in costs.unmeasured["brick"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_answer_without_a_bank_says_so_and_ends_with_a_code_of_its_own(as_json, tmp_path, monkeypatch):
+    costs = replace(COSTS, unmeasured={"brick": "its golden image is damaged"})
+    monkeypatch.setattr(measured_costs, "read", lambda *_: costs)
+    result = run(tmp_path, monkeypatch, *(["--json"] if as_json else []))
+    assert "banks that were not measured" in result.output
+    assert "incomplete, a slower one takes more: brick" in result.output
+    assert "network into a node" in result.output
+    assert isinstance(result.exception, IncompleteError)
+    assert "1 of the memory banks could not be measured: brick: its golden image is damaged" in str(result.exception)
+    assert result.exception.exit_code == 1
+
+
+def full_queues(image_bytes, categories=2, lines=1):
+    return {room.queue: room for room in queue_room.rooms(SETTINGS, image_bytes, categories, lines)}
+
+
+def test_every_queue_with_a_limit_is_in_the_disk_budget():
+    """Those of MQTT and of traces are named in the table, and not counted: not every plant has them."""
+    plant = connections.plant(SETTINGS, ["*"]) | connections.ledger(SETTINGS) | topology.gate("*", ["*"])
+    limited = {queue.name for queue in plant.queues if {"x-max-length", "x-max-length-bytes"} & queue.arguments.keys()}
+    assert full_queues(200_000).keys() == limited - {topology.lease_queue("*")}, "it keeps one ping"
+
+
+def test_a_queue_is_full_at_the_first_of_its_two_limits():
+    small, large = full_queues(200_000), full_queues(1_000_000)
+    for name in ("patchline.jobs.*", "patchline.backlog.*"):
+        assert (small[name].each, large[name].each) == (5_000 * 200_000, SETTINGS.broker.jobs_max_bytes)
+
+
+def test_the_table_of_the_disk_budget_says_what_the_queues_hold():
+    rooms = full_queues(1_000_000)
+    page = Path("docs/operations.md").read_text()
+    rows = dict(re.findall(r"(?m)^\| RabbitMQ, `(\S+)` \| .* \| ([\d.]+) GB[^|]*\|$", page))
+    optional = {"patchline.mqtt.*"}
+    assert rows.keys() - optional == rooms.keys()
+    assert {name: float(rows[name]) for name in rooms} == {name: room.each / 1e9 for name, room in rooms.items()}
+    sums = [math.ceil(queue_room.disk_bytes(list(found.values())) / 1e9) for found in (full_queues(200_000), rooms)]
+    text = " ".join(page.split())
+    assert f"for two categories and one line {sums[0]} GB with images of 200 kB, and {sums[1]} GB" in text
+
+
+def test_the_disk_of_rabbitmq_in_kubernetes_has_room_for_full_queues():
+    base = Path("deploy/kubernetes/base")
+    settings = config.load(base / "config.yaml")
+    claim = int(re.search(r"storage: (\d+)Gi", (base / "rabbitmq.yaml").read_text())[1]) * 2**30
+    kept_free = int(re.search(r"disk_free_limit.absolute = (\d+)GB", (base / "rabbitmq.conf").read_text())[1]) * 10**9
+    rooms = queue_room.rooms(settings, 1_000_000, len(settings.categories), lines=1)
+    assert claim >= queue_room.disk_bytes(rooms) + kept_free
+
+
+def test_the_largest_verdict_that_is_usual_has_room_in_the_budget():
+    ids = {"line": "press-3", "category": "solar_cell_mono", "part_id": "press-3-20261130-000123"}
+    judged = {
+        "model_sha256": "b" * 64,
+        "precision": "f32",
+        "processor": "Intel(R) Xeon(R) Processor @ 2.10GHz (AVX-512, AMX)",
+        "build": "0.1.0+abcdef123456",
+        "packages": "openvino 2024.6.0, faiss 1.9.0, numpy 2.1.3, opencv 4.10.0",
+    }
+    verdict = gate_input.verdict(
+        "9e62010d-f205-524d-8f04-0262699605ae",
+        1_796_000_353_286,
+        captured_at=1_796_000_353_286,
+        deadline=1_796_000_363_286,
+        score=812.34567,
+        scores={"max": 1034.56789, "topk10": 812.34567},
+        thresholds={"review": 700.12345, "fail": 901.23456, "patch": 2000.5, "patch_rule": "review"},
+        p_value=0.00123456,
+        regions=[{"x": 100, "y": 100, "width": 20, "height": 30, "score": 1.2345678}] * 3,
+        backbone="efficientnet_lite0/blocks4+10",
+        memory_bank="solar_cell_mono",
+        bank_version="a" * 64,
+        judged_with=judged,
+        durations_ms=dict.fromkeys(("decode", "preprocess", "extract", "search", "score"), 1.2345),
+        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
+        **ids,
+    )
+    assert 1_000 < len(verdict.to_json()) < queue_room.MESSAGE_BYTES
 
 
 def test_the_costs_beside_a_chip_are_those_of_the_benchmark_if_it_was_run(tmp_path, monkeypatch):
