@@ -281,7 +281,3 @@ class SupervisorMetrics:
     def worker_restarted(self, device: Device, cause: Cause) -> None:
         """Record the restart of a worker process."""
         self._restarts.labels(str(device), cause).inc()
-
-    def serve(self, host: str, port: int) -> None:
-        """Serve the metrics at `http://host:port/metrics`."""
-        metrics.serve(self.registry, host, port)

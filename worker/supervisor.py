@@ -148,6 +148,7 @@ def supervise(
     on_restart: OnRestart,
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> None:
     """Keep one process per device running until `stop` is set, then drain them all.
 
@@ -157,6 +158,7 @@ def supervise(
         on_restart: called each time that a process ended or was stuck.
         stop: ends the supervisor.
         clock: returns seconds.
+        on_turn: called each time that it has looked at all processes.
 
     Raises:
         MismatchError: no worker can serve, and none would after another start.
@@ -171,6 +173,7 @@ def supervise(
         for worker in workers:
             worker.watch(clock())
         notify.send(notify.ALIVE)
+        on_turn()
         stop.wait(_POLL_INTERVAL_S)
     notify.send(notify.STOPPING)
     _drain([worker.process for worker in workers if worker.process is not None], settings.drain_s + _DRAIN_MARGIN_S)

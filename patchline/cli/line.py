@@ -6,14 +6,13 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from patchline import config
 from patchline.cli.job_states import JobStates
 from patchline.cli.options import CONFIG, Category, Line, NewCategory, Settings, names, port
 from patchline.protocol.errors import SetupError
-from patchline.runtime import container, heap, signals
+from patchline.runtime import container, health, heap, signals
 
 if TYPE_CHECKING:
     from patchline.publisher.category_pattern import CategoryPattern
@@ -92,13 +91,11 @@ def worker(
             )
             for number, name in enumerate(devices.split(","))
         }
-        metrics = SupervisorMetrics(list(map(str, commands)))
-        if settings.worker.supervisor_port and first_port:
-            try:
-                metrics.serve(settings.worker.metrics_host, settings.worker.supervisor_port)
-            except SetupError as error:
-                structlog.get_logger(__name__).error("supervising without metrics", reason=str(error))
-        supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop)
+        metrics, turns = SupervisorMetrics(list(map(str, commands))), health.Health(settings.worker.stuck_s)
+        turns.is_consuming = lambda: True
+        port = settings.worker.supervisor_port if first_port else 0
+        health.try_to_serve(settings.worker.metrics_host, port or None, metrics.registry, turns, "supervising")
+        supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop, on_turn=turns.record_progress)
 
 
 def publish(

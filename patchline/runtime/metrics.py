@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from patchline.protocol.errors import SetupError
 
-__all__ = ["Application", "Counter", "Gauge", "Histogram", "Registry", "application", "serve", "unusable"]
+__all__ = ["Application", "Counter", "Gauge", "Histogram", "Registry", "application", "unusable"]
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -19,18 +19,6 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def application(registry: Registry) -> Application:
     """Return a WSGI application that serves the metrics of a registry."""
     return prometheus_client.make_wsgi_app(registry)
-
-
-def serve(registry: Registry, host: str, port: int) -> None:
-    """Serve the metrics of a registry at `http://host:port/metrics`, on a background thread.
-
-    Raises:
-        SetupError: another process uses the port, or the address is not one of this machine.
-    """
-    try:
-        prometheus_client.start_http_server(port, addr=host, registry=registry)
-    except OSError as error:
-        raise unusable(host, port, error) from error
 
 
 def unusable(host: str, port: int, error: OSError) -> SetupError:

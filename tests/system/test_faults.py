@@ -50,6 +50,14 @@ def start_supervisor(line, port=None, **environment):
     return process
 
 
+def test_a_supervisor_answers_probes_and_scrapes_on_one_port(line, short_timeouts):
+    line.reconfigure(short_timeouts)
+    supervisor = start_supervisor(line)
+    for page in ("healthz", "readyz", "metrics"):
+        wait_for(lambda page=page: server.responds(f"http://127.0.0.1:{supervisor.metrics_port}/{page}"))
+    assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == 0
+
+
 def test_a_job_that_kills_its_worker_gets_an_error_verdict_and_the_others_are_inspected(
     line, short_timeouts, picture, tmp_path
 ):

@@ -14,10 +14,12 @@ import redis
 
 from patchline import config
 from patchline.broker.base import BrokerError
+from patchline.cli import line as command_line
 from patchline.config import Worker
 from patchline.devices.backbone import Device
 from patchline.protocol.errors import DeviceStuckError, MismatchError, Reason, SetupError
 from patchline.protocol.messages import Decision, Verdict
+from patchline.runtime import health as runtime_health
 from patchline.runtime import notify
 from patchline.runtime.container import Limits
 from patchline.runtime.health import Health
@@ -225,6 +227,32 @@ def test_a_supervisor_of_workers_that_cannot_serve_ends_with_an_error(monkeypatc
     commands = {Device("cpu", number): command for number in range(2)}
     with pytest.raises(MismatchError, match="no device can serve any category"):
         supervisor.supervise(commands, Worker(), lambda *_: None, threading.Event())
+
+
+def test_a_supervisor_serves_its_metrics_as_workers_do_and_is_alive_while_it_looks_at_them(plant, monkeypatch):
+    """So a client that says nothing is left alone after a while: see tests/unit/test_probes.py."""
+    served, states = [], []
+    monkeypatch.setattr(runtime_health, "try_to_serve", lambda *arguments: served.append(arguments))
+
+    def supervise(*_, on_turn):
+        states.append(served[0][3].is_ready())
+        on_turn()
+        states.append((served[0][3].is_alive(), served[0][3].is_ready()))
+
+    monkeypatch.setattr(supervisor, "supervise", supervise)
+    for port in (9100, 0):  # 0: no metrics at all
+        command_line.worker(devices="cpu:0,cpu:1", metrics_port=port, config_file=plant / "config.yaml")
+    assert [(port, doing) for _, port, _, _, doing in served] == [(9099, "supervising"), (None, "supervising")]
+    assert states[:2] == [False, (True, True)]
+
+
+def test_a_supervisor_tells_of_each_turn(monkeypatch):
+    stop, turns = threading.Event(), []
+    monkeypatch.setattr(supervisor.WorkerProcess, "watch", lambda *_: None)
+    commands = {Device("cpu", 0): ["true"]}
+    on_turn = lambda: turns.append(stop.set())  # noqa: E731
+    supervisor.supervise(commands, Worker(), lambda *_: None, stop, on_turn=on_turn)
+    assert len(turns) == 1
 
 
 def test_a_running_worker_without_progress_is_replaced(worker, monkeypatch):
