@@ -20,8 +20,8 @@ def drain(lanes: Sequence[Lane], threads: Sequence[threading.Thread], broker: Br
     """
     deadline = time.monotonic() + drain_s
     one_per_queue = {id(lane.jobs): lane for lane in lanes}.values()
-    for lane in one_per_queue:
-        lane.jobs.stop()
+    for wait in [lane.jobs.begin_stop() for lane in one_per_queue]:
+        wait()
     for lane in lanes:
         lane.stop.set()
     for thread in threads:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from patchline.broker.base import Broker, Consumer, Delivery
 from patchline.protocol import topology
@@ -68,14 +69,20 @@ class Supply:
 
     def flush(self) -> None:
         """See `base.Consumer`."""
-        for consumer in self._all():
-            consumer.flush()
+        self.begin_flush()()
+
+    def begin_flush(self) -> Callable[[], None]:
+        """See `base.Consumer`. All queues have the same few seconds, not one after the other."""
+        return partial(_call_all, [consumer.begin_flush() for consumer in self._all()])
 
     def stop(self) -> None:
         """See `base.Consumer`."""
+        self.begin_stop()()
+
+    def begin_stop(self) -> Callable[[], None]:
+        """See `base.Consumer`. All queues have the same few seconds, not one after the other."""
         self._stopped = True
-        for consumer in self._all():
-            consumer.stop()
+        return partial(_call_all, [consumer.begin_stop() for consumer in self._all()])
 
     def cancel(self) -> None:
         """See `base.Consumer`."""
@@ -89,6 +96,11 @@ class Supply:
     def _longest_unserved(self, consumers: Sequence[Consumer]) -> Iterator[Consumer]:
         # A generator: the backlog is not sorted while there are fresh deliveries.
         yield from sorted(consumers, key=self._served.__getitem__)
+
+
+def _call_all(waits: Iterable[Callable[[], None]]) -> None:
+    for wait in waits:
+        wait()
 
 
 def of_jobs(broker: Broker, categories: Iterable[str], prefetch: int) -> Supply:

@@ -182,8 +182,16 @@ class Consumer(Protocol):
         """Wait until the broker has processed all earlier settlements. Give up after a few seconds."""
         ...
 
+    def begin_flush(self) -> Callable[[], None]:
+        """Begin a flush. Call what is returned to wait for its end; the few seconds have begun."""
+        ...
+
     def stop(self) -> None:
-        """Stop consuming. Deliveries that have arrived can still be taken."""
+        """Stop consuming. Deliveries that have arrived can still be taken. Give up waiting after a few seconds."""
+        ...
+
+    def begin_stop(self) -> Callable[[], None]:
+        """Begin to stop. Call what is returned to wait for its end; the few seconds have begun."""
         ...
 
     def cancel(self) -> None:

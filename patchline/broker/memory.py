@@ -195,6 +195,10 @@ class _MemoryConsumer:
     def flush(self) -> None:
         """See `base.Consumer`. Settlements take effect immediately here."""
 
+    def begin_flush(self) -> Callable[[], None]:
+        """See `base.Consumer`."""
+        return self.flush
+
     @property
     def subscribed(self) -> bool:
         """See `base.Consumer`."""
@@ -215,6 +219,11 @@ class _MemoryConsumer:
         with self._changed:
             self._arrived = min(len(self._queue.ready), self._prefetch - len(self._unsettled))
             self._stopped = True
+
+    def begin_stop(self) -> Callable[[], None]:
+        """See `base.Consumer`. There is nothing to wait for."""
+        self.stop()
+        return lambda: None
 
     def cancel(self) -> None:
         """See `base.Consumer`."""

@@ -132,11 +132,19 @@ class RabbitConsumer:
 
     def flush(self) -> None:
         """See `base.Consumer`. RabbitMQ does not confirm settlements, but a channel handles its methods in order."""
-        self._call_and_wait("basic.qos", self._flush)
+        self.begin_flush()()
+
+    def begin_flush(self) -> Callable[[], None]:
+        """See `base.Consumer`."""
+        return self._call("basic.qos", self._flush)
 
     def stop(self) -> None:
         """See `base.Consumer`."""
-        self._call_and_wait("basic.cancel", self._stop)
+        self.begin_stop()()
+
+    def begin_stop(self) -> Callable[[], None]:
+        """See `base.Consumer`."""
+        return self._call("basic.cancel", self._stop)
 
     def cancel(self) -> None:
         """See `base.Consumer`."""
@@ -146,11 +154,15 @@ class RabbitConsumer:
                 if (delivery := self._deliveries.get_nowait()) is not None:
                     delivery.requeue()
 
-    def _call_and_wait(self, method: str, call: Callable[[Future[None]], None]) -> None:
+    def _call(self, method: str, call: Callable[[Future[None]], None]) -> Callable[[], None]:
+        """Have the I/O thread call a method. Return what waits for RabbitMQ's reply."""
         reply: Future[None] = Future()
         self._io.add_callback_threadsafe(partial(call, reply))
+        return partial(self._wait, method, reply, time.monotonic() + _REPLY_TIMEOUT_S)
+
+    def _wait(self, method: str, reply: Future[None], deadline: float) -> None:
         try:
-            reply.result(_REPLY_TIMEOUT_S)
+            reply.result(max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             _log.warning("RabbitMQ did not reply", method=method, queue=self._queue_name)
 

@@ -179,12 +179,15 @@ def test_many_threads_can_publish_at_the_same_time(setting):
     assert sorted(map(int, bodies)) == list(range(40))
 
 
-def test_an_acknowledged_message_is_gone(setting):
+@pytest.mark.parametrize(
+    "flush", [lambda one: one.flush(), lambda one: one.begin_flush()()], ids=["flush", "begin_flush"]
+)
+def test_an_acknowledged_message_is_gone(setting, flush):
     setting.publish()
     setting.publish(b"next")
     consumer = setting.broker.consume(setting.queue, 1)
     consumer.take(TIMEOUT_S).ack()
-    consumer.flush()
+    flush(consumer)
     setting.cut()
     bodies = {delivery.message.body for delivery in (consumer.take(0.5) for _ in range(6)) if delivery is not None}
     assert bodies == {b"next"}
@@ -341,13 +344,14 @@ def test_a_cancelled_consumer_requeues_untaken_deliveries(setting):
     assert sorted(rest) == [b"1", b"2", b"3"]
 
 
-def test_a_stopped_consumer_gets_no_more_deliveries_and_keeps_those_that_have_arrived(setting):
+@pytest.mark.parametrize("stop", [lambda one: one.stop(), lambda one: one.begin_stop()()], ids=["stop", "begin_stop"])
+def test_a_stopped_consumer_gets_no_more_deliveries_and_keeps_those_that_have_arrived(setting, stop):
     for number in range(5):
         setting.publish(b"%d" % number)
     consumer = setting.broker.consume(setting.queue, 3)
     first = consumer.take(TIMEOUT_S)
     assert consumer.subscribed
-    consumer.stop()
+    stop(consumer)
     first.ack()
     assert setting.bodies(2, consumer) == [b"1", b"2"]
     assert consumer.take(0.3) is None

@@ -1,6 +1,9 @@
 """The orderly end of a worker, with the broker in memory."""
 
 import threading
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +71,18 @@ def test_jobs_that_a_drain_gives_back_are_no_suspects(line):
     threads[0].join(TIMEOUT_S)
     assert not threads[0].is_alive()
     assert line.messages(JOBS_QUEUE) == []
+
+
+def test_jobs_and_suspects_are_stopped_together(line):
+    calls = []
+
+    def consumer():
+        begin = lambda: calls.append("begun") or partial(calls.append, "waited")  # noqa: E731
+        return SimpleNamespace(begin_stop=begin, take=lambda _: None)
+
+    lanes = [replace(line.lane, jobs=consumer()), replace(line.suspect_lane, jobs=consumer())]
+    assert drain(lanes, [], line.broker, drain_s=0.0) == 0
+    assert calls == ["begun", "begun", "waited", "waited"]
 
 
 @pytest.mark.timeout(60)

@@ -7,6 +7,7 @@ import pytest
 from pika import spec
 from structlog.testing import capture_logs
 
+from patchline.broker import rabbit_consumer
 from patchline.broker.rabbit_consumer import RabbitConsumer
 from tests.pika_channels import Connection
 
@@ -40,6 +41,23 @@ def test_a_channel_that_answers_after_it_was_replaced_ends_no_connection(wait):
     assert reply.done()
     connection.answer(spec.Queue.DeclareOk("q", 0, 1), channel=1)
     connection.answer(spec.Basic.QosOk() if wait == "_flush" else spec.Basic.CancelOk(tag), channel=1)
+
+
+@pytest.mark.parametrize(("begin", "method"), [("begin_stop", spec.Basic.Cancel), ("begin_flush", spec.Basic.Qos)])
+def test_consumers_that_end_together_ask_at_once_and_wait_no_longer_than_one(begin, method, monkeypatch):
+    monkeypatch.setattr(rabbit_consumer, "_REPLY_TIMEOUT_S", 0.0)
+    connection = Connection()
+    consumers = [consumer_of(connection) for _ in range(3)]
+    for number, channel in enumerate(connection.channels, 1):
+        connection.answer(spec.Basic.QosOk(), channel=number)
+        connection.answer(spec.Basic.ConsumeOk(*channel.consumer_tags), channel=number)
+    connection.sent.clear()
+    waits = [getattr(consumer, begin)() for consumer in consumers]
+    assert connection.sent == [(number, method.NAME) for number in (1, 2, 3)]
+    with capture_logs() as logs:
+        for wait in waits:
+            wait()
+    assert [log["event"] for log in logs] == ["RabbitMQ did not reply"] * 3
 
 
 def test_a_probe_that_was_just_sent_has_its_time_although_an_earlier_one_was_sent_long_ago():

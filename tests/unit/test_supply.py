@@ -115,14 +115,31 @@ def test_a_category_is_added_while_the_others_are_served_and_not_after_the_stop(
 
 
 class Consumer:
-    """A consumer that is subscribed when the test says so."""
+    """A consumer that is subscribed when the test says so, and notes what is begun and waited for."""
 
     subscribed = False
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def begin_stop(self):
+        self.calls.append("begun")
+        return lambda: self.calls.append("waited")
+
+    begin_flush = begin_stop
+
+
+@pytest.mark.parametrize("end", ["stop", "flush"])
+def test_no_queue_waits_for_the_answer_to_another_one(end):
+    calls = []
+    broker = SimpleNamespace(consume=lambda *_: Consumer(calls))
+    getattr(supply.of_jobs(broker, ["a", "b"], prefetch=20), end)()
+    assert calls == ["begun"] * 4 + ["waited"] * 4
 
 
 def test_a_queue_that_was_added_counts_once_it_was_subscribed():
     made = []
-    broker = SimpleNamespace(consume=lambda *_: made.append(Consumer()) or made[-1])
+    broker = SimpleNamespace(consume=lambda *_: made.append(Consumer([])) or made[-1])
     jobs = supply.of_jobs(broker, ["a"], prefetch=20)
     assert not jobs.subscribed
     for consumer in made:
