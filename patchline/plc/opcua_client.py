@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from asyncua.crypto.uacrypto import CertProperties
 
@@ -44,7 +45,7 @@ class OpcUaClient:
 
     A call takes at most `timeout_s`. The first call connects. If the handshake takes longer than the call may, it goes
     on, and a later call uses it. After an error of the connection the session is ended, and the next call begins a new
-    one, with nothing left of the old.
+    one, with nothing left of the old. A session that was lost between two calls is replaced by the second.
 
     A part of an array is written by an IndexRange, in one request. If the server knows no IndexRange, the whole array
     is read, changed and written; then the PLC needs an array of its own, for it would lose what it writes meanwhile.
@@ -101,7 +102,7 @@ class OpcUaClient:
             raise PlcError(f"OPC UA {self._url}: no answer within {self._timeout_s} s") from None
 
     async def _act(self, act: Callable[[_Session], Awaitable[_T]]) -> _T:
-        if self._session is None or self._session.cancelled():
+        if self._session is None or self._session.cancelled() or _is_lost(self._session):
             self._session = asyncio.create_task(self._connect())
         try:
             session = await asyncio.shield(self._session)  # a cancelled call leaves the handshake running
@@ -148,6 +149,10 @@ class OpcUaClient:
                 await (await task).end()
 
 
+def _is_lost(session: asyncio.Task[_Session]) -> bool:
+    return session.done() and session.exception() is None and session.result().is_lost
+
+
 class _Session:
     """One session: reads and writes arrays. Raises errors of asyncua, or PlcError if the server refused."""
 
@@ -156,6 +161,11 @@ class _Session:
         self._arrays = arrays
         self._sizes: dict[WordArray, int] = {}
         self._has_ranges = True
+
+    @property
+    def is_lost(self) -> bool:
+        """The connection has ended."""
+        return self._client.uaclient.state is UaClientState.DISCONNECTED
 
     async def inspect_arrays(self) -> None:
         """Look at type and size of each array, and whether the server knows ranges."""

@@ -149,8 +149,8 @@ def test_pictures_get_to_s3_although_it_was_away_and_postgresql_is_restarted(lin
         postgres.server.start()
         postgres.server.wait()
         wait_for(lambda: count(postgres.url, "pictures") == 40, 90)
+        wait_for(lambda: count(postgres.url, "verdicts") == 40)
         wait_for(lambda: is_ready(archive))
-        assert count(postgres.url, "verdicts") == 40
         result = line.run("archive", "picture", "job-33", "-o", str(tmp_path / "out"))
         assert result.returncode == 0, result.err
         assert (tmp_path / "out" / "job-33-image.png").read_bytes() == b"image 33"

@@ -87,8 +87,9 @@ def test_workers_and_publishers_make_their_queues_again_after_a_reset_of_rabbitm
 
 def lose_record(node, queue):
     """Have RabbitMQ keep half of a quorum queue, as after two deletions while it was made (its issue 17457)."""
-    name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
-    private_servers.rabbitmqctl(node, "eval", f'rabbit_amqqueue:internal_delete({name}, <<"test">>).')
+    in_rabbitmq_4, before = "rabbit_db_queue:delete(Name, normal)", 'rabbit_amqqueue:internal_delete(Name, <<"test">>)'
+    delete = f"case code:which(rabbit_db_queue) of non_existing -> {before}; _ -> {in_rabbitmq_4} end"
+    private_servers.rabbitmqctl(node, "eval", f'Name = rabbit_misc:r(<<"/">>, queue, <<"{queue}">>), {delete}.')
 
 
 def test_a_queue_of_which_rabbitmq_has_kept_half_is_made_again_after_its_restart(plant, servers, picture, tmp_path):

@@ -22,6 +22,8 @@ from patchline.protocol.errors import SetupError
 from patchline.services import server
 from tests import opcua_peers
 from tests.opcua_peers import PASSWORD, USER, Poller
+from tests.proxy import Proxy
+from tests.system.conftest import wait_for
 
 SIZE = 64
 LAYOUT = register_map.Layout(gate=0, plc=1000, slots=4)
@@ -277,6 +279,19 @@ def test_a_call_ends_in_time_though_the_handshake_takes_longer_and_a_later_call_
                 assert memory.read(0, 1) == (0,)
                 break
             assert time.monotonic() < limit
+
+
+def test_a_session_that_was_lost_in_a_pause_is_replaced_by_the_next_call(tmp_path):
+    with (
+        _node_plc(tmp_path) as (port, _),
+        contextlib.closing(Proxy(port)) as proxy,
+        contextlib.closing(opcua_peers.client(proxy.port, SIZE, 1, timeout_s=10)) as memory,
+    ):
+        assert memory.read(0, 1) == (0,)
+        session = memory._session.result()
+        proxy.cut()
+        wait_for(lambda: session.is_lost)
+        assert memory.read(0, 1) == (0,)
 
 
 @pytest.mark.parametrize("node", ["Patchline", "ns=x;s=a", "ns=3"])
