@@ -28,6 +28,7 @@ from patchline.console.sessions import Sessions
 from patchline.console.states import States
 from patchline.console.teacher import Teacher
 from patchline.console.templates import Templates
+from patchline.console.told import Notes
 from patchline.protocol.judgement_message import Judgement
 
 
@@ -54,6 +55,8 @@ class Console:
         hand_in: takes pictures of parts for lines; None: they come from cameras only.
         metrics: counts requests, log-ins and browsers.
         repeats: knows the forms of the last minutes, which act once.
+        log_ins: likewise those that log in, which anybody may send.
+        notes: what pages say of the last uploads.
     """
 
     settings: config.Config
@@ -83,3 +86,5 @@ class Console:
     hand_in: HandIn | None = None
     metrics: Metrics = field(default_factory=Metrics)
     repeats: Repeats = field(default_factory=Repeats)
+    log_ins: Repeats = field(default_factory=Repeats)
+    notes: Notes = field(default_factory=Notes)

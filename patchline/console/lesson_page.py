@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from patchline.archive import times
 from patchline.archive.store import StoreUnavailable
 from patchline.banks import calibration
@@ -14,6 +12,7 @@ from patchline.console.lesson_files import Run
 from patchline.console.lessons import Lesson
 from patchline.console.teacher import Busy
 from patchline.console.texts import mark
+from patchline.console.told import Told
 from patchline.console.uploads import Limits
 from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 from patchline.inspection import image_header
@@ -60,26 +59,31 @@ def limits(console: Console, visit: Visit) -> Limits:
 
 
 def upload(console: Console, visit: Visit) -> Reply:
-    """Add the pictures that were sent, and say which were refused."""
+    """Add the pictures that were sent. The page that says which were refused can be loaded again, and come back to."""
     lesson = _lesson(console, visit)
     kind = lessons.GOOD if visit.one("label") != "defect" else visit.one("kind") or "defect"
     if visit.one("label") == "defect" and not lessons.is_kind(kind):
         raise Refused(400, mark("A kind of defect has a name of letters, digits, _ and -, 63 at most."), kind[:80])
-    say = console.templates.say
     console.database.require_room(sum(file.path.stat().st_size for file in visit.files if file.path is not None))
-    added, turned, refused = 0, 0, []
+    added, turned, refused, full = 0, 0, [], ""
     for file in visit.files:
-        problem = say(visit, file.problem)
-        if file.path is not None:
+        problem = full or console.templates.say(visit, file.problem)
+        if file.path is not None and not full:
             body = file.path.read_bytes()
-            problem = _add(console, lesson, kind, file.name, body) or ""
+            try:
+                problem = _add(console, lesson, kind, file.name, body) or ""
+            except DiskFull as error:
+                if not added:
+                    raise
+                problem = full = str(error)  # of this one and the others; what was added before is in the lesson
+            added += not problem
             turned += not problem and image_header.orientation(body) != 1
         if problem:
             refused.append((file.name, problem))
-        added += file.path is not None and not problem
     _note_added(console, visit, lesson, added, len(refused), "uploaded")
-    shown, more = refused[:_REFUSED_SHOWN], refused[_REFUSED_SHOWN:]
-    return _page(console, visit, lesson, added=added, turned=turned, refused=shown, more=more)
+    more = max(0, len(refused) - _REFUSED_SHOWN)
+    key = console.notes.keep(Told(tuple(refused[:_REFUSED_SHOWN]), more, turned))
+    return Redirect(f"/teach/{lesson.id}?added={added}&told={key}")
 
 
 def choose(console: Console, visit: Visit) -> Reply:
@@ -145,19 +149,11 @@ def delete(console: Console, visit: Visit) -> Reply:
     return Redirect("/teach")
 
 
-def _page(
-    console: Console,
-    visit: Visit,
-    lesson: Lesson,
-    name: str = "lesson.html",
-    added: int | None = None,
-    turned: int = 0,
-    refused: Iterable[tuple[str, str]] = (),
-    more: Iterable[tuple[str, str]] = (),
-) -> Answer:
+def _page(console: Console, visit: Visit, lesson: Lesson, name: str = "lesson.html") -> Answer:
     run, section = console.teacher.run_of(lesson), console.settings.console.teach
     note, result = lesson.note, None if run is None else run.result
     count, recipe = visit.one("added"), console.settings.recipe(note.category)
+    told = console.notes.of(visit.one("told"))
     return console.templates.render(
         name,
         visit,
@@ -168,10 +164,10 @@ def _page(
         run=run,
         have=_place(run),
         plot=None if result is None else lesson_plot.plot(result),
-        added=int(count) if added is None and count.isdecimal() and len(count) < 6 else added,
-        turned=turned,
-        refused=list(refused),
-        more=len(list(more)),
+        added=int(count) if count.isdecimal() and len(count) < 6 else None,
+        turned=told.turned,
+        refused=told.refused,
+        more=told.more,
         without=visit.one("without"),
         kinds=console.settings.console.defect_kinds,
         sources=Kind,

@@ -22,12 +22,16 @@ def show(console: Console, visit: Visit) -> Reply:
 
 
 def log_in(console: Console, visit: Visit) -> Reply:
-    """Begin a log-in, if name and password are right."""
+    """Begin a log-in, if name and password are right. A form that comes twice begins one."""
     sent, expected = visit.one("csrf"), visit.cookies.get(_FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
         if visit.session is not None:  # the form came twice, and the first one has logged in
             return Redirect(local(visit.one("to")))
         return form(console, visit, 403, mark("The form was too old. Try again."))
+    return console.log_ins.answer(visit, lambda: _begin(console, visit))
+
+
+def _begin(console: Console, visit: Visit) -> Reply:
     name, password = visit.one("name")[:_LONGEST_NAME], (visit.form.get("password") or ("",))[0]
     if not console.limit.admit(name, visit.address):
         console.metrics.log_in_refused(LogInRefusal.LIMIT)

@@ -31,7 +31,7 @@ class Nearest:
 
     Attributes:
         patch: the number of the hottest patch, row by row of the grid.
-        times: its distance to the good patch, in fail thresholds.
+        times: its distance to the good patch, in fail thresholds; in a trial, which has none, in those of a review.
         origin: what is known of the good picture.
         path: of the good picture; None if the bank does not say it.
         name: of the good picture, below the folder that all good pictures share.
@@ -85,7 +85,8 @@ class Neighbours:
         if inspection.heat_map is None or inspection.patches is None:
             return None
         hottest = int(inspection.heat_map.patches.argmax())
-        times = float(inspection.heat_map.patches.flat[hottest])
+        limits = self.inspector.thresholds
+        times = float(inspection.heat_map.patches.flat[hottest]) * (limits.fail / limits.unit)
         if self.origins is None:
             return Nearest(hottest, times, Origin.UNKNOWN)
         row = int(self.inspector.bank.search.nearest(inspection.patches[hottest][None])[1][0])

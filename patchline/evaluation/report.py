@@ -181,9 +181,7 @@ def print_report(report: Report) -> None:
 
 def of_threshold(score: float, limits: Thresholds) -> str:
     """How far a score is from where a part fails; in a trial, which fails none, from where it is reviewed."""
-    if limits.trial:
-        return f"{score / limits.review:.2f} of the threshold of review"
-    return f"{score / limits.fail:.2f} of the threshold"
+    return f"{score / limits.unit:.2f} of the threshold{' of review' if limits.trial else ''}"
 
 
 def seeds_title(seeds: SeedsReport) -> str:

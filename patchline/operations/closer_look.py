@@ -44,7 +44,14 @@ def _pictures(judging: Judging, inspection: Inspection, image: tuple[bytes, str]
 def _comparison(neighbours: Neighbours, image: picture.Picture, nearest: Nearest) -> Comparison:
     good = None if nearest.good is None else _patch(neighbours, nearest.good, nearest.good_patch)
     part = _patch(neighbours, image, nearest.patch)
-    return Comparison(times=nearest.times, part=part, origin=nearest.origin, name=nearest.name, good=good)
+    return Comparison(
+        times=nearest.times,
+        trial=neighbours.inspector.thresholds.trial is True,
+        part=part,
+        origin=nearest.origin,
+        name=nearest.name,
+        good=good,
+    )
 
 
 def _patch(neighbours: Neighbours, image: picture.Picture, number: int) -> Patch:

@@ -52,7 +52,8 @@ class Comparison(Frozen):
     """The hottest patch of a part beside the nearest good one.
 
     Attributes:
-        times: the distance of the two, in fail thresholds.
+        times: the distance of the two, in fail thresholds; in a trial, which has none, in those of a review.
+        trial: the bank is one.
         part: the hottest patch.
         origin: what is known of the good picture.
         name: of the good picture, below the folder of all good pictures; empty if the bank does not say it.
@@ -60,6 +61,7 @@ class Comparison(Frozen):
     """
 
     times: float
+    trial: bool
     part: Patch
     origin: Origin
     name: str

@@ -174,6 +174,11 @@ class Thresholds(Frozen):
             raise ValueError(f"the review threshold {self.review} is above the fail threshold {self.fail}")
         return self
 
+    @property
+    def unit(self) -> float:
+        """The threshold in which people are told distances: `fail`, or in a trial, which has none, `review`."""
+        return self.review if self.trial else self.fail
+
 
 class Scores(Frozen):
     """The raw scores of an image: from the squared L2 distances of its patches to the nearest patches of the bank."""

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from patchline import config
 from patchline.banks import serving
 from patchline.banks.row_origins import FILE, Origin, RowOrigins
 from patchline.devices.backbone import CPU
+from patchline.evaluation.neighbours import Neighbours
 from patchline.inspection import picture
 from patchline.inspection.inspector import untimed
 from patchline.inspection.picture import Box
@@ -179,3 +181,12 @@ def test_at_the_end_of_the_console_no_child_is_waited_for(settings):
     stop.set()
     with pytest.raises(SetupError, match="the console ends"):
         look_child.look(settings, "job-1", 60, stop)
+
+
+def test_the_distance_of_a_trial_is_told_in_thresholds_of_doubt(reject):
+    inspector = serving.load(reject.settings, ["brick"], CPU, 1)["brick"]
+    inspection, limits = inspector.inspect(reject.image, "image/png", untimed), inspector.thresholds
+    told = Neighbours(inspector, None).find(inspection).times
+    trial = limits.model_copy(update={"trial": True, "review": limits.fail / 4})
+    with_trial = SimpleNamespace(bank=inspector.bank, thresholds=trial)
+    assert Neighbours(with_trial, None).find(inspection).times == pytest.approx(4 * told)

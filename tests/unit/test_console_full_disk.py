@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sqlite3
 import sys
 import types
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from patchline.console import audit, fitting, lesson_files, lesson_fit
+from patchline.console import audit, fitting, lesson_files, lesson_fit, lessons
 from patchline.console.database import ConsoleDatabase
 from patchline.console.lesson_files import Run
 from patchline.console.roles import Role
@@ -176,6 +177,26 @@ def test_a_picture_that_meets_a_full_disk_leaves_nothing_behind(bench, monkeypat
     assert answer.status_code == 507
     assert list(lesson.folder.rglob("*.jpg")) == lesson.good() == []
     assert list((bench.console.lessons.folder / ".incoming").iterdir()) == []
+
+
+def test_a_lesson_names_the_pictures_that_it_has_no_room_for_and_those_before_them_are_in_it(bench, monkeypatch):
+    engineer = bench.browser(Role.ENGINEER)
+    lesson, add = begin_lesson(bench, engineer), lessons.Lesson.add
+
+    def full(self, kind, name, *rest):
+        if name == "b.png":
+            raise disk.full(lesson.folder)
+        return add(self, kind, name, *rest)
+
+    monkeypatch.setattr(lessons.Lesson, "add", full)
+    files = [("files", (f"{name}.png", png(), "image/png")) for name in "abc"]
+    form = {"csrf": engineer.csrf}
+    page = engineer.client.post(f"/teach/{lesson.id}", data=form, files=files, follow_redirects=True)
+    assert (page.status_code, len(lesson.good())) == (200, 1)
+    assert "1 pictures were added." in page.text
+    assert re.findall(r"<li>(\w+).png: [^<]*the disk is full", page.text) == ["b", "c"]
+    (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures added"]
+    assert "1 added, 2 refused" in entry.detail
 
 
 def test_a_lesson_that_cannot_be_written_down_is_none(bench, monkeypatch):

@@ -298,3 +298,17 @@ def test_a_trace_is_named_and_linked_if_the_plant_has_a_viewer(tmp_path, url, li
 def test_a_verdict_of_an_earlier_build_does_not_say_its_version(bench):
     bench.archive.save([record(bank_version=None)], [])
     assert "version not known, index brick@" in bench.browser(Role.SEE).get("/part/job-1").text
+
+
+def test_regions_and_comparisons_of_a_trial_are_told_in_the_only_threshold_that_it_has(part, passed, monkeypatch):
+    limits = {"review": 500.0, "fail": 1_000.0, "trial": True}
+    part.archive.save([record("job-2", thresholds=limits, decision="review", regions=REGIONS)], [])
+    browser = part.browser(Role.SEE)
+    page = told(browser.get("/part/part-of-job-2").text)
+    assert "x 10, y 5, 20 × 8 pixels; 5.00 times the threshold of doubt" in page
+    look = passed.look()
+    trial = look.comparison.model_copy(update={"trial": True})
+    monkeypatch.setattr(part, "look", lambda _: look.model_copy(update={"comparison": trial}))
+    browser.post("/look/job-1", headers=HX)
+    assert part.console.looks.step()
+    assert f"{trial.times:.2f} times the threshold of doubt" in told(browser.get("/part/job-1").text)

@@ -14,6 +14,7 @@ from patchline.broker.base import Message
 from patchline.console import audit, uploads
 from patchline.console.hand_in import HandIn
 from patchline.console.roles import Role
+from patchline.console.told import Notes, Told
 from patchline.protocol import status_message
 from patchline.protocol.errors import SetupError
 from patchline.protocol.status_message import Status
@@ -25,6 +26,7 @@ from tests.pictures import pillow
 
 CATEGORY = "solar_cell_mono"
 PAGE = "/line/send"
+HX = {"hx-request": "true"}
 Usage = namedtuple("Usage", "free")
 
 
@@ -52,10 +54,13 @@ class SendBench(Bench):
         self.console.states.hear(Message(status.to_json(), None, status_message.STATUS_TYPE, "application/json"))
 
     def send(self, files, browser=None, **fields):
-        """Send files as an engineer does."""
+        """Send files as an engineer does. Return what the browser shows."""
         browser = browser or self.browser(Role.ENGINEER)
         form = {"csrf": browser.csrf, "line": "l1", "category": CATEGORY} | fields
-        return browser.client.post(PAGE, data=form, files=[("files", file) for file in files])
+        answer = browser.client.post(PAGE, data=form, files=[("files", file) for file in files])
+        return (
+            browser.get(answer.headers["location"]) if answer.headers.get("location", "").startswith(PAGE) else answer
+        )
 
     def handed(self):
         """The paths of the pictures that a publisher would take."""
@@ -100,11 +105,11 @@ def test_no_name_leaves_the_folder_or_hides_a_picture(bench, name):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"line": "l2"}, "No publisher of this line can be heard"),
-        ({"line": "../l1"}, "No publisher of this line can be heard"),
-        ({"line": ".incoming"}, "No publisher of this line can be heard"),
-        ({"category": "brick"}, "No worker serves this category"),
-        ({"category": "../../x"}, "No worker serves this category"),
+        ({"line": "l2"}, "once a publisher can be heard that takes pictures for this line: l2"),
+        ({"line": "../l1"}, "once a publisher can be heard that takes pictures for this line: ../l1"),
+        ({"line": ".incoming"}, "once a publisher can be heard that takes pictures for this line"),
+        ({"category": "brick"}, "once a worker serves this category: brick"),
+        ({"category": "../../x"}, "once a worker serves this category: ../../x"),
     ],
 )
 def test_what_no_publisher_or_worker_takes_is_not_sent(bench, fields, text):
@@ -168,8 +173,8 @@ def test_the_page_follows_the_parts_until_each_has_a_verdict(bench):
     page = engineer.get(path).text
     assert '<a href="/part/part-of-job-1">' in page
     assert "hx-get" not in page.partition('id="sent"')[2].partition("</section>")[0]
-    assert engineer.get(f"{path}&part=other", **{"hx-request": "true"}).text.count("<li>") == 2
-    assert engineer.get(f"{PAGE}?have=1&part=part-of-job-1", **{"hx-request": "true"}).status_code == 204
+    assert engineer.get(f"{path}&part=other", **HX).text.count("<li>") == 2
+    assert engineer.get(f"{PAGE}?have=1&part=part-of-job-1", **HX).status_code == 204
 
 
 def test_what_lies_turned_is_said(bench):
@@ -262,7 +267,7 @@ def test_a_line_is_offered_only_while_its_own_publisher_of_sent_pictures_is_hear
 
 def test_a_form_without_pictures_says_that_nothing_was_sent(bench):
     answer = bench.send([("", b"")])
-    assert (answer.status_code, "No picture was chosen. Nothing was sent." in answer.text) == (400, True)
+    assert (answer.status_code, "No picture was chosen, so nothing was sent." in answer.text) == (400, True)
 
 
 def test_if_the_disk_is_full_in_between_the_page_names_what_was_sent_and_what_was_not(bench, monkeypatch):
@@ -307,15 +312,15 @@ def test_a_part_without_a_verdict_in_time_and_one_that_is_too_late_are_explained
     page = bench.send([("a.png", png())], engineer).text
     path = re.search(r'hx-get="([^"]+)"', page)[1].replace("&amp;", "&")
     (part,) = (Path(name).stem for name in bench.handed())
-    assert engineer.get(path, **{"hx-request": "true"}).status_code == 204
+    assert engineer.get(path, **HX).status_code == 204
     bench.pass_time(bench.console.settings.publisher.deadline_ms / 1000 + 6)
-    late = engineer.get(path, **{"hx-request": "true"}).text
+    late = engineer.get(path, **HX).text
     assert f"{part}: no verdict in time" in late
     assert "A verdict must come within 10 s of" in late
     path = re.search(r'hx-get="([^"]+)"', late)[1].replace("&amp;", "&")
-    assert engineer.get(path, **{"hx-request": "true"}).status_code == 204
+    assert engineer.get(path, **HX).status_code == 204
     bench.archive.save([record(part_id=part, decision="expired", score=None, thresholds=None)], [])
-    done = engineer.get(path, **{"hx-request": "true"}).text
+    done = engineer.get(path, **HX).text
     assert '<span class="result expired">too late</span>' in done
     assert "A verdict must come within 10 s of" in done
     assert "Review the rejects" not in done
@@ -339,6 +344,52 @@ def test_another_picture_of_the_same_name_is_sent_also_from_the_same_form(bench)
     engineer = bench.browser(Role.ENGINEER)
     form = {"once": re.search(r'name="once" value="([^"]+)"', engineer.get(PAGE).text.partition('id="form"')[2])[1]}
     first, again, other = (bench.send([("image.jpg", png(seed))], engineer, **form).text for seed in (1, 1, 2))
-    assert first == again
+    assert re.findall(r"image-\w+", first) == re.findall(r"image-\w+", again)
     assert len(bench.handed()) == 2
     assert all(name in first + other for name in (Path(one).stem for one in bench.handed()))
+
+
+def test_the_page_of_sent_pictures_can_be_loaded_again_and_come_back_to_also_after_a_restart(bench):
+    engineer = bench.browser(Role.ENGINEER)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    form = {"csrf": engineer.csrf, "line": "l1", "category": CATEGORY}
+    files = [("files", one) for one in (("a.png", png(exif=exif)), ("note.txt", b"no picture"))]
+    answer = engineer.client.post(PAGE, data=form, files=files)
+    assert answer.status_code == 303
+    (part,) = (Path(one).stem for one in bench.handed())
+    path = answer.headers["location"]
+    pages = [engineer.get(path).text, engineer.get(path).text, engineer.get(f"{path}&lang=de").text]
+    assert all(f"{part}: " in page and "note.txt: " in page and "(EXIF)" in page for page in pages)
+    assert re.search(r"<option selected>(\w+)</option>", pages[0])[1] == "l1"
+    object.__setattr__(bench.console, "notes", Notes())
+    assert f"{part}: " in engineer.get(path).text
+    assert len(bench.handed()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("裂纹1.png", " (裂纹1.png):"), ("<b>.png", " (&lt;b&gt;.png):"), ("a-1.png", ":")]
+)
+def test_a_file_whose_name_no_part_can_have_is_named_beside_its_part(bench, name, shown):
+    page = bench.send([(name, png())]).text
+    (part,) = (Path(one).stem for one in bench.handed())
+    assert f"{part}{shown} on its way" in page
+    bench.archive.save([record(part_id=part)], [])
+    path = re.search(r'hx-get="([^"]+)"', page)[1].replace("&amp;", "&")
+    assert f"{part}</a>{shown}" in bench.browser(Role.ENGINEER).get(path, **HX).text
+
+
+def test_a_category_whose_folder_publishers_leave_out_is_not_offered_and_the_page_says_so(bench):
+    bench.hear(role="worker", name="host:2", banks={CATEGORY: "ab" * 32, "Thumbs": "ab" * 32})
+    page = bench.browser(Role.ENGINEER).get(PAGE).text
+    assert "publishers leave out folders of such names: Thumbs" in page
+    assert "<option>Thumbs</option>" not in page
+    assert bench.send([("a.png", png())], category="Thumbs").status_code == 409
+    assert bench.handed() == []
+
+
+def test_of_what_is_told_the_newest_is_kept():
+    notes = Notes()
+    keys = [notes.keep(Told(turned=number + 1)) for number in range(101)]
+    assert [notes.of(key).turned for key in (keys[0], keys[1], keys[100])] == [0, 2, 101]
+    assert notes.keep(Told()) == ""

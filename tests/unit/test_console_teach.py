@@ -65,7 +65,8 @@ def begin(browser, category=CATEGORY):
 
 def send(browser, path, files, **fields):
     form = {"csrf": browser.csrf, "label": "good"} | fields
-    return browser.client.post(path, data=form, files=[("files", (name, body)) for name, body in files])
+    answer = browser.client.post(path, data=form, files=[("files", (name, body)) for name, body in files])
+    return browser.get(answer.headers["location"]) if answer.headers.get("location", "").startswith(path) else answer
 
 
 def lesson_of(bench, path):

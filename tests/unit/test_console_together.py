@@ -279,3 +279,39 @@ def test_who_logs_in_or_out_twice_sees_no_error(bench):
     form["csrf"] = re.search(r'name="csrf" value="([^"]+)"', browser.get("/line").text)[1]
     assert browser.client.post("/logout", data=form).headers["location"] == "/login"
     assert browser.client.post("/logout", data=form).headers["location"] == "/login?to=/"
+
+
+def test_a_log_in_form_that_is_pressed_twice_begins_one_log_in(bench):
+    browser = bench.browser()
+    form = {"name": "a-see", "password": PASSWORD, "to": "/search"}
+    page = browser.get("/login").text
+    form |= {name: re.search(f'name="{name}" value="([^"]+)"', page)[1] for name in ("csrf", "once")}
+    cookies, answers = dict(browser.client.cookies), []
+
+    def press():
+        other = bench.browser()  # with what the browser had when it sent the form
+        other.client.cookies.update(cookies)
+        answers.append(other.client.post("/login", data=form))
+
+    threads = [threading.Thread(target=press) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [(one.status_code, one.headers["location"]) for one in answers] == [(303, "/search")] * 2
+    assert len({one.cookies["patchline_session"] for one in answers}) == 1
+    assert [one.what for one in audit.latest(bench.console.database, 9)].count("logged in") == 1
+    stranger = bench.browser().client.post("/login", data=form)
+    assert (stranger.status_code, "patchline_session" in stranger.cookies) == (403, False)
+
+
+def test_a_wrong_password_that_is_pressed_twice_is_refused_twice(bench):
+    browser = bench.browser()
+    page = browser.get("/login").text
+    form = {name: re.search(f'name="{name}" value="([^"]+)"', page)[1] for name in ("csrf", "once")}
+    cookies, form = dict(browser.client.cookies), form | {"name": "a-see", "password": "wrong"}
+    for _ in range(2):
+        browser.client.cookies.clear()
+        browser.client.cookies.update(cookies)
+        assert browser.client.post("/login", data=form).status_code == 403
+    assert [one.what for one in audit.latest(bench.console.database, 9)].count("log-in refused") == 2
