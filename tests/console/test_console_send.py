@@ -170,3 +170,13 @@ def test_long_and_chinese_names_are_shown_and_fit_the_screen(line, people, pictu
     assert [name for name in named if name not in shown] == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     assert violations(page) == []
+
+
+def test_an_account_with_the_longest_name_fits_a_tablet(line, people):
+    name = "n" * 63
+    words = ("--role", "see", "--password-file", str(line.folder / "password"))
+    assert line.run("console", "users", "add", name, *words).returncode == 0
+    page = people(line.cookies("mei"), **TABLET).new_page()
+    page.goto(f"{line.url}/accounts?name={name}")
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
