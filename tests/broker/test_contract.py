@@ -153,12 +153,12 @@ def test_only_a_message_that_is_too_large_is_refused_and_the_others_arrive_when_
             if error is None or isinstance(error, TooLarge):
                 del waiting[size]
     assert (waiting, refused) == ({}, [MAX_MESSAGE_SIZE + 1, 2 * MAX_MESSAGE_SIZE])
-    arrived = set()
+    arrived, small = set(), {10, 20, 30, 40, MAX_MESSAGE_SIZE}
     consumer = setting.broker.consume(setting.queue, 100)
-    while (delivery := consumer.take(0.5)) is not None:
+    while (delivery := consumer.take(0.5 if arrived >= small else TIMEOUT_S)) is not None:
         delivery.ack()
         arrived.add(len(delivery.message.body))
-    assert arrived == {10, 20, 30, 40, MAX_MESSAGE_SIZE}
+    assert arrived == small
 
 
 def test_a_message_behind_one_that_is_too_large_fails_at_most_once(setting):
@@ -189,8 +189,17 @@ def test_an_acknowledged_message_is_gone(setting, flush):
     consumer.take(TIMEOUT_S).ack()
     flush(consumer)
     setting.cut()
-    bodies = {delivery.message.body for delivery in (consumer.take(0.5) for _ in range(6)) if delivery is not None}
+    bodies = {take_again(consumer).message.body}
+    bodies |= {delivery.message.body for delivery in (consumer.take(0.5) for _ in range(6)) if delivery is not None}
     assert bodies == {b"next"}
+
+
+def take_again(consumer):
+    """Take what is delivered again after the connection was lost."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while (delivery := consumer.take(0.5)) is None:
+        assert time.monotonic() < deadline
+    return delivery
 
 
 def test_a_requeued_message_is_redelivered_with_the_next_attempt(setting):
@@ -266,10 +275,10 @@ def test_a_full_queue_refuses_messages_until_it_has_room(setting):
     with pytest.raises(Refused):
         _fill(setting)
     consumer = setting.broker.consume(setting.queue, 100)
-    while (delivery := consumer.take(1.0)) is not None:
-        delivery.ack()
     deadline = time.monotonic() + TIMEOUT_S
     while True:
+        while (delivery := consumer.take(0.1)) is not None:
+            delivery.ack()
         try:
             setting.publish(b"room")
             break
@@ -292,9 +301,7 @@ def test_a_lost_connection_makes_deliveries_stale_and_their_messages_are_redeliv
         assert time.monotonic() < deadline
         time.sleep(0.01)
     delivery.ack()
-    again = None
-    while again is None and time.monotonic() < deadline:
-        again = consumer.take(0.5)
+    again = take_again(consumer)
     assert (again.message.body, again.attempt) == (b"body", 2)
     again.ack()
 
