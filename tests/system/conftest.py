@@ -16,7 +16,7 @@ import redis
 import sqlalchemy as sa
 
 from patchline import config
-from patchline.broker.base import Message
+from patchline.broker.base import Message, Refused
 from patchline.broker.rabbitmq import RabbitBroker
 from patchline.gate.instance import default_name
 from patchline.protocol import messages, topology
@@ -109,6 +109,37 @@ class Line:
         for number in range(count):
             self.send(images[number % len(images)].read_bytes(), f"job-{number}")
         return {f"job-{number}" for number in range(count)}
+
+    def fill(self, image, category="brick"):
+        """Send jobs until their queue refuses one. Return the ids of the others.
+
+        One after the other: of those that come together RabbitMQ takes more than fit.
+        """
+        job_ids = [f"fills-{number}" for number in range(50)]
+        for number, job_id in enumerate(job_ids):
+            try:
+                self.send(image, job_id, key=f"l1.{category}", category=category)
+            except Refused:
+                return set(job_ids[:number])
+        return pytest.fail("the queue has no limit")
+
+    def answered_and_left(self, count, *queues):
+        """Take the verdicts of `count` jobs that a worker had, and what it has left in the queues.
+
+        Returns:
+            The ids of the jobs with a verdict, and the deliveries.
+        """
+        answered, left, deadline = set(), [], time.monotonic() + TIMEOUT_S
+
+        def take(timeout_s):
+            answered.update(verdict.job_id for verdict in self.verdicts(count, timeout_s))
+            for queue in queues:
+                left.extend(self.deliveries(queue, count, timeout_s))
+
+        while len(answered | {one.message.message_id for one in left}) < count and time.monotonic() < deadline:
+            take(0.2)
+        take(1.0)  # what is there twice
+        return answered, left
 
     def assert_judged_at_first_attempt(self, job_ids, worker):
         """Assert that every job has a verdict and none became a suspect. Return the verdicts.

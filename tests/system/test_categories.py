@@ -7,7 +7,7 @@ import pika
 import pytest
 
 from patchline import config
-from patchline.broker.base import PREVIOUS_ATTEMPTS, Refused
+from patchline.broker.base import PREVIOUS_ATTEMPTS
 from patchline.protocol import topology
 from patchline.protocol.messages import Decision, Job
 from patchline.protocol.topology import Queue, Topology
@@ -94,8 +94,7 @@ def test_a_full_queue_of_one_category_delays_no_image_of_another(two_categories,
     limits = line.settings.broker.model_copy(update={"jobs_max_length": 5})
     config.save(line.settings.model_copy(update={"broker": limits}), line.folder / "config.yaml")
     line.reconfigure(line.folder)
-    with pytest.raises(Refused):
-        fill(line, picture, "gravel")
+    line.fill(picture, "gravel")
     folder = tmp_path / "in"
     for name in ("brick", "gravel"):
         (folder / name).mkdir(parents=True)
@@ -126,12 +125,6 @@ def test_a_spool_of_an_earlier_build_for_several_categories_is_sent(two_categori
     (state,) = read_states(publisher, "confirmed", 1)
     assert state["job_id"] == "old"
     assert ready(line, topology.category_queue(topology.JOBS, "gravel")) == 1
-
-
-def fill(line, picture, category):
-    """Send one after the other: of those that come together RabbitMQ takes more than fit."""
-    for number in range(50):
-        line.send(picture, f"fills-{number}", key=f"l1.{category}", category=category)
 
 
 def write(folder, picture, count):

@@ -150,18 +150,16 @@ def test_a_worker_with_a_backlog_answers_expired_jobs_without_inspecting_them(li
     assert line.metric(worker.metrics_port, "patchline_behind_seconds") < 60
 
 
-def test_a_full_queue_fills_the_spool_and_no_job_is_lost(line, short_timeouts, texture_folder):
+def test_a_full_queue_fills_the_spool_and_no_job_is_lost(line, short_timeouts, picture, texture_folder):
     line.reconfigure(short_timeouts)
     images = sorted((texture_folder / "train" / "good").glob("*.png"))[:12]
-    # One by one: RabbitMQ checks the length of a queue too late for images that are on their way together.
-    one_by_one = ("--rate", "5")
-    publisher = line.start("publish", "--line", "l1", "--category", "brick", *one_by_one, *map(str, images))
-    printed = [next(publisher.stdout) for _ in images]
-    states = [record["state"] for record in records("".join(printed))]
-    spooled = states.count("spooled")
-    assert 5 <= spooled <= 7  # RabbitMQ does not enforce its limit exactly
-    assert states == ["confirmed"] * (12 - spooled) + ["spooled"] * spooled
+    waiting = line.fill(picture)
+    assert len(waiting) >= 5
+    publisher = line.start("publish", "--line", "l1", "--category", "brick", *map(str, images))
+    spooled = [records(publisher.stdout.readline())[0] for _ in images]
+    assert {record["state"] for record in spooled} == {"spooled"}
     line.worker("--device", "cpu")
     out, _ = publisher.communicate(timeout=40)
-    assert [record["state"] for record in records(out)] == ["confirmed"] * spooled
-    assert len({verdict.job_id for verdict in line.verdicts(12)}) == 12
+    job_ids = [record["job_id"] for record in spooled]
+    assert [(record["job_id"], record["state"]) for record in records(out)] == [(one, "confirmed") for one in job_ids]
+    assert {verdict.job_id for verdict in line.verdicts(len(waiting) + 12)} == waiting | set(job_ids)
