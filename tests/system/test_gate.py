@@ -151,10 +151,11 @@ def test_a_gate_that_starts_while_rabbitmq_is_away_rejects_what_it_expects(line,
 def test_a_gate_without_a_connection_rejects_what_it_expects_and_accepts_nothing(line, arm, tmp_path):
     url = urllib.parse.urlsplit(line.environment["PATCHLINE_AMQP_URL"])
     proxy = Proxy(url.port)
+    configure(line, tmp_path)
     gate = start(line, arm, tmp_path, PATCHLINE_AMQP_URL=f"amqp://{url.username}:{url.password}@127.0.0.1:{proxy.port}")
     wait_for(lambda: is_serving(gate))
-    announce(line, "j1", patience_ms=3000)
-    time.sleep(0.5)
+    announce(line, "j1", patience_ms=6000)
+    wait_for(lambda: saved(line.settings.paths.gate / f"l1.{default_name()}.sqlite", "expected") == 1)
     proxy.close()
     decide(line, "j1")
     wait_for(arm.acts)

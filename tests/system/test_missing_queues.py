@@ -103,7 +103,7 @@ def test_a_queue_of_which_rabbitmq_has_kept_half_is_made_again_after_its_restart
         assert "restart its node" in advised.err
         assert not server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz")
         assert (worker.poll(), camera.poll()) == (None, None)
-        assert line.metric(worker.metrics_port, MISSING) == 1
+        wait_for(lambda: line.metric(worker.metrics_port, MISSING) == 1)
         node.server.stop()
         node.server.start()
         node.server.wait()

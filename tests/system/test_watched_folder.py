@@ -259,7 +259,10 @@ def test_a_killed_publisher_loses_no_image_and_repeats_only_what_was_under_way(l
     watch.process.wait(10)
     before = {messages.parse_job(message).job_id for message in line.messages(JOBS_QUEUE, 1000, timeout_s=2.0)}
     again = Watch(line, folder)
-    after = [messages.parse_job(message) for message in jobs(line, 60)]
+    after = []
+    while len(before | {job.job_id for job in after}) < 120:
+        after += map(messages.parse_job, line.messages(JOBS_QUEUE, 1) or pytest.fail("a job is missing"))
+    after += map(messages.parse_job, jobs(line, 0))
     again.stop()
     assert {job.part_id for job in after} <= expected
     assert len(before | {job.job_id for job in after}) == 120
