@@ -93,8 +93,8 @@ def worker(
         }
         metrics, turns = SupervisorMetrics(list(map(str, commands))), health.Health(settings.worker.stuck_s)
         turns.is_consuming = lambda: True
-        port = settings.worker.supervisor_port if first_port else 0
-        health.try_to_serve(settings.worker.metrics_host, port or None, metrics.registry, turns, "supervising")
+        own_port = (settings.worker.supervisor_port or None) if first_port else None
+        health.try_to_serve(settings.worker.metrics_host, own_port, metrics.registry, turns, "supervising")
         supervisor.supervise(commands, settings.worker, metrics.worker_restarted, stop, on_turn=turns.record_progress)
 
 
