@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from patchline.runtime.metrics import Application, Registry, application, unusab
 _log = structlog.get_logger(__name__)
 _MOST_SCRAPES = 4  # at the same time
 _TEXT = [("Content-Type", "text/plain; charset=utf-8")]
+PROCESS_HEADER = "Patchline-Process"  # its id: another process may have the port that somebody asks
 
 
 class Probes(Protocol):
@@ -104,7 +106,7 @@ def pages(metrics: Application, health: Probes) -> Application:
             start("404 Not Found", _TEXT)
             return [b"/metrics, /healthz, /readyz\n"]
         healthy = probes[path]()
-        start("200 OK" if healthy else "503 Service Unavailable", _TEXT)
+        start("200 OK" if healthy else "503 Service Unavailable", [*_TEXT, (PROCESS_HEADER, str(os.getpid()))])
         return [b"yes\n" if healthy else b"no\n"]
 
     return answer

@@ -113,6 +113,14 @@ def request_stop(guard: subprocess.Popen[bytes]) -> None:
         guard.stdin.close()
 
 
+def guarded(guard: subprocess.Popen[bytes]) -> list[str]:
+    """Return the process ids of what a guard has started: its command. Empty: it has ended."""
+    try:
+        return Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
+    except OSError:
+        return []
+
+
 def stop_guarded(guard: subprocess.Popen[bytes]) -> None:
     """Stop a guarded process and wait for its end."""
     request_stop(guard)
@@ -183,11 +191,21 @@ def speaks_amqp(port: int) -> bool:
 
 def responds(url: str) -> bool:
     """Return True if a GET request for this URL succeeds."""
+    return _headers(url) is not None
+
+
+def answering(url: str, header: str) -> str:
+    """Return a header of the answer to a GET request; empty: the request failed, or its answer has no such header."""
+    return (_headers(url) or {}).get(header, "")
+
+
+def _headers(url: str) -> Mapping[str, str] | None:
+    """Return the headers of the answer to a GET request, or None if it failed."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as reply:
-            return bool(reply.status == 200)
+            return reply.headers if reply.status == 200 else None
     except urllib.error.HTTPError as error:
         error.close()
-        return False
+        return None
     except OSError:
-        return False
+        return None

@@ -30,7 +30,7 @@ class Child:
     Attributes:
         name: for people.
         launch: starts the process.
-        is_ready: asks whether it does its work.
+        is_ready: asks whether this process does its work.
         may_start: whether it may be started for the first time; afterwards it runs until the end of the trial.
         request_stop: asks the process to end, without waiting.
         last_words: the end of its log, for people.
@@ -39,7 +39,7 @@ class Child:
 
     name: str
     launch: Callable[[], Running]
-    is_ready: Callable[[], bool]
+    is_ready: Callable[[Running], bool]
     request_stop: Callable[[Running], None]
     say: Callable[[str, str], None]
     may_start: Callable[[], bool] = lambda: True
@@ -69,7 +69,7 @@ class Child:
         code = self.process.poll()
         if code is not None:
             self._ended(now, code)
-        elif not self.ready and self.is_ready():
+        elif not self.ready and self.is_ready(self.process):
             self.ready = self.was_ready = True
             self.say(self.name, "ready")
 

@@ -61,13 +61,14 @@ class Trial:
         Raises:
             SetupError: another trial of this folder runs, a file cannot be used, or RabbitMQ does not answer.
             DiskFull: there is no room for what a start writes.
-            ServiceError: a server is not installed.
+            ServiceError: a server is not installed, or has no free port.
         """
         with disk.told(self._home), ExitStack() as stack:
             remembered = self._claim(stack)
             watched = lines.of_plant(self._file.parent, self._settings)
-            found = servers.choose(self._settings, self._home, remembered)
-            chosen = ports.choose(processes.wanted_ports(self._settings, watched), ports.is_free, server.free_ports)
+            claims = stack.enter_context(ports.Claims())
+            found = servers.choose(self._settings, self._home, remembered, claims.choose)
+            chosen = claims.choose(processes.wanted_ports(self._settings, watched))
             self.address = address(self._settings.console, chosen["pages"])
             remembered.console = self.address
             remembered.save()

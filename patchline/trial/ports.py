@@ -4,27 +4,64 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from patchline.services import server
 
 
-def choose(
-    wanted: Mapping[str, int], is_free: Callable[[int], bool], spare: Callable[[int], list[int]]
-) -> dict[str, int]:
+class Claims:
+    """Ports that no other trial of this host takes, also before anybody listens on them. A context manager.
+
+    RabbitMQ starts for seconds before the first process that needs it opens its port. A claim is a Unix socket with an
+    abstract name: the kernel keeps one of a name in each network, as it does with ports, until its process ends.
+    """
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+
+    def choose(self, wanted: Mapping[str, int]) -> dict[str, int]:
+        """Claim a port for each name, all different, as the function `choose` does. Raises ServiceError as it does."""
+        return choose(wanted, self.take, server.free_ports)
+
+    def take(self, port: int) -> bool:
+        """Claim a port. Return False if another trial has claimed it, or a server has it."""
+        if not is_free(port):
+            return False
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0patchline-up-{port}")
+        except OSError:
+            claim.close()
+            return False
+        self._sockets.append(claim)
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for claim in self._sockets:
+            claim.close()
+
+
+def choose(wanted: Mapping[str, int], take: Callable[[int], bool], spare: Callable[[int], list[int]]) -> dict[str, int]:
     """Return a port for each name, all different.
 
     Args:
         wanted: the ports by name, the most important first; 0: any.
-        is_free: whether nobody listens on a port.
-        spare: returns so many free ports.
+        take: takes a port; False: somebody has it.
+        spare: returns a number of free ports.
+
+    Raises:
+        ServiceError: others have taken the free ports meanwhile.
     """
-    chosen: dict[str, int] = {}
-    for name, port in wanted.items():
-        if port and port not in chosen.values() and is_free(port):
-            chosen[name] = port
+    chosen = {name: port for name, port in wanted.items() if port and take(port)}
     missing = [name for name in wanted if name not in chosen]
-    unused = (port for port in spare(len(wanted) + len(missing)) if port not in chosen.values())
-    return {name: chosen[name] if name in chosen else next(unused) for name in wanted}
+    unused = filter(take, spare(2 * len(missing)))
+    chosen |= zip(missing, unused, strict=False)
+    if len(chosen) < len(wanted):
+        raise server.ServiceError("other programs have taken the free ports meanwhile; start it again")
+    return {name: chosen[name] for name in wanted}
 
 
 def is_free(port: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchline import config
+from patchline.runtime import health
 from patchline.services import server
 from patchline.services.server import Server
 from patchline.trial import room
@@ -102,7 +103,7 @@ class Launcher:
                 return server.start_guarded(command, output, output, self.environment)
 
         url = f"http://{self.host}:{program.port}/readyz"
-        asked = (lambda: server.responds(url)), _request_stop, self.say
+        asked = (lambda process: _answers_itself(process, url)), _request_stop, self.say
         return Child(program.name, launch, *asked, may_start=may_start, last_words=lambda: _last_line(log))
 
     def server(self, private: Server) -> Child:
@@ -114,9 +115,14 @@ class Launcher:
             return private.guard
 
         words = private.home / "console.log"
-        return Child(
-            private.name, launch, private.is_ready, _request_stop, self.say, last_words=lambda: _last_line(words)
-        )
+        asked = (lambda _: private.is_ready()), _request_stop, self.say
+        return Child(private.name, launch, *asked, last_words=lambda: _last_line(words))
+
+
+def _answers_itself(process: Running, url: str) -> bool:
+    """Return True if a probe says yes, and is not one of another process that has the port."""
+    assert isinstance(process, subprocess.Popen)
+    return server.answering(url, health.PROCESS_HEADER) in server.guarded(process)
 
 
 def _request_stop(process: Running) -> None:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchline import config
 from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
-from patchline.services import private_servers, server
+from patchline.services import private_servers
 from patchline.services.server import Server
-from patchline.trial import ports
 from patchline.trial.memory import Memory
 
 _AMQP, _REDIS = "PATCHLINE_AMQP_URL", "PATCHLINE_REDIS_URL"
 _RABBITMQ_PORTS = ("rabbitmq", "rabbitmq-nodes", "rabbitmq-metrics", "epmd")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECT_S = 2.0
+ChoosePorts = Callable[[Mapping[str, int]], dict[str, int]]
 
 
 @dataclass
@@ -38,7 +38,11 @@ class Servers:
 
 
 def choose(
-    settings: config.Config, home: Path, memory: Memory, answers: Callable[[str, int], bool] | None = None
+    settings: config.Config,
+    home: Path,
+    memory: Memory,
+    choose_ports: ChoosePorts,
+    answers: Callable[[str, int], bool] | None = None,
 ) -> Servers:
     """Return the servers of a plant. Those of another host, or of the environment, have to answer.
 
@@ -46,6 +50,7 @@ def choose(
         settings: the configuration.
         home: folder for the data of private servers.
         memory: of the last start; gets the ports of this one.
+        choose_ports: returns a port for each name: the wanted one, or another if it is 0 or not free.
         answers: whether something listens at a host and port; asks it by default.
 
     Raises:
@@ -53,13 +58,23 @@ def choose(
         ServiceError: RabbitMQ is not installed.
     """
     asked, servers = answers or _answers, Servers()
-    _add_rabbitmq(servers, settings, home, memory, asked)
-    _add_redis(servers, settings, home, memory, asked)
+
+    def ports(*names: str) -> list[int]:
+        memory.ports |= choose_ports({name: memory.ports.get(name, 0) for name in names})
+        return [memory.ports[name] for name in names]
+
+    _add_rabbitmq(servers, settings, home, memory, ports, asked)
+    _add_redis(servers, settings, home, ports, asked)
     return servers
 
 
 def _add_rabbitmq(
-    servers: Servers, settings: config.Config, home: Path, memory: Memory, answers: Callable[[str, int], bool]
+    servers: Servers,
+    settings: config.Config,
+    home: Path,
+    memory: Memory,
+    ports: Callable[..., list[int]],
+    answers: Callable[[str, int], bool],
 ) -> None:
     addresses = _addresses(settings.broker.url)
     shown = " and ".join(f"{host}:{port}" for host, port in addresses)
@@ -68,7 +83,7 @@ def _add_rabbitmq(
         return
     if _is_named(_AMQP, addresses) or settings.broker.url_file is not None:
         raise SetupError(f"RabbitMQ does not answer at {shown}; start it, or correct its url (broker.url, {_AMQP})")
-    chosen = _ports(memory, _RABBITMQ_PORTS)
+    chosen = ports(*_RABBITMQ_PORTS)
     memory.node = memory.node or private_servers.node_name(chosen[0])
     node = private_servers.kept_rabbitmq(home / "rabbitmq", chosen, memory.node)
     servers.own.append(node.server)
@@ -76,7 +91,11 @@ def _add_rabbitmq(
 
 
 def _add_redis(
-    servers: Servers, settings: config.Config, home: Path, memory: Memory, answers: Callable[[str, int], bool]
+    servers: Servers,
+    settings: config.Config,
+    home: Path,
+    ports: Callable[..., list[int]],
+    answers: Callable[[str, int], bool],
 ) -> None:
     url = settings.redis.url
     addresses = _addresses(url)
@@ -90,15 +109,9 @@ def _add_redis(
         servers.used.append(("redis", "is not installed (apt-get install redis-server); the line runs without it"))
         servers.environment[_REDIS] = ""
     else:
-        (port,) = _ports(memory, ("redis",))
+        (port,) = ports("redis")
         private, servers.environment[_REDIS] = private_servers.redis(home / "redis", port=port)
         servers.own.append(private)
-
-
-def _ports(memory: Memory, names: tuple[str, ...]) -> list[int]:
-    chosen = ports.choose({name: memory.ports.get(name, 0) for name in names}, ports.is_free, server.free_ports)
-    memory.ports |= chosen
-    return list(chosen.values())
 
 
 def _is_named(variable: str, addresses: list[tuple[str, int]]) -> bool:

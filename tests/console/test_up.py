@@ -16,6 +16,7 @@ import pytest
 
 from patchline.operations import init
 from patchline.services import server
+from patchline.trial import ports, processes
 from tests.conftest import require_servers
 from tests.system.conftest import wait_for
 
@@ -147,3 +148,55 @@ def test_a_plant_comes_up_judges_a_picture_is_ended_and_still_knows_the_part(fol
         client = logged_in(stack, trial.wait_for(r"open (http\S+) in a browser")[1], OWN)
         assert "part-1" in client.get("search?part=part-1").text.partition("<tbody")[2]
         assert "password" not in trial.said
+
+
+def test_two_plants_that_come_up_together_have_pages_of_their_own(folder, tmp_path):
+    """The second one said that it was ready, since the first one's console answered its probes."""
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    with ExitStack() as stack:
+        trials = [Trial(plant, stack) for plant in (folder, other)]
+        opened = [trial.wait_for(r"open (http\S+) in a browser")[1] for trial in trials]
+        given = [trial.wait_for(r"name admin, password (\S+)")[1] for trial in trials]
+        assert len({*opened}) == 2
+        for trial, address, password in zip(trials, opened, given, strict=True):
+            trial.wait_for("archive +ready")
+            assert "starts again" not in trial.said
+            assert logged_in(stack, address, password).get("line").status_code == 200
+
+
+def test_two_trials_choose_other_ports_before_anybody_listens_and_one_that_ends_gives_them_back():
+    wanted = {"pages": 0, "worker": 0}
+    with ports.Claims() as first:
+        taken = first.choose(wanted)
+        with ports.Claims() as second:
+            others = second.choose(taken)
+        assert not {*taken.values()} & {*others.values()}
+    with ports.Claims() as third:
+        assert third.choose(taken) == taken
+
+
+SERVES = """
+import sys, time
+from patchline.runtime import health
+from patchline.runtime.metrics import Registry, application
+class Ready:
+    is_alive = is_ready = lambda self: True
+if sys.argv[1] != "0":
+    health.serve("127.0.0.1", int(sys.argv[1]), application(Registry()), Ready())
+time.sleep(60)
+"""
+
+
+def test_a_process_is_not_ready_because_another_one_answers_at_its_port(tmp_path):
+    (port,) = server.free_ports(1)
+    launcher = processes.Launcher(tmp_path / "config.yaml", tmp_path, {}, server.HOST, print)
+    child = launcher.child(processes.Program("worker", ("worker",), port), lambda: True)
+    with ExitStack() as stack:
+        silent, serving = (
+            server.start_guarded([sys.executable, "-c", SERVES, number], None, None, {}) for number in ("0", str(port))
+        )
+        stack.callback(server.stop_guarded, silent)
+        stack.callback(server.stop_guarded, serving)
+        wait_for(lambda: child.is_ready(serving))
+        assert not child.is_ready(silent)

@@ -6,13 +6,14 @@ import re
 import sys
 import time
 from collections import deque
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from patchline import config
-from patchline.console import audit, lesson_plot
+from patchline.console import audit, lesson_fit, lesson_plot
 from patchline.console.lesson_files import JudgedDefect, Outlier, Result, Run
 from patchline.console.lessons import Lesson
 from patchline.console.roles import Role
@@ -525,6 +526,30 @@ def test_what_bars_show_is_told(capsys, monkeypatch):
     count = len(told)
     time.sleep(0.05)
     assert len(told) == count, "nothing is told after the block"
+
+
+def test_a_page_shows_the_steps_that_a_fit_tells(bench, monkeypatch):
+    browser = bench.browser(Role.ENGINEER)
+    path = begin(browser)
+    send(browser, path, [("a.png", png())])
+    browser.post(f"{path}/fit")
+    lesson, shown = lesson_of(bench, path), []
+
+    @contextmanager
+    def followed(tell):
+        for bar in (("features", 3, 24), ("held-out coresets", 5, 24)):
+            tell(*bar)
+            shown.append(browser.get(path).text)
+        yield
+
+    monkeypatch.setattr(lesson_fit.terminal, "followed", followed)
+    with pytest.raises(SetupError, match="1 good"):
+        lesson_fit.fit_lesson(lesson, bench.console.settings, lesson.run)
+    for page, step, value in zip(
+        shown, ("It describes the pictures", "It leaves out each picture"), (3, 5), strict=True
+    ):
+        assert step in page
+        assert f'value="{value}" max="24"' in page
 
 
 def test_a_fit_that_has_said_how_it_ended_delays_no_other_one(tmp_path):

@@ -12,6 +12,7 @@ from patchline.cli import up
 from patchline.operations import init
 from patchline.protocol.errors import DiskFull, MismatchError, SetupError
 from patchline.services import private_servers
+from patchline.services.server import ServiceError
 from patchline.trial import lines, memory, plant, ports, processes, room, servers
 from patchline.trial.child import Child
 
@@ -34,7 +35,7 @@ class Bench:
         self.child = Child(
             "worker",
             self.launch,
-            lambda: self.ready,
+            lambda _: self.ready,
             lambda process: setattr(process, "stops", process.stops + 1),
             lambda name, text: self.said.append(f"{name} {text}"),
             lambda: self.may,
@@ -238,9 +239,18 @@ def test_a_child_is_started_anew_without_a_pause_and_asked_once():
 
 def test_wanted_ports_are_taken_if_they_are_free_and_nobody_else_wants_them():
     used, spare = {8420}, [20001, 9100, 20002, 20003, 20004, 20005]
+
+    def take(port):
+        return port not in used and (used.add(port) or True)
+
     wanted = {"pages": 8420, "worker": 9100, "archive": 9140, "console": 0, "gate l1": 9140}
-    chosen = ports.choose(wanted, lambda port: port not in used, lambda count: spare[:count])
+    chosen = ports.choose(wanted, take, lambda count: spare[:count])
     assert chosen == {"pages": 20001, "worker": 9100, "archive": 9140, "console": 20002, "gate l1": 20003}
+
+
+def test_free_ports_that_others_take_meanwhile_are_an_error_with_an_advice():
+    with pytest.raises(ServiceError, match="have taken the free ports meanwhile; start it again"):
+        ports.choose({"pages": 8420, "worker": 0}, lambda port: port == 8420, lambda count: [20001, 20002][:count])
 
 
 @pytest.fixture
@@ -305,7 +315,10 @@ def test_the_archive_comes_first_and_pictures_are_sent_once_they_can_be_judged(f
 def chosen(folder, answers, remembered=None):
     settings = config.load(folder / "config.yaml")
     remembered = remembered or memory.Memory(folder / "state.json")
-    return servers.choose(settings, folder / "up", remembered, lambda host, port: (host, port) in answers)
+    with ports.Claims() as claims:
+        return servers.choose(
+            settings, folder / "up", remembered, claims.choose, lambda host, port: (host, port) in answers
+        )
 
 
 def test_servers_that_answer_are_used(folder):
