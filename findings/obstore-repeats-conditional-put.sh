@@ -56,7 +56,8 @@ try:
     outcome = "no error"
 except AlreadyExistsError:
     outcome = "AlreadyExistsError"
-print(f"{len(conditions)} requests, each with If-None-Match {set(conditions)}: {outcome}; stored {list(stored.values())}")
+said = f"{len(conditions)} requests, each with If-None-Match {set(conditions)}: {outcome}"
+print(f"{said}; stored {list(stored.values())}")
 is_same = outcome == "AlreadyExistsError" and conditions == ["*", "*"] and list(stored.values()) == [b"my bytes"]
 sys.exit(0 if is_same else 1)
 PYTHON

@@ -1,7 +1,7 @@
 #!/bin/sh
-# pika 1.4.4: a header whose value is an AMQP timestamp after the year 9999 raises ValueError while the frame is decoded,
-# although AMQP 0-9-1 allows any 64-bit timestamp. The error comes from the I/O loop and not from a callback, so a
-# consumer of such a message cannot handle it. A producer that writes milliseconds instead of seconds makes one.
+# pika 1.4.4: a header whose value is an AMQP timestamp after the year 9999 raises ValueError while the frame is
+# decoded, although AMQP 0-9-1 allows any 64-bit timestamp. The error comes from the I/O loop and not from a callback,
+# so a consumer of such a message cannot handle it. A producer that writes milliseconds instead of seconds makes one.
 #
 # Seen: ValueError: year 55901 is out of range
 set -eu

@@ -158,7 +158,7 @@ def unreadable_pixels(image: bytes) -> Unusable:
 
 
 def _check_bmp(image: bytes) -> None:
-    """Refuse channels in another order than blue, green, red: OpenCV ignores the masks of 32-bit pixels."""
+    """Refuse channels in another order than blue, green, red: OpenCV ignores the masks of a header below 56 bytes."""
     if len(image) < _BMP_HEADER.size:
         return  # OpenCV refuses it
     size, bits, compression, *masks = _BMP_HEADER.unpack_from(image)
