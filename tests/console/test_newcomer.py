@@ -13,8 +13,8 @@ from tests.conftest import make_textures
 from tests.console.test_up import OWN, Trial, folder
 
 __all__ = ["browser", "folder", "page", "people"]
-pytestmark = pytest.mark.timeout(600)
-WAIT_MS = 120_000  # a busy machine fits a memory bank, and starts a worker
+pytestmark = pytest.mark.timeout(900)
+WAIT_MS = 240_000  # a busy machine fits a memory bank, which gives way to all others, and starts a worker
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from tests.console.test_console import PASSWORD, log_in
 from tests.system.conftest import Line, wait_for
 from tests.system.test_archive import start
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
+FIT_S = 240  # a fit gives way to all other processes, also to those of other tests
 NEW = "brick_two"  # the configuration does not name it
 
 
@@ -84,7 +85,7 @@ class Lesson:
 
     def follow(self):
         """Look at the page until the fit has ended. Return what was shown, and the last page."""
-        shown, deadline = [], time.monotonic() + 120
+        shown, deadline = [], time.monotonic() + FIT_S
         while True:
             page = self.client.get(self.path).text
             if 'hx-trigger="every 1s"' not in page:

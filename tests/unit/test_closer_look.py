@@ -24,6 +24,9 @@ from patchline.operations.look_result import Answer, CloserLook
 from patchline.protocol.errors import SetupError
 from tests.unit.test_replay import Scene
 
+LOOK_S = 200.0  # a child gives way to all other processes: to load its modules took 30 s beside three that computed
+pytestmark = pytest.mark.timeout(2 * LOOK_S)
+
 
 @pytest.fixture(scope="module")
 def settings(plant):
@@ -132,7 +135,7 @@ def test_a_child_that_lacks_its_archive_says_why_and_learns_no_password(settings
     settings = config.with_urls(settings, url, None)
     assert "secret" not in look_child.task(settings, "job-1").decode()
     with pytest.raises(SetupError, match="there is no archive"):
-        look_child.look(settings, "job-1", 60, threading.Event())
+        look_child.look(settings, "job-1", LOOK_S, threading.Event())
 
 
 def test_a_child_reads_the_password_of_the_archive_from_the_environment(settings, monkeypatch):
@@ -141,12 +144,12 @@ def test_a_child_reads_the_password_of_the_archive_from_the_environment(settings
     settings = settings.model_copy(update={"archive": settings.archive.model_copy(update={"url": url})})
     assert "secret" not in look_child.task(settings, "job-1").decode()
     with pytest.raises(SetupError, match="the archive does not answer"):
-        look_child.look(settings, "job-1", 60, threading.Event())
+        look_child.look(settings, "job-1", LOOK_S, threading.Event())
 
 
 def test_a_child_that_gets_nonsense_ends_with_the_reason(tmp_path):
     result = subprocess.run(
-        [sys.executable, "-m", "patchline.operations.look_child"], input=b"{}", capture_output=True, timeout=60
+        [sys.executable, "-m", "patchline.operations.look_child"], input=b"{}", capture_output=True, timeout=LOOK_S
     )
     assert result.returncode == 1
     assert b"job_id" in result.stderr
@@ -166,7 +169,7 @@ sys.exit(look_child.main())
 
 def test_what_a_library_prints_is_no_part_of_the_answer(settings):
     task = look_child.task(settings, "job-1")
-    result = subprocess.run([sys.executable, "-c", _TALKATIVE], input=task, capture_output=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", _TALKATIVE], input=task, capture_output=True, timeout=LOOK_S)
     assert CloserLook.model_validate_json(result.stdout) == CloserLook(answer=Answer.SAME)
     assert b"a library prints" in result.stderr
 
@@ -180,7 +183,7 @@ def test_at_the_end_of_the_console_no_child_is_waited_for(settings):
     stop = threading.Event()
     stop.set()
     with pytest.raises(SetupError, match="the console ends"):
-        look_child.look(settings, "job-1", 60, stop)
+        look_child.look(settings, "job-1", LOOK_S, stop)
 
 
 def test_the_distance_of_a_trial_is_told_in_thresholds_of_doubt(reject):
