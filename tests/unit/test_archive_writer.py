@@ -4,7 +4,6 @@ import threading
 
 import pytest
 from prometheus_client import generate_latest
-from structlog.testing import capture_logs
 
 from patchline.archive import process
 from patchline.archive.base import Search, Unavailable, Unstorable
@@ -16,6 +15,7 @@ from patchline.broker.memory import MemoryBroker
 from patchline.protocol import topology
 from patchline.protocol.messages import VERDICT_TYPE
 from tests.archive_contract import NOW, message
+from tests.own_logs import capture_own_logs
 
 KEY = "l1.brick.fail"
 
@@ -189,6 +189,6 @@ def test_an_archive_that_waits_for_days_says_each_reason_once(monkeypatch):
         if reason is not None:
             raise Unavailable(reason)
 
-    with capture_logs() as logged:
+    with capture_own_logs() as logged:
         process._until_stopped(attempt, Unavailable, "waiting", threading.Event())
     assert [(line["event"], line["reason"]) for line in logged] == [("waiting", "disk full"), ("waiting", "read-only")]

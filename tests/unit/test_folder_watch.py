@@ -872,7 +872,7 @@ def test_the_deadline_counts_from_the_capture_and_late_images_go_last(plant):
     captures = plant.captures(watch)
     assert [capture.part_id for capture in captures] == ["2-fresh", "3-ahead", "1-late"]
     remaining = [capture.deadline / 1000 - now for capture in captures]
-    assert remaining == pytest.approx([8, 10, -50], abs=1.0)
+    assert remaining == pytest.approx([8, 10, -50], abs=1.0 + time.time() - now)
     assert plant.metric("late_images_total") == 1
 
 
@@ -882,7 +882,7 @@ def test_a_gate_waits_for_the_whole_deadline_of_a_camera_whose_clock_is_ahead(pl
     os.utime(write(plant.root / "ahead.png"), (now + 240, now + 240))
     (capture,) = plant.captures(watch)
     assert capture.deadline - capture.captured_at == 10_000
-    assert capture.captured_at / 1000 == pytest.approx(now, abs=5.0)
+    assert capture.captured_at / 1000 == pytest.approx(now, abs=1.0 + time.time() - now)
 
 
 def test_a_second_publisher_of_a_folder_and_line_is_refused_until_the_first_one_ends(plant, tmp_path):

@@ -534,7 +534,8 @@ def test_a_journal_that_cannot_be_renamed_is_used_on_and_renamed_later(gate, tmp
         for record in records[1:4]:
             journal.rotate(tasks.append)
             journal.write_done(record)
-    assert [entry["event"] for entry in logs] == ["gate journal cannot be renamed, it grows"]
+    events = [entry["event"] for entry in logs if "journal" in entry["event"]]  # others may log, too
+    assert events == ["gate journal cannot be renamed, it grows"]
     assert (tasks, len(failures)) == ([], 3)
     journal.rotate(tasks.append)
     journal.write_done(records[4])

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from structlog.testing import capture_logs
 
 from patchline.gate.decide import NO_VERDICT
 from patchline.gate.instance import claim
@@ -13,6 +12,7 @@ from patchline.protocol.gate_messages import (
 )
 from patchline.protocol.messages import Decision
 from tests.gate_bench import Bench
+from tests.own_logs import capture_own_logs
 
 BENCH = Bench
 
@@ -99,7 +99,7 @@ def test_the_arm_counts_as_out_of_order_until_it_acknowledges_or_has_nothing_to_
 
 
 def test_a_gate_says_that_it_stands_by_once_it_hears_its_line(bench):
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         bench.step()
         bench.now += 1.0
         bench.step()
@@ -358,7 +358,7 @@ def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(servi
     serving.verdict("replayed", replay=True)
     serving.verdict("foreign", line="other")
     serving.part("foreign-part", line="other")
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         serving.pass_time(3.0)
     assert serving.acts() == []
     assert [log["event"] for log in logs if log["log_level"] != "warning"] == [
@@ -372,7 +372,7 @@ def test_the_verdict_of_a_replayed_job_and_one_of_another_line_move_no_arm(servi
 def test_a_wrong_clock_of_the_gate_changes_no_decision_and_is_named(serving, offset_ms):
     serving.wall_offset_ms = offset_ms
     serving.part("j")
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         serving.step()
         serving.verdict("j")
         serving.step()
@@ -480,7 +480,7 @@ def test_a_fault_of_the_arm_is_counted_and_retried_with_a_growing_pause(serving)
     assert serving.service.arm_works
     serving.arm.fault = "jammed"
     serving.part("j")
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         serving.pass_time(12.0)
     assert not serving.service.arm_works
     faults = [log for log in logs if "not acknowledged" in log["event"]]

@@ -5,13 +5,13 @@ import shutil
 import threading
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from patchline import config
 from patchline.banks import known_categories, opening, store
 from patchline.cli import line, main
 from patchline.protocol.errors import SetupError
+from tests.own_logs import capture_own_logs
 
 VERSION = "1" * 64
 RECIPE = {"backbone": "net", "layer": "layer3", "resize": 256, "imagesize": 224}
@@ -75,7 +75,7 @@ def test_a_new_category_needs_a_recipe_all_the_same(plant):
 
 def test_a_store_that_is_away_keeps_no_publisher_from_starting(settings):
     shutil.rmtree(settings.banks.store)
-    with structlog.testing.capture_logs() as logs:
+    with capture_own_logs() as logs:
         known_categories.require(settings, "sael")
     assert [(log["log_level"], log["category"]) for log in logs] == [("warning", "sael")]
     assert "is not mounted" in logs[0]["reason"]
@@ -91,7 +91,7 @@ def test_a_store_that_never_answers_holds_no_publisher(settings, monkeypatch):
     monkeypatch.setattr(opening, "versions", versions)
     monkeypatch.setattr(known_categories, "_PATIENCE_S", 0.01)
     try:
-        with structlog.testing.capture_logs() as logs:
+        with capture_own_logs() as logs:
             known_categories.require(settings, "sael")
         assert "has not answered" in logs[0]["reason"]
     finally:

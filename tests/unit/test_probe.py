@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from bench import altered_models, random_network
@@ -15,6 +14,7 @@ from patchline.devices import backbone, loading, model_manifest, probe, probe_ch
 from patchline.models import probes
 from patchline.protocol.errors import SetupError
 from tests.conftest import CONFIG
+from tests.own_logs import capture_own_logs
 
 NAME = "efficientnet_lite0"
 SMALL = random_network.Network(layers=1, side=64)
@@ -130,7 +130,7 @@ def test_the_default_backbone_has_probes_for_the_usual_sides():
 
 
 def test_a_manifest_of_an_earlier_build_is_served_and_the_log_names_the_command(old_models):
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         loading.load(old_models, NAME, 64, backbone.CPU, 1).close()
     assert [line["add"] for line in logs] == [f"patchline probe {NAME} --side 64"]
 

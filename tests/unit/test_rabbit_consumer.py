@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from pika import spec
-from structlog.testing import capture_logs
 
 from patchline.broker import rabbit_consumer
 from patchline.broker.rabbit_consumer import RabbitConsumer
+from tests.own_logs import capture_own_logs
 from tests.pika_channels import Connection
 
 _PROBE_S, _ANSWER_S = 2.0, 10.0  # timers of the consumer
@@ -54,7 +54,7 @@ def test_consumers_that_end_together_ask_at_once_and_wait_no_longer_than_one(beg
     connection.sent.clear()
     waits = [getattr(consumer, begin)() for consumer in consumers]
     assert connection.sent == [(number, method.NAME) for number in (1, 2, 3)]
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         for wait in waits:
             wait()
     assert [log["event"] for log in logs] == ["RabbitMQ did not reply"] * 3
@@ -87,6 +87,6 @@ def test_a_subscription_that_is_confirmed_after_its_channel_was_replaced_counts_
     consumer = consumer_of(connection)
     (tag,) = connection.channels[0].consumer_tags
     connection.time_is_over(_ANSWER_S)
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         confirm(connection, tag)
     assert (logs, consumer.subscribed) == ([], False)

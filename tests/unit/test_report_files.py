@@ -154,13 +154,13 @@ def test_while_the_store_is_away_a_report_is_made_without_pictures(bench, made):
     assert made.report.digest in page
 
 
-def test_a_report_is_kept_for_two_minutes_so_that_page_and_files_say_the_same(bench):
+def test_a_report_is_kept_for_two_minutes_so_that_page_and_files_say_the_same(own):
     request = REQUEST.model_copy(update={"line": None})
-    first = bench.console.reports.make(request)
-    bench.archive.save([record("new", decided_at=NOW + 1)], [])
-    assert bench.console.reports.make(request) is first
-    bench.pass_time(121)
-    assert bench.console.reports.make(request).report.parts == first.report.parts + 1
+    first = own.console.reports.make(request)
+    own.archive.save([record("new", decided_at=NOW + 1)], [])
+    assert own.console.reports.make(request) is first
+    own.pass_time(121)
+    assert own.console.reports.make(request).report.parts == first.report.parts + 1
 
 
 @pytest.mark.parametrize("language", [one for one in texts.LANGUAGES if one != "en"])

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from structlog.testing import capture_logs
 
 from patchline.broker.base import BrokerError
 from patchline.broker.memory import MemoryBroker
@@ -11,6 +10,7 @@ from patchline.protocol import topology
 from patchline.protocol.status_message import Status
 from patchline.protocol.topology import Queue, Topology
 from patchline.runtime.status import BLIND, SERVING, Identity, StatusSender
+from tests.own_logs import capture_own_logs
 
 NOW_MS = 1_800_000_000_000
 
@@ -71,7 +71,7 @@ def test_a_status_that_cannot_be_sent_or_made_does_no_harm(plant, monkeypatch):
         raise BrokerError("no exchange")
 
     monkeypatch.setattr(plant.broker, "publish", fail)
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         assert not plant.sender.send()
         plant.holds = None
         assert not plant.sender.send()
@@ -82,7 +82,7 @@ def test_a_failure_of_the_status_is_logged_once_and_its_end_too(plant, monkeypat
     def fail(*_, **__):
         raise BrokerError("no exchange")
 
-    with capture_logs() as logs:
+    with capture_own_logs() as logs:
         with monkeypatch.context() as patch:
             patch.setattr(plant.broker, "publish", fail)
             assert [plant.sender.send() for _ in range(3)] == [False] * 3
