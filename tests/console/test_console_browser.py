@@ -21,8 +21,9 @@ from tests.console.console_line import ConsoleLine, log_in
 from tests.system.conftest import delete_queues, wait_for
 
 __all__ = ["browser", "page", "people"]
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 WAIT_MS = 20_000  # a busy machine
+LOOK_MS = 200_000  # a closer look gives way to all other processes
 VIEWS = (
     DESK | {"locale": "en-GB"},
     TABLET | {"locale": "de-DE"},
@@ -164,7 +165,7 @@ def test_a_part_is_compared_with_good_parts_by_keyboard(line, people):
     page.goto(f"{line.url}/part/part-of-{line.rejects()[0]}")
     page.get_by_role("button", name="Compare with good parts").press("Enter")
     expect(page.get_by_role("status")).to_contain_text("It is judged again.")
-    expect(page.get_by_role("heading", name="Compared with good parts")).to_be_visible(timeout=120_000)
+    expect(page.get_by_role("heading", name="Compared with good parts")).to_be_visible(timeout=LOOK_MS)
     for image in page.locator(".pair img").all():
         wait_for(lambda image=image: image.evaluate("image => image.complete && image.naturalWidth > 0"))
     expect(page.locator(".pair figcaption")).to_have_count(2)

@@ -64,7 +64,8 @@ def confirm(page, button, why, done):
     """Give the reason in the form of a button, and press it."""
     form = page.locator("form", has=page.get_by_role("button", name=button, exact=True))
     form.get_by_label("Why?").fill(why)
-    form.get_by_role("button").click()
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        form.get_by_role("button").click()
     expect(page.get_by_role("status")).to_contain_text(done)
 
 

@@ -8,24 +8,25 @@ import time
 from contextlib import ExitStack, closing
 
 import httpx2 as httpx
-import psutil
 import pytest
 
 from patchline.archive import opening
 from patchline.archive.picture_table import PictureTable
 from patchline.runtime.connections import now_ms
 from patchline.services import server
+from tests import children, held_file
 from tests.conftest import CONFIG
 from tests.console.test_console import PASSWORD, Listener, log_in
 from tests.system.conftest import Line, wait_for
 from tests.system.test_archive import start
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 REJECTS = 12
 SETTINGS = """
 archive: {batch: 20, batch_ms: 20, pictures: {decisions: [fail, review], pass_share: 1.0, min_free_bytes: 0}}
 """
-LOOK_S = 100.0
+LOOK_S = 200.0  # a look gives way to all other processes
+LOOKS = ("-m", "patchline.operations.look_child")  # of the command of a closer look
 
 
 @pytest.fixture
@@ -90,9 +91,10 @@ def forget_heat_map(line, job):
 
 
 def child_of(line):
-    """The process that computes a closer look; None if there is none."""
-    children = psutil.Process(line.console.pid).children(recursive=True)
-    return next((one for one in children if "patchline.operations.look_child" in one.cmdline()), None)
+    """Wait for the process that computes a closer look, and return it."""
+    wait_for(lambda: children.living(line.console.pid, *LOOKS))
+    (child,) = children.living(line.console.pid, *LOOKS)
+    return child
 
 
 def test_heat_maps_of_rejects_come_at_once_and_those_of_passed_parts_by_replay(line, client, texture_folder):
@@ -126,18 +128,21 @@ def test_heat_maps_of_rejects_come_at_once_and_those_of_passed_parts_by_replay(l
     assert client.get("/look/reject-0/heat_map").content == stored
 
     form = {"csrf": re.search(r'name="csrf" value="([^"]+)"', page)[1]}
+    model = held_file.hold_the_model(line.folder)  # a look loads it
     client.post("/look/reject-1", data=form)
-    wait_for(lambda: child_of(line))
     child = child_of(line)
-    wait_for(lambda: not child.is_running() or child.nice() == 19)
+    wait_for(lambda: child.nice() == 19)
+    model.release()
     (line.folder / "faiss-index-precision" / "brick").rename(line.folder / "elsewhere")
     page = look_at(client, "reject-2")
     assert "The memory bank that judged it is missing." in page
     assert "is not in" in page
+    (line.folder / "elsewhere").rename(line.folder / "faiss-index-precision" / "brick")
+    model = held_file.hold_the_model(line.folder)
     client.post("/look/reject-3", data=form)
-    wait_for(lambda: child_of(line))
     child = child_of(line)
     line.console.kill()
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not children.is_alive(child))
+    model.release()
     with pytest.raises(httpx.HTTPError):
         client.get("/line")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import psutil
 import pytest
 
 from patchline.archive import opening as archive_opening
@@ -18,6 +17,7 @@ from patchline.archive.database import Access
 from patchline.banks import opening
 from patchline.console import words
 from patchline.services import server
+from tests import children, held_file
 from tests.conftest import CONFIG, make_textures
 from tests.console.test_console import PASSWORD, log_in
 from tests.system.conftest import Line, wait_for
@@ -26,6 +26,7 @@ from tests.system.test_archive import start
 pytestmark = pytest.mark.timeout(900)
 FIT_S = 240  # a fit gives way to all other processes, also to those of other tests
 NEW = "brick_two"  # the configuration does not name it
+FITS = ("-m", "patchline.console.fitting")  # of the command of a fit
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +99,11 @@ class Lesson:
             time.sleep(0.1)
 
 
-def children_that_fit(console):
-    return [
-        child
-        for child in psutil.Process(console.pid).children(recursive=True)
-        if "patchline.console.fitting" in child.cmdline()
-    ]
+def child_that_fits(line):
+    """Wait for the process that fits, and return it."""
+    wait_for(lambda: children.living(line.console.pid, *FITS))
+    (child,) = children.living(line.console.pid, *FITS)
+    return child
 
 
 def upload(lesson, good, defects):
@@ -124,9 +124,10 @@ def see_the_outlier(lesson):
 
 
 def kill_the_fit(line, lesson):
+    """A fit, which is held where it loads its model, is killed."""
     lesson.fit(seen="odd.png", leave="odd.png")
     assert "being fitted" in lesson.client.get("/teach").text
-    (child,) = children_that_fit(line.console)
+    child = child_that_fits(line)
     wait_for(lambda: child.nice() == 19)  # it says so itself, as soon as it runs
     child.send_signal(signal.SIGKILL)
     _, page = lesson.follow()
@@ -134,10 +135,9 @@ def kill_the_fit(line, lesson):
 
 
 def kill_the_console(line, lesson):
-    """A fit ends with its console, and the next console says so."""
+    """A fit, which is held, too, ends with its console, and the next console says so."""
     lesson.fit(seen="odd.png", leave="odd.png")
-    wait_for(lambda: children_that_fit(line.console))
-    (child,) = children_that_fit(line.console)
+    child = child_that_fits(line)
     os.kill(line.console.pid, signal.SIGKILL)
     line.console.wait(10)
     child.wait(20)
@@ -169,8 +169,10 @@ def test_a_new_category_is_taught_in_the_browser(line, pictures):
         lesson = Lesson(log_in(line, stack, "anna"), NEW)
         upload(lesson, good, defects)
         see_the_outlier(lesson)
+        model = held_file.hold_the_model(line.folder)
         kill_the_fit(line, lesson)
         kill_the_console(line, lesson)
+        model.release()
         assert versions.state(NEW).published == ()
         version = make_the_version(lesson, versions)
         assert not (line.settings.paths.memory_banks / NEW).exists()

@@ -11,12 +11,13 @@ import time
 from contextlib import ExitStack
 
 import httpx2 as httpx
-import psutil
 import pytest
 
 from patchline.operations import init
 from patchline.services import server
+from patchline.trial import plant as trial_plant
 from patchline.trial import ports, processes
+from tests import children
 from tests.conftest import require_servers
 from tests.system.conftest import wait_for
 
@@ -85,17 +86,6 @@ class Trial:
         return code, time.monotonic() - began
 
 
-def running(trial):
-    return [one for one in psutil.Process(trial.process.pid).children(recursive=True) if is_alive(one)]
-
-
-def is_alive(process):
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 OWN = "a password of my own"
 
 
@@ -130,18 +120,18 @@ def test_a_plant_comes_up_judges_a_picture_is_ended_and_still_knows_the_part(fol
         trial.wait_for("publisher l1 +ready")
         shutil.copy(next((texture_folder / "test" / "scratch").glob("*.png")), folder / "captured" / "part-1.png")
         wait_for(lambda: "part-1" in client.get("search?part=part-1").text.partition("<tbody")[2], PATIENCE_S)
-        (archive,) = [one for one in running(trial) if one.cmdline()[1:4] == ["-m", "patchline", "archive"]]
+        (archive,) = children.living(trial.process.pid, "-m", "patchline", "archive")
         archive.kill()
         trial.wait_for(r"archive +was ended by signal 9, starts again in 1 s")
         trial.wait_for("archive +ready", count=2)
-        started = running(trial)
+        started = children.living(trial.process.pid)
         code, seconds = trial.end(signal.SIGINT)
-        assert (code, seconds < 30) == (0, True), (seconds, trial.said)
+        assert (code, seconds < trial_plant._END_S) == (0, True), (seconds, trial.said)
         ended = re.findall(r"(?m)^\S+  (\w+)[\w ]* ended$", trial.said)
         assert {*ended[:2]} == {"publisher", "console"}
         assert ended[2] == "worker"
         assert {*ended[-2:]} == {"redis", "rabbitmq"}
-        assert not [one for one in started if is_alive(one)]
+        assert not [one for one in started if children.is_alive(one)]
     with ExitStack() as stack:
         trial = Trial(folder, stack)
         trial.wait_for("publisher l1 +ready")

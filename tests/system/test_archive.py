@@ -3,7 +3,7 @@
 import signal
 import sqlite3
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from patchline.broker.base import Message, Outgoing
 from patchline.protocol import topology
 from patchline.protocol.messages import VERDICT_TYPE
 from patchline.services import server
+from tests import children
 from tests.archive_contract import message
 from tests.conftest import CONFIG
 from tests.system.conftest import Line, emptied, records, wait_for
@@ -169,15 +170,17 @@ def test_an_archive_whose_database_has_frozen_says_so_and_goes_on_with_it(line, 
     archive = start(line)
     publish(line, range(20))
     assert_one_row_each(postgresql_target, 20)
-    frozen = psutil.Process(postgres.server.guard.pid).children(recursive=True)
+    frozen = children.living(postgres.server.guard.pid)
     for process in frozen:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # PostgreSQL's short-lived children
+            process.suspend()
     try:
         publish(line, range(20, 40))
         wait_for(lambda: not is_ready(archive))
     finally:
         for process in frozen:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
     assert_one_row_each(postgresql_target, 40)
     wait_for(lambda: is_ready(archive))
 

@@ -7,7 +7,6 @@ import socket
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from patchline.protocol import topology
@@ -15,6 +14,7 @@ from patchline.protocol.errors import Reason
 from patchline.protocol.messages import Decision
 from patchline.runtime import connections
 from patchline.services import server
+from tests import children
 from tests.system.conftest import records, wait_for
 
 pytestmark = pytest.mark.timeout(120)
@@ -74,7 +74,7 @@ def test_a_job_that_kills_its_worker_gets_an_error_verdict_and_the_others_are_in
         verdicts |= {verdict.job_id: verdict for verdict in line.verdicts(1) or pytest.fail("a verdict is missing")}
     assert (verdicts["poison"].decision, verdicts["poison"].reason) == (Decision.ERROR, Reason.CRASHED)
     assert all(verdicts[f"good-{number}"].decision is not Decision.ERROR for number in range(4))
-    (dead,) = line.messages(topology.DEAD, 2, timeout_s=2.0)
+    (dead,) = line.all_messages(topology.DEAD, 1)
     assert (dead.message_id, dead.body) == ("poison", picture)
     crashes = len(list(points.glob("poisoned-*")))
     assert crashes == line.settings.broker.max_attempts
@@ -102,11 +102,11 @@ def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture)
     line.send(picture, "before")
     assert len(line.verdicts(1)) == 1
     time.sleep(0.5)  # until its supervisor knows that it is ready
-    (frozen,) = psutil.Process(supervisor.pid).children()
+    (frozen,) = children.living(supervisor.pid)
     frozen.suspend()
     line.send(picture, "after")
     wait_for(lambda: "after" in {verdict.job_id for verdict in line.verdicts(1)})  # the first may be repeated
-    assert not frozen.is_running() or frozen.status() == psutil.STATUS_ZOMBIE
+    assert not children.is_alive(frozen)
     assert line.metric(supervisor.metrics_port, "patchline_worker_restarts_total") == 1
 
 
@@ -114,12 +114,12 @@ def test_a_frozen_worker_is_restarted_and_counted(line, short_timeouts, picture)
 def test_a_worker_ends_when_its_supervisor_is_killed(line, short_timeouts, ready):
     line.reconfigure(short_timeouts)
     supervisor = start_supervisor(line)
-    wait_for(lambda: psutil.Process(supervisor.pid).children())
-    (worker,) = psutil.Process(supervisor.pid).children()
+    wait_for(lambda: children.living(supervisor.pid))
+    (worker,) = children.living(supervisor.pid)
     if ready:
         wait_for(lambda: server.responds(f"http://127.0.0.1:{supervisor.worker_port}/readyz"))
     supervisor.kill()
-    wait_for(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 10)
+    wait_for(lambda: not children.is_alive(worker), 10)
 
 
 def test_a_supervisor_drains_its_worker_on_sigterm(line, short_timeouts, picture):

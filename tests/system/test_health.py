@@ -1,5 +1,6 @@
 """Health endpoints and metrics of a worker."""
 
+import shutil
 import subprocess
 import urllib.request
 
@@ -7,6 +8,7 @@ import pytest
 
 from patchline.runtime.health import Health
 from patchline.services import server
+from tests import held_file
 from tests.queues import JOBS_QUEUE, delete_if_read
 from tests.system.conftest import wait_for
 
@@ -22,12 +24,15 @@ def url(worker, path):
     return f"http://127.0.0.1:{worker.metrics_port}/{path}"
 
 
-def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line):
+def test_a_worker_is_alive_while_it_loads_and_ready_when_it_consumes(line, tmp_path):
+    line.reconfigure(shutil.copytree(line.folder, tmp_path / "plant", symlinks=True))
+    model = held_file.hold_the_model(line.folder)
     (port,) = server.free_ports(1)
     worker = line.start("worker", "--metrics-port", str(port))
     worker.metrics_port = port
     wait_for(lambda: server.responds(url(worker, "healthz")))
     assert not server.responds(url(worker, "readyz"))
+    model.release()
     wait_for(lambda: server.responds(url(worker, "readyz")))
     assert not server.responds(url(worker, "secrets"))
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from patchline.services import private_servers, server
+from tests import children
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -32,14 +33,14 @@ def test_servers_stop_and_leave_no_folder_when_the_process_that_started_them_end
     owner = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, env=environment)
     assert owner.stdout.readline().startswith(b"amqp://")
     started = psutil.Process(owner.pid).children(recursive=True)
-    names = " ".join(process.name() for process in started)
+    names = " ".join(children.names(started))
     for name in ("beam", "redis-server", "prometheus", "epmd"):
         assert name in names
     assert len(list(tmp_path.glob("patchline-*"))) == 1
     owner.send_signal(number)
     owner.wait(10)
     owner.stdout.close()
-    wait_for(lambda: not any(_is_running(process) for process in started))
+    wait_for(lambda: not any(map(children.is_alive, started)))
     assert list(tmp_path.glob("patchline-*")) == []
 
 
@@ -135,13 +136,6 @@ def test_the_error_for_a_server_that_does_not_start_shows_the_end_of_its_log(mon
     monkeypatch.setattr(private_servers, "RABBITMQ", broken)
     with pytest.raises(server.ServiceError, match="no disk left"), private_servers.running():
         pass
-
-
-def _is_running(process):
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_the_nodes_of_a_cluster_share_a_cookie_that_is_there_before_they_start(tmp_path):
