@@ -167,6 +167,10 @@ class Line:
         """Take up to `count` messages from a queue, within the timeout."""
         return [delivery.message for delivery in self.deliveries(queue, count, timeout_s)]
 
+    def all_messages(self, queue, count):
+        """Take `count` messages from a queue as they come, and those that follow within a second."""
+        return self.messages(queue, count) + self.messages(queue, 1000, timeout_s=1.0)
+
     def deliveries(self, queue, count, timeout_s=TIMEOUT_S):
         """Take and acknowledge up to `count` deliveries from a queue, within the timeout."""
         if queue not in self._consumers:

@@ -77,10 +77,9 @@ class Watch:
         return records(output)
 
 
-def jobs(line, count, timeout_s=40.0):
+def jobs(line, count):
     """Return `count` jobs, and any that follow within a second."""
-    taken = line.messages(JOBS_QUEUE, count, timeout_s)
-    return taken + line.messages(JOBS_QUEUE, 1000, timeout_s=1.0)
+    return line.all_messages(JOBS_QUEUE, count)
 
 
 def parts(taken):
