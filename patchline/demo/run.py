@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 import urllib.parse
-import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +193,8 @@ def _drain(broker: Broker, queue: str) -> int:
 
 def _query(prometheus_url: str | None, query: str) -> float:
     """Return the value of an instant query. Raises SetupError if Prometheus has no data."""
-    with urllib.request.urlopen(f"{prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': query})}") as reply:
+    url = f"{prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    with server.fetch(url, timeout_s=30.0) as reply:
         result = json.load(reply)["data"]["result"]
     if not result:
         raise SetupError(f"Prometheus has no data for {query}")

@@ -25,7 +25,7 @@ def claim(path: Path, in_use: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        process = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+        process = _read(lock) or "unknown"
         os.close(lock)
         raise SetupError(f"{in_use} (process {process})") from error
     except OSError:
@@ -35,3 +35,23 @@ def claim(path: Path, in_use: str) -> int:
         os.ftruncate(lock, 0)
         os.write(lock, b"%d\n" % os.getpid())
     return lock
+
+
+def holder_runs(path: Path) -> bool:
+    """Return False if the process that has claimed a file has ended, and others hold its lock since. Raises OSError."""
+    lock = os.open(path, os.O_RDONLY)
+    try:
+        process = _read(lock)
+    finally:
+        os.close(lock)
+    if not process.isdecimal():
+        return True
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())  # nothing: its parent has not asked how it ended
+    except OSError:
+        return False
+
+
+def _read(lock: int) -> str:
+    """Return the process id in a file; empty: it has none."""
+    return os.read(lock, 20).decode(errors="replace").strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import os
 import random
@@ -25,6 +26,7 @@ _STOP_S = 60.0
 _FIRST_PORT = 10_000
 MARK = ".patchline-temporary"  # a file in the temporary folder of servers
 _PORTS_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is for other hosts
 
 
 class ServiceError(PatchlineError):
@@ -41,12 +43,13 @@ class Server:
     is_ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     guard: subprocess.Popen[bytes] | None = None
+    held: Sequence[int] = ()  # descriptors that its guard keeps open until its end
 
     def start(self) -> None:
         """Start the server with the data of an earlier run, if any. Call `wait` before using it."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._log.open("ab") as output:
-            self.guard = start_guarded(self.command, output, output, self.environment, self._mark)
+            self.guard = start_guarded(self.command, output, output, self.environment, self._mark, self.held)
 
     def wait(self) -> None:
         """Wait until the server is ready. Raises ServiceError with the end of its log if it does not get ready."""
@@ -84,6 +87,7 @@ def start_guarded(
     errors: IO[bytes],
     environment: Mapping[str, str] = MappingProxyType({}),
     mark: Path | None = None,
+    held: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a process that stops, with all its children, when `stop_guarded` is called or this process ends.
 
@@ -93,6 +97,7 @@ def start_guarded(
         errors: file for its standard error.
         environment: variables to add to those of this process.
         mark: file in a temporary folder, which the last of its guards deletes if this process has ended.
+        held: descriptors, such as of a lock, that the guard keeps open until its end. The command does not get them.
 
     Returns:
         The guard process (`guard.py`), whose child is the command.
@@ -104,6 +109,7 @@ def start_guarded(
         stderr=errors,
         env={**os.environ, **environment},
         start_new_session=True,
+        pass_fds=held,
     )
 
 
@@ -189,6 +195,12 @@ def speaks_amqp(port: int) -> bool:
         return False
 
 
+def fetch(url: str, timeout_s: float) -> http.client.HTTPResponse:
+    """Return the answer of a server of this host to a GET request. Raises OSError and HTTPException."""
+    answer: http.client.HTTPResponse = _DIRECT.open(url, timeout=timeout_s)
+    return answer
+
+
 def responds(url: str) -> bool:
     """Return True if a GET request for this URL succeeds."""
     return _headers(url) is not None
@@ -202,10 +214,10 @@ def answering(url: str, header: str) -> str:
 def _headers(url: str) -> Mapping[str, str] | None:
     """Return the headers of the answer to a GET request, or None if it failed."""
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as reply:
-            return reply.headers if reply.status == 200 else None
+        with fetch(url, timeout_s=2.0) as reply:
+            return dict(reply.headers.items()) if reply.status == 200 else None
     except urllib.error.HTTPError as error:
         error.close()
         return None
-    except OSError:
+    except (OSError, http.client.HTTPException):  # the latter: who answers there speaks no HTTP
         return None

@@ -13,9 +13,9 @@ from pathlib import Path
 from patchline import config
 from patchline.banks import fitted, opening
 from patchline.protocol.errors import SetupError
-from patchline.runtime import disk, locks
+from patchline.runtime import disk
 from patchline.services import server
-from patchline.trial import lines, memory, ports, processes, room, servers
+from patchline.trial import folder_lock, lines, memory, ports, processes, room, servers
 from patchline.trial.child import Child
 from patchline.trial.lines import WatchedLine
 from patchline.trial.memory import Memory
@@ -64,16 +64,21 @@ class Trial:
             ServiceError: a server is not installed, or has no free port.
         """
         with disk.told(self._home), ExitStack() as stack:
-            remembered = self._claim(stack)
+            remembered, lock = self._claim(stop)
+            if lock is None:
+                return
+            stack.callback(os.close, lock)
             watched = lines.of_plant(self._file.parent, self._settings)
-            claims = stack.enter_context(ports.Claims())
+            hosts = (self._settings.console.host, self._settings.worker.metrics_host)
+            claims = stack.enter_context(ports.Claims(hosts))
             found = servers.choose(self._settings, self._home, remembered, claims.choose)
             chosen = claims.choose(processes.wanted_ports(self._settings, watched))
             self.address = address(self._settings.console, chosen["pages"])
             remembered.console = self.address
             remembered.save()
+            self._tell_of_folders(watched)
             self._make_hand_in(watched)
-            self._make(found, watched, chosen)
+            self._make(found, watched, chosen, lock)
             stack.callback(self._end)
             welcomed = False
             while not stop.is_set():
@@ -92,24 +97,25 @@ class Trial:
         for child in self._children.values():
             child.step(now)
 
-    def _claim(self, stack: ExitStack) -> Memory:
+    def _claim(self, stop: threading.Event) -> tuple[Memory, int | None]:
+        """Return what the last start has left to know, and the lock on the folder; None: `stop` was set before."""
         try:
             self._home.mkdir(mode=0o700, exist_ok=True)
             (self._home / "logs").mkdir(exist_ok=True)
             remembered = memory.read(self._home / "state.json")
             at = f"; its console is at {remembered.console}" if remembered.console else ""
             text = f"{self._file.parent}: patchline up runs here already{at}"
-            stack.callback(os.close, locks.claim(self._home / "lock", text))
+            lock = folder_lock.claim(self._home / "lock", text, stop, lambda said: self._say("up", said))
         except OSError as error:
             raise disk.unwritable(self._home, error) from error
-        return remembered
+        return remembered, lock
 
-    def _make(self, found: Servers, watched: Sequence[WatchedLine], chosen: Mapping[str, int]) -> None:
+    def _make(self, found: Servers, watched: Sequence[WatchedLine], chosen: Mapping[str, int], lock: int) -> None:
         for name, text in found.used:
             self._say(name, text)
         self._write_environment(found.environment)
         host = self._settings.worker.metrics_host
-        launcher = Launcher(self._file, self._home / "logs", found.environment, host, self._say)
+        launcher = Launcher(self._file, self._home / "logs", found.environment, host, self._say, (lock,))
         private = {one.name: launcher.server(one) for one in found.own}
         self._children |= private
         made = processes.programs(chosen, watched, self._device, self._hand_in)
@@ -119,6 +125,13 @@ class Trial:
         gates = [program.name for program in made if program.name.startswith("gate ")]
         # Nothing new comes in, then the worker finishes, and who has its verdicts to write ends after it.
         self._groups = [[*publishers, "console"], ["worker"], [*gates, "archive"], [*private]]
+
+    def _tell_of_folders(self, watched: Sequence[WatchedLine]) -> None:
+        """Name each folder that is not of this plant: the files of a plant that was copied name those of the first."""
+        for line in watched:
+            if not line.folder.resolve().is_relative_to(self._file.parent.resolve()):
+                text = f"watches {line.folder}, which is not in this plant's folder; publisher-{line.name}.env says so"
+                self._say(f"publisher {line.name}", text)
 
     def _make_hand_in(self, watched: Sequence[WatchedLine]) -> None:
         """Make a folder for each line, so that pictures can be sent to it in the console."""

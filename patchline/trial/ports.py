@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from patchline.services import server
@@ -14,9 +15,13 @@ class Claims:
 
     RabbitMQ starts for seconds before the first process that needs it opens its port. A claim is a Unix socket with an
     abstract name: the kernel keeps one of a name in each network, as it does with ports, until its process ends.
+
+    Args:
+        hosts: addresses beside loopback on which the ports have to be free.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Iterable[str] = ()) -> None:
+        self._hosts = dict.fromkeys((server.HOST, *hosts))
         self._sockets: list[socket.socket] = []
 
     def choose(self, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -25,7 +30,7 @@ class Claims:
 
     def take(self, port: int) -> bool:
         """Claim a port. Return False if another trial has claimed it, or a server has it."""
-        if not is_free(port):
+        if not all(is_free(port, host) for host in self._hosts):
             return False
         claim = socket.socket(socket.AF_UNIX)
         try:
@@ -64,12 +69,16 @@ def choose(wanted: Mapping[str, int], take: Callable[[int], bool], spare: Callab
     return {name: chosen[name] for name in wanted}
 
 
-def is_free(port: int) -> bool:
-    """Return True if no server has a port of loopback. Connections that an earlier one has closed do not count."""
-    with socket.socket() as unused:
-        unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            unused.bind((server.HOST, port))
-        except OSError:
-            return False
-        return True
+def is_free(port: int, host: str = server.HOST) -> bool:
+    """Return True if no server has a port of an address. Connections that an earlier one has closed do not count.
+
+    An address that is not one of this host has all of its ports free: who listens there says what is wrong with it.
+    """
+    try:
+        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as unused:
+            unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            unused.bind((host, port))
+    except OSError as error:
+        return error.errno not in (errno.EADDRINUSE, errno.EACCES)
+    return True

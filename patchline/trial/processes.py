@@ -83,6 +83,7 @@ class Launcher:
         environment: variables for them.
         host: where they serve their metrics.
         say: takes what people should know: a name, and a text.
+        held: descriptors that the guards of all children keep open.
     """
 
     config_file: Path
@@ -90,6 +91,7 @@ class Launcher:
     environment: Mapping[str, str]
     host: str
     say: Callable[[str, str], None]
+    held: Sequence[int] = ()
 
     def child(self, program: Program, may_start: Callable[[], bool]) -> Child:
         """Return the child of a program."""
@@ -100,7 +102,7 @@ class Launcher:
 
         def launch() -> Running:
             with log.open("ab") as output:
-                return server.start_guarded(command, output, output, self.environment)
+                return server.start_guarded(command, output, output, self.environment, held=self.held)
 
         url = f"http://{self.host}:{program.port}/readyz"
         asked = (lambda process: _answers_itself(process, url)), _request_stop, self.say
@@ -108,6 +110,7 @@ class Launcher:
 
     def server(self, private: Server) -> Child:
         """Return the child of a private server."""
+        private.held = self.held
 
         def launch() -> Running:
             private.start()

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -164,6 +165,31 @@ def test_two_trials_choose_other_ports_before_anybody_listens_and_one_that_ends_
         assert not {*taken.values()} & {*others.values()}
     with ports.Claims() as third:
         assert third.choose(taken) == taken
+
+
+def test_a_trial_that_follows_a_killed_one_waits_for_the_end_of_its_rabbitmq(folder):
+    """Two nodes had the same data for seconds."""
+    with ExitStack() as stack:
+        first = Trial(folder, stack)
+        first.wait_for("rabbitmq +ready")
+        left = running(first)
+        first.end(signal.SIGKILL)
+        second = Trial(folder, stack)
+        second.wait_for("an earlier one was killed")
+        second.wait_for("redis +ready")
+        assert not [one for one in left if is_alive(one)]
+        assert second.end(signal.SIGINT)[0] == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
+def test_a_port_that_somebody_has_at_another_address_of_the_console_is_not_chosen(host):
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        for hosts in (["::"], [host]) if ":" in host else (["0.0.0.0"], [host], ["", "no.such.host"]):
+            with ports.Claims(hosts) as claims:
+                assert not claims.take(port)
+        with ports.Claims(["no.such.host", "192.0.2.1"]) as claims:
+            assert claims.take(port)
 
 
 SERVES = """

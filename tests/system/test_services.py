@@ -2,14 +2,18 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.parse
 from pathlib import Path
 
 import psutil
 import pytest
 
+from patchline.protocol.errors import SetupError
+from patchline.runtime import locks
 from patchline.services import private_servers, server
 from tests import children
 from tests.system.conftest import wait_for
@@ -52,6 +56,40 @@ def test_a_server_that_is_stopped_and_started_again_finds_its_data():
             with private_servers.start_all([sleeping]):
                 wait_for(lambda count=count: (folder / "data").exists() and data(folder) == ["started"] * count)
     assert not folder.exists()
+
+
+def test_a_guard_keeps_a_lock_until_what_it_guards_has_ended(tmp_path):
+    lock = locks.claim(tmp_path / "lock", "held")
+    program = "ls -l /proc/self/fd > seen; trap 'sleep 0.5; exit 0' TERM; echo > ready; read _ <&9"
+    command = ["bash", "-c", f"cd {tmp_path}; exec 9<>pipe; {program}"]
+    os.mkfifo(tmp_path / "pipe")
+    guard = server.start_guarded(command, None, None, {}, held=(lock,))
+    os.close(lock)
+    wait_for((tmp_path / "ready").exists)
+    with pytest.raises(SetupError, match="held"):
+        locks.claim(tmp_path / "lock", "held")
+    assert "/lock" not in (tmp_path / "seen").read_text()
+    (command,) = server.guarded(guard)
+    server.stop_guarded(guard)
+    os.close(locks.claim(tmp_path / "lock", "held"))
+    assert not psutil.pid_exists(int(command))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 200 OK\r\nX: y\r\n\r\n", b"-ERR unknown command\r\n"])
+def test_a_probe_asks_without_the_proxy_of_the_environment_and_takes_an_answer_without_http(monkeypatch, answer):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with socket.create_server((server.HOST, 0)) as listening:
+        thread = threading.Thread(target=_answer_once, args=(listening, answer))
+        thread.start()
+        url = f"http://{server.HOST}:{listening.getsockname()[1]}/readyz"
+        assert server.answering(url, "X") == ("y" if b"HTTP" in answer else "")
+        thread.join(10)
+
+
+def _answer_once(listening, answer):
+    with listening.accept()[0] as client:
+        client.recv(1000)
+        client.sendall(answer)
 
 
 def data(folder):

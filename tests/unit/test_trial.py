@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from patchline import config
 from patchline.cli import up
 from patchline.operations import init
 from patchline.protocol.errors import DiskFull, MismatchError, SetupError
+from patchline.runtime import locks
 from patchline.services import private_servers
 from patchline.services.server import ServiceError
-from patchline.trial import lines, memory, plant, ports, processes, room, servers
+from patchline.trial import folder_lock, lines, memory, plant, ports, processes, room, servers
 from patchline.trial.child import Child
 
 
@@ -310,6 +312,75 @@ def test_the_archive_comes_first_and_pictures_are_sent_once_they_can_be_judged(f
     assert "--dry-run" in made["gate press-4"].arguments
     named = [port for port in wanted.values() if port]
     assert len(set(named)) == len(named)
+
+
+def test_a_folder_that_is_not_of_the_plant_is_named_as_in_a_copy(folder, tmp_path, monkeypatch):
+    copy, said = tmp_path / "copy", []
+    shutil.copytree(folder, copy)
+    (copy / "publisher-press-4.env").write_text("CATEGORY=gasket\nFOLDER=captured-press-4\n")
+
+    def full(*_):
+        raise SetupError("far enough")
+
+    monkeypatch.setattr(plant.Trial, "_make_hand_in", full)
+    for one in (folder, copy):
+        trial = plant.Trial(one / "config.yaml", "cpu", lambda name, text: said.append(f"{name} {text}"))
+        with pytest.raises(SetupError, match="far enough"):
+            trial.run(threading.Event(), lambda _: None)
+    text = "which is not in this plant's folder; publisher-press-3.env says so"
+    assert said == [f"publisher press-3 watches {folder}/captured, {text}"]
+
+
+class Steps(threading.Event):
+    """A stop that is set after some waits, which take no time."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def wait(self, _=None):
+        self.count -= 1
+        if self.count == 0:
+            self.set()
+
+
+def killed(path):
+    """Lock the file as the guards of a process that is no more."""
+    lock = locks.claim(path, "it runs")
+    path.write_text("99999999\n")  # above the highest id of Linux
+    return lock
+
+
+def test_a_trial_waits_for_what_a_killed_one_has_started(tmp_path):
+    lock, said = killed(tmp_path / "lock"), []
+
+    def say(text):
+        said.append(text)
+        os.close(lock)
+
+    claimed = folder_lock.claim(tmp_path / "lock", "it runs", Steps(5), say)
+    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    os.close(claimed)
+    assert said == ["an earlier one was killed; what it has started ends first"]
+
+
+def test_a_trial_that_waits_for_a_killed_one_can_be_ended_and_says_what_does_not_end(tmp_path):
+    lock, said = killed(tmp_path / "lock"), []
+    assert folder_lock.claim(tmp_path / "lock", "it runs", Steps(3), said.append) is None
+    assert len(said) == 1
+    with pytest.raises(SetupError, match="of a patchline up that was killed do not end; find them with: fuser -v"):
+        folder_lock.claim(tmp_path / "lock", "it runs", Steps(3), said.append, patience_s=-1.0)
+    os.close(lock)
+
+
+def test_a_trial_does_not_wait_for_one_that_runs(tmp_path):
+    lock = locks.claim(tmp_path / "lock", "it runs")
+    with pytest.raises(SetupError, match=rf"it runs \(process {os.getpid()}\)"):
+        folder_lock.claim(tmp_path / "lock", "it runs", Steps(3), pytest.fail)
+    (tmp_path / "lock").write_text("")  # a full disk took no id
+    with pytest.raises(SetupError, match=r"it runs \(process unknown\)"):
+        folder_lock.claim(tmp_path / "lock", "it runs", Steps(3), pytest.fail)
+    os.close(lock)
 
 
 def chosen(folder, answers, remembered=None):
