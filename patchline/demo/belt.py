@@ -62,7 +62,11 @@ def run(settings: config.Config, out: Path, parts: int, rate: float, watch: Watc
         ServiceError: a server is not installed or does not start.
     """
     cells.data_folder()
-    folder.prepare(out)
+    with folder.claimed(out):
+        _run(settings, out, parts, rate, watch)
+
+
+def _run(settings: config.Config, out: Path, parts: int, rate: float, watch: Watch | None) -> None:
     cells.link_images(out / "images", CATEGORY, _FITTED)
     geometry, speed = geometry_of(rate, _ARM_S)
     measured = plc_settings(geometry, _LAYOUT, speed)

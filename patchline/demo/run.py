@@ -63,7 +63,11 @@ def run(settings: config.Config, out: Path, watch: Watch | None = None) -> None:
         ServiceError: a server is not installed or does not start.
     """
     cells.data_folder()
-    folder.prepare(out)
+    with folder.claimed(out):
+        _run(settings, out, watch)
+
+
+def _run(settings: config.Config, out: Path, watch: Watch | None) -> None:
     gate = settings.gate.model_copy(update={"max_wait_ms": _DEADLINE_MS})
     settings = archived.settings_for(settings.model_copy(update={"gate": gate}))
     settings = folder.settings_for(settings, out, list(cells.CATEGORIES))

@@ -2,8 +2,8 @@
 
 Standard input is a pipe from the process that started the server. The pipe closes when that process ends, even by
 SIGKILL. That process can then no longer delete the temporary folder of its servers: the last of their guards does.
-This file is run as a script, `guard.py MARK COMMAND...`, and imports only the standard library. MARK is a file in the
-temporary folder that all guards lock, or empty.
+This file is run as a script, `guard.py STARTER MARK COMMAND...`, and imports only the standard library. STARTER is the
+id of that process, and MARK a file in the temporary folder that all guards lock, or empty.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GRACE_S = 30.0  # time for a worker to drain
 
 def main() -> int:
     """Run the command in the arguments until it ends or standard input closes. Return its exit code."""
-    starter, (mark, *command) = os.getppid(), sys.argv[1:]
+    starter, mark, *command = sys.argv[1:]
     lock = _lock(mark) if mark else None
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -34,7 +34,7 @@ def main() -> int:
     threading.Thread(target=_stop_when_stdin_closes, args=(server,), daemon=True).start()
     code = server.wait()
     _stop_children()
-    if lock is not None and os.getppid() != starter:
+    if lock is not None and os.getppid() != int(starter):
         _delete_unless_used(Path(mark).parent, lock)
     return code
 

@@ -20,7 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchline.protocol import secret_files, server_url
-from patchline.services.server import HOST, MARK, Server, ServiceError, free_ports, is_listening, responds, speaks_amqp
+from patchline.services.server import (
+    HOST,
+    Server,
+    ServiceError,
+    free_ports,
+    is_listening,
+    mark_temporary,
+    responds,
+    speaks_amqp,
+)
 
 _VARIABLES = {"RabbitMQ": "PATCHLINE_AMQP_URL", "Redis": "PATCHLINE_REDIS_URL"}
 WAL_BYTES = 16_777_216  # of the log of quorum queues, instead of 512 MiB (decision 214)
@@ -129,7 +138,7 @@ def temporary_folder() -> Iterator[Path]:
     If this process is killed in the block, the guards of its servers delete the folder (`guard.py`).
     """
     with tempfile.TemporaryDirectory(prefix="patchline-", ignore_cleanup_errors=True) as name:
-        (Path(name) / MARK).touch()
+        mark_temporary(Path(name))
         yield Path(name)
 
 

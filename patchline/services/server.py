@@ -6,6 +6,7 @@ import http.client
 import itertools
 import os
 import random
+import secrets
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ _STOP_S = 60.0
 _FIRST_PORT = 10_000
 MARK = ".patchline-temporary"  # a file in the temporary folder of servers
 _PORTS_OF_CLIENTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_TOKEN = secrets.token_hex(8)  # ids of processes come again
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # http_proxy is for other hosts
 
 
@@ -76,9 +78,26 @@ class Server:
 
     @property
     def _mark(self) -> Path | None:
-        """The mark of the temporary folder in which the server has its data."""
+        """The mark of the temporary folder of this process in which the server has its data; None: they are kept."""
         marks = (folder / MARK for folder in (self.home, *self.home.parents))
-        return next(filter(Path.exists, marks), None)
+        return next(filter(_is_own, marks), None)
+
+
+def mark_temporary(folder: Path) -> None:
+    """Mark a folder as one of this process, which the guards of its servers delete if this process is killed."""
+    (folder / MARK).write_text(_own_mark(), encoding="ascii")
+
+
+def _is_own(mark: Path) -> bool:
+    """Whether a file is a mark of this process. A copy of somebody's temporary folder has a mark, too, and is kept."""
+    try:
+        return mark.read_text(encoding="ascii", errors="replace") == _own_mark()
+    except OSError:
+        return False
+
+
+def _own_mark() -> str:
+    return f"{os.getpid()} {_TOKEN}"
 
 
 def start_guarded(
@@ -103,7 +122,7 @@ def start_guarded(
         The guard process (`guard.py`), whose child is the command.
     """
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("guard.py")), str(mark or ""), *command],
+        [sys.executable, str(Path(__file__).with_name("guard.py")), str(os.getpid()), str(mark or ""), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,

@@ -58,6 +58,28 @@ def test_a_server_that_is_stopped_and_started_again_finds_its_data():
     assert not folder.exists()
 
 
+def test_a_guard_gets_the_mark_of_a_temporary_folder_of_its_starter_only(tmp_path):
+    """Who copies such a folder to keep its data copies the mark, too, and `patchline up` may run there later."""
+    script = "from patchline.services import server; import pathlib; server.mark_temporary(pathlib.Path())"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    with private_servers.temporary_folder() as folder:
+        marks = [server.Server("redis", [], home / "redis", lambda: True)._mark for home in (folder, tmp_path)]
+        assert marks == [folder / server.MARK, None]
+    assert (tmp_path / server.MARK).exists()
+
+
+def test_a_guard_whose_starter_ends_before_it_has_begun_deletes_the_folder(tmp_path):
+    """It took its next parent for its starter."""
+    (tmp_path / "servers").mkdir()
+    mark = tmp_path / "servers" / server.MARK
+    mark.touch()
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    guard = [sys.executable, str(Path(server.__file__).with_name("guard.py"))]
+    arguments = [ended.stdout.decode().strip(), str(mark), "sleep", "60"]
+    subprocess.run([*guard, *arguments], stdin=subprocess.DEVNULL, timeout=60)
+    assert not mark.parent.exists()
+
+
 def test_a_guard_keeps_a_lock_until_what_it_guards_has_ended(tmp_path):
     lock = locks.claim(tmp_path / "lock", "held")
     program = "ls -l /proc/self/fd > seen; trap 'sleep 0.5; exit 0' TERM; echo > ready; read _ <&9"
