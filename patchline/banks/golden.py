@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
+from pydantic import Field
 
 from patchline.inspection import score
 from patchline.inspection.inspector import Inspector
@@ -37,7 +38,7 @@ class GoldenImages(messages.Frozen):
     backbone: str
     precision: str
     device: str
-    images: tuple[GoldenImage, ...]
+    images: Annotated[tuple[GoldenImage, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,15 @@ class ServedBanks:
             raise self._unusable(error) from error
 
     def categories(self) -> list[str]:
-        """Return the categories of which a version was served here."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{_SERVED_FILE}"))
+        """Return the categories of which a version was served here. Raises SetupError: this user may not read that."""
+        try:
+            names = sorted(path.name for path in self.folder.iterdir())
+            return [name for name in names if (self.folder / name / _SERVED_FILE).is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            text = f"{error.filename}: cannot be read ({error.strerror}); run it as the user of the workers"
+            raise SetupError(text) from error
 
     def last(self, category: str) -> Path | None:
         """Return the copy of the version that was served last; None if it was the bank in `paths.memory_banks`.

@@ -154,12 +154,13 @@ def _folders(settings: config.Config) -> tuple[dict[str, Path], dict[str, str]]:
     for name in dict.fromkeys([*settings.categories, *served]):
         try:
             version = copies.last(name) if copies is not None and name in served else None
+            folder = version or settings.paths.memory_banks / name
+            if (folder / golden.FILE).is_file():
+                found[name] = folder
         except SetupError as error:
             unknown[name] = str(error)
-            continue
-        folder = version or settings.paths.memory_banks / name
-        if (folder / golden.FILE).is_file():
-            found[name] = folder
+        except OSError as error:
+            unknown[name] = f"{error.filename}: cannot be read ({error.strerror}); run it as a user who may read it"
     return found, unknown
 
 

@@ -1,5 +1,6 @@
 """`patchline size`: what a plant needs, from measured costs."""
 
+import errno
 import json
 import math
 import re
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from patchline import config
+from patchline.banks.served_banks import ServedBanks
 from patchline.cli import size
 from patchline.operations import measured_costs, queue_room, sizing
 from patchline.operations.measured_costs import Cost, Costs
@@ -285,6 +287,35 @@ def test_a_damaged_bank_is_named_and_the_others_are_measured(plant, tmp_path, mo
     assert costs.worker.source == "measured now: golden image of cup, the slowest, and 3 ms"
     assert list(costs.unmeasured) == ["brick"]
     assert "golden-middle.png cannot be inspected" in costs.unmeasured["brick"]
+
+
+def test_a_bank_that_this_user_may_not_read_is_named_and_served_banks_are_not_passed_over(plant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    is_file, settings = Path.is_file, config.load(plant / "config.yaml")
+    both = {"brick": settings.categories["brick"], "cup": settings.categories["brick"]}
+
+    def refuse(path):
+        if "cup" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    costs = measured_costs.read(None, None, settings.model_copy(update={"categories": both}))
+    assert "golden.json: cannot be read (Permission denied); run it as a user who may" in costs.unmeasured["cup"]
+    (tmp_path / "served" / "cup").mkdir(parents=True)
+    with pytest.raises(SetupError, match=r"served/cup/.*: cannot be read \(Permission denied\); run it as the user of"):
+        ServedBanks(tmp_path / "served", None).categories()
+    assert ServedBanks(tmp_path / "absent", None).categories() == []
+
+
+def test_golden_images_of_which_there_are_none_are_a_damaged_bank(plant, tmp_path, monkeypatch):
+    """The command ended with a stack trace, and a worker compared nothing and said nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    settings = with_a_damaged_bank(plant, tmp_path / "banks")
+    file = tmp_path / "banks" / "brick" / "golden.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"images": []}))
+    with pytest.raises(SetupError, match=r"golden\.json: images: .* at least 1 item.*; fit the category again"):
+        measured_costs.read(None, None, settings)
 
 
 @pytest.mark.parametrize("as_json", [False, True])
