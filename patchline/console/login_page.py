@@ -25,7 +25,9 @@ def log_in(console: Console, visit: Visit) -> Reply:
     """Begin a log-in, if name and password are right. A form that comes twice begins one."""
     sent, expected = visit.one("csrf"), visit.cookies.get(_FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(sent.encode(), expected.encode()):
-        if visit.session is not None:  # the form came twice, and the first one has logged in
+        # The form came twice, and the first one has logged in. One of somebody else is older: who sends it must not go
+        # on as the person who uses this browser now.
+        if visit.session is not None and visit.session.name == visit.one("name")[:_LONGEST_NAME]:
             return Redirect(local(visit.one("to")))
         return form(console, visit, 403, mark("The form was too old. Try again."))
     return console.log_ins.answer(visit, lambda: _begin(console, visit))

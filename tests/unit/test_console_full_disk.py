@@ -194,7 +194,7 @@ def test_a_lesson_names_the_pictures_that_it_has_no_room_for_and_those_before_th
     page = engineer.client.post(f"/teach/{lesson.id}", data=form, files=files, follow_redirects=True)
     assert (page.status_code, len(lesson.good())) == (200, 1)
     assert "1 pictures were added." in page.text
-    assert re.findall(r"<li>(\w+).png: [^<]*the disk is full", page.text) == ["b", "c"]
+    assert re.findall(r"<li><bdi>(\w+).png</bdi>: [^<]*the disk is full", page.text) == ["b", "c"]
     (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures added"]
     assert "1 added, 2 refused" in entry.detail
 

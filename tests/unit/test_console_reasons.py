@@ -49,6 +49,6 @@ def test_a_german_page_says_in_german_why_pictures_and_reports_are_refused(bench
     lesson = engineer.post("/teach", {"category": next(iter(SETTINGS.categories))}).headers["location"]
     files = [("files", ("a.png", b"a text", "image/png"))]
     page = engineer.client.post(lesson, data={"csrf": engineer.csrf}, files=files, follow_redirects=True).text
-    assert "a.png: die Bytes sind kein Bild, das hier gelesen wird" in page
+    assert "<bdi>a.png</bdi>: die Bytes sind kein Bild, das hier gelesen wird" in page
     page = engineer.get("/report?since=2030-01-01T00:00&until=2029-01-01T00:00").text
     assert "der Zeitraum des Berichts beginnt nach seinem Ende oder in der Zukunft" in page

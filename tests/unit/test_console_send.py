@@ -84,7 +84,7 @@ def test_pictures_are_handed_to_the_line_and_the_page_names_their_parts(bench):
     ids = {source.read(bench.folder / path).part_id for path in (first, second)}
     assert all(f"{name}: on its way" in page for name in ids)
     assert "Sent: 2" in page
-    assert "note.txt: content type" in page
+    assert "<bdi>note.txt</bdi>: content type" in page
     (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures sent"]
     assert (entry.who, entry.detail.partition(": ")[0]) == ("a-engineer", f"l1, {CATEGORY}")
     assert {*entry.detail.partition(": ")[2].split(", ")} == ids
@@ -136,8 +136,8 @@ def test_pictures_beyond_a_limit_are_refused_by_name(bench):
     object.__setattr__(bench.console, "settings", settings.model_copy(update={"images": images}))
     files = [("large.png", png() + bytes(9_999)), *((f"{number}.png", png(number)) for number in range(21))]
     page = bench.send(files).text
-    assert "large.png: it is larger than images.max_bytes allows" in page
-    assert "20.png: there are too many pictures" in page
+    assert "<bdi>large.png</bdi>: it is larger than images.max_bytes allows" in page
+    assert "<bdi>20.png</bdi>: there are too many pictures" in page
     assert len(bench.handed()) == 20
     answer = bench.send([("all.bin", bytes(400_000))])
     assert (answer.status_code, "more bytes than there is room for" in answer.text) == (413, True)
@@ -283,7 +283,10 @@ def test_if_the_disk_is_full_in_between_the_page_names_what_was_sent_and_what_wa
     answer = bench.send([(f"{number}.png", png(number)) for number in range(4)])
     assert (answer.status_code, "Sent: 2" in answer.text) == (200, True)
     assert all(f"{name}: on its way" in answer.text for name in handed)
-    assert [name for name in ("1.png", "2.png", "3.png") if f"<li>{name}: " in answer.text] == ["2.png", "3.png"]
+    assert [name for name in ("1.png", "2.png", "3.png") if f"<li><bdi>{name}</bdi>: " in answer.text] == [
+        "2.png",
+        "3.png",
+    ]
     assert "the disk is full" in answer.text
     (entry,) = [one for one in audit.latest(bench.console.database, 5) if one.what == "pictures sent"]
     assert entry.detail == f"l1, {CATEGORY}: {', '.join(handed)}"
@@ -360,7 +363,7 @@ def test_the_page_of_sent_pictures_can_be_loaded_again_and_come_back_to_also_aft
     (part,) = (Path(one).stem for one in bench.handed())
     path = answer.headers["location"]
     pages = [engineer.get(path).text, engineer.get(path).text, engineer.get(f"{path}&lang=de").text]
-    assert all(f"{part}: " in page and "note.txt: " in page and "(EXIF)" in page for page in pages)
+    assert all(f"{part}: " in page and "<bdi>note.txt</bdi>: " in page and "(EXIF)" in page for page in pages)
     assert re.search(r"<option selected>(\w+)</option>", pages[0])[1] == "l1"
     object.__setattr__(bench.console, "notes", Notes())
     assert f"{part}: " in engineer.get(path).text
@@ -368,7 +371,13 @@ def test_the_page_of_sent_pictures_can_be_loaded_again_and_come_back_to_also_aft
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), [("裂纹1.png", " (裂纹1.png):"), ("<b>.png", " (&lt;b&gt;.png):"), ("a-1.png", ":")]
+    ("name", "shown"),
+    [
+        ("裂纹1.png", " (<bdi>裂纹1.png</bdi>):"),
+        ("<b>.png", " (<bdi>&lt;b&gt;.png</bdi>):"),
+        ("\u202egnp.exe.png", " (<bdi>\u202egnp.exe.png</bdi>):"),  # turns what follows it outside of the element
+        ("a-1.png", ":"),
+    ],
 )
 def test_a_file_whose_name_no_part_can_have_is_named_beside_its_part(bench, name, shown):
     page = bench.send([(name, png())]).text

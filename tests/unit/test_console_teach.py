@@ -102,9 +102,9 @@ def test_pictures_are_added_and_what_is_none_is_refused_by_name(bench):
     page = send(browser, path, files).text
     assert "3 pictures were added." in page
     assert re.search(r"A version takes \d+ good parts or more, and a trial 10\.", page)
-    assert "small.png: 8 x 8 pixels; images.min_side_pixels is 16" in page
-    assert "note.txt: content type" in page
-    assert "<li>cut.png: " in page
+    assert "<bdi>small.png</bdi>: 8 x 8 pixels; images.min_side_pixels is 16" in page
+    assert "<bdi>note.txt</bdi>: content type" in page
+    assert "<li><bdi>cut.png</bdi>: " in page
     lesson = lesson_of(bench, path)
     assert lesson.good() == ["a-2.png", "a.png", "b_c.png"]
     assert (lesson.good_folder / "a.png").read_bytes() == png(1)
@@ -133,8 +133,8 @@ def test_what_exceeds_a_limit_is_not_kept(tmp_path):
     files = [("large.png", png(1) + bytes(9_999)), *((f"{number}.png", png(number)) for number in range(3))]
     page = send(browser, path, files).text
     assert "2 pictures were added." in page
-    assert "large.png: it is larger than images.max_bytes allows" in page
-    assert "2.png: there are too many pictures" in page
+    assert "<bdi>large.png</bdi>: it is larger than images.max_bytes allows" in page
+    assert "<bdi>2.png</bdi>: there are too many pictures" in page
     lesson = lesson_of(bench, path)
     assert (lesson.good(), lesson.size()) == (["0.png", "1.png"], (2, len(png(0)) + len(png(1))))
     answer = send(browser, path, [("all.bin", bytes(5_200_000))])

@@ -281,6 +281,25 @@ def test_who_logs_in_or_out_twice_sees_no_error(bench):
     assert browser.client.post("/logout", data=form).headers["location"] == "/login?to=/"
 
 
+@pytest.mark.parametrize("password", [PASSWORD, "wrong"])
+def test_who_sends_an_older_log_in_form_never_goes_on_as_the_person_before(bench, password):
+    """Two tabs of a shared tablet: the second person worked, and judged parts, with the name of the first."""
+    browser = bench.browser()
+
+    def form(name):
+        page = browser.get("/login").text
+        token, once = (re.findall(f'name="{field}" value="([^"]+)"', page)[-1] for field in ("csrf", "once"))
+        return {"csrf": token, "once": once, "name": name, "password": PASSWORD}
+
+    older, first = form("a-review"), form("a-see")
+    assert browser.client.post("/login", data=first).status_code == 303
+    answer = browser.client.post("/login", data=older | {"password": password})
+    assert answer.status_code == 403
+    assert "The form was too old. Try again." in answer.text
+    assert browser.client.post("/login", data=form("a-review")).status_code == 303
+    assert "a-review" in browser.get("/line").text
+
+
 def test_a_log_in_form_that_is_pressed_twice_begins_one_log_in(bench):
     browser = bench.browser()
     form = {"name": "a-see", "password": PASSWORD, "to": "/search"}
