@@ -143,6 +143,10 @@ class RabbitBroker:
         """See `base.Broker`."""
         require_bytes(outgoing)
         publication = Publication(outgoing)
+        if not outgoing:  # RabbitMQ has nothing to confirm
+            self.check_alive()
+            publication.confirmation.set_result(None)
+            return publication.confirmation
         publication.confirmation.add_done_callback(self._on_publication_done)
         self.add_callback_threadsafe(partial(self._publisher.publish, publication))
         return publication.confirmation

@@ -14,11 +14,12 @@ from patchline.console.visit import Answer, Redirect, Refused, Reply, Visit
 
 _FORM_COOKIE = "patchline_form"  # there is no log-in yet whose token the form could send
 _LONGEST_NAME = 63
+_LOST = mark("Your log-in had ended, so nothing was sent. Log in, and send it again.")
 
 
 def show(console: Console, visit: Visit) -> Reply:
-    """Show the form."""
-    return form(console, visit, 200, "")
+    """Show the form. Who has sent something after the end of a log-in is told that it was not taken."""
+    return form(console, visit, 200, _LOST if visit.one("lost") else "")
 
 
 def log_in(console: Console, visit: Visit) -> Reply:

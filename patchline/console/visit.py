@@ -47,6 +47,7 @@ class Visit:
         session: the log-in; None: nobody has logged in.
         files: that were sent, to a page that takes files.
         unknown: why it cannot be known now who has logged in.
+        is_form: it is a POST.
     """
 
     path: str
@@ -60,6 +61,7 @@ class Visit:
     session: Session | None = None
     files: tuple[Received, ...] = ()
     unknown: str = ""
+    is_form: bool = False
 
     def one(self, name: str) -> str:
         """Return a value of the form or the query, without spaces around it; empty if it is missing."""

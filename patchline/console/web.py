@@ -238,6 +238,7 @@ def _visit(console: Console, request: Request, form: Values, is_used: bool = Tru
         language=texts.choose(wanted, accepted, console.settings.console.language),
         session=session,
         unknown=unknown,
+        is_form=request.method == "POST",
     )
 
 
@@ -254,7 +255,9 @@ def _session(console: Console, cookies: Mapping[str, str], is_used: bool) -> tup
 def _refusal(console: Console, visit: Visit, refused: Refused) -> Reply:
     if refused.status == 401:
         page = routes.way_back(visit.path)
-        return Redirect(f"/login?to={quote(f'{page}?{visit.query_with()}' if visit.query else page)}")
+        to = quote(f"{page}?{visit.query_with()}" if visit.query else page)
+        is_lost = visit.is_form and visit.path != "/logout"
+        return Redirect(f"/login?to={to}{'&lost=1' if is_lost else ''}")
     text = console.templates.explain(visit, refused, _REFUSALS.get(refused.status, ""))
     return console.templates.render("refused.html", visit, refused.status, text=text)
 

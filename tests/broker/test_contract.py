@@ -116,6 +116,12 @@ def test_messages_published_together_arrive_in_order(setting):
     assert setting.bodies(5, setting.broker.consume(setting.queue, 5)) == [b"%d" % number for number in range(5)]
 
 
+def test_no_messages_are_published_at_once(setting):
+    """RabbitMQ confirms nothing then, and its publisher waited for it."""
+    assert setting.broker.publish_nowait([]).result(0) is None
+    setting.broker.publish_all([], timeout_s=0)
+
+
 def test_one_unroutable_message_among_several_raises(setting):
     routable = Outgoing(setting.name, "line.bottle", Message(b"arrives", message_id="m"))
     unroutable = Outgoing(setting.name, "elsewhere", Message(b"does not", message_id="m"))

@@ -123,7 +123,8 @@ def test_without_a_log_in_no_page_is_shown_over_http(bench, route):
     visitor = bench.browser()
     answer = visitor.client.request(route.method, path_of(route))
     assert answer.status_code == 303
-    back = answer.headers["location"].removeprefix("/login?to=")
+    back, _, lost = answer.headers["location"].removeprefix("/login?to=").partition("&")
+    assert lost == ("lost=1" if route.method == "POST" and route.path != "/logout" else "")
     pages = {path_of(one) for one in ROUTES if one.method == "GET"}
     assert back in pages, "there is a page to come back to"
     assert back == path_of(route) or path_of(route) not in pages

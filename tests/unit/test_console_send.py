@@ -91,6 +91,16 @@ def test_pictures_are_handed_to_the_line_and_the_page_names_their_parts(bench):
     assert list((bench.folder / ".incoming").iterdir()) == []
 
 
+def test_who_sends_pictures_after_the_end_of_the_log_in_is_told_that_nothing_was_sent(bench):
+    engineer = bench.browser(Role.ENGINEER)
+    engineer.client.cookies.set("patchline_session", "it has ended")
+    answer = bench.send([("a.png", png())], engineer)
+    assert answer.headers["location"] == "/login?to=/line/send&lost=1"
+    assert "Your log-in had ended, so nothing was sent." in engineer.get(answer.headers["location"]).text
+    assert "Your log-in had ended" not in engineer.get("/login?to=/line/send").text
+    assert bench.handed() == []
+
+
 @pytest.mark.parametrize(
     "name", ["../../../etc/x.png", "..\\..\\x.png", "/x.png", ".hidden.png", "~$x.png", "裂纹.png"]
 )

@@ -253,7 +253,7 @@ def test_an_answer_is_for_the_log_in_and_the_form_of_then_only(bench):
     changed = ((admin, form | {"once": "x"}), (admin, form | {"csrf": "x"}))
     for browser, sent in ((stranger, form), (other, form), *changed):
         answer = browser.post("/accounts", sent)
-        assert (answer.status_code, answer.headers["location"]) == (303, "/login?to=/accounts")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?to=/accounts&lost=1")
 
 
 def test_what_was_done_is_shown_also_if_the_audit_log_cannot_be_written_then(bench, monkeypatch):
