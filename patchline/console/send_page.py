@@ -214,5 +214,6 @@ def _look(console: Console, visit: Visit, category: str) -> tuple[list[_Picture]
 
 
 def _found(console: Console, ids: Iterable[str], names: Mapping[str, str]) -> list[Sent]:
-    found = {part_id: console.archive.find(Search(part=part_id, most=1)) for part_id in ids}
+    # A search that is not read to its end keeps a connection to the database, and there are fewer than parts.
+    found = {part_id: list(console.archive.find(Search(part=part_id, most=1))) for part_id in ids}
     return [Sent(part_id, next(iter(records), None), names.get(part_id, "")) for part_id, records in found.items()]

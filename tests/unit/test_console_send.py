@@ -4,12 +4,16 @@ import os
 import re
 import shutil
 from collections import namedtuple
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
+from patchline import config
+from patchline.archive import opening
 from patchline.broker.base import Message
 from patchline.console import audit, uploads
 from patchline.console.hand_in import HandIn
@@ -89,6 +93,26 @@ def test_pictures_are_handed_to_the_line_and_the_page_names_their_parts(bench):
     assert (entry.who, entry.detail.partition(": ")[0]) == ("a-engineer", f"l1, {CATEGORY}")
     assert {*entry.detail.partition(": ")[2].split(", ")} == ids
     assert list((bench.folder / ".incoming").iterdir()) == []
+
+
+def test_the_page_of_as_many_parts_as_can_be_sent_shows_all_verdicts_over_one_connection(tmp_path):
+    """Each part that was judged held a connection of the 15. With 16 the page waited for 30 s, and showed nothing."""
+    settings = config.load(config.PACKAGED)
+    paths = settings.paths.model_copy(update={"archive": tmp_path})
+    with closing(opening.open_archive(settings.model_copy(update={"paths": paths}))) as archive:
+        archive.prepare()
+        held, bench = [], SendBench(tmp_path, archive=archive)
+        sa.event.listen(archive._engine, "checkout", lambda *_: held.append(archive._engine.pool.checkedout()))
+        page = bench.send([(f"{number}.png", png(number)) for number in range(20)]).text
+        path = re.search(r'hx-get="([^"]+)"', page)[1].replace("&amp;", "&")
+        ids = [Path(one).stem for one in bench.handed()]
+        archive.save([record(f"job-{part}", part_id=part) for part in ids], [])
+        held.clear()
+        shown = bench.browser(Role.ENGINEER).get(path, **HX).text
+        assert sorted(re.findall(r'<a href="/part/([^"]+)">', shown)) == sorted(ids)
+        assert len(held) == 20
+        assert {*held} == {1}
+        bench.close()
 
 
 def test_who_sends_pictures_after_the_end_of_the_log_in_is_told_that_nothing_was_sent(bench):
