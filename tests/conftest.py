@@ -68,7 +68,7 @@ def pytest_runtest_makereport(item):
     """Add what RabbitMQ said to the report of a failure: its folder is deleted with the server."""
     report = yield
     log = getattr(getattr(item, "funcargs", {}).get("servers"), "broker_log", None)
-    if report.failed and log is not None:
+    if report.failed and log is not None and log.exists():  # the last test ends after its servers
         complaints = [line for line in log.read_text().splitlines() if not _HARMLESS.search(line)]
         report.sections.append(("RabbitMQ's log, at the end", "\n".join(complaints[-60:])))
     return report
