@@ -172,12 +172,12 @@ def test_a_trial_that_follows_a_killed_one_waits_for_the_end_of_its_rabbitmq(fol
     with ExitStack() as stack:
         first = Trial(folder, stack)
         first.wait_for("rabbitmq +ready")
-        left = running(first)
+        left = children.living(first.process.pid)
         first.end(signal.SIGKILL)
         second = Trial(folder, stack)
         second.wait_for("an earlier one was killed")
         second.wait_for("redis +ready")
-        assert not [one for one in left if is_alive(one)]
+        assert not [one for one in left if children.is_alive(one)]
         assert second.end(signal.SIGINT)[0] == 0
 
 
