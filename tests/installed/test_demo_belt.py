@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from patchline.services import server
+from tests import children
 from tests.conftest import make_textures
 from tests.system.conftest import wait_for
 
@@ -94,7 +95,7 @@ def test_ctrl_c_ends_the_belt_with_all_its_processes_and_leaves_the_servers_that
     with demo(cells, tmp_path, **given) as process:
         wait_for(lambda: b"part" in (tmp_path / "stdout").read_bytes() or process.poll() is not None, 240)
         assert len(running_in(tmp_path)) > 4
-        started = {child.name() for child in psutil.Process(process.pid).children(recursive=True)}
+        started = {*children.names(psutil.Process(process.pid).children(recursive=True))}
         assert not started & {"beam.smp", "epmd", "redis-server"}
         said = (tmp_path / "stderr").read_text()
         assert "servers: RabbitMQ at 127.0.0.1:" in said

@@ -3,7 +3,6 @@
 Runs the systemd commands of docs/operations.md. Needs root, `systemd-nspawn` and Debian's Python.
 """
 
-import json
 import os
 import re
 import shutil
@@ -24,10 +23,11 @@ from patchline.gate.instance import default_name
 from patchline.operations import plant_users
 from patchline.protocol import topology
 from patchline.runtime import connections
-from patchline.services import private_servers
+from patchline.services import private_servers, server
 from tests.installed.test_operations import blocks
 from tests.standin import installation
-from tests.system.conftest import wait_for
+from tests.system.conftest import records, wait_for
+from tests.system.gates import complete_lines
 
 pytestmark = pytest.mark.timeout(240)
 PYTHON = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
@@ -143,6 +143,17 @@ def configure(root, plant, node, redis_url):
     topologies = [connections.plant(settings), connections.ledger(settings), topology.gate("press-3", GATES)]
     plant_users.write(etc / "secrets", topologies, f"amqp://127.0.0.1:{node.port}")
     private_servers.rabbitmqctl(node, "import_definitions", str(etc / "secrets" / "definitions.json"))
+    choose_ports(root)
+
+
+def choose_ports(root):
+    """Give each unit a free port for its metrics: the container has the network of this machine."""
+    units = sorted(Path("deploy/systemd").glob("*.service"))
+    with_metrics = [unit for unit in units if "Environment=METRICS_PORT=" in unit.read_text()]
+    for unit, port in zip(with_metrics, server.free_ports(len(with_metrics)), strict=True):
+        folder = root / "etc" / "systemd" / "system" / f"{unit.name}.d"
+        folder.mkdir(parents=True)
+        (folder / "port.conf").write_text(f"[Service]\nEnvironment=METRICS_PORT={port}\n")
 
 
 @pytest.fixture
@@ -163,7 +174,8 @@ def machine(tmp_path, plant):
 def systemd_commands():
     """Return the commands of the page's systemd part."""
     (block,) = (block for block in blocks("sh") if "useradd" in block)
-    return block.replace("gasket", "brick").splitlines()
+    assert "METRICS_PORT=9110" in block
+    return block.replace("METRICS_PORT=9110\\n", "").replace("gasket", "brick").splitlines()
 
 
 def capture(machine, pictures, first):
@@ -178,7 +190,7 @@ def capture(machine, pictures, first):
 
 def actions(machine):
     file = machine.root / STATE["gate"].lstrip("/") / "actions.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return records(complete_lines(file)) if file.exists() else []
 
 
 def test_the_units_run_a_line_and_a_worker_restart_loses_no_part(machine, texture_folder):

@@ -43,10 +43,15 @@ class Arm:
         self.command = shlex.join([sys.executable, str(script), str(self.log)])
 
     def acts(self):
-        return records(self.log.read_text())
+        return records(complete_lines(self.log))
 
     def job_ids(self):
         return {act["job_id"] for act in self.acts()}
+
+
+def complete_lines(file):
+    """Return the lines of a file that another process writes, without one of which the end is missing yet."""
+    return "".join(file.read_text().rpartition("\n")[:2])
 
 
 def configure(line, folder, **gate):

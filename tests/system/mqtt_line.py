@@ -1,6 +1,5 @@
 """A line whose pictures come by MQTT: RabbitMQ with its plug-in, `patchline camera mqtt:`, and the example."""
 
-import json
 import os
 import subprocess
 import sys
@@ -19,12 +18,13 @@ from docs.examples import mqtt_camera
 from patchline.protocol import topology
 from patchline.services import private_servers, server
 from tests import forked
-from tests.system.conftest import Line, wait_for
+from tests.system.conftest import Line, records, wait_for
+from tests.system.gates import complete_lines
 
 TOPIC = "cameras/{line}/{category}/{part_id}/{captured_at}"
 _READY = "RabbitMQ leads the topics of devices here"
 PATIENCE_S = 120.0  # for a process to start, on a busy machine
-FACTS_S = 1.0  # in which a broker answers, or will not
+FACTS_S = 5.0  # in which a broker answers, or will not: on a busy machine
 
 
 class Peer:
@@ -51,7 +51,7 @@ class Peer:
     def answers(self):
         """Wait for an answer to each message, or for as long as a broker that answers takes."""
         known, deadline = len(self.events), time.monotonic() + FACTS_S
-        while len(self.events) == known and time.monotonic() < deadline:
+        while len(self.events) == known and self.events[-1] != "disconnect" and time.monotonic() < deadline:
             time.sleep(0.01)
         return self.events[1:]
 
@@ -125,11 +125,11 @@ class MqttLine:
 
     def acts(self):
         """The acts of the gate, from its output."""
-        return [json.loads(text) for text in (self.folder / "gate.out").read_text().splitlines()]
+        return records(complete_lines(self.folder / "gate.out"))
 
     def states(self, state):
         """The ids of the jobs that the camera has reported in a state."""
-        reports = map(json.loads, (self.folder / "camera.out").read_text().splitlines())
+        reports = records(complete_lines(self.folder / "camera.out"))
         return [report["job_id"] for report in reports if report["state"] == state]
 
     def waiting(self):

@@ -1,7 +1,6 @@
 """A gate's output over MQTT, with real brokers and the program of an arm as a process."""
 
 import gc
-import json
 import signal
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from patchline.protocol import server_url
 from patchline.protocol.errors import SetupError
 from patchline.protocol.tls import Certificates
 from patchline.services.server import HOST
+from tests.system.conftest import records
+from tests.system.gates import complete_lines
 from tests.system.mqtt_brokers import Mosquitto, RabbitMq, hash_passwords
 from tests.unit import test_gate_outputs
 from tests.unit.test_gate_outputs import (
@@ -60,8 +61,7 @@ class Arm:
         self.wait_for(lambda: len(self.entries("ready")) > ready)
 
     def entries(self, key):
-        lines = self.log.read_text().splitlines()
-        return [entry[key] for entry in map(json.loads, lines) if key in entry]
+        return [entry[key] for entry in records(complete_lines(self.log)) if key in entry]
 
     def told(self):
         return self.entries("job")
