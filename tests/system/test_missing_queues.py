@@ -101,7 +101,7 @@ def test_a_queue_of_which_rabbitmq_has_kept_half_is_made_again_after_its_restart
         assert advised.returncode != 0
         assert "cluster_not_formed" in advised.err
         assert "restart its node" in advised.err
-        assert not server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz")
+        wait_for(lambda: not server.responds(f"http://127.0.0.1:{worker.metrics_port}/readyz"))
         assert (worker.poll(), camera.poll()) == (None, None)
         wait_for(lambda: line.metric(worker.metrics_port, MISSING) == 1)
         node.server.stop()
