@@ -53,7 +53,9 @@ def test_with_two_hosts_a_fault_ends_one_and_every_result_belongs_to_its_image(
         assert np.argmin(differences) == number % len(images)
     happened = (sdk.folder / "happened").read_text().split()
     assert sorted(happened) == sorted(test_ascend.FAULTS * 2)
-    assert len(retries) == len(happened)  # the image of the other host was not lost with it
+    silent = sum("it was silent" in retry for retry in retries)
+    stalled = len(retries) - len(happened)  # a machine that stalls for 3 s makes a host silent, too
+    assert 0 <= stalled <= silent - happened.count("block"), retries  # the image of the other host was not lost with it
 
 
 def test_a_host_that_cannot_be_killed_loses_its_device_within_bounds(ascend_plant, sdk, stuck_file, monkeypatch):

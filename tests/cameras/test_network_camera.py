@@ -239,14 +239,14 @@ def test_the_parts_of_a_stream_that_is_cut_for_10_s_are_rejected_and_pictures_fl
     wait_for(judged.judges_part)
     (device.kill if is_killed else device.freeze)()
     back_at, judged_in_cut, was_lost = time.monotonic() + CUT_S, 0, False
-    while time.monotonic() < back_at or not was_lost:
+    while time.monotonic() < back_at or not was_lost or len(judged.without_image) < 4:
         judged_in_cut += judged.judges_part()
         was_lost |= judged.metric("patchline_camera_ready") == 0
     assert judged_in_cut <= 1  # the picture of the first part may have been on its way
     (device.start if is_killed else device.thaw)()
     wait_for(judged.judges_part)
     assert set(judged.without_image) == {(Reason.NO_IMAGE, "reject")}
-    assert judged.metric("patchline_camera_no_image_total") == len(judged.without_image) > 3
+    assert judged.metric("patchline_camera_no_image_total") == len(judged.without_image)
     assert judged.metric("patchline_camera_ready") == 1
     judged.camera.terminate()
     log = judged.camera.communicate(timeout=60)[1]
