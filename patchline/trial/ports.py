@@ -21,7 +21,7 @@ class Claims:
     """
 
     def __init__(self, hosts: Iterable[str] = ()) -> None:
-        self._hosts = dict.fromkeys((server.HOST, *hosts))
+        self._addresses = [address for host in dict.fromkeys((server.HOST, *hosts)) for address in _resolve(host)]
         self._sockets: list[socket.socket] = []
 
     def choose(self, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -30,7 +30,7 @@ class Claims:
 
     def take(self, port: int) -> bool:
         """Claim a port. Return False if another trial has claimed it, or a server has it."""
-        if not all(is_free(port, host) for host in self._hosts):
+        if not all(is_free(port, *address) for address in self._addresses):
             return False
         claim = socket.socket(socket.AF_UNIX)
         try:
@@ -69,16 +69,24 @@ def choose(wanted: Mapping[str, int], take: Callable[[int], bool], spare: Callab
     return {name: chosen[name] for name in wanted}
 
 
-def is_free(port: int, host: str = server.HOST) -> bool:
+def is_free(port: int, family: int = socket.AF_INET, host: str = server.HOST) -> bool:
     """Return True if no server has a port of an address. Connections that an earlier one has closed do not count.
 
     An address that is not one of this host has all of its ports free: who listens there says what is wrong with it.
     """
     try:
-        family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0][0]
         with socket.socket(family) as unused:
             unused.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             unused.bind((host, port))
     except OSError as error:
         return error.errno not in (errno.EADDRINUSE, errno.EACCES)
     return True
+
+
+def _resolve(host: str) -> list[tuple[int, str]]:
+    """Return the family and the address of a host, once: a name server may take its time. Nothing: it has none."""
+    try:
+        family, *_, address = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except OSError:
+        return []
+    return [(family, str(address[0]))]
