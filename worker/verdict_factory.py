@@ -49,7 +49,7 @@ class VerdictFactory:
                 "p_value": inspection.p_value,
                 "regions": inspection.regions,
                 "backbone": inspector.backbone.manifest.name,
-                "memory_bank": inspector.bank.version,
+                "memory_bank": inspector.bank.name,
                 "bank_version": inspector.bank.digest,
                 "judged_with": judged_with.of(inspector.backbone, Device.parse(self.device).kind),
                 "durations_ms": durations_ms,

@@ -61,7 +61,7 @@ class PastVersions:
             except SetupError as error:  # another place may have it whole
                 damaged = error
                 continue
-            if bank.digest == version if version is not None else bank.version == name:
+            if (bank.name == name) if version is None else (bank.digest == version):
                 return FoundBank(bank, folder)
         if damaged is not None:
             raise damaged

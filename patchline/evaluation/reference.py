@@ -210,7 +210,7 @@ def _read_earlier(loader: serving.Loader, name: str, path: Path, model: type[_Re
         result = model.model_validate_json(path.read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    version = store.load(loader.settings.paths.memory_banks / name).version
+    version = store.load(loader.settings.paths.memory_banks / name).name
     ran_on = RanOn.of(loader.network(name), loader.device)
     return result if (result.memory_bank, result.ran_on) == (version, ran_on) else None
 
@@ -230,7 +230,7 @@ def _time(loader: serving.Loader, name: str, folder: Path) -> Timing:
     medians = {stage: statistics.median(values[1:] or values) for stage, values in durations_ms.items()}
     return Timing(
         category=name,
-        memory_bank=inspector.bank.version,
+        memory_bank=inspector.bank.name,
         ran_on=RanOn.of(inspector.backbone, loader.device),
         images=len(paths),
         whole_ms=medians["whole"],

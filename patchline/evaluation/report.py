@@ -141,7 +141,7 @@ def make(
     kinds = {kind: _kind_report(kind, good, defects, pixels, dataset) for kind in dataset.kinds if kind != GOOD}
     return Report(
         category=inspector.bank.manifest.category,
-        memory_bank=inspector.bank.version,
+        memory_bank=inspector.bank.name,
         ran_on=ran_on,
         layout=dataset.layout,
         images=len(images),

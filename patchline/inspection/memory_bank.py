@@ -127,7 +127,7 @@ class MemoryBank:
     Attributes:
         held_out: float32 [images], the scores of held-out good images in ascending order; None for an older bank.
         digest: the SHA-256 of the manifest's file, which names those of the index, of the held-out scores and of the
-            folds; None for a bank that was not read from a folder.
+            folds: the version of the bank (`bank_version` of a verdict). None if it was not read from a folder.
     """
 
     search: Search
@@ -136,8 +136,11 @@ class MemoryBank:
     digest: str | None = None
 
     @property
-    def version(self) -> str:
-        """The name of this bank in verdicts: its category and the first digits of its digest."""
+    def name(self) -> str:
+        """The name of this bank in verdicts (`memory_bank`): its category, and the first digits of its index's digest.
+
+        Banks with the same rows and other thresholds have the same name. `digest` tells them apart.
+        """
         return f"{self.manifest.category}@{self.manifest.index_sha256[:12]}"
 
     def p_value(self, score: float) -> float | None:

@@ -201,7 +201,7 @@ def _category(settings: config.Config, name: str, source: BankSource) -> Finding
             return Finding(name, State.NOTE, f"no memory bank, and no model {backbone_name} in paths.models")
     inspector, origin = loaded
     ran_on = RanOn.of(inspector.backbone, source.loader.device)
-    return Finding(name, State.OK, f"{inspector.bank.version}{origin}: {inspector.bank.search}; {ran_on}; ready")
+    return Finding(name, State.OK, f"{inspector.bank.name}{origin}: {inspector.bank.search}; {ran_on}; ready")
 
 
 def _load(settings: config.Config, name: str, source: BankSource) -> tuple[Inspector, str] | None:

@@ -157,5 +157,5 @@ def test_the_performance_evaluation_names_device_model_and_precision(fitted, dat
     output = run(fitted, "bench", *arguments)
     timing = json.loads((out / "performance.json").read_text())["categories"]["bottle"]
     assert (timing["ran_on"]["device"], timing["ran_on"]["precision"]) == ("ascend:0", "f16")
-    assert timing["memory_bank"] == store.load(fitted / "banks" / "bottle").version
+    assert timing["memory_bank"] == store.load(fitted / "banks" / "bottle").name
     assert "ascend:0, one thread" in output

@@ -38,7 +38,7 @@ class FakeInspector:
         self.inspected = 0
         self.thresholds = Thresholds(review=5.0, fail=9.0)
         self.backbone = SimpleNamespace(manifest=SimpleNamespace(name="fake"), model_sha256="6" * 64, precision="f32")
-        self.bank = SimpleNamespace(version="bottle@123", digest="5" * 64)
+        self.bank = SimpleNamespace(name="bottle@123", digest="5" * 64)
         self.during = lambda: None
 
     def inspect(self, image, content_type, stage, with_heat_map=False):

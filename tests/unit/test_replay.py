@@ -41,7 +41,7 @@ class Scene:
             scores=inspection.scores,
             thresholds=inspector.thresholds,
             backbone=inspector.backbone.manifest.name,
-            memory_bank=inspector.bank.version,
+            memory_bank=inspector.bank.name,
             bank_version=inspector.bank.digest,
             judged_with=judged_with.of(inspector.backbone, "cpu"),
             device="cpu:0",
