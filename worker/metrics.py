@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from patchline.banks.version_log import SHORT
 from patchline.devices import npu
 from patchline.devices.backbone import Device
 from patchline.inspection.memory_bank import MemoryBank
@@ -26,7 +27,6 @@ from patchline.worker.supervisor import Cause
 _FPS_WINDOW_S = 10.0
 _MAX_LINES = 64
 _CHIP_INTERVAL_S = 15.0
-_VERSION_DIGITS = 12  # as in the commands
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 4.0)
 
@@ -127,7 +127,7 @@ class Metrics:
             bank: the memory bank.
             reference: what the scores are compared with. If None, the drift is not measured.
         """
-        manifest, version = bank.manifest, (bank.digest or "")[:_VERSION_DIGITS]
+        manifest, version = bank.manifest, (bank.digest or "")[:SHORT]
         ratio = manifest.calibration.held_out_median / manifest.thresholds.fail
         self._gauges["calibrated_score_ratio"].labels(category).set(ratio)
         with self._lock:

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import structlog
 
+from patchline.banks.version_log import SHORT
 from patchline.broker.base import Broker, BrokerError, Message, Outgoing
 from patchline.inspection.inspector import Inspection, Inspector
 from patchline.protocol import topology
@@ -27,7 +28,6 @@ from patchline.worker.shared_exclusive_lock import SharedExclusiveLock
 _log = structlog.get_logger(__name__)
 _MOST_UNCONFIRMED = 1000
 _SALT = "shadow:"  # other jobs than those of which pictures are sampled
-_VERSION_DIGITS = 12  # as in the commands
 
 
 class Skipped(StrEnum):
@@ -62,7 +62,7 @@ class ShadowMetrics:
     def loaded(self, category: str, version: str, before: str | None) -> None:
         """Record the shadow of a category, and which one it replaces."""
         self.ended(category, before)
-        self._info.labels(category, version[:_VERSION_DIGITS]).set(1)
+        self._info.labels(category, version[:SHORT]).set(1)
         self._judged.labels(category)
         for reason in Skipped:  # a series that starts at 1 would hide its first increase
             self._skipped.labels(category, reason)
@@ -70,7 +70,7 @@ class ShadowMetrics:
     def ended(self, category: str, version: str | None) -> None:
         """Record that a shadow has ended. None: there was none."""
         if version is not None:
-            self._info.remove(category, version[:_VERSION_DIGITS])
+            self._info.remove(category, version[:SHORT])
 
     def not_loaded(self, category: str, failed: bool) -> None:
         """Record whether the shadow of the store cannot be loaded."""

@@ -106,6 +106,7 @@ def publish(
     Example:  patchline banks publish gasket --why "new supplier, 210 images of week 48"
     """
     from patchline.banks import opening
+    from patchline.banks.version_log import SHORT
 
     settings = config.load(config_file)
     settings.category(category)
@@ -117,7 +118,7 @@ def publish(
     if state in ("active", "retired"):
         print("It is active." if state == "active" else "It is retired, and cannot be activated any more.")
     else:
-        print(f"To have workers serve it: patchline banks activate {category} {version[:12]} --why TEXT")
+        print(f"To have workers serve it: patchline banks activate {category} {version[:SHORT]} --why TEXT")
 
 
 @app.command()
@@ -139,13 +140,14 @@ def activate(
     Example:  patchline banks activate gasket 3f9a1c --why "evaluated on week 48: 2 of 400 good parts rejected"
     """
     from patchline.banks import opening
+    from patchline.banks.version_log import SHORT
 
     settings = config.load(config_file)
     versions = opening.versions(settings)
     state = versions.state(category)
     chosen, replaced = state.find(version), None if instead_of is None else state.find(instead_of)
     versions.activate(category, chosen, name_of(who), why, replaced)
-    print(f"{category}: version {chosen[:12]} is active; {announced(settings, category, chosen)}")
+    print(f"{category}: version {chosen[:SHORT]} is active; {announced(settings, category, chosen)}")
 
 
 @app.command()
@@ -155,10 +157,11 @@ def rollback(category: Name, why: Why, who: Who = None, config_file: Settings = 
     Example:  patchline banks rollback gasket --why "rejects good parts of mould 2"
     """
     from patchline.banks import opening
+    from patchline.banks.version_log import SHORT
 
     settings = config.load(config_file)
     version = opening.versions(settings).rollback(category, name_of(who), why)
-    print(f"{category}: version {version[:12]} is active again; {announced(settings, category, version)}")
+    print(f"{category}: version {version[:SHORT]} is active again; {announced(settings, category, version)}")
 
 
 @app.command()
@@ -168,11 +171,12 @@ def retire(category: Name, version: Version, why: Why, who: Who = None, config_f
     Example:  patchline banks retire gasket 77b0e2 --why "fitted with a scratched part"
     """
     from patchline.banks import opening
+    from patchline.banks.version_log import SHORT
 
     versions = opening.versions(config.load(config_file))
     chosen = versions.state(category).find(version)
     versions.retire(category, chosen, name_of(who), why)
-    print(f"{category}: version {chosen[:12]} is retired")
+    print(f"{category}: version {chosen[:SHORT]} is retired")
 
 
 @app.command()
@@ -192,12 +196,13 @@ def thresholds(
     Example:  patchline banks thresholds gasket 3f9a1c --review 820 --fail 950 --why "over-kill of week 48"
     """
     from patchline.banks import opening, report, set_thresholds
+    from patchline.banks.version_log import SHORT
 
     versions = opening.versions(config.load(config_file))
     chosen = versions.state(category).find(version)
     made = set_thresholds.publish(versions, category, chosen, review, fail, name_of(who), why)
     print(f"{category}: {made}\n{report.describe(versions.manifest(category, made))}")
-    print(f"To have workers serve it: patchline banks activate {category} {made[:12]} --why TEXT")
+    print(f"To have workers serve it: patchline banks activate {category} {made[:SHORT]} --why TEXT")
 
 
 def announced(settings: config.Config, category: str, version: str) -> str:

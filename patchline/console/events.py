@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from patchline.archive.base import Record
 from patchline.archive.ledger import Acted, Announced, Entry, Judged
 from patchline.archive.shadows import Shadowed
+from patchline.banks.version_log import SHORT
 from patchline.console import words
 from patchline.console.texts import mark
 from patchline.protocol.gate_messages import Action, ActState
@@ -81,7 +82,7 @@ def _of_entry(entry: Entry) -> Event:
         return _judged(entry)
     if isinstance(entry, Shadowed):
         text = mark("the shadow bank %(bank)s would have said %(decision)s, score %(score)s")
-        values = {"bank": entry.shadow_version[:12], "score": f"{entry.shadow_score:.4g}"}
+        values = {"bank": entry.shadow_version[:SHORT], "score": f"{entry.shadow_score:.4g}"}
         said = {"decision": words.DECISIONS.get(entry.shadow_decision, entry.shadow_decision)}
         return Event(entry.judged_at, "shadow", text, values, said)
     text = words.OUTCOMES.get(entry.outcome, "%(outcome)s")

@@ -16,6 +16,7 @@ from patchline.banks import fit, opening, review, store
 from patchline.banks.choices import Choices
 from patchline.banks.fit import Draft
 from patchline.banks.recipe import Recipe
+from patchline.banks.version_log import SHORT
 from patchline.console import audit
 from patchline.console.database import ConsoleDatabase
 from patchline.console.lesson_files import JudgedDefect, Note, Outlier, Result, Run
@@ -115,4 +116,4 @@ def _publish(lesson: Lesson, settings: config.Config, note: Note, by: str) -> No
     versions = opening.versions(settings)
     version, _ = versions.publish(lesson.folder / "bank" / note.category, note.category, by, why)
     with closing(ConsoleDatabase(settings.console.database, now_ms)) as database:
-        audit.record(database, by, "bank version made", f"{note.category} {version[:12]}, lesson {lesson.id}")
+        audit.record(database, by, "bank version made", f"{note.category} {version[:SHORT]}, lesson {lesson.id}")
