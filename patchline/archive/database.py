@@ -167,27 +167,27 @@ class Database:
 
     def check(self) -> None:
         """See `base.Archive`."""
-        list(self._read(sa.select(VERDICTS.c.job_id).limit(1)))
+        list(self.read(sa.select(VERDICTS.c.job_id).limit(1)))
 
     def get(self, job_id: str) -> Record | None:
         """See `base.Archive`."""
-        rows = list(self._read(sa.select(VERDICTS).where(VERDICTS.c.job_id == job_id)))
+        rows = list(self.read(sa.select(VERDICTS).where(VERDICTS.c.job_id == job_id)))
         return Record(**rows[0]) if rows else None
 
     def further(self, job_id: str) -> list[Record]:
         """See `base.Archive`."""
         query = sa.select(FURTHER).where(FURTHER.c.job_id == job_id)
-        return [Record(**row) for row in self._read(query.order_by(FURTHER.c.decided_at, FURTHER.c.digest))]
+        return [Record(**row) for row in self.read(query.order_by(FURTHER.c.decided_at, FURTHER.c.digest))]
 
     def find(self, search: Search) -> Iterator[Record]:
         """See `base.Archive`."""
-        for row in self._read(_latest_of_each(search) if search.most is not None else _latest(search)):
+        for row in self.read(_latest_of_each(search) if search.most is not None else _latest(search)):
             yield Record(**row)
 
     def unreadable(self, most: int) -> list[Unreadable]:
         """See `base.Archive`."""
         query = sa.select(UNREADABLE).order_by(UNREADABLE.c.arrived_at.desc(), UNREADABLE.c.digest).limit(most)
-        return [Unreadable(**row) for row in self._read(query)]
+        return [Unreadable(**row) for row in self.read(query)]
 
     def close(self) -> None:
         """See `base.Archive`."""
@@ -228,9 +228,6 @@ class Database:
 
     def read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
         """Yield the rows of a query. Raises Unavailable, and TookTooLong."""
-        return self._read(query)
-
-    def _read(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
         options = {"yield_per": _ROWS_AT_ONCE}
         with (
             self._errors(),

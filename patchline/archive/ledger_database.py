@@ -133,26 +133,26 @@ class LedgerDatabase(Database):
         ).subquery()
         latest = sa.select(found.c.job_id, sa.func.max(found.c.at).label("at")).group_by(found.c.job_id)
         query = latest.order_by(sa.func.max(found.c.at).desc(), found.c.job_id).limit(most)
-        return [row["job_id"] for row in self._read(query)]
+        return [row["job_id"] for row in self.read(query)]
 
     def entries(self, job_id: str) -> list[Entry]:
         """See `ledger.Ledger`."""
         found: list[Any] = [
             kind(**row)
             for kind, table in _TABLES.items()
-            for row in self._read(sa.select(table).where(table.c.job_id == job_id).order_by(_time(table)))
+            for row in self.read(sa.select(table).where(table.c.job_id == job_id).order_by(_time(table)))
         ]
         return sorted(found, key=lambda entry: entry.archived_at)
 
     def judgements_of(self, job_ids: Sequence[str]) -> dict[str, Judged]:
         """See `ledger.Ledger`."""
-        rows = self._read(sa.select(_JUDGEMENTS).where(_JUDGEMENTS.c.job_id.in_(job_ids)))
+        rows = self.read(sa.select(_JUDGEMENTS).where(_JUDGEMENTS.c.job_id.in_(job_ids)))
         return newest_of_each(Judged(**row) for row in rows)
 
     def gaps(self, kind: GapKind, search: GapSearch) -> Iterator[Gap]:
         """See `ledger.Ledger`."""
         found: set[str] = set()
-        for row in self._read(gap_query(kind, search)):
+        for row in self.read(gap_query(kind, search)):
             if len(found) == search.most:
                 return
             if row["job_id"] not in found:  # several gates may have done the same
@@ -166,7 +166,7 @@ class LedgerDatabase(Database):
         said = newest_judgement(column.job_id).label("judgement")
         inner = sa.select(column.line, column.category, bank, column.decision, said).where(*_judged(search)).subquery()
         query = sa.select(*inner.c, sa.func.count().label("parts")).group_by(*inner.c).order_by(*inner.c)
-        return [Count(**row) for row in self._read(query)]
+        return [Count(**row) for row in self.read(query)]
 
     def labelled_scores(self, search: LabelSearch) -> list[LabelledScore]:
         """See `ledger.Ledger`."""
@@ -175,15 +175,15 @@ class LedgerDatabase(Database):
         joined = VERDICTS.join(newest, newest.c.job_id == column.job_id)
         query = sa.select(column.memory_bank, column.score, column.decision, newest.c.judgement).select_from(joined)
         query = query.where(newest.c.judgement.in_((Label.GOOD, Label.DEFECT)), *_judged(search))
-        return [LabelledScore(**row) for row in self._read(query.order_by(column.score, column.job_id))]
+        return [LabelledScore(**row) for row in self.read(query.order_by(column.score, column.job_id))]
 
     def score_counts(self, search: ScoreSearch) -> ScoreCounts:
         """See `ledger.Ledger`."""
-        too_early = list(self._read(score_table.last_time(search)))
+        too_early = list(self.read(score_table.last_time(search)))
         since = too_early[0]["decided_at"] + 1 if too_early else search.since
         newest = newest_judgements(since - _EARLIER_MS)
-        totals = self._read(score_table.totals(search, since, self._is_sqlite))
-        labelled = self._read(score_table.labelled(search, since, self._is_sqlite, newest))
+        totals = self.read(score_table.totals(search, since, self._is_sqlite))
+        labelled = self.read(score_table.labelled(search, since, self._is_sqlite, newest))
         found = [(_score_key(row), row["parts"]) for row in totals]
         judged = [(_score_key(row), row["judgement"], row["parts"]) for row in labelled]
         return ScoreCounts(since, scores.merged(found, judged))
@@ -192,25 +192,25 @@ class LedgerDatabase(Database):
         """See `ledger.Ledger`."""
         found, after = list[BankUse](), ""
         for _ in range(most):
-            name = [row["memory_bank"] for row in self._read(score_table.next_bank(category, after))]
+            name = [row["memory_bank"] for row in self.read(score_table.next_bank(category, after))]
             if not name:
                 break
             after = name[0]
-            latest = (Record(**row) for row in self._read(score_table.latest_of_bank(category, after)))
+            latest = (Record(**row) for row in self.read(score_table.latest_of_bank(category, after)))
             found += [use for use in map(BankUse.of, latest) if use is not None]
         return sorted(found, key=lambda bank: (-bank.last_at, bank.memory_bank))
 
     def shadow_counts(self, search: ShadowSearch) -> list[ShadowCount]:
         """See `ledger.Ledger`."""
-        return [ShadowCount(**row) for row in self._read(shadow_table.counts(search))]
+        return [ShadowCount(**row) for row in self.read(shadow_table.counts(search))]
 
     def shadow_time(self, search: ShadowSearch, number: int) -> int | None:
         """See `ledger.Ledger`."""
-        return next((int(row["judged_at"]) for row in self._read(shadow_table.times(search, number))), None)
+        return next((int(row["judged_at"]) for row in self.read(shadow_table.times(search, number))), None)
 
     def shadow_differences(self, search: ShadowSearch) -> Iterator[Shadowed]:
         """See `ledger.Ledger`."""
-        for row in self._read(shadow_table.differences(search)):
+        for row in self.read(shadow_table.differences(search)):
             yield Shadowed(**row)
 
 
