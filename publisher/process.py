@@ -69,8 +69,9 @@ def run(
         SetupError: the spool cannot be used.
         TopologyMismatch: a queue exists with different arguments.
     """
-    shown = (metrics_port, on_state, stop, registry)
-    with running(settings, line, category, *shown, is_looking=is_looking, hand_in=hand_in) as publishers:
+    with running(
+        settings, line, category, metrics_port, on_state, stop, registry, is_looking=is_looking, hand_in=hand_in
+    ) as publishers:
         for capture in captures:
             if publishers.accept(capture, capture.deadline or connections.now_ms() + deadline_ms) is None:
                 break

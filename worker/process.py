@@ -128,10 +128,18 @@ def _switch(
     """Follow the active versions of the store, if there is one."""
     if source.copies is None:
         return nullcontext()
-    poll_s, versions = source.loader.settings.banks.poll_s, source.copies.versions
-    first = lanes[0]
-    common = first.lock, metrics, name, poll_s, now_ms
-    switch = BankSwitch(source, versions, inspectors, *common, shadows=first.shadows, new=new)
+    switch = BankSwitch(
+        source=source,
+        versions=source.copies.versions,
+        inspectors=inspectors,
+        lock=lanes[0].lock,
+        metrics=metrics,
+        worker=name,
+        poll_s=source.loader.settings.banks.poll_s,
+        now_ms=now_ms,
+        shadows=lanes[0].shadows,
+        new=new,
+    )
     broker.listen(topology.BANKS, "#", lambda _: switch.look_now())
     return switch
 
@@ -238,12 +246,24 @@ def _make_lanes(
     connect = partial(connections.connect, name=f"{verdicts.worker} pictures")
     waiting = max(0, min(size.lanes * 2 // 3, prefetch - size.concurrency))  # so that jobs still arrive
     archive = pictures.of_worker(settings, connect, waiting, metrics.registry)
-    shadows = _shadows(settings, verdicts.worker, lock, metrics)
-    limit, kept, stop = settings.broker.max_attempts, settings.worker.pictures, threading.Event()
+    shadows, stop = _shadows(settings, verdicts.worker, lock, metrics), threading.Event()
 
     def lane(kind: type[Lane], queue: Consumer) -> Lane:
-        common = inspectors, lock, broker, verdicts, cache, metrics, heartbeats, stop, limit, kept, archive
-        return kind(queue, *common, shadows=shadows)
+        return kind(
+            jobs=queue,
+            inspectors=inspectors,
+            lock=lock,
+            broker=broker,
+            verdicts=verdicts,
+            cache=cache,
+            metrics=metrics,
+            heartbeats=heartbeats,
+            stop=stop,
+            max_attempts=settings.broker.max_attempts,
+            pictures=settings.worker.pictures,
+            archive=archive,
+            shadows=shadows,
+        )
 
     first = lane(Lane, jobs)
     return [*[first] * size.lanes, lane(SuspectLane, suspects)]

@@ -72,11 +72,11 @@ def run(settings: config.Config, stop: threading.Event, metrics_port: int | None
             return
         rules = settings.archive
         verdicts = broker.consume(topology.VERDICTS, prefetch=2 * rules.batch)
-        batches = rules.batch, rules.batch_ms / 1000, now_ms
-        writer = Writer(verdicts, verdict, archive, measured, *batches)
+        batch_s = rules.batch_ms / 1000
+        writer = Writer(verdicts, verdict, archive, measured, rules.batch, batch_s, now_ms)
         queue, counters = broker.consume(topology.LEDGER, prefetch=2 * rules.batch), measured.ledger()
         counters.show_limit(settings.broker.ledger_max_length)
-        ledger = stack.enter_context(LedgerLoop(queue, archive, counters, *batches, stop))
+        ledger = stack.enter_context(LedgerLoop(queue, archive, counters, rules.batch, batch_s, now_ms, stop))
         pictures = PictureThread(settings, archive, broker, PictureMetrics(measured.registry))
         life.watch(writer, broker, verdicts, ledger, pictures)
         stack.enter_context(pictures)

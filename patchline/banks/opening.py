@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from patchline import config
@@ -30,8 +31,8 @@ def objects(rules: config.Banks) -> Objects:
     from patchline.banks.s3_objects import QUICK_S, S3Objects
     from patchline.runtime.bucket import Bucket
 
-    of = store, rules.endpoint, rules.region
-    return S3Objects(Bucket(*of), Bucket(*of, QUICK_S))
+    bucket = partial(Bucket, store, rules.endpoint, rules.region)
+    return S3Objects(bucket(), bucket(request_s=QUICK_S))
 
 
 def copies(settings: config.Config) -> ServedBanks | None:

@@ -56,9 +56,9 @@ def run(settings: config.Config, order: Order, on_state: OnState, stop: threadin
     queue = topology.mqtt(order.line, pattern.binding, settings.broker.mqtt_max_bytes)
     registry, name = Registry(), f"devices of {order.line}"
     metrics = MqttMetrics(order.line, registry)
-    limits = order.deadline_ms, settings.images.max_bytes
     categories = [order.category] if order.category else list(settings.categories)
-    rules = Rules(order.line, order.category, pattern, categories, *limits, partial(_say_ahead, metrics))
+    max_bytes, say_ahead = settings.images.max_bytes, partial(_say_ahead, metrics)
+    rules = Rules(order.line, order.category, pattern, categories, order.deadline_ms, max_bytes, say_ahead)
     read_ids = codes.readers(settings, order.line, categories, registry)
     # Acknowledgements are on a connection of their own: RabbitMQ reads nothing from one that publishes in an alarm.
     with (

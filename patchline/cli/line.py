@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -146,8 +147,8 @@ def publish(
         else:
             captures, is_looking = source.from_files(image_files.find(paths), rate, stop), _always
         captures = captures if number_from is None else source.numbered(captures, number_from)
-        shown = (JobStates().print, stop, registry, is_looking, hand_in)
-        process.run(settings, line, category, captures, patience_ms, metrics_port, *shown)
+        run = partial(process.run, settings, line, category, deadline_ms=patience_ms, metrics_port=metrics_port)
+        run(captures, on_state=JobStates().print, stop=stop, registry=registry, is_looking=is_looking, hand_in=hand_in)
 
 
 def _always() -> bool:

@@ -54,8 +54,8 @@ def replay(
     with opened(config_file) as archive, PastVersions(settings) as banks:
         search = Search(line=line, category=category, decisions=tuple(map(str, decision or [])), most=last)
         ids = jobs or [record.job_id for record in archive.find(search)]
-        stored = PictureTable(archive), opening.open_store(settings)
-        replayer = Replayer(settings, Device.parse(device), archive, *stored, banks)
+        pictures, store = PictureTable(archive), opening.open_store(settings)
+        replayer = Replayer(settings, Device.parse(device), archive, pictures, store, banks)
         counts = dict.fromkeys(Answer, 0)
         with closing(replayer):
             for result in map(replayer.replay, ids):

@@ -90,8 +90,9 @@ def _reports(settings: config.Config) -> Iterator[Reports]:
     with ExitStack() as stack:
         archive = stack.enter_context(archive_pictures.opened(settings, Access.READ))
         banks = None if settings.banks.store is None else bank_opening.versions(settings)
-        sources = (archive, PeriodTable(archive), PictureTable(archive), opening.open_store(settings), banks)
-        yield Reports(settings, *sources, _audit(settings, stack), Templates(""), now_ms)
+        periods, pictures, store = PeriodTable(archive), PictureTable(archive), opening.open_store(settings)
+        audit, templates = _audit(settings, stack), Templates("")
+        yield Reports(settings, archive, periods, pictures, store, banks, audit, templates, now_ms)
 
 
 def _audit(settings: config.Config, stack: ExitStack) -> ConsoleDatabase | None:

@@ -132,7 +132,6 @@ def _console(
     section, pictures, store = settings.console, PictureTable(archive), opening.open_store(settings)
     templates, states = Templates(section.prefix), States()
     banks = None if settings.banks.store is None else bank_opening.versions(settings)
-    sources = (archive, PeriodTable(archive), pictures, store, banks)
     lessons = Lessons(section.database.parent / "lessons", section.teach.keep_days, now_ms)
     teacher = stack.enter_context(closing(Teacher(lessons, settings, now_ms)))
     lines = {*settings.gate.lines, *settings.plc.lines, *settings.camera.lines}
@@ -159,7 +158,7 @@ def _console(
         lessons=lessons,
         teacher=teacher,
         templates=templates,
-        reports=Reports(settings, *sources, database, templates, now_ms),
+        reports=Reports(settings, archive, PeriodTable(archive), pictures, store, banks, database, templates, now_ms),
         now_ms=now_ms,
         hand_in=hand_in,
     )

@@ -177,11 +177,10 @@ def categories(settings: config.Config, device: backbone.Device) -> Iterator[Fin
     if host := ascend_checks.unusable_host(device):
         yield Finding("categories", host.state, f"not loaded on {device}: {host.text}")
         return
-    loading, copying = (
-        serving.Loader(settings, device, streams=1),
-        tempfile.TemporaryDirectory(prefix="patchline-banks-"),
-    )
-    with closing(loading) as loader, copying as folder:
+    with (
+        closing(serving.Loader(settings, device, streams=1)) as loader,
+        tempfile.TemporaryDirectory(prefix="patchline-banks-") as folder,
+    ):
         copies = None if settings.banks.store is None else ServedBanks(Path(folder), opening.versions(settings))
         for name in settings.categories:
             yield _category(settings, name, BankSource(loader, copies))

@@ -254,9 +254,8 @@ def serve_until_interrupted() -> None:
     with running(prometheus_targets={"worker": [9100]}) as servers:
         print(f"# {describe(with_prometheus=True)}")
         for variable, url in zip(_VARIABLES.values(), (servers.amqp_url, servers.redis_url), strict=True):
-            if (
-                secret_files.url_from_environment(variable) is None
-            ):  # the others are set already, and may have a password
+            is_given = secret_files.url_from_environment(variable) is not None
+            if not is_given:  # the others are set already, and may have a password
                 print(f"export {variable}={url}")
         print(f"# Prometheus: {servers.prometheus_url}; stop all with Ctrl-C", flush=True)
         try:

@@ -105,8 +105,15 @@ class Launcher:
                 return server.start_guarded(command, output, output, self.environment, held=self.held)
 
         url = f"http://{self.host}:{program.port}/readyz"
-        asked = (lambda process: _answers_itself(process, url)), _request_stop, self.say
-        return Child(program.name, launch, *asked, may_start=may_start, last_words=lambda: _last_line(log))
+        return Child(
+            name=program.name,
+            launch=launch,
+            is_ready=lambda process: _answers_itself(process, url),
+            request_stop=_request_stop,
+            say=self.say,
+            may_start=may_start,
+            last_words=lambda: _last_line(log),
+        )
 
     def server(self, private: Server) -> Child:
         """Return the child of a private server."""
@@ -117,9 +124,14 @@ class Launcher:
             assert private.guard is not None
             return private.guard
 
-        words = private.home / "console.log"
-        asked = (lambda _: private.is_ready()), _request_stop, self.say
-        return Child(private.name, launch, *asked, last_words=lambda: _last_line(words))
+        return Child(
+            name=private.name,
+            launch=launch,
+            is_ready=lambda _: private.is_ready(),
+            request_stop=_request_stop,
+            say=self.say,
+            last_words=lambda: _last_line(private.home / "console.log"),
+        )
 
 
 def _answers_itself(process: Running, url: str) -> bool:
