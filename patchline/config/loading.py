@@ -6,20 +6,21 @@ import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
+from typing import get_args
 
 import pydantic
 import yaml
 
 from patchline.config.base import Section
-from patchline.config.console import Teach
-from patchline.config.pictures import Pictures
-from patchline.config.plc import PlcRules
-from patchline.config.sections import Archive, Broker, Category, Config, GateOverride, Paths, Redis
+from patchline.config.camera import Camera, CameraRules
+from patchline.config.plc import Plc, PlcRules
+from patchline.config.sections import Archive, Broker, Config, Paths, Redis
 from patchline.protocol import secret_files, server_url
 from patchline.protocol.errors import SetupError
 
 PACKAGED = Path(__file__).parents[1] / "packaged" / "config.yaml"  # the demo, and every default
 _RENAMED: dict[tuple[str | int, ...], str] = {("worker", "at_once"): "concurrency"}  # keys of earlier builds
+_OF_A_LINE: dict[type[Section], type[Section]] = {Plc: PlcRules, Camera: CameraRules}  # what `lines` may set
 
 # The key with which a rule about several keys begins, such as `worker.stuck_s 3 is not above` or `lines.press-3: `.
 _KEY_IN_TEXT = re.compile(r"([a-z_]+(?:\.[\w-]+)+):? (.+)")
@@ -132,6 +133,7 @@ def _resolve_files(section: Broker | Redis, folder: Path) -> dict[str, Path | No
 
 def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int, ...], text: str) -> str:
     text = text.removeprefix("Value error, ")
+    location = tuple(key for key in location if key != "[key]")  # pydantic's mark of a key that is wrong itself
     named = _KEY_IN_TEXT.match(text)
     if named:
         location, text = (*location, *named[1].split(".")), named[2]
@@ -142,19 +144,22 @@ def _format_error(path: Path, root: yaml.MappingNode, location: tuple[str | int,
     return f"{path}:{_line_of(root, location)}: {'.'.join(map(str, location))}: {text}"
 
 
-def _section(location: tuple[str | int, ...]) -> type[pydantic.BaseModel]:
-    if len(location) == 1:
-        return Config
-    if location[0] == "gate" and len(location) > 2:
-        return GateOverride
-    if location[0] == "plc" and len(location) > 2:
-        return PlcRules
-    if location[:2] == ("archive", "pictures") and len(location) > 2:
-        return Pictures
-    if location[:2] == ("console", "teach") and len(location) > 2:
-        return Teach
-    section = Config.model_fields[str(location[0])].annotation
-    return section if isinstance(section, type) and issubclass(section, Section) else Category
+def _section(location: tuple[str | int, ...]) -> type[Section]:
+    """Return the section in which the last key of a location stands."""
+    section: type[Section] = Config
+    for key in location[:-1]:
+        if key == "lines" and section in _OF_A_LINE:
+            section = _OF_A_LINE[section]
+        elif key in section.model_fields:  # else it is the name of a line or category
+            section = _section_in(section.model_fields[str(key)].annotation) or section
+    return section
+
+
+def _section_in(annotation: object) -> type[Section] | None:
+    """Return the section that a field holds, also as the values of a dictionary; None if it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _line_of(root: yaml.MappingNode, location: tuple[str | int, ...]) -> int:

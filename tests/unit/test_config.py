@@ -116,6 +116,18 @@ def test_a_configuration_needs_only_a_category(tmp_path):
         ("banks: {store: s3:/x}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
         ("banks: {store: 'https://h/b'}\n" + GOOD, "line.yaml:1: banks.store: must be a folder, s3://BUCKET or"),
         (
+            "console:\n  oidc: {issuer: 'https://s', client_id: p, console_url: 'https://c', role: {}}\n" + GOOD,
+            "line.yaml:2: console.oidc.role: is not a known setting; known here: issuer, client_id",
+        ),
+        (
+            "archive:\n  pictures:\n    keep_days: {failed: 3.0}\n" + GOOD,
+            "line.yaml:3: archive.pictures.keep_days.failed: Input should be 'pass', 'review'",
+        ),
+        (
+            "camera:\n  lines:\n    press-3: {lines: 3}\n" + GOOD,
+            "line.yaml:3: camera.lines.press-3.lines: is not a known setting; known here: frame_timeout_ms",
+        ),
+        (
             "console:\n  teach:\n    days: 3\n" + GOOD,
             "line.yaml:3: console.teach.days: is not a known setting; known here: max_pictures, max_bytes, keep_days",
         ),
