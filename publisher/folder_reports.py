@@ -72,13 +72,13 @@ class FolderReports:
         if self._troubles.get(path) != reason:
             _log.error("cannot be read, retrying", folder=self._folder, path=path, reason=reason)
         self._troubles[path] = reason
-        self._metrics.unreadable.set(len(self._troubles))
+        self._show_unreadable()
 
     def readable(self, path: str) -> None:
         """Say that an image can be read, if it could not."""
         if self._troubles.pop(path, None) is not None:
             _log.info("can be read again", folder=self._folder, path=path)
-            self._metrics.unreadable.set(len(self._troubles))
+            self._show_unreadable()
 
     def listed(self, images: Mapping[str, object], unreadable: Mapping[str, str]) -> None:
         """Note a listing of the whole folder: report what it could not read, and forget troubles that are over."""
@@ -89,7 +89,7 @@ class FolderReports:
             _log.info("watched folder can be read again", folder=self._folder)
         for path in self._troubles.keys() - images.keys() - unreadable.keys():
             del self._troubles[path]
-        self._metrics.unreadable.set(len(self._troubles))
+        self._show_unreadable()
         for path, reason in unreadable.items():
             self.unreadable(path, reason)
 
@@ -151,3 +151,7 @@ class FolderReports:
                 latest_s=round(max(self._late), 3),
             )
             self._next_late_log, self._late = now + _LATE_LOG_S, []
+
+    def _show_unreadable(self) -> None:
+        if not self.former:
+            self._metrics.unreadable.set(len(self._troubles))

@@ -63,7 +63,7 @@ class FolderWatch:
         open_rest_s = max(rest_s, min(incomplete_rest_s, self.deadline_ms / 2000))
         self.images = WatchedFolder(rest_s, incomplete_rest_s, open_rest_s, self.memory.signatures())
         self._next_listing = 0.0
-        self._announced = False
+        self._is_reported = False
 
     def captures(self) -> Iterator[Capture]:
         """Yield every complete image until the stop event is set. What was accepted is not read again."""
@@ -139,9 +139,9 @@ class FolderWatch:
         ended = time.monotonic()
         interval_s = (self.limits.list_ms if self.events.complete else self.limits.poll_ms) / 1000
         self._next_listing = ended + max(interval_s, _LISTING_SHARE * (ended - started))
-        if not self._announced:
+        if not self._is_reported:
             self.reports.watching(file_system(self.root), self.events.complete, interval_s)
-            self._announced = True
+            self._is_reported = True
 
     def _note_listing(self, listing: Listing) -> None:
         self.reports.listed(listing.images, listing.unreadable)

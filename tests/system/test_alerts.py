@@ -299,7 +299,10 @@ CASES = {
         {'patchline_watched_folder_readable{instance="i",line="l"}': "1x5 0x20"},
         {"instance": "i", "line": "l"},
         10,
-        {'patchline_watched_folder_readable{instance="i",line="l"}': "1x20"},
+        {
+            'patchline_watched_folder_readable{instance="i",line="l"}': "1x20",
+            'patchline_unreadable_paths{instance="i",line="l"}': "0x20",
+        },
     ),
     "PatchlineImagesRefused": (
         {'patchline_published_jobs_total{line="l",category="c",state="refused"}': "0x10 1x20"},
@@ -715,6 +718,15 @@ def test_scores_below_the_lower_limit_alert_until_a_window_is_within_the_limits(
     series = drift_charts(0.5, other=0.5) | {f'patchline_drift_share{{{LABELS},instance="i"}}': "0.5x5 0.1x5 0.5x9"}
     expected = {4: [], 8: [{"line": "l", "category": "c"}], 14: []}
     assert fires("PatchlineScoresOutsideLimits", series, expected, tmp_path) == ""
+
+
+def test_an_image_that_cannot_be_read_in_a_folder_that_can_is_alerted_too(tmp_path):
+    series = {
+        'patchline_watched_folder_readable{instance="i",line="l"}': "1x20",
+        'patchline_unreadable_paths{instance="i",line="l"}': "0x5 1x5 0x10",
+    }
+    expected = {5: [], 9: [{"instance": "i", "line": "l"}], 15: []}
+    assert fires("PatchlineFolderUnreadable", series, expected, tmp_path) == ""
 
 
 def test_unread_verdicts_page_when_nobody_consumes_them(tmp_path):

@@ -34,6 +34,7 @@ from patchline.publisher import (
 from patchline.publisher.category_pattern import CategoryPattern
 from patchline.publisher.folder_events import Event, FolderEvents, Kind
 from patchline.publisher.folder_metrics import FolderMetrics
+from patchline.publisher.folder_reports import FolderReports
 from patchline.publisher.taken_images import Content, Known, TakenImages
 from patchline.publisher.watched_folder import Signature, State
 from patchline.publisher.whole_image import is_whole
@@ -1095,6 +1096,19 @@ def test_an_image_that_cannot_be_read_holds_up_no_other_and_is_tried_again(plant
     monkeypatch.setattr(source, "read_file", locked)
     assert [capture.part_id for capture in plant.captures(watch, seconds=8.0)] == ["2-good", "1-locked"]
     assert plant.metric("unreadable_paths") == 0
+
+
+def test_a_former_folder_does_not_count_among_what_cannot_be_read(plant):
+    plant.registry = Registry()
+    metrics = FolderMetrics(plant.registry, "l")
+    current, former = FolderReports(plant.root, metrics), FolderReports(plant.root.with_name("former"), metrics)
+    current.unreadable("1.png", "Permission denied")
+    former.former = True
+    former.unreadable("a/1.png", "Permission denied")
+    former.unreadable("a/2.png", "Permission denied")
+    assert plant.metric("unreadable_paths") == 1
+    former.readable("a/2.png")
+    assert plant.metric("unreadable_paths") == 1
 
 
 def test_a_bookmark_of_an_earlier_version_is_migrated(plant):
