@@ -1,4 +1,7 @@
-"""Bookmarks of earlier versions: a file whose modification time says until when all images were taken."""
+"""Ids of watched folders in names of files, and bookmarks of earlier versions.
+
+A bookmark is a file whose modification time says until when all images were taken.
+"""
 
 from __future__ import annotations
 

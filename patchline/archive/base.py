@@ -179,7 +179,7 @@ class Archive(Protocol):
         ...
 
     def unreadable(self, most: int) -> list[Unreadable]:
-        """Return messages that are no verdicts, the latest first, at most so many."""
+        """Return messages that are no verdicts, the latest first, `most` at the most."""
         ...
 
     def close(self) -> None:

@@ -217,7 +217,7 @@ class Ledger(Archive, Protocol):
         ...
 
     def jobs_of(self, name: str, most: int) -> list[str]:
-        """Return the jobs of a part, or the job with that id, the latest first, at most so many."""
+        """Return the jobs of a part, or the job with that id, the latest first, `most` at the most."""
         ...
 
     def entries(self, job_id: str) -> list[Entry]:

@@ -126,7 +126,7 @@ class PeriodIndex(Protocol):
         ...
 
     def has_more(self, scope: Scope, most: int) -> bool:
-        """Return True if there are more verdicts than so many, without counting further."""
+        """Return True if there are more than `most` verdicts, without counting further."""
         ...
 
     def verdicts(self, scope: Scope) -> list[VerdictCount]:
@@ -146,11 +146,11 @@ class PeriodIndex(Protocol):
         ...
 
     def worst(self, scope: Scope, most: int) -> list[Record]:
-        """Return rejected parts, those the furthest above their threshold first, at most so many."""
+        """Return rejected parts, those the furthest above their threshold first, `most` at the most."""
         ...
 
     def missed(self, scope: Scope, most: int) -> list[Record]:
-        """Return parts that passed and that people call a defect, the highest scores first, at most so many."""
+        """Return parts that passed and that people call a defect, the highest scores first, `most` at the most."""
         ...
 
     def announcements(self, scope: Scope) -> Announcements:

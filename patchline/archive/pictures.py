@@ -85,7 +85,7 @@ class PictureIndex(Protocol):
         ...
 
     def leaving(self, most: int) -> list[PictureRow]:
-        """Return pictures whose removal has begun, at most so many."""
+        """Return pictures whose removal has begun, `most` at the most."""
         ...
 
     def begin_removal(self, rows: Sequence[PictureRow]) -> list[PictureRow]:

@@ -22,7 +22,7 @@ class ScoreSearch:
         step: the width of a step; the first one begins at 0.
         steps: their number; the last one has all scores above it, too.
         cuts: scores at which steps are cut in two, ascending.
-        most: the latest verdicts, at most so many.
+        most: how many verdicts are read, the latest first.
     """
 
     category: str

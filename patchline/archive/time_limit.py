@@ -14,7 +14,7 @@ _STEPS = 50_000  # of SQLite's machine between two looks at the clock: some mill
 
 @contextmanager
 def limited(connection: sqlite3.Connection, limit_s: float) -> Iterator[None]:
-    """Have SQLite interrupt what the connection does in this block, once the block has taken so many seconds."""
+    """Have SQLite interrupt what the connection does in this block, once the block has taken `limit_s` seconds."""
     ends_at = time.monotonic() + limit_s
     connection.set_progress_handler(lambda: time.monotonic() > ends_at, _STEPS)
     try:

@@ -108,7 +108,7 @@ class Loader:
             stop: ends the loading early; the categories that are not loaded yet are missing in the result.
             threads: that load at the same time.
             on_progress: called after each category.
-            load: loads a category instead of `load`.
+            load: loads one category; by default the method `load`.
         """
         loaded = Loaded({}, {})
 

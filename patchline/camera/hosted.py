@@ -77,6 +77,7 @@ class HostProcess:
 
     @property
     def pid(self) -> int | None:
+        """Its process id; None: there is none."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:

@@ -17,7 +17,7 @@ from patchline.publisher.source import Capture
 
 STAGE = "mqtt"
 _NUMBERS = ("number", "encoder_count", "captured_at")
-AHEAD_MS = 2_000  # the clock of a device may be so much ahead
+AHEAD_MS = 2_000  # that the clock of a device may be ahead
 
 
 class Said(messages.Frozen):
@@ -59,8 +59,8 @@ class Rules:
         categories: that are taken.
         deadline_ms: time for a verdict, from the capture.
         max_bytes: of an image.
-        on_ahead: called with the part's name and milliseconds, if a device's clock is so much ahead of that of this
-            host.
+        on_ahead: called with the part's name, and by how many milliseconds the clock of its device is ahead of that of
+            this host, if it is too far ahead.
     """
 
     line: str

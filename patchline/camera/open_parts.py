@@ -34,6 +34,7 @@ class OpenParts:
 
     Args:
         path: the file; created if missing.
+        max_bytes: a file that is larger is written anew, without the parts that are done.
 
     Raises:
         SetupError: another process uses the file, or it cannot be used.

@@ -34,7 +34,7 @@ Bank = Annotated[
 
 def part(
     name: Annotated[str, typer.Argument(metavar="ID", help="The id of the part, or of its job.")],
-    most: Annotated[int, typer.Option(min=1, metavar="N", help="The latest jobs of the part, at most so many.")] = 20,
+    most: Annotated[int, typer.Option(min=1, metavar="N", help="How many of its jobs at most, the latest first.")] = 20,
     as_json: Json = False,
     config_file: Settings = CONFIG,
 ) -> None:

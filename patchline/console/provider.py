@@ -57,7 +57,9 @@ class Provider(Protocol):
 
         Args:
             begun: what this browser has begun.
-            state, code, error: as the provider has sent the browser back with them.
+            state: with which the provider has sent the browser back; it must be that of `begun`.
+            code: likewise, for the provider to say who it is; empty if it refuses.
+            error: likewise, why it refuses; empty if it does not.
         """
 
     def end_url(self) -> str | None:

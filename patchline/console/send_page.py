@@ -23,7 +23,7 @@ from patchline.protocol.errors import SetupError, Unusable
 from patchline.runtime import disk
 
 _MOST = 20  # at once: a slow worker judges as many before the first is too late
-_LATER_MS = 5_000  # a verdict is in the archive so long after the time of its part is over, at the latest
+_LATER_MS = 5_000  # after the time of its part is over, a verdict is in the archive within this time
 _LONGEST_TIME = 15  # digits
 _NOTHING_NEW = Answer(b"", status=204)
 _NO_PUBLISHER = mark(

@@ -51,7 +51,7 @@ class _Known:
 
     Attributes:
         began_at: the time of the wall clock, in epoch milliseconds, for the file.
-        stored_at: when its last use was written to the file; None: the file does not have it yet.
+        stored: when its last use was written to the file; None: the file does not have it yet.
     """
 
     name: str

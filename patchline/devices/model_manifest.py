@@ -45,8 +45,8 @@ class ModelManifest(messages.Frozen):
         inner_mean, inner_std: those of the normalisation inside a `uint8_nhwc` model, for pixels from 0 to 255. None if
             they are not known; then no probe of a wrong normalisation is in `probes`.
         pools: the 3x3 mean is inside.
-        rim: the mean absolute feature at the corner of a constant image, relative to its centre. It shows that the 3x3
-            mean is inside, where there is no probe.
+        rim: the mean absolute feature at the corner of a constant image, relative to its centre. Without a probe, it
+            shows that the 3x3 mean is inside.
         probes: the mean features of one image, by its side in pixels, which every device is compared with.
         om: left by an earlier build; an `.om` has a manifest of its own now.
     """

@@ -10,7 +10,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 _WINDOW_S = 30.0
 _MAX_HOSTS = 64
-_FORGOTTEN_S = 600.0  # a host that is not heard for so long says nothing of its clock any more
+_FORGOTTEN_S = 600.0  # a host that is not heard for this long says nothing of its clock any more
 _ALLOWED_S = {"worker": (-2.0, 2.0), "publisher": (-2.0, 60.0)}  # an earlier build sends the time of capture only
 
 

@@ -23,7 +23,7 @@ from patchline.protocol.gate_messages import Ping
 
 _MAX_READING = 5  # durations of the lease
 _QUIET_S = 0.25  # without a delivery: a blind gate reads nothing that lay in its queue
-_PARTNER_S = 60.0  # a gate that is not heard for so long is no partner any more
+_PARTNER_S = 60.0  # a gate that is not heard for this long is no partner any more
 
 
 class Role(StrEnum):

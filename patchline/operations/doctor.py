@@ -84,7 +84,7 @@ def _faster_precision(settings: config.Config, flags: list[str]) -> Iterator[Fin
         return
     names = [name for name, category in settings.categories.items() if _precision(settings, category) == "f32"]
     if names:
-        advice = "set precision: bf16 and fit again, and the network takes about .6 of the time"
+        advice = "set precision: bf16 and fit again, and the network takes about 0.6 of the time"
         yield Finding("cpu", State.NOTE, f"in f32: {', '.join(names)}; {advice}")
 
 
@@ -152,7 +152,7 @@ def _connected(scheme: str, host: str, port: int) -> socket.socket:
 
 
 def _ascend_models(settings: config.Config) -> Iterator[Finding]:
-    """Whether ATC reads the models of the categories and their `.om` files belong to them, where there is CANN."""
+    """With CANN: whether ATC reads the models of the categories, and their `.om` files belong to them."""
     if not ascend_checks.has_sdk() and shutil.which("atc") is None:
         return
     models, cann = settings.paths.models, os.environ.get("PATCHLINE_CANN", atc_operators.DEFAULT_CANN)

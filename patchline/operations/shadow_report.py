@@ -28,7 +28,7 @@ class Table:
         bank_only: are rejected, and the shadow would have accepted them.
         shadow_only: are accepted, and the shadow would have rejected them.
         neither: are accepted by both.
-        p_value: of McNemar's exact test: two banks that reject as often differ so much or more with this probability.
+        p_value: of McNemar's exact test: two banks that reject as often differ at least as much with this probability.
     """
 
     bank_version: str

@@ -12,7 +12,7 @@ from patchline.plc.register_map import Layout
 
 CYCLE_S = 0.01
 HEARTBEAT_S = 0.1  # period of the gate's
-_OUTPUT_CYCLES = 2  # output modules switch off what the PLC has not set for so many cycles
+_OUTPUT_CYCLES = 2  # after which output modules switch off what the PLC has not set
 _JITTER = 2  # counts between two readings
 _MARGIN_MM = 1.0
 _WRITE_S = 0.05  # an action takes less than this to reach the PLC

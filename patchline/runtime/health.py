@@ -1,4 +1,4 @@
-"""The liveness and readiness probes of a worker, served on the port of its metrics."""
+"""The liveness and readiness probes of a process, served on the port of its metrics; and those of a worker."""
 
 from __future__ import annotations
 
