@@ -29,6 +29,7 @@ from patchline.broker.base import Message
 from patchline.camera import process
 from patchline.camera.base import Frame
 from patchline.camera.folder import FolderCamera
+from patchline.camera.order import Order
 from patchline.protocol import messages, topology
 from patchline.protocol.messages import Announcement, Job
 from patchline.publisher.client import Client
@@ -221,7 +222,7 @@ def _camera(line: Line, category: str, camera: TimedCamera, moments: Moments) ->
             raise RuntimeError(f"a job of the benchmark is {state}: {reason}")
         moments.now(f"job {job.part_id.rpartition('-')[2]}")
 
-    order = process.Order(CAMERA, category, _DEADLINE_MS)
+    order = Order(CAMERA, category, _DEADLINE_MS)
     thread = threading.Thread(target=process.run, args=(line.settings, order, lambda: camera, on_state, stop))
     with os.fdopen(reads) as sys.stdin:
         thread.start()

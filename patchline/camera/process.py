@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 
 import structlog
 
 from patchline import config
-from patchline.camera import codes, exposure, pixels, plc_triggers, triggers
-from patchline.camera.base import Camera, CameraError, Frame
-from patchline.camera.camera_thread import CameraThread
+from patchline.camera import codes, exposure, pixels
+from patchline.camera.base import Camera, Frame
 from patchline.camera.exposures import Exposures, Series
 from patchline.camera.frame_size import FrameSize
 from patchline.camera.image_sender import ImageSender
-from patchline.camera.metrics import ExposureMetrics, Metrics, PlcMetrics
+from patchline.camera.metrics import ExposureMetrics, Metrics
 from patchline.camera.open_parts import OpenParts
+from patchline.camera.order import Event, Order
+from patchline.camera.shutter import Shutter, shutter_of
+from patchline.camera.trigger_sources import triggers_of
 from patchline.camera.triggers import Sighting, Trigger
 from patchline.protocol.errors import SetupError
 from patchline.publisher import process as publisher
@@ -34,76 +33,8 @@ from patchline.runtime.metrics import Registry
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.05
-_FIRST_OPEN_S = 10.0
 _END_S = 5.0
 _ALIVE_INTERVAL_S = 1.0
-Event = Trigger | Sighting | tuple[str, Frame | CameraError] | None  # None: there are no more triggers
-StartTriggers = Callable[["Shutter", "queue.SimpleQueue[Event]", threading.Event], None]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What `patchline camera` is to do.
-
-    Attributes:
-        line: the line of the camera.
-        category: the category of the parts.
-        deadline_ms: time for a verdict, from the trigger.
-        rate: triggers a second; None reads them from the standard input, one line each, unless there is a PLC.
-        count: triggers after which the process ends; None: never.
-        metrics_port: port of the metrics; None serves none.
-        plc: address of the PLC, MQTT broker or named pipe that triggers; None: there is none.
-    """
-
-    line: str
-    category: str
-    deadline_ms: int
-    rate: float | None = None
-    count: int | None = None
-    metrics_port: int | None = None
-    plc: str | None = None
-
-
-class Shutter:
-    """The current thread of the camera. One that is stuck in a call is replaced, and left behind."""
-
-    def __init__(self, start: Callable[[], CameraThread], stuck_s: float) -> None:
-        self._start, self._stuck_s = start, stuck_s
-        self._thread = start()
-        self._opened_before = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """The camera waits for a trigger."""
-        return self._thread.is_ready
-
-    @property
-    def is_open(self) -> bool:
-        """The camera is open, and answers."""
-        return self._thread.is_open
-
-    @property
-    def opened(self) -> int:
-        """How often the camera was opened."""
-        return self._opened_before + self._thread.opened
-
-    def press(self, job_id: str, timeout_s: float, trigger_by: float) -> str | None:
-        """See `CameraThread.press`."""
-        return self._thread.press(job_id, timeout_s, trigger_by)
-
-    def check(self) -> None:
-        """Replace a thread that is stuck."""
-        stuck_s = self._thread.in_call_s
-        if stuck_s > self._stuck_s:
-            _log.error("a call to the camera does not return, opening it anew", seconds=round(stuck_s, 1))
-            self._thread.end()
-            self._opened_before += self._thread.opened
-            self._thread = self._start()
-
-    def close(self) -> None:
-        """Close the camera, unless it is stuck."""
-        self._thread.end()
-        self._thread.join(_END_S)
 
 
 def run(
@@ -187,65 +118,6 @@ def series_of(order: Order, rules: config.CameraRules) -> Series:
     return Series(order.line, order.category, connections.now_ms(), order.deadline_ms, frame_timeout_s, late_s)
 
 
-def triggers_of(settings: config.Config, order: Order, registry: Registry) -> StartTriggers:
-    """Return what starts the triggers. Raises SetupError if they cannot be had."""
-    if order.plc is not None and order.plc.partition(":")[0] in ("mqtt", "mqtts"):
-        return _mqtt_triggers(settings, order, order.plc, registry)
-    if order.plc is not None and order.plc.startswith("pipe:"):
-        return _line_triggers(triggers.open_pipe(Path(order.plc.removeprefix("pipe:"))))
-    if order.plc is not None:
-        return _plc_triggers(settings, order, order.plc, registry)
-    if order.rate is not None:
-        return partial(_fire, order.rate, order.count)
-    if sys.stdin is None:
-        raise SetupError("the standard input is closed, and it is what triggers the camera; use --rate, or open it")
-    return _line_triggers(sys.stdin.fileno())
-
-
-def _line_triggers(file: int) -> StartTriggers:
-    lines = triggers.Lines(file)
-    return lambda _shutter, events, _stop: triggers.read_lines(lines, events.put)
-
-
-def _fire(
-    rate: float, count: int | None, shutter: Shutter, events: queue.SimpleQueue[Event], stop: threading.Event
-) -> None:
-    """Trigger evenly in time on a background thread, from when the camera is open."""
-
-    def fire() -> None:
-        patience = time.monotonic() + _FIRST_OPEN_S
-        while not shutter.is_ready and time.monotonic() < patience and not stop.wait(_TICK_S):
-            pass
-        for number, trigger in enumerate(triggers.at_rate(rate, stop), 1):
-            events.put(trigger)
-            if number == count:
-                break
-        events.put(None)
-
-    threading.Thread(target=fire, name="triggers", daemon=True).start()
-
-
-def _plc_triggers(settings: config.Config, order: Order, address: str, registry: Registry) -> StartTriggers:
-    plc, camera = settings.plc.rules(order.line), settings.camera.rules(order.line)
-    source = plc_triggers.PlcTriggers(
-        plc_triggers.open_reader(address, plc),
-        plc_triggers.Rules(order.category, settings.plc.codes, camera.trigger_late_counts),
-        PlcMetrics(order.line, order.category, registry),
-    )
-    return lambda _shutter, events, stop: source.run(plc.poll_ms / 1000, events.put, stop)
-
-
-def _mqtt_triggers(settings: config.Config, order: Order, address: str, registry: Registry) -> StartTriggers:
-    try:
-        from patchline.camera import mqtt_triggers
-    except ModuleNotFoundError as error:
-        raise SetupError(f"mqtt: needs the package {error.name}; install patchline[plc]") from error
-    plc, camera = settings.plc.rules(order.line), settings.camera.rules(order.line)
-    metrics = PlcMetrics(order.line, order.category, registry)
-    source = mqtt_triggers.open_triggers(address, order.line, camera, plc, metrics)
-    return lambda _shutter, events, stop: source.run(events.put, stop)
-
-
 def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[bytes, str]]:
     """Return what makes a frame the image of a job. It raises CameraError if the frame does not fit.
 
@@ -264,14 +136,6 @@ def encoder(settings: config.Config, order: Order) -> Callable[[Frame], tuple[by
         return pixels.encode(frame, depth, rules.encoding, rules.jpeg_quality)
 
     return encode
-
-
-def shutter_of(rules: config.CameraRules, make: Callable[[], Camera], events: queue.SimpleQueue[Event]) -> Shutter:
-    """Return the thread of a camera, whose results become events."""
-    return Shutter(
-        lambda: CameraThread(make, rules.reopen_max_s, lambda job_id, result: events.put((job_id, result))),
-        rules.stuck_limit_s,
-    )
 
 
 def _sender(

@@ -15,7 +15,10 @@ from patchline.camera.base import Camera
 from patchline.camera.exposures import Exposures
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
-from patchline.camera.process import Event, Order, encoder, series_of, serve, shutter_of, triggers_of
+from patchline.camera.order import Event, Order
+from patchline.camera.process import encoder, series_of, serve
+from patchline.camera.shutter import shutter_of
+from patchline.camera.trigger_sources import triggers_of
 from patchline.protocol import image_files
 from patchline.protocol.errors import SetupError
 from patchline.protocol.messages import Job

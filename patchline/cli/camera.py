@@ -17,7 +17,7 @@ from patchline.runtime import signals
 
 if TYPE_CHECKING:
     from patchline.camera.base import Camera
-    from patchline.camera.process import Order
+    from patchline.camera.order import Order
 
 SOURCES = "aravis:ADDRESS, pylon:SERIAL, rtsp://HOST/PATH, v4l2:DEVICE, mqtt:TOPIC, folder:PATH or simulated:[...]."
 
@@ -32,7 +32,7 @@ Rate = Annotated[
     float | None,
     typer.Option(min=0.001, max=1000, metavar="N", help="Triggers a second. By default each line of the input is one."),
 ]
-Plc = Annotated[
+TriggeredBy = Annotated[
     str | None,
     typer.Option("--triggers", metavar="ADDRESS", help="What triggers: modbus:HOST, mqtt://HOST or pipe:PATH."),
 ]
@@ -61,7 +61,7 @@ def camera(
     category: PartsCategory = None,
     new_category: NewCategory = False,
     rate: Rate = None,
-    plc: Plc = None,
+    triggered_by: TriggeredBy = None,
     count: EndsAfter = None,
     deadline_ms: Patience = None,
     test: Test = False,
@@ -91,19 +91,19 @@ def camera(
 
     Example:  patchline camera --line press-3 --category bottle --rate 5 folder:captured/
     """
-    from patchline.camera import process
+    from patchline.camera.order import Order
 
     settings = config.load(config_file)
     patience_ms = deadline_ms or settings.publisher.deadline_ms
-    _check(rate, count, plc, test, record, add)
+    _check(rate, count, triggered_by, test, record, add)
     require_known(settings, category, new_category or test or record is not None)
     if source.startswith("mqtt:"):
-        _check_untriggered(rate, plc, test, record)
+        _check_untriggered(rate, triggered_by, test, record)
         _receive(settings, line, category, source.removeprefix("mqtt:"), patience_ms, metrics_port)
         return
     if category is None:
         raise SetupError("say the category of the parts with --category NAME")
-    order = process.Order(line, category, patience_ms, rate, count, metrics_port, plc)
+    order = Order(line, category, patience_ms, rate, count, metrics_port, triggered_by)
     _take(settings, order, source, test, record, add, out)
 
 
@@ -122,18 +122,20 @@ def cameras(config_file: Settings = CONFIG) -> None:
         print(line, flush=True)
 
 
-def _check_untriggered(rate: float | None, plc: str | None, test: bool, record: int | None) -> None:
-    if test or record is not None or rate is not None or plc is not None:
+def _check_untriggered(rate: float | None, triggered_by: str | None, test: bool, record: int | None) -> None:
+    if test or record is not None or rate is not None or triggered_by is not None:
         raise SetupError(
             "--rate, --triggers, --test and --record are for cameras that are triggered; an MQTT camera sends"
         )
 
 
-def _check(rate: float | None, count: int | None, plc: str | None, test: bool, record: int | None, add: bool) -> None:
+def _check(
+    rate: float | None, count: int | None, triggered_by: str | None, test: bool, record: int | None, add: bool
+) -> None:
     """Raise SetupError if options contradict each other."""
     if count is not None and rate is None:
         raise SetupError("--count needs --rate; without it, the end of the input is the last trigger")
-    if plc is not None and rate is not None:
+    if triggered_by is not None and rate is not None:
         raise SetupError("--triggers and --rate: a camera is triggered in one way; leave one of them out")
     if test and record is not None:
         raise SetupError("--test and --record: leave one of them out")

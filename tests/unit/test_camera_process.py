@@ -23,6 +23,7 @@ from patchline.camera.exposures import ENDED, Exposures, Series
 from patchline.camera.image_sender import ImageSender
 from patchline.camera.metrics import Metrics
 from patchline.camera.open_parts import OpenParts, PartsLeftError
+from patchline.camera.order import Order
 from patchline.camera.pixels import UnfitFrameError
 from patchline.camera.simulated import Device, Plan, SimulatedCamera, texture
 from patchline.camera.triggers import Objection, Trigger
@@ -252,7 +253,7 @@ def test_two_processes_do_not_share_the_camera_of_a_line(tmp_path):
 
 def test_a_closed_standard_input_is_refused_if_it_is_to_trigger_the_camera(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    order = process.Order("l", "c", 500)
+    order = Order("l", "c", 500)
     with pytest.raises(SetupError, match="the standard input is closed"):
         process.run(None, order, None, None, threading.Event())
 
@@ -298,7 +299,7 @@ def camera_process(tmp_path, monkeypatch):
     os.close(start)
     stop = threading.Event()
     make = partial(SimulatedCamera, Device(Plan(frame_s=0.0)))
-    order = process.Order("l", "bottle", 500)
+    order = Order("l", "bottle", 500)
     with ThreadPoolExecutor(1) as executor:
         ended = executor.submit(process.run, loaded, order, make, lambda *_: None, stop)
         assert publishers.announced.wait(PATIENCE_S)

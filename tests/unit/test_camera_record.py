@@ -8,13 +8,14 @@ import pytest
 import zxingcpp
 
 from patchline import config
-from patchline.camera import process, record
+from patchline.camera import record
 from patchline.camera.base import Frame
+from patchline.camera.order import Order
 from patchline.camera.simulated import Device, Plan, SimulatedCamera, texture
 from patchline.inspection import decode
 from patchline.protocol.errors import SetupError
 
-ORDER = process.Order("l", "bottle", 500, rate=200.0)
+ORDER = Order("l", "bottle", 500, rate=200.0)
 PATIENCE_MS = 20_000
 
 
@@ -90,7 +91,7 @@ def test_a_part_without_the_code_that_is_required_is_no_image(tmp_path):
 
 
 def test_the_end_of_the_triggers_ends_it(tmp_path):
-    order = process.Order("l", "bottle", 500, rate=50.0, count=3)
+    order = Order("l", "bottle", 500, rate=50.0, count=3)
     assert fill(tmp_path, 10, order=order) <= 3
 
 

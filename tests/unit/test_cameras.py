@@ -22,6 +22,7 @@ from patchline import config
 from patchline.camera import check, pixels, process, sources, stream, triggers
 from patchline.camera.base import BrokenFrameError, CameraError, CameraLostError, Frame, NoFrameError
 from patchline.camera.folder import FolderCamera
+from patchline.camera.order import Order
 from patchline.camera.pixels import UnfitFrameError
 from patchline.camera.simulated import Device, Fault, Plan, SimulatedCamera, parse_plan
 from patchline.camera.triggers import Trigger
@@ -315,7 +316,7 @@ def test_a_frame_that_does_not_fit_the_recipe_is_refused(pixel_format, depth, en
 
 def test_a_frame_of_another_size_than_the_first_one_is_no_image():
     loaded = config.load(Path("config.yaml"))
-    encode = process.encoder(loaded, process.Order("l", "bottle", 500))
+    encode = process.encoder(loaded, Order("l", "bottle", 500))
     large, small = (frame_of("Mono8", np.zeros(shape, np.uint8)) for shape in ((40, 60), (20, 30)))
     encode(large)
     encode(Frame(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()))  # a file is judged as it is
@@ -332,7 +333,7 @@ def test_a_camera_whose_jpegs_cannot_have_the_depth_of_the_category_does_not_sta
     with pytest.raises(
         SetupError, match=r"line l, category bottle: .* is 12, and a JPEG has 8; set camera.encoding: png"
     ):
-        process.encoder(config.load(path), process.Order("l", "bottle", 500))
+        process.encoder(config.load(path), Order("l", "bottle", 500))
 
 
 def test_an_encoded_file_stays_as_it_is():
