@@ -17,6 +17,7 @@ from patchline.banks import serving, store
 from patchline.evaluation import datasets, evaluate
 from patchline.evaluation.ran_on import RanOn
 from patchline.evaluation.report import Report
+from patchline.inspection.memory_bank import MemoryBank
 from patchline.inspection.search import exact_search
 from patchline.protocol import image_files, messages
 from patchline.protocol.errors import SetupError
@@ -210,9 +211,15 @@ def _read_earlier(loader: serving.Loader, name: str, path: Path, model: type[_Re
         result = model.model_validate_json(path.read_bytes())
     except (OSError, pydantic.ValidationError):
         return None
-    version = store.load(loader.settings.paths.memory_banks / name).name
-    ran_on = RanOn.of(loader.network(name), loader.device)
-    return result if (result.memory_bank, result.ran_on) == (version, ran_on) else None
+    bank = store.load(loader.settings.paths.memory_banks / name)
+    return result if is_of(result, bank, RanOn.of(loader.network(name), loader.device)) else None
+
+
+def is_of(result: Report | Timing, bank: MemoryBank, ran_on: RanOn) -> bool:
+    """Return True if a result is that of a bank, device, model and precision. Times do not depend on thresholds."""
+    if isinstance(result, Report) and result.thresholds != bank.manifest.thresholds:
+        return False
+    return (result.memory_bank, result.ran_on) == (bank.name, ran_on)
 
 
 def _time(loader: serving.Loader, name: str, folder: Path) -> Timing:
