@@ -17,7 +17,7 @@ from patchline.banks import bit_depth, calibration, golden, growth, looks, new_i
 from patchline.banks.folds import FILE as FOLDS_FILE
 from patchline.banks.folds import Folds
 from patchline.banks.held_out import FILE as HELD_OUT_FILE
-from patchline.banks.recipe import Features, printable, versions
+from patchline.banks.recipe import Features, package_versions, printable
 from patchline.banks.review import Reviewed
 from patchline.devices import backbone
 from patchline.inspection import memory_bank, preprocess
@@ -40,7 +40,15 @@ class Outlier:
 
 @dataclass(frozen=True)
 class OpenBank:
-    """A bank that is changed, with its backbone."""
+    """A bank that is changed, with its backbone.
+
+    Attributes:
+        folder: of the bank as it was.
+        bank: as it was.
+        folds: as they are now.
+        target: of the thresholds that it gets.
+        accepted: outliers that a person has accepted, by name.
+    """
 
     settings: config.Config
     name: str
@@ -54,6 +62,7 @@ class OpenBank:
 
     @property
     def category(self) -> config.Category:
+        """The recipe of the configuration."""
         return self.settings.category(self.name)
 
     def require_candidates(self) -> None:
@@ -165,7 +174,7 @@ class OpenBank:
                 "folds_sha256": store.digest(folds_files[FOLDS_FILE]),
                 "changes": (*before.changes, change),
                 "created_at": change.when,
-                "versions": versions(),
+                "versions": package_versions(),
             }
         )
         served = memory_bank.MemoryBank(exact_search.brute_force(bank), manifest)

@@ -217,7 +217,7 @@ class Recipe:
             calibration=calibrated,
             **digests,
             created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            versions=versions(),
+            versions=package_versions(),
         )
 
     def _accepted_outliers(self, held_out: HeldOut) -> tuple[str, ...]:
@@ -247,7 +247,7 @@ def _require_enough(good: good_images.GoodImages, target: calibration.Target) ->
         raise SetupError(f"{good.describe()}; each group counts as one image: {error}; {advice}") from error
 
 
-def versions() -> dict[str, str]:
-    """The versions of what makes a bank, by name."""
+def package_versions() -> dict[str, str]:
+    """The versions of Python and of the packages that make a bank, by name."""
     packages = ("patchline", "openvino", "faiss-cpu", "opencv-python", "numpy")
     return {"python": platform.python_version()} | {package: metadata.version(package) for package in packages}

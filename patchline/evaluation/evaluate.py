@@ -32,7 +32,6 @@ def evaluate(loader: serving.Loader, name: str, folder: Path, out: Path, seed_co
         name: of the category, which must have a memory bank.
         folder: of the category, in one of the layouts of `datasets`.
         out: the folder for `<category>.json`, `<category>.html` and the contact sheet `<category>-mistakes.png`.
-
         seed_count: of memory banks that are compared. If 1, only the served one is judged.
 
     Raises:

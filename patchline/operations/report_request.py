@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, tzinfo
+from typing import Literal
 
 from patchline import config
 from patchline.archive import times
@@ -44,24 +45,21 @@ def make(
     _require_names(line, category, batch)
     if shift and (batch or since or until):
         raise SetupError("name a shift, or a batch, or a time; a shift has its own time")
+    kind: Literal["shift", "batch", "span"] = "shift" if shift else "batch" if batch else "span"
     if shift:
         found = shift_times.find(section, shift, now_ms)
-        span, kind, name = (found.since, found.until), "shift", str(found)
+        name, starts, ends = str(found), found.since, found.until
     elif batch or since:
-        zone = shift_times.zone(section)
+        name, zone = batch, shift_times.zone(section)
         starts = parse(since, now_ms, zone) if since else now_ms - BATCH_DAYS * _DAY_MS
         ends = parse(until, now_ms, zone) if until else now_ms
-        span, kind, name = (starts, ends), "batch" if batch else "span", batch
     else:
         raise SetupError("name a shift, a batch, or the time from which the report is to be")
-    if span[0] >= min(span[1], now_ms):
+    if starts >= min(ends, now_ms):
         raise SetupError("the time of the report begins after its end, or in the future")
-    if span[1] - span[0] > MOST_DAYS * _DAY_MS:
+    if ends - starts > MOST_DAYS * _DAY_MS:
         raise SetupError(f"a report is about {MOST_DAYS} days at most")
-    return Request.model_validate(
-        {"kind": kind, "name": name, "since": span[0], "until": span[1], "line": line or None}
-        | {"category": category or None}
-    )
+    return Request(kind=kind, name=name, since=starts, until=ends, line=line or None, category=category or None)
 
 
 def _require_names(line: str, category: str, batch: str) -> None:

@@ -28,9 +28,8 @@ class LogLines:
 
     def __init__(self, stream: TextIO, lost: Callable[[int], str], most: int = _MOST) -> None:
         self._stream, self._lost_text, self._most = stream, lost, most
-        self._waiting: queue.SimpleQueue[str | threading.Event] = (
-            queue.SimpleQueue()
-        )  # may be put to by a signal handler
+        # A signal handler may put to it, too.
+        self._waiting: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         self._lost = 0
         self._torn = False  # the last line has no end
         self._unflushed: threading.Event | None = None
