@@ -97,7 +97,7 @@ class LinkedFolder:
         fresh = self._note.with_name(self._note.name + ".new")
         try:
             fresh.write_bytes(os.fsencode(target))
-            fresh.replace(self._note)  # a full disk keeps the note of before, by which the next folder is a new one
+            fresh.replace(self._note)  # a full disk keeps the previous note, by which the next folder is a new one
         except OSError as error:  # a restart takes the images of the next folder for old ones
             _log.error("the target of the watched link cannot be noted", path=str(self._note), reason=error.strerror)
 

@@ -119,7 +119,7 @@ class BankSwitch:
         if unreadable is None:
             self._read_at = self.now_ms() / 1000
         if unreadable is not None and self._unreadable is None:
-            _log.error("bank store cannot be read, serving the banks of before", reason=unreadable)
+            _log.error("bank store cannot be read, serving the previous banks", reason=unreadable)
         elif unreadable is None and self._unreadable is not None:
             _log.info("bank store can be read again")
         self._unreadable = unreadable
@@ -138,7 +138,7 @@ class BankSwitch:
             self._switch(name, state)
         except SetupError as error:
             self._fail(name, state.active, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the bank of before is served
+        except Exception as error:  # noqa: BLE001 - whatever it is, the previous bank is served
             _log.exception("memory bank cannot be loaded", category=name)
             self._fail(name, state.active, f"{type(error).__name__}: {error}")
 
@@ -161,7 +161,7 @@ class BankSwitch:
         self._report(name, state.active or "", "serving", "")
 
     def _fail(self, name: str, version: str, reason: str) -> None:
-        """Keep the bank of before, say why once, and try again later."""
+        """Keep the previous bank, say why once, and try again later."""
         before = self._failures.get(name)
         pause_s = _FIRST_RETRY_S
         if before is not None and before.version == version:

@@ -80,7 +80,7 @@ class PlcTriggers:
         except PlcError as error:
             self._fail(str(error))
             return []
-        since = self._pulse.heard_until  # all triggers of before were read then
+        since = self._pulse.heard_until  # all earlier triggers were read then
         if report.failure is None:
             self._pulse.on_report(report.heartbeat, began)
             self._say(_STANDS if self._pulse.is_silent else None)

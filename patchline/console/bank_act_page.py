@@ -19,7 +19,7 @@ TITLES = {
 }
 DONE = {
     "activate": mark("The version is active. Workers check it and switch; their answers are below."),
-    "rollback": mark("The version of before is active again. Workers check it and switch; their answers are below."),
+    "rollback": mark("The previous version is active again. Workers check it and switch; their answers are below."),
     "shadow": mark("The version is the shadow. Workers load it; their answers are below."),
     "end-shadow": mark("The version is no shadow any more."),
     "retire": mark("The version is retired."),

@@ -18,7 +18,7 @@ from patchline.protocol.errors import SetupError
 _CLOCKS_MS = 60_000  # as far as the clocks of workers and of whoever acts may differ
 ANSWERS = {
     "serving": mark("serves it"),
-    "refused": mark("keeps the version of before"),
+    "refused": mark("keeps its previous version"),
     "waiting": mark("has not answered yet"),
     "silent": mark("says nothing"),
     "own": mark("serves the bank of its host: no version is active"),

@@ -136,7 +136,7 @@ class Plant:
         self._states.restore(status, max(0, self._now_ms() - at) / 1000)
 
     def _look(self, names: Iterable[str]) -> None:
-        """Ask the archive for the last verdict of each line. If it does not answer, those of before stay."""
+        """Ask the archive for the last verdict of each line. If it does not answer, the known ones stay."""
         with self._lock:
             now = self._clock()
             due = [name for name in names if now - self._looked_at.get(name, now - _LOOK_S) >= _LOOK_S]

@@ -121,7 +121,7 @@ class Belt:
         for confirmation in report.confirmations:
             self._confirmations.on_confirmation(confirmation)
         self._listen(report, now)
-        if report.failure is None:  # else a trigger of before may come with the next report
+        if report.failure is None:  # else an earlier trigger may come with the next report
             self._reported_at = now
 
     def on_silence(self) -> None:
@@ -256,7 +256,7 @@ class Belt:
         return self._unacted.behind(has_passed, most)
 
     def take_former(self, now: float) -> list[UnactedPart]:
-        """Return once each the parts without an act of before the PLC counted anew."""
+        """Return once each the parts without an act from before the PLC counted anew."""
         return self._unacted.take_former(now)
 
     def settle(self, part: UnactedPart) -> None:

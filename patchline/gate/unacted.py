@@ -74,7 +74,7 @@ class Unacted:
         self._acted.clear()
 
     def take_former(self, now: float) -> list[UnactedPart]:
-        """Return once each the parts of before the PLC counted anew, some time after that."""
+        """Return once each the parts from before the PLC counted anew, some time after that."""
         if now < self._former_at + _SETTLED_S:
             return []
         former, self._former = self._former, []

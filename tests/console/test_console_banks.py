@@ -100,7 +100,7 @@ def test_an_engineer_acts_in_the_browser_and_sees_what_the_worker_answers(
         anna.wait_to_read(rf"{name} {second[:12]} serves it , \d{{4}}-")
         assert serves(worker) == second[:12]
         anna.act("activate", refused)
-        anna.wait_to_read(rf"{name} {second[:12]} keeps the version of before : .*golden images")
+        anna.wait_to_read(rf"{name} {second[:12]} keeps its previous version : .*golden images")
         assert serves(worker) == second[:12]
         anna.act("rollback")
         anna.wait_to_read(rf"{name} {second[:12]} serves it")

@@ -192,7 +192,7 @@ def test_a_line_is_served_from_s3_and_keeps_its_bank_while_that_is_away(line, ba
         other = Line(make_host(tmp_path / "b", url, s3), servers, stack)
         first, second = other.worker("--device", "cpu"), line.worker("--device", "cpu")
         line.proxy.close()
-        wait_for(lambda: "cannot be read, serving the banks of before" in second.stderr.readline())
+        wait_for(lambda: "cannot be read, serving the previous banks" in second.stderr.readline())
         activate(other, versions[1])
         wait_for(lambda: serves(first) == versions[1][:12])
         assert serves(second) == versions[0][:12]

@@ -181,7 +181,7 @@ def assert_workers_report_once_they_may_write(plant):
 
 def assert_workers_that_may_not_read_the_store_go_on_and_say_so(plant):
     plant.store.chmod(0o2770)
-    wait_for(lambda: "cannot be read, serving the banks of before" in plant.of_a.stderr.readline())
+    wait_for(lambda: "cannot be read, serving the previous banks" in plant.of_a.stderr.readline())
     plant.serve(plant.versions[0])
     found = plant.a.run("doctor")
     assert found.returncode == 1

@@ -130,13 +130,13 @@ def test_an_engineer_activates_and_rolls_back_and_sees_what_each_worker_answers(
     assert "<html" not in fragment
     text = words_of(fragment)
     assert f"h:cpu:0:11 {second[:12]} serves it" in text
-    assert f"h:cpu:1:12 {first[:12]} keeps the version of before : golden images have other scores" in text
+    assert f"h:cpu:1:12 {first[:12]} keeps its previous version : golden images have other scores" in text
     assert f"h:cpu:2:13 {first[:12]} says nothing" in text
     assert 'hx-trigger="every 10s"' in fragment
     answer = confirm(browser, ask(browser, "rollback"))
     assert answer.headers["location"] == f"{PAGE}?done=rollback"
     assert bench.banks.state("brick").active == first
-    assert "keeps the version of before" not in browser.get(PAGE).text, "that was the answer to another act"
+    assert "keeps its previous version" not in browser.get(PAGE).text, "that was the answer to another act"
     entries = audit.latest(bench.console.database, 2)
     assert [(one.who, one.what) for one in entries] == [
         ("a-engineer", "bank rolled back"),

@@ -74,7 +74,7 @@ def test_an_account_is_disabled_and_enabled_its_log_ins_end_and_both_are_in_the_
         assert sessions.find(token) is None
         assert run("users", "list").stdout.endswith("  disabled\n")
         assert run("users", "enable", "anna").stdout == "anna: enabled\n"
-        assert sessions.find(token) is None, "the log-in of before does not come back"
+        assert sessions.find(token) is None, "the earlier log-in does not come back"
         assert sessions.find(sessions.begin("anna").token) is not None
     assert "disabled" not in run("users", "list").stdout
     entries = [line.split("  ")[1:] for line in run("audit").stdout.splitlines()]

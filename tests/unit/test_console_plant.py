@@ -120,7 +120,7 @@ def test_what_is_offline_keeps_its_last_known_values_with_their_age(bench):
     assert "Arm g1 takes what it is told , 10 min ago" in text
     assert "part-of-job-1" in text
     assert "10 min ago" in text
-    assert "The archive does not answer: the last verdicts are those of before." in text
+    assert "The archive does not answer: the last verdicts may be out of date." in text
     bench.archive.away = False
     bench.pass_time(2)
     assert "does not answer" not in look(bench)

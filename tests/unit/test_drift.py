@@ -128,7 +128,7 @@ def test_drift_follows_the_memory_bank():
     assert value("patchline_drift_share", LABELS) == 1.0
     metrics.set_bank("bottle", bank("b" * 64), reference)
     assert value("patchline_drift_share", LABELS) is None
-    for version in "aab":  # jobs that were in hand have the version of before
+    for version in "aab":  # jobs that were in hand have the previous version
         metrics.verdict_confirmed(judged(2.0, bank_version=version * 64), NOW)
     assert value("patchline_drift_share", LABELS) is None
     metrics.verdict_confirmed(judged(0.5, bank_version="b" * 64), NOW)
