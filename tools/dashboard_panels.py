@@ -190,6 +190,15 @@ BANKS = (
         {"{{instance}}": "time() - min by (instance) (patchline_bank_store_read_timestamp_seconds)"},
         "s",
     ),
+    Panel(
+        "Banks: images that shadows have judged, and that they have not",
+        {
+            "judged {{category}}": "sum by (category) (increase(patchline_shadow_judged_total[10m]))"
+            " or 0 * sum by (category) (patchline_bank_info)",
+            "not: {{category}}, {{reason}}": "sum by (category, reason) (increase(patchline_shadow_skipped_total[10m]))"
+            " or 0 * sum by (category) (patchline_bank_info)",
+        },
+    ),
 )
 LINE = (
     Panel(
@@ -268,11 +277,12 @@ LINE = (
         "s",
     ),
     Panel(
-        "PLC: age of its heartbeat, silence, failed reads",
+        "PLC: age of its heartbeat, silence, failed reads; the line runs (1) or stands",
         {
             "heartbeat {{instance}}": f"max by (instance) (patchline_gate_plc_heartbeat_age_seconds{_LINE})",
             "silent {{instance}}": f"max by (instance) (patchline_gate_output_silent{_LINE})",
             "failed reads {{instance}}": f"sum by (instance) (rate(patchline_gate_plc_read_failures_total{_LINE}[1m]))",
+            "line runs {{instance}}": f"max by (instance) (patchline_gate_line_runs{_LINE})",
         },
     ),
     Panel(

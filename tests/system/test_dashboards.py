@@ -13,7 +13,7 @@ from tools import dashboards
 pytestmark = pytest.mark.timeout(240)
 NEED_A_CHIP = {"Chip temperature", "Chip memory"}  # their metrics need npu-smi
 NEED_A_PLC = {
-    "PLC: age of its heartbeat, silence, failed reads",
+    "PLC: age of its heartbeat, silence, failed reads; the line runs (1) or stands",
     "Way left before the arm (1% of the parts had less)",
     "Parts that escaped, were missed, diverted or unannounced",
     "Camera: its PLC is silent, triggers unread",
