@@ -108,8 +108,7 @@ def _plant_files(plant: Path, line: str, category: str) -> Mapping[str, str]:
         settings = settings.replace(old, new)
     return {
         "README.md": _filled("README.md", plant, line, category),
-        "config.yaml": settings.replace(*_KEEP_PICTURES).replace(*_HAS_STORE)
-        + _filled("category.yaml", plant, line, category),
+        "config.yaml": settings + _filled("category.yaml", plant, line, category),
         **_line_files(plant, line, category),
         **{f"deploy/systemd/{name}": _unit(name, plant) for name in _UNITS},
         **{f"deploy/{name}": _deployed(name, plant) for name in _monitoring()},

@@ -47,7 +47,7 @@ def load_error(tmp_path, text):
 def test_config_yaml_shows_every_setting_with_its_default():
     settings = config.load(Path("config.yaml"))
     assert set(settings.categories) == {*MVTEC, "solar_cell_mono", "solar_cell_poly"}
-    for section in ("broker", "redis", "worker", "images", "publisher", "gate", "archive", "banks"):
+    for section in ("broker", "redis", "worker", "images", "publisher", "gate", "plc", "camera", "archive", "banks"):
         shown = getattr(settings, section)
         assert shown == type(shown)(), section
         assert shown.model_fields_set == set(type(shown).model_fields), section
