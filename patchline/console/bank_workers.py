@@ -9,8 +9,7 @@ from patchline.banks.reports import Report
 from patchline.banks.version_log import Act, State
 from patchline.console import bank_changes
 from patchline.console.context import Console
-from patchline.console.states import SILENT
-from patchline.console.states import State as Process
+from patchline.console.states import SILENT, Process
 from patchline.console.texts import mark
 from patchline.console.visit import Refused
 from patchline.protocol.errors import SetupError

@@ -13,7 +13,7 @@ import structlog
 from patchline.archive.base import Record, Search, Unavailable
 from patchline.broker.base import Message
 from patchline.console.known import Known
-from patchline.console.states import State, States
+from patchline.console.states import Process, States
 from patchline.protocol import status_message
 from patchline.protocol.errors import DamagedError, SetupError, Unusable
 
@@ -40,7 +40,7 @@ class Line:
     """A line. Its processes are by role and name."""
 
     name: str
-    processes: Sequence[State]
+    processes: Sequence[Process]
     verdict: LastVerdict | None
 
 
@@ -96,7 +96,7 @@ class Plant:
         self._look(names)
         return [Line(name, [one for one in states if one.line == name], self._verdicts.get(name)) for name in names]
 
-    def shared(self) -> list[State]:
+    def shared(self) -> list[Process]:
         """Return the processes that serve all lines."""
         return [state for state in self._states.all() if state.line is None]
 

@@ -22,8 +22,8 @@ _KEPT_S = 7 * _DAY_S  # a line may stand still for days; of a worker in a contai
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """A process.
+class Process:
+    """A process of the line, as its last status describes it.
 
     Attributes:
         state: as it said, or `silent`: it has said nothing for three seconds, and may be gone.
@@ -89,10 +89,10 @@ class States:
             elif len(self._heard) < _MOST:
                 self._heard[key] = _Heard(at, at, status)
 
-    def all(self) -> list[State]:
+    def all(self) -> list[Process]:
         """Return the processes by line, role and name."""
         now = self._clock()
-        return [_state(one.status, now - one.last) for one in self._present()]
+        return [_process(one.status, now - one.last) for one in self._present()]
 
     def statuses(self) -> list[tuple[Status, float]]:
         """Return the last status of each process, and how many seconds ago it was heard."""
@@ -121,9 +121,9 @@ def _place(status: Status) -> tuple[str, str, str, str]:
     return status.role, status.line or "", status.host, _PROCESS_ID.sub("", status.name)
 
 
-def _state(status: Status, heard_s: float) -> State:
+def _process(status: Status, heard_s: float) -> Process:
     state = SILENT if heard_s > _SILENT_S else status.state
-    return State(
+    return Process(
         status.role,
         status.name,
         status.host,
