@@ -115,7 +115,7 @@ def test_a_camera_says_that_its_plc_is_away_and_goes_on_when_it_returns(belt, co
     assert ("the PLC counts its triggers anew" in log) == command.startswith("reset")
     if "freeze" not in command:
         assert "the PLC gives no triggers" in log
-        assert log.count(READ) == 2
+        assert log.count(READ) >= 2  # once more for each answer that took a busy machine longer than a second
 
 
 def test_lost_packets_delay_triggers_and_lose_none(belt):
@@ -131,8 +131,8 @@ def test_lost_packets_delay_triggers_and_lose_none(belt):
 def test_a_camera_that_was_frozen_photographs_none_of_the_parts_that_have_passed(belt):
     starting.run_belt(belt.process)
     belt.until(lambda: len(belt.pictured()) >= 3)
-    seen = len(belt.triggers())
     belt.camera.send_signal(signal.SIGSTOP)
+    seen = len(belt.triggers())
     wait_for(lambda: len(belt.triggers()) >= seen + 8)
     thawed = time.monotonic()
     belt.camera.send_signal(signal.SIGCONT)

@@ -107,7 +107,7 @@ def test_messages_trigger_a_camera_and_what_a_broker_delivers_late_has_no_image(
 
 
 def test_a_part_is_announced_at_its_message_and_one_that_comes_before_the_frame_has_no_image(start):
-    camera = start("simulated:frame_s=3", trigger_late_ms=GENEROUS_MS, trigger_topic="plant/eye")
+    camera = start("simulated:frame_s=8", trigger_late_ms=GENEROUS_MS, trigger_topic="plant/eye")
     camera.topic = "plant/eye"
     first = camera.trigger()
     (part,) = announced(camera.line, 1)
