@@ -70,7 +70,7 @@ def test_a_gate_that_wakes_up_rejects_nothing_that_the_other_gate_has_accepted_m
     wait_for(all_told(arms, 10))
     time.sleep(max(0.0, announced_at + patience_s + 1.0 - time.monotonic()))
     gates[0].send_signal(signal.SIGCONT)  # by its own count, the patience with all parts is over
-    wait_for(lambda: gates[0].log.read_text().count("gate is standby") == 2)
+    wait_for(lambda: gates[0].log.read_text().count("gate is standby") >= 2)
     time.sleep(3.0)
     assert_each_part_has_one_action(arms, range(10))
     assert {act["action"] for arm in arms for act in arm.acts()} == {"accept"}
@@ -112,13 +112,14 @@ def test_a_standby_whose_queue_was_deleted_does_not_reject_what_the_other_gate_h
 
 
 def test_parts_that_only_the_standby_heard_of_are_acted_on_in_time_by_the_gate_whose_queue_was_deleted(line, tmp_path):
+    configure(line, tmp_path, lease_ms=6000)  # within which a busy machine makes the queue again: no gate takes over
     gates, arms = two_gates(line, tmp_path)
-    announce(line, "j1", patience_ms=4000)
-    announce(line, "j2", patience_ms=15_000)
+    announce(line, "j1", patience_ms=12_000)
+    announce(line, "j2", patience_ms=45_000)
     wait_for(lambda: saved(line.settings.paths.gate / f"l1.{GATES[0]}.sqlite", "expected") == 2)
     delete_queue(line, GATES[0])
-    announce(line, "j3", patience_ms=2000)
-    announce(line, "j4", patience_ms=15_000)
+    announce(line, "j3", patience_ms=6000)
+    announce(line, "j4", patience_ms=45_000)
     decide(line, "j4")
     decide(line, "j2")
     wait_for(all_told(arms, 4))
@@ -166,7 +167,7 @@ def test_gates_make_a_deleted_lease_queue_again(line, tmp_path):
     feed(line, range(10, 40))
     wait_for(all_told(arms, 39))
     assert_each_part_has_one_action(arms, range(1, 40))
-    assert sorted(map(is_serving, gates)) == [False, True]
+    wait_for(lambda: sorted(map(is_serving, gates)) == [False, True])
 
 
 def test_no_part_gets_two_actions_if_the_queues_of_both_gates_are_deleted(line, tmp_path):
