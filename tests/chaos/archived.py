@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,8 +58,9 @@ class Archive:
             server.stop_guarded(self.process)
 
     def kill(self):
-        for child in psutil.Process(self.process.pid).children():
-            child.kill()
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            for child in psutil.Process(self.process.pid).children():
+                child.kill()
 
     def started_again(self):
         """Start the archive again if it has ended. Return False if it still runs."""

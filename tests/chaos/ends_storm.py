@@ -64,10 +64,7 @@ class EndsStorm:
 
     def worker_kill(self, rng):
         """Kill a worker at a random moment."""
-        assert wait_until(self.ends.workers, _RECOVERY_S), "no worker runs"
-        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-            rng.choice(self.ends.workers()).kill()
-            self.done["worker_kill"] += 1
+        self._kill_one(self.ends.workers, "worker_kill", rng)
 
     def publisher_kill(self, rng):
         """Kill a publisher, and start it again."""
@@ -103,10 +100,7 @@ class EndsStorm:
 
     def arm_kill(self, rng):
         """Kill the arm of a gate. Its gate starts it again."""
-        assert wait_until(self.ends.arms, _RECOVERY_S), "no arm runs"
-        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-            rng.choice(self.ends.arms()).kill()
-            self.done["arm_kill"] += 1
+        self._kill_one(self.ends.arms, "arm_kill", rng)
 
     def cut(self, rng):
         """Cut all connections of one kind of process."""
@@ -155,6 +149,18 @@ class EndsStorm:
         assert is_ready, f"the gates are {self.ends.roles()} after {kind or 'other faults'}"
         if kind is not None:
             self.recovery_s.setdefault(kind, []).append(round(time.monotonic() - started, 1))
+
+    def _kill_one(self, find, kind, rng):
+        """Kill one of the processes that are found, once there is one."""
+
+        def is_killed():
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):  # it has just ended, or there is none
+                rng.choice(find()).kill()
+                return True
+            return False
+
+        assert wait_until(is_killed, _RECOVERY_S), f"{kind}: no such process runs"
+        self.done[kind] += 1
 
     def _kill_gate(self, role):
         self.wait_for_gates()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from patchline.services import private_servers
+from tests import children
 from tests.queues import has_leader, leaders_on_record, state_of_queues
 
 STAGES = ("receive", "decode", "preprocess", "extract", "search", "score", "publish", "ack", "cache")
@@ -90,7 +91,7 @@ class Storm:
         if workers:
             victim = rng.choice(workers)
             victim.suspend()
-            assert wait_until(lambda: not _is_running(victim), 40.0), "a frozen worker was not replaced"
+            assert wait_until(lambda: not children.is_alive(victim), 40.0), "a frozen worker was not replaced"
             self.done["worker_freeze"] += 1
 
     def flood(self, rng):
@@ -205,10 +206,3 @@ def wait_until(condition, timeout_s=_TIMEOUT_S):
             return False
         time.sleep(0.02)
     return True
-
-
-def _is_running(process):
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
