@@ -333,7 +333,7 @@ def commands():
     # The first runs without Patchline; the second needs an archive, and is run by tests/console/test_console.py.
     elsewhere = ("patchline-mindx@.service", "patchline-console.service")
     for unit in (unit for unit in UNITS if unit.name not in elsewhere):
-        words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text(), re.M)[1]
+        words = re.search(r"bin/patchline (.*?)( \||$)", unit.read_text().replace("\\\n", " "), re.M)[1]
         filled = words.replace("--device %i", "--device cpu:0").replace("%i", "l1")
         filled = filled.replace("${METRICS_PORT}", "9100").replace("${CATEGORY}", "brick")
         filled = filled.replace("${TOPIC}", "cameras/{line}/{category}/{part_id}")

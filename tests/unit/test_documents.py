@@ -7,6 +7,8 @@ import pytest
 
 FOLDERS = (".", "docs", "models", "faiss-index-precision", "tests/standin")
 DOCUMENTS = [path for folder in FOLDERS for path in sorted(Path(folder).glob("*.md"))]
+# Grafana writes each query into one line.
+DEPLOYED = [path for path in sorted(Path("deploy").rglob("*")) if path.is_file() and path.suffix != ".json"]
 MOST_COLUMNS = 120
 
 
@@ -17,6 +19,13 @@ def without_code(text):
 @pytest.mark.parametrize("document", [*DOCUMENTS, *Path("patchline/packaged").rglob("*.md")], ids=str)
 def test_lines_fit_into_120_columns(document):
     assert [line for line in document.read_text().splitlines() if len(line) > MOST_COLUMNS] == []
+
+
+@pytest.mark.parametrize("file", DEPLOYED, ids=str)
+def test_lines_of_deployed_files_fit_into_120_columns(file):
+    script = "ExecStart=/bin/bash -c "  # one word of a command
+    rows = [row for row in file.read_text().splitlines() if not row.startswith(script)]
+    assert [row for row in rows if len(row) > MOST_COLUMNS] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
