@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx2 as httpx
+import psutil
 import pytest
 
 from patchline.operations import init
@@ -167,15 +168,25 @@ def test_two_trials_choose_other_ports_before_anybody_listens_and_one_that_ends_
         assert third.choose(taken) == taken
 
 
+def resume(process):
+    with suppress(psutil.NoSuchProcess):  # it has ended
+        process.resume()
+
+
 def test_a_trial_that_follows_a_killed_one_waits_for_the_end_of_its_rabbitmq(folder):
     """Two nodes had the same data for seconds."""
     with ExitStack() as stack:
         first = Trial(folder, stack)
         first.wait_for("rabbitmq +ready")
-        left = children.living(first.process.pid)
+        left, guards = (children.living(first.process.pid, recursive=deep) for deep in (True, False))
+        for guard in guards:  # they end nothing before the second one has seen them, however slowly it comes up
+            guard.suspend()
+            stack.callback(resume, guard)
         first.end(signal.SIGKILL)
         second = Trial(folder, stack)
         second.wait_for("an earlier one was killed")
+        for guard in guards:
+            resume(guard)
         second.wait_for("redis +ready")
         assert not [one for one in left if children.is_alive(one)]
         assert second.end(signal.SIGINT)[0] == 0
