@@ -19,6 +19,7 @@ from patchline.runtime.connections import now_ms
 from patchline.services import server
 from tests.archive_contract import message
 from tests.conftest import CONFIG
+from tests.console.web_client import web_client
 from tests.picture_contract import picture
 from tests.system.conftest import Line, wait_for
 from tests.system.test_archive import is_ready, start
@@ -49,7 +50,7 @@ def publish(line, job_id, decision="fail", **changes):
 
 
 def log_in(line, stack, name):
-    client = stack.enter_context(httpx.Client(base_url=line.url, timeout=20, follow_redirects=True))
+    client = stack.enter_context(web_client(line.url))
     form = client.get("/login").text
     token = re.search(r'name="csrf" value="([^"]+)"', form)[1]
     assert client.post("/login", data={"csrf": token, "name": name, "password": PASSWORD}).status_code == 200

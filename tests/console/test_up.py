@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 
-import httpx2 as httpx
 import psutil
 import pytest
 
@@ -21,6 +20,7 @@ from patchline.trial import plant as trial_plant
 from patchline.trial import ports, processes
 from tests import children
 from tests.conftest import require_servers
+from tests.console.web_client import web_client
 from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.timeout(600)
@@ -92,7 +92,7 @@ OWN = "a password of my own"
 
 
 def logged_in(stack, address, password):
-    client = stack.enter_context(httpx.Client(base_url=address, timeout=30, follow_redirects=True))
+    client = stack.enter_context(web_client(address))
     token = re.search(r'name="csrf" value="([^"]+)"', client.get("login").text)[1]
     page = client.post("login", data={"csrf": token, "name": "admin", "password": password})
     assert page.status_code == 200
